@@ -1,0 +1,171 @@
+"""A bundle's manifest: one served classifier, as JSON beside its entry model (``<name>/<version>/bundle.json``).
+
+Layout of a bundle ``grid`` with modalities audio and visual in a Triton model repository (design, section 4)::
+
+    grid_audio/1/model.onnx   grid_visual/1/model.onnx   grid_fusion/1/model.onnx   grid/1/bundle.json
+
+All models of one bundle version carry the same version number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from dimml.errors import BundleError
+from dimml.fusion import Certainty
+from dimml.modality import Modality, Name
+from dimml.quality import QualityThresholds
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_NAME = "bundle.json"
+FUSED_HEAD = "fused"
+#: Names that would collide with a bundle's own models or heads.
+RESERVED_MODALITY_NAMES = frozenset({FUSED_HEAD, "fusion", "media"})
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileRecord(BaseModel):
+    """Size and hash of one file of the bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class FusionSpec(BaseModel):
+    """How the heads' logits become one answer (design, section 5)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    certainty: Certainty = "max_prob"
+    temperature: float = Field(default=1.0, gt=0.0, description="T in softmax(c / T): lower trusts certainty more.")
+    fused_head: bool = Field(description="Whether a head on the concatenated features votes too.")
+
+
+class Encoder(BaseModel):
+    """What serving needs to know of one modality's encoder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    modality: Modality
+    features: int = Field(ge=1, description="D, the width of FEATURES.")
+    deadline_ms: float = Field(default=2000.0, gt=0.0, description="Default time limit of one encoder call.")
+
+
+class Bundle(BaseModel):
+    """Manifest of one bundle version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Name
+    version: int = Field(ge=1)
+    labels: tuple[str, ...] = Field(min_length=2)
+    clip_s: float = Field(gt=0.0, description="Seconds of media that one row covers.")
+    encoders: tuple[Encoder, ...] = Field(min_length=1)
+    fusion: FusionSpec
+    quality: QualityThresholds = QualityThresholds()
+    max_batch_size: int = Field(default=32, ge=1)
+    created: str = Field(description="UTC time of export, ISO 8601.")
+    dimml_version: str
+    description: str = ""
+    metrics: dict[str, Any] = Field(default_factory=dict, description="Figures of validation and test.")
+    training: dict[str, Any] = Field(default_factory=dict, description="How it was trained: config, data, warnings.")
+    files: dict[str, FileRecord] = Field(default_factory=dict, description="By path relative to the repository.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Bundle:
+        names = [m.name for m in self.modalities]
+        tensors = [m.tensor for m in self.modalities]
+        for what, values in (("modality names", names), ("tensor names", tensors), ("labels", list(self.labels))):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{what} must be unique, got {values}")
+        reserved = RESERVED_MODALITY_NAMES.intersection(names)
+        if reserved:
+            raise ValueError(f"modality name {sorted(reserved)[0]!r} is reserved")
+        if any(Path(path).is_absolute() or ".." in Path(path).parts for path in self.files):
+            raise ValueError("a file path must stay inside the repository")
+        return self
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """In the order of PRESENT, STATUS and the heads."""
+        return tuple(encoder.modality for encoder in self.encoders)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the heads in the order of CERTAINTY and WEIGHTS."""
+        names = tuple(m.name for m in self.modalities)
+        return (*names, FUSED_HEAD) if self.fusion.fused_head else names
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return len(self.labels)
+
+    def encoder(self, modality: str) -> Encoder:
+        """The encoder of a modality by name. Raises KeyError."""
+        for encoder in self.encoders:
+            if encoder.modality.name == modality:
+                return encoder
+        raise KeyError(modality)
+
+    def encoder_model(self, modality: str) -> str:
+        """Name of a modality's model in the repository."""
+        return f"{self.name}_{modality}"
+
+    @property
+    def fusion_model(self) -> str:
+        """Name of the fusion model in the repository."""
+        return f"{self.name}_fusion"
+
+    @property
+    def media_model(self) -> str:
+        """Name under which whole recordings are predicted over KServe v2."""
+        return f"{self.name}_media"
+
+    def model_file(self, repository: Path, model: str) -> Path:
+        """Path of a model's ONNX file of this version."""
+        return repository / model / str(self.version) / "model.onnx"
+
+    def verify(self, repository: Path) -> None:
+        """Check every file's size and SHA-256. Raises BundleError naming the first file that differs."""
+        for relative, record in self.files.items():
+            path = repository / relative
+            try:
+                size, digest = path.stat().st_size, file_sha256(path)
+            except OSError as error:
+                raise BundleError(
+                    f"bundle {self.name!r} version {self.version}: cannot read {relative}: {error.strerror}",
+                    field=relative,
+                ) from error
+            if (size, digest) != (record.bytes, record.sha256):
+                raise BundleError(
+                    f"bundle {self.name!r} version {self.version}: {relative} is not the file that was exported "
+                    "(SHA-256 differs); restore it or export again",
+                    field=relative,
+                )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Parse one ``bundle.json``. Raises BundleError that names the file and the field at fault."""
+    try:
+        return Bundle.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise BundleError(f"{path}: {where}: {first['msg']}", field=where) from error

@@ -1,0 +1,89 @@
+"""The ``dimml`` command. Components add their subcommands through the entry point group ``dimml.commands``.
+
+An entry point's name is the extra that its commands need (``train``, ``export``, ``serve``, ``client``); its
+value is a function ``register(app: typer.Typer) -> None`` in a module that imports only core and typer, so that
+``dimml --help`` is quick and whole whatever is installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from dimml import __version__
+from dimml.errors import DimmlError
+
+GROUP = "dimml.commands"
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"dimml {__version__}")
+        raise typer.Exit
+
+
+def build_app() -> tuple[typer.Typer, dict[str, str]]:
+    """The application, and for each command the extra that brings what it needs."""
+    app = typer.Typer(
+        name="dimml",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Train detached encoders, export them as a bundle, serve it, and predict.",
+    )
+
+    @app.callback()
+    def root(
+        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+    ) -> None:
+        pass
+
+    extras: dict[str, str] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
+        before = len(app.registered_commands)
+        entry.load()(app)
+        for command in app.registered_commands[before:]:
+            extras[command.name or ""] = entry.name
+    return app, extras
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code. Errors meant for people are one line on stderr, never a traceback."""
+    words = sys.argv[1:] if arguments is None else arguments
+    app, extras = build_app()
+    command = next((word for word in words if not word.startswith("-")), "")
+    try:
+        # Standalone: typer shows its own usage errors, and leaves by SystemExit.
+        app(args=words, prog_name="dimml")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else EXIT_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`dimml … | head`); point stdout elsewhere so exit does not complain.
+        sys.stderr.close()
+        return EXIT_ERROR
+    except DimmlError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return EXIT_ERROR
+    except ModuleNotFoundError as error:
+        if command not in extras or (error.name or "").startswith("dimml"):
+            raise
+        print(
+            f"error: `dimml {command}` needs {error.name}, which is not installed: "
+            f"pip install 'dimml[{extras[command]}]'",
+            file=sys.stderr,
+        )
+        return EXIT_ERROR
+    return 0
+
+
+def run() -> None:
+    """Console script."""
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Names, types and shapes of every model of a bundle: what ``config.pbtxt`` says and what the server accepts.
+
+Dimensions leave the batch out where ``max_batch_size`` is above 0, as in Triton's model configuration; -1 is a
+free dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dimml.bundle import Bundle
+
+Datatype = Literal["FP32", "FP64", "UINT8", "BOOL", "BYTES"]
+Role = Literal["encoder", "fusion", "entry", "media"]
+
+FEATURES, LOGITS, PRESENT = "FEATURES", "LOGITS", "PRESENT"
+PROBABILITIES, CERTAINTY, WEIGHTS, STATUS = "PROBABILITIES", "CERTAINTY", "WEIGHTS", "STATUS"
+MEDIA, START_S, END_S = "MEDIA", "START_S", "END_S"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output; ``datatype`` in KServe v2's spelling."""
+
+    name: str
+    datatype: Datatype
+    dims: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model of the repository. ``modality`` is set for an encoder."""
+
+    name: str
+    role: Role
+    max_batch_size: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    modality: str | None = None
+
+
+def features_input(modality: str) -> str:
+    """The fusion model's input for a modality's features."""
+    return f"{modality.upper()}_{FEATURES}"
+
+
+def logits_input(modality: str) -> str:
+    """The fusion model's input for a modality's logits."""
+    return f"{modality.upper()}_{LOGITS}"
+
+
+def file_input(tensor: str) -> str:
+    """The media model's input for one modality's own file."""
+    return f"{tensor}_FILE"
+
+
+def model_specs(bundle: Bundle) -> tuple[ModelSpec, ...]:
+    """All models of a bundle: encoders in order, fusion, entry, media."""
+    batch, classes, heads = bundle.max_batch_size, bundle.classes, len(bundle.heads)
+    datatypes: dict[str, Datatype] = {"float32": "FP32", "uint8": "UINT8"}
+
+    def tensor_input(index: int, optional: bool) -> TensorSpec:
+        modality = bundle.modalities[index]
+        return TensorSpec(modality.tensor, datatypes[modality.dtype.name], modality.shape, optional)
+
+    encoders = tuple(
+        ModelSpec(
+            name=bundle.encoder_model(encoder.modality.name),
+            role="encoder",
+            max_batch_size=batch,
+            inputs=(tensor_input(index, optional=False),),
+            outputs=(TensorSpec(FEATURES, "FP32", (encoder.features,)), TensorSpec(LOGITS, "FP32", (classes,))),
+            modality=encoder.modality.name,
+        )
+        for index, encoder in enumerate(bundle.encoders)
+    )
+    fused = (
+        TensorSpec(PROBABILITIES, "FP32", (classes,)),
+        TensorSpec(LOGITS, "FP32", (classes,)),
+        TensorSpec(CERTAINTY, "FP32", (heads,)),
+        TensorSpec(WEIGHTS, "FP32", (heads,)),
+    )
+    answer = (*fused, TensorSpec(STATUS, "BYTES", (len(bundle.modalities),)))
+    fusion = ModelSpec(
+        name=bundle.fusion_model,
+        role="fusion",
+        max_batch_size=batch,
+        inputs=(
+            *(TensorSpec(features_input(e.modality.name), "FP32", (e.features,)) for e in bundle.encoders),
+            *(TensorSpec(logits_input(e.modality.name), "FP32", (classes,)) for e in bundle.encoders),
+            TensorSpec(PRESENT, "BOOL", (len(bundle.modalities),)),
+        ),
+        outputs=fused,
+    )
+    entry = ModelSpec(
+        name=bundle.name,
+        role="entry",
+        max_batch_size=batch,
+        inputs=tuple(tensor_input(index, optional=True) for index in range(len(bundle.encoders))),
+        outputs=answer,
+    )
+    media = ModelSpec(
+        name=bundle.media_model,
+        role="media",
+        max_batch_size=0,
+        inputs=(
+            TensorSpec(MEDIA, "BYTES", (1,), optional=True),
+            *(TensorSpec(file_input(m.tensor), "BYTES", (1,), optional=True) for m in bundle.modalities),
+            TensorSpec(START_S, "FP64", (1,), optional=True),
+            TensorSpec(END_S, "FP64", (1,), optional=True),
+        ),
+        outputs=tuple(TensorSpec(o.name, o.datatype, (1, *o.dims)) for o in answer),
+    )
+    return (*encoders, fusion, entry, media)

@@ -1,0 +1,160 @@
+"""One prediction: encoders concurrently, each under its own deadline, then fusion of whoever answered.
+
+This coroutine is the same beneath the embedded server, the batch scorer and Triton's entry model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.bundle import Bundle
+from dimml.engine import Encoded, Engine, EngineError
+from dimml.errors import DeadlineExceededError, DimmlError, UnavailableError, UnusableMediaError
+from dimml.fusion import FloatArray, Fused
+from dimml.quality import no_signal
+from dimml.status import OK, ModalityStatus, Reason, Status
+
+logger = logging.getLogger(__name__)
+
+#: Kept back from the request's time for fusing and answering.
+FUSION_RESERVE_S = 0.05
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch of inputs. ``statuses`` has B entries for every modality of the bundle; ``tensors`` has
+    ``[B, *shape]`` for each modality of which at least one row is ``ok``. Rows that are not ok hold anything.
+    """
+
+    tensors: Mapping[str, npt.NDArray[Any]]
+    statuses: Mapping[str, Sequence[ModalityStatus]]
+
+
+@dataclass(frozen=True)
+class EnsembleResult:
+    """What came out, by row. ``logits`` are each modality's own, zero where it is not ok."""
+
+    fused: Fused
+    logits: Mapping[str, FloatArray]
+    statuses: Mapping[str, Sequence[ModalityStatus]]
+    encode_s: Mapping[str, float]
+    fuse_s: float
+
+
+def judged(bundle: Bundle, tensors: Mapping[str, npt.NDArray[Any]], batch: int) -> Rows:
+    """Rows from bare tensors: modalities without one are ``not_sent``, rows without signal are unusable."""
+    statuses: dict[str, list[ModalityStatus]] = {}
+    for modality in bundle.modalities:
+        tensor = tensors.get(modality.name)
+        if tensor is None:
+            statuses[modality.name] = [ModalityStatus.because(Reason.NOT_SENT)] * batch
+            continue
+        reasons = [no_signal(modality, row, bundle.quality) for row in tensor]
+        statuses[modality.name] = [OK if reason is None else ModalityStatus.because(reason) for reason in reasons]
+    return Rows(tensors, statuses)
+
+
+async def run(
+    engine: Engine,
+    bundle: Bundle,
+    rows: Rows,
+    *,
+    timeout_s: float,
+    deadlines_s: Mapping[str, float] | None = None,
+) -> EnsembleResult:
+    """Encode and fuse. A modality that raises, is late or gives a non-finite number is out, with a status.
+
+    ``timeout_s`` bounds the whole; ``deadlines_s`` overrides the bundle's per-modality deadlines. A row in which
+    nothing is left stays in the result with zero weights (``no_answer`` says what to tell the caller); raises
+    UnavailableError or DeadlineExceededError only when fusion itself fails or is late.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeout_s
+    statuses = {name: list(column) for name, column in rows.statuses.items()}
+    batch = len(next(iter(statuses.values())))
+
+    async def encode(name: str) -> tuple[Encoded, float]:
+        encoder = bundle.encoder(name)
+        column = statuses[name]
+        encoded = Encoded(
+            features=np.zeros((batch, encoder.features), np.float32),
+            logits=np.zeros((batch, bundle.classes), np.float32),
+        )
+        usable = [i for i, status in enumerate(column) if status.ok]
+        if not usable:
+            return encoded, 0.0
+        tensor = rows.tensors[name]
+        own_s = (deadlines_s or {}).get(name, encoder.deadline_ms / 1000.0)
+        began = perf_counter()
+        try:
+            async with asyncio.timeout(min(own_s, end - FUSION_RESERVE_S - loop.time())):
+                output = await engine.encode(bundle, name, tensor if len(usable) == batch else tensor[usable])
+        except TimeoutError:
+            failure: Reason | None = Reason.DEADLINE
+        except EngineError as error:
+            logger.warning("encoder %s: %s", bundle.encoder_model(name), error)
+            failure = error.reason
+        except Exception:
+            logger.exception("encoder %s", bundle.encoder_model(name))
+            failure = Reason.ENCODER_ERROR
+        else:
+            failure = None
+            finite = np.isfinite(np.concatenate([output.features, output.logits], axis=1)).all(axis=1)
+            for position, row in enumerate(usable):
+                if finite[position]:
+                    encoded.features[row] = output.features[position]
+                    encoded.logits[row] = output.logits[position]
+                else:
+                    column[row] = ModalityStatus.because(Reason.NON_FINITE)
+        if failure is not None:
+            for row in usable:
+                column[row] = ModalityStatus.because(failure)
+        return encoded, perf_counter() - began
+
+    names = [modality.name for modality in bundle.modalities]
+    async with asyncio.TaskGroup() as group:
+        tasks = {name: group.create_task(encode(name)) for name in names}
+    encoded = {name: task.result()[0] for name, task in tasks.items()}
+    logits = {name: encoded[name].logits for name in names}
+    present_BM = np.array([[statuses[name][row].ok for name in names] for row in range(batch)], dtype=np.bool_)
+    began = perf_counter()
+    try:
+        async with asyncio.timeout_at(end):
+            fused = await engine.fuse(bundle, {n: encoded[n].features for n in names}, logits, present_BM)
+    except TimeoutError as error:
+        raise DeadlineExceededError("the request's time ran out before fusion") from error
+    except EngineError as error:
+        logger.warning("fusion %s: %s", bundle.fusion_model, error)
+        raise UnavailableError("fusion failed") from error
+    return EnsembleResult(
+        fused=fused,
+        logits=logits,
+        statuses=statuses,
+        encode_s={name: task.result()[1] for name, task in tasks.items()},
+        fuse_s=perf_counter() - began,
+    )
+
+
+def no_answer(statuses: Mapping[str, ModalityStatus]) -> DimmlError | None:
+    """The error for one row with these final statuses, or None where at least one modality answered.
+
+    Among the modalities that reached an encoder: any failed gives UnavailableError, all late
+    DeadlineExceededError. Where none reached one, what was sent is at fault: UnusableMediaError.
+    """
+    if any(status.ok for status in statuses.values()):
+        return None
+    listed = ", ".join(f"{name} {status}" for name, status in statuses.items())
+    fates = {status.status for status in statuses.values()}
+    if Status.FAILED in fates:
+        return UnavailableError(f"no encoder answered: {listed}", statuses=statuses)
+    if Status.TIMEOUT in fates:
+        return DeadlineExceededError(f"every encoder was late: {listed}", statuses=statuses)
+    return UnusableMediaError(f"no requested modality is usable: {listed}", statuses=statuses)

@@ -1,0 +1,156 @@
+"""Domain errors, free of HTTP and gRPC; each transport maps them in one table of its own.
+
+DimmlError
+├── RequestError                 the caller can mend it
+│   ├── InvalidParameterError    a named field is wrong
+│   ├── InvalidTensorError       a tensor's name, shape, dtype or contents do not fit
+│   ├── UnusableMediaError       nothing that was sent can be used; carries a status per modality
+│   ├── TooLargeError            a size, length or count limit is exceeded
+│   ├── NotFoundError            no such bundle, model or version
+│   └── UnsupportedError         a call this server does not offer
+├── CapacityError                try again later
+│   ├── QueueFullError           no permit within the queue's bound; carries retry_after_s
+│   ├── UnavailableError         every encoder failed, or no worker could be had
+│   └── DeadlineExceededError    every encoder was late, or the request's time ran out
+└── SetupError                   a person at a terminal can mend it
+    ├── ConfigurationError       a setting, a config file or a command line option
+    ├── BundleError              a bundle does not load: missing file, hash mismatch, bad manifest
+    └── DataError                a training manifest or a data file; carries every problem found
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from dimml.status import ModalityStatus
+
+
+class DimmlError(Exception):
+    """Base of all errors meant for a caller. ``str()`` of one is safe to show: nothing internal is in it."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        #: The request field, tensor, file or part at fault, if there is one.
+        self.field = field
+
+
+class RequestError(DimmlError):
+    """The request is at fault; sending it again unchanged will fail again."""
+
+    code = "invalid_request"
+
+
+class InvalidParameterError(RequestError):
+    """A named parameter is unknown or out of range."""
+
+    code = "invalid_parameter"
+
+
+class InvalidTensorError(RequestError):
+    """A tensor's name, shape, dtype or contents do not fit the model's contract."""
+
+    code = "invalid_tensor"
+
+
+class UnusableMediaError(RequestError):
+    """No requested modality of what was sent can be used."""
+
+    code = "unusable_media"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        statuses: Mapping[str, ModalityStatus] | None = None,
+    ) -> None:
+        super().__init__(message, field=field)
+        self.statuses: dict[str, ModalityStatus] = dict(statuses or {})
+
+
+class TooLargeError(RequestError):
+    """A limit on bytes, seconds, pixels, frames or parts is exceeded."""
+
+    code = "too_large"
+
+
+class NotFoundError(RequestError):
+    """There is no such bundle, model or version."""
+
+    code = "not_found"
+
+
+class UnsupportedError(RequestError):
+    """The call exists in the protocol, but this server does not offer it."""
+
+    code = "unsupported"
+
+
+class CapacityError(DimmlError):
+    """Nothing is wrong with the request; the server cannot answer it now."""
+
+    code = "capacity"
+
+
+class QueueFullError(CapacityError):
+    """No permit was free within the queue's bound."""
+
+    code = "queue_full"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnavailableError(CapacityError):
+    """Every encoder failed, or some failed and the rest were late; or no decode worker could be had."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str, *, statuses: Mapping[str, ModalityStatus] | None = None) -> None:
+        super().__init__(message)
+        self.statuses: dict[str, ModalityStatus] = dict(statuses or {})
+
+
+class DeadlineExceededError(CapacityError):
+    """Every encoder was late, or the request's own deadline passed."""
+
+    code = "deadline_exceeded"
+
+    def __init__(self, message: str, *, statuses: Mapping[str, ModalityStatus] | None = None) -> None:
+        super().__init__(message)
+        self.statuses: dict[str, ModalityStatus] = dict(statuses or {})
+
+
+class SetupError(DimmlError):
+    """Something on this machine must be put right by a person before the command can run."""
+
+    code = "setup"
+
+
+class ConfigurationError(SetupError):
+    """A setting, a config file or a command line option is wrong."""
+
+    code = "configuration"
+
+
+class BundleError(SetupError):
+    """A bundle does not load: a missing file, a hash mismatch, a manifest that does not validate."""
+
+    code = "bundle"
+
+
+class DataError(SetupError):
+    """A training manifest or data set is not fit for use. ``problems`` lists every one found."""
+
+    code = "data"
+
+    def __init__(self, message: str, *, problems: Sequence[str] = (), field: str | None = None) -> None:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(message + listed, field=field)
+        self.problems = list(problems)

@@ -1,0 +1,1 @@
+"""From files to tensors: the only preprocessing outside an encoder's graph."""

@@ -1,0 +1,108 @@
+"""Input channels of a bundle: what tensor each one is, in which units, and how media becomes it.
+
+One row of every modality covers the same stretch of time: ``clip_s`` seconds taken from the middle of the
+requested range, or the whole range where it is shorter (see ``dimml.media``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}$")]
+
+
+class Region(BaseModel):
+    """A rectangle of the upright picture, as fractions of its width and height, so it fits any resolution."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    left: float = Field(ge=0.0, lt=1.0)
+    top: float = Field(ge=0.0, lt=1.0)
+    right: float = Field(gt=0.0, le=1.0)
+    bottom: float = Field(gt=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _has_area(self) -> Region:
+        if self.right <= self.left or self.bottom <= self.top:
+            raise ValueError("region has no area: need left < right and top < bottom")
+        return self
+
+
+class _Modality(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name = Field(description="Name in requests, answers and metrics, for example 'audio'.")
+    tensor: TensorName = Field(description="Name of the encoder's input tensor.")
+
+
+class Waveform(_Modality):
+    """Mono sound, FP32 in [-1, 1] (full scale), ``[B, samples]`` at ``sample_rate_hz``; zero-padded at the end."""
+
+    kind: Literal["waveform"] = "waveform"
+    tensor: TensorName = "WAVEFORM"
+    sample_rate_hz: int = Field(ge=1000, le=192_000)
+    samples: int = Field(ge=1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return (self.samples,)
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """FP32."""
+        return np.dtype(np.float32)
+
+
+class Frames(_Modality):
+    """RGB pictures, UINT8, ``[B, frames, height, width, 3]``, spread evenly over the clip's time."""
+
+    kind: Literal["frames"] = "frames"
+    tensor: TensorName = "FRAMES"
+    frames: int = Field(ge=1, le=1024)
+    height: int = Field(ge=8, le=4096)
+    width: int = Field(ge=8, le=4096)
+    region: Region | None = Field(default=None, description="Region of interest, cut before resizing.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return (self.frames, self.height, self.width, 3)
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """UINT8."""
+        return np.dtype(np.uint8)
+
+
+class Flow(_Modality):
+    """Optical flow, UINT8, ``[B, frames, height, width, 2]`` as ``round(clip(d, ±bound_px)·127/bound_px)+128``.
+
+    Channel 0 is the displacement to the right, channel 1 downwards, in pixels of the resized picture between
+    a frame and the next one in the stream.
+    """
+
+    kind: Literal["flow"] = "flow"
+    tensor: TensorName = "FLOW"
+    frames: int = Field(ge=1, le=1024)
+    height: int = Field(ge=8, le=4096)
+    width: int = Field(ge=8, le=4096)
+    region: Region | None = None
+    bound_px: float = Field(default=20.0, gt=0.0)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return (self.frames, self.height, self.width, 2)
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """UINT8."""
+        return np.dtype(np.uint8)
+
+
+Modality = Annotated[Waveform | Frames | Flow, Field(discriminator="kind")]

@@ -1,0 +1,74 @@
+"""The answer to a prediction request, as every transport and the batch scorer give it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dimml.status import ModalityStatus, Reason, Status
+
+
+class LabelProbability(BaseModel):
+    """One class and its fused probability."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    probability: float = Field(ge=0.0, le=1.0)
+
+
+class ModalityAnswer(BaseModel):
+    """What one modality contributed. Certainty, weight and vote are None/0 where it is not ``ok``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Status
+    reason: Reason | None = Field(default=None, description="Why it is not ok.")
+    certainty: float | None = Field(default=None, description="How sure this modality's own head is, 0 to 1.")
+    weight: float = Field(default=0.0, description="Its head's share of the fused logits; 0 unless ok.")
+    label: str | None = Field(default=None, description="The vote of this modality alone.")
+    probability: float | None = Field(default=None, description="Softmax probability of that vote.")
+
+    @property
+    def modality_status(self) -> ModalityStatus:
+        """Status and reason in one."""
+        return ModalityStatus(self.status, self.reason)
+
+
+class FusedHeadAnswer(BaseModel):
+    """Certainty and weight of the head on all features; it votes only when every modality is ok."""
+
+    model_config = ConfigDict(frozen=True)
+
+    certainty: float | None = None
+    weight: float = 0.0
+
+
+class Timings(BaseModel):
+    """Milliseconds spent per stage; ``encode`` is the slowest encoder's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    queue: float
+    decode: float
+    encode: float
+    fuse: float
+    total: float
+
+
+class Prediction(BaseModel):
+    """A fused answer with the part each modality had in it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request_id: str
+    model: str
+    version: int
+    label: str
+    probability: float
+    predictions: list[LabelProbability] = Field(description="The top_k classes, most probable first.")
+    degraded: bool = Field(description="A requested modality is not ok, and there is still an answer.")
+    modalities: dict[str, ModalityAnswer]
+    fused_head: FusedHeadAnswer | None = Field(default=None, description="None where the bundle has no fused head.")
+    start_s: float | None = Field(default=None, description="Start of the stretch of media that was judged.")
+    end_s: float | None = None
+    timings_ms: Timings

@@ -1,0 +1,52 @@
+"""Signal check: is there anything in a decoded modality? Silence, black and frozen pictures are ``unusable``.
+
+The thresholds stand in a bundle's manifest and are checked for false alarms on all training clips at export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from dimml.modality import Flow, Frames, Waveform
+from dimml.status import Reason
+
+
+class QualityThresholds(BaseModel):
+    """Below these, a modality carries no signal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    silence_dbfs: float = Field(
+        default=-80.0, le=0.0, description="Peak below this is silence; AAC never gives exact zeros."
+    )
+    black_mean: float = Field(default=8.0, ge=0.0, le=255.0, description="A black picture's mean is below this…")
+    black_spread: float = Field(default=2.0, ge=0.0, description="…and its standard deviation below this.")
+
+
+def no_signal(
+    modality: Waveform | Frames | Flow,
+    row: npt.NDArray[np.float32] | npt.NDArray[np.uint8],
+    thresholds: QualityThresholds,
+    times_s: Sequence[float] | None = None,
+) -> Reason | None:
+    """Why one row of ``modality`` carries no signal, or None where it does.
+
+    ``times_s`` are the presentation times of the frames; without them every frame is taken to be from a
+    different time. A row that is not finite is not judged here: its encoder's output shows it.
+    """
+    if isinstance(modality, Waveform):
+        peak = float(np.abs(row).max(initial=0.0))
+        return Reason.SILENT if peak < 10.0 ** (thresholds.silence_dbfs / 20.0) else None
+    # Flow at rest is 128 everywhere: a still picture, which the frames modality judges; here it is a signal.
+    if isinstance(modality, Flow):
+        return None
+    if float(row.mean()) < thresholds.black_mean and float(row.std()) < thresholds.black_spread:
+        return Reason.BLACK
+    times_differ = times_s is None or len(set(times_s)) == len(times_s)
+    if modality.frames > 1 and times_differ and bool((row == row[:1]).all()):
+        return Reason.FROZEN
+    return None

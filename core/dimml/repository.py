@@ -1,0 +1,46 @@
+"""Finding bundles in a Triton model repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dimml.bundle import MANIFEST_NAME, Bundle, read_bundle
+from dimml.errors import BundleError
+
+
+def versions(repository: Path, model: str) -> list[int]:
+    """Version numbers of a model that are there, ascending. Other entries are ignored, as Triton does."""
+    folder = repository / model
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and int(entry.name) > 0)
+
+
+def bundle_versions(repository: Path, name: str) -> list[int]:
+    """Versions of a model that hold a bundle manifest, ascending; empty where it is not a bundle's entry."""
+    return [v for v in versions(repository, name) if (repository / name / str(v) / MANIFEST_NAME).is_file()]
+
+
+def bundle_names(repository: Path) -> list[str]:
+    """Names of all bundles in a repository, sorted. Raises BundleError where the folder is not there."""
+    if not repository.is_dir():
+        raise BundleError(f"model repository {repository} is not a folder")
+    return sorted(entry.name for entry in repository.iterdir() if bundle_versions(repository, entry.name))
+
+
+def load_bundle(repository: Path, name: str, version: int | None = None) -> Bundle:
+    """Manifest of a bundle (by default its newest version), with every file verified. Raises BundleError."""
+    known = bundle_versions(repository, name)
+    if not known:
+        raise BundleError(f"no bundle {name!r} in {repository}")
+    if version is not None and version not in known:
+        raise BundleError(f"bundle {name!r} has no version {version}; it has {known}")
+    chosen = known[-1] if version is None else version
+    bundle = read_bundle(repository / name / str(chosen) / MANIFEST_NAME)
+    if (bundle.name, bundle.version) != (name, chosen):
+        raise BundleError(
+            f"{name}/{chosen}/{MANIFEST_NAME} says it is {bundle.name!r} version {bundle.version}; "
+            "a bundle cannot be renamed by moving its folder"
+        )
+    bundle.verify(repository)
+    return bundle

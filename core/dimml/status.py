@@ -1,0 +1,101 @@
+"""What became of a modality in one request: a status, and the reason for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """The five fates of a modality in a request."""
+
+    OK = "ok"
+    ABSENT = "absent"
+    UNUSABLE = "unusable"
+    TIMEOUT = "timeout"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why a modality is not ``ok``. Each reason belongs to exactly one status (see ``REASON_STATUS``)."""
+
+    # absent
+    NOT_SENT = "not_sent"
+    NO_TRACK = "no_track"
+    NOT_REQUESTED = "not_requested"
+    # unusable
+    UNDECODABLE = "undecodable"
+    EMPTY = "empty"
+    DECODER_CRASHED = "decoder_crashed"
+    DECODE_TIMEOUT = "decode_timeout"
+    DECODE_MEMORY = "decode_memory"
+    SILENT = "silent"
+    BLACK = "black"
+    FROZEN = "frozen"
+    # timeout
+    DEADLINE = "deadline"
+    # failed
+    ENCODER_ERROR = "encoder_error"
+    ENCODER_GONE = "encoder_gone"
+    ENCODER_BUSY = "encoder_busy"
+    NON_FINITE = "non_finite"
+
+
+REASON_STATUS: dict[Reason, Status] = {
+    Reason.NOT_SENT: Status.ABSENT,
+    Reason.NO_TRACK: Status.ABSENT,
+    Reason.NOT_REQUESTED: Status.ABSENT,
+    Reason.UNDECODABLE: Status.UNUSABLE,
+    Reason.EMPTY: Status.UNUSABLE,
+    Reason.DECODER_CRASHED: Status.UNUSABLE,
+    Reason.DECODE_TIMEOUT: Status.UNUSABLE,
+    Reason.DECODE_MEMORY: Status.UNUSABLE,
+    Reason.SILENT: Status.UNUSABLE,
+    Reason.BLACK: Status.UNUSABLE,
+    Reason.FROZEN: Status.UNUSABLE,
+    Reason.DEADLINE: Status.TIMEOUT,
+    Reason.ENCODER_ERROR: Status.FAILED,
+    Reason.ENCODER_GONE: Status.FAILED,
+    Reason.ENCODER_BUSY: Status.FAILED,
+    Reason.NON_FINITE: Status.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityStatus:
+    """Status of one modality in one request; ``reason`` is None exactly when the status is ``ok``."""
+
+    status: Status
+    reason: Reason | None = None
+
+    @classmethod
+    def because(cls, reason: Reason) -> ModalityStatus:
+        """The status that ``reason`` implies."""
+        return cls(REASON_STATUS[reason], reason)
+
+    @classmethod
+    def parse(cls, text: str) -> ModalityStatus:
+        """Inverse of ``str()``: ``"ok"`` or ``"unusable:silent"``. Raises ValueError on anything else."""
+        status, _, reason = text.partition(":")
+        parsed = cls(Status(status), Reason(reason) if reason else None)
+        if (parsed.reason is None) != parsed.ok or (
+            parsed.reason is not None and REASON_STATUS[parsed.reason] is not parsed.status
+        ):
+            raise ValueError(f"{text!r} is not a modality status")
+        return parsed
+
+    @property
+    def ok(self) -> bool:
+        """Whether the modality takes part in the answer."""
+        return self.status is Status.OK
+
+    @property
+    def degrades(self) -> bool:
+        """Whether an answer without this modality counts as degraded: it was asked for and is not there."""
+        return not self.ok and self.reason is not Reason.NOT_REQUESTED
+
+    def __str__(self) -> str:
+        return self.status.value if self.reason is None else f"{self.status.value}:{self.reason.value}"
+
+
+OK = ModalityStatus(Status.OK)

@@ -1,0 +1,1 @@
+"""The embedded server: HTTP, gRPC, the local engine, metrics."""

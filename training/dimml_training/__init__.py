@@ -1,0 +1,1 @@
+"""Training of detached encoders: data, models, the two stages, evaluation."""
