@@ -1,0 +1,51 @@
+# `make demo` and `make test` set everything up from nothing but Python 3.11+; see README.md.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DEPENDS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check format clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("dimml needs Python 3.11 or newer, this is %d.%d; set PYTHON=..." % sys.version_info[:2]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+# Serving and the client: no torch.
+$(VENV)/.serve: $(DEPENDS) | $(VENV)/bin/python
+	$(PIP) install --quiet -c constraints.txt -e '.[serve,client]'
+	@touch $@
+
+# Everything, for development. torch stands first and alone, so that its build is chosen by constraints.txt.
+$(VENV)/.dev: $(DEPENDS) | $(VENV)/bin/python
+	$(PIP) install --quiet -c constraints.txt torch
+	$(PIP) install --quiet -c constraints.txt -e '.[train,export,serve,client,dev]'
+	@touch $@ $(VENV)/.serve
+
+demo: $(VENV)/.serve ## Serve the demo bundle, predict sample clips over HTTP and gRPC, print the answers
+	$(BIN)/python scripts/demo.py
+
+serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
+	$(BIN)/dimml serve --repository model_repository
+
+test: $(VENV)/.dev ## Run all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## Format, lint, types, import boundaries
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_boundaries.py
+
+format: $(VENV)/.dev ## Format and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove environments, caches and build results (not runs/)
+	rm -rf .venv* build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
