@@ -1,0 +1,99 @@
+"""The command line: help, exit codes, and no traceback for people."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import typer
+
+from dimml import __version__, cli
+from dimml.errors import BundleError
+
+COMMANDS = ["train", "evaluate", "make-avdigits", "export", "serve", "predict"]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "dimml", *words], capture_output=True, text=True, check=False)
+
+
+def test_help_lists_the_commands_of_every_component() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert f" {command} " in done.stdout
+
+
+def test_version() -> None:
+    assert run("--version").stdout.strip() == f"dimml {__version__}"
+
+
+@pytest.mark.parametrize("words", [["nosuch"], ["serve", "--nosuch"], []])
+def test_wrong_usage_exits_with_2(words: list[str]) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def raising(error: BaseException) -> typer.Typer:
+    app = typer.Typer()
+
+    @app.callback()
+    def root() -> None:
+        pass
+
+    @app.command("work")
+    def work() -> None:
+        raise error
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (BundleError("the bundle is gone"), 1, "error: the bundle is gone"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 1, "pip install 'dimml[train]'"),
+    ],
+)
+def test_errors_for_people_are_one_line(
+    error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "build_app", lambda: (raising(error), {"work": "train"}))
+    assert cli.main(["work"]) == code
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert len(printed.strip().splitlines()) == 1
+
+
+def test_a_missing_extra_names_the_line_that_brings_it(tmp_path: Path) -> None:
+    """In a process where torch cannot be found, `dimml train` says what to install."""
+    code = textwrap.dedent("""
+        import sys
+        from importlib.abc import MetaPathFinder
+
+        class Missing(MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name.split(".")[0] == "torch":
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        sys.meta_path.insert(0, Missing())
+        from dimml.cli import main
+        sys.exit(main(["train", sys.argv[1]]))
+    """)
+    config = tmp_path / "config.yaml"
+    config.write_text("{}")
+    done = subprocess.run([sys.executable, "-c", code, str(config)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'dimml[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
