@@ -1,0 +1,98 @@
+"""``config.pbtxt`` of a bundle's models, written and read through Triton's own protobuf messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
+from dimml.contract import Datatype, ModelSpec, Role
+from dimml.errors import BundleError
+
+CONFIG_NAME: Final = "config.pbtxt"
+
+#: KServe v2's datatype names in the spelling of model_config.proto.
+_DATA_TYPES: Final[dict[Datatype, str]] = {
+    "FP32": "TYPE_FP32",
+    "FP64": "TYPE_FP64",
+    "UINT8": "TYPE_UINT8",
+    "BOOL": "TYPE_BOOL",
+    "BYTES": "TYPE_STRING",
+}
+_BACKENDS: Final[dict[Role, str]] = {
+    "encoder": "onnxruntime",
+    "fusion": "onnxruntime",
+    "entry": "python",
+    "media": "python",
+}
+#: Encoders go to a GPU where there is one. The fusion is a few microseconds of work, not worth a copy to one.
+_INSTANCE_KINDS: Final[dict[Role, int]] = {
+    "encoder": ModelInstanceGroup.KIND_AUTO,
+    "fusion": ModelInstanceGroup.KIND_CPU,
+    "entry": ModelInstanceGroup.KIND_CPU,
+    "media": ModelInstanceGroup.KIND_CPU,
+}
+#: An instance of the Python models is busy until its batch's slowest encoder ends, so there are several.
+_INSTANCES: Final[dict[Role, int]] = {"encoder": 1, "fusion": 1, "entry": 4, "media": 2}
+
+
+def model_config(spec: ModelSpec) -> str:
+    """Text of the ``config.pbtxt`` of one model: its tensors, batching and instances.
+
+    Shapes leave the batch out where ``max_batch_size`` is above 0, as Triton wants them.
+    """
+    config = ModelConfig(name=spec.name, backend=_BACKENDS[spec.role], max_batch_size=spec.max_batch_size)
+    for tensor in spec.inputs:
+        config.input.add(
+            name=tensor.name, data_type=_DATA_TYPES[tensor.datatype], dims=tensor.dims, optional=tensor.optional
+        )
+    for tensor in spec.outputs:
+        config.output.add(name=tensor.name, data_type=_DATA_TYPES[tensor.datatype], dims=tensor.dims)
+    config.instance_group.add(count=_INSTANCES[spec.role], kind=_INSTANCE_KINDS[spec.role])
+    if spec.max_batch_size > 0:
+        # Present but empty: batch what is waiting, and wait for nothing.
+        config.dynamic_batching.SetInParent()
+    return str(text_format.MessageToString(config))
+
+
+def read_model_config(path: Path) -> Any:
+    """Parse a ``config.pbtxt`` into a ``ModelConfig``. Raises BundleError naming the file and the line at fault."""
+    try:
+        return text_format.Parse(path.read_text(), ModelConfig())
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is not a Triton model configuration: {error}") from error
+
+
+def tensors_differ(config: Any, spec: ModelSpec) -> str | None:
+    """The first way in which a configuration's tensors are not those of ``spec``, in words, or None.
+
+    Only names, types, shapes and optionality count: batching, instances and the like are the operator's to edit.
+    """
+    for what, there, wanted in (
+        ("input", config.input, spec.inputs),
+        ("output", config.output, spec.outputs),
+    ):
+        existing = {
+            tensor.name: (_type_name(tensor), tuple(tensor.dims), getattr(tensor, "optional", False))
+            for tensor in there
+        }
+        needed = {tensor.name: (_DATA_TYPES[tensor.datatype], tensor.dims, tensor.optional) for tensor in wanted}
+        for name in sorted(existing.keys() | needed.keys()):
+            if existing.get(name) != needed.get(name):
+                return f"{what} {name} is {_words(existing.get(name))} there and {_words(needed.get(name))} here"
+    return None
+
+
+def _type_name(tensor: Any) -> str:
+    return str(tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[tensor.data_type].name)
+
+
+def _words(tensor: tuple[str, tuple[int, ...], bool] | None) -> str:
+    if tensor is None:
+        return "missing"
+    data_type, dims, optional = tensor
+    return f"{'optional ' if optional else ''}{data_type.removeprefix('TYPE_')} {list(dims)}"

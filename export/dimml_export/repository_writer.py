@@ -1,0 +1,189 @@
+"""Adding a bundle version to a Triton model repository, all of it or nothing.
+
+Everything is written aside, in ``<name>/.staging-<version>/``, and moved into place model by model, the manifest
+last: before that last rename no reader sees the version, after it the version is whole. The staging folder lies
+inside the entry model's folder because Triton takes every folder at the top of a repository for a model, hidden
+or not, but ignores folders in a model that are not numbers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import onnx
+
+from dimml.bundle import MANIFEST_NAME, Bundle, FileRecord, file_sha256, read_bundle
+from dimml.contract import ModelSpec, model_specs
+from dimml.errors import BundleError
+from dimml.repository import versions
+from dimml_export.fusion_graph import ELEMENT_TYPES
+from dimml_export.model_config import CONFIG_NAME, model_config, read_model_config, tensors_differ
+
+_LOCK_NAME: Final = ".dimml-export.lock"
+_STAGING_PREFIX: Final = ".staging-"
+#: Protobuf's own limit on one message, hence on a model.onnx without external data.
+_MAX_ONNX_BYTES: Final = 2**31 - 1
+
+
+def write_bundle(
+    repository: Path, draft: Bundle, encoder_models: Mapping[str, onnx.ModelProto], fusion: onnx.ModelProto
+) -> Bundle:
+    """Write ``draft`` with its models as the next version of its name; the manifest as written.
+
+    ``encoder_models`` by modality. ``draft.version`` and ``draft.files`` do not matter: the version is one above
+    every version that any of the bundle's models has, and files are hashed as written. An existing
+    ``config.pbtxt`` is kept as it is, since operators edit it. Concurrent calls wait for each other, and what a
+    crashed one left is cleared away.
+
+    Raises BundleError, with nothing left behind, where a model does not have the contract's tensors, where the
+    name is taken by a bundle with other tensors, or where the repository cannot be written.
+    """
+    specs = model_specs(draft)
+    models = {
+        **{draft.encoder_model(modality): model for modality, model in encoder_models.items()},
+        draft.fusion_model: fusion,
+    }
+    for spec in specs:
+        if spec.role in ("encoder", "fusion"):
+            _check_model(models.get(spec.name), spec)
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        with _locked(repository):
+            _clear_crashed(repository, draft.name)
+            _check_name(repository, specs)
+            return _write(repository, draft, specs, models)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise BundleError(
+            f"cannot write bundle {draft.name!r} into {repository}: {error.strerror}{where}; nothing was exported"
+        ) from error
+
+
+def _write(
+    repository: Path, draft: Bundle, specs: tuple[ModelSpec, ...], models: Mapping[str, onnx.ModelProto]
+) -> Bundle:
+    version = 1 + max((v for spec in specs for v in versions(repository, spec.name)), default=0)
+    entry = repository / draft.name
+    staging = entry / f"{_STAGING_PREFIX}{version}"
+    with ExitStack() as undo:
+        if not entry.exists():
+            entry.mkdir()
+            undo.callback(_remove, entry)
+        staging.mkdir()
+        undo.callback(_remove, staging)
+
+        files: dict[str, FileRecord] = {}
+        for spec in specs:
+            folder = staging / spec.name
+            folder.mkdir()
+            _write_file(folder / CONFIG_NAME, model_config(spec).encode())
+            if spec.name in models:
+                path = folder / str(version) / "model.onnx"
+                path.parent.mkdir()
+                _write_file(path, models[spec.name].SerializeToString())
+                files[path.relative_to(staging).as_posix()] = FileRecord(
+                    sha256=file_sha256(path), bytes=path.stat().st_size
+                )
+        bundle = Bundle.model_validate(draft.model_dump() | {"version": version, "files": files})
+        manifest = staging / draft.name / str(version) / MANIFEST_NAME
+        manifest.parent.mkdir()
+        _write_file(manifest, (bundle.model_dump_json(indent=2) + "\n").encode())
+
+        # The entry model, whose version folder holds the manifest, comes last.
+        for spec in sorted(specs, key=lambda spec: spec.role == "entry"):
+            _publish(staging / spec.name, repository / spec.name, str(version), undo)
+        undo.pop_all()
+    _remove(staging)
+    return bundle
+
+
+def _publish(staged: Path, target: Path, version: str, undo: ExitStack) -> None:
+    """Move one model's folder into place; of one that is there already, only what it lacks."""
+    if not target.exists():
+        staged.rename(target)
+        undo.callback(_remove, target)
+        return
+    if not (target / CONFIG_NAME).exists():
+        (staged / CONFIG_NAME).rename(target / CONFIG_NAME)
+        undo.callback((target / CONFIG_NAME).unlink, missing_ok=True)
+    if (staged / version).exists():
+        undo.callback(_remove, target / version)
+        (staged / version).rename(target / version)
+
+
+def _check_model(model: onnx.ModelProto | None, spec: ModelSpec) -> None:
+    """That an ONNX model has the tensors of ``spec``, with a free batch dimension, and fits in one file."""
+    if model is None:
+        raise BundleError(f"no ONNX model for {spec.name}")
+    if model.ByteSize() > _MAX_ONNX_BYTES:
+        raise BundleError(f"{spec.name}: an ONNX file holds at most 2 GiB; use a smaller encoder")
+    for what, values, tensors in (
+        ("inputs", model.graph.input, spec.inputs),
+        ("outputs", model.graph.output, spec.outputs),
+    ):
+        there = {
+            value.name: (value.type.tensor_type.elem_type, [d.dim_value for d in value.type.tensor_type.shape.dim])
+            for value in values
+        }
+        wanted = {tensor.name: (ELEMENT_TYPES[tensor.datatype], [0, *tensor.dims]) for tensor in tensors}
+        if there != wanted:
+            raise BundleError(f"{spec.name}: the ONNX model's {what} are {there}, the contract says {wanted}")
+
+
+def _check_name(repository: Path, specs: tuple[ModelSpec, ...]) -> None:
+    """That models already there under these names have the same tensors, so that N+1 can follow N in service."""
+    for spec in specs:
+        path = repository / spec.name / CONFIG_NAME
+        if path.exists() and (difference := tensors_differ(read_model_config(path), spec)):
+            raise BundleError(
+                f"{path} belongs to another model: {difference}; export under another name (--name)", field="name"
+            )
+
+
+def _clear_crashed(repository: Path, name: str) -> None:
+    """Undo what an export that was killed left behind. The caller holds the lock, so none is under way."""
+    for staging in (repository / name).glob(f"{_STAGING_PREFIX}*"):
+        version = staging.name.removeprefix(_STAGING_PREFIX)
+        staged_manifest = staging / name / version / MANIFEST_NAME
+        # Once the manifest has moved, the version is whole and only the empty staging folder is left over. Before
+        # the manifest was written, nothing had moved.
+        with suppress(BundleError):
+            crashed = read_bundle(staged_manifest)
+            for spec in model_specs(crashed):
+                folder = repository / spec.name
+                _remove(folder / version)
+                if not versions(repository, name if spec.role == "media" else spec.name):
+                    (folder / CONFIG_NAME).unlink(missing_ok=True)
+                    _remove_empty(folder)
+        _remove(staging)
+    _remove_empty(repository / name)
+
+
+@contextmanager
+def _locked(repository: Path) -> Iterator[None]:
+    """Hold the repository's lock, waiting for it; the kernel frees it when a process dies."""
+    with (repository / _LOCK_NAME).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
