@@ -1,0 +1,106 @@
+"""One inference request and its answer, as both transports hand them to ``inference``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dimml.errors import InvalidParameterError, RequestError, UnsupportedError
+from dimml_server.kserve.tensors import InputTensor, OutputTensor
+
+#: Names, identifiers and versions are repeated in answers and messages.
+MAX_TEXT: Final = 1024
+MAX_RANK: Final = 16
+#: The parameter of an input or output that asks for the tensor to lie in shared memory.
+SHARED_MEMORY: Final = "shared_memory_region"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """An output to give back; ``class_count`` above 0 asks for its top classes as text instead (``classification``)."""
+
+    name: str
+    class_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """``version`` is empty for the default one; ``outputs`` is empty for all; ``timeout_s`` None for the default."""
+
+    model: str
+    version: str
+    request_id: str
+    inputs: tuple[InputTensor, ...]
+    outputs: tuple[RequestedOutput, ...] = ()
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    """``outputs`` stand in the order in which they were requested, or the model's."""
+
+    model: str
+    version: str
+    request_id: str
+    outputs: tuple[OutputTensor, ...]
+
+
+def check_text(what: str, text: str) -> str:
+    """``text``, unless it is too long to be repeated in an answer. Raises RequestError."""
+    if len(text) > MAX_TEXT:
+        raise RequestError(f"'{what}' must be at most {MAX_TEXT} characters long")
+    return text
+
+
+def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """``shape``, unless no tensor can have it. Raises RequestError."""
+    if len(shape) > MAX_RANK or any(not 0 <= dimension < 2**63 for dimension in shape):
+        raise RequestError(
+            f"Unable to parse 'shape' of input '{name}': it must be at most {MAX_RANK} whole numbers from 0 up"
+        )
+    return tuple(shape)
+
+
+def timeout_of(parameters: Mapping[str, Any]) -> float | None:
+    """Seconds that a request's parameters allow it, or None: ``timeout_ms``, or Triton's ``timeout`` in µs.
+
+    Where both stand there, the smaller counts. Triton's 0 means no limit. Raises InvalidParameterError.
+    """
+    limits: list[float] = []
+    for name, unit_s in (("timeout_ms", 1e-3), ("timeout", 1e-6)):
+        value = parameters.get(name)
+        if value is None or (name == "timeout" and value == 0 and value is not False):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidParameterError(f"parameter '{name}' must be a number", field=name)
+        if not (math.isfinite(value) and value > 0):
+            raise InvalidParameterError(f"parameter '{name}' must be above 0, got {value}", field=name)
+        limits.append(value * unit_s)
+    return min(limits, default=None)
+
+
+def check_request_parameters(parameters: Mapping[str, Any]) -> None:
+    """Refuse what would silently be ignored. Raises UnsupportedError, RequestError."""
+    if parameters.get("sequence_id") not in (None, 0, ""):
+        raise UnsupportedError("sequence requests are not supported: every request stands for itself")
+    for name in parameters:
+        if name.startswith("triton_"):
+            raise RequestError(
+                "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified."
+            )
+
+
+def check_tensor_parameters(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse tensors in shared memory. Raises UnsupportedError."""
+    if SHARED_MEMORY in parameters:
+        raise UnsupportedError(f"tensor '{name}' is in shared memory, which this server does not support")
+
+
+def class_count_of(name: str, parameters: Mapping[str, Any]) -> int:
+    """The ``classification`` parameter of an output, 0 where it is not there. Raises RequestError."""
+    value = parameters.get("classification", 0)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise RequestError(f"Unable to parse 'classification' of output '{name}': it must be a whole number")
+    return value

@@ -1,0 +1,192 @@
+"""KServe v2 tensors: between their wire forms (raw bytes, JSON lists, typed protobuf fields) and numpy.
+
+Wire forms follow the binary tensor data extension of KServe v2: little-endian, row-major; BYTES elements each
+have a 4-byte length before them; BOOL is one byte an element.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.contract import Datatype
+from dimml.errors import InvalidTensorError
+
+Array = npt.NDArray[Any]
+#: Raw bytes, or elements as nested lists (JSON) or one flat list (typed protobuf contents).
+Payload = bytes | memoryview | Sequence[Any]
+
+NUMPY_TYPES: Final[dict[Datatype, np.dtype[Any]]] = {
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "UINT8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+    "BYTES": np.dtype(np.object_),
+}
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class InputTensor:
+    """One input as a caller sent it: nothing about it has been checked but that the fields have these types."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """One output. ``array`` has dtype object, with ``bytes`` elements, for BYTES."""
+
+    name: str
+    datatype: Datatype
+    array: Array
+
+
+def decode(tensor: InputTensor, datatype: Datatype, model: str) -> Array:
+    """The tensor's elements as ``tensor.shape``, in ``NUMPY_TYPES[datatype]``; raw numbers are not copied.
+
+    Raises InvalidTensorError when the payload does not hold exactly the elements that the shape says. Nothing is
+    allocated by what a shape claims; only by what was really sent.
+    """
+    count = math.prod(tensor.shape)
+    if isinstance(tensor.payload, bytes | memoryview):
+        if datatype == "BYTES":
+            flat = _objects(split_bytes(tensor.name, tensor.payload, count))
+        else:
+            flat = _numbers_from_raw(tensor, tensor.payload, datatype, model)
+    else:
+        flat = _from_elements(tensor.name, datatype, tensor.payload, count)
+    return flat.reshape(tensor.shape)
+
+
+def to_raw(output: OutputTensor) -> bytes:
+    """An output in the binary wire form."""
+    if output.datatype == "BYTES":
+        elements: Iterable[bytes] = output.array.ravel().tolist()
+        return b"".join(_LENGTH.pack(len(element)) + element for element in elements)
+    return np.ascontiguousarray(output.array, dtype=NUMPY_TYPES[output.datatype]).tobytes()
+
+
+def to_elements(output: OutputTensor) -> list[Any]:
+    """An output as one flat list for JSON.
+
+    Raises InvalidTensorError where JSON cannot express it: a number that is not finite, bytes that are not UTF-8.
+    """
+    try:
+        if output.datatype == "BYTES":
+            return [element.decode() for element in output.array.ravel().tolist()]
+    except UnicodeDecodeError as error:
+        raise _not_json(output.name, "bytes that are not UTF-8") from error
+    if output.datatype in ("FP32", "FP64") and not np.isfinite(output.array).all():
+        raise _not_json(output.name, "a number that is not finite")
+    return list(output.array.ravel().tolist())
+
+
+def split_bytes(name: str, raw: bytes | memoryview, count: int) -> list[bytes]:
+    """Elements of a BYTES tensor. Raises InvalidTensorError when they are not exactly ``count``."""
+    view = memoryview(raw)
+    elements: list[bytes] = []
+    position = 0
+    while position < len(view):
+        if len(view) - position < _LENGTH.size:
+            raise InvalidTensorError(
+                f"incomplete string length indicator for inference input '{name}', expecting "
+                f"{_LENGTH.size} bytes but only {len(view) - position} bytes available",
+                field=name,
+            )
+        (length,) = _LENGTH.unpack_from(view, position)
+        position += _LENGTH.size
+        if length > len(view) - position:
+            raise InvalidTensorError(
+                f"incomplete string data for inference input '{name}', expecting string of length {length} "
+                f"but only {len(view) - position} bytes available",
+                field=name,
+            )
+        if len(elements) == count:
+            raise InvalidTensorError(
+                f"unexpected number of string elements {count + 1} for inference input '{name}', expecting {count}",
+                field=name,
+            )
+        elements.append(bytes(view[position : position + length]))
+        position += length
+    if len(elements) != count:
+        raise InvalidTensorError(
+            f"expected {count} string elements for inference input '{name}', got {len(elements)}", field=name
+        )
+    return elements
+
+
+def _numbers_from_raw(tensor: InputTensor, raw: bytes | memoryview, datatype: Datatype, model: str) -> Array:
+    dtype = NUMPY_TYPES[datatype]
+    size, expected = len(raw), math.prod(tensor.shape) * dtype.itemsize
+    if size != expected:
+        raise InvalidTensorError(
+            f"input byte size mismatch for input '{tensor.name}' for model '{model}'. Expected {expected}, got {size}",
+            field=tensor.name,
+        )
+    if datatype == "BOOL":
+        # A byte that is neither 0 nor 1 must not become a bool with that bit pattern.
+        return np.asarray(np.frombuffer(raw, np.uint8) != 0)
+    flat = np.frombuffer(raw, dtype)
+    # Where a tensor begins in an HTTP body depends on what stands before it.
+    return flat if flat.flags.aligned else flat.copy()
+
+
+def _from_elements(name: str, datatype: Datatype, data: Sequence[Any], count: int) -> Array:
+    elements = _flattened(data)
+    if len(elements) != count:
+        raise InvalidTensorError(
+            f"Unable to parse 'data' of input '{name}': Shape does not match true shape of 'data' field: "
+            f"expected {count} elements, got {len(elements)}",
+            field=name,
+        )
+    types = set(map(type, elements))
+    if datatype == "BYTES" and types <= {str, bytes}:
+        return _objects([e.encode("utf-8", "surrogatepass") if isinstance(e, str) else e for e in elements])
+    try:
+        if datatype == "BOOL" and types <= {bool}:
+            return np.array(elements, np.bool_)
+        if datatype in ("FP32", "FP64") and types <= {int, float}:
+            # What is too large for FP32 becomes infinite, and the modality non_finite.
+            with np.errstate(over="ignore"):
+                return np.array(elements, np.float64).astype(NUMPY_TYPES[datatype])
+        if datatype == "UINT8" and types <= {int}:
+            numbers = np.array(elements, np.int64)
+            if ((numbers >= 0) & (numbers <= 255)).all():
+                return numbers.astype(np.uint8)
+    except OverflowError:
+        pass
+    raise InvalidTensorError(
+        f"Unable to parse 'data' of input '{name}': an element is not a value of type {datatype}", field=name
+    )
+
+
+def _flattened(data: Sequence[Any]) -> list[Any]:
+    """All leaves of nested lists in order; level by level, so that depth costs no recursion."""
+    level = list(data)
+    while level and set(map(type, level)) == {list}:
+        level = list(chain.from_iterable(level))
+    return level
+
+
+def _objects(elements: Sequence[bytes]) -> Array:
+    # np.array(elements) would make an S array, which loses trailing zero bytes.
+    array = np.empty(len(elements), np.object_)
+    array[:] = elements
+    return array
+
+
+def _not_json(name: str, what: str) -> InvalidTensorError:
+    return InvalidTensorError(
+        f"output '{name}' holds {what}, which JSON cannot express: request it with binary_data", field=name
+    )
