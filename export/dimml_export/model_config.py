@@ -81,7 +81,8 @@ def tensors_differ(config: Any, spec: ModelSpec) -> str | None:
             for tensor in there
         }
         needed = {tensor.name: (_DATA_TYPES[tensor.datatype], tensor.dims, tensor.optional) for tensor in wanted}
-        for name in sorted(existing.keys() | needed.keys()):
+        # What is missing on one side tells more than a shape that follows from it.
+        for name in (*sorted(existing.keys() ^ needed.keys()), *sorted(existing.keys() & needed.keys())):
             if existing.get(name) != needed.get(name):
                 return f"{what} {name} is {_words(existing.get(name))} there and {_words(needed.get(name))} here"
     return None

@@ -1,0 +1,164 @@
+"""The fusion graph against ``dimml.fusion``, which states the same mathematics in numpy."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimml import __version__
+from dimml.bundle import Bundle, Encoder, FusionSpec
+from dimml.contract import features_input, logits_input, model_specs
+from dimml.errors import BundleError
+from dimml.fusion import Certainty, Fused, fuse, heads_present
+from dimml.modality import Frames, Waveform
+from dimml_export.fusion_graph import IR_VERSION, OPSET, fusion_model
+
+CLASSES, MEASURES = 4, ("max_prob", "neg_entropy", "margin")
+WIDTHS = (5, 3, 7)
+FUSED_RNG = np.random.default_rng(7)
+FUSED_WEIGHT = FUSED_RNG.normal(size=(CLASSES, sum(WIDTHS))).astype(np.float32)
+FUSED_BIAS = FUSED_RNG.normal(size=CLASSES).astype(np.float32)
+
+
+@cache
+def made(modalities: int, fused_head: bool, measure: Certainty, temperature: float = 0.5) -> tuple[Bundle, Any]:
+    """A bundle of that form, and its fusion graph in a session."""
+    kinds = (
+        Waveform(name="audio", sample_rate_hz=8000, samples=100),
+        Frames(name="visual", frames=1, height=8, width=8),
+        Frames(name="rear", tensor="REAR", frames=1, height=8, width=8),
+    )
+    bundle = Bundle(
+        name="x",
+        version=1,
+        labels=("a", "b", "c", "d"),
+        clip_s=1.0,
+        encoders=tuple(Encoder(modality=m, features=w) for m, w in zip(kinds[:modalities], WIDTHS, strict=False)),
+        fusion=FusionSpec(certainty=measure, temperature=temperature, fused_head=fused_head),
+        created="2026-01-01T00:00:00+00:00",
+        dimml_version=__version__,
+    )
+    weight, bias = (FUSED_WEIGHT[:, : sum(WIDTHS[:modalities])], FUSED_BIAS) if fused_head else (None, None)
+    model = fusion_model(bundle, weight, bias)
+    return bundle, ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def by_graph(
+    bundle: Bundle, session: Any, features: list[Any], logits: list[Any], present: npt.NDArray[np.bool_]
+) -> Fused:
+    feeds: dict[str, Any] = {"PRESENT": present}
+    for modality, feature, logit in zip(bundle.modalities, features, logits, strict=True):
+        feeds[features_input(modality.name)] = feature
+        feeds[logits_input(modality.name)] = logit
+    return Fused(*session.run(["PROBABILITIES", "LOGITS", "CERTAINTY", "WEIGHTS"], feeds))
+
+
+def by_numpy(bundle: Bundle, features: list[Any], logits: list[Any], present: npt.NDArray[np.bool_]) -> Fused:
+    heads = list(logits)
+    if bundle.fusion.fused_head:
+        width = sum(f.shape[1] for f in features)
+        heads.append(np.concatenate(features, axis=1) @ FUSED_WEIGHT[:, :width].T + FUSED_BIAS)
+    return fuse(
+        np.stack(heads, axis=1),
+        heads_present(present, bundle.fusion.fused_head),
+        measure=bundle.fusion.certainty,
+        temperature=bundle.fusion.temperature,
+    )
+
+
+def random_inputs(
+    rng: np.random.Generator, modalities: int, present: npt.NDArray[np.bool_], rubbish: float, scale: float = 3.0
+) -> tuple[list[Any], list[Any]]:
+    """Features and logits per modality, with ``rubbish`` in every masked slot."""
+    features, logits = [], []
+    for index, width in enumerate(WIDTHS[:modalities]):
+        masked = ~present[:, [index]]
+        features.append(np.where(masked, np.float32(rubbish), rng.normal(size=(len(present), width))))
+        logits.append(np.where(masked, np.float32(rubbish), scale * rng.normal(size=(len(present), CLASSES))))
+    return [f.astype(np.float32) for f in features], [z.astype(np.float32) for z in logits]
+
+
+def assert_same(graph: Fused, numpy: Fused) -> None:
+    for field in ("probabilities_BC", "logits_BC", "certainty_BH", "weights_BH"):
+        np.testing.assert_allclose(getattr(graph, field), getattr(numpy, field), atol=2e-5, rtol=2e-5, err_msg=field)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("fused_head", [True, False])
+@pytest.mark.parametrize("modalities", [1, 2, 3])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_graph_equals_numpy(measure: Certainty, modalities: int, fused_head: bool, data: st.DataObject) -> None:
+    batch = data.draw(st.integers(1, 5))
+    rows = st.lists(st.lists(st.booleans(), min_size=modalities, max_size=modalities), min_size=batch, max_size=batch)
+    present = np.array(data.draw(rows))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    rubbish = data.draw(st.sampled_from([np.nan, np.inf, -np.inf, 3e38, -3e38, 0.0]))
+    scale = data.draw(st.sampled_from([0.01, 1.0, 10.0, 1000.0]))
+    temperature = data.draw(st.sampled_from([0.1, 0.5, 1.0]))
+    bundle, session = made(modalities, fused_head, measure, temperature)
+    features, logits = random_inputs(rng, modalities, present, rubbish, scale)
+    graph = by_graph(bundle, session, features, logits, present)
+    # Clean inputs on the numpy side where overflow in the masked slots would only make numpy warn.
+    clean = [np.where(present[:, [i]], f, 0).astype(np.float32) for i, f in enumerate(features)]
+    assert_same(graph, by_numpy(bundle, clean, logits, present))
+    heads = heads_present(present, fused_head)
+    assert (graph.weights_BH[~heads] == 0).all()
+    assert (graph.certainty_BH[~heads] == 0).all()
+    answered = present.any(axis=1)
+    np.testing.assert_allclose(graph.weights_BH.sum(axis=1), answered.astype(float), atol=1e-5)
+
+
+@pytest.mark.parametrize("fused_head", [True, False])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_nothing_present_gives_zero_weights_and_a_uniform_distribution(measure: Certainty, fused_head: bool) -> None:
+    bundle, session = made(2, fused_head, measure)
+    present = np.zeros((3, 2), np.bool_)
+    features, logits = random_inputs(np.random.default_rng(0), 2, present, np.nan)
+    fused = by_graph(bundle, session, features, logits, present)
+    assert (fused.weights_BH == 0).all()
+    np.testing.assert_allclose(fused.probabilities_BC, 1 / CLASSES)
+
+
+def test_a_masked_row_does_not_touch_its_neighbours() -> None:
+    bundle, session = made(2, True, "max_prob")
+    present = np.array([[True, True], [False, True], [True, False], [False, False]])
+    features, logits = random_inputs(np.random.default_rng(3), 2, present, np.nan)
+    together = by_graph(bundle, session, features, logits, present)
+    for row in range(4):
+        one = slice(row, row + 1)
+        alone = by_graph(bundle, session, [f[one] for f in features], [z[one] for z in logits], present[one])
+        np.testing.assert_allclose(together.probabilities_BC[one], alone.probabilities_BC, atol=1e-6)
+    # One modality alone: the fused logits are its own.
+    np.testing.assert_allclose(together.logits_BC[1], logits[1][1], rtol=1e-5)
+    np.testing.assert_allclose(together.logits_BC[2], logits[0][2], rtol=1e-5)
+
+
+def test_graph_has_the_contracts_tensors_and_a_fixed_opset() -> None:
+    bundle, _ = made(2, True, "max_prob")
+    model = fusion_model(bundle, FUSED_WEIGHT[:, :8], FUSED_BIAS)
+    spec = next(s for s in model_specs(bundle) if s.role == "fusion")
+    assert [i.name for i in model.graph.input] == [t.name for t in spec.inputs]
+    assert [o.name for o in model.graph.output] == [t.name for t in spec.outputs]
+    assert all(i.type.tensor_type.shape.dim[0].dim_param == "batch" for i in model.graph.input)
+    assert (model.opset_import[0].version, model.ir_version) == (OPSET, IR_VERSION)
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_a_fused_head_that_does_not_fit_is_refused() -> None:
+    bundle, _ = made(2, True, "max_prob")
+    with pytest.raises(BundleError, match=r"weight is \(4, 15\).*needs \(4, 8\)"):
+        fusion_model(bundle, FUSED_WEIGHT, FUSED_BIAS)
+    with pytest.raises(BundleError, match="are needed"):
+        fusion_model(bundle, None, None)
+    bundle, _ = made(2, False, "max_prob")
+    with pytest.raises(BundleError, match="no fused head"):
+        fusion_model(bundle, FUSED_WEIGHT, FUSED_BIAS)
