@@ -1,0 +1,89 @@
+"""What is served, as KServe v2 describes it: server and model metadata, configuration, index, versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from tritonclient.grpc import model_config_pb2
+
+import dimml
+from dimml.contract import ModelSpec, TensorSpec
+from dimml.errors import NotFoundError, RequestError
+from dimml_server.kserve.config import platform_of, read_config
+from dimml_server.kserve.statistics import Statistics
+from dimml_server.registry import BundleRegistry, ServedModel
+
+SERVER_NAME: Final = "dimml"
+#: Of Triton's extensions, those whose every call works here; ``docs/kserve.md`` says what is left out of others.
+EXTENSIONS: Final = ("classification", "model_configuration", "binary_tensor_data", "parameters", "statistics")
+
+
+class Catalog:
+    """Answers from the registry of loaded bundles, and from their ``config.pbtxt`` in the repository.
+
+    Dictionaries are the messages of the protocol, the same for JSON and protobuf.
+    """
+
+    def __init__(self, registry: BundleRegistry, repository: Path, statistics: Statistics) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._statistics = statistics
+
+    def find(self, name: str, version: str) -> ServedModel:
+        """The model by name; an empty version is the newest one. Raises NotFoundError, RequestError."""
+        if version and not (version.isascii() and version.isdigit() and 0 < int(version) < 2**63):
+            raise RequestError(
+                f"failed to get model version from specified version string '{version[:40]}', version should be an "
+                "integral value > 0"
+            )
+        try:
+            return self._registry.model(name, int(version) if version else None)
+        except NotFoundError as error:
+            which = f"'{name}' version {version}" if version else f"'{name}'"
+            raise NotFoundError(f"Request for unknown model: {which} is not found", field=error.field) from error
+
+    def server_metadata(self) -> dict[str, Any]:
+        """``ServerMetadataResponse``."""
+        return {"name": SERVER_NAME, "version": dimml.__version__, "extensions": list(EXTENSIONS)}
+
+    def model_metadata(self, name: str, version: str) -> dict[str, Any]:
+        """``ModelMetadataResponse``: shapes with the batch in front. Raises NotFoundError, BundleError."""
+        served = self.find(name, version)
+        versions = [str(other.version) for other in self._registry.models() if other.spec.name == name]
+        return {
+            "name": name,
+            "versions": versions,
+            "platform": platform_of(self.config(name, version)),
+            "inputs": [_tensor(served.spec, tensor) for tensor in served.spec.inputs],
+            "outputs": [_tensor(served.spec, tensor) for tensor in served.spec.outputs],
+        }
+
+    def config(self, name: str, version: str) -> model_config_pb2.ModelConfig:
+        """The model's ``config.pbtxt``. Raises NotFoundError, BundleError."""
+        self.find(name, version)
+        return read_config(self._repository, name)
+
+    def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
+        """``ModelStatisticsResponse``: of one model (of one version), or of all. Raises NotFoundError."""
+        if name:
+            chosen = [self.find(name, version)] if version else self._versions(name)
+        else:
+            chosen = self._registry.models()
+        return {"model_stats": [self._statistics.model_stats(m.spec.name, m.version) for m in chosen]}
+
+    def index(self) -> list[dict[str, str]]:
+        """Entries of ``RepositoryIndexResponse``: what is loaded, all of it ready."""
+        return [
+            {"name": served.spec.name, "version": str(served.version), "state": "READY", "reason": ""}
+            for served in self._registry.models()
+        ]
+
+    def _versions(self, name: str) -> list[ServedModel]:
+        self.find(name, "")
+        return [served for served in self._registry.models() if served.spec.name == name]
+
+
+def _tensor(spec: ModelSpec, tensor: TensorSpec) -> dict[str, Any]:
+    batch = [-1] if spec.max_batch_size else []
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": [*batch, *tensor.dims]}
