@@ -1,0 +1,103 @@
+"""From the ensemble's numbers of one row to the answer that a caller reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dimml.bundle import FUSED_HEAD, Bundle
+from dimml.ensemble import EnsembleResult
+from dimml.fusion import softmax
+from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction, Timings
+from dimml.status import ModalityStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the prediction core gives a transport: the ensemble's rows, and where the time went."""
+
+    bundle: Bundle
+    result: EnsembleResult
+    queue_s: float
+    decode_s: float = 0.0
+    #: The stretch of media that was judged, seconds; None where there was no media.
+    start_s: float | None = None
+    end_s: float | None = None
+
+    @property
+    def batch(self) -> int:
+        """Rows."""
+        return len(self.result.fused.logits_BC)
+
+    @property
+    def degraded(self) -> bool:
+        """Whether, in any row, a requested modality is not ok."""
+        return any(status.degrades for column in self.result.statuses.values() for status in column)
+
+    def statuses(self, row: int) -> Mapping[str, ModalityStatus]:
+        """Status of every modality in one row."""
+        return {name: column[row] for name, column in self.result.statuses.items()}
+
+
+def build_prediction(outcome: Outcome, *, request_id: str, top_k: int, total_s: float) -> Prediction:
+    """The answer of an outcome of one row in which at least one modality is ok."""
+    bundle, result = outcome.bundle, outcome.result
+    fused, labels = result.fused, bundle.labels
+    probabilities_C = fused.probabilities_BC[0]
+    order = np.argsort(-probabilities_C, kind="stable")
+    ranked = [LabelProbability(label=labels[i], probability=_unit(probabilities_C[i])) for i in order[:top_k]]
+    statuses = outcome.statuses(0)
+    answers = {}
+    for head, (name, status) in enumerate(statuses.items()):
+        if not status.ok:
+            answers[name] = ModalityAnswer(status=status.status, reason=status.reason)
+            continue
+        own_C = softmax(result.logits[name][0])
+        vote = int(own_C.argmax())
+        answers[name] = ModalityAnswer(
+            status=status.status,
+            certainty=float(fused.certainty_BH[0, head]),
+            weight=float(fused.weights_BH[0, head]),
+            label=labels[vote],
+            probability=_unit(own_C[vote]),
+        )
+    return Prediction(
+        request_id=request_id,
+        model=bundle.name,
+        version=bundle.version,
+        label=ranked[0].label,
+        probability=ranked[0].probability,
+        predictions=ranked,
+        degraded=outcome.degraded,
+        modalities=answers,
+        fused_head=_fused_head(outcome, all(status.ok for status in statuses.values())),
+        start_s=outcome.start_s,
+        end_s=outcome.end_s,
+        timings_ms=Timings(
+            queue=_ms(outcome.queue_s),
+            decode=_ms(outcome.decode_s),
+            encode=_ms(max(result.encode_s.values())),
+            fuse=_ms(result.fuse_s),
+            total=_ms(total_s),
+        ),
+    )
+
+
+def _fused_head(outcome: Outcome, votes: bool) -> FusedHeadAnswer | None:
+    if FUSED_HEAD not in outcome.bundle.heads:
+        return None
+    if not votes:
+        return FusedHeadAnswer()
+    fused = outcome.result.fused
+    return FusedHeadAnswer(certainty=float(fused.certainty_BH[0, -1]), weight=float(fused.weights_BH[0, -1]))
+
+
+def _unit(probability: np.float32) -> float:
+    # A sum in single precision may pass 1 by a rounding error.
+    return min(1.0, float(probability))
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000.0, 3)

@@ -1,0 +1,89 @@
+"""The queue in front of the work: a bounded number of requests run, a bounded number wait, the rest are refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import perf_counter
+
+from dimml.errors import DeadlineExceededError, QueueFullError
+
+#: Weight of the newest request in the running mean of how long a request is worked on.
+_MEAN_WEIGHT = 0.1
+
+
+class Gate:
+    """Permits, handed out first come first served. A waiter that is cancelled leaves no trace."""
+
+    def __init__(self, *, concurrency: int, queue_length: int, queue_wait_s: float) -> None:
+        self._concurrency = concurrency
+        self._queue_length = queue_length
+        self._queue_wait_s = queue_wait_s
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._running = 0
+        self._mean_work_s = 0.1
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a permit."""
+        return self._running
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for one."""
+        return len(self._waiters)
+
+    @asynccontextmanager
+    async def permit(self, timeout_s: float) -> AsyncIterator[float]:
+        """Hold a permit; gives the seconds waited for it.
+
+        Raises QueueFullError at once where the queue is full, or once the queue's own wait limit has passed;
+        DeadlineExceededError where ``timeout_s`` passes first.
+        """
+        began = perf_counter()
+        await self._acquire(timeout_s)
+        granted = perf_counter()
+        try:
+            yield granted - began
+        finally:
+            self._mean_work_s += _MEAN_WEIGHT * (perf_counter() - granted - self._mean_work_s)
+            self._release()
+
+    async def _acquire(self, timeout_s: float) -> None:
+        if self._running < self._concurrency:
+            self._running += 1
+            return
+        if len(self._waiters) >= self._queue_length:
+            raise self._full("the queue is full")
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(min(timeout_s, self._queue_wait_s)):
+                await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled():
+                # The permit was handed over in the same turn of the loop: give it on.
+                self._release()
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+            if not isinstance(error, TimeoutError):
+                raise
+            if timeout_s <= self._queue_wait_s:
+                raise DeadlineExceededError("the request's time ran out while it waited for its turn") from None
+            raise self._full(f"no turn came within {self._queue_wait_s:g} s") from None
+
+    def _release(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            # One that was cancelled in this turn of the loop has not removed itself yet.
+            if not waiter.done():
+                waiter.set_result(None)
+                return  # The permit passes on: as many run as before.
+        self._running -= 1
+
+    def _full(self, why: str) -> QueueFullError:
+        # How long until the queue as it stands has been worked off, were nothing to change.
+        drain_s = (len(self._waiters) + 1) * self._mean_work_s / self._concurrency
+        return QueueFullError(f"the server is busy: {why}; try again later", retry_after_s=max(1.0, drain_s))

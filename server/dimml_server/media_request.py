@@ -1,0 +1,98 @@
+"""A request to predict a recording, as any transport gives it, and the checks that need the bundle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+from dimml.bundle import Bundle
+from dimml.errors import InvalidParameterError
+from dimml.media.types import DecodeRequest, MediaLimits, Source
+
+#: The part that serves every modality that has no part of its own.
+MEDIA_PART = "media"
+DEFAULT_TOP_K = 5
+
+
+def new_request_id() -> str:
+    """A request id for a caller that brought none."""
+    return uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPrediction:
+    """One recording to predict.
+
+    ``sources`` are by modality name, or ``media`` for all modalities without a source of their own.
+    ``model`` None means the only bundle served, ``version`` None the newest, ``modalities`` None all,
+    ``timeout_s`` None the server's default, ``top_k`` None the five best.
+    """
+
+    request_id: str
+    sources: Mapping[str, Source]
+    model: str | None = None
+    version: int | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    top_k: int | None = None
+    timeout_s: float | None = None
+    modalities: Sequence[str] | None = None
+
+    def top_k_of(self, bundle: Bundle) -> int:
+        """How many classes to list. Raises InvalidParameterError."""
+        if self.top_k is None:
+            return min(DEFAULT_TOP_K, bundle.classes)
+        if not 1 <= self.top_k <= bundle.classes:
+            raise InvalidParameterError(
+                f"top_k must be from 1 to {bundle.classes}, the number of classes; got {self.top_k}", field="top_k"
+            )
+        return self.top_k
+
+    def decode_request(self, bundle: Bundle, limits: MediaLimits) -> DecodeRequest:
+        """What to decode for a bundle. Raises InvalidParameterError that names the field."""
+        self._check_range()
+        known = [modality.name for modality in bundle.modalities]
+        for name in self.sources:
+            if name != MEDIA_PART and name not in known:
+                raise InvalidParameterError(
+                    f"{name!r} is not a modality of {bundle.name!r}; send {MEDIA_PART!r} or one of {known}", field=name
+                )
+        if not self.sources:
+            raise InvalidParameterError(
+                f"send a recording as {MEDIA_PART!r}, or one file per modality: {known}", field=MEDIA_PART
+            )
+        wanted = self._wanted(bundle, known)
+        shared = self.sources.get(MEDIA_PART)
+        found = {name: self.sources.get(name, shared) for name in wanted}
+        return DecodeRequest(
+            modalities=tuple(modality for modality in bundle.modalities if modality.name in wanted),
+            sources={name: source for name, source in found.items() if source is not None},
+            clip_s=bundle.clip_s,
+            start_s=self.start_s,
+            end_s=self.end_s,
+            limits=limits,
+            quality=bundle.quality,
+        )
+
+    def _wanted(self, bundle: Bundle, known: list[str]) -> set[str]:
+        if self.modalities is None:
+            return set(known)
+        for name in self.modalities:
+            if name not in known:
+                raise InvalidParameterError(
+                    f"modalities: {name!r} is not a modality of {bundle.name!r}, which has {known}", field="modalities"
+                )
+        if not self.modalities:
+            raise InvalidParameterError(f"modalities: name at least one of {known}", field="modalities")
+        return set(self.modalities)
+
+    def _check_range(self) -> None:
+        for field, value in (("start_s", self.start_s), ("end_s", self.end_s)):
+            if value is not None and not (math.isfinite(value) and value >= 0.0):
+                raise InvalidParameterError(f"{field} must be 0 or more seconds, got {value}", field=field)
+        if self.end_s is not None and self.end_s <= (self.start_s or 0.0):
+            raise InvalidParameterError(
+                f"end_s ({self.end_s:g}) must be after start_s ({self.start_s or 0.0:g})", field="end_s"
+            )

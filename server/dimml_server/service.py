@@ -1,0 +1,260 @@
+"""The prediction core: every transport, and the in-process predictor, call this and only this.
+
+It knows nothing of HTTP or gRPC, and raises only errors of ``dimml.errors``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol, TypeVar
+
+import numpy.typing as npt
+
+from dimml import ensemble
+from dimml.bundle import Bundle
+from dimml.engine import Encoded, Engine, EngineError
+from dimml.ensemble import Rows
+from dimml.errors import (
+    BundleError,
+    DeadlineExceededError,
+    DimmlError,
+    InvalidParameterError,
+    InvalidTensorError,
+    UnavailableError,
+)
+from dimml.fusion import BoolArray, FloatArray, Fused
+from dimml.media.types import Decoded, DecodeRequest
+from dimml.prediction import Prediction
+from dimml.repository import bundle_names, load_bundle
+from dimml.status import ModalityStatus, Reason
+from dimml_server.answer import Outcome, build_prediction
+from dimml_server.gate import Gate
+from dimml_server.media_request import MediaPrediction
+from dimml_server.metrics import Metrics
+from dimml_server.registry import BundleRegistry
+from dimml_server.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class ServingEngine(Engine, Protocol):
+    """An engine whose bundles come and go."""
+
+    async def load(self, bundle: Bundle, repository: Path) -> None:
+        """Make a bundle ready to run, warmed up. Raises BundleError."""
+        ...
+
+    def unload(self, bundle: Bundle) -> None:
+        """Let go of a bundle."""
+        ...
+
+    def close(self) -> None:
+        """Stop what still runs."""
+        ...
+
+    @property
+    def stray_runs(self) -> int:
+        """Runs that were told to stop and still go on."""
+        ...
+
+
+class Decoder(Protocol):
+    """Decodes media somewhere safe; ``dimml.media.pool.DecodePool`` is one."""
+
+    async def decode(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
+        """Decode one request's media. Raises DimmlError."""
+        ...
+
+    @property
+    def workers_lost(self) -> int:
+        """Workers that had to be replaced."""
+        ...
+
+
+class PredictionService:
+    """Bundles of one repository, ready to predict. Lives in one event loop."""
+
+    def __init__(self, engine: ServingEngine, decoder: Decoder, metrics: Metrics, settings: ServerSettings) -> None:
+        self.registry = BundleRegistry()
+        self.metrics = metrics
+        #: Whether to take requests: false before warm-up is done and once the server is stopping.
+        self.ready = False
+        self._engine = engine
+        self._decoder = decoder
+        self._settings = settings
+        self._gate = Gate(
+            concurrency=settings.concurrency,
+            queue_length=settings.queue_length,
+            queue_wait_s=settings.queue_wait_s,
+        )
+        self._deadlines_s = {name: ms / 1000.0 for name, ms in settings.deadlines_ms.items()}
+        metrics.watch(
+            in_flight=lambda: self._gate.running,
+            queued=lambda: self._gate.waiting,
+            stray_runs=lambda: engine.stray_runs,
+            decode_workers_lost=lambda: decoder.workers_lost,
+        )
+
+    async def load_repository(self) -> None:
+        """Load and warm up the newest version of every bundle that the settings name. Raises BundleError."""
+        repository = self._settings.repository
+        names = list(self._settings.models) or bundle_names(repository)
+        if not names:
+            raise BundleError(f"model repository {repository} holds no bundle; `dimml export` writes one")
+        for name in names:
+            await self.load(name)
+
+    async def load(self, name: str, version: int | None = None) -> Bundle:
+        """Load, warm up and serve one bundle version, by default the newest. Raises BundleError."""
+        began = perf_counter()
+        bundle = load_bundle(self._settings.repository, name, version)
+        await self._engine.load(bundle, self._settings.repository)
+        self.registry.add(bundle)
+        self.metrics.served(bundle)
+        logger.info("loaded bundle %s version %d in %.2f s", bundle.name, bundle.version, perf_counter() - began)
+        return bundle
+
+    def close(self) -> None:
+        """Take no more requests and stop what still runs."""
+        self.ready = False
+        self._engine.close()
+
+    async def predict_media(self, request: MediaPrediction) -> Prediction:
+        """Decode a recording and predict. Raises RequestError and CapacityError (design, section 6)."""
+        began = perf_counter()
+        top_k = request.top_k_of(self.registry.bundle(request.model, request.version))
+        outcome = await self.predict_media_rows(request)
+        return build_prediction(outcome, request_id=request.request_id, top_k=top_k, total_s=perf_counter() - began)
+
+    async def predict_media_rows(self, request: MediaPrediction) -> Outcome:
+        """As ``predict_media``, but the ensemble's own arrays, of one row."""
+        end = self._end(request.timeout_s)
+        bundle = self.registry.bundle(request.model, request.version)
+        decode_request = request.decode_request(bundle, self._settings.media_limits)
+        async with self._permit(bundle, end) as queue_s:
+            began = perf_counter()
+            decoded = await self._decode(decode_request, end)
+            decode_s = perf_counter() - began
+            self.metrics.observe_stage(bundle, "decode", decode_s)
+            rows = _rows(bundle, decoded)
+            outcome = await self._ensemble(bundle, rows, end, queue_s)
+        return replace(outcome, decode_s=decode_s, start_s=decoded.start_s, end_s=decoded.end_s)
+
+    async def infer_tensors(
+        self, bundle: Bundle, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None
+    ) -> Outcome:
+        """The entry model: ``[B, *shape]`` by modality name, already checked against the contract.
+
+        Every row is in the outcome. Raises the error of the first row only where no row has an answer.
+        """
+        if not tensors:
+            raise InvalidTensorError(f"send at least one of {[m.tensor for m in bundle.modalities]}")
+        end = self._end(timeout_s)
+        async with self._permit(bundle, end) as queue_s:
+            rows = ensemble.judged(bundle, tensors, len(next(iter(tensors.values()))))
+            return await self._ensemble(bundle, rows, end, queue_s)
+
+    async def infer_encoder(
+        self, bundle: Bundle, modality: str, tensor: npt.NDArray[Any], *, timeout_s: float | None = None
+    ) -> tuple[Encoded, float]:
+        """One encoder alone, as it is: no signal check, NaN passed on; and the seconds spent waiting for a turn."""
+        end = self._end(timeout_s)
+        async with self._permit(bundle, end) as queue_s:
+            return await _bounded(self._engine.encode(bundle, modality, tensor), end), queue_s
+
+    async def infer_fusion(
+        self,
+        bundle: Bundle,
+        features: Mapping[str, FloatArray],
+        logits: Mapping[str, FloatArray],
+        present_BM: BoolArray,
+        *,
+        timeout_s: float | None = None,
+    ) -> tuple[Fused, float]:
+        """The fusion graph alone, and the seconds spent waiting for a turn."""
+        end = self._end(timeout_s)
+        async with self._permit(bundle, end) as queue_s:
+            return await _bounded(self._engine.fuse(bundle, features, logits, present_BM), end), queue_s
+
+    def _end(self, timeout_s: float | None) -> float:
+        """When a request that asks for ``timeout_s`` must be done, on ``perf_counter``'s clock."""
+        limit_s = self._settings.max_timeout_s
+        if timeout_s is None:
+            timeout_s = min(self._settings.timeout_s, limit_s)
+        elif not (math.isfinite(timeout_s) and 0.0 < timeout_s <= limit_s):
+            raise InvalidParameterError(
+                f"timeout_ms must be above 0 and at most {limit_s * 1000:g}, got {timeout_s * 1000:g}",
+                field="timeout_ms",
+            )
+        return perf_counter() + timeout_s
+
+    @asynccontextmanager
+    async def _permit(self, bundle: Bundle, end: float) -> AsyncIterator[float]:
+        async with self._gate.permit(end - perf_counter()) as queue_s:
+            self.metrics.observe_stage(bundle, "queue", queue_s)
+            yield queue_s
+
+    async def _decode(self, request: DecodeRequest, end: float) -> Decoded:
+        """Decode within the request's time. Where that time, not decoding's own limit, cut it off: late, not bad."""
+        left_s = end - perf_counter() - ensemble.FUSION_RESERVE_S
+        if left_s <= 0.0:
+            raise DeadlineExceededError("the request's time ran out before decoding")
+        decoded = await self._decoder.decode(request, timeout_s=min(left_s, self._settings.decode_timeout_s))
+        statuses = {name: track.status for name, track in decoded.tracks.items()}
+        late = any(status.reason is Reason.DECODE_TIMEOUT for status in statuses.values())
+        if late and left_s < self._settings.decode_timeout_s and not any(s.ok for s in statuses.values()):
+            raise DeadlineExceededError("the request's time ran out while decoding", statuses=statuses)
+        return decoded
+
+    async def _ensemble(self, bundle: Bundle, rows: Rows, end: float, queue_s: float) -> Outcome:
+        nothing = _no_answer(rows.statuses)
+        if nothing is not None:
+            self.metrics.observe_statuses(bundle, rows.statuses)
+            raise nothing
+        result = await ensemble.run(
+            self._engine, bundle, rows, timeout_s=end - perf_counter(), deadlines_s=self._deadlines_s
+        )
+        self.metrics.observe_result(bundle, result)
+        nothing = _no_answer(result.statuses)
+        if nothing is not None:
+            raise nothing
+        return Outcome(bundle, result, queue_s)
+
+
+def _no_answer(statuses: Mapping[str, Sequence[ModalityStatus]]) -> DimmlError | None:
+    """The first row's error where no row has an answer."""
+    batch = len(next(iter(statuses.values())))
+    errors = [ensemble.no_answer({name: column[row] for name, column in statuses.items()}) for row in range(batch)]
+    return errors[0] if all(error is not None for error in errors) else None
+
+
+def _rows(bundle: Bundle, decoded: Decoded) -> Rows:
+    """The one row of a recording. A modality that was not asked of the decoder is not requested."""
+    statuses = {m.name: [ModalityStatus.because(Reason.NOT_REQUESTED)] for m in bundle.modalities}
+    tensors = {}
+    for name, track in decoded.tracks.items():
+        statuses[name] = [track.status]
+        if track.row is not None:
+            tensors[name] = track.row[None]
+    return Rows(tensors, statuses)
+
+
+async def _bounded(call: Awaitable[T], end: float) -> T:
+    """An engine call made directly: a caller's error in place of the engine's."""
+    try:
+        async with asyncio.timeout(end - perf_counter()):
+            return await call
+    except TimeoutError:
+        raise DeadlineExceededError("the model was late") from None
+    except EngineError as error:
+        logger.warning("%s", error)
+        raise UnavailableError(f"the model failed: {error.reason.value}") from error

@@ -1,0 +1,108 @@
+"""Everything that can be set on the server: one frozen, typed place. ``docs/settings.md`` lists each field."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from dimml.errors import ConfigurationError
+from dimml.media.types import MediaLimits
+
+ENV_PREFIX = "DIMML_"
+
+Positive = Annotated[float, Field(gt=0.0)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class ServerSettings(BaseSettings):
+    """Settings of ``dimml serve``: defaults, then ``DIMML_…`` of the environment, then flags.
+
+    Sizes are bytes, times are seconds unless the name says otherwise. Built by ``load_settings``, which turns
+    what does not validate into an error that names the setting.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    repository: Path = Field(default=Path("model_repository"), description="Model repository to serve.")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Bundles to load; all of the repository where empty."
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on, HTTP and gRPC alike.")
+    http_port: Port = Field(default=8000, description="HTTP port; 0 takes a free one.")
+    grpc_port: Port = Field(default=8001, description="gRPC port; 0 takes a free one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        default="auto",
+        description="Where encoders run: `auto` takes CUDA where the installed ONNX Runtime and the machine have it.",
+    )
+    intra_op_threads: int | None = Field(
+        default=None, ge=1, description="Threads of one encoder run; by default cores divided by encoders, at least 1."
+    )
+    max_stray_runs: int = Field(
+        default=4,
+        ge=1,
+        description="Runs of one model that were told to stop and still go on; past it, its modality fails at once.",
+    )
+
+    concurrency: int = Field(
+        default_factory=lambda: 2 * (os.cpu_count() or 1),
+        ge=1,
+        description="Requests worked on at once; by default twice the cores.",
+    )
+    queue_length: int = Field(default=64, ge=0, description="Requests that may wait; the next one gets 429.")
+    queue_wait_s: Positive = Field(default=5.0, description="Longest wait for a turn; past it, 429.")
+    timeout_s: Positive = Field(default=10.0, description="Time limit of a request that names none.")
+    max_timeout_s: Positive = Field(default=60.0, description="Longest time limit that a request may ask for.")
+    deadlines_ms: dict[str, Positive] = Field(
+        default_factory=dict,
+        description="Time limit of a modality's encoder, by modality name; the bundle's own where not named.",
+    )
+
+    decode_workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="Decoding processes; by default one per core."
+    )
+    decode_timeout_s: Positive = Field(default=10.0, description="Time limit of decoding one request's media.")
+    decode_memory: int = Field(
+        default=1536 * 2**20, ge=256 * 2**20, description="Memory that one decoding may take on top of its worker's."
+    )
+    max_body_bytes: int = Field(default=256 * 2**20, ge=1024, description="Largest request body; past it, 413.")
+    spool_bytes: int = Field(
+        default=2**20, ge=0, description="An uploaded part past this size goes to a temporary file, not memory."
+    )
+    max_media_s: Positive = Field(default=120.0, description="Longest stretch of media that may be asked for.")
+    max_pixels: int = Field(default=4096 * 2304, ge=64, description="Largest picture that is decoded.")
+    max_frames: int = Field(default=7500, ge=1, description="Pictures decoded on the way to the wanted ones.")
+
+    grace_s: Positive = Field(default=20.0, description="After SIGTERM, time for requests in flight to be answered.")
+
+    @property
+    def media_limits(self) -> MediaLimits:
+        """The limits of one decode."""
+        return MediaLimits(
+            max_bytes=self.max_body_bytes,
+            max_seconds=self.max_media_s,
+            max_pixels=self.max_pixels,
+            max_frames_decoded=self.max_frames,
+        )
+
+
+def load_settings(**overrides: object) -> ServerSettings:
+    """Settings from the environment, with ``overrides`` (flags; None means not given) on top.
+
+    Raises ConfigurationError that names the setting and where it can be given.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return ServerSettings(**given)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        flag = name.split(".")[0]
+        raise ConfigurationError(
+            f"setting {name} ({ENV_PREFIX}{flag.upper()} or --{flag.replace('_', '-')}): {first['msg']}", field=name
+        ) from error
