@@ -1,0 +1,77 @@
+"""A trained torch encoder as an ONNX model with the contract's tensors and a free batch dimension."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from dimml.contract import ModelSpec
+from dimml_export.fusion_graph import IR_VERSION, OPSET
+
+_TORCH_DTYPES = {"FP32": torch.float32, "UINT8": torch.uint8}
+
+
+def encoder_model(encoder: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+    """The model that ``spec`` names, from a module that maps ``[B, *shape]`` to ``([B, D], [B, C])``.
+
+    The encoder is put into evaluation mode. The weights are inside the model, not in files beside it.
+    """
+    tensor = spec.inputs[0]
+    # Two rows: torch.export takes a size of 1 (or 0) for a constant.
+    example = torch.zeros((2, *tensor.dims), dtype=_TORCH_DTYPES[tensor.datatype])
+    with torch.no_grad(), _torchs_own_noise_muted():
+        program = torch.onnx.export(
+            encoder.eval(),
+            (example,),
+            input_names=[tensor.name],
+            output_names=[output.name for output in spec.outputs],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise AssertionError("torch.onnx.export gives no program only where it writes a file")
+    model: onnx.ModelProto = program.model_proto
+    _strip(model)
+    model.ir_version = IR_VERSION
+    model.graph.name = spec.name
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop what torch notes of its source: stack traces with this machine's paths, twice the size of a small model."""
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    noted: Any
+    for noted in (model, graph, *graph.node, *values, *model.functions):
+        del noted.metadata_props[:]
+        noted.doc_string = ""
+
+
+@contextmanager
+def _torchs_own_noise_muted() -> Iterator[None]:
+    """Silence two messages that torch gives about itself on every export, and nothing else."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    # "torchvision is not installed. Skipping torchvision::nms": an operator set that no encoder here uses.
+    registration.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # torch.export deep-copies its own tree specs, and copying one of the deprecated class LeafSpec runs
+            # the isinstance check that torch itself has deprecated (torch 2.9 to 2.13).
+            warnings.filterwarnings(
+                "ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated", category=FutureWarning
+            )
+            yield
+    finally:
+        registration.setLevel(level)
