@@ -1,0 +1,208 @@
+"""A run directory: all that one training left behind, and enough to export without its training data.
+
+::
+
+    config.yaml            the config with every default filled in
+    run.json               labels, modalities, fusion, quality report, how it was trained; written last
+    metrics.json           figures of validation and test
+    metrics.csv            one line per epoch
+    weights.safetensors    encoders, shared head, fused head
+    samples.safetensors    some validation clips as tensors, with labels
+    checkpoints/           of stage 1, to resume from
+
+A folder without ``run.json`` is a run that has not finished.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import safetensors.torch
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from dimml.bundle import FusionSpec
+from dimml.errors import SetupError
+from dimml.modality import Modality
+from dimml.quality import QualityThresholds
+from dimml_training.config import TrainConfig, parse_config
+from dimml_training.models import build_encoder
+
+RUN_FILE, CONFIG_FILE, WEIGHTS_FILE = "run.json", "config.yaml", "weights.safetensors"
+METRICS_JSON, METRICS_CSV, SAMPLES_FILE = "metrics.json", "metrics.csv", "samples.safetensors"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """One finished training run.
+
+    ``encoders`` (in evaluation mode) map ``[B, *modality.shape]`` to features ``[B, D]`` and logits ``[B, C]``;
+    ``fused_head`` takes the features concatenated in modality order, ``[B, M·D]``, and is None where the fusion
+    has no fused head; ``shared_head`` takes any modality's features. ``samples`` holds a few validation clips per
+    modality as ``[N, *shape]`` in the modality's dtype, ``sample_labels`` their class indices.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    clip_s: float
+    modalities: tuple[Modality, ...]
+    encoders: dict[str, nn.Module]
+    shared_head: nn.Linear
+    fused_head: nn.Linear | None
+    fusion: FusionSpec
+    quality: QualityThresholds
+    #: False alarms of the signal check on the training clips, per modality, and how far the nearest clip was.
+    quality_report: dict[str, Any]
+    samples: dict[str, npt.NDArray[Any]]
+    sample_labels: npt.NDArray[np.int64]
+    metrics: dict[str, Any]
+    #: JSON-able: resolved config, counts of clips, warnings, seed, versions, seconds.
+    training: dict[str, Any]
+    config: TrainConfig
+
+
+class _RunRecord(BaseModel):
+    """``run.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    labels: tuple[str, ...]
+    quality_report: dict[str, Any]
+    training: dict[str, Any]
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """Write the resolved config, creating the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    document = config.model_dump(mode="json")
+    _replace(folder / CONFIG_FILE, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """The resolved config of a run, finished or not. Raises ConfigurationError or SetupError."""
+    path = folder / CONFIG_FILE
+    try:
+        return parse_config(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, yaml.YAMLError) as error:
+        raise SetupError(f"{folder} is no training run: cannot read {CONFIG_FILE}") from error
+
+
+def write_run(
+    folder: Path,
+    *,
+    config: TrainConfig,
+    labels: Sequence[str],
+    encoders: Mapping[str, nn.Module],
+    shared_head: nn.Linear,
+    fused_head: nn.Linear | None,
+    samples: Mapping[str, npt.NDArray[Any]],
+    sample_labels: npt.NDArray[np.int64],
+    metrics: Mapping[str, Any],
+    epochs: Sequence[Mapping[str, Any]],
+    quality_report: Mapping[str, Any],
+    training: Mapping[str, Any],
+) -> None:
+    """Write a finished run. ``run.json`` comes last and makes it one."""
+    write_config(folder, config)
+    (folder / RUN_FILE).unlink(missing_ok=True)
+    heads = {"shared_head": shared_head, **({} if fused_head is None else {"fused_head": fused_head})}
+    modules = {**{f"encoders.{name}": encoder for name, encoder in encoders.items()}, **heads}
+    weights = {f"{prefix}.{key}": value.contiguous() for prefix, m in modules.items() for key, value in _state(m)}
+    _replace(folder / WEIGHTS_FILE, safetensors.torch.save(weights))
+    rows = {f"rows.{name}": np.ascontiguousarray(array) for name, array in samples.items()}
+    _replace(folder / SAMPLES_FILE, safetensors.numpy.save({**rows, "labels": sample_labels}))
+    _replace(folder / METRICS_JSON, json.dumps(metrics, indent=2).encode())
+    write_epochs(folder, epochs)
+    record = _RunRecord(labels=tuple(labels), quality_report=dict(quality_report), training=dict(training))
+    _replace(folder / RUN_FILE, record.model_dump_json(indent=2).encode())
+
+
+def write_epochs(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``metrics.csv``; columns that an epoch lacks stay empty."""
+    columns = list(dict.fromkeys(key for epoch in epochs for key in epoch))
+    with (folder / METRICS_CSV).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(epochs)
+
+
+def load_run(folder: Path) -> TrainedRun:
+    """Read a finished run. Raises SetupError naming what is missing or does not fit, ConfigurationError for a bad
+    config."""
+    if not folder.is_dir():
+        raise SetupError(f"there is no run directory {folder}")
+    if not (folder / RUN_FILE).is_file():
+        started = (folder / CONFIG_FILE).is_file()
+        way_out = "; finish it with `dimml train … --resume`" if started else ""
+        raise SetupError(f"{folder} is not a finished training run: {RUN_FILE} is missing{way_out}")
+    config = read_config(folder)
+    try:
+        record = _RunRecord.model_validate_json((folder / RUN_FILE).read_bytes())
+        metrics = json.loads((folder / METRICS_JSON).read_bytes())
+        weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        samples = safetensors.numpy.load_file(folder / SAMPLES_FILE)
+    except (OSError, ValueError, ValidationError, SafetensorError) as error:
+        raise SetupError(f"the run in {folder} is damaged: {' '.join(str(error).split())}") from error
+    classes = len(record.labels)
+    features = config.modalities[0].encoder.backbone.hidden_sizes[-1]
+    encoders: dict[str, nn.Module] = {
+        m.input.name: build_encoder(m.input, m.encoder, classes) for m in config.modalities
+    }
+    shared_head = nn.Linear(features, classes)
+    fused_head = nn.Linear(features * len(encoders), classes) if config.fusion.fused_head else None
+    try:
+        for name, encoder in encoders.items():
+            encoder.load_state_dict(_within(weights, f"encoders.{name}."))
+        shared_head.load_state_dict(_within(weights, "shared_head."))
+        if fused_head is not None:
+            fused_head.load_state_dict(_within(weights, "fused_head."))
+        rows = {name: samples[f"rows.{name}"] for name in encoders}
+        sample_labels = samples["labels"]
+    except (RuntimeError, KeyError) as error:
+        raise SetupError(f"the run in {folder} is damaged: {WEIGHTS_FILE} or {SAMPLES_FILE} does not fit") from error
+    for module in (*encoders.values(), shared_head, *([] if fused_head is None else [fused_head])):
+        module.eval().requires_grad_(False)
+    return TrainedRun(
+        name=config.name,
+        labels=record.labels,
+        clip_s=config.clip_s,
+        modalities=config.inputs,
+        encoders=encoders,
+        shared_head=shared_head,
+        fused_head=fused_head,
+        fusion=config.fusion,
+        quality=config.quality,
+        quality_report=record.quality_report,
+        samples=rows,
+        sample_labels=sample_labels.astype(np.int64),
+        metrics=metrics,
+        training=record.training,
+        config=config,
+    )
+
+
+def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(key, value.detach().cpu()) for key, value in module.state_dict().items()]
+
+
+def _within(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write aside, then move into place: a reader never sees half a file."""
+    aside = path.with_name(path.name + ".part")
+    aside.write_bytes(data)
+    aside.replace(path)
