@@ -6,8 +6,8 @@ from fastapi import FastAPI
 
 from dimml import __version__
 from dimml_server.http import health, models, predict
+from dimml_server.http.access import AccessMiddleware
 from dimml_server.http.errors import install_error_handlers
-from dimml_server.http.request_id import RequestIdMiddleware
 from dimml_server.kserve import http as kserve_http
 from dimml_server.metrics import Metrics
 from dimml_server.service import PredictionService
@@ -21,10 +21,10 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
         version=__version__,
         description="Multimodal predictions that keep answering when a modality is missing, broken, silent or late.",
     )
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(AccessMiddleware)
     install_error_handlers(app)
     app.include_router(predict.router(service, metrics, settings))
     app.include_router(models.router(service))
     app.include_router(health.router(service, metrics))
-    app.include_router(kserve_http.router(service, metrics))
+    app.include_router(kserve_http.router(service, metrics, settings))
     return app

@@ -23,6 +23,7 @@ from dimml import __version__
 from dimml.bundle import FUSED_HEAD, Bundle
 from dimml.errors import DimmlError
 from dimml.status import ModalityStatus
+from dimml_server.kserve.statistics import Statistics
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -43,7 +44,10 @@ NO_MODALITY = ""
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What a transport fills in while it answers one request; an exception sets the outcome by itself."""
+    """What a transport fills in while it answers one request.
+
+    An exception sets the outcome by itself, and so does leaving it empty: ok, or degraded.
+    """
 
     model: str = ""
     degraded: bool = False
@@ -56,6 +60,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        #: What the KServe statistics call gives, counted over all transports that speak KServe v2.
+        self.inference = Statistics()
         per_modality = ("model", "version", "modality")
         self._requests = Counter(
             "dimml_requests",
@@ -150,7 +156,7 @@ class Metrics:
         began = perf_counter()
         try:
             yield record
-            record.outcome = DEGRADED if record.degraded else OK
+            record.outcome = record.outcome or (DEGRADED if record.degraded else OK)
         except DimmlError as error:
             record.outcome = error.code
             raise
