@@ -1,0 +1,147 @@
+"""The one table from domain errors to HTTP, and the JSON body of every error."""
+
+from __future__ import annotations
+
+import math
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from dimml.errors import (
+    CapacityError,
+    DeadlineExceededError,
+    DimmlError,
+    InvalidParameterError,
+    InvalidTensorError,
+    NotFoundError,
+    QueueFullError,
+    RequestError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedError,
+    UnusableMediaError,
+)
+from dimml.status import ModalityStatus, Reason, Status
+
+#: Design, section 6. The nearest class in an error's ancestry counts.
+HTTP_STATUS: dict[type[DimmlError], int] = {
+    RequestError: 400,
+    InvalidParameterError: 422,
+    InvalidTensorError: 400,
+    UnusableMediaError: 422,
+    TooLargeError: 413,
+    NotFoundError: 404,
+    UnsupportedError: 501,
+    CapacityError: 503,
+    QueueFullError: 429,
+    UnavailableError: 503,
+    DeadlineExceededError: 504,
+    DimmlError: 500,
+}
+INTERNAL = "internal"
+
+
+class ModalityFate(BaseModel):
+    """What became of one modality of a request that has no answer."""
+
+    status: Status
+    reason: Reason | None = None
+
+
+class ErrorDetail(BaseModel):
+    """One error."""
+
+    code: str = Field(description="Stable name of the kind of error.", examples=["unusable_media"])
+    message: str = Field(description="What is wrong and what to do, for a person.")
+    field: str | None = Field(default=None, description="The form field, part or parameter at fault.")
+    request_id: str
+    modalities: dict[str, ModalityFate] | None = Field(
+        default=None, description="Status of each modality, where the request got that far."
+    )
+
+
+class ErrorBody(BaseModel):
+    """Body of every error answer."""
+
+    error: ErrorDetail
+
+
+#: Error answers of a prediction, for OpenAPI.
+DESCRIPTIONS: dict[int, str] = {
+    404: "No such bundle or version (`not_found`).",
+    413: "Body, picture or stretch of media over a limit (`too_large`).",
+    422: "Nothing that was sent can be used (`unusable_media`), or a parameter is wrong (`invalid_parameter`).",
+    429: "The queue is full (`queue_full`); try again after Retry-After seconds.",
+    500: "A fault of the server (`internal`); the request id finds it in the log.",
+    503: "Every encoder failed, no decoder could be had, or the server is not ready (`unavailable`).",
+    504: "Every encoder was late, or the request's time ran out (`deadline_exceeded`).",
+}
+
+
+def http_status(error: DimmlError) -> int:
+    """HTTP status of a domain error."""
+    return next(HTTP_STATUS[kind] for kind in type(error).__mro__ if kind in HTTP_STATUS)
+
+
+def error_headers(error: DimmlError) -> dict[str, str]:
+    """Headers that go with an error."""
+    return {"Retry-After": str(math.ceil(error.retry_after_s))} if isinstance(error, QueueFullError) else {}
+
+
+def internal_error(identity: str) -> JSONResponse:
+    """The answer to anything unexpected: the request's id, and nothing internal."""
+    return _response(500, INTERNAL, "internal error; the server's log has the details", identity)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make the application answer errors as ``ErrorBody``."""
+
+    @app.exception_handler(DimmlError)
+    async def domain(request: Request, error: DimmlError) -> JSONResponse:
+        status = http_status(error)
+        if status == HTTP_STATUS[DimmlError]:
+            # A setup error inside a request is the server's own affair.
+            raise RuntimeError("a setup error reached a request") from error
+        statuses: dict[str, ModalityStatus] = getattr(error, "statuses", {})
+        return _response(
+            status,
+            error.code,
+            error.message,
+            request.state.request_id,
+            field=error.field,
+            modalities={n: ModalityFate(status=s.status, reason=s.reason) for n, s in statuses.items()} or None,
+            headers=error_headers(error),
+        )
+
+    @app.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> JSONResponse:
+        codes = {404: NotFoundError.code, 405: "method_not_allowed"}
+        code = codes.get(error.status_code, RequestError.code)
+        headers = dict(error.headers or {})
+        return _response(error.status_code, code, str(error.detail), request.state.request_id, headers=headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        field = str(first["loc"][-1])
+        message = f"{field}: {first['msg']}"
+        return _response(422, InvalidParameterError.code, message, request.state.request_id, field=field)
+
+
+def _response(
+    status: int,
+    code: str,
+    message: str,
+    identity: str,
+    *,
+    field: str | None = None,
+    modalities: dict[str, ModalityFate] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    detail = ErrorDetail(code=code, message=message, field=field, request_id=identity, modalities=modalities)
+    return JSONResponse(
+        {"error": detail.model_dump(mode="json", exclude_none=True)}, status_code=status, headers=headers
+    )

@@ -1,0 +1,70 @@
+"""``GET /v1/models``: what is served, and what each bundle takes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from dimml.bundle import Bundle, FusionSpec
+from dimml.modality import Modality
+from dimml_server.http.errors import ErrorBody
+from dimml_server.service import PredictionService
+
+
+class ModelSummary(BaseModel):
+    """One bundle version that is served."""
+
+    name: str
+    version: int
+    labels: list[str]
+    modalities: list[Modality]
+    heads: list[str] = Field(description="Who votes: the modalities, and 'fused' where the bundle has that head.")
+    clip_s: float = Field(description="Seconds of media that one answer covers.")
+    description: str
+    created: str
+
+
+class ModelDetail(ModelSummary):
+    """With how it fuses and how well it did."""
+
+    fusion: FusionSpec
+    deadlines_ms: dict[str, float] = Field(description="The bundle's time limit of each modality's encoder.")
+    metrics: dict[str, object] = Field(description="Figures of validation and test, as exported.")
+
+
+class ModelList(BaseModel):
+    """All bundle versions that are served, by name, then version."""
+
+    models: list[ModelSummary]
+
+
+def _summary(bundle: Bundle) -> dict[str, object]:
+    return {
+        "name": bundle.name,
+        "version": bundle.version,
+        "labels": list(bundle.labels),
+        "modalities": list(bundle.modalities),
+        "heads": list(bundle.heads),
+        "clip_s": bundle.clip_s,
+        "description": bundle.description,
+        "created": bundle.created,
+    }
+
+
+def router(service: PredictionService) -> APIRouter:
+    """The routes over one service."""
+    routes = APIRouter(prefix="/v1/models", tags=["models"])
+
+    @routes.get("", summary="List the bundles that are served")
+    async def list_models() -> ModelList:
+        return ModelList(models=[ModelSummary.model_validate(_summary(b)) for b in service.registry.bundles()])
+
+    @routes.get("/{name}", summary="Describe one bundle", responses={404: {"model": ErrorBody}})
+    async def describe_model(name: str, version: int | None = None) -> ModelDetail:
+        bundle = service.registry.bundle(name, version)
+        deadlines_ms = {encoder.modality.name: encoder.deadline_ms for encoder in bundle.encoders}
+        return ModelDetail.model_validate(
+            {**_summary(bundle), "fusion": bundle.fusion, "deadlines_ms": deadlines_ms, "metrics": bundle.metrics}
+        )
+
+    return routes
