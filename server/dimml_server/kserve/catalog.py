@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ class Catalog:
 
     def find(self, name: str, version: str) -> ServedModel:
         """The model by name; an empty version is the newest one. Raises NotFoundError, RequestError."""
-        if version and not (version.isascii() and version.isdigit() and 0 < int(version) < 2**63):
+        if version and not (version.isascii() and version.isdigit() and len(version) <= 18 and int(version) > 0):
             raise RequestError(
                 f"failed to get model version from specified version string '{version[:40]}', version should be an "
                 "integral value > 0"
@@ -60,9 +61,19 @@ class Catalog:
         }
 
     def config(self, name: str, version: str) -> model_config_pb2.ModelConfig:
-        """The model's ``config.pbtxt``. Raises NotFoundError, BundleError."""
-        self.find(name, version)
-        return read_config(self._repository, name)
+        """The model's ``config.pbtxt``; of a whole bundle's models, with what its outputs mean as ``parameters``.
+
+        ``labels``, ``modalities`` and ``heads`` are JSON lists, in the order of PROBABILITIES, STATUS and WEIGHTS.
+        They come from this version's manifest: the file is one for all versions. Raises NotFoundError, BundleError.
+        """
+        served = self.find(name, version)
+        config = read_config(self._repository, name)
+        if served.spec.role in ("entry", "media"):
+            bundle = served.bundle
+            modalities = [modality.name for modality in bundle.modalities]
+            for key, names in (("labels", bundle.labels), ("modalities", modalities), ("heads", bundle.heads)):
+                config.parameters[key].string_value = json.dumps(names)
+        return config
 
     def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
         """``ModelStatisticsResponse``: of one model (of one version), or of all. Raises NotFoundError."""
