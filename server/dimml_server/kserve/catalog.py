@@ -77,10 +77,10 @@ class Catalog:
 
     def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
         """``ModelStatisticsResponse``: of one model (of one version), or of all. Raises NotFoundError."""
+        chosen = self._registry.models()
         if name:
-            chosen = [self.find(name, version)] if version else self._versions(name)
-        else:
-            chosen = self._registry.models()
+            newest = self.find(name, version)
+            chosen = [newest] if version else [served for served in chosen if served.spec.name == name]
         return {"model_stats": [self._statistics.model_stats(m.spec.name, m.version) for m in chosen]}
 
     def index(self) -> list[dict[str, str]]:
@@ -89,10 +89,6 @@ class Catalog:
             {"name": served.spec.name, "version": str(served.version), "state": "READY", "reason": ""}
             for served in self._registry.models()
         ]
-
-    def _versions(self, name: str) -> list[ServedModel]:
-        self.find(name, "")
-        return [served for served in self._registry.models() if served.spec.name == name]
 
 
 def _tensor(spec: ModelSpec, tensor: TensorSpec) -> dict[str, Any]:

@@ -15,23 +15,17 @@ WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _LEVEL = 1
 
 
-class UnsupportedEncodingError(RequestError):
-    """The body's Content-Encoding is not one of those in ``WINDOW_BITS``."""
-
-    code = "unsupported_encoding"
-
-
 async def read_body(chunks: AsyncIterator[bytes], encoding: str, max_bytes: int) -> bytes:
     """A whole body, decompressed. ``encoding`` is the Content-Encoding header, possibly empty.
 
     Raises TooLargeError as soon as the body, or what it unfolds to, exceeds ``max_bytes``; RequestError where it
-    is not what ``encoding`` says; UnsupportedEncodingError.
+    is not what ``encoding`` says, or that encoding is none of ours.
     """
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return b"".join([chunk async for chunk in _limited(chunks, max_bytes)])
     if name not in WINDOW_BITS:
-        raise UnsupportedEncodingError(f"unsupported Content-Encoding '{encoding[:40]}': use gzip, deflate or none")
+        raise RequestError(f"unsupported Content-Encoding '{encoding[:40]}': use gzip, deflate or none")
     inflate = zlib.decompressobj(WINDOW_BITS[name])
     parts: list[bytes] = []
     room = max_bytes

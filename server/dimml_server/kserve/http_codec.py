@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from dimml.errors import RequestError
+from dimml.errors import RequestError, TooLargeError
 from dimml_server.kserve.messages import (
     InferRequest,
     InferResponse,
@@ -24,6 +24,8 @@ from dimml_server.kserve.messages import (
 from dimml_server.kserve.tensors import InputTensor, to_elements, to_raw
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+#: Parsed JSON takes up to some twenty times its length in memory; binary tensors take none.
+MAX_JSON_BYTES: Final = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class HttpInfer:
 def parse_infer(body: bytes, header_length: str | None, model: str, version: str) -> HttpInfer:
     """Read an inference request; binary inputs are views of ``body``. Raises RequestError, in Triton's words."""
     length = _header_length(header_length, len(body))
+    if length > MAX_JSON_BYTES:
+        raise TooLargeError(f"the JSON part exceeds {MAX_JSON_BYTES} bytes: send large tensors as binary data")
     document = parse_object(body[:length] if length < len(body) else body)
     parameters = _object(document, "parameters")
     check_request_parameters(parameters)

@@ -1,0 +1,167 @@
+"""KServe v2 over gRPC, with tritonclient's own stubs (those of another package cannot live in one process with it)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import grpc
+from google.protobuf import json_format
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from dimml.errors import (
+    CapacityError,
+    DeadlineExceededError,
+    DimmlError,
+    NotFoundError,
+    QueueFullError,
+    RequestError,
+    TooLargeError,
+    UnsupportedError,
+)
+from dimml_server.http.errors import error_headers
+from dimml_server.kserve.grpc_codec import format_infer, parse_infer
+from dimml_server.kserve.inference import DataPlane
+from dimml_server.kserve.messages import check_text
+from dimml_server.media_request import new_request_id
+from dimml_server.metrics import Metrics
+from dimml_server.service import PredictionService
+from dimml_server.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+TRANSPORT: Final = "grpc"
+
+#: The one table from domain errors to gRPC (design, section 6). The nearest class in an error's ancestry counts.
+STATUS_CODES: Final[dict[type[DimmlError], grpc.StatusCode]] = {
+    RequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+    CapacityError: grpc.StatusCode.UNAVAILABLE,
+    QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+#: What gRPC itself refuses is RESOURCE_EXHAUSTED and says nothing of our limit; so it reads somewhat more than that.
+_READ_BEYOND_LIMIT: Final = 2
+_INT32_MAX: Final = 2**31 - 1
+
+Context = Any
+Method = Callable[[Any, Context], Awaitable[Any]]
+
+
+def create_server(service: PredictionService, metrics: Metrics, settings: ServerSettings) -> grpc.aio.Server:
+    """A server that answers KServe v2; its caller adds a port, starts and stops it."""
+    read_bytes = min(settings.max_body_bytes * _READ_BEYOND_LIMIT, _INT32_MAX)
+    server = grpc.aio.server(
+        options=(
+            ("grpc.max_receive_message_length", read_bytes),
+            ("grpc.max_send_message_length", _INT32_MAX),
+            # A port that another process listens on is an error, not a port to share with it.
+            ("grpc.so_reuseport", 0),
+        )
+    )
+    methods = _methods(DataPlane(service, metrics, settings))
+    servicer = service_pb2_grpc.GRPCInferenceServiceServicer()
+    for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
+        setattr(servicer, method.name, _answered(method.name, methods.get(method.name) or _refusal(method.name)))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    return server
+
+
+def _methods(plane: DataPlane) -> dict[str, Method]:
+    """The calls that are offered, by the service's names for them."""
+    catalog = plane.catalog
+
+    async def server_live(request: Any, context: Context) -> Any:
+        return pb.ServerLiveResponse(live=True)
+
+    async def server_ready(request: Any, context: Context) -> Any:
+        return pb.ServerReadyResponse(ready=plane.ready)
+
+    async def model_ready(request: Any, context: Context) -> Any:
+        try:
+            return pb.ModelReadyResponse(ready=plane.model_ready(request.name, request.version))
+        except NotFoundError:
+            return pb.ModelReadyResponse(ready=False)
+
+    async def server_metadata(request: Any, context: Context) -> Any:
+        return json_format.ParseDict(catalog.server_metadata(), pb.ServerMetadataResponse())
+
+    async def model_metadata(request: Any, context: Context) -> Any:
+        metadata = catalog.model_metadata(request.name, request.version)
+        return json_format.ParseDict(metadata, pb.ModelMetadataResponse())
+
+    async def model_config(request: Any, context: Context) -> Any:
+        return pb.ModelConfigResponse(config=catalog.config(request.name, request.version))
+
+    async def model_statistics(request: Any, context: Context) -> Any:
+        statistics = catalog.statistics(request.name, request.version)
+        return json_format.ParseDict(statistics, pb.ModelStatisticsResponse())
+
+    async def repository_index(request: Any, context: Context) -> Any:
+        # What is listed is ready, so that `ready` changes nothing.
+        return json_format.ParseDict({"models": catalog.index()}, pb.RepositoryIndexResponse())
+
+    async def model_infer(request: Any, context: Context) -> Any:
+        return await _infer(plane, request, context)
+
+    return {
+        "ServerLive": server_live,
+        "ServerReady": server_ready,
+        "ModelReady": model_ready,
+        "ServerMetadata": server_metadata,
+        "ModelMetadata": model_metadata,
+        "ModelConfig": model_config,
+        "ModelStatistics": model_statistics,
+        "RepositoryIndex": repository_index,
+        "ModelInfer": model_infer,
+    }
+
+
+async def _infer(plane: DataPlane, request: Any, context: Context) -> Any:
+    """A caller that hangs up, or whose deadline passes, cancels this coroutine, and so frees its place."""
+    name, version = check_text("model_name", request.model_name), check_text("model_version", request.model_version)
+    with plane.call(name, version, TRANSPORT) as call:
+        with call.timed("compute_input"):
+            size, limit = request.ByteSize(), plane.max_body_bytes
+            if size > limit:
+                raise TooLargeError(f"request of {size} bytes exceeds max_body_bytes ({limit})", field="body")
+            asked = parse_infer(request)
+        left_s = context.time_remaining()
+        if left_s is not None:
+            own_s = plane.max_timeout_s if asked.timeout_s is None else asked.timeout_s
+            if left_s <= 0.0:
+                raise DeadlineExceededError("the call's deadline passed before it was read")
+            asked = replace(asked, timeout_s=min(own_s, left_s))
+        answer = await plane.infer(call, asked)
+        with call.timed("compute_output"):
+            response = format_infer(answer)
+    return response
+
+
+def _refusal(name: str) -> Method:
+    async def refused(request: Any, context: Context) -> Any:
+        raise UnsupportedError(f"{name} is not supported by this server")
+
+    return refused
+
+
+def _answered(name: str, method: Method) -> Method:
+    """``method``, its errors as gRPC statuses."""
+
+    async def answered(request: Any, context: Context) -> Any:
+        try:
+            return await method(request, context)
+        except (RequestError, CapacityError) as error:
+            code = next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
+            metadata = tuple((key.lower(), value) for key, value in error_headers(error).items())
+            return await context.abort(code, error.message, metadata)
+        except Exception:
+            identity = new_request_id()
+            logger.exception("request %s: %s", identity, name)
+            return await context.abort(grpc.StatusCode.INTERNAL, f"internal error; request id {identity}")
+
+    return answered

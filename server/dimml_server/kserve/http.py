@@ -1,0 +1,173 @@
+"""KServe v2 over HTTP: routes, and Triton's ``{"error": …}`` for everything that goes wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
+
+from dimml.errors import CapacityError, NotFoundError, RequestError, UnsupportedError
+from dimml_server.http.access import request_id
+from dimml_server.http.errors import error_headers, http_status
+from dimml_server.http.hangup import CLIENT_CLOSED_REQUEST, unless_gone
+from dimml_server.kserve.calls import CallerGoneError
+from dimml_server.kserve.compression import accepted_encoding, compress, read_body
+from dimml_server.kserve.config import config_json
+from dimml_server.kserve.http_codec import HEADER_LENGTH, format_infer, parse_infer, parse_object
+from dimml_server.kserve.inference import DataPlane
+from dimml_server.metrics import Metrics
+from dimml_server.service import PredictionService
+from dimml_server.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+TRANSPORT: Final = "kserve_http"
+
+#: Calls of Triton's extensions that this server does not offer.
+UNSUPPORTED: Final = {
+    "/repository/models/{model}/load": "explicit model load is not supported",
+    "/repository/models/{model}/unload": "explicit model unload is not supported",
+    "/models/{model}/trace/setting": "tracing is not supported",
+    "/trace/setting": "tracing is not supported",
+    "/logging": "dynamic logging is not supported",
+    "/systemsharedmemory/{rest:path}": "system shared memory is not supported",
+    "/cudasharedmemory/{rest:path}": "CUDA shared memory is not supported",
+    "/models/{model}/generate": "the generate extension is not supported",
+    "/models/{model}/generate_stream": "the generate extension is not supported",
+}
+
+
+def router(service: PredictionService, metrics: Metrics, settings: ServerSettings) -> APIRouter:
+    """All of ``/v2``."""
+    plane = DataPlane(service, metrics, settings)
+    routes = APIRouter(prefix="/v2", route_class=_Route, tags=["KServe v2"])
+    _add_health(routes, plane)
+    _add_metadata(routes, plane)
+    _add_infer(routes, plane)
+    _add_refusals(routes)
+    return routes
+
+
+def _add_health(routes: APIRouter, plane: DataPlane) -> None:
+    @routes.get("/health/live", summary="Whether the server runs")
+    async def live() -> Response:
+        return Response()
+
+    @routes.get("/health/ready", summary="Whether the server takes requests")
+    async def ready() -> Response:
+        return Response(status_code=200 if plane.ready else 503)
+
+    @routes.get("/models/{model}/ready", summary="Whether a model takes requests")
+    @routes.get("/models/{model}/versions/{version}/ready", summary="Whether a model version takes requests")
+    async def model_ready(model: str, version: str = "") -> Response:
+        return Response(status_code=200 if plane.model_ready(model, version) else 503)
+
+
+def _add_metadata(routes: APIRouter, plane: DataPlane) -> None:
+    catalog = plane.catalog
+
+    @routes.get("", summary="Server metadata")
+    async def server_metadata() -> JSONResponse:
+        return JSONResponse(catalog.server_metadata())
+
+    @routes.get("/models/stats", summary="Statistics of all models")
+    async def all_statistics() -> JSONResponse:
+        return JSONResponse(catalog.statistics())
+
+    @routes.get("/models/{model}", summary="Model metadata")
+    @routes.get("/models/{model}/versions/{version}", summary="Metadata of a model version")
+    async def model_metadata(model: str, version: str = "") -> JSONResponse:
+        return JSONResponse(catalog.model_metadata(model, version))
+
+    @routes.get("/models/{model}/config", summary="Model configuration")
+    @routes.get("/models/{model}/versions/{version}/config", summary="Configuration of a model version")
+    async def model_config(model: str, version: str = "") -> JSONResponse:
+        return JSONResponse(config_json(catalog.config(model, version)))
+
+    @routes.get("/models/{model}/stats", summary="Statistics of a model")
+    @routes.get("/models/{model}/versions/{version}/stats", summary="Statistics of a model version")
+    async def model_statistics(model: str, version: str = "") -> JSONResponse:
+        return JSONResponse(catalog.statistics(model, version))
+
+    @routes.post("/repository/index", summary="Models that are served")
+    async def repository_index(request: Request) -> JSONResponse:
+        document = parse_object(await _body(request, plane.max_body_bytes))
+        if not isinstance(document.get("ready", False), bool):
+            raise RequestError("Unable to parse 'ready': it must be true or false")
+        # What is listed is ready, so that asking for what is ready changes nothing.
+        return JSONResponse(catalog.index())
+
+
+def _add_infer(routes: APIRouter, plane: DataPlane) -> None:
+    @routes.post("/models/{model}/infer", summary="Inference")
+    @routes.post("/models/{model}/versions/{version}/infer", summary="Inference with a model version")
+    async def infer(request: Request, model: str, version: str = "") -> Response:
+        with plane.call(model, version, TRANSPORT) as call:
+            body = await _body(request, plane.max_body_bytes)
+            with call.timed("compute_input"):
+                asked = parse_infer(body, request.headers.get(HEADER_LENGTH), model, version)
+            answer = await unless_gone(request, plane.infer(call, asked.request))
+            if answer is None:
+                raise CallerGoneError
+            with call.timed("compute_output"):
+                content, header_length = format_infer(answer, asked)
+                headers: dict[str, str] = {}
+                if header_length is not None:
+                    headers[HEADER_LENGTH] = str(header_length)
+                encoding = accepted_encoding(request.headers.get("Accept-Encoding", ""))
+                if encoding:
+                    headers["Content-Encoding"] = encoding
+                    content = compress(content, encoding)
+            media_type = "application/json" if header_length is None else "application/octet-stream"
+            return Response(content, headers=headers, media_type=media_type)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def _add_refusals(routes: APIRouter) -> None:
+    def refuse(message: str) -> Callable[[], Coroutine[Any, Any, Response]]:
+        async def refused() -> Response:
+            raise UnsupportedError(message)
+
+        return refused
+
+    for path, message in UNSUPPORTED.items():
+        routes.add_api_route(path, refuse(message), methods=["GET", "POST"], include_in_schema=False)
+
+    async def unknown(request: Request) -> Response:
+        raise NotFoundError(f"no such KServe v2 call: {request.method} {request.url.path[:200]}")
+
+    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    routes.add_api_route("/{rest:path}", unknown, methods=methods, include_in_schema=False)
+
+
+async def _body(request: Request, max_bytes: int) -> bytes:
+    try:
+        return await read_body(request.stream(), request.headers.get("Content-Encoding", ""), max_bytes)
+    except ClientDisconnect as error:
+        raise CallerGoneError from error
+
+
+class _Route(APIRoute):
+    """A route whose errors are worded as Triton's: ``{"error": "…"}``."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except (RequestError, CapacityError) as error:
+                return JSONResponse({"error": error.message}, http_status(error), error_headers(error))
+            except CallerGoneError:
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
+            except Exception:
+                identity = request_id(request)
+                logger.exception("request %s: %s %s", identity, request.method, request.url.path)
+                return JSONResponse({"error": f"internal error; request id {identity}"}, 500)
+
+        return handle
