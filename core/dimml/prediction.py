@@ -71,4 +71,4 @@ class Prediction(BaseModel):
     fused_head: FusedHeadAnswer | None = Field(default=None, description="None where the bundle has no fused head.")
     start_s: float | None = Field(default=None, description="Start of the stretch of media that was judged.")
     end_s: float | None = None
-    timings_ms: Timings
+    timings_ms: Timings | None = Field(default=None, description="None over gRPC, which does not carry it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -34,6 +35,8 @@ from dimml_server.settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 TRANSPORT: Final = "grpc"
+#: Metadata key of an error's code, field and modality statuses, as JSON; ``-bin`` lets it hold any text.
+ERROR_DETAIL: Final = "dimml-error-bin"
 
 #: The one table from domain errors to gRPC (design, section 6). The nearest class in an error's ancestry counts.
 STATUS_CODES: Final[dict[type[DimmlError], grpc.StatusCode]] = {
@@ -149,6 +152,14 @@ def _refusal(name: str) -> Method:
     return refused
 
 
+def _error_metadata(error: DimmlError) -> tuple[tuple[str, str | bytes], ...]:
+    """Trailing metadata of a refusal: what one of a few status codes and a text cannot say, for dimml's own client."""
+    statuses = getattr(error, "statuses", {})
+    detail = {"code": error.code, "field": error.field, "modalities": {n: str(s) for n, s in statuses.items()}}
+    headers = ((key.lower(), value) for key, value in error_headers(error).items())
+    return (*headers, (ERROR_DETAIL, json.dumps(detail).encode()))
+
+
 def _answered(name: str, method: Method) -> Method:
     """``method``, its errors as gRPC statuses."""
 
@@ -157,8 +168,7 @@ def _answered(name: str, method: Method) -> Method:
             return await method(request, context)
         except (RequestError, CapacityError) as error:
             code = next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
-            metadata = tuple((key.lower(), value) for key, value in error_headers(error).items())
-            return await context.abort(code, error.message, metadata)
+            return await context.abort(code, error.message, _error_metadata(error))
         except Exception:
             identity = new_request_id()
             logger.exception("request %s: %s", identity, name)
