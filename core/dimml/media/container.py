@@ -1,0 +1,55 @@
+"""Opening a container with FFmpeg so that it can reach nothing but the one file it was given."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, BinaryIO, Final
+
+import av
+
+from dimml.media.types import MediaLimits
+
+#: A protocol that does not exist: no protocol may be opened beneath a demuxer.
+_NO_PROTOCOL: Final = "none"
+#: FFmpeg compares a demuxer's whole name with this list, and "mov" is only one of the names of that demuxer.
+_FORMAT_NAMES: Final = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm"}
+
+
+def _refuse(url: str, flags: int, options: dict[str, Any]) -> BinaryIO:
+    raise PermissionError("a recording may not refer to another file")
+
+
+def open_container(source: bytes | BinaryIO, demuxer: str, limits: MediaLimits) -> Any:
+    """An ``av.container.InputContainer`` over bytes or an open file, read by ``demuxer`` and no other.
+
+    Raises av.error.FFmpegError where it is not such a container.
+    """
+    options = {
+        "format_whitelist": _FORMAT_NAMES.get(demuxer, demuxer),
+        "protocol_whitelist": _NO_PROTOCOL,
+        # One thread per decoder, also while the container is probed.
+        "threads": "1",
+        "max_pixels": str(limits.max_pixels),
+    }
+    if demuxer == "mov":
+        options |= {"enable_drefs": "0", "use_absolute_path": "0"}
+    file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source
+    file.seek(0)
+    container = av.open(file, mode="r", format=demuxer, options=options, io_open=_refuse, metadata_errors="replace")
+    for stream in container.streams:
+        if stream.type in {"audio", "video"} and stream.codec_context is not None:
+            stream.codec_context.thread_count = 1
+    return container
+
+
+def best_stream(container: Any, kind: str) -> Any | None:
+    """The main sound or picture stream that has a decoder, or None. Cover art is not a picture."""
+    usable = [
+        stream
+        for stream in container.streams
+        if stream.type == kind
+        and stream.codec_context is not None
+        and not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    best = container.streams.best(kind)
+    return best if best in usable else next(iter(usable), None)

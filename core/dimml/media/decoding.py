@@ -1,0 +1,268 @@
+"""From recordings to rows, in this process. Servers call it through ``dimml.media.pool``."""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import av
+import soundfile
+
+from dimml.errors import DataError, TooLargeError
+from dimml.media.container import best_stream, open_container
+from dimml.media.image import decode_image
+from dimml.media.index import ContainerIndex, scan
+from dimml.media.pictures import PictureRow, StillPicture, rows_of_one_picture
+from dimml.media.ranges import Window, check_range, judged_window
+from dimml.media.sniff import FileType, identify
+from dimml.media.sound import SoundFile
+from dimml.media.tracks import PictureReader, SoundReader, TrackReader, read_tracks
+from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source
+from dimml.modality import Modality, Waveform
+from dimml.quality import no_signal
+from dimml.status import OK, ModalityStatus, Reason
+
+_UNREADABLE = (av.error.FFmpegError, OSError, ValueError)
+
+
+def decode(request: DecodeRequest) -> Decoded:
+    """Every wanted modality as a row, or the reason why there is none; never both, never neither.
+
+    Raises InvalidParameterError (``start_s``, ``end_s``), TooLargeError, and DataError where a path cannot be
+    read. Media that does not decode raises nothing: its modalities are ``unusable``.
+    """
+    check_range(request)
+    tracks: dict[str, DecodedTrack] = {}
+    judged: Window | None = None
+    for source, modalities in _by_source(request):
+        part, window = _decode_source(source, modalities, request)
+        tracks |= part
+        judged = judged or window
+    missing = DecodedTrack(ModalityStatus.because(Reason.NOT_SENT))
+    return Decoded(
+        tracks={modality.name: tracks.get(modality.name, missing) for modality in request.modalities},
+        start_s=None if judged is None else judged.start_s,
+        end_s=None if judged is None else judged.end_s,
+    )
+
+
+_Tracks = dict[str, DecodedTrack]
+_Part = tuple[_Tracks, Window | None]
+
+
+def _by_source(request: DecodeRequest) -> list[tuple[Source, list[Modality]]]:
+    """Modalities that share one source object, in the order of the request."""
+    groups: dict[int, tuple[Source, list[Modality]]] = {}
+    for modality in request.modalities:
+        source = request.sources.get(modality.name)
+        if source is not None:
+            groups.setdefault(id(source), (source, []))[1].append(modality)
+    return list(groups.values())
+
+
+def _decode_source(source: Source, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
+    try:
+        with _opened(source, request) as (file, size):
+            if size == 0:
+                return _all_because(Reason.EMPTY, modalities), None
+            file_type = identify(file)
+            if file_type is None:
+                return _all_because(Reason.UNDECODABLE, modalities), None
+            return _decode_file(file, file_type, modalities, request)
+    except MemoryError:
+        if len(modalities) == 1:
+            return _all_because(Reason.DECODE_MEMORY, modalities), None
+    # One track that asks for too much must not cost the others.
+    parts = [_decode_source(source, [modality], request) for modality in modalities]
+    windows = [window for _, window in parts if window is not None]
+    return {name: track for part, _ in parts for name, track in part.items()}, windows[0] if windows else None
+
+
+@contextmanager
+def _opened(source: Source, request: DecodeRequest) -> Iterator[tuple[BinaryIO, int]]:
+    """The source as a seekable file, and its size. Raises TooLargeError above ``max_bytes``."""
+    if isinstance(source, bytes):
+        _check_bytes(len(source), request)
+        yield io.BytesIO(source), len(source)
+        return
+    try:
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"cannot read {source}: not a regular file", field=str(source))
+        file = source.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {source}: {error.strerror}", field=str(source)) from error
+    with file:
+        _check_bytes(status.st_size, request)
+        yield file, status.st_size
+
+
+def _check_bytes(size: int, request: DecodeRequest) -> None:
+    if size > request.limits.max_bytes:
+        raise TooLargeError(f"the file has {size} bytes, more than max_bytes = {request.limits.max_bytes}")
+
+
+def _decode_file(file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
+    if file_type.kind == "image":
+        return _decode_image(file, file_type, modalities, request)
+    sound_only = all(isinstance(modality, Waveform) for modality in modalities)
+    # Of the plain sound formats only Ogg can hold pictures; what others carry is cover art.
+    if file_type.kind == "sound" and (sound_only or file_type.demuxer != "ogg"):
+        try:
+            return _decode_sound_file(file, modalities, request)
+        except (soundfile.SoundFileError, OSError, ValueError):
+            # FFmpeg reads some that libsndfile does not.
+            pass
+    return _decode_container(file, file_type, modalities, request)
+
+
+def _decode_image(file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
+    """A clip of one picture; a range does not apply to it, since it has no time."""
+    file.seek(0)
+    rgb = decode_image(file.read(), file_type.demuxer, request.limits)
+    pictured = [modality for modality in modalities if not isinstance(modality, Waveform)]
+    tracks = _all_because(Reason.NO_TRACK, [m for m in modalities if isinstance(m, Waveform)])
+    if rgb is None:
+        return tracks | _all_because(Reason.UNDECODABLE, pictured), None
+    return tracks | _picture_tracks(rows_of_one_picture(StillPicture(rgb), pictured), request), None
+
+
+def _decode_sound_file(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
+    sound = SoundFile(file)
+    try:
+        tracks = _all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
+        heard = [modality for modality in modalities if isinstance(modality, Waveform)]
+        if sound.empty:
+            return tracks | _all_because(Reason.EMPTY, heard), None
+        window = judged_window(sound.duration_s, request)
+        if heard:
+            buffer = sound.read(window)
+            for modality in heard:
+                tracks[modality.name] = _judged(modality, buffer.row(modality), (), request)
+        return tracks, window
+    finally:
+        sound.close()
+
+
+def _decode_container(
+    file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest
+) -> _Part:
+    try:
+        container = open_container(file, file_type.demuxer, request.limits)
+    except _UNREADABLE as error:
+        if isinstance(error, MemoryError):
+            raise
+        return _all_because(Reason.UNDECODABLE, modalities), None
+    tracks: _Tracks = {}
+    readable: list[Modality] = []
+    with container:
+        streams = {kind: best_stream(container, kind) for kind in ("audio", "video")}
+        index = scan(container, [stream for stream in streams.values() if stream is not None])
+        for modality in modalities:
+            reason = _unreadable(container, streams[_stream_kind(modality)], _stream_kind(modality), index)
+            if reason is None:
+                readable.append(modality)
+            else:
+                tracks[modality.name] = DecodedTrack(ModalityStatus.because(reason))
+        if not readable:
+            return tracks, None
+        video = streams["video"]
+        window = judged_window(index.duration_s, request, 0.0 if video is None else index.tracks[video.index].frame_s)
+        readers = _readers(streams, index, window, readable, request)
+        target = next((r for r in readers if isinstance(r, PictureReader)), readers[0])
+        found = _seek(container, target.stream, min(reader.from_s for reader in readers)) and read_tracks(
+            container, readers, verify=True
+        )
+        if found:
+            return tracks | _read_rows(readers, readable, request), window
+    # The seek missed, or this container cannot seek: once more, from the very start.
+    with open_container(file, file_type.demuxer, request.limits) as container:
+        streams = {kind: best_stream(container, kind) for kind in ("audio", "video")}
+        readers = _readers(streams, index, window, readable, request)
+        for reader in readers:
+            if isinstance(reader, PictureReader):
+                reader.check_frames(-float("inf"))
+        read_tracks(container, readers, verify=False)
+        return tracks | _read_rows(readers, readable, request), window
+
+
+def _stream_kind(modality: Modality) -> str:
+    return "audio" if isinstance(modality, Waveform) else "video"
+
+
+def _unreadable(container: Any, stream: Any | None, kind: str, index: ContainerIndex) -> Reason | None:
+    """Why a track cannot even be tried."""
+    if stream is not None:
+        return None if index.tracks[stream.index].packets else Reason.EMPTY
+    # A stream without a decoder is there, but nobody can read it.
+    undecoded = any(s.type == kind and s.codec_context is None for s in container.streams)
+    return Reason.UNDECODABLE if undecoded else Reason.NO_TRACK
+
+
+def _readers(
+    streams: dict[str, Any],
+    index: ContainerIndex,
+    window: Window,
+    modalities: Sequence[Modality],
+    request: DecodeRequest,
+) -> list[TrackReader]:
+    readers: list[TrackReader] = []
+    if any(isinstance(modality, Waveform) for modality in modalities):
+        stream = streams["audio"]
+        readers.append(SoundReader(stream, index.tracks[stream.index], index.zero_s, window))
+    pictured = [modality for modality in modalities if not isinstance(modality, Waveform)]
+    if pictured:
+        stream = streams["video"]
+        track = index.tracks[stream.index]
+        readers.append(PictureReader(stream, track, index.zero_s, window, modalities=pictured, limits=request.limits))
+    return readers
+
+
+def _seek(container: Any, stream: Any, time_s: float) -> bool:
+    """Whether the container could be set to just before ``time_s``."""
+    tick = float(stream.time_base)
+    start = stream.start_time or 0
+    try:
+        container.seek(start if time_s == -float("inf") else round(time_s / tick), stream=stream)
+    except _UNREADABLE as error:
+        if isinstance(error, MemoryError):
+            raise
+        return False
+    return True
+
+
+def _read_rows(readers: Sequence[TrackReader], modalities: Sequence[Modality], request: DecodeRequest) -> _Tracks:
+    tracks: _Tracks = {}
+    for reader in readers:
+        if isinstance(reader, SoundReader):
+            for modality in modalities:
+                if isinstance(modality, Waveform):
+                    tracks[modality.name] = _judged(modality, reader.row(modality), (), request)
+        elif isinstance(reader, PictureReader):
+            reader.finish()
+            if reader.decoded:
+                tracks |= _picture_tracks(reader.rows, request)
+            else:
+                tracks |= _all_because(Reason.UNDECODABLE, [row.modality for row in reader.rows])
+    return tracks
+
+
+def _picture_tracks(rows: Sequence[PictureRow], request: DecodeRequest) -> _Tracks:
+    return {row.modality.name: _judged(row.modality, row.array, tuple(row.times_s), request) for row in rows}
+
+
+def _judged(modality: Modality, row: Any | None, times_s: tuple[float, ...], request: DecodeRequest) -> DecodedTrack:
+    """The track with the signal check's verdict; a row without signal is not handed on."""
+    if row is None:
+        return DecodedTrack(ModalityStatus.because(Reason.UNDECODABLE))
+    reason = no_signal(modality, row, request.quality, times_s or None)
+    if reason is not None:
+        return DecodedTrack(ModalityStatus.because(reason), times_s=times_s)
+    return DecodedTrack(OK, row, times_s)
+
+
+def _all_because(reason: Reason, modalities: Sequence[Modality]) -> _Tracks:
+    return {modality.name: DecodedTrack(ModalityStatus.because(reason)) for modality in modalities}

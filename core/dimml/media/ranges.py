@@ -1,0 +1,74 @@
+"""Which stretch of a recording is judged. All times are seconds from the recording's start."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from dimml.errors import InvalidParameterError, TooLargeError
+from dimml.media.types import DecodeRequest
+
+#: How far past the end of the media a range may reach: containers round durations, and labels round times.
+END_TOLERANCE_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The stretch that a row covers; ``end_s >= start_s``, equal only for a recording of no duration."""
+
+    start_s: float
+    end_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return self.end_s - self.start_s
+
+
+def check_range(request: DecodeRequest) -> None:
+    """What can be said of ``start_s`` and ``end_s`` before any file is open.
+
+    Raises InvalidParameterError (with the field) or TooLargeError.
+    """
+    for field, value in (("start_s", request.start_s), ("end_s", request.end_s)):
+        if value is not None and not (math.isfinite(value) and value >= 0.0):
+            raise InvalidParameterError(f"{field} must be a finite number of seconds from 0, got {value}", field=field)
+    if request.end_s is None:
+        return
+    start_s = request.start_s or 0.0
+    if request.end_s <= start_s:
+        raise InvalidParameterError(f"end_s ({request.end_s:g}) must be after start_s ({start_s:g})", field="end_s")
+    _check_length(request.end_s - start_s, request, "the range from start_s to end_s")
+
+
+def judged_window(duration_s: float, request: DecodeRequest, frame_s: float = 0.0) -> Window:
+    """The middle ``clip_s`` seconds of the range, or all of a range that is shorter.
+
+    ``frame_s`` is how long one picture lasts: an end this far past the media is still its end.
+    Raises InvalidParameterError where the range leaves the media, TooLargeError where it is longer than the limit.
+    """
+    tolerance_s = max(END_TOLERANCE_S, frame_s)
+    start_s, end_s = request.start_s or 0.0, duration_s
+    if start_s > 0.0 and start_s >= duration_s:
+        raise InvalidParameterError(
+            f"start_s ({start_s:g}) is past the end of the media ({duration_s:.3f} s)", field="start_s"
+        )
+    if request.end_s is not None:
+        if request.end_s > duration_s + tolerance_s:
+            raise InvalidParameterError(
+                f"end_s ({request.end_s:g}) is past the end of the media ({duration_s:.3f} s)", field="end_s"
+            )
+        end_s = min(request.end_s, duration_s)
+    ranged = request.start_s is not None or request.end_s is not None
+    _check_length(end_s - start_s, request, "the range" if ranged else "the recording")
+    spare_s = max(0.0, end_s - start_s - request.clip_s)
+    return Window(start_s + spare_s / 2.0, end_s - spare_s / 2.0)
+
+
+def _check_length(seconds: float, request: DecodeRequest, what: str) -> None:
+    if seconds > request.limits.max_seconds:
+        raise TooLargeError(
+            f"{what} lasts {seconds:.1f} s, longer than max_seconds = {request.limits.max_seconds:g}; "
+            "ask for a shorter one with start_s and end_s"
+        )

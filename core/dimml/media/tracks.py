@@ -1,0 +1,206 @@
+"""Reading one container's sound and pictures together: one pass, from just before the window to its end."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import av
+import cv2
+
+from dimml.errors import TooLargeError
+from dimml.media.index import TrackIndex
+from dimml.media.pictures import Picture, PictureRow, check_pixels
+from dimml.media.ranges import Window
+from dimml.media.sound import SoundBuffer, mono_samples
+from dimml.media.types import MediaLimits
+from dimml.modality import Flow, Frames, Waveform
+
+#: Sound decoded ahead of the window and thrown away: codecs need some to settle (Opus 80 ms, MP3 up to 10 frames).
+PREROLL_S: Final = 0.25
+#: Half a tick of the finest clock in use: times are compared as floats.
+_EPSILON_S: Final = 1e-6
+
+
+class TrackReader:
+    """Decodes one stream's packets. Times are seconds on the container's clock unless said otherwise."""
+
+    def __init__(self, stream: Any, index: TrackIndex, zero_s: float, from_s: float) -> None:
+        self.stream = stream
+        self.index = index
+        self.zero_s = zero_s
+        #: The first packet to decode; a seek that lands after it has failed.
+        self.from_s = from_s
+        self.done = False
+        self._started = False
+
+    def packet_time_s(self, packet: Any) -> float | None:
+        """Presentation time of a packet, None where it carries none."""
+        pts = packet.pts if packet.pts is not None else packet.dts
+        return None if pts is None else pts * float(self.stream.time_base)
+
+    def feed(self, packet: Any) -> None:
+        """Decode one packet; one that does not decode is passed over."""
+        time_s = self.packet_time_s(packet)
+        if not self._started and time_s is not None and time_s < self.from_s - _EPSILON_S:
+            return
+        self._started = True
+        self._decode(packet)
+
+    def flush(self) -> None:
+        """The container broke off: take what the decoder still holds."""
+        self._decode(None)
+
+    def _decode(self, packet: Any) -> None:
+        try:
+            frames = self.stream.codec_context.decode(packet)
+        except av.error.FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise
+            return
+        for frame in frames:
+            if self.done:
+                return
+            self.take(frame)
+
+    def take(self, frame: Any) -> None:
+        """One decoded frame, in order of presentation."""
+        raise NotImplementedError
+
+
+class SoundReader(TrackReader):
+    """Fills a SoundBuffer."""
+
+    def __init__(self, stream: Any, index: TrackIndex, zero_s: float, window: Window) -> None:
+        preroll_s = zero_s + window.start_s - PREROLL_S
+        position = max(0, bisect.bisect_right(index.times_s, preroll_s) - 1)
+        super().__init__(stream, index, zero_s, index.times_s[position] if index.times_s else -math.inf)
+        self._window = window
+        self._buffer: SoundBuffer | None = None
+        self._written = 0
+
+    def take(self, frame: Any) -> None:
+        """Write a frame of sound at its place."""
+        if self._buffer is None:
+            try:
+                self._buffer = SoundBuffer(self._window, frame.sample_rate)
+            except ValueError:
+                self.done = True
+                return
+        if frame.sample_rate != self._buffer.rate_hz:
+            # A stream that changes its rate midway stays silent for that part rather than at a wrong pitch.
+            return
+        time_s = None if frame.time is None else frame.time - self.zero_s
+        self._written += self._buffer.write(mono_samples(frame), time_s)
+        self.done = self._buffer.full
+
+    def row(self, modality: Waveform) -> Any | None:
+        """The modality's row; None where sound was due in the window and none could be decoded."""
+        begin_s = self.zero_s + self._window.start_s
+        due = self.index.packets_between(begin_s, begin_s + self._window.seconds)
+        if self._written == 0 and due:
+            return None
+        # No sound here at all: the track ended earlier or starts later.
+        return (self._buffer or SoundBuffer(self._window, modality.sample_rate_hz)).row(modality)
+
+
+class PictureReader(TrackReader):
+    """Fills the rows of all modalities that come from the picture."""
+
+    def __init__(
+        self,
+        stream: Any,
+        index: TrackIndex,
+        zero_s: float,
+        window: Window,
+        *,
+        modalities: Sequence[Frames | Flow],
+        limits: MediaLimits,
+    ) -> None:
+        self.rows = [PictureRow(modality, window) for modality in modalities]
+        self._first_wanted_s = zero_s + min(row.first_wanted_s for row in self.rows)
+        self._last_wanted_s = zero_s + max(row.last_wanted_s for row in self.rows)
+        keyframe_s = index.keyframe_before(self._first_wanted_s)
+        super().__init__(stream, index, zero_s, -math.inf if keyframe_s is None else keyframe_s)
+        self._limits = limits
+        self._last: Picture | None = None
+        self._seen_inside = 0
+        check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
+        self.check_frames(self.from_s)
+
+    def check_frames(self, from_s: float) -> None:
+        """Raises TooLargeError where decoding from ``from_s`` takes more than ``max_frames_decoded`` pictures."""
+        count = self.index.packets_between(from_s, self._last_wanted_s)
+        if count > self._limits.max_frames_decoded:
+            raise TooLargeError(
+                f"{count} pictures would have to be decoded, more than max_frames_decoded = "
+                f"{self._limits.max_frames_decoded}; ask for a shorter range with start_s and end_s"
+            )
+
+    def take(self, frame: Any) -> None:
+        """Show the picture before this one until this one's time."""
+        if frame.is_corrupt:
+            return
+        check_pixels(frame.width, frame.height, self._limits)
+        last = self._last
+        time_s = frame.time - self.zero_s if frame.time is not None else None
+        if time_s is None:
+            time_s = 0.0 if last is None else last.time_s + self.index.frame_s
+        picture = Picture(frame, time_s if last is None else max(time_s, last.time_s))
+        self._seen_inside += self._first_wanted_s < self.zero_s + picture.time_s <= self._last_wanted_s
+        self._last = picture
+        if last is not None:
+            self._show(last, picture)
+
+    def finish(self) -> None:
+        """The last picture stays to the end."""
+        if self._last is not None and not self.done:
+            self._show(self._last, None)
+
+    def _show(self, picture: Picture, following: Picture | None) -> None:
+        try:
+            for row in self.rows:
+                row.show(picture, following)
+        except (av.error.FFmpegError, ValueError, cv2.error):
+            # A pixel format that cannot become RGB.
+            self.done, self._last = True, None
+            return
+        self.done = all(row.done for row in self.rows)
+
+    @property
+    def decoded(self) -> bool:
+        """Whether there is a picture, and not just one from before where several were due and did not decode."""
+        due = self.index.packets_between(self._first_wanted_s + _EPSILON_S, self._last_wanted_s)
+        return all(row.done for row in self.rows) and (self._seen_inside > 0 or due < 2)
+
+
+def read_tracks(container: Any, readers: Sequence[TrackReader], *, verify: bool) -> bool:
+    """Feed ``readers`` from where the container stands until each has what it needs.
+
+    False, with ``verify``, where the first packet of a stream comes after the first one that is needed.
+    """
+    pending = {reader.stream.index: reader for reader in readers}
+    unseen = set(pending) if verify else set()
+    try:
+        for packet in container.demux(*(reader.stream for reader in readers)):
+            reader = pending.get(packet.stream_index)
+            if reader is None:
+                continue
+            if packet.stream_index in unseen:
+                unseen.discard(packet.stream_index)
+                time_s = reader.packet_time_s(packet)
+                if time_s is None or time_s > reader.from_s + _EPSILON_S:
+                    return False
+            reader.feed(packet)
+            if reader.done:
+                del pending[packet.stream_index]
+                if not pending:
+                    break
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, MemoryError):
+            raise
+        for reader in pending.values():
+            reader.flush()
+    return True
