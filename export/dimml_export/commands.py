@@ -2,8 +2,66 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+if TYPE_CHECKING:
+    from dimml_export.export import Exported
 
 
 def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
+    app.command("export")(export)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Directory of a finished training run.", metavar="RUN")],
+    repository: Annotated[
+        Path, typer.Option("--repository", "-r", help="Model repository to add the bundle to; made if missing.")
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the bundle; by default the run's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+) -> None:
+    """Export a training run as a bundle that `dimml serve` and Triton load.
+
+    Every encoder and the fusion become ONNX models. They are compared with torch on the run's sample clips at batch
+    1, 3 and 8; unless all labels are equal and all logits within 0.001, nothing is written. An existing bundle of
+    the same name gets a new version beside the old ones.
+    """
+    from rich.console import Console
+
+    from dimml_export.export import export_run
+
+    with Console(stderr=True).status("loading the run") as status:
+        exported = export_run(run, repository, name=name, say=status.update)
+    if as_json:
+        typer.echo(json.dumps(exported.as_dict(), indent=2))
+    else:
+        _show(exported)
+
+
+def _show(exported: Exported) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    bundle = exported.bundle
+    table = Table("model", "file", "MB", "batches compared", "largest difference from torch", box=None, pad_edge=False)
+    for path, record in bundle.files.items():
+        model = path.split("/")[0]
+        compared = [parity for parity in exported.parity if parity.model == model]
+        largest = max(parity.largest_difference for parity in compared)
+        batches = ", ".join(str(parity.batch) for parity in compared)
+        table.add_row(model, path, f"{record.bytes / 1e6:.2f}", batches, f"{largest:.1e}")
+    console.print(f"[bold]{bundle.name}[/bold] version {bundle.version} in {exported.repository}", soft_wrap=True)
+    console.print(table)
+    clips = exported.parity[0].clips
+    console.print(
+        f"all labels equal to torch's on {clips} clips; {bundle.classes} labels, heads: {', '.join(bundle.heads)}"
+    )
+    for warning in exported.warnings:
+        console.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
+    console.print(f"serve it: dimml serve --repository {exported.repository}", soft_wrap=True)

@@ -56,13 +56,27 @@ def write_bundle(
         repository.mkdir(parents=True, exist_ok=True)
         with _locked(repository):
             _clear_crashed(repository, draft.name)
-            _check_name(repository, specs)
+            check_name(repository, draft)
             return _write(repository, draft, specs, models)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise BundleError(
             f"cannot write bundle {draft.name!r} into {repository}: {error.strerror}{where}; nothing was exported"
         ) from error
+
+
+def check_name(repository: Path, draft: Bundle) -> None:
+    """Raise BundleError where models already there under the draft's names have other tensors than its own.
+
+    Version N+1 can follow N in service only with the same tensors. ``write_bundle`` checks this too; asking first
+    saves exporting in vain.
+    """
+    for spec in model_specs(draft):
+        path = repository / spec.name / CONFIG_NAME
+        if path.exists() and (difference := tensors_differ(read_model_config(path), spec)):
+            raise BundleError(
+                f"{path} belongs to another model: {difference}; export under another name (--name)", field="name"
+            )
 
 
 def _write(
@@ -134,16 +148,6 @@ def _check_model(model: onnx.ModelProto | None, spec: ModelSpec) -> None:
         wanted = {tensor.name: (ELEMENT_TYPES[tensor.datatype], [0, *tensor.dims]) for tensor in tensors}
         if there != wanted:
             raise BundleError(f"{spec.name}: the ONNX model's {what} are {there}, the contract says {wanted}")
-
-
-def _check_name(repository: Path, specs: tuple[ModelSpec, ...]) -> None:
-    """That models already there under these names have the same tensors, so that N+1 can follow N in service."""
-    for spec in specs:
-        path = repository / spec.name / CONFIG_NAME
-        if path.exists() and (difference := tensors_differ(read_model_config(path), spec)):
-            raise BundleError(
-                f"{path} belongs to another model: {difference}; export under another name (--name)", field="name"
-            )
 
 
 def _clear_crashed(repository: Path, name: str) -> None:

@@ -1,0 +1,117 @@
+"""From a finished training run to a bundle in a model repository, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dimml import __version__
+from dimml.bundle import Bundle, Encoder
+from dimml.contract import model_specs
+from dimml.errors import ConfigurationError
+from dimml_export.encoder_graph import encoder_model
+from dimml_export.fusion_graph import fusion_model
+from dimml_export.parity import Outputs, Parity, check_encoder, check_fusion
+from dimml_export.repository_writer import check_name, write_bundle
+from dimml_training.run_directory import TrainedRun, load_run
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What one export wrote, and what it found on the way."""
+
+    repository: Path
+    bundle: Bundle
+    parity: list[Parity]
+    #: For a person to read: false alarms of the signal check.
+    warnings: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "repository": str(self.repository),
+            "name": self.bundle.name,
+            "version": self.bundle.version,
+            "files": {path: record.model_dump() for path, record in self.bundle.files.items()},
+            "parity": [parity.as_dict() for parity in self.parity],
+            "warnings": self.warnings,
+        }
+
+
+def export_run(
+    run_folder: Path,
+    repository: Path,
+    *,
+    name: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Export the run in ``run_folder`` as the next version of ``name`` (by default the run's own).
+
+    ``say`` is told what is being done. Raises SetupError for a run that does not load, ConfigurationError for a
+    name that cannot be one, and BundleError, with nothing written, where an exported model does not give what the
+    trained one gives on the run's sample clips, or where the repository cannot take the bundle.
+    """
+    run = load_run(run_folder)
+    draft = _draft(run, name)
+    check_name(repository, draft)
+    parity: list[Parity] = []
+    outputs: dict[str, Outputs] = {}
+    models = {}
+    for spec in model_specs(draft):
+        if spec.modality is None:
+            continue
+        say(f"exporting {spec.modality}")
+        encoder = run.encoders[spec.modality]
+        models[spec.modality] = encoder_model(encoder, spec)
+        say(f"comparing {spec.modality} with torch")
+        outputs[spec.modality], compared = check_encoder(
+            spec.name, encoder, models[spec.modality], run.samples[spec.modality]
+        )
+        parity.extend(compared)
+    say("exporting the fusion")
+    head = run.fused_head
+    fused = (None, None) if head is None else (head.weight.detach().numpy(), head.bias.detach().numpy())
+    fusion = fusion_model(draft, *fused)
+    parity.append(check_fusion(draft, fusion, outputs, *fused))
+    say(f"writing to {repository}")
+    metrics = {**run.metrics, "parity": [result.as_dict() for result in parity]}
+    bundle = write_bundle(repository, draft.model_copy(update={"metrics": metrics}), models, fusion)
+    return Exported(repository, bundle, parity, _false_alarms(run))
+
+
+def _draft(run: TrainedRun, name: str | None) -> Bundle:
+    try:
+        return Bundle(
+            name=run.name if name is None else name,
+            version=1,
+            labels=run.labels,
+            clip_s=run.clip_s,
+            encoders=tuple(
+                Encoder(modality=modality, features=run.config.encoders[modality.name].backbone.hidden_sizes[-1])
+                for modality in run.modalities
+            ),
+            fusion=run.fusion,
+            quality=run.quality,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            dimml_version=__version__,
+            training={**run.training, "quality_report": run.quality_report},
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"the bundle's {field}: {first['msg']}", field=field) from error
+
+
+def _false_alarms(run: TrainedRun) -> list[str]:
+    """One line per modality whose training clips the signal check would have turned away."""
+    return [
+        f"{name}: the signal check turns {report['false_alarms']} of {report['clips']} training clips away; "
+        "the same recordings will be `unusable` in service (thresholds: `quality` in the training config)"
+        for name, report in run.quality_report.items()
+        if report["false_alarms"]
+    ]

@@ -1,0 +1,262 @@
+"""``dimml export`` of real (if hardly trained) torch runs, end to end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dimml.cli import main
+from dimml.contract import features_input, logits_input
+from dimml.errors import BundleError, ConfigurationError, SetupError
+from dimml.fusion import fuse, heads_present
+from dimml.modality import Flow, Frames, Waveform
+from dimml.repository import bundle_names, load_bundle
+from dimml_export.encoder_graph import encoder_model
+from dimml_export.export import export_run
+from dimml_export.fusion_graph import IR_VERSION, OPSET
+from dimml_export.parity import check_encoder
+from dimml_training.config import parse_config
+from dimml_training.models import build_encoder
+from dimml_training.run_directory import load_run, write_run
+
+LABELS = ("nought", "one", "two", "three")
+BACKBONE = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "stem": "strided"}
+CONFIG: dict[str, Any] = {
+    "name": "tones",
+    "seed": 1,
+    "clip_s": 0.5,
+    "data": {"manifest": "clips.csv"},
+    "modalities": [
+        {
+            "input": {"kind": "waveform", "name": "audio", "sample_rate_hz": 8000, "samples": 4000},
+            "encoder": {"backbone": BACKBONE, "spectrogram": {"mels": 16, "mask_time": 0.2}, "dropout": 0.1},
+        },
+        {
+            "input": {"kind": "frames", "name": "visual", "frames": 3, "height": 24, "width": 24},
+            "encoder": {"backbone": BACKBONE, "grey": True, "normalise": "clip", "pooling": {"kind": "temporal_conv"}},
+        },
+    ],
+    "stage1": {"epochs": 2, "warmup_epochs": 1},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def rows(modality: Waveform | Frames | Flow, count: int) -> Any:
+    rng = np.random.default_rng(5)
+    if isinstance(modality, Waveform):
+        return (0.3 * rng.standard_normal((count, *modality.shape))).astype(np.float32)
+    return rng.integers(0, 256, (count, *modality.shape), dtype=np.uint8)
+
+
+def make_run(
+    folder: Path, document: dict[str, Any] | None = None, quality_report: dict[str, Any] | None = None
+) -> Path:
+    """A run as training writes it; its encoders have seen a few batches, so their batch statistics are real ones."""
+    config = parse_config(document or CONFIG, "test")
+    torch.manual_seed(config.seed)
+    encoders: dict[str, nn.Module] = {}
+    samples = {}
+    for modality in config.inputs:
+        encoder = build_encoder(modality, config.encoders[modality.name], len(LABELS))
+        samples[modality.name] = rows(modality, 10)
+        for _ in range(3):
+            encoder(torch.from_numpy(samples[modality.name]))
+        encoders[modality.name] = encoder
+    width = config.encoders[config.inputs[0].name].backbone.hidden_sizes[-1]
+    write_run(
+        folder,
+        config=config,
+        labels=LABELS,
+        encoders=encoders,
+        shared_head=nn.Linear(width, len(LABELS)),
+        fused_head=nn.Linear(width * len(encoders), len(LABELS)) if config.fusion.fused_head else None,
+        samples=samples,
+        sample_labels=np.arange(10) % len(LABELS),
+        metrics={"test": {"fused": 0.25}},
+        epochs=[],
+        quality_report=quality_report or {name: {"clips": 10, "false_alarms": 0} for name in encoders},
+        training={"seed": config.seed, "warnings": []},
+    )
+    return folder
+
+
+def alone(modality: dict[str, Any]) -> dict[str, Any]:
+    """The config with one modality only."""
+    return {**CONFIG, "modalities": [modality]}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "tones")
+
+
+@pytest.fixture(scope="module")
+def exported(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The run exported once through the library; the repository and what the export says of itself."""
+    repository = tmp_path_factory.mktemp("models")
+    return repository, export_run(run_folder, repository).as_dict()
+
+
+def session(repository: Path, model: str) -> ort.InferenceSession:
+    return ort.InferenceSession(repository / model / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+
+
+def test_the_bundle_answers_as_the_trained_run_does(run_folder: Path, exported: tuple[Path, dict[str, Any]]) -> None:
+    repository, _ = exported
+    run, bundle = load_run(run_folder), load_bundle(repository, "tones")
+    feeds: dict[str, Any] = {"PRESENT": np.ones((10, 2), np.bool_)}
+    features, logits = [], []
+    for modality in run.modalities:
+        with torch.no_grad():
+            trained = run.encoders[modality.name](torch.from_numpy(run.samples[modality.name]))
+        served = session(repository, bundle.encoder_model(modality.name)).run(
+            ["FEATURES", "LOGITS"], {modality.tensor: run.samples[modality.name]}
+        )
+        for ours, theirs in zip(served, trained, strict=True):
+            np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4)
+        feeds[features_input(modality.name)], feeds[logits_input(modality.name)] = served
+        features.append(trained[0])
+        logits.append(trained[1])
+    assert run.fused_head is not None
+    with torch.no_grad():
+        heads = torch.stack([*logits, run.fused_head(torch.cat(features, dim=1))], dim=1).numpy()
+    expected = fuse(heads, heads_present(feeds["PRESENT"], True))
+    (probabilities,) = session(repository, bundle.fusion_model).run(["PROBABILITIES"], feeds)
+    np.testing.assert_allclose(probabilities, expected.probabilities_BC, atol=1e-4)
+
+
+def test_the_manifest_says_how_it_was_trained_and_how_well(
+    run_folder: Path, exported: tuple[Path, dict[str, Any]]
+) -> None:
+    repository, said = exported
+    run, bundle = load_run(run_folder), load_bundle(repository, "tones")
+    assert bundle.labels == LABELS
+    assert bundle.modalities == run.modalities
+    assert (bundle.clip_s, bundle.fusion, bundle.quality) == (run.clip_s, run.fusion, run.quality)
+    assert bundle.metrics["test"] == {"fused": 0.25}
+    assert bundle.training["seed"] == 1
+    assert bundle.training["quality_report"]["audio"] == {"clips": 10, "false_alarms": 0}
+    compared = [(p["model"], p["batch"]) for p in said["parity"] if p["model"] != "tones_fusion"]
+    assert compared == [(f"tones_{m}", batch) for m in ("audio", "visual") for batch in (1, 3, 8)]
+    assert bundle.metrics["parity"] == said["parity"]
+    assert all(p["labels_differ"] == 0 and p["largest_difference"] < 1e-3 for p in said["parity"])
+
+
+def test_exported_models_are_whole_and_say_nothing_of_the_machine(exported: tuple[Path, dict[str, Any]]) -> None:
+    repository, _ = exported
+    for path in repository.rglob("model.onnx"):
+        assert [p.name for p in path.parent.iterdir()] == ["model.onnx"], "weights in files beside it"
+        model = onnx.load(path)
+        onnx.checker.check_model(model, full_check=True)
+        assert ([o.version for o in model.opset_import], model.ir_version) == ([OPSET], IR_VERSION)
+        assert b"site-packages" not in path.read_bytes()
+        assert str(Path(__file__).resolve().parents[2]).encode() not in path.read_bytes()
+
+
+def test_the_command_prints_what_it_wrote_and_then_version_two_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = {"visual": {"clips": 10, "false_alarms": 3}}
+    run = make_run(tmp_path / "run", alone(CONFIG["modalities"][1]), quality_report=report)
+    repository = tmp_path / "models"
+    assert main(["export", str(run), "--repository", str(repository), "--name", "mine"]) == 0
+    printed = capsys.readouterr().out
+    assert "mine version 1" in printed
+    assert "mine_fusion" in printed
+    assert "warning: visual: the signal check turns 3 of 10 training clips away" in printed
+    assert main(["export", str(run), "--repository", str(repository), "--name", "mine", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["name"], document["version"], len(document["warnings"])) == ("mine", 2, 1)
+    assert load_bundle(repository, "mine").version == 2
+    assert load_bundle(repository, "mine").training["quality_report"] == report
+
+
+def test_flow_and_no_fused_head(tmp_path: Path) -> None:
+    flow = {
+        "input": {"kind": "flow", "name": "motion", "frames": 2, "height": 16, "width": 16},
+        "encoder": {"backbone": BACKBONE},
+    }
+    fusion = {"fused_head": False, "certainty": "margin", "temperature": 0.1}
+    bundle = export_run(make_run(tmp_path / "run", {**alone(flow), "fusion": fusion}), tmp_path / "models").bundle
+    assert load_bundle(tmp_path / "models", "tones") == bundle
+    assert (bundle.heads, bundle.fusion.certainty, bundle.fusion.temperature) == (("motion",), "margin", 0.1)
+
+
+class BatchBlind(nn.Module):
+    """Gives wrong logits from the fourth row of a batch on: what a batch size baked into a graph looks like."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = self.encoder(tensor)
+        late = torch.cumsum(torch.ones_like(logits), dim=0) > 3
+        return features, torch.where(late, logits + torch.tensor([0.0, 0.0, 0.0, 0.02]), logits)
+
+
+def test_a_model_that_is_wrong_only_at_batch_8_writes_nothing(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The exported graph is another module's: the comparison itself is real.
+    monkeypatch.setattr(
+        "dimml_export.export.encoder_model", lambda encoder, spec: encoder_model(BatchBlind(encoder), spec)
+    )
+    with pytest.raises(BundleError, match=r"tones_audio: at batch 8 logits differ by up to 0\.02 \(at most 0\.001\)"):
+        export_run(run_folder, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_parity_fails_on_nan_and_on_labels(run_folder: Path, exported: tuple[Path, dict[str, Any]]) -> None:
+    run = load_run(run_folder)
+    encoder, clips = run.encoders["audio"], run.samples["audio"]
+    model = onnx.load(exported[0] / "tones_audio" / "1" / "model.onnx")
+    with pytest.raises(BundleError, match="at batch 1 logits differ by up to nan"):
+        check_encoder("audio", encoder, model, np.full_like(clips, np.nan))
+    with pytest.raises(BundleError, match="no sample clips"):
+        check_encoder("audio", encoder, model, clips[:0])
+    with torch.no_grad():
+        encoder.head.weight.neg_()  # type: ignore[union-attr,operator]
+    with pytest.raises(BundleError, match=r"at batch 1 .* \d+ labels differ"):
+        check_encoder("audio", encoder, model, clips)
+
+
+def test_what_is_wrong_with_the_run_or_the_name_is_said_in_one_line(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SetupError, match="there is no run directory"):
+        export_run(tmp_path / "nowhere", tmp_path / "models")
+    with pytest.raises(ConfigurationError, match="the bundle's name: String should match"):
+        export_run(run_folder, tmp_path / "models", name="My Bundle")
+    assert main(["export", str(tmp_path), "--repository", str(tmp_path / "models")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_taken_name_is_refused_and_the_old_bundle_stays(
+    exported: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    repository, _ = exported
+    other = make_run(tmp_path / "other", alone(CONFIG["modalities"][0]))
+    said: list[str] = []
+    with pytest.raises(BundleError, match=r"export under another name \(--name\)"):
+        export_run(other, repository, say=said.append)
+    assert said == [], "refused only after minutes of exporting"
+    assert bundle_names(repository) == ["tones"]
+    assert load_bundle(repository, "tones").version == 1
