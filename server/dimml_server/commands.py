@@ -2,8 +2,64 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 
 def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
+    app.command("serve", help="Serve the bundles of a model repository over HTTP and gRPC.")(serve)
+
+
+def serve(
+    *,
+    repository: Annotated[
+        Path | None, typer.Option(help="Model repository; by default ./model_repository.", show_default=False)
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Bundle to load, repeatable; by default all.", show_default=False)
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; by default 127.0.0.1.", show_default=False)
+    ] = None,
+    http_port: Annotated[
+        int | None, typer.Option(help="HTTP port; by default 8000, 0 takes a free one.", show_default=False)
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="gRPC port; by default 8001, 0 takes a free one.", show_default=False)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or tensorrt; by default auto.", show_default=False)
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error; by default info.", show_default=False)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of docs/settings.md, repeatable."),
+    ] = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C. Every setting can also come from the environment as DIMML_NAME.
+
+    Once requests are taken, one line on stdout says where: ``ready http=HOST:PORT grpc=HOST:PORT``.
+    """
+    from dimml_server.running import run_until_stopped
+    from dimml_server.settings import load_settings
+
+    flags: dict[str, object] = {
+        "repository": repository,
+        "models": model or None,
+        "host": host,
+        "http_port": http_port,
+        "grpc_port": grpc_port,
+        "device": device,
+        "log_level": log_level,
+    }
+    for pair in set_ or []:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--set")
+        flags[name] = value
+    run_until_stopped(load_settings(**flags))

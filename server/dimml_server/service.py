@@ -74,6 +74,14 @@ class Decoder(Protocol):
         """Decode one request's media. Raises DimmlError."""
         ...
 
+    async def warm_up(self) -> None:
+        """Have the workers running. Raises DimmlError."""
+        ...
+
+    def close(self) -> None:
+        """End the workers; what they still work on is lost."""
+        ...
+
     @property
     def workers_lost(self) -> int:
         """Workers that had to be replaced."""
@@ -104,8 +112,19 @@ class PredictionService:
             decode_workers_lost=lambda: decoder.workers_lost,
         )
 
-    async def load_repository(self) -> None:
-        """Load and warm up the newest version of every bundle that the settings name. Raises BundleError."""
+    @property
+    def stray_runs(self) -> int:
+        """Encoder runs that were told to stop and still go on."""
+        return self._engine.stray_runs
+
+    async def start(self) -> None:
+        """Load and warm up the settings' bundles and the decode workers; then be ready. Raises SetupError."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._load_repository())
+            group.create_task(self._decoder.warm_up())
+        self.ready = True
+
+    async def _load_repository(self) -> None:
         repository = self._settings.repository
         names = list(self._settings.models) or bundle_names(repository)
         if not names:
@@ -124,9 +143,10 @@ class PredictionService:
         return bundle
 
     def close(self) -> None:
-        """Take no more requests and stop what still runs."""
+        """Take no more requests, and stop what still runs."""
         self.ready = False
         self._engine.close()
+        self._decoder.close()
 
     async def predict_media(self, request: MediaPrediction) -> Prediction:
         """Decode a recording and predict. Raises RequestError and CapacityError (design, section 6)."""

@@ -90,7 +90,7 @@ class ModelSession:
 
     def warm_up(self) -> None:
         """One run on zeros, blocking. Raises BundleError."""
-        tensors = {i.name: np.zeros((1, *i.dims), _NUMPY[i.datatype]) for i in self._spec.inputs}
+        tensors: Tensors = {i.name: np.zeros((1, *i.dims), _NUMPY[i.datatype]) for i in self._spec.inputs}
         try:
             self._session.run(self._outputs, tensors, _run_options())
         except Exception as error:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dimml.errors import ConfigurationError
@@ -58,9 +58,9 @@ class ServerSettings(BaseSettings):
     queue_wait_s: Positive = Field(default=5.0, description="Longest wait for a turn; past it, 429.")
     timeout_s: Positive = Field(default=10.0, description="Time limit of a request that names none.")
     max_timeout_s: Positive = Field(default=60.0, description="Longest time limit that a request may ask for.")
-    deadlines_ms: dict[str, Positive] = Field(
+    deadlines_ms: Annotated[dict[str, Positive], NoDecode] = Field(
         default_factory=dict,
-        description="Time limit of a modality's encoder, by modality name; the bundle's own where not named.",
+        description="Time limits of encoders, as `audio=500,visual=800`; the bundle's own where not named.",
     )
 
     decode_workers: int = Field(
@@ -80,6 +80,19 @@ class ServerSettings(BaseSettings):
 
     grace_s: Positive = Field(default=20.0, description="After SIGTERM, time for requests in flight to be answered.")
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("deadlines_ms", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        return {name.strip(): limit for name, _, limit in pairs}
+
     @property
     def media_limits(self) -> MediaLimits:
         """The limits of one decode."""
@@ -94,7 +107,7 @@ class ServerSettings(BaseSettings):
 def load_settings(**overrides: object) -> ServerSettings:
     """Settings from the environment, with ``overrides`` (flags; None means not given) on top.
 
-    Raises ConfigurationError that names the setting and where it can be given.
+    Raises ConfigurationError that names the setting and its variable.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -102,7 +115,7 @@ def load_settings(**overrides: object) -> ServerSettings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"
-        flag = name.split(".")[0]
-        raise ConfigurationError(
-            f"setting {name} ({ENV_PREFIX}{flag.upper()} or --{flag.replace('_', '-')}): {first['msg']}", field=name
-        ) from error
+        if first["type"] == "extra_forbidden":
+            raise ConfigurationError(f"there is no setting {name!r}; see docs/settings.md", field=name) from error
+        variable = ENV_PREFIX + name.split(".")[0].upper()
+        raise ConfigurationError(f"setting {name} ({variable}): {first['msg']}", field=name) from error

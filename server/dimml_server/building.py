@@ -1,0 +1,26 @@
+"""From settings to a service: the one place where engine, decode workers and prediction core are put together."""
+
+from __future__ import annotations
+
+from dimml.media.pool import DecodePool
+
+from dimml_server.local_engine import LocalEngine
+from dimml_server.metrics import Metrics
+from dimml_server.service import Decoder, PredictionService
+from dimml_server.settings import ServerSettings
+
+
+def build_service(settings: ServerSettings, metrics: Metrics, decoder: Decoder | None = None) -> PredictionService:
+    """A service that is not started yet; ``decoder`` replaces the decode workers of the settings.
+
+    Raises ConfigurationError where the machine lacks the device.
+    """
+    engine = LocalEngine(
+        concurrency=settings.concurrency,
+        device=settings.device,
+        intra_op_threads=settings.intra_op_threads,
+        max_stray_runs=settings.max_stray_runs,
+    )
+    if decoder is None:
+        decoder = DecodePool(workers=settings.decode_workers, memory_bytes=settings.decode_memory)
+    return PredictionService(engine, decoder, metrics, settings)

@@ -1,0 +1,41 @@
+"""Taking addresses to listen on, with an error that a person can act on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+
+from dimml.errors import ConfigurationError
+
+BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the server listens, as ``host:port``."""
+
+    http: str
+    grpc: str
+
+
+def authority(host: str, port: int) -> str:
+    """``host:port``, with IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def bind(host: str, port: int, setting: str) -> socket.socket:
+    """A listening TCP socket. ``setting`` names the port's setting; raises ConfigurationError that names it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except socket.gaierror as error:
+        raise ConfigurationError(f"host {host!r} is not an address of this machine", field="host") from error
+    except OSError as error:
+        flag = f"--{setting.replace('_', '-')} (DIMML_{setting.upper()})"
+        why = {
+            errno.EADDRINUSE: "is taken by another program",
+            errno.EACCES: "needs more rights than this user has",
+            errno.EADDRNOTAVAIL: "cannot be had: the host is not an address of this machine",
+        }.get(error.errno or 0, f"cannot be had: {error.strerror}")
+        raise ConfigurationError(f"port {port} on {host} {why}; choose another with {flag}", field=setting) from error

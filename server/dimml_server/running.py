@@ -1,0 +1,31 @@
+"""``dimml serve`` as a process: logging, event loop, the ready line on stdout, and the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import uvloop
+
+from dimml_server.listening import Addresses
+from dimml_server.logs import configure_logging
+from dimml_server.serve import run_server
+from dimml_server.service import Decoder
+from dimml_server.settings import ServerSettings
+
+
+def run_until_stopped(settings: ServerSettings, decoder: Decoder | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SetupError where the server cannot start."""
+    configure_logging(settings.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        stray_runs = runner.run(run_server(settings, announce=_announce, decoder=decoder))
+    if stray_runs:
+        # A thread inside ONNX Runtime cannot be ended, and aborts the process if Python goes down under it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _announce(addresses: Addresses) -> None:
+    print(f"ready http={addresses.http} grpc={addresses.grpc}", flush=True)

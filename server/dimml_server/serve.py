@@ -1,0 +1,120 @@
+"""The life of the server process: listen, load, be ready, and on a signal answer what is in flight and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from dimml.errors import ConfigurationError, SetupError
+from dimml.repository import bundle_names
+from dimml_server.app import create_app
+from dimml_server.building import build_service
+from dimml_server.kserve.grpc import create_server
+from dimml_server.listening import BACKLOG, Addresses, authority, bind
+from dimml_server.metrics import Metrics
+from dimml_server.service import Decoder, PredictionService
+from dimml_server.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_KEEP_ALIVE_S = 65
+
+
+async def run_server(
+    settings: ServerSettings, *, announce: Callable[[Addresses], None], decoder: Decoder | None = None
+) -> int:
+    """Serve until SIGTERM or SIGINT; the number of encoder runs that would not stop.
+
+    ``announce`` is called once requests are taken. ``decoder`` replaces the decode workers of the settings, and is
+    closed at the end. Raises SetupError where the server cannot start.
+    """
+    bundle_names(settings.repository)  # The plainest mistake is told before anything is started.
+    stopping = asyncio.Event()
+    for number in _STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    metrics = Metrics()
+    service = build_service(settings, metrics, decoder)
+    async with AsyncExitStack() as stack:
+        # Unwound from the last to the first: listeners end while engine and workers still answer for them.
+        stack.callback(service.close)
+        app = create_app(service, metrics, settings)
+        http_address = await stack.enter_async_context(_http_listener(app, settings))
+        grpc_address = await stack.enter_async_context(_grpc_listener(service, metrics, settings))
+        if await _started(service, stopping):
+            announce(Addresses(http_address, grpc_address))
+            await stopping.wait()
+        service.ready = False
+        logger.info("stopping; requests in flight have %g s", settings.grace_s)
+    return service.stray_runs
+
+
+async def _started(service: PredictionService, stopping: asyncio.Event) -> bool:
+    """Load and warm up; False where a signal to stop came first."""
+    starting = asyncio.ensure_future(service.start())
+    stop = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if not starting.done():
+        starting.cancel()
+        return False
+    try:
+        starting.result()
+    except* SetupError as errors:
+        # One line for the person who started it: the first thing to mend.
+        raise errors.exceptions[0] from None
+    return True
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: two servers share this process, and both must stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _http_listener(app: FastAPI, settings: ServerSettings) -> AsyncIterator[str]:
+    listener = bind(settings.host, settings.http_port, "http_port")
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.grace_s),
+    )
+    server = _HttpServer(config)
+    address = authority(settings.host, listener.getsockname()[1])
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    try:
+        yield address
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@asynccontextmanager
+async def _grpc_listener(service: PredictionService, metrics: Metrics, settings: ServerSettings) -> AsyncIterator[str]:
+    # gRPC says only that it failed; a plain socket says why.
+    bind(settings.host, settings.grpc_port, "grpc_port").close()
+    server = create_server(service, metrics, settings)
+    try:
+        port = server.add_insecure_port(authority(settings.host, settings.grpc_port))
+    except RuntimeError as error:
+        raise ConfigurationError(f"gRPC cannot listen on port {settings.grpc_port}", field="grpc_port") from error
+    await server.start()
+    try:
+        yield authority(settings.host, port)
+    finally:
+        await server.stop(settings.grace_s)
