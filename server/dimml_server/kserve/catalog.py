@@ -63,16 +63,22 @@ class Catalog:
     def config(self, name: str, version: str) -> model_config_pb2.ModelConfig:
         """The model's ``config.pbtxt``; of a whole bundle's models, with what its outputs mean as ``parameters``.
 
-        ``labels``, ``modalities`` and ``heads`` are JSON lists, in the order of PROBABILITIES, STATUS and WEIGHTS.
-        They come from this version's manifest: the file is one for all versions. Raises NotFoundError, BundleError.
+        ``labels``, ``modalities`` and ``heads`` are JSON lists, in the order of PROBABILITIES, STATUS and WEIGHTS;
+        ``tensors`` gives each modality's input. They come from this version's manifest, where the file is one for
+        all versions. Raises NotFoundError, BundleError.
         """
         served = self.find(name, version)
         config = read_config(self._repository, name)
         if served.spec.role in ("entry", "media"):
             bundle = served.bundle
-            modalities = [modality.name for modality in bundle.modalities]
-            for key, names in (("labels", bundle.labels), ("modalities", modalities), ("heads", bundle.heads)):
-                config.parameters[key].string_value = json.dumps(names)
+            meanings = {
+                "labels": bundle.labels,
+                "modalities": [modality.name for modality in bundle.modalities],
+                "heads": bundle.heads,
+                "tensors": {modality.name: modality.tensor for modality in bundle.modalities},
+            }
+            for key, meaning in meanings.items():
+                config.parameters[key].string_value = json.dumps(meaning)
         return config
 
     def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
