@@ -62,6 +62,13 @@ class LocalEngine:
     async def load(self, bundle: Bundle, repository: Path) -> None:
         """Make the sessions of a bundle, and run each once. Raises BundleError, and then nothing is kept."""
         sessions = await asyncio.to_thread(self._make_sessions, bundle, repository)
+        try:
+            for session in sessions.values():
+                await session.warm_up()
+        except BaseException:
+            for session in sessions.values():
+                session.close()
+            raise
         self._sessions.update({(name, bundle.version): session for name, session in sessions.items()})
 
     def unload(self, bundle: Bundle) -> None:
@@ -122,6 +129,4 @@ class LocalEngine:
                 concurrency=self._concurrency,
                 max_stray_runs=self._max_stray_runs,
             )
-        for session in sessions.values():
-            session.warm_up()
         return sessions

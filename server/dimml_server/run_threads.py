@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-Job = Callable[[], None]
+#: Does the work, then gives what reports it. The thread counts as idle before it reports, so that work handed in
+#: on that report finds it, and no thread is started in its stead.
+Job = Callable[[], Callable[[], None]]
 
 
 class RunThreads:
@@ -40,7 +42,8 @@ class RunThreads:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job()
-            del job  # It holds the run's tensors; an idle thread must not.
+            report = job()
             with self._lock:
                 self._unfinished -= 1
+            report()
+            del job, report  # They hold the run's tensors; an idle thread must not.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from dimml_server.run_threads import RunThreads
 logger = logging.getLogger(__name__)
 
 Tensors = Mapping[str, npt.NDArray[Any]]
+
+#: A first run compiles and allocates, on some devices for long.
+WARM_UP_LIMIT_S = 120.0
 
 _ORT_ERROR = 3  # ONNX Runtime's log severities: 2 is warning, 3 error.
 _NUMPY = {"FP32": np.float32, "FP64": np.float64, "UINT8": np.uint8, "BOOL": np.bool_}
@@ -88,13 +91,16 @@ class ModelSession:
         """Runs that were told to stop and still go on."""
         return len(self._strays)
 
-    def warm_up(self) -> None:
-        """One run on zeros, blocking. Raises BundleError."""
+    async def warm_up(self) -> None:
+        """One run on zeros. Raises BundleError where it fails or does not end."""
         tensors: Tensors = {i.name: np.zeros((1, *i.dims), _NUMPY[i.datatype]) for i in self._spec.inputs}
         try:
-            self._session.run(self._outputs, tensors, _run_options())
-        except Exception as error:
-            raise BundleError(f"model {self._spec.name} does not run: {_first_line(error)}") from error
+            async with asyncio.timeout(WARM_UP_LIMIT_S):
+                await self.run(tensors)
+        except TimeoutError:
+            raise BundleError(f"model {self._spec.name} does not end its first run in {WARM_UP_LIMIT_S:g} s") from None
+        except EngineError as error:
+            raise BundleError(f"model {self._spec.name} does not run: {error}") from error
 
     async def run(self, tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
         """Outputs by name. Cancelling it tells the run to stop and returns at once. Raises EngineError."""
@@ -113,12 +119,15 @@ class ModelSession:
             else:
                 done.set_exception(EngineError(Reason.ENCODER_ERROR, _first_line(error)))
 
-        def work() -> None:
+        def work() -> Callable[[], None]:
             result, failure = None, None
             try:
                 result = self._session.run(self._outputs, dict(tensors), options)
             except Exception as error:
                 failure = error
+            return lambda: report(result, failure)
+
+        def report(result: list[npt.NDArray[Any]] | None, failure: Exception | None) -> None:
             try:
                 loop.call_soon_threadsafe(finish, result, failure)
             except RuntimeError:

@@ -57,8 +57,8 @@ def make_tiny_bundle(
     """Write a bundle into ``repository`` as its next version; the manifest as written.
 
     ``stall``, ``raises`` and ``nan`` name the modality whose encoder runs for seconds (and stops when
-    ``RunOptions.terminate`` is set), raises on every run, or gives NaN for rows that hold ``NAN_SAMPLE`` or
-    ``NAN_PIXEL``.
+    ``RunOptions.terminate`` is set), raises, or gives NaN for rows that hold ``NAN_SAMPLE`` or
+    ``NAN_PIXEL``. Rows of zeros, as of a server's warm-up, neither stall nor raise.
     """
     draft = Bundle(
         name=name,
@@ -166,11 +166,10 @@ def _encoder(
         features = add("Where", hit_B1, constant(np.nan), features)
     if raises:
         # An index out of range, computed from the input so that no optimiser sees it coming.
-        zero = add("Mul", add("ReduceMin", features, keepdims=0), constant(0.0))
-        index = add("Cast", add("Add", zero, constant(99.0)), to=TensorProto.INT64)
+        index = add("Mul", _any_signal(rows, add), constant(99, np.int64))
         features = add("Add", features, add("Gather", constant([0.0]), index))
     if stall:
-        features = _stalled(features, add, constant)
+        features = _stalled(features, _any_signal(rows, add), add, constant)
     add("Identity", features, out=FEATURES)
     weight_DC, bias_C = _head(modality, classes)
     add("Gemm", FEATURES, constant(weight_DC), constant(bias_C), out=LOGITS)
@@ -190,8 +189,13 @@ def _band_shares(modality: Waveform, classes: int, rows: str, add: Any, constant
     return str(add("Div", energy, add("Add", total, constant(1e-9))))
 
 
-def _stalled(features: str, add: Any, constant: Any) -> str:
-    """The same features, after a loop of ``STALL_TRIPS`` additions."""
+def _any_signal(rows: str, add: Any) -> str:
+    """1 where any input is not zero, else 0, ``[]`` INT64: a server's warm-up runs encoders on zeros."""
+    return str(add("Cast", add("Sign", add("ReduceMax", add("Abs", rows), keepdims=0)), to=TensorProto.INT64))
+
+
+def _stalled(features: str, any_signal: str, add: Any, constant: Any) -> str:
+    """The same features, after a loop of ``STALL_TRIPS`` additions where ``any_signal`` is 1."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["going"], ["still_going"]),
@@ -209,7 +213,7 @@ def _stalled(features: str, add: Any, constant: Any) -> str:
         ],
         [numpy_helper.from_array(np.float32(1), "one")],
     )
-    # Starts from the input, so that constant folding cannot run the loop when the session is made.
-    start = add("Mul", add("ReduceMin", features, keepdims=0), constant(0.0))
-    end = add("Loop", constant(STALL_TRIPS, np.int64), constant(True, np.bool_), start, body=body)
+    # Depends on the input, so that constant folding cannot run the loop when the session is made.
+    trips = add("Mul", any_signal, constant(STALL_TRIPS, np.int64))
+    end = add("Loop", trips, constant(True, np.bool_), constant(0.0), body=body)
     return str(add("Add", features, add("Mul", end, constant(0.0))))
