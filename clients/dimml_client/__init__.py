@@ -1,1 +1,5 @@
-"""Python client and the command ``dimml predict``."""
+"""Python client and the command ``dimml predict``. Transports are imported when a client of theirs is made."""
+
+from dimml_client.client import Client
+
+__all__ = ["Client"]

@@ -2,8 +2,90 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
+    app.command("predict")(predict)
+
+
+def predict(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="Recordings to predict.")] = None,
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", help=f"A running server: http://host:port or grpc://host:port. [default: {DEFAULT_URL}]"),
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option("--repository", help="Predict in this process with this model repository instead.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The bundle; may be left out where there is only one.")
+    ] = None,
+    start: Annotated[
+        float | None, typer.Option("--start", min=0.0, help="Start of the stretch to judge, in seconds.")
+    ] = None,
+    end: Annotated[float | None, typer.Option("--end", min=0.0, help="Its end, in seconds.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="How many classes to list in --json.")] = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option("--modality", metavar="NAME=FILE", help="A modality's own file; FILE serves the others."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line instead of a table.")] = False,
+) -> None:
+    """Predict recordings, on a server or in this process.
+
+    Exit code 0: all answered; 1: some file got an error instead, shown in its row; 2: wrong usage.
+    """
+    own_files = _own_files(modality or [])
+    if not files and not own_files:
+        raise typer.BadParameter("give at least one recording", param_hint="FILE...")
+    if own_files and len(files or []) > 1:
+        raise typer.BadParameter("goes with at most one FILE", param_hint="--modality")
+    if url is not None and repository is not None:
+        raise typer.BadParameter("give --url or --repository, not both", param_hint="--repository")
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from dimml_client.predict import Options, answers, jobs_of, local, remote
+    from dimml_client.table import PIPE_WIDTH, predictions_table
+
+    jobs = jobs_of(files or [], own_files)
+    options = Options(model=model, start_s=start, end_s=end, top_k=top_k)
+    source = remote(url or DEFAULT_URL, options) if repository is None else local(repository, options)
+    done = []
+    with source as predict_job:
+        progress = Console(stderr=True)
+        hidden = as_json or len(jobs) == 1 or not progress.is_terminal
+        for answered in track(
+            answers(predict_job, jobs), "predicting", len(jobs), console=progress, transient=True, disable=hidden
+        ):
+            done.append(answered)
+            if as_json:
+                typer.echo(answered.as_json())
+    if not as_json:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=PIPE_WIDTH)
+        console.print(predictions_table(done))
+    if any(answered.error is not None for answered in done):
+        raise typer.Exit(1)
+
+
+def _own_files(options: list[str]) -> dict[str, Path]:
+    own_files = {}
+    for option in options:
+        name, equals, path = option.partition("=")
+        if not (name and equals and path):
+            raise typer.BadParameter(f"{option!r}: write it as NAME=FILE", param_hint="--modality")
+        if name in own_files:
+            raise typer.BadParameter(f"{name!r} is given twice", param_hint="--modality")
+        own_files[name] = Path(path)
+    return own_files

@@ -1,0 +1,101 @@
+"""One client for both transports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from dimml.errors import ConfigurationError
+from dimml.prediction import Prediction
+from dimml_client.request import Media, PredictRequest, Transport, gather_parts
+from dimml_client.retry import RetryPolicy
+
+
+class Client:
+    """Predicts recordings on a dimml server, over ``http://host:port``, ``https://…`` or ``grpc://host:port``.
+
+    ``timeout_s`` bounds one call in all, repetitions included. A call is repeated at most ``retries`` times, and
+    only where the server says that it is full (429, RESOURCE_EXHAUSTED) or cannot answer now (503, UNAVAILABLE).
+    Safe to share between threads. Raises ConfigurationError for an address it cannot use.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 30.0, retries: int = 2) -> None:
+        if not (math.isfinite(timeout_s) and timeout_s > 0.0):
+            raise ConfigurationError(f"timeout_s must be above 0, got {timeout_s}", field="timeout_s")
+        if retries < 0:
+            raise ConfigurationError(f"retries must be 0 or more, got {retries}", field="retries")
+        self.url = url
+        self._policy = RetryPolicy(retries=retries, timeout_s=timeout_s)
+        self._transport = _transport(url)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def predict(
+        self,
+        media: Media | None = None,
+        *,
+        parts: Mapping[str, Media] | None = None,
+        model: str | None = None,
+        version: int | None = None,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        top_k: int | None = None,
+        timeout_ms: float | None = None,
+        modalities: Sequence[str] | None = None,
+    ) -> Prediction:
+        """Predict one recording.
+
+        ``media`` is a path or bytes, read for every modality that has no file of its own in ``parts``.
+        ``model`` may be left out where only one bundle is served. ``start_s`` and ``end_s`` are the stretch to
+        judge; ``top_k`` how many classes to list; ``timeout_ms`` the server's time limit; ``modalities`` those
+        to use. Over gRPC an answer has no timings, no stretch, and no votes of single modalities.
+
+        Raises RequestError (the request is at fault; UnusableMediaError carries a status per modality) and
+        CapacityError (QueueFullError, UnavailableError, DeadlineExceededError: try again later).
+        """
+        request = PredictRequest(
+            parts=gather_parts(media, parts),
+            model=model,
+            version=version,
+            start_s=start_s,
+            end_s=end_s,
+            top_k=top_k,
+            timeout_ms=timeout_ms,
+            modalities=modalities,
+        )
+        return self._policy.run(lambda left_s: self._transport.predict(request, left_s))
+
+    def ready(self) -> bool:
+        """Whether the server takes requests now; False where it cannot be reached. Not repeated."""
+        return self._transport.ready(self._policy.timeout_s)
+
+    def close(self) -> None:
+        """Close connections."""
+        self._transport.close()
+
+
+def _transport(url: str) -> Transport:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"url {url!r}: {error}", field="url") from error
+    if parts.scheme in ("http", "https") and host:
+        from dimml_client.http_transport import HttpTransport
+
+        return HttpTransport(url)
+    if parts.scheme == "grpc" and host and port:
+        from dimml_client.grpc_transport import GrpcTransport
+
+        return GrpcTransport(parts.netloc)
+    raise ConfigurationError(
+        f"url {url!r} is none of http://host:port, https://host:port, grpc://host:port", field="url"
+    )

@@ -1,0 +1,126 @@
+"""``POST /v1/predict`` through httpx."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import IO, Any
+
+import httpx
+from pydantic import ValidationError
+
+from dimml.errors import CapacityError, DeadlineExceededError, InvalidParameterError, RequestError, UnavailableError
+from dimml.prediction import Prediction
+from dimml_client.remote_errors import typed_error
+from dimml_client.request import PredictRequest
+from dimml_client.retry import TryAgainError
+
+_TRY_AGAIN = (429, 503)
+
+
+class HttpTransport:
+    """One server by its base URL; connections are kept open between calls."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._client = httpx.Client(base_url=self._url)
+
+    def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
+        """Predict once. Raises TryAgainError for 429 and 503, RequestError, CapacityError."""
+        with ExitStack() as stack:
+            files = {name: _opened(name, source, stack) for name, source in request.parts.items()}
+            response = self._exchange("POST", "/v1/predict", timeout_s, data=_fields(request), files=files)
+        if response.status_code != httpx.codes.OK:
+            raise _error(response)
+        try:
+            return Prediction.model_validate_json(response.content)
+        except ValidationError as error:
+            raise UnavailableError(f"{self._url} did not answer like a dimml server") from error
+
+    def ready(self, timeout_s: float) -> bool:
+        """``GET /health/ready``."""
+        try:
+            return self._exchange("GET", "/health/ready", timeout_s).status_code == httpx.codes.OK
+        except CapacityError:
+            return False
+
+    def close(self) -> None:
+        """Close connections."""
+        self._client.close()
+
+    def _exchange(self, method: str, path: str, timeout_s: float, **content: Any) -> httpx.Response:
+        try:
+            return self._client.request(method, path, timeout=timeout_s, **content)
+        except httpx.TimeoutException as error:
+            raise DeadlineExceededError(f"no answer from {self._url} within {timeout_s:.3g} s") from error
+        except httpx.ConnectError as error:
+            raise UnavailableError(
+                f"cannot connect to {self._url} ({error}); is the server running? `dimml serve` starts one"
+            ) from error
+        except httpx.TransportError as error:
+            raise UnavailableError(f"the connection to {self._url} broke: {error}") from error
+        except httpx.InvalidURL as error:
+            raise InvalidParameterError(f"{self._url}: {error}", field="url") from error
+
+
+def _fields(request: PredictRequest) -> dict[str, str]:
+    given = {name: getattr(request, name) for name in ("model", "version", "start_s", "end_s", "top_k", "timeout_ms")}
+    fields = {name: str(value) for name, value in given.items() if value is not None}
+    if request.modalities is not None:
+        fields["modalities"] = ",".join(request.modalities)
+    return fields
+
+
+def _opened(name: str, source: Any, stack: ExitStack) -> tuple[str, IO[bytes] | bytes]:
+    """A part's file name, which is the part's own, since the server has no use for the caller's; and its bytes."""
+    if isinstance(source, bytes):
+        return name, source
+    try:
+        return name, stack.enter_context(source.open("rb"))
+    except OSError as error:
+        raise InvalidParameterError(f"{name}: cannot read {source}: {error.strerror}", field=name) from error
+
+
+def _error(response: httpx.Response) -> Exception:
+    status = response.status_code
+    try:
+        detail = response.json()["error"]
+        code, message = str(detail["code"]), str(detail["message"])
+    except (ValueError, KeyError, TypeError):
+        # Not a dimml server's error: a proxy's page, or another server altogether.
+        detail, code, message = {}, "", f"the server answered {status} {response.reason_phrase}"
+    wait_s = retry_after_s(response.headers.get("Retry-After"))
+    error = typed_error(
+        code or {429: "queue_full", 503: "unavailable", 504: "deadline_exceeded", 413: "too_large"}.get(status, ""),
+        message,
+        field=detail.get("field"),
+        statuses=_statuses(detail.get("modalities") or {}),
+        retry_after_s=wait_s,
+        client_fault=status < httpx.codes.INTERNAL_SERVER_ERROR,
+    )
+    if status in _TRY_AGAIN and isinstance(error, CapacityError):
+        return TryAgainError(error, wait_s)
+    return error if isinstance(error, (RequestError, CapacityError)) else CapacityError(message)
+
+
+def _statuses(modalities: Mapping[str, Mapping[str, str | None]]) -> dict[str, str]:
+    return {name: ":".join(filter(None, (fate.get("status"), fate.get("reason")))) for name, fate in modalities.items()}
+
+
+def retry_after_s(header: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for, given as seconds or as a date (RFC 9110, section 10.2.3)."""
+    if not header:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        aware = date if date.tzinfo else date.replace(tzinfo=UTC)
+        seconds = (aware - datetime.now(UTC)).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -1,0 +1,105 @@
+"""What ``dimml predict`` does: one recording after the other, an answer or an error for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dimml.errors import CapacityError, RequestError
+from dimml.prediction import Prediction
+from dimml_client.client import Client
+from dimml_client.request import MEDIA_PART, gather_parts
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One recording: its name for people, and its files by part."""
+
+    name: str
+    parts: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is the same for all recordings."""
+
+    model: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    top_k: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One recording's end: exactly one of both is set."""
+
+    job: Job
+    prediction: Prediction | None = None
+    error: RequestError | CapacityError | None = None
+
+    def as_json(self) -> str:
+        """One line: the file, and the answer's fields or ``error``."""
+        document: dict[str, Any] = {"file": self.job.name}
+        if self.prediction is not None:
+            document |= self.prediction.model_dump(mode="json")
+        if self.error is not None:
+            statuses = getattr(self.error, "statuses", {})
+            document["error"] = {
+                "code": self.error.code,
+                "message": self.error.message,
+                "field": self.error.field,
+                "modalities": {name: str(status) for name, status in statuses.items()},
+            }
+        return json.dumps(document)
+
+
+PredictJob = Callable[[Job], Prediction]
+
+
+def jobs_of(files: Sequence[Path], own_files: Mapping[str, Path]) -> list[Job]:
+    """One job per file; ``own_files`` (by modality) go with the one file there may be, or stand alone."""
+    if not own_files:
+        return [Job(str(file), {MEDIA_PART: file}) for file in files]
+    parts = {**({MEDIA_PART: files[0]} if files else {}), **own_files}
+    return [Job(" + ".join(map(str, parts.values())), parts)]
+
+
+@contextmanager
+def remote(url: str, options: Options) -> Iterator[PredictJob]:
+    """Predictions by a server."""
+    with Client(url) as client:
+        yield lambda job: client.predict(
+            parts=job.parts,
+            model=options.model,
+            start_s=options.start_s,
+            end_s=options.end_s,
+            top_k=options.top_k,
+        )
+
+
+@contextmanager
+def local(repository: Path, options: Options) -> Iterator[PredictJob]:
+    """Predictions in this process. Raises SetupError where the repository cannot be served."""
+    from dimml_server.local import LocalPredictor
+
+    with LocalPredictor(repository) as predictor:
+        yield lambda job: predictor.predict(
+            gather_parts(None, job.parts),
+            model=options.model,
+            start_s=options.start_s,
+            end_s=options.end_s,
+            top_k=options.top_k,
+        )
+
+
+def answers(predict: PredictJob, jobs: Sequence[Job]) -> Iterator[Answered]:
+    """An answer per job, in order; one that fails costs no other."""
+    for job in jobs:
+        try:
+            yield Answered(job, prediction=predict(job))
+        except (RequestError, CapacityError) as error:
+            yield Answered(job, error=error)

@@ -1,0 +1,65 @@
+"""From what a server says of an error back to the typed error it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dimml.errors import (
+    CapacityError,
+    DeadlineExceededError,
+    DimmlError,
+    InvalidParameterError,
+    InvalidTensorError,
+    NotFoundError,
+    QueueFullError,
+    RequestError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedError,
+    UnusableMediaError,
+)
+from dimml.status import ModalityStatus
+
+_PLAIN: Mapping[str, type[DimmlError]] = {
+    kind.code: kind
+    for kind in (
+        *(RequestError, InvalidParameterError, InvalidTensorError, TooLargeError, NotFoundError, UnsupportedError),
+        CapacityError,
+    )
+}
+
+
+def typed_error(
+    code: str,
+    message: str,
+    *,
+    field: str | None = None,
+    statuses: Mapping[str, str] | None = None,
+    retry_after_s: float | None = None,
+    client_fault: bool = False,
+) -> DimmlError:
+    """The error with this stable ``code``; ``statuses`` as ``"unusable:silent"``.
+
+    A code that this client does not know (a newer server, a proxy in between) becomes RequestError where the
+    request is at fault (``client_fault``), else CapacityError.
+    """
+    known = _parsed(statuses or {})
+    if code == UnusableMediaError.code:
+        return UnusableMediaError(message, field=field, statuses=known)
+    if code == UnavailableError.code:
+        return UnavailableError(message, statuses=known)
+    if code == DeadlineExceededError.code:
+        return DeadlineExceededError(message, statuses=known)
+    if code == QueueFullError.code:
+        return QueueFullError(message, retry_after_s=retry_after_s or 0.0)
+    return _PLAIN.get(code, RequestError if client_fault else CapacityError)(message, field=field)
+
+
+def _parsed(statuses: Mapping[str, str]) -> dict[str, ModalityStatus]:
+    parsed = {}
+    for name, text in statuses.items():
+        try:
+            parsed[name] = ModalityStatus.parse(text)
+        except ValueError:
+            continue  # A status of a newer server: the message still says it.
+    return parsed

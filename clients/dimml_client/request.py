@@ -1,0 +1,74 @@
+"""One prediction as a caller asks for it, before any transport."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dimml.errors import InvalidParameterError
+from dimml.prediction import Prediction
+
+#: What a caller may give for a recording: a file's path, or its bytes.
+Media = str | os.PathLike[str] | bytes
+#: The part that serves every modality that has no part of its own.
+MEDIA_PART = "media"
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """``parts`` are by modality name, or ``media`` for all modalities without a part of their own."""
+
+    parts: Mapping[str, Path | bytes]
+    model: str | None = None
+    version: int | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    top_k: int | None = None
+    timeout_ms: float | None = None
+    modalities: Sequence[str] | None = None
+
+
+class Transport(Protocol):
+    """One way to a server. ``timeout_s`` bounds one exchange with it."""
+
+    def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
+        """Predict once, without repeating anything. Raises RequestError and CapacityError."""
+        ...
+
+    def ready(self, timeout_s: float) -> bool:
+        """Whether the server takes requests; False where it cannot be reached."""
+        ...
+
+    def close(self) -> None:
+        """Close connections."""
+        ...
+
+
+def gather_parts(media: Media | None, parts: Mapping[str, Media] | None) -> dict[str, Path | bytes]:
+    """The files of one request by part name. Raises InvalidParameterError naming the part that cannot be read."""
+    if media is None and not parts:
+        raise InvalidParameterError("give a recording as `media`, or a file per modality as `parts`", field=MEDIA_PART)
+    gathered: dict[str, Path | bytes] = {}
+    for name, value in (*(parts or {}).items(), *([] if media is None else [(MEDIA_PART, media)])):
+        if isinstance(value, bytes):
+            gathered[name] = value
+            continue
+        path = Path(value)
+        if not path.is_file():
+            what = "is not a file" if path.exists() else "there is no such file"
+            raise InvalidParameterError(f"{name}: {what}: {path}", field=name)
+        gathered[name] = path
+    return gathered
+
+
+def read_part(name: str, source: Path | bytes) -> bytes:
+    """All bytes of a part. Raises InvalidParameterError naming the part."""
+    if isinstance(source, bytes):
+        return source
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise InvalidParameterError(f"{name}: cannot read {source}: {error.strerror}", field=name) from error
