@@ -89,7 +89,8 @@ def test_stalled_runs_are_stopped_and_bounded_and_threads_stay_flat(tmp_path: Pa
         assert sum(fates.values()) == requests
         assert set(fates) <= {"timeout:deadline", "failed:encoder_busy"}
         assert fates["timeout:deadline"] >= concurrency
-        assert max(threads[requests // 2 :]) <= max(threads[: requests // 2])
+        # This one, the one that loaded the files, and for each model as many as can be of use.
+        assert max(threads) <= 2 + 3 * concurrency + max_stray_runs
         await asyncio.sleep(0.5)
         assert engine.stray_runs == 0
         engine.close()
