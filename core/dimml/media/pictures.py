@@ -22,23 +22,29 @@ _MATRIX_BYTES: Final = 36
 
 
 class Picture:
-    """One decoded picture; converted to RGB only when it is chosen, and then once."""
+    """One decoded picture; converted to RGB only when it is chosen, and then once.
 
-    def __init__(self, frame: Any, time_s: float) -> None:
+    ``converter`` is an ``av.video.reformatter.VideoReformatter`` that all pictures of a stream share: setting one
+    up costs four times a small picture's conversion.
+    """
+
+    def __init__(self, frame: Any, time_s: float, converter: Any) -> None:
         self._frame = frame
+        self._converter = converter
         self.time_s = time_s
 
     @cached_property
     def rgb(self) -> ByteArray:
         """Upright, ``[height, width, 3]``."""
-        return upright(self._frame.to_ndarray(format="rgb24"), _display_matrix(self._frame))
+        converted = self._converter.reformat(self._frame, format="rgb24", threads=1)
+        return upright(converted.to_ndarray(), _display_matrix(self._frame))
 
 
 class StillPicture(Picture):
     """An image file: upright RGB from the start, at time 0."""
 
     def __init__(self, rgb: ByteArray) -> None:
-        super().__init__(None, 0.0)
+        super().__init__(None, 0.0, None)
         self.__dict__["rgb"] = rgb
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import av
 import cv2
+from av.video.reformatter import VideoReformatter
 
 from dimml.errors import TooLargeError
 from dimml.media.index import TrackIndex
@@ -125,6 +126,7 @@ class PictureReader(TrackReader):
         keyframe_s = index.keyframe_before(self._first_wanted_s)
         super().__init__(stream, index, zero_s, -math.inf if keyframe_s is None else keyframe_s)
         self._limits = limits
+        self._converter = VideoReformatter()
         self._last: Picture | None = None
         self._seen_inside = 0
         check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
@@ -148,7 +150,7 @@ class PictureReader(TrackReader):
         time_s = frame.time - self.zero_s if frame.time is not None else None
         if time_s is None:
             time_s = 0.0 if last is None else last.time_s + self.index.frame_s
-        picture = Picture(frame, time_s if last is None else max(time_s, last.time_s))
+        picture = Picture(frame, time_s if last is None else max(time_s, last.time_s), self._converter)
         self._seen_inside += self._first_wanted_s < self.zero_s + picture.time_s <= self._last_wanted_s
         self._last = picture
         if last is not None:
