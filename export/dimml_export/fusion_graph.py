@@ -7,6 +7,7 @@ M modalities, H heads, C classes, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
@@ -59,14 +60,13 @@ def fusion_model(bundle: Bundle, fused_weight: FloatArray | None, fused_bias: Fl
         graph.add("Where", present, logits_input(name), zero) for name, present in zip(names, present_B1, strict=True)
     ]
     head_present_B1 = list(present_B1)
-    any_B1 = graph.chain("Or", present_B1)
     if weights is not None:
         features_BD = [
             graph.add("Where", present, features_input(name), zero)
             for name, present in zip(names, present_B1, strict=True)
         ]
         weight_CD, bias_C = weights
-        all_B1 = graph.chain("And", present_B1)
+        all_B1 = reduce(lambda left, right: graph.add("And", left, right), present_B1)
         fused_BC = graph.add(
             "Gemm",
             graph.add("Concat", *features_BD, axis=1),
@@ -86,10 +86,10 @@ def fusion_model(bundle: Bundle, fused_weight: FloatArray | None, fused_bias: Fl
     graph.add("Where", present_BH, certainty_BH, zero, out=CERTAINTY)
 
     scores_BH = graph.add("Div", certainty_BH, graph.constant(np.float32(bundle.fusion.temperature)))
-    # A row with nothing present gets finite scores, so that its softmax is defined before it is zeroed.
-    masked_B1 = graph.add("Where", any_B1, graph.constant(np.float32(-np.inf)), zero)
-    softmax_BH = graph.add("Softmax", graph.add("Where", present_BH, scores_BH, masked_B1), axis=1)
-    # Exactly zero also where a runtime's exp(-inf) is only nearly so.
+    masked = graph.constant(np.float32(-np.inf))
+    softmax_BH = graph.add("Softmax", graph.add("Where", present_BH, scores_BH, masked), axis=1)
+    # Selects zeros from a row with nothing present, whose softmax is undefined, and makes weights exactly zero
+    # where a runtime's exp(-inf) is only nearly so.
     graph.add("Where", present_BH, softmax_BH, zero, out=WEIGHTS)
 
     weights_B1H = graph.add("Unsqueeze", WEIGHTS, unsqueeze_1)
@@ -177,10 +177,3 @@ class _Graph:
         names = [out or f"{op.lower()}{index}", *(f"{op.lower()}{index}_{extra}" for extra in range(1, outputs))]
         self.nodes.append(helper.make_node(op, list(inputs), names, name=f"{op}_{index}", **attributes))
         return names[0]
-
-    def chain(self, op: str, values: Sequence[str]) -> str:
-        """``op`` over all values, left to right."""
-        result = values[0]
-        for value in values[1:]:
-            result = self.add(op, result, value)
-        return result

@@ -142,6 +142,22 @@ def test_a_masked_row_does_not_touch_its_neighbours() -> None:
     np.testing.assert_allclose(together.logits_BC[2], logits[0][2], rtol=1e-5)
 
 
+def test_inputs_meet_a_selection_before_any_arithmetic() -> None:
+    bundle, _ = made(3, True, "neg_entropy")
+    model = fusion_model(bundle, FUSED_WEIGHT, FUSED_BIAS)
+    for modality in bundle.modalities:
+        for name in (features_input(modality.name), logits_input(modality.name)):
+            assert {node.op_type for node in model.graph.node if name in node.input} == {"Where"}
+
+
+def test_a_fused_head_that_overflows_is_nothing_where_it_does_not_vote() -> None:
+    bundle, session = made(2, True, "max_prob")
+    present = np.array([[True, False]])
+    features, logits = random_inputs(np.random.default_rng(0), 2, present, np.nan)
+    features[0][:] = 3e38
+    np.testing.assert_allclose(by_graph(bundle, session, features, logits, present).logits_BC, logits[0], rtol=1e-6)
+
+
 def test_graph_has_the_contracts_tensors_and_a_fixed_opset() -> None:
     bundle, _ = made(2, True, "max_prob")
     model = fusion_model(bundle, FUSED_WEIGHT[:, :8], FUSED_BIAS)
