@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from support.tiny_bundle import AUDIO, NAN_PIXEL, NAN_SAMPLE, REAR, VISUAL, make_tiny_bundle, tiny_row
 
 from dimml.bundle import Bundle
 from dimml.modality import Flow
 from dimml.quality import no_signal
+from support.tiny_bundle import AUDIO, NAN_PIXEL, NAN_SAMPLE, REAR, VISUAL, make_tiny_bundle, tiny_row
 
 FLOW = Flow(name="motion", frames=3, height=16, width=16)
 

@@ -116,7 +116,7 @@ def tone_hz(label_index: int) -> float:
 
 def colour(label_index: int, channels: int = 3, classes: int = 3) -> npt.NDArray[np.uint8]:
     """The colour, ``[channels]``, that class ``label_index`` looks like: red, green, blue where there are three."""
-    angles = 2 * np.pi * (label_index / classes - np.arange(channels) / channels)
+    angles = 2 * np.pi * (label_index / classes - np.arange(channels) / 3)
     return np.round(127.5 + 112.5 * np.cos(angles)).astype(np.uint8)
 
 
