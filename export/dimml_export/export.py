@@ -108,10 +108,14 @@ def _draft(run: TrainedRun, name: str | None) -> Bundle:
 
 
 def _false_alarms(run: TrainedRun) -> list[str]:
-    """One line per modality whose training clips the signal check would have turned away."""
-    return [
-        f"{name}: the signal check turns {report['false_alarms']} of {report['clips']} training clips away; "
-        "the same recordings will be `unusable` in service (thresholds: `quality` in the training config)"
-        for name, report in run.quality_report.items()
-        if report["false_alarms"]
-    ]
+    """One line per modality some of whose training clips the signal check would turn away in service."""
+    warnings = []
+    for modality in run.modalities:
+        alarms = {reason: count for reason, count in run.quality_report[modality.name]["false_alarms"].items() if count}
+        if alarms:
+            listed = ", ".join(f"{count} {reason}" for reason, count in alarms.items())
+            warnings.append(
+                f"{modality.name}: the signal check takes {listed} of {run.quality_report['clips']} training clips "
+                "for unusable, and would in service (thresholds: `quality` in the training config)"
+            )
+    return warnings

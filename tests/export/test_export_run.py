@@ -64,9 +64,7 @@ def rows(modality: Waveform | Frames | Flow, count: int) -> Any:
     return rng.integers(0, 256, (count, *modality.shape), dtype=np.uint8)
 
 
-def make_run(
-    folder: Path, document: dict[str, Any] | None = None, quality_report: dict[str, Any] | None = None
-) -> Path:
+def make_run(folder: Path, document: dict[str, Any] | None = None, alarms: dict[str, int] | None = None) -> Path:
     """A run as training writes it; its encoders have seen a few batches, so their batch statistics are real ones."""
     config = parse_config(document or CONFIG, "test")
     torch.manual_seed(config.seed)
@@ -90,7 +88,10 @@ def make_run(
         sample_labels=np.arange(10) % len(LABELS),
         metrics={"test": {"fused": 0.25}},
         epochs=[],
-        quality_report=quality_report or {name: {"clips": 10, "false_alarms": 0} for name in encoders},
+        quality_report={
+            "clips": 10,
+            **{name: {"false_alarms": {"silent": 0, "frozen": 0, **(alarms or {})}} for name in encoders},
+        },
         training={"seed": config.seed, "warnings": []},
     )
     return folder
@@ -151,7 +152,7 @@ def test_the_manifest_says_how_it_was_trained_and_how_well(
     assert (bundle.clip_s, bundle.fusion, bundle.quality) == (run.clip_s, run.fusion, run.quality)
     assert bundle.metrics["test"] == {"fused": 0.25}
     assert bundle.training["seed"] == 1
-    assert bundle.training["quality_report"]["audio"] == {"clips": 10, "false_alarms": 0}
+    assert bundle.training["quality_report"]["audio"] == {"false_alarms": {"silent": 0, "frozen": 0}}
     compared = [(p["model"], p["batch"]) for p in said["parity"] if p["model"] != "tones_fusion"]
     assert compared == [(f"tones_{m}", batch) for m in ("audio", "visual") for batch in (1, 3, 8)]
     assert bundle.metrics["parity"] == said["parity"]
@@ -172,19 +173,18 @@ def test_exported_models_are_whole_and_say_nothing_of_the_machine(exported: tupl
 def test_the_command_prints_what_it_wrote_and_then_version_two_as_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = {"visual": {"clips": 10, "false_alarms": 3}}
-    run = make_run(tmp_path / "run", alone(CONFIG["modalities"][1]), quality_report=report)
+    run = make_run(tmp_path / "run", alone(CONFIG["modalities"][1]), alarms={"frozen": 3})
     repository = tmp_path / "models"
     assert main(["export", str(run), "--repository", str(repository), "--name", "mine"]) == 0
     printed = capsys.readouterr().out
     assert "mine version 1" in printed
     assert "mine_fusion" in printed
-    assert "warning: visual: the signal check turns 3 of 10 training clips away" in printed
+    assert "warning: visual: the signal check takes 3 frozen of 10 training clips for unusable" in printed
     assert main(["export", str(run), "--repository", str(repository), "--name", "mine", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["name"], document["version"], len(document["warnings"])) == ("mine", 2, 1)
     assert load_bundle(repository, "mine").version == 2
-    assert load_bundle(repository, "mine").training["quality_report"] == report
+    assert load_bundle(repository, "mine").training["quality_report"]["visual"]["false_alarms"]["frozen"] == 3
 
 
 def test_flow_and_no_fused_head(tmp_path: Path) -> None:
