@@ -96,6 +96,7 @@ class PictureAugmentConfig(_Config):
     """What is done to a training clip's pictures, the same in all of its frames. Everything is off by default."""
 
     shift: float = Field(default=0.0, ge=0.0, le=0.5, description="Moved by up to ± this share of height and width.")
+    shift_frames: int = Field(default=0, ge=0, description="Moved in time by up to ± this many frames.")
     flip: bool = Field(default=False, description="Half of the clips are mirrored left to right.")
     brightness: float = Field(default=0.0, ge=0.0, le=255.0, description="Changed by up to ± this, in units of 0..255.")
     contrast: float = Field(default=0.0, ge=0.0, lt=1.0, description="Scaled by up to 1 ± this about the mean.")
@@ -269,9 +270,13 @@ def parse_config(document: Any, source: str) -> TrainConfig:
     try:
         return TrainConfig.model_validate(document)
     except ValidationError as error:
+        found = error.errors(include_url=False)
+        # A list with a bad item is also called too short; that would only lead astray.
+        inner = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
         faults = [
             f"{'.'.join(str(part) for part in e['loc']) or 'the whole'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors(include_url=False)
+            for e in found
+            if not (e["type"] == "too_short" and e["loc"] in inner)
         ]
         raise ConfigurationError(f"{source}: " + "; ".join(faults), field=faults[0].split(":")[0]) from error
 

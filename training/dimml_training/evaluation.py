@@ -1,0 +1,133 @@
+"""Figures of a set of clips: each modality's own head, the fused head, and the fused answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dimml.bundle import FUSED_HEAD, FusionSpec
+from dimml.fusion import BoolArray, FloatArray, Fused, fuse, heads_present, softmax
+from dimml.modality import Modality, Waveform
+from dimml.quality import QualityThresholds, no_signal
+from dimml_training.augment import mix_at_snr
+from dimml_training.loading import ClipRows, batches
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class HeadLogits:
+    """Votes of all heads on N clips. ``logits_NHC`` are in the order of ``heads``; ``labels_N`` is the truth."""
+
+    heads: tuple[str, ...]
+    logits_NHC: FloatArray
+    present_NH: BoolArray
+    labels_N: npt.NDArray[np.int64]
+
+
+@torch.no_grad()
+def head_logits(
+    encoders: Mapping[str, nn.Module],
+    fused_head: nn.Linear | None,
+    modalities: Sequence[Modality],
+    clips: ClipRows,
+    quality: QualityThresholds,
+    *,
+    noise_db: float | None = None,
+    seed: int = 0,
+) -> HeadLogits:
+    """Run the encoders (in evaluation mode) on all clips. ``noise_db`` adds white noise to every waveform at that
+    ratio of mean powers; the noise of clip i depends on ``seed`` and i alone. A modality that carries no signal is
+    left out of its clip, as at serving."""
+    logits: list[FloatArray] = []
+    present: list[BoolArray] = []
+    start = 0
+    for given, labels_B in batches(clips, BATCH):
+        rows = dict(given)
+        for modality in modalities:
+            if noise_db is not None and isinstance(modality, Waveform):
+                rows[modality.name] = with_white_noise(rows[modality.name], noise_db, seed=seed, first=start)
+        encoded = [encoders[m.name](rows[m.name]) for m in modalities]
+        heads = [own for _, own in encoded]
+        if fused_head is not None:
+            heads.append(fused_head(torch.cat([features for features, _ in encoded], dim=1)))
+        logits.append(torch.stack(heads, dim=1).float().numpy())
+        signal_BM = np.array(
+            [
+                [no_signal(m, row, quality) is None for m in modalities for row in (rows[m.name][i].numpy(),)]
+                for i in range(len(labels_B))
+            ]
+        )
+        present.append(heads_present(signal_BM, fused_head is not None))
+        start += len(labels_B)
+    names = tuple(m.name for m in modalities)
+    return HeadLogits(
+        heads=(*names, FUSED_HEAD) if fused_head is not None else names,
+        logits_NHC=np.concatenate(logits),
+        present_NH=np.concatenate(present),
+        labels_N=clips.labels,
+    )
+
+
+def with_white_noise(waveform_BS: Tensor, snr_db: float, *, seed: int, first: int = 0) -> Tensor:
+    """Waveforms with white noise at a ratio of mean powers; row i of the batch draws from (seed, first + i)."""
+    noise = np.stack(
+        [
+            np.random.default_rng((seed, first + i)).standard_normal(waveform_BS.shape[1], dtype=np.float32)
+            for i in range(len(waveform_BS))
+        ]
+    )
+    return mix_at_snr(waveform_BS, torch.from_numpy(noise), torch.full((len(waveform_BS),), snr_db))
+
+
+def fused_answer(votes: HeadLogits, fusion: FusionSpec) -> Fused:
+    """The answer a server gives (``dimml.fusion``)."""
+    return fuse(votes.logits_NHC, votes.present_NH, measure=fusion.certainty, temperature=fusion.temperature)
+
+
+def figures(votes: HeadLogits, fused: Fused, labels: Sequence[str]) -> dict[str, Any]:
+    """Accuracy and macro-F1 of every head alone and of the answer, mean weights, and the answer's confusion matrix
+    (rows: truth, columns: answer, in the order of ``labels``)."""
+    classes = len(labels)
+    guesses = {head: votes.logits_NHC[:, index].argmax(axis=1) for index, head in enumerate(votes.heads)}
+    answer_N = fused.logits_BC.argmax(axis=1)
+    truth_N = votes.labels_N
+    confusion = np.bincount(truth_N * classes + answer_N, minlength=classes**2).reshape(classes, classes)
+    return {
+        "clips": len(truth_N),
+        "accuracy": float((answer_N == truth_N).mean()),
+        "macro_f1": macro_f1(truth_N, answer_N, classes),
+        "nll": float(-np.log(np.maximum(fused.probabilities_BC[np.arange(len(truth_N)), truth_N], 1e-12)).mean()),
+        "heads": {
+            head: {
+                "accuracy": float((guess == truth_N).mean()),
+                "macro_f1": macro_f1(truth_N, guess, classes),
+                "mean_weight": float(fused.weights_BH[:, index].mean()),
+                "mean_certainty": float(fused.certainty_BH[:, index].mean()),
+            }
+            for index, (head, guess) in enumerate(guesses.items())
+        },
+        "confusion": confusion.tolist(),
+    }
+
+
+def macro_f1(truth_N: npt.NDArray[np.int64], guess_N: npt.NDArray[np.int64], classes: int) -> float:
+    """Mean F1 over the classes that occur in truth or guess."""
+    scores = []
+    for label in range(classes):
+        hits = int(((truth_N == label) & (guess_N == label)).sum())
+        said, there = int((guess_N == label).sum()), int((truth_N == label).sum())
+        if said + there:
+            scores.append(2.0 * hits / (said + there))
+    return float(np.mean(scores))
+
+
+def head_probabilities(votes: HeadLogits) -> FloatArray:
+    """Softmax of every head's logits, ``[N, H, C]``."""
+    return softmax(votes.logits_NHC)

@@ -1,0 +1,82 @@
+"""From a memory-mapped array of clips to batches, in an order that depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+#: Rows by modality ``[B, *shape]``, and class indices ``[B]``.
+Batch = tuple[dict[str, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ClipRows:
+    """Clips as tensors: per modality an array ``[slots, *shape]`` (usually memory-mapped), and which slot each clip
+    of this set is in; ``labels`` are class indices ``[N]``."""
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+    slots: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def rows(self, modality: str, clips: Sequence[int] | slice) -> npt.NDArray[Any]:
+        """A copy of some clips' rows, ``[len(clips), *shape]``."""
+        return np.asarray(self.arrays[modality][self.slots[clips]])
+
+
+class _BatchDataset(Dataset[Batch]):
+    """Indexed by a list of clips, so that a batch is one gather per modality."""
+
+    def __init__(self, clips: ClipRows) -> None:
+        self.clips = clips
+
+    def __getitem__(self, indices: list[int]) -> Batch:
+        rows = {name: torch.from_numpy(self.clips.rows(name, indices)) for name in self.clips.arrays}
+        return rows, torch.from_numpy(self.clips.labels[indices])
+
+
+class EpochSampler(Sampler[list[int]]):
+    """Lists of clip indices. Shuffled by (seed, epoch); Lightning tells it the epoch."""
+
+    def __init__(self, clips: int, batch_size: int, *, seed: int | None) -> None:
+        self.clips = clips
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(range(0, self._usable, self.batch_size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.arange(self.clips)
+        if self.seed is not None:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.clips)
+        for start in range(0, self._usable, self.batch_size):
+            yield order[start : start + self.batch_size].tolist()
+
+    @property
+    def _usable(self) -> int:
+        """A last batch of one is left out of training: batch normalisation and DUC need two."""
+        alone = self.seed is not None and self.clips > 1 and self.clips % self.batch_size == 1
+        return self.clips - 1 if alone else self.clips
+
+
+def batches(clips: ClipRows, batch_size: int, *, seed: int | None = None) -> DataLoader[Batch]:
+    """Batches in order, or shuffled anew each epoch where a seed is given.
+
+    Read in this process: a gather from a memory map costs less than handing tensors between processes.
+    """
+    return DataLoader(_BatchDataset(clips), sampler=EpochSampler(len(clips), batch_size, seed=seed), batch_size=None)

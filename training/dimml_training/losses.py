@@ -1,0 +1,33 @@
+"""The losses of stage 1 (design, section 5; DI-MML, arXiv 2407.19514, section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+
+def ordered_pairs(modalities: int) -> tuple[list[int], list[int]]:
+    """Indices of all teachers and students with teacher ≠ student, pair by pair."""
+    pairs = [(t, s) for t in range(modalities) for s in range(modalities) if t != s]
+    return [t for t, _ in pairs], [s for _, s in pairs]
+
+
+def duc_loss(features_MBD: Tensor, effective_MD: Tensor, temperature: float) -> Tensor:
+    """Dimension-decoupled unidirectional contrastive loss, a scalar: InfoNCE summed over ordered pairs t ≠ s.
+
+    Within a pair it runs on the dimensions ``P(t→s)``, effective in teacher t and not in student s: the student's
+    sample i against all of the teacher's samples j, similarity = dot product / ``temperature``. Teachers are
+    detached. An empty P contributes zero.
+    """
+    teacher, student = ordered_pairs(len(features_MBD))
+    if not teacher:
+        return features_MBD.new_zeros(())
+    private_PD = effective_MD[teacher] & ~effective_MD[student]
+    # Dimensions outside P are zeroed on one side of the product: all pairs are then one batched product.
+    students_PBD = features_MBD[student] * private_PD[:, None]
+    similarity_PBB = students_PBD @ features_MBD[teacher].detach().transpose(1, 2) / temperature
+    pairs, batch = similarity_PBB.shape[:2]
+    own = torch.arange(batch, device=features_MBD.device).repeat(pairs)
+    loss_PB = cross_entropy(similarity_PBB.flatten(0, 1), own, reduction="none").view(pairs, batch)
+    return (loss_PB.mean(dim=1) * private_PD.any(dim=1)).sum()

@@ -1,0 +1,206 @@
+"""The labelled clips: a CSV or Parquet file, checked as a whole."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.errors import DataError
+from dimml_training.config import SPLITS, DataConfig, Split, expand_path
+
+#: How many names a warning spells out.
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled clip. ``media`` is a file per modality; ``start_s``/``end_s`` already hold the margin."""
+
+    line: int
+    media: Mapping[str, Path]
+    label: str
+    split: Split
+    subject: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+
+    @property
+    def where(self) -> str:
+        """How a report names it."""
+        names = ", ".join(dict.fromkeys(str(path) for path in self.media.values()))
+        return f"line {self.line}: {names}"
+
+
+@dataclass
+class Manifest:
+    """All clips, the classes in output order, what is wrong and what is merely worth knowing."""
+
+    labels: tuple[str, ...]
+    clips: list[Clip]
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def split(self, split: Split) -> list[Clip]:
+        """Clips of one split, in the manifest's order."""
+        return [clip for clip in self.clips if clip.split == split]
+
+    def label_indices(self, clips: Iterable[Clip]) -> npt.NDArray[np.int64]:
+        """Class indices ``[N]``."""
+        return np.array([self.labels.index(clip.label) for clip in clips], dtype=np.int64)
+
+    def raise_problems(self, path: Path) -> None:
+        """Raise a DataError that lists every problem, if there is one."""
+        if self.problems:
+            count = len(self.problems)
+            raise DataError(
+                f"{path} cannot be used for training: {count} problem{'s' if count > 1 else ''}",
+                problems=self.problems,
+                field=str(path),
+            )
+
+
+def read_manifest(config: DataConfig, modalities: Iterable[str]) -> Manifest:
+    """Read and check everything but whether the media decode. Clips with a problem of their own are left out.
+
+    Raises DataError at once where the file cannot be read or lacks columns: no row can be judged then.
+    """
+    path = expand_path(config.manifest)
+    root = path.parent if config.media_root is None else expand_path(config.media_root)
+    names = list(modalities)
+    columns = config.columns
+    media = {name: columns.media if isinstance(columns.media, str) else columns.media[name] for name in names}
+    rows = _read_table(path)
+    optional = (columns.subject, columns.start_s, columns.end_s)
+    wanted = [*media.values(), columns.label, columns.split, *(c for c in optional if c is not None)]
+    missing = sorted({c for c in wanted if rows and c not in rows[0]})
+    if missing:
+        raise DataError(
+            f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(rows[0])}; "
+            "see data.columns in the config",
+            field=missing[0],
+        )
+    manifest = Manifest(labels=config.labels or (), clips=[])
+    split_names = {name: split for split, name in config.splits.items()}
+    exists: dict[Path, bool] = {}
+    for line, row in enumerate(rows, start=2):
+        problems: list[str] = []
+        split = split_names.get(row[columns.split])
+        if split is None:
+            problems.append(f"unknown split {row[columns.split]!r}, expected one of {', '.join(split_names)}")
+        label = row[columns.label]
+        if not label:
+            problems.append("no label")
+        elif config.labels is not None and label not in config.labels:
+            problems.append(f"unknown label {label!r}, data.labels has {', '.join(config.labels)}")
+        files = {}
+        for name, column in media.items():
+            files[name] = root / row[column]
+            if not row[column]:
+                problems.append(f"no file in column {column!r}")
+            elif not exists.setdefault(files[name], files[name].is_file()):
+                problems.append(f"missing file {files[name]}")
+        start_s = end_s = None
+        if columns.start_s is not None and columns.end_s is not None:
+            start_s, end_s = _seconds(row[columns.start_s]), _seconds(row[columns.end_s])
+            if start_s is None or end_s is None or not 0.0 <= start_s < end_s:
+                problems.append(
+                    f"bad range {columns.start_s}={row[columns.start_s]!r}, {columns.end_s}={row[columns.end_s]!r}: "
+                    "need seconds with 0 <= start < end"
+                )
+            else:
+                # Rounded so that what is written to a CSV is exactly what was used.
+                start_s = round(max(0.0, start_s - config.margin_s), 6)
+                end_s = round(end_s + config.margin_s, 6)
+        manifest.problems += [f"line {line}: {problem}" for problem in dict.fromkeys(problems)]
+        if not problems and split is not None:
+            subject = None if columns.subject is None else row[columns.subject]
+            manifest.clips.append(Clip(line, files, label, split, subject, start_s, end_s))
+    _check_whole(manifest, config)
+    return manifest
+
+
+def _check_whole(manifest: Manifest, config: DataConfig) -> None:
+    """Empty splits, unknown labels, classes without clips, repeated clips, overlapping subjects."""
+    by_split = {split: manifest.split(split) for split in SPLITS}
+    manifest.problems += [
+        f"the {split} split is empty: no usable clip has {config.columns.split}={config.splits[split]!r}"
+        for split in SPLITS
+        if not by_split[split]
+    ]
+    if not manifest.labels:
+        manifest.labels = tuple(sorted({clip.label for clip in by_split["train"]}))
+        unseen = [clip for clip in manifest.clips if clip.label not in manifest.labels]
+        manifest.problems += [f"line {clip.line}: label {clip.label!r} is not in the train split" for clip in unseen]
+        manifest.clips = [clip for clip in manifest.clips if clip.label in manifest.labels]
+        if len(manifest.labels) < 2:
+            manifest.problems.append(f"the train split has {len(manifest.labels)} classes; at least 2 are needed")
+    for split in SPLITS:
+        counts = Counter(clip.label for clip in by_split[split])
+        empty = [label for label in manifest.labels if not counts[label]]
+        if not empty or not counts:
+            continue
+        message = f"the {split} split has no clip of {_some(empty, 'class', 'classes')}"
+        (manifest.problems if split == "train" else manifest.warnings).append(message)
+    places: dict[Any, set[Split]] = defaultdict(set)
+    lines: dict[Any, list[int]] = defaultdict(list)
+    subjects: dict[str, set[Split]] = defaultdict(set)
+    for clip in manifest.clips:
+        identity = (tuple(clip.media.values()), clip.start_s, clip.end_s)
+        places[identity].add(clip.split)
+        lines[identity].append(clip.line)
+        if clip.subject:
+            subjects[clip.subject].add(clip.split)
+    manifest.problems += [
+        f"lines {', '.join(map(str, lines[i]))}: the same clip stands in {' and '.join(sorted(found))}"
+        for i, found in places.items()
+        if len(found) > 1
+    ]
+    shared = sorted(subject for subject, found in subjects.items() if len(found) > 1)
+    if shared:
+        message = (
+            f"{len(shared)} of {len(subjects)} subjects stand in more than one split "
+            f"({_some(shared, 'subject', 'subjects')}): figures say little about new subjects"
+        )
+        (manifest.problems if config.split_by == "subject" else manifest.warnings).append(message)
+
+
+def _some(names: list[str], one: str, many: str) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{one if len(names) == 1 else many} {', '.join(names[:NAMED])}{more}"
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV or Parquet file as text. Raises DataError."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            table = pyarrow.parquet.read_table(path).to_pylist()
+            rows = [{key: "" if value is None else str(value) for key, value in row.items()} for row in table]
+        else:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except OSError as error:
+        raise DataError(f"cannot read the manifest {path}: {error.strerror or error}", field="data.manifest") from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"the manifest {path} is not CSV or Parquet: {error}", field="data.manifest") from error
+    if not rows:
+        raise DataError(f"the manifest {path} holds no clips", field="data.manifest")
+    return rows

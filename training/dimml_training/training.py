@@ -1,0 +1,224 @@
+"""One training run from config to run directory: data, stage 1, stage 2, the final figures."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import transformers
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from torch import nn
+
+from dimml import __version__
+from dimml.errors import ConfigurationError, SetupError
+from dimml_training.config import SPLITS, TrainConfig
+from dimml_training.evaluation import figures, fused_answer, head_logits
+from dimml_training.loading import ClipRows, batches
+from dimml_training.prepare import PreparedData, Progress, prepare, quality_report
+from dimml_training.run_directory import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    RUN_FILE,
+    read_config,
+    write_config,
+    write_epochs,
+    write_run,
+)
+from dimml_training.stage1 import SELECTION, DetachedEncoders
+from dimml_training.stage2 import train_fused_head
+
+#: Validation clips kept in the run, so that an export can be checked on real clips without the data.
+SAMPLES = 16
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    cache_dir: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Train, score the test split once, write the run directory; its metrics.
+
+    ``tell`` gets lines for a person; with ``progress``, which is told of decoding, stage 1 shows a bar too.
+    Raises ConfigurationError where ``out`` holds another run, DataError for the data, SetupError for the rest.
+    """
+    began = time.monotonic()
+    _claim(out, config, resume=resume)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    data = prepare(config, cache_dir, progress=progress)
+    for warning in data.warnings:
+        tell(f"warning: {warning}")
+    write_config(out, config)
+    module = fit_stage1(config, data, out, resume=resume, bar=progress is not None)
+    encoders: dict[str, nn.Module] = {name: module.encoder(name) for name in module.names}
+    rows = {split: data.splits[split].rows for split in SPLITS}
+    history: list[dict[str, float]] = list(module.history)
+    fused_head = None
+    if config.fusion.fused_head:
+        tell("stage 2: the fused head")
+        fused_head = train_fused_head(
+            config,
+            encoders,
+            len(data.labels),
+            train=rows["train"],
+            validation=rows["validation"],
+            on_epoch=history.append,
+        )
+    metrics = _final_figures(config, encoders, fused_head, rows, data.labels)
+    write_run(
+        out,
+        config=config,
+        labels=data.labels,
+        encoders=encoders,
+        shared_head=module.shared_head,
+        fused_head=fused_head,
+        samples={m.name: _sample(rows["validation"]).rows(m.name, slice(None)) for m in config.inputs},
+        sample_labels=_sample(rows["validation"]).labels,
+        metrics=metrics,
+        epochs=history,
+        quality_report=quality_report(config, rows["train"]),
+        training={
+            "config": config.model_dump(mode="json"),
+            "seed": config.seed,
+            "clips": {split: len(rows[split]) for split in SPLITS},
+            "warnings": data.warnings,
+            "selected_epoch": module.selected_epoch,
+            "effective_dimensions": {
+                name: int(effective.sum()) for name, effective in zip(module.names, module.effective_MD, strict=True)
+            },
+            "seconds": round(time.monotonic() - began, 1),
+            "versions": {"dimml": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        },
+    )
+    return metrics
+
+
+def fit_stage1(config: TrainConfig, data: PreparedData, out: Path, *, resume: bool, bar: bool) -> DetachedEncoders:
+    """Train stage 1 with Lightning; the module with its best weights, in evaluation mode.
+
+    One checkpoint is chosen for all encoders, by the mean of their validation accuracies: DUC has aligned them with
+    one another, and the shared head belongs to that moment.
+    """
+    torch.manual_seed(config.seed)
+    train_rows = data.splits["train"].rows
+    if len(train_rows) < 2:
+        raise SetupError("stage 1 needs at least 2 training clips: batch normalisation and DUC compare clips")
+    module = DetachedEncoders(config, len(data.labels), train_rows)
+    folder = out / CHECKPOINTS
+    checkpoint = ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(BEST).stem,
+        monitor=SELECTION,
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+        # After the epoch's own bookkeeping, so that a resumed run starts at the next epoch.
+        save_on_train_epoch_end=True,
+    )
+    callbacks: list[Callback] = [checkpoint, _EpochLog(out)]
+    if bar:
+        callbacks.append(TQDMProgressBar(refresh_rate=5))
+    with _lightning_quiet():
+        trainer = pl.Trainer(
+            max_epochs=config.stage1.epochs,
+            accelerator="cpu",
+            logger=False,
+            callbacks=callbacks,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(
+            module,
+            batches(train_rows, config.stage1.batch_size, seed=config.seed),
+            batches(data.splits["validation"].rows, 4 * config.stage1.batch_size),
+            ckpt_path=folder / LAST if resume and (folder / LAST).exists() else None,
+        )
+    if trainer.interrupted:
+        raise SetupError(f"interrupted; `--resume --out {out}` goes on from the last whole epoch")
+    best = torch.load(folder / BEST, weights_only=True)
+    module.load_state_dict(best["state_dict"])
+    module.selected_epoch = int(best["epoch"])
+    module.eval()
+    return module
+
+
+class _EpochLog(Callback):
+    """Writes ``metrics.csv`` after each epoch, for whoever watches."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if isinstance(pl_module, DetachedEncoders):
+            write_epochs(self.out, pl_module.history)
+
+
+def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:
+    """See that ``out`` is free, or holds an unfinished run of the same config to resume."""
+    if not (out / CONFIG_FILE).exists():
+        if resume:
+            raise ConfigurationError(f"nothing to resume: {out} holds no run", field="--resume")
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigurationError(f"{out} exists and is no run directory; choose another with --out", field="--out")
+        return
+    if not resume:
+        raise ConfigurationError(
+            f"{out} already holds a run; --resume goes on with it, --out chooses another place", field="--out"
+        )
+    if (out / RUN_FILE).exists():
+        raise ConfigurationError(f"the run in {out} is finished; there is nothing to resume", field="--resume")
+    if read_config(out) != config:
+        raise ConfigurationError(
+            f"{out} was started with another config (see {out / CONFIG_FILE}); choose another place with --out",
+            field="--resume",
+        )
+
+
+def _final_figures(
+    config: TrainConfig,
+    encoders: Mapping[str, nn.Module],
+    fused_head: nn.Linear | None,
+    rows: Mapping[Any, ClipRows],
+    labels: tuple[str, ...],
+) -> dict[str, Any]:
+    metrics = {}
+    for split in ("validation", "test"):
+        votes = head_logits(encoders, fused_head, config.inputs, rows[split], config.quality)
+        metrics[split] = figures(votes, fused_answer(votes, config.fusion), labels)
+    return metrics
+
+
+def _sample(clips: ClipRows) -> ClipRows:
+    """Some clips, spread evenly over the split."""
+    chosen = np.unique(np.linspace(0, len(clips) - 1, min(SAMPLES, len(clips))).round().astype(np.int64))
+    return ClipRows(clips.arrays, clips.slots[chosen], clips.labels[chosen])
+
+
+@contextmanager
+def _lightning_quiet() -> Iterator[None]:
+    """Without Lightning's advice that does not apply here."""
+    with warnings.catch_warnings():
+        for message in (
+            # Batches are one gather from a memory map; worker processes would cost more than they bring.
+            r"The '\w+' does not have many workers",
+            # A resumed run finds its own checkpoints in the folder; that is the point.
+            r"Checkpoint directory .* exists and is not empty",
+            # Small data sets have fewer batches than the default logging interval; nothing is logged by step.
+            r"The number of training batches .* is smaller than the logging interval",
+        ):
+            warnings.filterwarnings("ignore", message=message, module=r"pytorch_lightning")
+        yield
