@@ -1,0 +1,220 @@
+"""One decode worker and the thread that looks after it: starts it, feeds it, and replaces it when it is lost."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from typing import Final
+
+from dimml.errors import DimmlError, UnavailableError
+from dimml.media.types import Decoded, DecodeRequest
+from dimml.media.worker import Broke, OutOfMemory, Ready, Reply, WorkerSettings
+from dimml.status import Reason
+
+logger = logging.getLogger(__name__)
+
+#: A worker imports FFmpeg and OpenCV; a loaded machine takes seconds.
+START_TIMEOUT_S: Final = 60.0
+
+# The parent's import path, so that whatever it could import, the worker can.
+_BOOTSTRAP: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from dimml.media.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+_WORKER_ENVIRONMENT: Final = {
+    # Each malloc arena reserves 64 MB of address space, which is what is limited.
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """No reply that can be used: the worker died, outlasted its time, or ran out of memory."""
+
+    reason: Reason
+
+
+Outcome = Decoded | Lost
+
+
+@dataclass(slots=True)
+class Job:
+    """One request for one worker. ``limit_s`` counts from when it is handed over, ``end`` is monotonic time."""
+
+    request: DecodeRequest
+    limit_s: float
+    end: float
+    future: Future[Outcome] = field(default_factory=Future)
+
+
+class WorkerProcess:
+    """A worker, just started; ``wait_ready`` before anything else. Raises OSError where it cannot be started."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._pipe, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=os.environ | _WORKER_ENVIRONMENT,
+                # A group of its own: Ctrl-C at the terminal goes to the parent alone.
+                start_new_session=True,
+            )
+
+    def wait_ready(self) -> None:
+        """Block until it has imported what it needs. Raises OSError or EOFError where it does not get there."""
+        self._pipe.send(self._settings)
+        if not (self._pipe.poll(START_TIMEOUT_S) and isinstance(self._pipe.recv(), Ready)):
+            raise TimeoutError(f"not ready after {START_TIMEOUT_S:g} s")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the process at once; from any thread."""
+        self._process.kill()
+
+    def dispose(self) -> None:
+        """End the process and let go of its pipe."""
+        self._process.kill()
+        self._process.wait()
+        self._pipe.close()
+
+    def run(self, request: DecodeRequest, limit_s: float) -> Outcome | DimmlError:
+        """The reply to one request. After a crash or a timeout the process is dead."""
+        try:
+            self._pipe.send_bytes(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL))
+            if not self._pipe.poll(limit_s):
+                self._process.kill()
+                self._process.wait()
+                return Lost(Reason.DECODE_TIMEOUT)
+            reply: Reply = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 (it comes from our own worker)
+        except (EOFError, OSError):
+            self._process.kill()
+            self._process.wait()
+            return Lost(Reason.DECODER_CRASHED)
+        if isinstance(reply, OutOfMemory):
+            return Lost(Reason.DECODE_MEMORY)
+        if isinstance(reply, Broke):
+            logger.error("decoding raised an unexpected error:\n%s", reply.details)
+            return Lost(Reason.DECODER_CRASHED)
+        return reply
+
+
+class Keeper:
+    """A thread that does ``jobs`` one at a time in its worker. A None among the jobs ends it.
+
+    ``on_lost`` is called for every worker that died or had to be killed.
+    """
+
+    def __init__(
+        self, jobs: queue.SimpleQueue[Job | None], settings: WorkerSettings, on_lost: Callable[[], None]
+    ) -> None:
+        self._jobs = jobs
+        self._settings = settings
+        self._on_lost = on_lost
+        self._lock = threading.Lock()
+        self._worker: WorkerProcess | None = None
+        self._closed = False
+        #: Set when the first start has worked or failed.
+        self.started = threading.Event()
+        # The thread that starts a worker must outlive it: the kernel counts the thread as the parent that dies.
+        self._thread = threading.Thread(target=self._keep, name="dimml-decode", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a worker waits for requests or works on one."""
+        worker = self._worker
+        return worker is not None and worker.alive
+
+    def close(self) -> None:
+        """Kill the worker, also in the middle of a request, and start no other."""
+        with self._lock:
+            self._closed = True
+            if self._worker is not None:
+                self._worker.kill()
+
+    def join(self) -> None:
+        """Wait for the thread, which must have been sent a None."""
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while True:
+            self._living_worker()
+            self.started.set()
+            job = self._jobs.get()
+            if job is None:
+                break
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            try:
+                outcome = self._do(job)
+            except BaseException as error:
+                job.future.set_exception(error)
+            else:
+                job.future.set_result(outcome)
+        self._bury()
+
+    def _do(self, job: Job) -> Outcome:
+        worker = self._living_worker()
+        if worker is None:
+            raise UnavailableError("no decode worker could be started")
+        left_s = job.end - time.monotonic()
+        if left_s <= 0.0:
+            raise UnavailableError("no decode worker was free in time")
+        reply = worker.run(job.request, min(job.limit_s, left_s))
+        if not worker.alive:
+            if self._closed:
+                raise UnavailableError("the decode pool is closed")
+            self._bury()
+        if isinstance(reply, DimmlError):
+            raise reply
+        return reply
+
+    def _living_worker(self) -> WorkerProcess | None:
+        """The worker, replaced if it died meanwhile; None where none can be started."""
+        if self.alive:
+            return self._worker
+        self._bury()
+        with self._lock:
+            if self._closed:
+                return None
+            try:
+                self._worker = WorkerProcess(self._settings)
+            except OSError:
+                logger.exception("a decode worker could not be started")
+                return None
+        try:
+            self._worker.wait_ready()
+        except (EOFError, OSError):
+            if not self._closed:
+                logger.exception("a decode worker ended while it started")
+            self._bury()
+        return self._worker
+
+    def _bury(self) -> None:
+        with self._lock:
+            worker, self._worker = self._worker, None
+            closed = self._closed
+        if worker is not None:
+            worker.dispose()
+            if not closed:
+                self._on_lost()

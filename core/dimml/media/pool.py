@@ -1,0 +1,230 @@
+"""Decoding in worker processes, so that a file that hangs or kills a decoder costs one worker, never the server.
+
+Own code rather than pebble: its pool shares one pipe among all workers and is broken for good once an idle worker
+is killed (tried, 5.1: every later task fails), and it notices a dead or late worker only every 0.1 s. Here each
+worker has a pipe and a thread of its own; a round trip costs well under a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Final, Self
+
+from dimml.errors import DimmlError, UnavailableError
+from dimml.media.decoding import decode
+from dimml.media.keeper import START_TIMEOUT_S, Job, Keeper, Lost, Outcome
+from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
+from dimml.media.worker import DecodeFunction, WorkerSettings
+from dimml.modality import Modality, Waveform
+from dimml.status import ModalityStatus, Reason
+
+DECODE_MEMORY_BYTES: Final = 1536 * 2**20
+#: Share of the time that the first try may take where there are tracks to try alone after it.
+FIRST_TRY_SHARE: Final = 0.5
+#: A keeper answers this soon after a job's time is up.
+_GRACE_S: Final = 0.25
+
+_Attempts = Generator[tuple[DecodeRequest, float], Outcome, Decoded]
+
+
+class DecodePool:
+    """Worker processes that run ``decode_function``, with a time limit per request and a memory limit per worker.
+
+    ``decode_memory_bytes`` is what a worker may use beyond what its imports took. ``decode_function`` must be
+    importable by name; tests pass one that crashes. A context manager; workers start at once, in the background.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        *,
+        decode_memory_bytes: int = DECODE_MEMORY_BYTES,
+        decode_function: DecodeFunction = decode,
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._lost = 0
+        self._closed = False
+        settings = WorkerSettings(decode_function, decode_memory_bytes)
+        self._keepers = [Keeper(self._jobs, settings, self._count_lost) for _ in range(workers)]
+
+    async def decode(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
+        """Like ``dimml.media.decode``, in a worker, within ``timeout_s``.
+
+        A track whose decoding kills a worker, outlasts its time or its memory is ``unusable`` with the reason
+        ``decoder_crashed``, ``decode_timeout`` or ``decode_memory``; where there are other tracks, they are tried
+        again without it. Raises what ``dimml.media.decode`` raises, and UnavailableError where no worker was free
+        in time or none can be started.
+        """
+        end = time.monotonic() + timeout_s
+        attempts = _attempts(request, end)
+        step = next(attempts)
+        while True:
+            future = self._submit(*step, end)
+            try:
+                async with asyncio.timeout(end - time.monotonic() + _GRACE_S):
+                    outcome = await asyncio.wrap_future(future)
+            except TimeoutError:
+                future.cancel()
+                raise UnavailableError("no decode worker was free in time") from None
+            try:
+                step = attempts.send(outcome)
+            except StopIteration as stop:
+                decoded: Decoded = stop.value
+                return decoded
+
+    def decode_blocking(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
+        """``decode`` for callers without an event loop; from any thread."""
+        end = time.monotonic() + timeout_s
+        attempts = _attempts(request, end)
+        step = next(attempts)
+        while True:
+            future = self._submit(*step, end)
+            try:
+                outcome = future.result(end - time.monotonic() + _GRACE_S)
+            except TimeoutError:
+                future.cancel()
+                raise UnavailableError("no decode worker was free in time") from None
+            try:
+                step = attempts.send(outcome)
+            except StopIteration as stop:
+                decoded: Decoded = stop.value
+                return decoded
+
+    def map(self, requests: Iterable[DecodeRequest], *, timeout_s: float) -> Iterator[Decoded | DimmlError]:
+        """One result for each request, in order; a request's error is its result. ``requests`` is read lazily.
+
+        ``timeout_s`` counts for each request from when a worker could take it.
+        """
+
+        def one(request: DecodeRequest) -> Decoded | DimmlError:
+            try:
+                return self.decode_blocking(request, timeout_s=timeout_s)
+            except DimmlError as error:
+                return error
+
+        # One thread per worker: a request waits here, where its time does not run, rather than in the queue.
+        with ThreadPoolExecutor(len(self._keepers), "dimml-decode-map") as threads:
+            running: deque[Future[Decoded | DimmlError]] = deque()
+            for request in requests:
+                running.append(threads.submit(one, request))
+                if len(running) >= 2 * len(self._keepers):
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+
+    def warm_up(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Block until all workers are ready. Raises UnavailableError where one is not."""
+        end = time.monotonic() + timeout_s
+        for keeper in self._keepers:
+            if not keeper.started.wait(max(0.0, end - time.monotonic())) or not keeper.alive:
+                raise UnavailableError("a decode worker could not be started")
+
+    @property
+    def workers_lost(self) -> int:
+        """Workers that died or were killed for being late, since the pool began."""
+        return self._lost
+
+    @property
+    def workers_alive(self) -> int:
+        """Workers that are there now."""
+        return sum(keeper.alive for keeper in self._keepers)
+
+    def close(self) -> None:
+        """Kill the workers. Requests still running or waiting get UnavailableError. Calling it again does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        for keeper in self._keepers:
+            keeper.close()
+        for _ in self._keepers:
+            self._jobs.put(None)
+        for keeper in self._keepers:
+            keeper.join()
+        while not self._jobs.empty():
+            job = self._jobs.get()
+            if job is not None and job.future.set_running_or_notify_cancel():
+                job.future.set_exception(UnavailableError("the decode pool is closed"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, request: DecodeRequest, limit_s: float, end: float) -> Future[Outcome]:
+        job = Job(request, limit_s, end)
+        with self._lock:
+            if self._closed:
+                raise UnavailableError("the decode pool is closed")
+            self._jobs.put(job)
+        return job.future
+
+    def _count_lost(self) -> None:
+        with self._lock:
+            self._lost += 1
+
+
+def _attempts(request: DecodeRequest, end: float) -> _Attempts:
+    """What to try, as (request, seconds it may run), until there is an answer; sent the outcome of each.
+
+    All tracks together first. Then each alone, sound first since it is the quickest, one after another: a bad
+    file must not take several workers away from good ones.
+    """
+    groups = _tracks(request)
+    left_s = end - time.monotonic()
+    outcome = yield request, left_s * FIRST_TRY_SHARE if len(groups) > 1 else left_s
+    if isinstance(outcome, Decoded):
+        return outcome
+    if len(groups) == 1:
+        return _assembled(request, [(groups[0], outcome)])
+    outcomes: list[tuple[Sequence[Modality], Outcome]] = []
+    for position, group in enumerate(groups):
+        share_s = (end - time.monotonic()) / (len(groups) - position)
+        if share_s <= 0.0:
+            outcomes.append((group, Lost(Reason.DECODE_TIMEOUT)))
+            continue
+        alone = yield replace(request, modalities=tuple(group)), share_s
+        outcomes.append((group, alone))
+    return _assembled(request, outcomes)
+
+
+def _tracks(request: DecodeRequest) -> list[list[Modality]]:
+    """Modalities that come from the same track of the same source; sound first."""
+    groups: dict[tuple[bool, int], list[Modality]] = {}
+    for modality in request.modalities:
+        source = request.sources.get(modality.name)
+        if source is not None:
+            groups.setdefault((not isinstance(modality, Waveform), id(source)), []).append(modality)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])] or [[]]
+
+
+def _assembled(request: DecodeRequest, outcomes: Sequence[tuple[Sequence[Modality], Outcome]]) -> Decoded:
+    tracks: dict[str, DecodedTrack] = {}
+    judged: Decoded | None = None
+    for group, outcome in outcomes:
+        if isinstance(outcome, Lost):
+            tracks |= {modality.name: DecodedTrack(ModalityStatus.because(outcome.reason)) for modality in group}
+        else:
+            tracks |= outcome.tracks
+            if judged is None and outcome.start_s is not None:
+                judged = outcome
+    missing = DecodedTrack(ModalityStatus.because(Reason.NOT_SENT))
+    return Decoded(
+        tracks={modality.name: tracks.get(modality.name, missing) for modality in request.modalities},
+        start_s=None if judged is None else judged.start_s,
+        end_s=None if judged is None else judged.end_s,
+    )

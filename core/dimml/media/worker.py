@@ -1,0 +1,126 @@
+"""A decode worker: a process that reads hostile files, so that nobody else has to.
+
+Started by ``dimml.media.pool``; it takes requests from a pipe and answers each with one reply. It leaves when the
+pipe closes, and dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import pickle
+import resource
+import signal
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+import av
+import cv2
+
+from dimml.errors import DimmlError
+from dimml.media.types import Decoded, DecodeRequest
+
+_PR_SET_PDEATHSIG: Final = 1
+
+DecodeFunction = Callable[[DecodeRequest], Decoded]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """First message to a worker."""
+
+    decode_function: DecodeFunction
+    decode_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """First message from a worker: everything is imported, and its limits stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfMemory:
+    """The request asked for more than ``decode_memory_bytes``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """The decode function raised something that it should not; ``details`` is for the log only."""
+
+    details: str
+
+
+Reply = Decoded | DimmlError | OutOfMemory | Broke
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve requests from the pipe behind ``descriptor`` until it closes. ``parent`` is the process that started us."""
+    _die_with(parent)
+    # The parent decides when a worker ends: Ctrl-C at the terminal, or SIGTERM to the whole service, must not cut
+    # off a request that the parent still wants to answer.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with Connection(descriptor) as connection:
+        try:
+            settings = connection.recv()
+            _quieten()
+            _limit(settings.decode_memory_bytes)
+            connection.send(Ready())
+            while True:
+                _answer(connection, settings.decode_function)
+        except (EOFError, ConnectionError):
+            return
+
+
+def _answer(connection: Connection, decode_function: DecodeFunction) -> None:
+    reply: Reply
+    try:
+        request = connection.recv()
+        reply = decode_function(request)
+    except DimmlError as error:
+        reply = error
+    except MemoryError:
+        reply = OutOfMemory()
+    except (EOFError, ConnectionError):
+        raise
+    except Exception:
+        reply = Broke(traceback.format_exc())
+    request = None
+    connection.send_bytes(pickle.dumps(reply, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent is gone, even while a decoder hangs."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        # It went before we asked.
+        os._exit(0)
+
+
+def _quieten() -> None:
+    """Nothing that libraries say about a client's file belongs into the server's log."""
+    av.logging.set_level(av.logging.PANIC)
+    logging.disable(logging.CRITICAL)
+    cv2.setNumThreads(1)
+    # Some C libraries (libpng, mpg123) write to stderr with no way to turn it off.
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+
+
+def _limit(decode_memory_bytes: int) -> None:
+    """Bound the address space to what it is now and ``decode_memory_bytes`` more; leave no core dumps behind.
+
+    After the imports only: set earlier, or tighter, libraries segfault or cannot start their threads.
+    """
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + decode_memory_bytes
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
