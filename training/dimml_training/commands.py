@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dimml.errors import ConfigurationError
+from dimml_training.avdigits.command import make_avdigits
 
 if TYPE_CHECKING:
     from dimml_training.evaluation import HeadLogits
@@ -29,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command("evaluate", help="Score a trained run on one of its splits, clean or with noise on the sound.")(
         evaluate
     )
+    app.command("make-avdigits")(make_avdigits)
 
 
 def train(
@@ -56,6 +59,7 @@ def train(
             resume=resume,
             progress=progress,
             tell=lambda line: typer.echo(line, err=True),
+            bar=sys.stderr.isatty(),
         )
     if as_json:
         typer.echo(json.dumps({"run": str(folder), **metrics}, indent=2))
