@@ -125,12 +125,11 @@ def test_encoders_and_fusion_are_onnx_runtime_s_answers(
 @pytest.mark.parametrize("binary", [True, False])
 def test_the_entry_model_with_both_inputs_and_a_batch(triton: Face, binary: bool) -> None:
     labels = [2, 0, 1]
+    wanted = ("PROBABILITIES", "LOGITS", "CERTAINTY", "WEIGHTS", "STATUS")
     result = triton.infer(
         "tiny",
         [triton.waveform(labels, binary=binary), triton.frames(labels, binary=binary)],
-        outputs=[
-            triton.output(n, binary=binary) for n in ("PROBABILITIES", "LOGITS", "CERTAINTY", "WEIGHTS", "STATUS")
-        ],
+        outputs=[triton.output(name, binary=binary) for name in wanted],
     )
     probabilities = result.as_numpy("PROBABILITIES")
     assert probabilities.dtype == np.float32

@@ -20,6 +20,7 @@ from dimml_server.kserve.compression import accepted_encoding, compress, read_bo
 from dimml_server.kserve.config import config_json
 from dimml_server.kserve.http_codec import HEADER_LENGTH, format_infer, parse_infer, parse_object
 from dimml_server.kserve.inference import DataPlane
+from dimml_server.kserve.openapi import INFER_ANSWERS, INFER_BODY, errors
 from dimml_server.metrics import Metrics
 from dimml_server.service import PredictionService
 from dimml_server.settings import ServerSettings
@@ -62,8 +63,12 @@ def _add_health(routes: APIRouter, plane: DataPlane) -> None:
     async def ready() -> Response:
         return Response(status_code=200 if plane.ready else 503)
 
-    @routes.get("/models/{model}/ready", summary="Whether a model takes requests")
-    @routes.get("/models/{model}/versions/{version}/ready", summary="Whether a model version takes requests")
+    @routes.get("/models/{model}/ready", summary="Whether a model takes requests", responses=errors(404))
+    @routes.get(
+        "/models/{model}/versions/{version}/ready",
+        summary="Whether a model version takes requests",
+        responses=errors(404),
+    )
     async def model_ready(model: str, version: str = "") -> Response:
         return Response(status_code=200 if plane.model_ready(model, version) else 503)
 
@@ -79,18 +84,22 @@ def _add_metadata(routes: APIRouter, plane: DataPlane) -> None:
     async def all_statistics() -> JSONResponse:
         return JSONResponse(catalog.statistics())
 
-    @routes.get("/models/{model}", summary="Model metadata")
-    @routes.get("/models/{model}/versions/{version}", summary="Metadata of a model version")
+    @routes.get("/models/{model}", summary="Model metadata", responses=errors(404))
+    @routes.get("/models/{model}/versions/{version}", summary="Metadata of a model version", responses=errors(404))
     async def model_metadata(model: str, version: str = "") -> JSONResponse:
         return JSONResponse(catalog.model_metadata(model, version))
 
-    @routes.get("/models/{model}/config", summary="Model configuration")
-    @routes.get("/models/{model}/versions/{version}/config", summary="Configuration of a model version")
+    @routes.get("/models/{model}/config", summary="Model configuration", responses=errors(404))
+    @routes.get(
+        "/models/{model}/versions/{version}/config", summary="Configuration of a model version", responses=errors(404)
+    )
     async def model_config(model: str, version: str = "") -> JSONResponse:
         return JSONResponse(config_json(catalog.config(model, version)))
 
-    @routes.get("/models/{model}/stats", summary="Statistics of a model")
-    @routes.get("/models/{model}/versions/{version}/stats", summary="Statistics of a model version")
+    @routes.get("/models/{model}/stats", summary="Statistics of a model", responses=errors(404))
+    @routes.get(
+        "/models/{model}/versions/{version}/stats", summary="Statistics of a model version", responses=errors(404)
+    )
     async def model_statistics(model: str, version: str = "") -> JSONResponse:
         return JSONResponse(catalog.statistics(model, version))
 
@@ -104,8 +113,10 @@ def _add_metadata(routes: APIRouter, plane: DataPlane) -> None:
 
 
 def _add_infer(routes: APIRouter, plane: DataPlane) -> None:
-    @routes.post("/models/{model}/infer", summary="Inference")
-    @routes.post("/models/{model}/versions/{version}/infer", summary="Inference with a model version")
+    described: dict[str, Any] = {"openapi_extra": INFER_BODY, "responses": INFER_ANSWERS}
+
+    @routes.post("/models/{model}/infer", summary="Inference", **described)
+    @routes.post("/models/{model}/versions/{version}/infer", summary="Inference with a model version", **described)
     async def infer(request: Request, model: str, version: str = "") -> Response:
         with plane.call(model, version, TRANSPORT) as call:
             body = await _body(request, plane.max_body_bytes)

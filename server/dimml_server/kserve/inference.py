@@ -68,11 +68,11 @@ class DataPlane:
         Ends the block quietly where it raises CallerGoneError. Raises NotFoundError, RequestError, UnavailableError.
         """
         with self._metrics.request(transport) as record:
+            if not self.ready:
+                raise UnavailableError("the server is starting or stopping; try again")
             served = self.catalog.find(name, version)
             whole = served.spec.role in ("entry", "media")
             record.model = served.bundle.name if whole else served.spec.name
-            if not self.ready:
-                raise UnavailableError("the server is starting or stopping; try again")
             try:
                 with counted(self._metrics.inference, served) as call:
                     yield call

@@ -42,11 +42,10 @@ def checked_inputs(request: InferRequest, spec: ModelSpec) -> Inputs:
             )
         given[tensor.name] = tensor
     _check_count(given, spec)
-    batch = _batch(given, spec)
-    tensors: dict[str, Array] = {}
     for name, tensor in given.items():
         _check_kind(tensor, known[name], spec)
-        tensors[name] = decode(tensor, known[name].datatype, spec.name)
+    batch = _batch(given, spec)
+    tensors = {name: decode(tensor, known[name].datatype, spec.name) for name, tensor in given.items()}
     return Inputs(tensors, batch)
 
 
@@ -87,18 +86,12 @@ def _check_count(given: dict[str, InputTensor], spec: ModelSpec) -> None:
 def _batch(given: dict[str, InputTensor], spec: ModelSpec) -> int:
     if spec.max_batch_size == 0:
         return 1
-    batches: list[int] = []
+    batch = next(iter(given.values())).shape[0]
     for name, tensor in given.items():
-        if not tensor.shape:
-            raise InvalidTensorError(
-                f"input '{name}' has no shape but model requires batch dimension for '{spec.name}'", field=name
-            )
-        batches.append(tensor.shape[0])
-        if batches[-1] != batches[0]:
+        if tensor.shape[0] != batch:
             raise InvalidTensorError(
                 f"input '{name}' batch size does not match other inputs for '{spec.name}'", field=name
             )
-    batch = batches[0]
     if batch > spec.max_batch_size:
         raise InvalidTensorError(
             f"inference request batch-size must be <= {spec.max_batch_size} for '{spec.name}', got {batch}"
@@ -113,6 +106,11 @@ def _check_kind(tensor: InputTensor, wanted: TensorSpec, spec: ModelSpec) -> Non
         raise InvalidTensorError(
             f"inference input '{tensor.name}' data-type is '{tensor.datatype}', but model '{spec.name}' expects "
             f"'{wanted.datatype}'",
+            field=tensor.name,
+        )
+    if spec.max_batch_size and not tensor.shape:
+        raise InvalidTensorError(
+            f"input '{tensor.name}' has no shape but model requires batch dimension for '{spec.name}'",
             field=tensor.name,
         )
     own = tensor.shape[1:] if spec.max_batch_size else tensor.shape

@@ -1,0 +1,332 @@
+"""Refusals: Triton's words for requests that do not fit, and the design's status table, over both transports."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from support.server_process import ServerProcess, running_server
+from tritonclient.utils import InferenceServerException
+
+from support.kserve_clients import Face, face, frames, waveform
+from support.tiny_bundle import make_tiny_bundle
+
+MAX_BODY_BYTES = 300_000
+Call = Callable[[Face], Any]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    repository = tmp_path_factory.mktemp("repository")
+    make_tiny_bundle(repository, max_batch_size=4)
+    make_tiny_bundle(repository, name="raising", raises="audio")
+    make_tiny_bundle(repository, name="stalling", stall="visual", deadline_ms=60_000)
+    make_tiny_bundle(repository, name="late", stall="visual", deadline_ms=300)
+    make_tiny_bundle(repository, name="both", raises="audio", stall="visual", deadline_ms=300)
+    with running_server(repository, max_body_bytes=MAX_BODY_BYTES) as process:
+        yield process
+
+
+@pytest.fixture(params=["http", "grpc"])
+def triton(request: pytest.FixtureRequest, server: ServerProcess) -> Iterator[Face]:
+    with face(request.param, server.http, server.grpc) as client:
+        yield client
+
+
+def refused(triton: Face, call: Call) -> tuple[int | str, str]:
+    """Status and message of a call that must fail."""
+    with pytest.raises(InferenceServerException) as raised:
+        call(triton)
+    status = raised.value.status()
+    return (int(status) if triton.http else status.removeprefix("StatusCode.")), raised.value.message()
+
+
+def expect(triton: Face, call: Call, http: int, grpc: str, message: str) -> None:
+    status, said = refused(triton, call)
+    assert message in said
+    assert status == (http if triton.http else grpc)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: t.infer("tiny", []), "expected number of inputs between 1 and 2 but got 0 inputs for model 'tiny'"),
+        (lambda t: t.infer("tiny_audio", []), "expected 1 inputs but got 0 inputs for model 'tiny_audio'"),
+        (
+            lambda t: t.infer("tiny", [t.tensor("SOUND", waveform([0]))]),
+            "unexpected inference input 'SOUND' for model 'tiny'",
+        ),
+        (
+            lambda t: t.infer("tiny", [t.tensor("WAVEFORM", waveform([0]).astype(np.float64))]),
+            "inference input 'WAVEFORM' data-type is 'FP64', but model 'tiny' expects 'FP32'",
+        ),
+        (
+            lambda t: t.infer("tiny", [t.tensor("WAVEFORM", waveform([0])[:, :16])]),
+            "unexpected shape for input 'WAVEFORM' for model 'tiny'. Expected [-1,4000], got [1,16]",
+        ),
+        (
+            lambda t: t.infer("tiny", [t.tensor("WAVEFORM", waveform([0])[0])]),
+            "unexpected shape for input 'WAVEFORM' for model 'tiny'. Expected [-1,4000], got [4000]",
+        ),
+        (
+            lambda t: t.infer("tiny", [t.waveform([0]), t.frames([0, 1])]),
+            "batch size does not match other inputs for 'tiny'",
+        ),
+        (lambda t: t.infer("tiny", [t.frames([0] * 5)]), "inference request batch-size must be <= 4 for 'tiny'"),
+        (
+            lambda t: t.infer("tiny", [t.frames([0])], outputs=[t.output("ODDS")]),
+            "unexpected inference output 'ODDS' for model 'tiny'",
+        ),
+        (
+            lambda t: t.infer("tiny", [t.frames([0])], outputs=[t.output("STATUS", class_count=1)]),
+            "class result not available for output 'STATUS' due to unsupported type 'BYTES'",
+        ),
+        (
+            lambda t: t.infer("tiny", [t.frames([0])], model_version="first"),
+            "failed to get model version from specified version string 'first'",
+        ),
+        (lambda t: t.infer("tiny_media", []), "expected number of inputs between 1 and 5 but got 0 inputs"),
+        (
+            lambda t: t.infer("tiny_media", [t.tensor("START_S", np.array([0.1]))]),
+            "model 'tiny_media' needs a recording: give one of ['MEDIA', 'WAVEFORM_FILE', 'FRAMES_FILE']",
+        ),
+        (
+            lambda t: t.infer("tiny_media", [t.tensor("MEDIA", np.array([b"a", b"b"], np.object_))]),
+            "unexpected shape for input 'MEDIA' for model 'tiny_media'. Expected [1], got [2]",
+        ),
+    ],
+)
+def test_requests_that_do_not_fit(triton: Face, call: Call, message: str) -> None:
+    expect(triton, call, 400, "INVALID_ARGUMENT", message)
+
+
+def test_sequences_are_not_offered(triton: Face) -> None:
+    expect(
+        triton,
+        lambda t: t.infer("tiny", [t.frames([0])], sequence_id=5, sequence_start=True),
+        501,
+        "UNIMPLEMENTED",
+        "sequence requests are not supported",
+    )
+
+
+# --- the design's status table ----------------------------------------------------------------------------------
+
+
+def test_unknown_models_and_versions(triton: Face) -> None:
+    for call in (
+        lambda t: t.infer("nothing", [t.frames([0])]),
+        lambda t: t.client.get_model_metadata("nothing"),
+        lambda t: t.client.get_model_config("nothing"),
+        lambda t: t.client.get_inference_statistics("nothing"),
+    ):
+        expect(triton, call, 404, "NOT_FOUND", "Request for unknown model: 'nothing' is not found")
+    for model in ("tiny", "tiny_media", "tiny_audio", "tiny_fusion"):
+        expect(
+            triton,
+            lambda t, model=model: t.infer(model, [t.frames([0])], model_version="7"),
+            404,
+            "NOT_FOUND",
+            f"Request for unknown model: '{model}' version 7 is not found",
+        )
+
+
+def test_nothing_but_silence(triton: Face) -> None:
+    expect(
+        triton,
+        lambda t: t.infer("tiny", [t.waveform([-1]), t.frames([-1])]),
+        422,
+        "INVALID_ARGUMENT",
+        "no requested modality is usable: audio unusable:silent, visual unusable:black",
+    )
+
+
+@pytest.mark.parametrize("parameters", [{"timeout_ms": 0}, {"timeout_ms": -3}, {"timeout_ms": 10**9}])
+def test_bad_timeouts(triton: Face, parameters: dict[str, int]) -> None:
+    expect(
+        triton,
+        lambda t: t.infer("tiny", [t.frames([0])], parameters=parameters),
+        422,
+        "INVALID_ARGUMENT",
+        "timeout_ms",
+    )
+
+
+def test_too_large(triton: Face) -> None:
+    blob = np.array([bytes(MAX_BODY_BYTES + 1)], np.object_)
+    expect(
+        triton,
+        lambda t: t.infer("tiny_media", [t.tensor("MEDIA", blob)]),
+        413,
+        "INVALID_ARGUMENT",
+        f"exceeds max_body_bytes ({MAX_BODY_BYTES})" if not triton.http else "max_body_bytes",
+    )
+
+
+def test_a_bomb_is_not_unfolded(triton: Face) -> None:
+    blob = np.array([bytes(20_000_000)], np.object_)
+    how = {"request_compression_algorithm": "gzip"} if triton.http else {"compression_algorithm": "gzip"}
+    # gRPC refuses in its own words what is larger than twice the limit.
+    message = "max_body_bytes" if triton.http else "larger than max"
+    expect(
+        triton,
+        lambda t: t.infer("tiny_media", [t.tensor("MEDIA", blob)], **how),
+        413,
+        "RESOURCE_EXHAUSTED",
+        message,
+    )
+
+
+def test_every_encoder_failed(triton: Face) -> None:
+    expect(
+        triton,
+        lambda t: t.infer("raising", [t.waveform([0])]),
+        503,
+        "UNAVAILABLE",
+        "no encoder answered: audio failed:encoder_error, visual absent:not_sent",
+    )
+    expect(triton, lambda t: t.infer("raising_audio", [t.waveform([0])]), 503, "UNAVAILABLE", "encoder_error")
+
+
+def test_one_encoder_failed_is_an_answer(triton: Face) -> None:
+    result = triton.infer("raising", [triton.waveform([2]), triton.frames([2])])
+    assert [text.decode() for text in result.as_numpy("STATUS")[0]] == ["failed:encoder_error", "ok"]
+    assert result.as_numpy("PROBABILITIES").argmax() == 2
+
+
+def test_some_failed_and_the_rest_late(triton: Face) -> None:
+    expect(
+        triton,
+        lambda t: t.infer("both", [t.waveform([0]), t.frames([0])]),
+        503,
+        "UNAVAILABLE",
+        "no encoder answered: audio failed:encoder_error, visual timeout:deadline",
+    )
+
+
+@pytest.mark.parametrize("how", [{"parameters": {"timeout_ms": 300}}, {"timeout": 300_000}])
+def test_every_encoder_late(triton: Face, how: dict[str, Any]) -> None:
+    began = time.perf_counter()
+    expect(
+        triton,
+        lambda t: t.infer("stalling", [t.frames([0])], **how),
+        504,
+        "DEADLINE_EXCEEDED",
+        "every encoder was late: audio absent:not_sent, visual timeout:deadline",
+    )
+    assert time.perf_counter() - began < 2.0
+
+
+def test_one_encoder_late_is_an_answer(triton: Face) -> None:
+    result = triton.infer("late", [triton.waveform([1]), triton.frames([1])])
+    assert [text.decode() for text in result.as_numpy("STATUS")[0]] == ["ok", "timeout:deadline"]
+    assert result.as_numpy("PROBABILITIES").argmax() == 1
+
+
+def test_a_late_model_alone(triton: Face) -> None:
+    expect(
+        triton,
+        lambda t: t.infer("stalling_visual", [t.frames([0])], parameters={"timeout_ms": 300}),
+        504,
+        "DEADLINE_EXCEEDED",
+        "the model was late",
+    )
+
+
+# --- places in the queue ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One request at a time, and none may wait."""
+    repository = tmp_path_factory.mktemp("narrow")
+    make_tiny_bundle(repository)
+    make_tiny_bundle(repository, name="stalling", stall="visual", deadline_ms=60_000)
+    with running_server(repository, concurrency=1, queue_length=0) as process:
+        yield process
+
+
+def in_flight(server: ServerProcess) -> float:
+    text = httpx.get(f"http://{server.http}/metrics").text
+    line = next(line for line in text.splitlines() if line.startswith("dimml_requests_in_flight "))
+    return float(line.split()[1])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_the_queue_is_full(narrow: ServerProcess, kind: str) -> None:
+    def occupy() -> None:
+        with face(kind, narrow.http, narrow.grpc) as other, pytest.raises(InferenceServerException):
+            other.infer("stalling", [other.frames([0])], parameters={"timeout_ms": 1500})
+
+    wait_for(lambda: in_flight(narrow) == 0)
+    thread = threading.Thread(target=occupy)
+    thread.start()
+    try:
+        wait_for(lambda: in_flight(narrow) == 1)
+        with face(kind, narrow.http, narrow.grpc) as triton:
+            expect(triton, lambda t: t.infer("tiny", [t.frames([0])]), 429, "RESOURCE_EXHAUSTED", "queue is full")
+        if kind == "http":
+            body = {"inputs": [{"name": "FRAMES", "datatype": "UINT8", "shape": [1, 1], "data": [1]}]}
+            body["inputs"][0].update(shape=[1, 4, 16, 16, 3], data=frames([0]).ravel().tolist())
+            answer = httpx.post(f"http://{narrow.http}/v2/models/tiny/infer", json=body)
+            assert answer.status_code == 429
+            assert int(answer.headers["Retry-After"]) >= 1
+    finally:
+        thread.join()
+
+
+def test_a_grpc_deadline_frees_the_place(narrow: ServerProcess) -> None:
+    wait_for(lambda: in_flight(narrow) == 0)
+    with face("grpc", narrow.http, narrow.grpc) as triton:
+        expect(
+            triton,
+            lambda t: t.infer("stalling", [t.frames([0])], client_timeout=0.4),
+            504,
+            "DEADLINE_EXCEEDED",
+            "",
+        )
+        wait_for(lambda: in_flight(narrow) == 0)
+        assert triton.infer("tiny", [triton.frames([1])]).as_numpy("PROBABILITIES").argmax() == 1
+
+
+def test_a_cancelled_grpc_call_frees_the_place(narrow: ServerProcess) -> None:
+    done = threading.Event()
+    wait_for(lambda: in_flight(narrow) == 0)
+    with face("grpc", narrow.http, narrow.grpc) as triton:
+        began = time.perf_counter()
+        call = triton.client.async_infer(
+            "stalling", [triton.frames([0])], callback=lambda result, error: done.set(), parameters={"timeout_ms": 9000}
+        )
+        wait_for(lambda: in_flight(narrow) == 1)
+        call.cancel()
+        assert done.wait(5)
+        wait_for(lambda: in_flight(narrow) == 0)
+        assert time.perf_counter() - began < 5
+        assert triton.infer("tiny", [triton.frames([1])]).as_numpy("PROBABILITIES").argmax() == 1
+
+
+def test_an_http_caller_that_hangs_up_frees_the_place(narrow: ServerProcess) -> None:
+    wait_for(lambda: in_flight(narrow) == 0)
+    body = {
+        "inputs": [
+            {"name": "FRAMES", "datatype": "UINT8", "shape": [1, 4, 16, 16, 3], "data": frames([0]).ravel().tolist()}
+        ],
+        "parameters": {"timeout_ms": 9000},
+    }
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"http://{narrow.http}/v2/models/stalling/infer", json=body, timeout=0.5)
+    began = time.perf_counter()
+    wait_for(lambda: in_flight(narrow) == 0)
+    assert time.perf_counter() - began < 3

@@ -1,0 +1,79 @@
+"""What importing and describing the KServe v2 surface brings along."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import grpc
+import pytest
+from fastapi import FastAPI
+
+import dimml.errors
+from dimml.contract import Datatype
+from dimml.errors import CapacityError, DimmlError, RequestError
+from dimml_server.kserve import grpc as kserve_grpc
+from dimml_server.kserve import http as kserve_http
+from dimml_server.kserve.tensors import NUMPY_TYPES
+from dimml_server.metrics import Metrics
+
+DOCS = Path(__file__).parents[2] / "docs" / "kserve.md"
+
+
+def test_importing_it_loads_no_client_and_no_torch() -> None:
+    script = (
+        "import sys, dimml_server.kserve.http, dimml_server.kserve.grpc\n"
+        "unwanted = {'torch', 'gevent', 'geventhttpclient', 'aiohttp', 'tritonclient.http', 'dimml_export'}\n"
+        "print(sorted(unwanted & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_every_datatype_of_the_contract_has_a_codec() -> None:
+    assert set(NUMPY_TYPES) == set(get_args(Datatype))
+
+
+def _errors() -> list[type[DimmlError]]:
+    found = [value for value in vars(dimml.errors).values() if isinstance(value, type)]
+    return [kind for kind in found if issubclass(kind, RequestError | CapacityError)]
+
+
+@pytest.mark.parametrize("kind", _errors())
+def test_every_error_has_a_grpc_status_that_is_documented(kind: type[DimmlError]) -> None:
+    code = next(kserve_grpc.STATUS_CODES[base] for base in kind.__mro__ if base in kserve_grpc.STATUS_CODES)
+    assert code is not grpc.StatusCode.INTERNAL
+    assert code.name in DOCS.read_text()
+
+
+def test_openapi_describes_inference_without_a_warning() -> None:
+    app = FastAPI()
+    app.include_router(_router())
+    document = app.openapi()
+    infer = document["paths"]["/v2/models/{model}/infer"]["post"]
+    assert set(infer["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
+    assert {"200", "400", "404", "413", "422", "429", "503", "504"} <= set(infer["responses"])
+    assert "/v2/models/{model}/versions/{version}/infer" in document["paths"]
+
+
+def test_every_documented_path_exists() -> None:
+    app = FastAPI()
+    app.include_router(_router())
+    paths = {path.replace("{model}", "{m}").replace("{version}", "{v}") for path in app.openapi()["paths"]}
+    text = DOCS.read_text()
+    for path in paths:
+        plain = re.sub(r"/versions/\{v\}", "", path)
+        assert plain in text.replace("[/versions/{v}]", ""), path
+
+
+def _router() -> object:
+    from dimml_server.settings import load_settings
+
+    class NoService:
+        registry = None
+        ready = False
+
+    return kserve_http.router(NoService(), Metrics(), load_settings())  # type: ignore[arg-type]
