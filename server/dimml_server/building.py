@@ -22,5 +22,5 @@ def build_service(settings: ServerSettings, metrics: Metrics, decoder: Decoder |
         max_stray_runs=settings.max_stray_runs,
     )
     if decoder is None:
-        decoder = DecodePool(workers=settings.decode_workers, memory_bytes=settings.decode_memory)
+        decoder = DecodePool(settings.decode_workers, decode_memory_bytes=settings.decode_memory)
     return PredictionService(engine, decoder, metrics, settings)

@@ -139,7 +139,7 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus's text format."""
-        return generate_latest(self.registry)
+        return generate_latest(_WithoutCreated(self.registry))
 
     def served(self, bundle: Bundle, *, serving: bool = True) -> None:
         """Note that a bundle version is served, or no longer."""
@@ -198,6 +198,19 @@ class Metrics:
                     labels = (bundle.name, str(bundle.version), name)
                     self._certainty.labels(*labels).observe(float(result.fused.certainty_BH[row, head]))
                     self._weight.labels(*labels).observe(float(result.fused.weights_BH[row, head]))
+
+
+class _WithoutCreated(CollectorRegistry):
+    """Leaves out the time at which each series was made: Prometheus ignores it, and it doubles the series."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
 
 
 class _CounterFrom(Collector):

@@ -74,8 +74,8 @@ class Decoder(Protocol):
         """Decode one request's media. Raises DimmlError."""
         ...
 
-    async def warm_up(self) -> None:
-        """Have the workers running. Raises DimmlError."""
+    def warm_up(self) -> None:
+        """Block until the workers run. Raises UnavailableError where they do not."""
         ...
 
     def close(self) -> None:
@@ -118,10 +118,13 @@ class PredictionService:
         return self._engine.stray_runs
 
     async def start(self) -> None:
-        """Load and warm up the settings' bundles and the decode workers; then be ready. Raises SetupError."""
+        """Load and warm up the settings' bundles and the decode workers, then be ready.
+
+        Raises a group of BundleError, UnavailableError.
+        """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._load_repository())
-            group.create_task(self._decoder.warm_up())
+            group.create_task(asyncio.to_thread(self._decoder.warm_up))
         self.ready = True
 
     async def _load_repository(self) -> None:

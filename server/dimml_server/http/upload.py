@@ -13,12 +13,11 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from dimml.errors import InvalidParameterError, RequestError, TooLargeError
+from dimml.errors import InvalidParameterError, TooLargeError
 from dimml.media.types import Source
 
 MAX_PARTS = 32
 MAX_FIELD_BYTES = 4096
-MAX_PART_HEADER_BYTES = 8192
 
 
 @dataclass(slots=True)
@@ -67,7 +66,6 @@ class _FormReader:
         self._ended = False
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._header_name = self._header_value = b""
-        self._header_bytes = 0
         self._name = ""
         self._data = bytearray()
         self._file: BinaryIO | None = None
@@ -108,15 +106,13 @@ class _FormReader:
     def _on_part_begin(self) -> None:
         if len(self._form.fields) + len(self._form.files) >= MAX_PARTS:
             raise TooLargeError(f"the body has more than {MAX_PARTS} parts")
-        self._name, self._data, self._header_bytes = "", bytearray(), 0
+        self._name, self._data = "", bytearray()
         self._header_name = self._header_value = b""
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._count_header(end - start)
         self._header_name += data[start:end]
 
     def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._count_header(end - start)
         self._header_value += data[start:end]
 
     def _on_header_end(self) -> None:
@@ -166,8 +162,3 @@ class _FormReader:
         self._file = (Path(self._folder.name) / str(len(self._form.files))).open("xb")
         self._file.write(self._data)
         self._data = bytearray()
-
-    def _count_header(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > MAX_PART_HEADER_BYTES:
-            raise RequestError("a part of the multipart body has too large a header")

@@ -1,0 +1,123 @@
+"""A real ``dimml serve`` process on free loopback ports, and proof that it goes away cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+READY = re.compile(r"ready http=(\S+) grpc=(\S+)")
+START_LIMIT_S = 60.0
+STOP_LIMIT_S = 30.0
+
+
+@dataclass
+class ServerProcess:
+    """A server that takes requests; ``http`` and ``grpc`` are ``host:port``."""
+
+    process: subprocess.Popen[str]
+    http: str
+    grpc: str
+    log_lines: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Base URL of the HTTP side."""
+        return f"http://{self.http}"
+
+    @property
+    def log(self) -> str:
+        """What it has written to stderr so far."""
+        return "".join(self.log_lines)
+
+    def threads(self) -> int:
+        """Threads of the server process."""
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+
+    def children(self) -> list[int]:
+        """Processes that the server has started and that are still there."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                # The name, in brackets, may hold spaces; state and parent follow it.
+                state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+                if int(parent) == self.process.pid and state != "Z":
+                    found.append(int(stat.parent.name))
+        return found
+
+
+def serve_command(repository: Path, settings: dict[str, object], script: Path | None = None) -> list[str]:
+    """Command line of a server on free ports; ``script`` replaces ``dimml serve`` (see ``faulty_server.py``)."""
+    given = {"http_port": 0, "grpc_port": 0, **settings}
+    start = ["-m", "dimml", "serve"] if script is None else [str(script)]
+    return [
+        sys.executable,
+        *start,
+        "--repository",
+        str(repository),
+        *(f"--set={name}={_as_text(value)}" for name, value in given.items()),
+    ]
+
+
+@contextmanager
+def running_server(
+    repository: Path, *, script: Path | None = None, stop: bool = True, **settings: object
+) -> Iterator[ServerProcess]:
+    """Start a server, wait for its ready line, and at the end stop it by SIGTERM.
+
+    Asserts that it exits with 0 and leaves no process behind. With ``stop=False`` the test has stopped it itself.
+    """
+    process = subprocess.Popen(
+        serve_command(repository, settings, script),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "")), daemon=True)
+    reader.start()
+    watchdog = threading.Timer(START_LIMIT_S, process.kill)
+    watchdog.start()
+    try:
+        ready = READY.fullmatch(process.stdout.readline().strip())
+        watchdog.cancel()
+        if ready is None:
+            process.wait(STOP_LIMIT_S)
+            reader.join(STOP_LIMIT_S)
+            raise AssertionError(f"the server did not start (exit {process.returncode}):\n{''.join(lines)}")
+        server = ServerProcess(process, ready[1], ready[2], lines)
+        yield server
+        children = server.children()
+        if stop:
+            process.send_signal(signal.SIGTERM)
+        code = process.wait(STOP_LIMIT_S)
+        reader.join(STOP_LIMIT_S)
+        assert code == 0, f"exit code {code}:\n{server.log}"
+        left = [child for child in children if Path(f"/proc/{child}").exists()]
+        assert not left, f"processes left behind: {left}"
+    finally:
+        watchdog.cancel()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        reader.join(STOP_LIMIT_S)
+        process.stdout.close()
+        process.stderr.close()
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{name}={item}" for name, item in value.items())
+    return value if isinstance(value, str) else json.dumps(value)
