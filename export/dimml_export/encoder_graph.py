@@ -67,8 +67,8 @@ def _torchs_own_noise_muted() -> Iterator[None]:
     registration.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # torch.export deep-copies its own tree specs, and copying one of the deprecated class LeafSpec runs
-            # the isinstance check that torch itself has deprecated (torch 2.9 to 2.13).
+            # torch.export deep-copies its tree specs, and a copy of a leaf makes an instance of LeafSpec, a class
+            # that torch itself has deprecated (torch 2.9 to 2.13).
             warnings.filterwarnings(
                 "ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated", category=FutureWarning
             )
