@@ -15,16 +15,19 @@ import numpy as np
 from dimml.bundle import file_sha256
 from dimml.errors import DimmlError, InvalidParameterError
 from dimml.media import Decoded, DecodeRequest
+from dimml.media.pool import DecodePool
 from dimml.modality import Waveform
 from dimml.quality import no_signal
 from dimml.status import Reason
 from dimml_training.cache import ClipCache, Entry, clip_key
 from dimml_training.config import SPLITS, Split, TrainConfig, expand_path
-from dimml_training.decoding import decoded
 from dimml_training.loading import ClipRows
 from dimml_training.manifest import Clip, Manifest, read_manifest
 
 logger = logging.getLogger(__name__)
+
+#: For one clip: generous, since nobody waits for an answer.
+DECODE_TIMEOUT_S = 120.0
 
 #: Told how many clips of how many are there, after each.
 Progress = Callable[[int, int], None]
@@ -133,19 +136,22 @@ def _decode_all(
         return DecodeRequest(config.inputs, sources, config.clip_s, clip.start_s, end_s, quality=config.quality)
 
     again: dict[str, Clip] = {}
-    for (key, clip), outcome in decoded(clips.items(), lambda item: request(item[1], item[1].end_s)):
-        past_end = isinstance(outcome, InvalidParameterError) and outcome.field == "end_s"
-        if past_end and config.data.margin_s > 0.0:
-            again[key] = clip
-        else:
-            yield key, clip, _told(outcome), clip.end_s
-    # The margin may reach past the end of a recording; what was labelled may not.
-    for (key, clip), outcome in decoded(again.items(), lambda item: request(item[1], None)):
-        labelled_end_s = (clip.end_s or 0.0) - config.data.margin_s
-        if isinstance(outcome, Decoded) and outcome.end_s is not None and outcome.end_s + 0.1 < labelled_end_s:
-            yield key, clip, f"its end ({labelled_end_s:g} s) is past the end of the recording", None
-        else:
-            yield key, clip, _told(outcome), None
+    with DecodePool(os.cpu_count() or 1) as pool:
+        outcomes = pool.map((request(clip, clip.end_s) for clip in clips.values()), timeout_s=DECODE_TIMEOUT_S)
+        for (key, clip), outcome in zip(clips.items(), outcomes, strict=True):
+            past_end = isinstance(outcome, InvalidParameterError) and outcome.field == "end_s"
+            if past_end and config.data.margin_s > 0.0:
+                again[key] = clip
+            else:
+                yield key, clip, _told(outcome), clip.end_s
+        # The margin may reach past the end of a recording; what was labelled may not.
+        outcomes = pool.map((request(clip, None) for clip in again.values()), timeout_s=DECODE_TIMEOUT_S)
+        for (key, clip), outcome in zip(again.items(), outcomes, strict=True):
+            labelled_end_s = (clip.end_s or 0.0) - config.data.margin_s
+            if isinstance(outcome, Decoded) and outcome.end_s is not None and outcome.end_s + 0.1 < labelled_end_s:
+                yield key, clip, f"its end ({labelled_end_s:g} s) is past the end of the recording", None
+            else:
+                yield key, clip, _told(outcome), None
 
 
 def _told(outcome: Decoded | DimmlError) -> Decoded | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +24,9 @@ from dimml_training.separation import effective_dimensions
 #: What checkpoints are chosen by; higher is better.
 SELECTION = "val_selection"
 
+#: Figures by name, one row per epoch.
+History = list[dict[str, float]]
+
 
 class DetachedEncoders(pl.LightningModule):
     """``Σ_m [CE(z_m, y) + λ_s·CE(s(f_m), y)] + λ_d·DUC``; no modality's loss reaches another one's encoder.
@@ -31,8 +35,15 @@ class DetachedEncoders(pl.LightningModule):
     joins the loss. ``history`` holds one row of figures per epoch; it is part of the checkpoint.
     """
 
-    def __init__(self, config: TrainConfig, classes: int, train: ClipRows) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        classes: int,
+        train: ClipRows,
+        on_epoch: Callable[[History], None] = lambda _: None,
+    ) -> None:
         super().__init__()
+        self.on_epoch = on_epoch
         self.config = config
         self.classes = classes
         self.train_clips = train
@@ -40,6 +51,10 @@ class DetachedEncoders(pl.LightningModule):
         self.encoders = nn.ModuleDict(
             {m.input.name: build_encoder(m.input, m.encoder, classes) for m in config.modalities}
         )
+        for weight in self.encoders.parameters():
+            if weight.dim() == 4:
+                # Convolutions of few channels run about a third faster on a CPU in this layout.
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         width = config.modalities[0].encoder.backbone.hidden_sizes[-1]
         self.shared_head = nn.Linear(width, classes)
         self.effective_MD: Tensor
@@ -49,7 +64,7 @@ class DetachedEncoders(pl.LightningModule):
         self.register_buffer("separated", torch.zeros((), dtype=torch.bool))
         #: The epoch whose weights were chosen, once training is over.
         self.selected_epoch: int | None = None
-        self.history: list[dict[str, float]] = []
+        self.history: History = []
         self._epoch_losses: list[Tensor] = []
         self._validation: list[tuple[Tensor, Tensor]] = []
 
@@ -148,7 +163,7 @@ class DetachedEncoders(pl.LightningModule):
         )
 
     def on_train_epoch_end(self) -> None:
-        """Add the epoch's row to ``history``."""
+        """Add the epoch's row to ``history`` and hand it to ``on_epoch``."""
         means = torch.stack(self._epoch_losses).mean(dim=0).tolist()
         if not math.isfinite(means[0]):
             raise SetupError(
@@ -159,6 +174,7 @@ class DetachedEncoders(pl.LightningModule):
         lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         losses = dict(zip(names, means, strict=True))
         self.history.append({"epoch": float(self.current_epoch), "lr": lr, **losses, **self._figures})
+        self.on_epoch(self.history)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the history with the weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +32,7 @@ from dimml_training.run_directory import (
     write_epochs,
     write_run,
 )
-from dimml_training.stage1 import SELECTION, DetachedEncoders
+from dimml_training.stage1 import SELECTION, DetachedEncoders, History
 from dimml_training.stage2 import train_fused_head
 
 #: Validation clips kept in the run, so that an export can be checked on real clips without the data.
@@ -47,10 +48,11 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    bar: bool = False,
 ) -> dict[str, Any]:
     """Train, score the test split once, write the run directory; its metrics.
 
-    ``tell`` gets lines for a person; with ``progress``, which is told of decoding, stage 1 shows a bar too.
+    ``progress`` is told of decoding, ``tell`` gets lines for a person; with ``bar``, Lightning shows its own bar.
     Raises ConfigurationError where ``out`` holds another run, DataError for the data, SetupError for the rest.
     """
     began = time.monotonic()
@@ -61,10 +63,10 @@ def train(
     for warning in data.warnings:
         tell(f"warning: {warning}")
     write_config(out, config)
-    module = fit_stage1(config, data, out, resume=resume, bar=progress is not None)
+    module = fit_stage1(config, data, out, resume=resume, tell=tell, bar=bar)
     encoders: dict[str, nn.Module] = {name: module.encoder(name) for name in module.names}
     rows = {split: data.splits[split].rows for split in SPLITS}
-    history: list[dict[str, float]] = list(module.history)
+    history: History = list(module.history)
     fused_head = None
     if config.fusion.fused_head:
         tell("stage 2: the fused head")
@@ -105,7 +107,15 @@ def train(
     return metrics
 
 
-def fit_stage1(config: TrainConfig, data: PreparedData, out: Path, *, resume: bool, bar: bool) -> DetachedEncoders:
+def fit_stage1(
+    config: TrainConfig,
+    data: PreparedData,
+    out: Path,
+    *,
+    resume: bool,
+    tell: Callable[[str], None],
+    bar: bool,
+) -> DetachedEncoders:
     """Train stage 1 with Lightning; the module with its best weights, in evaluation mode.
 
     One checkpoint is chosen for all encoders, by the mean of their validation accuracies: DUC has aligned them with
@@ -115,7 +125,15 @@ def fit_stage1(config: TrainConfig, data: PreparedData, out: Path, *, resume: bo
     train_rows = data.splits["train"].rows
     if len(train_rows) < 2:
         raise SetupError("stage 1 needs at least 2 training clips: batch normalisation and DUC compare clips")
-    module = DetachedEncoders(config, len(data.labels), train_rows)
+
+    def log(history: History) -> None:
+        write_epochs(out, history)
+        last = history[-1]
+        heads = " ".join(f"{key.removeprefix('val_accuracy_')} {v:.1%}" for key, v in last.items() if "accuracy" in key)
+        epoch = f"{int(last['epoch']) + 1}/{config.stage1.epochs}"
+        tell(f"stage 1, epoch {epoch}: loss {last['train_loss']:.3f}, validation accuracy {heads}")
+
+    module = DetachedEncoders(config, len(data.labels), train_rows, on_epoch=log)
     folder = out / CHECKPOINTS
     checkpoint = ModelCheckpoint(
         dirpath=folder,
@@ -127,7 +145,7 @@ def fit_stage1(config: TrainConfig, data: PreparedData, out: Path, *, resume: bo
         # After the epoch's own bookkeeping, so that a resumed run starts at the next epoch.
         save_on_train_epoch_end=True,
     )
-    callbacks: list[Callback] = [checkpoint, _EpochLog(out)]
+    callbacks: list[Callback] = [checkpoint]
     if bar:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
     with _lightning_quiet():
@@ -154,17 +172,6 @@ def fit_stage1(config: TrainConfig, data: PreparedData, out: Path, *, resume: bo
     module.selected_epoch = int(best["epoch"])
     module.eval()
     return module
-
-
-class _EpochLog(Callback):
-    """Writes ``metrics.csv`` after each epoch, for whoever watches."""
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if isinstance(pl_module, DetachedEncoders):
-            write_epochs(self.out, pl_module.history)
 
 
 def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:
@@ -210,8 +217,13 @@ def _sample(clips: ClipRows) -> ClipRows:
 
 @contextmanager
 def _lightning_quiet() -> Iterator[None]:
-    """Without Lightning's advice that does not apply here."""
+    """Without Lightning's advice and greetings that do not apply here."""
+    log = logging.getLogger("pytorch_lightning")
+    level = log.level
+    log.setLevel(logging.WARNING)
     with warnings.catch_warnings():
+        # Lightning 2.6 asks torch's pytree in a way that torch 2.13 has deprecated.
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", module="pytorch_lightning")
         for message in (
             # Batches are one gather from a memory map; worker processes would cost more than they bring.
             r"The '\w+' does not have many workers",
@@ -220,5 +232,8 @@ def _lightning_quiet() -> Iterator[None]:
             # Small data sets have fewer batches than the default logging interval; nothing is logged by step.
             r"The number of training batches .* is smaller than the logging interval",
         ):
-            warnings.filterwarnings("ignore", message=message, module=r"pytorch_lightning")
-        yield
+            warnings.filterwarnings("ignore", message=message, module="pytorch_lightning")
+        try:
+            yield
+        finally:
+            log.setLevel(level)
