@@ -36,7 +36,8 @@ def no_signal(
     """Why one row of ``modality`` carries no signal, or None where it does.
 
     ``times_s`` are the presentation times of the frames; without them every frame is taken to be from a
-    different time. A row that is not finite is not judged here: its encoder's output shows it.
+    different time. A picture is frozen where pictures of at least two times are all the same. A row that is not
+    finite is not judged here: its encoder's output shows it.
     """
     if isinstance(modality, Waveform):
         peak = float(np.abs(row).max(initial=0.0))
@@ -46,7 +47,8 @@ def no_signal(
         return None
     if float(row.mean()) < thresholds.black_mean and float(row.std()) < thresholds.black_spread:
         return Reason.BLACK
-    times_differ = times_s is None or len(set(times_s)) == len(times_s)
+    # A picture shown twice because there was no other is not a frozen one.
+    times_differ = times_s is None or len(set(times_s)) > 1
     if modality.frames > 1 and times_differ and bool((row == row[:1]).all()):
         return Reason.FROZEN
     return None

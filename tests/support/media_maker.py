@@ -37,6 +37,7 @@ def write_clip(
     rate_hz: int = 16_000,
     channels: int = 1,
     picture_times_s: Sequence[float] | None = None,
+    sound_seconds: float | None = None,
     picture_delay_s: float = 0.0,
     sound_delay_s: float = 0.0,
     video_codec: str = "libx264",
@@ -47,8 +48,11 @@ def write_clip(
     """Write a recording in the container that ``path``'s suffix names; ``None`` leaves a track out.
 
     ``picture`` gives RGB ``[height, width, 3]`` for a picture's number, ``sound`` samples in [-1, 1] for times in
-    seconds. ``picture_times_s`` makes the frame rate variable; delays shift a track's start.
+    seconds. ``picture_times_s`` makes the frame rate variable; ``sound_seconds`` gives the sound another length than
+    the picture; delays shift a track's start.
     """
+    # AVI has no time stamps: a picture's time is its number.
+    clock = Fraction(1, fps if path.suffix == ".avi" else _CLOCK_HZ)
     with av.open(str(path), "w", options=options or {}) as container:
         packets: list[Any] = []
         video = audio = None
@@ -56,7 +60,7 @@ def write_clip(
             video = container.add_stream(video_codec, rate=fps)
             video.width, video.height = width, height
             video.pix_fmt = "yuv420p" if video_codec != "ffv1" else "bgr0"
-            video.codec_context.time_base = Fraction(1, _CLOCK_HZ)
+            video.codec_context.time_base = clock
             video.codec_context.gop_size = keyframe_every
             video.codec_context.thread_count = 1
             if video_codec == "libx264":
@@ -67,12 +71,12 @@ def write_clip(
             times_s = picture_times_s or [index / fps for index in range(round(seconds * fps))]
             for index, time_s in enumerate(times_s):
                 frame = av.VideoFrame.from_ndarray(_pixels(picture, index, width, height), format="rgb24")
-                frame.pts = round((time_s + picture_delay_s) * _CLOCK_HZ)
-                frame.time_base = Fraction(1, _CLOCK_HZ)
+                frame.pts = round((time_s + picture_delay_s) / clock)
+                frame.time_base = clock
                 packets += video.encode(frame)
             packets += video.encode(None)
         if audio is not None:
-            samples = _samples(sound, np.arange(round(seconds * rate_hz)) / rate_hz)
+            samples = _samples(sound, np.arange(round((sound_seconds or seconds) * rate_hz)) / rate_hz)
             block = audio.codec_context.frame_size or 1024
             for begin in range(0, len(samples), block):
                 mono = samples[begin : begin + block]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -178,13 +179,10 @@ def _decode_container(
         )
         if found:
             return tracks | _read_rows(readers, readable, request), window
-    # The seek missed, or this container cannot seek: once more, from the very start.
+    # The seek missed, or this container cannot seek: once more from the very start, passing over what comes before.
     with open_container(file, file_type.demuxer, request.limits) as container:
         streams = {kind: best_stream(container, kind) for kind in ("audio", "video")}
         readers = _readers(streams, index, window, readable, request)
-        for reader in readers:
-            if isinstance(reader, PictureReader):
-                reader.check_frames(-float("inf"))
         read_tracks(container, readers, verify=False)
         return tracks | _read_rows(readers, readable, request), window
 
@@ -226,7 +224,7 @@ def _seek(container: Any, stream: Any, time_s: float) -> bool:
     tick = float(stream.time_base)
     start = stream.start_time or 0
     try:
-        container.seek(start if time_s == -float("inf") else round(time_s / tick), stream=stream)
+        container.seek(start if time_s == -math.inf else round(time_s / tick), stream=stream)
     except _UNREADABLE as error:
         if isinstance(error, MemoryError):
             raise

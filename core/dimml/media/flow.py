@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 ByteArray = npt.NDArray[np.uint8]
+
+#: OpenCV's DIS refuses pictures smaller than its patches; such ones get a border for the occasion.
+_MIN_SIDE_PX: Final = 16
 
 
 def quantised_flow(first: ByteArray, second: ByteArray, bound_px: float) -> ByteArray:
@@ -19,6 +24,10 @@ def quantised_flow(first: ByteArray, second: ByteArray, bound_px: float) -> Byte
         return np.full((*first.shape[:2], 2), 128, np.uint8)
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second)]
-    displacement = dis.calc(grey[0], grey[1], np.zeros((*first.shape[:2], 2), np.float32))
+    height, width = first.shape[:2]
+    down, right = max(0, _MIN_SIDE_PX - height), max(0, _MIN_SIDE_PX - width)
+    if down or right:
+        grey = [cv2.copyMakeBorder(picture, 0, down, 0, right, cv2.BORDER_REPLICATE) for picture in grey]
+    displacement = dis.calc(grey[0], grey[1], np.zeros((*grey[0].shape, 2), np.float32))[:height, :width]
     scaled = np.clip(displacement, -bound_px, bound_px) * (127.0 / bound_px)
     return np.asarray(np.rint(scaled) + 128, np.uint8)

@@ -7,6 +7,7 @@ have none. What the packets say is what a decoder will find.
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ class TrackIndex:
     """Packets of one stream; times in seconds on the container's own clock."""
 
     start_s: float | None = None
-    end_s: float = 0.0
+    end_s: float = -math.inf
     packets: int = 0
     #: Presentation times in ascending order; for pictures one per frame.
     times_s: list[float] = field(default_factory=list)
@@ -78,6 +79,9 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
         track.times_s.sort()
         track.keyframes_s.sort()
         if track.times_s:
+            if track.end_s <= track.times_s[-1]:
+                # The last packet does not say how long it lasts.
+                track.end_s = track.times_s[-1] + track.frame_s
             # Sound that a decoder drops (encoder delay) lies before the stream's start.
             first_s = track.times_s[0]
             declared_s = first_s if stream.start_time is None else stream.start_time * ticks[stream.index]

@@ -108,7 +108,10 @@ class SoundReader(TrackReader):
 
 
 class PictureReader(TrackReader):
-    """Fills the rows of all modalities that come from the picture."""
+    """Fills the rows of all modalities that come from the picture.
+
+    Raises TooLargeError for pictures above ``max_pixels``, or more than ``max_frames_decoded`` to be decoded.
+    """
 
     def __init__(
         self,
@@ -124,21 +127,19 @@ class PictureReader(TrackReader):
         self._first_wanted_s = zero_s + min(row.first_wanted_s for row in self.rows)
         self._last_wanted_s = zero_s + max(row.last_wanted_s for row in self.rows)
         keyframe_s = index.keyframe_before(self._first_wanted_s)
-        super().__init__(stream, index, zero_s, -math.inf if keyframe_s is None else keyframe_s)
+        if keyframe_s is None:
+            keyframe_s = index.times_s[0] if index.times_s else -math.inf
+        super().__init__(stream, index, zero_s, keyframe_s)
         self._limits = limits
         self._converter = VideoReformatter()
         self._last: Picture | None = None
         self._seen_inside = 0
         check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
-        self.check_frames(self.from_s)
-
-    def check_frames(self, from_s: float) -> None:
-        """Raises TooLargeError where decoding from ``from_s`` takes more than ``max_frames_decoded`` pictures."""
-        count = self.index.packets_between(from_s, self._last_wanted_s)
-        if count > self._limits.max_frames_decoded:
+        count = index.packets_between(self.from_s, self._last_wanted_s)
+        if count > limits.max_frames_decoded:
             raise TooLargeError(
                 f"{count} pictures would have to be decoded, more than max_frames_decoded = "
-                f"{self._limits.max_frames_decoded}; ask for a shorter range with start_s and end_s"
+                f"{limits.max_frames_decoded}; ask for a shorter range with start_s and end_s"
             )
 
     def take(self, frame: Any) -> None:
