@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from support.server_process import ServerProcess, running_server
+import tritonclient.grpc.aio
+import tritonclient.http.aio
 
 import dimml
 from dimml.bundle import Bundle
 from dimml.contract import ModelSpec, model_specs
 from dimml.fusion import softmax
 from support.kserve_clients import FACES, Face, as_dict, face, frames, waveform
-from support.tiny_bundle import make_tiny_bundle
+from support.server_process import ServerProcess, running_server
+from support.tiny_bundle import VISUAL, make_tiny_bundle
 
 LABELS = ("red", "green", "blue")
 
@@ -35,6 +38,7 @@ def bundle(repository: Path) -> Bundle:
 def server(repository: Path, bundle: Bundle) -> Iterator[ServerProcess]:
     with running_server(repository) as process:
         yield process
+        assert "Traceback" not in process.log
 
 
 @pytest.fixture(params=FACES)
@@ -279,6 +283,32 @@ def test_statistics_rise_with_each_call(triton: Face) -> None:
     stages = sum(risen(stage, "ns") for stage in ("queue", "compute_input", "compute_infer", "compute_output"))
     assert 0 < stages <= risen("success", "ns")
     assert 3 in [batch["batch_size"] for batch in after["batch_stats"]]
+
+
+def test_hundreds_of_concurrent_calls_are_all_answered_by_their_own_rows(server: ServerProcess) -> None:
+    async def run() -> None:
+        async with (
+            tritonclient.http.aio.InferenceServerClient(server.http) as over_http,
+            tritonclient.grpc.aio.InferenceServerClient(server.grpc) as over_grpc,
+        ):
+
+            async def call(number: int) -> None:
+                client, module = (
+                    (over_http, tritonclient.http.aio) if number % 2 else (over_grpc, tritonclient.grpc.aio)
+                )
+                labels = [number % 3, (number // 3) % 3]
+                tensor = module.InferInput("FRAMES", [2, *VISUAL.shape], "UINT8")
+                tensor.set_data_from_numpy(frames(labels))
+                result = await client.infer("tiny", [tensor], request_id=str(number))
+                answer = result.get_response()
+                assert (answer["id"] if number % 2 else answer.id) == str(number)
+                assert result.as_numpy("PROBABILITIES").argmax(axis=1).tolist() == labels
+
+            # As many at once as may wait; more would rightly be refused.
+            for start in range(0, 300, 60):
+                await asyncio.gather(*(call(number) for number in range(start, start + 60)))
+
+    asyncio.run(run())
 
 
 # --- calls that are not offered ---------------------------------------------------------------------------------

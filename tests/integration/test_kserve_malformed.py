@@ -12,9 +12,9 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.server_process import ServerProcess, running_server
 
 from support.kserve_clients import frames, waveform
+from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
 
 MAX_BODY_BYTES = 200_000
@@ -26,6 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     make_tiny_bundle(repository, max_batch_size=4)
     with running_server(repository, max_body_bytes=MAX_BODY_BYTES) as process:
         yield process
+        assert "Traceback" not in process.log
 
 
 @pytest.fixture(scope="module")
