@@ -27,9 +27,10 @@ def export(
 ) -> None:
     """Export a training run as a bundle that `dimml serve` and Triton load.
 
-    Every encoder and the fusion become ONNX models. They are compared with torch on the run's sample clips at batch
-    1, 3 and 8; unless all labels are equal and all logits within 0.001, nothing is written. An existing bundle of
-    the same name gets a new version beside the old ones.
+    Every encoder and the fusion become ONNX models. They are compared with
+    torch on the run's sample clips at batch 1, 3 and 8; unless all labels are
+    equal and all logits within 0.001, nothing is written. An existing bundle
+    of the same name gets a new version beside the old ones.
     """
     from rich.console import Console
 
