@@ -159,6 +159,9 @@ def show(samples: list[dict[str, str]], answers: dict[str, list[Answer]]) -> boo
 def main() -> int:
     # A plain SIGTERM would end Python without the clean-up below.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # The server is on this machine, whatever proxy the environment names.
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
     http_port, grpc_port = port("DEMO_HTTP_PORT", 8000), port("DEMO_GRPC_PORT", 8001)
     with (SAMPLES / "samples.csv").open(newline="") as file:
         samples = list(csv.DictReader(file))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,16 @@ def covered(rng: np.random.Generator) -> Pictures:
     return np.clip(np.rint(skin + grain), 0, 255).astype(np.uint8)
 
 
+def without_pictures(path: Path, rng: np.random.Generator) -> bytes:
+    """The recording with every packet of its picture track overwritten with noise."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            if packet.pos is not None and packet.size:
+                data[packet.pos : packet.pos + packet.size] = rng.bytes(packet.size)
+    return bytes(data)
+
+
 def write_samples(folder: Path) -> Iterator[Sample]:
     """Write each file; its row."""
     rng = np.random.default_rng(SEED)
@@ -93,6 +104,10 @@ def write_samples(folder: Path) -> Iterator[Sample]:
     yield Sample(mp4("silent_sound.mp4", clips[7][0], silence), "one", "digital silence", audio="unusable:silent")
     black = np.zeros_like(clips[8][0])
     yield Sample(mp4("black_picture.mp4", black, clips[8][1]), "zero", "a lens cap", visual="unusable:black")
+
+    torn = mp4("broken_picture.mp4", *clips[9])
+    (folder / torn).write_bytes(without_pictures(folder / torn, rng))
+    yield Sample(torn, "nine", "picture track overwritten with noise", visual="unusable:undecodable")
 
     whole = mp4("broken.mp4", *clips[9])
     (folder / whole).write_bytes((folder / whole).read_bytes()[:2500])
