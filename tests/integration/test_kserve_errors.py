@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
-from support.server_process import ServerProcess, running_server
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from support.kserve_clients import Face, face, frames, waveform
+from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
 
 MAX_BODY_BYTES = 300_000
@@ -46,10 +48,10 @@ def refused(triton: Face, call: Call) -> tuple[int | str, str]:
     return (int(status) if triton.http else status.removeprefix("StatusCode.")), raised.value.message()
 
 
-def expect(triton: Face, call: Call, http: int, grpc: str, message: str) -> None:
+def expect(triton: Face, call: Call, http_status: int, grpc_status: str, message: str) -> None:
     status, said = refused(triton, call)
     assert message in said
-    assert status == (http if triton.http else grpc)
+    assert status == (http_status if triton.http else grpc_status)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +301,30 @@ def test_a_grpc_deadline_frees_the_place(narrow: ServerProcess) -> None:
         )
         wait_for(lambda: in_flight(narrow) == 0)
         assert triton.infer("tiny", [triton.frames([1])]).as_numpy("PROBABILITIES").argmax() == 1
+
+
+def test_a_grpc_deadline_cuts_the_late_encoder_and_not_the_answer(server: ServerProcess) -> None:
+    with face("grpc", server.http, server.grpc) as triton:
+        result = triton.infer("stalling", [triton.waveform([2]), triton.frames([2])], client_timeout=2.0)
+    assert [text.decode() for text in result.as_numpy("STATUS")[0]] == ["ok", "timeout:deadline"]
+    assert result.as_numpy("PROBABILITIES").argmax() == 2
+
+
+def test_a_busy_server_says_over_grpc_when_to_come_back(narrow: ServerProcess) -> None:
+    wait_for(lambda: in_flight(narrow) == 0)
+    with face("grpc", narrow.http, narrow.grpc) as triton, grpc.insecure_channel(narrow.grpc) as channel:
+        call = triton.client.async_infer(
+            "stalling", [triton.frames([0])], callback=lambda result, error: None, parameters={"timeout_ms": 9000}
+        )
+        wait_for(lambda: in_flight(narrow) == 1)
+        request = service_pb2.ModelInferRequest(model_name="tiny", raw_input_contents=[frames([0]).tobytes()])
+        request.inputs.add(name="FRAMES", datatype="UINT8", shape=[1, 4, 16, 16, 3])
+        with pytest.raises(grpc.RpcError) as raised:
+            service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+        call.cancel()
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert int(dict(raised.value.trailing_metadata())["retry-after"]) >= 1
+    wait_for(lambda: in_flight(narrow) == 0)
 
 
 def test_a_cancelled_grpc_call_frees_the_place(narrow: ServerProcess) -> None:

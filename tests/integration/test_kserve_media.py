@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.server_process import ServerProcess, running_server
 from tritonclient.utils import InferenceServerException
 
 from support.kserve_clients import FACES, Face, as_dict, face
 from support.media_maker import damage_packets, tone, write_clip
+from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import VISUAL, colour, make_tiny_bundle, tone_hz
+
+# tritonclient.http.aio does not release the answers of its health calls; aiohttp says so when they are collected.
+pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection <ClientConnection:ResourceWarning")
 
 LABEL = 2
 

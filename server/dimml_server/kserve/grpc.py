@@ -50,6 +50,9 @@ STATUS_CODES: Final[dict[type[DimmlError], grpc.StatusCode]] = {
 #: What gRPC itself refuses is RESOURCE_EXHAUSTED and says nothing of our limit; so it reads somewhat more than that.
 _READ_BEYOND_LIMIT: Final = 2
 _INT32_MAX: Final = 2**31 - 1
+#: Kept back from a call's deadline for the answer's way to the caller: a share of it, and at most so much.
+_WAY_BACK_SHARE: Final = 0.1
+_WAY_BACK_S: Final = 0.2
 
 Context = Any
 Method = Callable[[Any, Context], Awaitable[Any]]
@@ -135,10 +138,10 @@ async def _infer(plane: DataPlane, request: Any, context: Context) -> Any:
             asked = parse_infer(request)
         left_s = context.time_remaining()
         if left_s is not None:
-            own_s = plane.max_timeout_s if asked.timeout_s is None else asked.timeout_s
             if left_s <= 0.0:
                 raise DeadlineExceededError("the call's deadline passed before it was read")
-            asked = replace(asked, timeout_s=min(own_s, left_s))
+            own_s = plane.max_timeout_s if asked.timeout_s is None else asked.timeout_s
+            asked = replace(asked, timeout_s=min(own_s, left_s - min(_WAY_BACK_SHARE * left_s, _WAY_BACK_S)))
         answer = await plane.infer(call, asked)
         with call.timed("compute_output"):
             response = format_infer(answer)
