@@ -8,13 +8,13 @@ import av
 import cv2
 import numpy as np
 import pytest
-from support.data import shared_data
-from support.decoding import VISUAL, decode_source, row_of, statuses
-from support.media_maker import numbered_picture, read_number, set_display_matrix, write_clip
 
 from dimml.media.flow import quantised_flow
 from dimml.media.pictures import prepared, upright
 from dimml.modality import Flow, Frames, Region
+from support.data import shared_data
+from support.decoding import VISUAL, decode_source, row_of, statuses
+from support.media_maker import numbered_picture, read_number, set_display_matrix, write_clip
 
 
 def numbers(source: Path | bytes, frames: int, **options: float) -> list[int]:

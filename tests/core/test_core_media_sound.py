@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from support.decoding import AUDIO, VISUAL, decode_source, loudest_s, row_of, statuses
-from support.media_maker import click_at, tone, write_clip
 
 from dimml.modality import Waveform
+from support.decoding import AUDIO, VISUAL, decode_source, loudest_s, row_of, statuses
+from support.media_maker import click_at, tone, write_clip
 
 RATE_HZ = 8000
 

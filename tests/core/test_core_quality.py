@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.data import shared_data
-from support.decoding import request_for
 
 from dimml.media import decode
 from dimml.modality import Flow, Frames, Region, Waveform
 from dimml.quality import QualityThresholds, no_signal
 from dimml.status import OK, Reason
+from support.data import shared_data
+from support.decoding import request_for
 
 WAVE = Waveform(name="audio", sample_rate_hz=8000, samples=800)
 CLIP = Frames(name="visual", frames=3, height=8, width=8)

@@ -146,8 +146,10 @@ def damage_packets(path: Path, kind: Literal["video", "audio"]) -> bytes:
     with av.open(str(path)) as container:
         stream = next(s for s in container.streams if s.type == kind)
         for packet in container.demux(stream):
-            if packet.size and packet.pos is not None:
-                data[packet.pos : packet.pos + packet.size] = noise.bytes(packet.size)
+            # Some demuxers give the position of a packet's header: look for the packet itself.
+            position = data.find(bytes(packet), packet.pos or 0) if packet.size else -1
+            if position >= 0:
+                data[position : position + packet.size] = noise.bytes(packet.size)
     return bytes(data)
 
 

@@ -1,0 +1,318 @@
+"""Files made to harm: playlists and references to other files, lies in headers, damage, noise."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimml.errors import DimmlError
+from dimml.media import MediaLimits
+from dimml.media.container import open_container
+from dimml.media.sniff import identify, sniff
+from support.data import shared_data
+from support.decoding import AUDIO, VISUAL, decode_source, row_of, statuses
+from support.media_maker import damage_packets, tone, write_clip
+
+UNDECODABLE = {"audio": "unusable:undecodable", "visual": "unusable:undecodable"}
+
+
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording that only someone on this machine may read."""
+    return write_clip(tmp_path_factory.mktemp("secret") / "secret.mp4", 1.0)
+
+
+def playlists(secret: Path) -> dict[str, bytes]:
+    return {
+        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n".encode(),
+        "m3u8 by url": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{secret}\n#EXT-X-ENDLIST\n".encode(),
+        "ffconcat": f"ffconcat version 1.0\nfile '{secret}'\n".encode(),
+        "dash": (
+            '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet>'
+            f'<Representation id="1"><BaseURL>{secret}</BaseURL></Representation></AdaptationSet></Period></MPD>'
+        ).encode(),
+        "sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+        "imf": b'<?xml version="1.0"?><CompositionPlaylist/>',
+    }
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "m3u8 by url", "ffconcat", "dash", "sdp", "imf"])
+def test_playlists_are_refused_whatever_they_are_called(secret: Path, tmp_path: Path, kind: str) -> None:
+    data = playlists(secret)[kind]
+    assert statuses(decode_source(data)) == UNDECODABLE
+    for name in ("clip.m3u8", "clip.mp4", "clip.ffconcat"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        assert statuses(decode_source(path)) == UNDECODABLE
+
+
+def test_the_playlists_do_work_where_nobody_refuses_them(secret: Path, tmp_path: Path) -> None:
+    """The control: FFmpeg itself follows them, so the tests above test something."""
+    for name, options in (("clip.m3u8", {"allowed_extensions": "ALL"}), ("clip.ffconcat", {"safe": "0"})):
+        path = tmp_path / name
+        path.write_bytes(playlists(secret)[path.suffix[1:]])
+        with av.open(str(path), options=options) as container:
+            assert next(container.decode(video=0)).width == 96
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "ffconcat"])
+def test_no_demuxer_follows_a_playlist_even_if_it_gets_one(secret: Path, kind: str) -> None:
+    """The second lock behind sniffing: the whitelists that go with every open."""
+    for demuxer in ("mov", "matroska", "avi", "flv", "mpegts", "ogg", "mp3", "aac", "wav", "flac"):
+        frames = []
+        with contextlib.suppress(av.error.FFmpegError):
+            container = open_container(playlists(secret)[kind], demuxer, MediaLimits())
+            frames = [frame for packet in container.demux() for frame in packet.decode()]
+        assert not frames, demuxer
+
+
+def external_mov(target: Path, template: bytes) -> bytes:
+    """A QuickTime file whose sound is said to lie in ``target`` (an ``alis`` data reference with a path)."""
+    # A classic alias record of 150 bytes: here only the volume's name matters. Then the absolute path (tag 2), which
+    # begins with the volume and has colons for slashes, and the end mark.
+    record = bytearray(150)
+    record[10:12] = b"\x01V"
+    path = b"V" + str(target).replace("/", ":").encode()
+    record += struct.pack(">hH", 2, len(path)) + path + b"\0" * (len(path) % 2) + struct.pack(">hH", -1, 0)
+    entry = struct.pack(">I4sI", 12 + len(record), b"alis", 0) + bytes(record)
+
+    def grown(data: bytes, path: tuple[bytes, ...]) -> bytes:
+        """``data``, a run of boxes, with the data reference beneath ``path`` replaced."""
+        result, position = b"", 0
+        while position < len(data):
+            size, kind = struct.unpack_from(">I4s", data, position)
+            body = data[position + 8 : position + size]
+            if kind == path[0]:
+                body = grown(body, path[1:]) if len(path) > 1 else body[:8] + entry
+            result += struct.pack(">I4s", 8 + len(body), kind) + body
+            position += size
+        return result
+
+    return grown(template, (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"))
+
+
+def test_a_quicktime_reference_to_another_file_is_not_followed(tmp_path: Path) -> None:
+    template = write_clip(tmp_path / "own.mov", picture=None, audio_codec="pcm_s16le", sound=tone(300, 0.1))
+    other = write_clip(tmp_path / "other.mov", picture=None, audio_codec="pcm_s16le", sound=tone(900, 0.8))
+    path = tmp_path / "reference.mov"
+    path.write_bytes(external_mov(other, template.read_bytes()))
+
+    def loudest(container: object) -> float:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]  # type: ignore[attr-defined]
+        return max(float(np.abs(frame.astype(np.float64)).max()) for frame in frames) / 32768
+
+    with av.open(str(path), options={"enable_drefs": "1", "use_absolute_path": "1"}) as container:
+        assert loudest(container) > 0.7, "the control: with references enabled FFmpeg reads the other file"
+    for source in (path, path.read_bytes()):
+        track = decode_source(source, AUDIO).tracks["audio"]
+        assert track.row is None or np.abs(track.row).max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"\0", "undecodable"),
+        (b"hello, this is text", "undecodable"),
+        (bytes(range(256)) * 8, "undecodable"),
+        (random.Random(1).randbytes(100_000), "undecodable"),
+        (b"\x00\x00\x00\x20ftypisom" + b"\0" * 500, "undecodable"),
+        (b"RIFF\xff\xff\xff\xffWAVEfmt ", "undecodable"),
+        (b"RIFF\xff\xff\xff\xffAVI LIST", "undecodable"),
+        (b"\x1a\x45\xdf\xa3" + b"\xff" * 64, "undecodable"),
+        (b"OggS" + b"\0" * 200, "undecodable"),
+        (b"fLaC" + b"\xff" * 200, "undecodable"),
+        (b"FLV\x01" + b"\xff" * 200, "undecodable"),
+        (b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + b"\xff\xfb\x90\x64" * 50, "undecodable"),
+        (b"\xff\xfb\x90\x64" + b"\0" * 2000, "undecodable"),
+        (b"G" + (b"\0" * 187 + b"G") * 20, "undecodable"),
+    ],
+)
+def test_what_is_no_recording_is_unusable_and_raises_nothing(data: bytes, reason: str) -> None:
+    decoded = decode_source(data)
+    assert {track.row is None for track in decoded.tracks.values()} == {True}
+    assert decoded.tracks["audio"].status.reason == reason
+
+
+@pytest.mark.parametrize("magic", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"BM", b"RIFF\0\0\0\0WEBPVP8 "])
+def test_broken_images_are_undecodable(magic: bytes) -> None:
+    for tail in (b"", b"\0" * 10, b"\0" * 200, b"\xff" * 200, bytes(range(1, 200))):
+        try:
+            found = statuses(decode_source(magic + tail, VISUAL))
+        except DimmlError:
+            continue
+        assert found == {"visual": "unusable:undecodable"}
+
+
+def test_an_image_of_gigabytes_is_refused_by_its_header() -> None:
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII5B", 13, b"IHDR", 60_000, 60_000, 8, 2, 0, 0, 0)
+    with pytest.raises(DimmlError, match="max_pixels"):
+        decode_source(header + b"\0" * 100, VISUAL)
+
+
+def test_a_wav_header_that_promises_gigabytes() -> None:
+    header = (
+        b"RIFF" + struct.pack("<I", 0xFFFFFFFE) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 2, 8000, 32000, 4, 16)
+    )
+    data = header + b"data" + struct.pack("<I", 0xFFFFFF00) + (b"\x00\x20" * 8000)
+    decoded = decode_source(data, AUDIO, end_s=0.5)
+    assert statuses(decoded) == {"audio": "ok"}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "flv", "mov"])
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_damage_to_one_track_leaves_the_other(tmp_path: Path, suffix: str, kind: str) -> None:
+    codecs = {"video_codec": "mpeg4", "audio_codec": "libmp3lame"} if suffix == "avi" else {}
+    path = write_clip(tmp_path / f"clip.{suffix}", 1.0, rate_hz=44_100, **codecs)
+    found = statuses(decode_source(damage_packets(path, kind)))
+    hurt, whole = ("visual", "audio") if kind == "video" else ("audio", "visual")
+    assert found[whole] == "ok"
+    assert found[hurt] in {"unusable:undecodable", "unusable:silent"}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "flv", "ts", "wav", "mp3", "ogg", "flac", "aac"])
+def test_truncated_anywhere(tmp_path: Path, suffix: str) -> None:
+    """Every prefix gives rows or reasons; long prefixes of formats that need no index give rows."""
+    if suffix in {"wav", "mp3", "ogg", "flac", "aac"}:
+        codec = {"wav": "pcm_s16le", "mp3": "libmp3lame", "ogg": "libopus", "flac": "flac", "aac": "aac"}[suffix]
+        # Longer than an Ogg page, which lasts a second and is all or nothing.
+        path = write_clip(tmp_path / f"clip.{suffix}", 4.0, picture=None, audio_codec=codec, rate_hz=48_000)
+    else:
+        codecs = {"video_codec": "mpeg4", "audio_codec": "libmp3lame"} if suffix == "avi" else {}
+        path = write_clip(tmp_path / f"clip.{suffix}", 1.0, rate_hz=44_100, **codecs)
+    data = path.read_bytes()
+    for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+        decoded = decode_source(data[: int(len(data) * share)])
+        for track in decoded.tracks.values():
+            assert (track.row is None) != track.status.ok
+        if share >= 0.5 and suffix != "mp4":
+            assert decoded.tracks["audio"].status.ok, share
+
+
+@pytest.fixture(scope="module")
+def small_clips(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    folder = tmp_path_factory.mktemp("fuzz")
+    options: dict[str, dict[str, str]] = {
+        "mp4": {},
+        "mkv": {"audio_codec": "pcm_s16le"},
+        "avi": {"video_codec": "mpeg4", "audio_codec": "libmp3lame"},
+        "ts": {},
+        "flv": {},
+    }
+    clips = [
+        write_clip(folder / f"clip.{suffix}", 0.3, fps=10, width=32, height=32, rate_hz=44_100, **codecs).read_bytes()
+        for suffix, codecs in options.items()
+    ]
+    for suffix, codec in (("wav", "pcm_s16le"), ("ogg", "libopus"), ("flac", "flac"), ("mp3", "libmp3lame")):
+        sound = write_clip(folder / f"s.{suffix}", 0.3, picture=None, audio_codec=codec, rate_hz=48_000)
+        clips.append(sound.read_bytes())
+    return clips
+
+
+SMALL = MediaLimits(max_bytes=2**22, max_seconds=60.0, max_pixels=512 * 512, max_frames_decoded=200)
+
+
+@settings(max_examples=250, deadline=None, derandomize=True)
+@given(
+    which=st.integers(0, 8),
+    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=8)), max_size=6),
+    cut=st.none() | st.floats(0, 1),
+    spliced=st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_mutated_recordings_raise_nothing_but_our_errors(
+    small_clips: list[bytes],
+    which: int,
+    edits: list[tuple[float, bytes]],
+    cut: float | None,
+    spliced: tuple[float, float] | None,
+) -> None:
+    data = bytearray(small_clips[which])
+    for where, replacement in edits:
+        position = int(where * len(data))
+        data[position : position + len(replacement)] = replacement
+    if spliced is not None:
+        low, high = sorted(int(share * len(data)) for share in spliced)
+        del data[low:high]
+    if cut is not None:
+        del data[int(cut * len(data)) :]
+    try:
+        decoded = decode_source(bytes(data), limits=SMALL)
+    except DimmlError:
+        return
+    for modality in (AUDIO, VISUAL):
+        track = decoded.tracks[modality.name]
+        assert (track.row is not None) == track.status.ok
+        if track.status.ok:
+            assert row_of(decoded, modality.name).shape == modality.shape
+
+
+@pytest.mark.parametrize(
+    ("head", "demuxer"),
+    [
+        (b"\x00\x00\x00\x18ftypmp42", "mov"),
+        (b"\x00\x00\x00\x08wide\x00\x00", "mov"),
+        (b"\x1a\x45\xdf\xa3\x01", "matroska"),
+        (b"RIFF\0\0\0\0AVI LIST", "avi"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "wav"),
+        (b"RF64\xff\xff\xff\xffWAVEds64", "wav"),
+        (b"RIFF\0\0\0\0WEBPVP8X", "webp"),
+        (b"FLV\x01\x05", "flv"),
+        (b"OggS\0", "ogg"),
+        (b"fLaC\0", "flac"),
+        (b"\xff\xfb\x90\x64", "mp3"),
+        (b"\xff\xf1\x50\x80", "aac"),
+        (b"\xff\xd8\xff\xe1", "jpeg"),
+        (b"\x89PNG\r\n\x1a\n", "png"),
+        (b"BM\x36", "bmp"),
+        (b"\xff\xff\xff\xff", None),
+        (b"#EXTM3U", None),
+        (b"", None),
+        (b"MZ", None),
+    ],
+)
+def test_files_are_known_by_their_first_bytes(head: bytes, demuxer: str | None) -> None:
+    found = sniff(head)
+    assert (None if found is None else found.demuxer) == demuxer
+
+
+def test_a_tag_before_the_sound_is_passed_over(tmp_path: Path) -> None:
+    tag = b"ID3\x04\0\0\0\0\x02\x00" + b"\0" * 256
+    for suffix, codec, demuxer in (("mp3", "libmp3lame", "mp3"), ("aac", "aac", "aac")):
+        path = write_clip(tmp_path / f"clip.{suffix}", picture=None, audio_codec=codec, rate_hz=44_100)
+        path.write_bytes(tag + path.read_bytes() if suffix == "aac" else path.read_bytes())
+        with path.open("rb") as file:
+            found = identify(file)
+        assert found is not None
+        assert found.demuxer == demuxer
+        assert statuses(decode_source(path, AUDIO)) == {"audio": "ok"}
+
+
+def test_every_shared_file_is_sniffed_as_what_it_is() -> None:
+    expected = {".mp4": "mov", ".mov": "mov", ".webm": "matroska", ".ts": "mpegts", ".avi": "avi", ".flv": "flv"}
+    for path in shared_data("media").glob("*.*"):
+        if path.suffix in expected:
+            with path.open("rb") as file:
+                found = identify(file)
+            assert found is not None
+            assert found.demuxer == expected[path.suffix], path.name
+
+
+def test_importing_media_sets_nothing_up() -> None:
+    """Importing a module does nothing: no log levels, no thread counts, no limits."""
+    code = (
+        "import resource, av, cv2\n"
+        "before = av.logging.get_level(), cv2.getNumThreads(), resource.getrlimit(resource.RLIMIT_AS)\n"
+        "import dimml.media, dimml.media.pool, dimml.media.worker\n"
+        "assert before == (av.logging.get_level(), cv2.getNumThreads(), resource.getrlimit(resource.RLIMIT_AS))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
