@@ -50,13 +50,13 @@ def _show(exported: Exported) -> None:
 
     console = Console(highlight=False)
     bundle = exported.bundle
-    table = Table("model", "file", "MB", "batches compared", "largest difference from torch", box=None, pad_edge=False)
+    table = Table("model", "MB", "compared at batch", "largest difference", box=None, pad_edge=False)
     for path, record in bundle.files.items():
         model = path.split("/")[0]
         compared = [parity for parity in exported.parity if parity.model == model]
         largest = max(parity.largest_difference for parity in compared)
         batches = ", ".join(str(parity.batch) for parity in compared)
-        table.add_row(model, path, f"{record.bytes / 1e6:.2f}", batches, f"{largest:.1e}")
+        table.add_row(model, f"{record.bytes / 1e6:.2f}", batches, f"{largest:.1e}")
     console.print(f"[bold]{bundle.name}[/bold] version {bundle.version} in {exported.repository}", soft_wrap=True)
     console.print(table)
     clips = exported.parity[0].clips
