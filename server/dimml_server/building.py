@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dimml.media.pool import DecodePool
-
 from dimml_server.local_engine import LocalEngine
 from dimml_server.metrics import Metrics
 from dimml_server.service import Decoder, PredictionService

@@ -46,12 +46,13 @@ async def run_server(
         # Unwound from the last to the first: listeners end while engine and workers still answer for them.
         stack.callback(service.close)
         app = create_app(service, metrics, settings)
-        http_address = await stack.enter_async_context(_http_listener(app, settings))
+        http = await stack.enter_async_context(_http_listener(app, settings))
         grpc_address = await stack.enter_async_context(_grpc_listener(service, metrics, settings))
         if await _started(service, stopping):
-            announce(Addresses(http_address, grpc_address))
+            announce(Addresses(http.address, grpc_address))
             await stopping.wait()
         service.ready = False
+        http.should_exit = True  # Now, so that both listeners close at once and share the grace period.
         logger.info("stopping; requests in flight have %g s", settings.grace_s)
     return service.stray_runs
 
@@ -76,13 +77,17 @@ async def _started(service: PredictionService, stopping: asyncio.Event) -> bool:
 class _HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers: two servers share this process, and both must stop."""
 
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self.address = address
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
 @asynccontextmanager
-async def _http_listener(app: FastAPI, settings: ServerSettings) -> AsyncIterator[str]:
+async def _http_listener(app: FastAPI, settings: ServerSettings) -> AsyncIterator[_HttpServer]:
     listener = bind(settings.host, settings.http_port, "http_port")
     config = uvicorn.Config(
         app,
@@ -94,11 +99,10 @@ async def _http_listener(app: FastAPI, settings: ServerSettings) -> AsyncIterato
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.grace_s),
     )
-    server = _HttpServer(config)
-    address = authority(settings.host, listener.getsockname()[1])
+    server = _HttpServer(config, authority(settings.host, listener.getsockname()[1]))
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
-        yield address
+        yield server
     finally:
         server.should_exit = True
         await serving

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,13 @@ class ServerProcess:
     def log(self) -> str:
         """What it has written to stderr so far."""
         return "".join(self.log_lines)
+
+    def wait_for_log(self, text: str, limit_s: float = 10.0) -> None:
+        """Block until ``text`` stands in the log."""
+        end = time.monotonic() + limit_s
+        while text not in self.log:
+            assert time.monotonic() < end, f"{text!r} is not in the log:\n{self.log}"
+            time.sleep(0.01)
 
     def threads(self) -> int:
         """Threads of the server process."""

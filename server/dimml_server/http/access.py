@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from time import perf_counter
@@ -10,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dimml_server.http.errors import internal_error
+from dimml_server.http.errors import internal_error, stopping_error
 from dimml_server.media_request import new_request_id
 
 access_logger = logging.getLogger("dimml_server.access")
@@ -55,6 +56,10 @@ class AccessMiddleware:
             if status:
                 raise  # The answer has begun; only cutting it off can say that it is not whole.
             await internal_error(identity)(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            # Nobody but the server cancels a request here, at the end of its grace period. Answering is the way out.
+            if not status:
+                await stopping_error(identity)(scope, receive, send_with_id)
         finally:
             access_logger.info(
                 "%s %s %d %.1fms request_id=%s",

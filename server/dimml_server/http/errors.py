@@ -96,6 +96,11 @@ def internal_error(identity: str) -> JSONResponse:
     return _response(500, INTERNAL, "internal error; the server's log has the details", identity)
 
 
+def stopping_error(identity: str) -> JSONResponse:
+    """The answer to a request that outlasts the server's grace period."""
+    return _response(503, UnavailableError.code, "the server stopped before the request was done", identity)
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Make the application answer errors as ``ErrorBody``."""
 

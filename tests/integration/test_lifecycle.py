@@ -1,0 +1,157 @@
+"""Start and stop of the server process: readiness, errors a person can act on, and nothing lost at the end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support import faulty_decoding, faulty_server
+from support.server_process import READY, STOP_LIMIT_S, running_server, serve_command
+from support.tiny_bundle import make_tiny_bundle
+from support.tiny_media import LABELS, marked, tiny_clip
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    make_tiny_bundle(folder)
+    return folder
+
+
+def refusal(repository: Path, **settings: object) -> str:
+    """What a server says that does not start; it must be one line, and the exit code 1."""
+    done = subprocess.run(
+        serve_command(repository, settings), capture_output=True, text=True, timeout=STOP_LIMIT_S, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    errors = [line for line in done.stderr.splitlines() if " INFO " not in line]
+    assert len(errors) == 1, done.stderr
+    return errors[0]
+
+
+@pytest.mark.parametrize("setting", ["http_port", "grpc_port"])
+def test_a_port_that_is_taken_is_named_with_its_flag(repository: Path, setting: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refusal(repository, **{setting: port})
+    assert said.startswith("error: ")
+    assert f"port {port} on 127.0.0.1 is taken" in said
+    assert f"--{setting.replace('_', '-')} (DIMML_{setting.upper()})" in said
+
+
+def test_two_servers_do_not_share_a_grpc_port(repository: Path) -> None:
+    with running_server(repository) as first:
+        assert "is taken" in refusal(repository, grpc_port=first.grpc.rpartition(":")[2])
+
+
+def test_a_repository_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
+    assert str(tmp_path / "nowhere") in refusal(tmp_path / "nowhere")
+    assert "holds no bundle" in refusal(tmp_path)
+
+
+def test_a_changed_file_is_named(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+    model = bundle.model_file(tmp_path, "tiny_visual")
+    model.write_bytes(model.read_bytes() + b" ")
+    said = refusal(tmp_path)
+    assert "tiny_visual/1/model.onnx" in said
+    assert "SHA-256" in said
+
+
+def test_a_bundle_or_host_that_is_not_there_is_named(repository: Path) -> None:
+    assert "no bundle 'huge'" in refusal(repository, models="huge")
+    assert "not an address of this machine" in refusal(repository, host="203.0.113.7")
+
+
+def test_live_before_ready_and_ready_after_warm_up(repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        serve_command(repository, {"http_port": port}), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    seen: list[tuple[int, int, int]] = []
+    announced = threading.Event()
+
+    def watch() -> None:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+            while not (announced.is_set() and seen and seen[-1][1] == 200):
+                try:
+                    live = http.get("/health/live").status_code
+                    predicted = http.post("/v1/predict", files={"media": b"x"}).status_code
+                    seen.append((live, http.get("/health/ready").status_code, predicted))
+                except httpx.TransportError:
+                    time.sleep(0.005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        assert READY.fullmatch(process.stdout.readline().strip())
+        announced.set()
+        watcher.join(10.0)
+        assert not watcher.is_alive()
+    finally:
+        announced.set()
+        process.terminate()
+        assert process.wait(STOP_LIMIT_S) == 0
+        process.stdout.close()
+    assert seen[0] == (200, 503, 503)
+    assert seen[-1][:2] == (200, 200)
+    readiness = [ready for _, ready, _ in seen]
+    assert readiness == sorted(readiness, reverse=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_requests_in_flight_are_answered(repository: Path, tmp_path: Path, number: signal.Signals) -> None:
+    clip = marked(tiny_clip(tmp_path, 1), faulty_decoding.SLOW)
+    settings = {"concurrency": 2, "decode_workers": 2, "queue_wait_s": 20}
+    with running_server(repository, script=faulty_server.SCRIPT, stop=False, **settings) as server:
+
+        def predict(_: int) -> httpx.Response:
+            return httpx.post(f"{server.url}/v1/predict", files={"media": clip}, timeout=30.0)
+
+        with ThreadPoolExecutor(4) as clients:
+            answers = clients.map(predict, range(4))
+            time.sleep(0.5 * faulty_decoding.SLOW_S)  # Two are being decoded, two wait for their turn.
+            server.process.send_signal(number)
+            server.wait_for_log("stopping")
+            time.sleep(0.2)
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(f"{server.url}/health/live")
+            assert [(a.status_code, a.json().get("label")) for a in answers] == [(200, LABELS[1])] * 4
+
+
+def test_a_signal_while_starting_stops_it(repository: Path) -> None:
+    process = subprocess.Popen(serve_command(repository, {}), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    # Its first line tells that the bundle is loaded; the decode workers are still on their way then.
+    assert "loaded bundle" in process.stderr.readline()
+    process.terminate()
+    _, said = process.communicate(timeout=STOP_LIMIT_S)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+
+
+def test_a_request_past_the_grace_period_is_told_so_and_does_not_hold_the_stop(
+    repository: Path, tmp_path: Path
+) -> None:
+    clip = marked(tiny_clip(tmp_path, 1), faulty_decoding.PICTURE_HANGS)
+    with running_server(repository, script=faulty_server.SCRIPT, stop=False, grace_s=1) as server:
+        with ThreadPoolExecutor(1) as clients:
+            answer = clients.submit(httpx.post, f"{server.url}/v1/predict", files={"media": clip}, timeout=30.0)
+            time.sleep(0.3)
+            began = time.monotonic()
+            server.process.terminate()
+            server.process.wait(STOP_LIMIT_S)
+            assert time.monotonic() - began < 4.0
+        assert answer.result().status_code == 503
+        assert answer.result().json()["error"]["code"] == "unavailable"

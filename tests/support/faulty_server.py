@@ -1,0 +1,29 @@
+"""``dimml serve`` with ``faulty_decode`` in its decode workers. Takes ``--repository`` and ``--set`` alone."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dimml.media.pool import DecodePool
+from dimml_server.running import run_until_stopped
+from dimml_server.settings import load_settings
+from support.faulty_decoding import faulty_decode
+
+SCRIPT = Path(__file__).resolve()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repository", type=Path)
+    parser.add_argument("--set", action="append", default=[])
+    given = parser.parse_args()
+    settings = load_settings(repository=given.repository, **dict(pair.split("=", 1) for pair in given.set))
+    run_until_stopped(settings, DecodePool(settings.decode_workers, decode_function=faulty_decode))
+
+
+if __name__ == "__main__":
+    main()
