@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -26,22 +27,26 @@ class LocalPredictor:
     """A context manager that loads a repository's bundles and predicts with them. Safe to call from many threads.
 
     ``settings`` are fields of ``ServerSettings``; what they do not name comes from the environment (``DIMML_…``).
-    Entering raises SetupError where the repository cannot be served.
+    Calls beyond ``concurrency`` wait for their turn. Entering raises SetupError where the repository cannot be served.
     """
 
     def __init__(self, repository: Path | str, **settings: object) -> None:
-        self._settings = load_settings(repository=Path(repository), **settings)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="dimml-local", daemon=True)
-        self._stack = AsyncExitStack()
+        # The callers are threads of this process, which can wait: nobody is turned away.
+        patient = {"queue_length": sys.maxsize, "queue_wait_s": sys.float_info.max}
+        self._settings = load_settings(repository=Path(repository), **{**patient, **settings})
         self._service: PredictionService | None = None
 
     def __enter__(self) -> LocalPredictor:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dimml-local", daemon=True)
         self._thread.start()
+        self._stack = AsyncExitStack()
         try:
             self._service = self._call(self._open())
-        except BaseException:
+        except BaseException as error:
             self._stop()
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None
             raise
         return self
 
@@ -101,6 +106,7 @@ class LocalPredictor:
     def _stop(self) -> None:
         self._service = None
         self._call(self._stack.aclose())
+        self._call(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -79,6 +80,17 @@ DESCRIPTIONS: dict[int, str] = {
     503: "Every encoder failed, no decoder could be had, or the server is not ready (`unavailable`).",
     504: "Every encoder was late, or the request's time ran out (`deadline_exceeded`).",
 }
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of these error answers."""
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorBody, "description": DESCRIPTIONS[status]} for status in statuses
+    }
+    if 429 in responses:
+        seconds = {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}
+        responses[429]["headers"] = {"Retry-After": seconds}
+    return responses
 
 
 def http_status(error: DimmlError) -> int:

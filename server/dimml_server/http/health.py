@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from dimml.errors import UnavailableError
-from dimml_server.http.errors import ErrorBody
+from dimml_server.http.errors import error_responses
 from dimml_server.metrics import CONTENT_TYPE, Metrics
 from dimml_server.service import PredictionService
 
@@ -21,7 +21,7 @@ def router(service: PredictionService, metrics: Metrics) -> APIRouter:
     @routes.get(
         "/health/ready",
         summary="Whether requests are taken",
-        responses={503: {"model": ErrorBody, "description": "Warming up or stopping."}},
+        responses=error_responses(503),
     )
     async def ready() -> dict[str, str]:
         if not service.ready:

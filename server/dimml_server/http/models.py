@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from dimml.bundle import Bundle, FusionSpec
 from dimml.modality import Modality
-from dimml_server.http.errors import ErrorBody
+from dimml_server.http.errors import error_responses
 from dimml_server.service import PredictionService
 
 
@@ -59,7 +59,7 @@ def router(service: PredictionService) -> APIRouter:
     async def list_models() -> ModelList:
         return ModelList(models=[ModelSummary.model_validate(_summary(b)) for b in service.registry.bundles()])
 
-    @routes.get("/{name}", summary="Describe one bundle", responses={404: {"model": ErrorBody}})
+    @routes.get("/{name}", summary="Describe one bundle", responses=error_responses(404, 422))
     async def describe_model(name: str, version: int | None = None) -> ModelDetail:
         bundle = service.registry.bundle(name, version)
         deadlines_ms = {encoder.modality.name: encoder.deadline_ms for encoder in bundle.encoders}

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from dimml.errors import InvalidParameterError, UnavailableError
 from dimml.prediction import Prediction
 from dimml_server.http.access import request_id
-from dimml_server.http.errors import DESCRIPTIONS, ErrorBody
+from dimml_server.http.errors import DESCRIPTIONS, error_responses
 from dimml_server.http.hangup import CLIENT_CLOSED_REQUEST, unless_gone
 from dimml_server.http.upload import Form, read_form
 from dimml_server.media_request import MEDIA_PART, MediaPrediction
@@ -52,7 +52,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
         "/v1/predict",
         response_model=Prediction,
         summary="Predict a recording",
-        responses={status: {"model": ErrorBody, "description": text} for status, text in DESCRIPTIONS.items()},
+        responses=error_responses(*DESCRIPTIONS),
         openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _BODY}}}},
     )
     async def predict(request: Request) -> Response:

@@ -1,0 +1,75 @@
+"""The API's description agrees with the code, and the docs with both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dimml import errors
+from dimml.errors import DimmlError, SetupError
+from dimml.status import REASON_STATUS
+from dimml_server.app import create_app
+from dimml_server.building import build_service
+from dimml_server.http.errors import DESCRIPTIONS, INTERNAL, http_status
+from dimml_server.metrics import Metrics
+from dimml_server.settings import load_settings
+from support.data import REPOSITORY_ROOT
+
+PAGE = (REPOSITORY_ROOT / "docs" / "http_api.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def description(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    settings = load_settings(repository=tmp_path_factory.mktemp("repository"), decode_workers=1)
+    metrics = Metrics()
+    service = build_service(settings, metrics)
+    yield create_app(service, metrics, settings).openapi()
+    service.close()
+
+
+def request_errors() -> list[type[DimmlError]]:
+    """Every error that a request can meet."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DimmlError)]
+    return [kind for kind in kinds if kind is not DimmlError and not issubclass(kind, SetupError)]
+
+
+def test_every_error_has_its_own_status_and_stands_in_the_docs() -> None:
+    for kind in request_errors():
+        instance = kind("", retry_after_s=1.0) if kind is errors.QueueFullError else kind("")
+        status = http_status(instance)
+        assert 400 <= status < 600
+        assert status != 500, kind
+        assert re.search(rf"^\| {status} \| `{kind.code}` \|", PAGE, re.MULTILINE), f"{kind.code} is not documented"
+    assert f"| 500 | `{INTERNAL}` |" in PAGE
+
+
+def test_every_status_and_reason_stands_in_the_docs() -> None:
+    status = ""
+    documented = {}
+    for line in PAGE.splitlines():
+        if match := re.match(r"\| (?:`(ok|absent|unusable|timeout|failed)`)? ?\| (?:`(\w+)`)? ?\|", line):
+            status = match[1] or status
+            documented[match[2]] = status
+    assert documented == {None: "ok", **{reason.value: fate.value for reason, fate in REASON_STATUS.items()}}
+
+
+def test_openapi_describes_the_body_and_every_error_of_a_prediction(description: dict[str, Any]) -> None:
+    operation = description["paths"]["/v1/predict"]["post"]
+    body = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    for part in body["properties"]:
+        assert f"`{part}`" in PAGE, f"docs/http_api.md lacks the part {part}"
+    assert body["properties"]["media"]["format"] == body["additionalProperties"]["format"] == "binary"
+    answers = operation["responses"]
+    assert set(answers) == {"200", *map(str, DESCRIPTIONS)}
+    assert answers["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/Prediction")
+    assert "Retry-After" in answers["429"]["headers"]
+    for status in DESCRIPTIONS:
+        assert answers[str(status)]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
+
+
+def test_every_own_path_stands_in_the_docs(description: dict[str, Any]) -> None:
+    for path in description["paths"]:
+        assert path.startswith("/v2") or f" {path}" in PAGE, f"docs/http_api.md lacks {path}"
