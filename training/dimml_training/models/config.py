@@ -69,8 +69,14 @@ class TemporalConvPoolingConfig(_Config):
 
     kind: Literal["temporal_conv"] = "temporal_conv"
     layers: int = Field(default=2, ge=1, le=8, description="Residual convolutions; each doubles the dilation.")
-    kernel: int = Field(default=3, ge=2, le=15, description="Frames that one convolution sees.")
+    kernel: int = Field(default=3, ge=3, le=15, description="Frames that one convolution sees; odd.")
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="Of whole channels, between the convolutions.")
+
+    @model_validator(mode="after")
+    def _has_a_middle(self) -> TemporalConvPoolingConfig:
+        if self.kernel % 2 == 0:
+            raise ValueError("kernel must be odd, so that a convolution sees as far back as ahead")
+        return self
 
 
 PoolingConfig = MeanPoolingConfig | TemporalConvPoolingConfig

@@ -1,0 +1,118 @@
+"""Configs are checked when they are read; the message names the field and the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dimml.errors import ConfigurationError
+from dimml_training.config import expand_path, load_config
+from support.data import REPOSITORY_ROOT
+
+BACKBONE = {"hidden_sizes": [4, 8], "depths": [1, 1]}
+
+
+def document() -> dict[str, Any]:
+    return {
+        "name": "two",
+        "clip_s": 1.0,
+        "data": {"manifest": "clips.csv"},
+        "modalities": [
+            {
+                "input": {"kind": "waveform", "name": "audio", "sample_rate_hz": 8000, "samples": 8000},
+                "encoder": {"backbone": dict(BACKBONE)},
+            },
+            {
+                "input": {"kind": "frames", "name": "visual", "frames": 2, "height": 16, "width": 16},
+                "encoder": {"backbone": dict(BACKBONE)},
+            },
+        ],
+    }
+
+
+def written(folder: Path, content: Any) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def test_defaults_are_the_papers(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, document()))
+    stage = config.stage1
+    assert (stage.epochs, stage.batch_size, stage.warmup_epochs) == (150, 16, 20)
+    assert (stage.lambda_shared, stage.lambda_duc) == (1.0, 1.0)
+    optimiser = stage.optimiser
+    assert (optimiser.kind, optimiser.lr, optimiser.momentum, optimiser.weight_decay) == ("sgd", 1e-3, 0.9, 1e-4)
+    assert (optimiser.schedule, optimiser.step_epoch, config.stage2.epochs) == ("step", 70, 20)
+    assert config.fusion.model_dump() == {"certainty": "max_prob", "temperature": 1.0, "fused_head": True}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY_ROOT / "training" / "configs").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_every_config_of_the_repository_is_valid(path: Path) -> None:
+    assert load_config(path).modalities
+
+
+def test_overrides_reach_fields_and_list_items(tmp_path: Path) -> None:
+    path = written(tmp_path, document())
+    config = load_config(path, ["seed=3", "stage1.optimiser.lr=0.5", "modalities.1.input.frames=7"])
+    assert (config.seed, config.stage1.optimiser.lr, config.inputs[1].shape[0]) == (3, 0.5, 7)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage1.epochs", "write it as key=value"),
+        ("modalities.5.input.frames=1", "no such place"),
+        ("name.sub=1", "no such place"),
+        ("stage1.epoch=1", "stage1.epoch: Extra inputs are not permitted"),
+        ("stage1.epochs=many", "stage1.epochs: Input should be a valid integer"),
+        ("stage1.epochs=20", "warmup_epochs must be below stage1.epochs"),
+        ("modalities.0.input.kind=wave", "modalities.0: input.kind must be 'waveform', 'frames' or 'flow'"),
+        ("modalities.0.input.name=fused", "the name 'fused' is reserved"),
+        ("modalities.0.input.name=visual", "names must be unique"),
+        ("modalities.0.encoder.grey=true", "modalities.0.sound.encoder.grey: Extra inputs"),
+        ("modalities.0.encoder.backbone.hidden_sizes=[4, 16]", "features of one width"),
+        ("modalities.0.encoder.backbone.depths=[1]", "depths and hidden_sizes"),
+        ("modalities.1.encoder.pooling={kind: temporal_conv, kernel: 4}", "kernel must be odd"),
+        ("data.split_by=subject", "split_by: subject needs columns.subject"),
+        ("data.margin_s=1", "margin_s needs columns.start_s"),
+        ("data.columns.start_s=from", "start_s and end_s come together"),
+        ("data.columns.media={audio: a}", "must name a column for each of"),
+        ("data.splits={train: a, validation: a, test: b}", "splits must give"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load_config(written(tmp_path, document()), [override])
+    assert message in raised.value.message
+    assert "at least 1 item" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a: [1", "is not YAML"), ("- 1\n", "must hold a mapping"), ("name: x\n", "clip_s: Field required")],
+)
+def test_files_that_are_no_config(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        load_config(written(tmp_path, content))
+
+
+def test_a_config_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_paths_take_variables_with_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DIMML_TEST_DATA", raising=False)
+    assert expand_path("${DIMML_TEST_DATA:-../data}/x.csv") == tmp_path / "../data/x.csv"
+    with pytest.raises(ConfigurationError, match="DIMML_TEST_DATA is not set"):
+        expand_path("$DIMML_TEST_DATA/x.csv")
+    monkeypatch.setenv("DIMML_TEST_DATA", "/somewhere")
+    assert expand_path("${DIMML_TEST_DATA:-../data}/x.csv") == Path("/somewhere/x.csv")
+    assert expand_path("$DIMML_TEST_DATA/x.csv") == Path("/somewhere/x.csv")
