@@ -19,7 +19,7 @@ def decode_image(data: bytes, image_format: str, limits: MediaLimits) -> npt.NDA
     """Upright RGB ``[height, width, 3]``, EXIF orientation applied; None where it does not decode.
 
     The size is read from the header first: a few bytes can promise a picture of gigabytes.
-    Raises TooLargeError above ``max_pixels``.
+    Raises TooLargeError above ``max_pixels``, and MemoryError.
     """
     try:
         size = image_size(data, image_format)
@@ -30,7 +30,9 @@ def decode_image(data: bytes, image_format: str, limits: MediaLimits) -> npt.NDA
     check_pixels(*size, limits)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
         return None
     return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from dimml.errors import DimmlError, UnavailableError
 from dimml.media.types import Decoded, DecodeRequest
-from dimml.media.worker import Broke, OutOfMemory, Ready, Reply, WorkerSettings
+from dimml.media.worker import Broke, OutOfMemory, Ready, Reply
 from dimml.status import Reason
 
 logger = logging.getLogger(__name__)
@@ -61,9 +61,12 @@ class Job:
 
 
 class WorkerProcess:
-    """A worker, just started; ``wait_ready`` before anything else. Raises OSError where it cannot be started."""
+    """A worker, just started; ``wait_ready`` before anything else. ``settings`` are pickled WorkerSettings.
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    Raises OSError where no process can be started.
+    """
+
+    def __init__(self, settings: bytes) -> None:
         self._settings = settings
         self._pipe, theirs = Pipe()
         with theirs:
@@ -78,7 +81,7 @@ class WorkerProcess:
 
     def wait_ready(self) -> None:
         """Block until it has imported what it needs. Raises OSError or EOFError where it does not get there."""
-        self._pipe.send(self._settings)
+        self._pipe.send_bytes(self._settings)
         if not (self._pipe.poll(START_TIMEOUT_S) and isinstance(self._pipe.recv(), Ready)):
             raise TimeoutError(f"not ready after {START_TIMEOUT_S:g} s")
 
@@ -124,9 +127,7 @@ class Keeper:
     ``on_lost`` is called for every worker that died or had to be killed.
     """
 
-    def __init__(
-        self, jobs: queue.SimpleQueue[Job | None], settings: WorkerSettings, on_lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, jobs: queue.SimpleQueue[Job | None], settings: bytes, on_lost: Callable[[], None]) -> None:
         self._jobs = jobs
         self._settings = settings
         self._on_lost = on_lost

@@ -8,6 +8,7 @@ worker has a pipe and a thread of its own; a round trip costs well under a milli
 from __future__ import annotations
 
 import asyncio
+import pickle
 import queue
 import threading
 import time
@@ -55,7 +56,8 @@ class DecodePool:
         self._lock = threading.Lock()
         self._lost = 0
         self._closed = False
-        settings = WorkerSettings(decode_function, decode_memory_bytes)
+        # Pickled here, so that a function no worker could import is an error of the caller and not of the workers.
+        settings = pickle.dumps(WorkerSettings(decode_function, decode_memory_bytes))
         self._keepers = [Keeper(self._jobs, settings, self._count_lost) for _ in range(workers)]
 
     async def decode(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
