@@ -43,10 +43,8 @@ class LocalPredictor:
         self._stack = AsyncExitStack()
         try:
             self._service = self._call(self._open())
-        except BaseException as error:
+        except BaseException:
             self._stop()
-            if isinstance(error, BaseExceptionGroup):
-                raise error.exceptions[0] from None
             raise
         return self
 

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from dimml.errors import ConfigurationError, SetupError
+from dimml.errors import ConfigurationError
 from dimml.repository import bundle_names
 from dimml_server.app import create_app
 from dimml_server.building import build_service
@@ -34,7 +34,7 @@ async def run_server(
     """Serve until SIGTERM or SIGINT; the number of encoder runs that would not stop.
 
     ``announce`` is called once requests are taken. ``decoder`` replaces the decode workers of the settings, and is
-    closed at the end. Raises SetupError where the server cannot start.
+    closed at the end. Raises SetupError, or UnavailableError for the decode workers, where the server cannot start.
     """
     bundle_names(settings.repository)  # The plainest mistake is told before anything is started.
     stopping = asyncio.Event()
@@ -66,11 +66,7 @@ async def _started(service: PredictionService, stopping: asyncio.Event) -> bool:
     if not starting.done():
         starting.cancel()
         return False
-    try:
-        starting.result()
-    except* SetupError as errors:
-        # One line for the person who started it: the first thing to mend.
-        raise errors.exceptions[0] from None
+    starting.result()
     return True
 
 

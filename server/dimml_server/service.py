@@ -120,11 +120,14 @@ class PredictionService:
     async def start(self) -> None:
         """Load and warm up the settings' bundles and the decode workers, then be ready.
 
-        Raises a group of BundleError, UnavailableError.
+        Raises BundleError, or UnavailableError where the decode workers do not start.
         """
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._load_repository())
-            group.create_task(asyncio.to_thread(self._decoder.warm_up))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._load_repository())
+                group.create_task(asyncio.to_thread(self._decoder.warm_up))
+        except* DimmlError as errors:
+            raise errors.exceptions[0] from None  # One thing to mend at a time.
         self.ready = True
 
     async def _load_repository(self) -> None:
@@ -138,7 +141,7 @@ class PredictionService:
     async def load(self, name: str, version: int | None = None) -> Bundle:
         """Load, warm up and serve one bundle version, by default the newest. Raises BundleError."""
         began = perf_counter()
-        bundle = load_bundle(self._settings.repository, name, version)
+        bundle = await asyncio.to_thread(load_bundle, self._settings.repository, name, version)
         await self._engine.load(bundle, self._settings.repository)
         self.registry.add(bundle)
         self.metrics.served(bundle)
