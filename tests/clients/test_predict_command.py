@@ -1,0 +1,143 @@
+"""``dimml predict``: table, JSON lines, exit codes; on a server over both transports and in this process."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.server_process import ServerProcess, running_server
+from support.tiny_bundle import make_tiny_bundle
+from support.tiny_media import tiny_clip
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    make_tiny_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[ServerProcess]:
+    with running_server(repository) as running:
+        yield running
+
+
+@pytest.fixture(params=["http", "grpc", "repository"])
+def target(request: pytest.FixtureRequest, server: ServerProcess, repository: Path) -> list[str]:
+    return {
+        "http": ["--url", server.url],
+        "grpc": ["--url", f"grpc://{server.grpc}"],
+        "repository": ["--repository", str(repository)],
+    }[request.param]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    made = tmp_path_factory.mktemp("made")
+    for name, data in {
+        "red.mp4": tiny_clip(made, 0, 2.0),
+        "blue.mp4": tiny_clip(made, 2),
+        "green_no_sound.mp4": tiny_clip(made, 1, sound=None),
+        "broken.mp4": b"this is no recording" * 50,
+    }.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def predict(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dimml", "predict", *words], capture_output=True, text=True, check=False, cwd=folder
+    )
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_json_has_a_line_per_file_and_a_bad_file_costs_no_other(target: list[str], clips: Path) -> None:
+    done = predict("red.mp4", "broken.mp4", "gone.mp4", "green_no_sound.mp4", *target, "--json", folder=clips)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == ""
+    red, broken, gone, green = lines(done)
+    assert (red["file"], red["label"], red["degraded"]) == ("red.mp4", "red", False)
+    assert red["modalities"]["audio"]["status"] == "ok"
+    assert broken["error"]["code"] == "unusable_media"
+    assert broken["error"]["modalities"] == {"audio": "unusable:undecodable", "visual": "unusable:undecodable"}
+    assert (gone["file"], gone["error"]["code"], gone["error"]["field"]) == ("gone.mp4", "invalid_parameter", "media")
+    assert (green["label"], green["degraded"]) == ("green", True)
+    assert green["modalities"]["audio"]["reason"] == "no_track"
+
+
+def test_the_table_names_every_file_and_what_became_of_it(target: list[str], clips: Path) -> None:
+    done = predict("red.mp4", "broken.mp4", "green_no_sound.mp4", *target, folder=clips)
+    assert done.returncode == 1
+    for word in ("red.mp4", "broken.mp4", "undecodable", "absent", "no_track", "degraded", "audio", "visual", "weight"):
+        assert word in done.stdout
+    assert predict("red.mp4", *target, folder=clips).returncode == 0
+
+
+def test_a_stretch_top_k_and_the_model(target: list[str], clips: Path) -> None:
+    words = ["red.mp4", "--start", "0.5", "--end", "1.5", "--top-k", "2", "--model", "tiny", "--json"]
+    done = predict(*words, *target, folder=clips)
+    assert done.returncode == 0, done.stderr
+    (red,) = lines(done)
+    assert len(red["predictions"]) == 2
+    past = predict("red.mp4", "--start", "50", "--json", *target, folder=clips)
+    assert past.returncode == 1
+    assert lines(past)[0]["error"]["code"] == "invalid_parameter"
+
+
+def test_a_modality_may_have_a_file_of_its_own(target: list[str], clips: Path) -> None:
+    alone = predict("--modality", "audio=red.mp4", "--json", *target, folder=clips)
+    assert alone.returncode == 0, alone.stderr
+    assert (lines(alone)[0]["label"], lines(alone)[0]["modalities"]["visual"]["reason"]) == ("red", "not_sent")
+    both = predict("blue.mp4", "--modality", "audio=red.mp4", "--json", *target, folder=clips)
+    assert lines(both)[0]["file"] == "blue.mp4 + red.mp4"
+    assert lines(both)[0]["modalities"]["audio"]["status"] == "ok"
+    wrong = predict("--modality", "smell=red.mp4", "--json", *target, folder=clips)
+    assert wrong.returncode == 1
+    assert "smell" in lines(wrong)[0]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["a.mp4", "b.mp4", "--modality", "audio=c.wav"],
+        ["a.mp4", "--modality", "audio"],
+        ["--modality", "audio=a", "--modality", "audio=b"],
+        ["a.mp4", "--url", "http://127.0.0.1:1", "--repository", "models"],
+        ["a.mp4", "--top-k", "0"],
+        ["a.mp4", "--start", "-1"],
+    ],
+)
+def test_wrong_usage_exits_with_2(words: list[str]) -> None:
+    done = predict(*words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_what_cannot_work_at_all_is_one_line(tmp_path: Path) -> None:
+    for words in (["--url", "ftp://host"], ["--repository", str(tmp_path / "nosuch")], ["--repository", str(tmp_path)]):
+        done = predict("a.mp4", *words)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_nobody_listening_is_an_error_row(clips: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    done = predict("red.mp4", "--url", f"http://127.0.0.1:{port}", "--json", folder=clips)
+    assert done.returncode == 1
+    assert "is the server running" in lines(done)[0]["error"]["message"]
