@@ -15,7 +15,7 @@ python3 -m venv "$work/build" && "$work/build/bin/pip" install --quiet build
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet -c "$root/constraints.txt" "dimml[serve,client] @ file://$(ls "$work"/dist/*.whl)"
 cp -r "$root/model_repository" "$work/models"
-cp "$root/samples/clean_1.mp4" "$work/clip.mp4"
+cp "$root/samples/clean_three.mp4" "$work/clip.mp4"
 cd "$work"
 "$work/venv/bin/python" - <<'PY'
 import importlib.util as u, sys
