@@ -20,6 +20,7 @@ from dimml.errors import (
     DeadlineExceededError,
     InvalidParameterError,
     NotFoundError,
+    TooLargeError,
     UnavailableError,
 )
 from dimml.prediction import Prediction
@@ -42,6 +43,8 @@ _CODES: dict[grpc.StatusCode, str] = {
 }
 _CLIENT_FAULTS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
 _TRY_AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+#: How gRPC itself refuses a message, under the same code as a full queue.
+_MESSAGE_TOO_LARGE = "larger than max"
 #: How gRPC says that it never reached a server; it has no status code for that.
 _NOT_CONNECTED = ("failed to connect", "DNS resolution failed", "Name resolution failure")
 
@@ -139,6 +142,8 @@ class GrpcTransport:
                 return UnavailableError(
                     f"cannot connect to grpc://{self._address}; is the server running? `dimml serve` starts one"
                 )
+            if _MESSAGE_TOO_LARGE in text:
+                return TooLargeError(f"grpc://{self._address} takes no recording of this size: {text}")
             if status is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return DeadlineExceededError(f"no answer from grpc://{self._address} within {timeout_s:.3g} s")
         detail = json.loads(metadata.get(_ERROR_DETAIL, b"{}"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dimml.errors import CapacityError, RequestError
+from dimml.errors import CapacityError, ConfigurationError, RequestError
 from dimml.prediction import Prediction
 from dimml_client.client import Client
 from dimml_client.request import MEDIA_PART, gather_parts
@@ -84,7 +84,12 @@ def remote(url: str, options: Options) -> Iterator[PredictJob]:
 @contextmanager
 def local(repository: Path, options: Options) -> Iterator[PredictJob]:
     """Predictions in this process. Raises SetupError where the repository cannot be served."""
-    from dimml_server.local import LocalPredictor
+    try:
+        from dimml_server.local import LocalPredictor
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"--repository needs {error.name}, which is not installed: pip install 'dimml[serve]'", field="--repository"
+        ) from error
 
     with LocalPredictor(repository) as predictor:
         yield lambda job: predictor.predict(

@@ -189,6 +189,14 @@ def test_the_servers_errors_come_back_typed(
         assert {name: str(status) for name, status in caught.value.statuses.items()} == expected[clip]
 
 
+@pytest.mark.parametrize("size", [3 * MAX_BODY_BYTES, 40_000_000])
+def test_what_the_transport_itself_refuses_is_too_large_and_not_repeated(client: Client, size: int) -> None:
+    began = time.monotonic()
+    with pytest.raises(TooLargeError):
+        client.predict(bytes(size))
+    assert time.monotonic() - began < 5.0
+
+
 def test_ready(client: Client) -> None:
     assert client.ready()
 

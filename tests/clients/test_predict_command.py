@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,25 @@ def test_nobody_listening_is_an_error_row(clips: Path) -> None:
     done = predict("red.mp4", "--url", f"http://127.0.0.1:{port}", "--json", folder=clips)
     assert done.returncode == 1
     assert "is the server running" in lines(done)[0]["error"]["message"]
+
+
+def test_without_the_serve_extra_the_repository_option_names_it(clips: Path, repository: Path) -> None:
+    code = textwrap.dedent("""
+        import sys
+        from importlib.abc import MetaPathFinder
+
+        class Missing(MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name.split(".")[0] == "onnxruntime":
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        sys.meta_path.insert(0, Missing())
+        from dimml.cli import main
+        sys.exit(main(["predict", "red.mp4", "--repository", sys.argv[1]]))
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(repository)], capture_output=True, text=True, check=False, cwd=clips
+    )
+    assert done.returncode == 1
+    assert "pip install 'dimml[serve]'" in done.stderr
+    assert "Traceback" not in done.stderr
