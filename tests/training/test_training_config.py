@@ -110,7 +110,7 @@ def test_a_config_that_is_not_there(tmp_path: Path) -> None:
 def test_paths_take_variables_with_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DIMML_TEST_DATA", raising=False)
-    assert expand_path("${DIMML_TEST_DATA:-../data}/x.csv") == tmp_path / "../data/x.csv"
+    assert expand_path("${DIMML_TEST_DATA:-../data}/x.csv") == tmp_path.parent / "data" / "x.csv"
     with pytest.raises(ConfigurationError, match="DIMML_TEST_DATA is not set"):
         expand_path("$DIMML_TEST_DATA/x.csv")
     monkeypatch.setenv("DIMML_TEST_DATA", "/somewhere")

@@ -147,7 +147,7 @@ def _write_predictions(path: Path, clips: list[Clip], votes: HeadLogits, fused: 
                 writer.writerow(
                     [
                         *(str(clip.media[name]) for name in media),
-                        *("" if value is None else f"{value:g}" for value in (clip.start_s, clip.end_s)),
+                        *("" if value is None else str(value) for value in (clip.start_s, clip.end_s)),
                         clip.label,
                         labels[int(fused.logits_BC[row].argmax())],
                         *(f"{p:.6f}" for p in fused.probabilities_BC[row]),

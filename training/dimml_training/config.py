@@ -244,7 +244,7 @@ def expand_path(text: str) -> Path:
         return found
 
     pattern = r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}|\$(?P<bare>\w+)"
-    return Path(re.sub(pattern, value, text)).expanduser().absolute()
+    return Path(re.sub(pattern, value, text)).expanduser().resolve()
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -89,7 +89,7 @@ def _cached(
     keys = [clip_key({n: digests[p] for n, p in clip.media.items()}, clip.start_s, clip.end_s) for clip in clips]
     found, damaged = cache.entries(keys)
     if damaged:
-        logger.warning("%d cached clips in %s are damaged and are decoded again", damaged, cache.folder)
+        logger.warning("damaged clips in the cache %s, decoded again: %d", cache.folder, damaged)
     missing = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in found}
     if missing:
         with cache.writing():

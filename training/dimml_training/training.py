@@ -148,6 +148,10 @@ def fit_stage1(
     callbacks: list[Callback] = [checkpoint]
     if bar:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
+    last = folder / LAST
+    resuming = resume and last.exists()
+    if resuming:
+        _checkpoint(last)
     with _lightning_quiet():
         trainer = pl.Trainer(
             max_epochs=config.stage1.epochs,
@@ -159,19 +163,29 @@ def fit_stage1(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        trainer.fit(
-            module,
-            batches(train_rows, config.stage1.batch_size, seed=config.seed),
-            batches(data.splits["validation"].rows, 4 * config.stage1.batch_size),
-            ckpt_path=folder / LAST if resume and (folder / LAST).exists() else None,
-        )
-    if trainer.interrupted:
-        raise SetupError(f"interrupted; `--resume --out {out}` goes on from the last whole epoch")
-    best = torch.load(folder / BEST, weights_only=True)
+        try:
+            trainer.fit(
+                module,
+                batches(train_rows, config.stage1.batch_size, seed=config.seed),
+                batches(data.splits["validation"].rows, 4 * config.stage1.batch_size),
+                ckpt_path=last if resuming else None,
+            )
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise SetupError(f"interrupted; `--resume --out {out}` goes on after the last whole epoch") from None
+    best = _checkpoint(folder / BEST)
     module.load_state_dict(best["state_dict"])
     module.selected_epoch = int(best["epoch"])
     module.eval()
     return module
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content. Raises SetupError where it cannot be read."""
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True)
+    except Exception as error:  # damaged bytes make torch's unpickler raise anything
+        raise SetupError(f"the checkpoint {path} cannot be read; train anew with another --out") from error
+    return content
 
 
 def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:
