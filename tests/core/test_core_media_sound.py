@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -199,3 +200,24 @@ def test_libsndfile_and_ffmpeg_give_the_same_sound(tmp_path: Path) -> None:
     alone = row_of(decode_source(path, AUDIO, start_s=0.5, end_s=1.5), "audio")
     beside = row_of(decode_source(path, AUDIO, VISUAL, start_s=0.5, end_s=1.5), "audio")
     np.testing.assert_allclose(alone, beside, atol=5e-3)
+
+
+@pytest.mark.parametrize("layout", ["5.1", "7.1", "hexadecagonal"])
+def test_many_channels(tmp_path: Path, layout: str) -> None:
+    """From eight channels on, PyAV's own conversion to numpy crashes."""
+    path = tmp_path / "clip.mkv"
+    codec = "pcm_s16le" if layout == "hexadecagonal" else "aac"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=48_000, layout=layout)
+        channels = stream.layout.nb_channels
+        mono = 0.4 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)
+        for begin in range(0, 48_000 - 1024, 1024):
+            block = np.repeat(mono[begin : begin + 1024].astype(np.float32), channels)[None]
+            frame = av.AudioFrame.from_ndarray(block, format="flt", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = 48_000, begin, Fraction(1, 48_000)
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode(None):
+            container.mux(packet)
+    wave = row_of(decode_source(path, AUDIO), "audio")
+    assert frequency_hz(wave) == pytest.approx(440.0, abs=1.5)

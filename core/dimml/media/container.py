@@ -14,15 +14,19 @@ _NO_PROTOCOL: Final = "none"
 #: FFmpeg compares a demuxer's whole name with this list, and "mov" is only one of the names of that demuxer.
 _FORMAT_NAMES: Final = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm"}
 
+#: What PyAV raises over a damaged container; IndexError where a stream appears that it has not listed. Some errors
+#: of FFmpeg are MemoryErrors too: catch those first.
+UNREADABLE: Final = (av.error.FFmpegError, OSError, ValueError, IndexError)
+
 
 def _refuse(url: str, flags: int, options: dict[str, Any]) -> BinaryIO:
     raise PermissionError("a recording may not refer to another file")
 
 
-def open_container(source: bytes | BinaryIO, demuxer: str, limits: MediaLimits) -> Any:
+def open_container(source: bytes | BinaryIO, demuxer: str, limits: MediaLimits) -> Any | None:
     """An ``av.container.InputContainer`` over bytes or an open file, read by ``demuxer`` and no other.
 
-    Raises av.error.FFmpegError where it is not such a container.
+    None where it is not such a container.
     """
     options = {
         "format_whitelist": _FORMAT_NAMES.get(demuxer, demuxer),
@@ -35,7 +39,12 @@ def open_container(source: bytes | BinaryIO, demuxer: str, limits: MediaLimits) 
         options |= {"enable_drefs": "0", "use_absolute_path": "0"}
     file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source
     file.seek(0)
-    container = av.open(file, mode="r", format=demuxer, options=options, io_open=_refuse, metadata_errors="replace")
+    try:
+        container = av.open(file, format=demuxer, options=options, io_open=_refuse, metadata_errors="replace")
+    except MemoryError:
+        raise
+    except UNREADABLE:
+        return None
     for stream in container.streams:
         if stream.type in {"audio", "video"} and stream.codec_context is not None:
             stream.codec_context.thread_count = 1
@@ -51,5 +60,9 @@ def best_stream(container: Any, kind: str) -> Any | None:
         and stream.codec_context is not None
         and not stream.disposition & av.stream.Disposition.attached_pic
     ]
-    best = container.streams.best(kind)
+    try:
+        best = container.streams.best(kind)
+    except IndexError:
+        # FFmpeg found a stream that PyAV has not listed: it appeared while the container was probed.
+        best = None
     return best if best in usable else next(iter(usable), None)

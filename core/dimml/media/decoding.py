@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-import av
 import soundfile
 
 from dimml.errors import DataError, TooLargeError
-from dimml.media.container import best_stream, open_container
+from dimml.media.container import UNREADABLE, best_stream, open_container
 from dimml.media.image import decode_image
 from dimml.media.index import ContainerIndex, scan
 from dimml.media.pictures import PictureRow, StillPicture, rows_of_one_picture
@@ -25,8 +24,6 @@ from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source
 from dimml.modality import Modality, Waveform
 from dimml.quality import no_signal
 from dimml.status import OK, ModalityStatus, Reason
-
-_UNREADABLE = (av.error.FFmpegError, OSError, ValueError)
 
 
 def decode(request: DecodeRequest) -> Decoded:
@@ -151,11 +148,8 @@ def _decode_sound_file(file: BinaryIO, modalities: Sequence[Modality], request: 
 def _decode_container(
     file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest
 ) -> _Part:
-    try:
-        container = open_container(file, file_type.demuxer, request.limits)
-    except _UNREADABLE as error:
-        if isinstance(error, MemoryError):
-            raise
+    container = open_container(file, file_type.demuxer, request.limits)
+    if container is None:
         return _all_because(Reason.UNDECODABLE, modalities), None
     tracks: _Tracks = {}
     readable: list[Modality] = []
@@ -173,14 +167,13 @@ def _decode_container(
         video = streams["video"]
         window = judged_window(index.duration_s, request, 0.0 if video is None else index.tracks[video.index].frame_s)
         readers = _readers(streams, index, window, readable, request)
-        target = next((r for r in readers if isinstance(r, PictureReader)), readers[0])
-        found = _seek(container, target.stream, min(reader.from_s for reader in readers)) and read_tracks(
-            container, readers, verify=True
-        )
-        if found:
+        if _seek(container, readers) and read_tracks(container, readers, verify=True):
             return tracks | _read_rows(readers, readable, request), window
     # The seek missed, or this container cannot seek: once more from the very start, passing over what comes before.
-    with open_container(file, file_type.demuxer, request.limits) as container:
+    container = open_container(file, file_type.demuxer, request.limits)
+    if container is None:
+        return tracks | _all_because(Reason.UNDECODABLE, readable), window
+    with container:
         streams = {kind: best_stream(container, kind) for kind in ("audio", "video")}
         readers = _readers(streams, index, window, readable, request)
         read_tracks(container, readers, verify=False)
@@ -219,15 +212,17 @@ def _readers(
     return readers
 
 
-def _seek(container: Any, stream: Any, time_s: float) -> bool:
-    """Whether the container could be set to just before ``time_s``."""
-    tick = float(stream.time_base)
-    start = stream.start_time or 0
+def _seek(container: Any, readers: Sequence[TrackReader]) -> bool:
+    """Whether the container could be set to just before what the readers need; by the picture where there is one."""
+    target = next((reader for reader in readers if isinstance(reader, PictureReader)), readers[0])
+    from_s = min(reader.from_s for reader in readers)
+    if target.tick_s == 0.0 or from_s == -math.inf:
+        return False
     try:
-        container.seek(start if time_s == -math.inf else round(time_s / tick), stream=stream)
-    except _UNREADABLE as error:
-        if isinstance(error, MemoryError):
-            raise
+        container.seek(round(from_s / target.tick_s), stream=target.stream)
+    except MemoryError:
+        raise
+    except UNREADABLE:
         return False
     return True
 

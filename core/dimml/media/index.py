@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import av
+from dimml.media.container import UNREADABLE
 
 
 @dataclass(slots=True)
@@ -55,13 +55,17 @@ class ContainerIndex:
 def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
     """Read all packets of ``streams``. A container that breaks off is as long as what could be read."""
     tracks = {stream.index: TrackIndex() for stream in streams}
+    if not streams:
+        # PyAV would take no streams for all of them.
+        return ContainerIndex(0.0, 0.0, tracks)
     ticks = {stream.index: float(stream.time_base or 0) for stream in streams}
     try:
         for packet in container.demux(*streams):
-            index = packet.stream_index
-            if packet.size == 0:
+            # Some containers show new streams on the way.
+            track = tracks.get(packet.stream_index)
+            if packet.size == 0 or track is None:
                 continue
-            track, tick = tracks[index], ticks[index]
+            tick = ticks[packet.stream_index]
             track.packets += 1
             pts = packet.pts if packet.pts is not None else packet.dts
             if pts is None:
@@ -71,7 +75,9 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
             track.end_s = max(track.end_s, time_s + (packet.duration or 0) * tick)
             if packet.is_keyframe:
                 track.keyframes_s.append(time_s)
-    except (av.error.FFmpegError, ValueError):
+    except MemoryError:
+        raise
+    except UNREADABLE:
         # The rest cannot be read; what came before it still counts.
         pass
     for stream in streams:

@@ -19,6 +19,8 @@ from dimml.modality import Flow, Frames
 ByteArray = npt.NDArray[np.uint8]
 
 _MATRIX_BYTES: Final = 36
+#: Times are sums of rounded numbers: what is this close together is the same moment.
+EPSILON_S: Final = 1e-6
 
 
 class Picture:
@@ -119,7 +121,7 @@ class PictureRow:
 
     def show(self, picture: Picture, following: Picture | None) -> None:
         """``picture`` is on screen until ``following`` is, or to the end; also for times before the first picture."""
-        while not self.done and (following is None or self._wanted_s[len(self.times_s)] < following.time_s):
+        while not self.done and (following is None or self._wanted_s[len(self.times_s)] < following.time_s - EPSILON_S):
             index = len(self.times_s)
             if picture is self._last:
                 self.array[index] = self.array[index - 1]

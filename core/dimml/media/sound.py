@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, BinaryIO, Final
 
+import av
 import numpy as np
 import numpy.typing as npt
 import soundfile
@@ -21,6 +22,9 @@ MARGIN_S: Final = 0.05
 JITTER_S: Final = 0.04
 MIN_RATE_HZ: Final = 1000
 MAX_RATE_HZ: Final = 768_000
+#: PyAV (18.1) counts planes by looking for a null pointer, and from eight on (7.1 sound) there is none: it reads
+#: memory that is not its own. Interleaved samples have one plane.
+_PLANES_THAT_CRASH: Final = 8
 
 
 class SoundBuffer:
@@ -82,9 +86,11 @@ class SoundBuffer:
 
 
 def mono_samples(frame: Any) -> FloatArray:
-    """Mean of a PyAV audio frame's channels, ``[n]``, full scale 1."""
-    samples = frame.to_ndarray()
+    """Mean of a PyAV audio frame's channels, ``[n]``, full scale 1. Raises ValueError for an unknown sample format."""
     channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels >= _PLANES_THAT_CRASH:
+        (frame,) = av.AudioResampler(format="flt").resample(frame)
+    samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, channels).T
     if samples.dtype == np.uint8:

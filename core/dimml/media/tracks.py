@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-import av
 import cv2
 from av.video.reformatter import VideoReformatter
 
 from dimml.errors import TooLargeError
+from dimml.media.container import UNREADABLE
 from dimml.media.index import TrackIndex
-from dimml.media.pictures import Picture, PictureRow, check_pixels
+from dimml.media.pictures import EPSILON_S, Picture, PictureRow, check_pixels
 from dimml.media.ranges import Window
 from dimml.media.sound import SoundBuffer, mono_samples
 from dimml.media.types import MediaLimits
@@ -21,8 +21,6 @@ from dimml.modality import Flow, Frames, Waveform
 
 #: Sound decoded ahead of the window and thrown away: codecs need some to settle (Opus 80 ms, MP3 up to 10 frames).
 PREROLL_S: Final = 0.25
-#: Half a tick of the finest clock in use: times are compared as floats.
-_EPSILON_S: Final = 1e-6
 
 
 class TrackReader:
@@ -34,18 +32,19 @@ class TrackReader:
         self.zero_s = zero_s
         #: The first packet to decode; a seek that lands after it has failed.
         self.from_s = from_s
+        self.tick_s = float(stream.time_base or 0)
         self.done = False
         self._started = False
 
     def packet_time_s(self, packet: Any) -> float | None:
         """Presentation time of a packet, None where it carries none."""
         pts = packet.pts if packet.pts is not None else packet.dts
-        return None if pts is None else pts * float(self.stream.time_base)
+        return None if pts is None else pts * self.tick_s
 
     def feed(self, packet: Any) -> None:
         """Decode one packet; one that does not decode is passed over."""
         time_s = self.packet_time_s(packet)
-        if not self._started and time_s is not None and time_s < self.from_s - _EPSILON_S:
+        if not self._started and time_s is not None and time_s < self.from_s - EPSILON_S:
             return
         self._started = True
         self._decode(packet)
@@ -57,9 +56,9 @@ class TrackReader:
     def _decode(self, packet: Any) -> None:
         try:
             frames = self.stream.codec_context.decode(packet)
-        except av.error.FFmpegError as error:
-            if isinstance(error, MemoryError):
-                raise
+        except MemoryError:
+            raise
+        except UNREADABLE:
             return
         for frame in frames:
             if self.done:
@@ -93,8 +92,14 @@ class SoundReader(TrackReader):
         if frame.sample_rate != self._buffer.rate_hz:
             # A stream that changes its rate midway stays silent for that part rather than at a wrong pitch.
             return
-        time_s = None if frame.time is None else frame.time - self.zero_s
-        self._written += self._buffer.write(mono_samples(frame), time_s)
+        time_s = None if frame.pts is None else frame.pts * self.tick_s - self.zero_s
+        try:
+            mono = mono_samples(frame)
+        except MemoryError:
+            raise
+        except UNREADABLE:
+            return
+        self._written += self._buffer.write(mono, time_s)
         self.done = self._buffer.full
 
     def row(self, modality: Waveform) -> Any | None:
@@ -148,7 +153,7 @@ class PictureReader(TrackReader):
             return
         check_pixels(frame.width, frame.height, self._limits)
         last = self._last
-        time_s = frame.time - self.zero_s if frame.time is not None else None
+        time_s = None if frame.pts is None else frame.pts * self.tick_s - self.zero_s
         if time_s is None:
             time_s = 0.0 if last is None else last.time_s + self.index.frame_s
         picture = Picture(frame, time_s if last is None else max(time_s, last.time_s), self._converter)
@@ -166,7 +171,9 @@ class PictureReader(TrackReader):
         try:
             for row in self.rows:
                 row.show(picture, following)
-        except (av.error.FFmpegError, ValueError, cv2.error):
+        except MemoryError:
+            raise
+        except (*UNREADABLE, cv2.error):
             # A pixel format that cannot become RGB.
             self.done, self._last = True, None
             return
@@ -175,7 +182,7 @@ class PictureReader(TrackReader):
     @property
     def decoded(self) -> bool:
         """Whether there is a picture, and not just one from before where several were due and did not decode."""
-        due = self.index.packets_between(self._first_wanted_s + _EPSILON_S, self._last_wanted_s)
+        due = self.index.packets_between(self._first_wanted_s + EPSILON_S, self._last_wanted_s)
         return all(row.done for row in self.rows) and (self._seen_inside > 0 or due < 2)
 
 
@@ -194,16 +201,16 @@ def read_tracks(container: Any, readers: Sequence[TrackReader], *, verify: bool)
             if packet.stream_index in unseen:
                 unseen.discard(packet.stream_index)
                 time_s = reader.packet_time_s(packet)
-                if time_s is None or time_s > reader.from_s + _EPSILON_S:
+                if time_s is None or time_s > reader.from_s + EPSILON_S:
                     return False
             reader.feed(packet)
             if reader.done:
                 del pending[packet.stream_index]
                 if not pending:
                     break
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        if isinstance(error, MemoryError):
-            raise
+    except MemoryError:
+        raise
+    except UNREADABLE:
         for reader in pending.values():
             reader.flush()
     return True
