@@ -19,7 +19,7 @@ from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import VISUAL, colour, make_tiny_bundle, tone_hz
 
 # tritonclient.http.aio does not release the answers of its health calls; aiohttp says so when they are collected.
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection <ClientConnection:ResourceWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection Connection<:ResourceWarning")
 
 LABEL = 2
 
