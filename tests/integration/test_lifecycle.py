@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+import tritonclient.grpc
 
 from support import faulty_decoding, faulty_server
 from support.server_process import READY, STOP_LIMIT_S, running_server, serve_command
@@ -121,13 +123,41 @@ def test_requests_in_flight_are_answered(repository: Path, tmp_path: Path, numbe
 
         with ThreadPoolExecutor(4) as clients:
             answers = clients.map(predict, range(4))
-            time.sleep(0.5 * faulty_decoding.SLOW_S)  # Two are being decoded, two wait for their turn.
+            server.wait_for_load(2, 2)
             server.process.send_signal(number)
             server.wait_for_log("stopping")
             time.sleep(0.2)
             with pytest.raises(httpx.ConnectError):
                 httpx.get(f"{server.url}/health/live")
             assert [(a.status_code, a.json().get("label")) for a in answers] == [(200, LABELS[1])] * 4
+
+
+def test_calls_in_flight_over_grpc_are_answered(repository: Path, tmp_path: Path) -> None:
+    clip = marked(tiny_clip(tmp_path, 1), faulty_decoding.SLOW)
+    with running_server(repository, script=faulty_server.SCRIPT, stop=False) as server:
+        media = tritonclient.grpc.InferInput("MEDIA", [1], "BYTES")
+        media.set_data_from_numpy(np.array([clip], np.object_))
+        with tritonclient.grpc.InferenceServerClient(server.grpc) as client, ThreadPoolExecutor(1) as clients:
+            answer = clients.submit(client.infer, "tiny_media", [media])
+            server.wait_for_load(1, 0)
+            server.process.terminate()
+            probabilities = answer.result().as_numpy("PROBABILITIES")
+            assert probabilities is not None
+            assert LABELS[probabilities[0].argmax()] == LABELS[1]
+
+
+def test_an_encoder_that_stalls_does_not_hold_the_stop(tmp_path: Path) -> None:
+    make_tiny_bundle(tmp_path / "repository", stall="visual", deadline_ms=60_000)
+    clip = tiny_clip(tmp_path, 1)
+    settings = {"grace_s": 0.5, "intra_op_threads": 1}
+    with (
+        running_server(tmp_path / "repository", stop=False, **settings) as server,
+        ThreadPoolExecutor(1) as clients,
+    ):
+        answer = clients.submit(httpx.post, f"{server.url}/v1/predict", files={"media": clip}, timeout=30.0)
+        server.wait_for_load(1, 0)
+        server.process.terminate()
+        assert answer.result().status_code == 503
 
 
 def test_a_signal_while_starting_stops_it(repository: Path) -> None:
@@ -148,7 +178,7 @@ def test_a_request_past_the_grace_period_is_told_so_and_does_not_hold_the_stop(
     with running_server(repository, script=faulty_server.SCRIPT, stop=False, grace_s=1) as server:
         with ThreadPoolExecutor(1) as clients:
             answer = clients.submit(httpx.post, f"{server.url}/v1/predict", files={"media": clip}, timeout=30.0)
-            time.sleep(0.3)
+            server.wait_for_load(1, 0)
             began = time.monotonic()
             server.process.terminate()
             server.process.wait(STOP_LIMIT_S)

@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
 READY = re.compile(r"ready http=(\S+) grpc=(\S+)")
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 30.0
@@ -45,6 +48,26 @@ class ServerProcess:
         end = time.monotonic() + limit_s
         while text not in self.log:
             assert time.monotonic() < end, f"{text!r} is not in the log:\n{self.log}"
+            time.sleep(0.01)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of a metric's samples that carry these labels."""
+        families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def wait_for_load(self, in_flight: int, queued: int, limit_s: float = 10.0) -> None:
+        """Block until so many requests are worked on and so many wait for their turn."""
+        end = time.monotonic() + limit_s
+        while (found := (self.metric("dimml_requests_in_flight"), self.metric("dimml_requests_queued"))) != (
+            in_flight,
+            queued,
+        ):
+            assert time.monotonic() < end, f"in flight and queued: {found}"
             time.sleep(0.01)
 
     def threads(self) -> int:
