@@ -15,6 +15,7 @@ from dimml_training.loading import ClipRows
 from dimml_training.losses import duc_loss
 from dimml_training.separation import dimension_accuracy, effective_dimensions
 from dimml_training.stage1 import DetachedEncoders
+from dimml_training.stage2 import concatenated_features, train_fused_head
 
 BACKBONE = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "stem": "plain"}
 
@@ -216,3 +217,53 @@ def test_losses_are_the_weighted_sum_of_the_design() -> None:
     assert parts["shared"].item() == pytest.approx(0.5 * shared, rel=1e-5)
     duc = looped_duc(np.stack(features), module.effective_MD.numpy(), 5.0)
     assert parts["duc"].item() == pytest.approx(2.0 * duc, rel=1e-5)
+
+
+def random_clips(config: TrainConfig, clips: int) -> ClipRows:
+    arrays = {name: rows.numpy() for name, rows in batch_of(config, clips).items()}
+    return ClipRows(arrays, np.arange(clips), np.arange(clips) % 3)
+
+
+def state_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def test_separation_looks_at_the_training_set_in_evaluation_mode() -> None:
+    config = three_modalities()
+    torch.manual_seed(0)
+    clips = random_clips(config, 30)
+    module = DetachedEncoders(config, 3, clips).train()
+    with torch.no_grad():
+        for name in module.names:
+            module.encoder(name)(torch.from_numpy(clips.rows(name, slice(None))))  # moves the batch statistics
+    before = state_of(module.encoders)
+    module.separate()
+    after = module.encoders.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert module.training
+    module.eval()
+    for index, name in enumerate(module.names):
+        features, _ = module.encoder(name)(torch.from_numpy(clips.rows(name, slice(None))))
+        accuracy = looped_accuracy(features.detach().numpy(), clips.labels)
+        # A sample halfway between two means may fall to either in float32; such dimensions are not judged here.
+        clear = np.abs(accuracy - np.mean(accuracy)) > 0.05
+        assert clear.any()
+        expected = np.array(accuracy) > np.mean(accuracy)
+        np.testing.assert_array_equal(module.effective_MD[index].numpy()[clear], expected[clear])
+
+
+def test_stage_2_leaves_the_encoders_as_they_are() -> None:
+    config = three_modalities()
+    torch.manual_seed(0)
+    clips = random_clips(config, 12)
+    encoders = torch.nn.ModuleDict(dict(DetachedEncoders(config, 3, clips).encoders.items())).eval()
+    before = state_of(encoders)
+    rows: list[dict[str, float]] = []
+    head = train_fused_head(config, dict(encoders.items()), 3, train=clips, validation=clips, on_epoch=rows.append)
+    after = encoders.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert (head.in_features, head.out_features, len(rows)) == (24, 3, config.stage2.epochs)
+    with torch.no_grad():
+        features = concatenated_features(dict(encoders.items()), batch_of(config, 12))
+        accuracy = float((head(features).argmax(dim=1).numpy() == clips.labels).mean())
+    assert accuracy == pytest.approx(max(row["val_accuracy_fused"] for row in rows))
