@@ -42,8 +42,9 @@ def decode(request: DecodeRequest) -> Decoded:
     missing = DecodedTrack(ModalityStatus.because(Reason.NOT_SENT))
     return Decoded(
         tracks={modality.name: tracks.get(modality.name, missing) for modality in request.modalities},
-        start_s=None if judged is None else judged.start_s,
-        end_s=None if judged is None else judged.end_s,
+        # To the microsecond: finer than any container's clock, and without floats' dust.
+        start_s=None if judged is None else round(judged.start_s, 6),
+        end_s=None if judged is None else round(judged.end_s, 6),
     )
 
 
