@@ -204,6 +204,24 @@ def test_an_unknown_bundle_or_version_is_not_found(http: httpx.Client, clips: di
     error_of(http.get("/v1/models/huge"), 404, "not_found")
 
 
+def test_paths_and_methods_that_are_not_there(http: httpx.Client) -> None:
+    error_of(http.get("/v1/nothing"), 404, "not_found")
+    error_of(http.get("/v1/predict"), 405, "method_not_allowed")
+    assert error_of(http.get("/v1/models/tiny?version=new"), 422, "invalid_parameter")["field"] == "version"
+
+
+def test_models_are_listed_and_described(http: httpx.Client) -> None:
+    (listed,) = http.get("/v1/models").json()["models"]
+    described = http.get("/v1/models/tiny", params={"version": 1}).json()
+    assert listed.items() <= described.items()
+    assert listed["labels"] == list(LABELS)
+    assert [(m["name"], m["kind"], m["tensor"]) for m in listed["modalities"]] == [
+        ("audio", "waveform", "WAVEFORM"),
+        ("visual", "frames", "FRAMES"),
+    ]
+    assert described["deadlines_ms"] == {"audio": 2000.0, "visual": 2000.0}
+
+
 def test_too_long_a_recording_is_refused_and_a_part_of_it_is_not(http: httpx.Client, clips: dict[str, bytes]) -> None:
     error = error_of(post(http, {"media": clips["long"]}), 413, "too_large")
     assert "5" in error["message"]

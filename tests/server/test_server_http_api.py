@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from dimml import errors
-from dimml.errors import DimmlError, SetupError
+from dimml.errors import BundleError, DimmlError, SetupError
 from dimml.status import REASON_STATUS
 from dimml_server.app import create_app
 from dimml_server.building import build_service
-from dimml_server.http.errors import DESCRIPTIONS, INTERNAL, http_status
+from dimml_server.http.access import AccessMiddleware
+from dimml_server.http.errors import DESCRIPTIONS, INTERNAL, http_status, install_error_handlers
 from dimml_server.metrics import Metrics
 from dimml_server.settings import load_settings
 from support.data import REPOSITORY_ROOT
@@ -73,3 +77,30 @@ def test_openapi_describes_the_body_and_every_error_of_a_prediction(description:
 def test_every_own_path_stands_in_the_docs(description: dict[str, Any]) -> None:
     for path in description["paths"]:
         assert path.startswith("/v2") or f" {path}" in PAGE, f"docs/http_api.md lacks {path}"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("secret"), BundleError("secret")])
+def test_an_unexpected_error_answers_with_its_request_id_and_nothing_internal(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = FastAPI()
+    app.add_middleware(AccessMiddleware)
+    install_error_handlers(app)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise error
+
+    async def scenario() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as http:
+            return await http.get("/broken", headers={"X-Request-Id": "night-7"})
+
+    response = asyncio.run(scenario())
+    assert response.status_code == 500
+    assert response.headers["X-Request-Id"] == "night-7"
+    assert response.json()["error"]["code"] == INTERNAL
+    assert response.json()["error"]["request_id"] == "night-7"
+    assert "secret" not in response.text
+    # The log has both, so that the one leads to the other.
+    record = next(record for record in caplog.records if record.exc_info)
+    assert "night-7" in record.getMessage()

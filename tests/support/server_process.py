@@ -60,15 +60,17 @@ class ServerProcess:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
-    def wait_for_load(self, in_flight: int, queued: int, limit_s: float = 10.0) -> None:
-        """Block until so many requests are worked on and so many wait for their turn."""
+    def wait_for_metric(self, name: str, value: float, limit_s: float = 10.0, **labels: str) -> None:
+        """Block until a metric has this value."""
         end = time.monotonic() + limit_s
-        while (found := (self.metric("dimml_requests_in_flight"), self.metric("dimml_requests_queued"))) != (
-            in_flight,
-            queued,
-        ):
-            assert time.monotonic() < end, f"in flight and queued: {found}"
+        while (found := self.metric(name, **labels)) != value:
+            assert time.monotonic() < end, f"{name} is {found}, not {value}"
             time.sleep(0.01)
+
+    def wait_for_load(self, in_flight: int, queued: int) -> None:
+        """Block until so many requests are worked on and so many wait for their turn."""
+        self.wait_for_metric("dimml_requests_in_flight", in_flight)
+        self.wait_for_metric("dimml_requests_queued", queued)
 
     def threads(self) -> int:
         """Threads of the server process."""
