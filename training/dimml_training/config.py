@@ -25,7 +25,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Range = Annotated[tuple[float, float], Field(description="Lowest and highest value, drawn evenly.")]
+Range = tuple[float, float]
 
 
 class _Config(BaseModel):
@@ -38,8 +38,8 @@ class ColumnsConfig(_Config):
     media: str | dict[str, str] = Field(
         default="media", description="One column for a recording with every track, or one column per modality name."
     )
-    label: str = "label"
-    split: str = "split"
+    label: str = Field(default="label", description="The class.")
+    split: str = Field(default="split", description="Which split the clip is in; see data.splits.")
     subject: str | None = Field(default=None, description="Who or what was recorded, for the check of overlaps.")
     start_s: str | None = Field(default=None, description="Start of the clip in the recording, seconds.")
     end_s: str | None = Field(default=None, description="End of the clip in the recording, seconds.")
@@ -58,7 +58,7 @@ class DataConfig(_Config):
     media_root: str | None = Field(
         default=None, description="Folder that media paths are relative to; by default the manifest's folder."
     )
-    columns: ColumnsConfig = ColumnsConfig()
+    columns: ColumnsConfig = Field(default=ColumnsConfig(), description="What the manifest's columns are called.")
     margin_s: float = Field(default=0.0, ge=0.0, description="Added before start_s and after end_s.")
     splits: dict[Split, str] = Field(
         default={split: split for split in SPLITS}, description="What the manifest calls train, validation and test."
@@ -87,9 +87,17 @@ class SoundAugmentConfig(_Config):
     gain_db: float = Field(default=0.0, ge=0.0, description="Loudness is changed by up to ± this.")
     shift_ms: float = Field(default=0.0, ge=0.0, description="Moved in time by up to ± this, zeros move in.")
     noise_probability: Share = Field(default=0.0, description="Share of clips that get white noise.")
-    noise_snr_db: Range = (0.0, 20.0)
+    noise_snr_db: Range = Field(default=(0.0, 20.0), description="Of that noise, lowest and highest.")
     babble_probability: Share = Field(default=0.0, description="Share of clips that get another clip of the batch.")
-    babble_snr_db: Range = (0.0, 20.0)
+    babble_snr_db: Range = Field(default=(0.0, 20.0), description="Of that other clip, lowest and highest.")
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> SoundAugmentConfig:
+        for name in ("noise_snr_db", "babble_snr_db"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must go from the lowest to the highest value, got {low:g} to {high:g}")
+        return self
 
 
 class PictureAugmentConfig(_Config):
@@ -150,46 +158,48 @@ ModalityConfig = Annotated[
 class OptimiserConfig(_Config):
     """Step rule and schedule; the defaults are the paper's."""
 
-    kind: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(default=1e-3, gt=0.0)
+    kind: Literal["sgd", "adamw"] = Field(default="sgd", description="Step rule.")
+    lr: float = Field(default=1e-3, gt=0.0, description="Learning rate at the start.")
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="Of sgd.")
-    weight_decay: float = Field(default=1e-4, ge=0.0)
+    weight_decay: float = Field(default=1e-4, ge=0.0, description="Of sgd in the gradient, of adamw decoupled.")
     schedule: Literal["step", "cosine", "constant"] = Field(
         default="step", description="'step': lr x 0.1 from step_epoch on; 'cosine': to zero over all epochs."
     )
-    step_epoch: int = Field(default=70, ge=1)
+    step_epoch: int = Field(default=70, ge=1, description="Of schedule 'step'; epochs count from 0.")
 
 
 class Stage1Config(_Config):
     """Detached encoders (design, section 5); the defaults are the paper's."""
 
-    epochs: int = Field(default=150, ge=1)
-    batch_size: int = Field(default=16, ge=2)
+    epochs: int = Field(default=150, ge=1, description="Passes over the training clips.")
+    batch_size: int = Field(default=16, ge=2, description="Clips in a step; DUC compares them with one another.")
     warmup_epochs: int = Field(default=20, ge=0, description="Epochs before dimension separation; DUC starts after.")
     lambda_shared: float = Field(default=1.0, ge=0.0, description="Weight of the shared head's cross entropy.")
     lambda_duc: float = Field(default=1.0, ge=0.0, description="Weight of DUC.")
     duc_temperature: float = Field(default=50.0, gt=0.0, description="Divides the dot products in DUC.")
-    optimiser: OptimiserConfig = OptimiserConfig()
+    optimiser: OptimiserConfig = Field(default=OptimiserConfig(), description="Step rule and schedule.")
 
 
 class Stage2Config(_Config):
     """The head on the concatenated features, on frozen encoders; the defaults are the paper's."""
 
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    optimiser: OptimiserConfig = OptimiserConfig()
+    epochs: int = Field(default=20, ge=1, description="Passes over the training clips.")
+    batch_size: int = Field(default=16, ge=1, description="Clips in a step.")
+    optimiser: OptimiserConfig = Field(default=OptimiserConfig(), description="Step rule and schedule.")
 
 
 class TrainConfig(_Config):
     """All that one training run is made from."""
 
     name: Name = Field(description="Name of the run and of the bundle exported from it.")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="Of weights, order and noise; a CPU run repeats exactly.")
     clip_s: float = Field(gt=0.0, description="Seconds of media that one clip covers.")
-    data: DataConfig
-    modalities: tuple[ModalityConfig, ...] = Field(min_length=1)
-    stage1: Stage1Config = Stage1Config()
-    stage2: Stage2Config = Stage2Config()
+    data: DataConfig = Field(description="Where the labelled clips are.")
+    modalities: tuple[ModalityConfig, ...] = Field(
+        min_length=1, description="Each an input, an encoder and an augment, in the order of the heads."
+    )
+    stage1: Stage1Config = Field(default=Stage1Config(), description="Training of the detached encoders.")
+    stage2: Stage2Config = Field(default=Stage2Config(), description="Training of the fused head.")
     fusion: FusionSpec = Field(default=FusionSpec(fused_head=True), description="How the heads' votes are weighted.")
     quality: QualityThresholds = Field(
         default=QualityThresholds(), description="Below these a clip's modality carries no signal."

@@ -35,7 +35,9 @@ class SpectrogramConfig(_Config):
 class ResNetBackboneConfig(_Config):
     """A transformers ResNet built by config, without pretrained weights; the defaults are ResNet-18."""
 
-    layer_type: Literal["basic", "bottleneck"] = "basic"
+    layer_type: Literal["basic", "bottleneck"] = Field(
+        default="basic", description="'basic': two 3x3 convolutions a block; 'bottleneck': 1x1, 3x3, 1x1."
+    )
     embedding_size: int = Field(default=64, ge=1, description="Channels of the stem.")
     hidden_sizes: tuple[int, ...] = Field(
         default=(64, 128, 256, 512), min_length=1, description="Channels of each stage; the last one is D."
@@ -85,15 +87,15 @@ PoolingConfig = MeanPoolingConfig | TemporalConvPoolingConfig
 class SoundEncoderConfig(_Config):
     """Encoder of a ``waveform`` modality."""
 
-    spectrogram: SpectrogramConfig = SpectrogramConfig()
-    backbone: ResNetBackboneConfig = ResNetBackboneConfig()
+    spectrogram: SpectrogramConfig = Field(default=SpectrogramConfig(), description="From waveform to picture.")
+    backbone: ResNetBackboneConfig = Field(default=ResNetBackboneConfig(), description="From picture to features.")
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="Before the modality's own head.")
 
 
 class PictureEncoderConfig(_Config):
     """Encoder of a ``frames`` or ``flow`` modality."""
 
-    backbone: ResNetBackboneConfig = ResNetBackboneConfig()
+    backbone: ResNetBackboneConfig = Field(default=ResNetBackboneConfig(), description="From frame to features.")
     pooling: PoolingConfig = Field(default=MeanPoolingConfig(), discriminator="kind", description="Over frames.")
     grey: bool = Field(default=False, description="Frames only: reduce RGB to luminance first.")
     normalise: Literal["clip", "fixed"] = Field(
