@@ -147,7 +147,8 @@ def test_map_reads_its_requests_lazily(pool: DecodePool, clip: bytes) -> None:
 def test_a_picture_that_kills_the_decoder_does_not_cost_the_sound(
     clip: bytes, decode_function: object, reason: str, lost: int, awaited: bool
 ) -> None:
-    with DecodePool(1, decode_function=decode_function) as pool:  # type: ignore[arg-type]
+    # Two, so that the second try need not wait for the first one's successor to start.
+    with DecodePool(2, decode_function=decode_function) as pool:  # type: ignore[arg-type]
         pool.warm_up()
         began = time.monotonic()
         if awaited:
@@ -170,6 +171,13 @@ def test_one_guilty_track_is_tried_once(clip: bytes) -> None:
             "rear": "unusable:decoder_crashed",
         }
         assert pool.workers_lost == 1
+
+
+def test_a_lone_worker_is_replaced_for_the_second_try(clip: bytes) -> None:
+    with DecodePool(1, decode_function=faulty_decoders.segfaults_on_pictures) as pool:
+        pool.warm_up()
+        decoded = pool.decode_blocking(request_for(clip), timeout_s=40)
+    assert statuses(decoded) == {"audio": "ok", "visual": "unusable:decoder_crashed"}
 
 
 def test_three_tracks_are_tried_alone_and_the_rest_is_not_sent(clip: bytes) -> None:
@@ -285,8 +293,9 @@ def test_too_little_memory_for_the_picture_leaves_the_sound(tmp_path: Path, clip
         )
         recording = pool.decode_blocking(request_for(video), timeout_s=20)
     assert statuses(image) == {"audio": "ok", "visual": "unusable:decode_memory"}
-    # FFmpeg's H.264 decoder takes a failed allocation for a broken picture.
-    assert statuses(recording) == {"audio": "ok", "visual": "unusable:undecodable"}
+    # FFmpeg's H.264 decoder may take a failed allocation for a broken picture.
+    assert statuses(recording)["audio"] == "ok"
+    assert statuses(recording)["visual"] in {"unusable:decode_memory", "unusable:undecodable"}
 
 
 def _only_child() -> int:

@@ -7,9 +7,11 @@ import random
 import struct
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -255,6 +257,43 @@ def test_mutated_recordings_raise_nothing_but_our_errors(
         assert (track.row is not None) == track.status.ok
         if track.status.ok:
             assert row_of(decoded, modality.name).shape == modality.shape
+
+
+def test_a_container_without_sound_or_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "data.ts"
+    with av.open(str(path), "w") as container:
+        stream = container.add_data_stream("bin_data")
+        packet = av.Packet(b"hello" * 50)
+        packet.pts = packet.dts = 0
+        packet.time_base, packet.stream = Fraction(1, 1000), stream
+        container.mux(packet)
+    assert statuses(decode_source(path)) == {"audio": "absent:no_track", "visual": "absent:no_track"}
+
+
+def test_a_stream_that_appears_on_the_way_is_passed_over(tmp_path: Path) -> None:
+    """FLV has no list of streams: a tag of another kind in the middle is a new one, of which PyAV knows nothing."""
+    data = bytearray(write_clip(tmp_path / "clip.flv", 2.0, picture=None, rate_hz=44_100).read_bytes())
+    data[4] = 4  # the header's flags: there is sound, and nothing else
+    position, tags = 13, 0
+    while position + 11 < len(data):
+        size = int.from_bytes(data[position + 1 : position + 4])
+        tags += 1
+        if tags == 60:
+            data[position] = 9  # a picture, says the tag
+            data[position + 11] = 0x14  # of Sorenson's kind
+            break
+        position += 11 + size + 4
+    assert statuses(decode_source(bytes(data), AUDIO)) == {"audio": "ok"}
+
+
+def test_the_cover_of_an_album_is_not_a_picture(tmp_path: Path) -> None:
+    cover = cv2.imencode(".png", np.full((32, 32, 3), 200, np.uint8))[1].tobytes()
+    frame = b"APIC" + struct.pack(">IH", len(cover) + 14, 0) + b"\0image/png\0\x03\0" + cover
+    size = bytes(len(frame) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    path = write_clip(tmp_path / "clip.mp3", picture=None, audio_codec="libmp3lame", rate_hz=44_100)
+    sound = path.read_bytes()
+    data = b"ID3\x03\0\0" + size + frame + sound[sound.index(b"\xff\xfb") :]
+    assert statuses(decode_source(data)) == {"audio": "ok", "visual": "absent:no_track"}
 
 
 @pytest.mark.parametrize(

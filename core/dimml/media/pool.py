@@ -33,7 +33,8 @@ FIRST_TRY_SHARE: Final = 0.5
 #: A keeper answers this soon after a job's time is up.
 _GRACE_S: Final = 0.25
 
-_Attempts = Generator[tuple[DecodeRequest, float], Outcome, Decoded]
+_Step = tuple[DecodeRequest, float]
+_Attempts = Generator[_Step, Outcome, Decoded]
 
 
 class DecodePool:
@@ -69,39 +70,39 @@ class DecodePool:
         in time or none can be started.
         """
         end = time.monotonic() + timeout_s
-        attempts = _attempts(request, end)
-        step = next(attempts)
-        while True:
-            future = self._submit(*step, end)
+        attempts = self._attempts(request, end)
+        step: _Step | Decoded = next(attempts)
+        while not isinstance(step, Decoded):
+            outcome: Outcome | UnavailableError
             try:
+                future = self._submit(*step, end)
                 async with asyncio.timeout(end - time.monotonic() + _GRACE_S):
                     outcome = await asyncio.wrap_future(future)
             except TimeoutError:
                 future.cancel()
-                raise UnavailableError("no decode worker was free in time") from None
-            try:
-                step = attempts.send(outcome)
-            except StopIteration as stop:
-                decoded: Decoded = stop.value
-                return decoded
+                outcome = UnavailableError("no decode worker was free in time")
+            except UnavailableError as error:
+                outcome = error
+            step = _advance(attempts, outcome)
+        return step
 
     def decode_blocking(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
         """``decode`` for callers without an event loop; from any thread."""
         end = time.monotonic() + timeout_s
-        attempts = _attempts(request, end)
-        step = next(attempts)
-        while True:
-            future = self._submit(*step, end)
+        attempts = self._attempts(request, end)
+        step: _Step | Decoded = next(attempts)
+        while not isinstance(step, Decoded):
+            outcome: Outcome | UnavailableError
             try:
+                future = self._submit(*step, end)
                 outcome = future.result(end - time.monotonic() + _GRACE_S)
             except TimeoutError:
                 future.cancel()
-                raise UnavailableError("no decode worker was free in time") from None
-            try:
-                step = attempts.send(outcome)
-            except StopIteration as stop:
-                decoded: Decoded = stop.value
-                return decoded
+                outcome = UnavailableError("no decode worker was free in time")
+            except UnavailableError as error:
+                outcome = error
+            step = _advance(attempts, outcome)
+        return step
 
     def map(self, requests: Iterable[DecodeRequest], *, timeout_s: float) -> Iterator[Decoded | DimmlError]:
         """One result for each request, in order; a request's error is its result. ``requests`` is read lazily.
@@ -167,6 +168,35 @@ class DecodePool:
     ) -> None:
         self.close()
 
+    def _attempts(self, request: DecodeRequest, end: float) -> _Attempts:
+        """What to try, as (request, seconds it may run), until there is an answer; sent the outcome of each.
+
+        All tracks together first. Then each alone, sound first since it is the quickest, one after another: a bad
+        file must not take several workers away from good ones.
+        """
+        groups = _tracks(request)
+        left_s = end - time.monotonic()
+        outcome = yield request, left_s * FIRST_TRY_SHARE if len(groups) > 1 else left_s
+        if isinstance(outcome, Decoded):
+            return outcome
+        if len(groups) == 1:
+            return _assembled(request, [(groups[0], outcome)])
+        outcomes: list[tuple[Sequence[Modality], Outcome]] = []
+        for position, group in enumerate(groups):
+            share_s = (end - time.monotonic()) / (len(groups) - position)
+            if share_s <= 0.0:
+                outcomes.append((group, Lost(Reason.DECODE_TIMEOUT)))
+                continue
+            try:
+                alone = yield replace(request, modalities=tuple(group)), share_s
+            except UnavailableError:
+                if self._closed:
+                    raise
+                # This request has already cost a worker: to say "try again later" would cost another.
+                alone = Lost(Reason.DECODE_TIMEOUT)
+            outcomes.append((group, alone))
+        return _assembled(request, outcomes)
+
     def _submit(self, request: DecodeRequest, limit_s: float, end: float) -> Future[Outcome]:
         job = Job(request, limit_s, end)
         with self._lock:
@@ -180,28 +210,13 @@ class DecodePool:
             self._lost += 1
 
 
-def _attempts(request: DecodeRequest, end: float) -> _Attempts:
-    """What to try, as (request, seconds it may run), until there is an answer; sent the outcome of each.
-
-    All tracks together first. Then each alone, sound first since it is the quickest, one after another: a bad
-    file must not take several workers away from good ones.
-    """
-    groups = _tracks(request)
-    left_s = end - time.monotonic()
-    outcome = yield request, left_s * FIRST_TRY_SHARE if len(groups) > 1 else left_s
-    if isinstance(outcome, Decoded):
-        return outcome
-    if len(groups) == 1:
-        return _assembled(request, [(groups[0], outcome)])
-    outcomes: list[tuple[Sequence[Modality], Outcome]] = []
-    for position, group in enumerate(groups):
-        share_s = (end - time.monotonic()) / (len(groups) - position)
-        if share_s <= 0.0:
-            outcomes.append((group, Lost(Reason.DECODE_TIMEOUT)))
-            continue
-        alone = yield replace(request, modalities=tuple(group)), share_s
-        outcomes.append((group, alone))
-    return _assembled(request, outcomes)
+def _advance(attempts: _Attempts, outcome: Outcome | UnavailableError) -> _Step | Decoded:
+    """What to try after ``outcome``, or the answer. Raises the UnavailableError where nothing can be tried."""
+    try:
+        return attempts.throw(outcome) if isinstance(outcome, UnavailableError) else attempts.send(outcome)
+    except StopIteration as stop:
+        answer: Decoded = stop.value
+        return answer
 
 
 def _tracks(request: DecodeRequest) -> list[list[Modality]]:

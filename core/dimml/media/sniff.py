@@ -69,7 +69,8 @@ def identify(file: BinaryIO) -> FileType | None:
         length = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
         file.seek(10 + length)
         tagged = sniff(file.read(HEAD_BYTES))
-        return tagged if tagged is not None and tagged.demuxer in {"mp3", "aac", "flac"} else None
+        # MP3 is what such tags are for; anything may lie between the tag and its first frame.
+        return tagged if tagged is not None and tagged.demuxer in {"aac", "flac"} else FileType("sound", "mp3")
     return sniff(head)
 
 
