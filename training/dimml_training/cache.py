@@ -6,9 +6,11 @@
     <cache>/<settings>/<modality>.rows   row after row, each of modality.shape and dtype
     <cache>/<settings>/index.jsonl       one line per clip: key, slot, CRC-32 of its rows
 
-A clip's key holds the SHA-256 of its files and its time range: a file that changes is decoded anew, one that moves
-is not. Rows are only ever appended, and a row counts once its index line is there, so an interrupted run goes on
-where it was. A row whose checksum does not fit is decoded again into a new slot.
+The settings name the decoder too, by the source of ``dimml.media`` and the versions of the libraries beneath it:
+training on what another decoder made of the clips would drift away from serving. A clip's key holds the SHA-256 of
+its files and its time range: a file that changes is decoded anew, one that moves is not. Rows are only ever appended,
+and a row counts once its index line is there, so an interrupted run goes on where it was. A row whose checksum does
+not fit is decoded again into a new slot.
 """
 
 from __future__ import annotations
@@ -23,18 +25,17 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+import dimml.media
 from dimml.errors import SetupError
 from dimml.modality import Modality
 from dimml.quality import QualityThresholds
-
-#: Raised when ``dimml.media`` changes what it makes of the same file.
-DECODER_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class ClipCache:
 
     def __init__(self, root: Path, modalities: Sequence[Modality], clip_s: float, quality: QualityThresholds) -> None:
         settings = {
-            "decoder": DECODER_VERSION,
+            "decoder": _decoder(),
             "clip_s": clip_s,
             "modalities": [modality.model_dump(mode="json") for modality in modalities],
             "quality": quality.model_dump(mode="json"),
@@ -153,6 +154,18 @@ class ClipCache:
         if slots == 0:  # an empty file cannot be mapped
             return np.empty((0, *modality.shape), modality.dtype)
         return np.memmap(path, modality.dtype, mode="r", shape=(slots, *modality.shape))
+
+
+def _decoder() -> dict[str, str]:
+    """What turns a file into rows: SHA-256 of the decoding source, and the versions of its libraries."""
+    package = Path(dimml.media.__file__).parent
+    # The worker processes around the decoder decide whether there is a row, not what is in it.
+    around = {"keeper.py", "pool.py", "worker.py"}
+    inside = sorted(path for path in package.glob("*.py") if path.name not in around)
+    sources = [*inside, package.parent / "quality.py", package.parent / "modality.py"]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    libraries = ("av", "opencv-python-headless", "soundfile", "soxr")
+    return {"source": digest, **{library: version(library) for library in libraries}}
 
 
 def _digest(document: Any) -> str:
