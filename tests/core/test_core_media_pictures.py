@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dimml.media.flow import quantised_flow
+from dimml.media.flow import flow_between, quantised
 from dimml.media.pictures import prepared, upright
 from dimml.modality import Flow, Frames, Region
 from support.data import shared_data
@@ -179,14 +179,20 @@ def test_flow_in_pixels_of_the_resized_picture_and_bounded(tmp_path: Path) -> No
     assert np.median(row_of(decode_source(path, tight), "flow")[:, 16:48, 24:72, 0]) == 255
 
 
+def test_flow_bytes_are_rounded_and_bounded() -> None:
+    displacement = np.array([0.0, 20.0, -20.0, 99.0, -99.0, 0.08, -0.08, 10.0, -10.0], np.float32)
+    # 127 / 20 = 6.35 steps a pixel: 0.08 px is half a step and a little, 10 px are 63.5, which rounds to even.
+    np.testing.assert_array_equal(quantised(displacement, 20.0), [128, 255, 1, 255, 1, 129, 127, 192, 64])
+
+
 def test_flow_of_nothing_following_is_at_rest() -> None:
     picture = numbered_picture(5)
-    assert (quantised_flow(picture, picture, 20.0) == 128).all()
+    assert (flow_between(picture, picture, 20.0) == 128).all()
 
 
 def test_flow_of_the_smallest_picture() -> None:
     one, two = (np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8) for i in range(2))
-    assert quantised_flow(one, two, 20.0).shape == (8, 8, 2)
+    assert flow_between(one, two, 20.0).shape == (8, 8, 2)
 
 
 def test_frames_and_flow_from_one_open(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ ByteArray = npt.NDArray[np.uint8]
 _MIN_SIDE_PX: Final = 16
 
 
-def quantised_flow(first: ByteArray, second: ByteArray, bound_px: float) -> ByteArray:
+def flow_between(first: ByteArray, second: ByteArray, bound_px: float) -> ByteArray:
     """DIS flow from one RGB picture ``[height, width, 3]`` to another, ``[height, width, 2]`` UINT8.
 
-    ``round(clip(d, ±bound_px)·127/bound_px) + 128`` (design, section 4); 128 is rest.
+    A picture compared with itself is at rest.
     Method: Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016.
     """
     if first is second:
@@ -29,5 +29,10 @@ def quantised_flow(first: ByteArray, second: ByteArray, bound_px: float) -> Byte
     if down or right:
         grey = [cv2.copyMakeBorder(picture, 0, down, 0, right, cv2.BORDER_REPLICATE) for picture in grey]
     displacement = dis.calc(grey[0], grey[1], np.zeros((*grey[0].shape, 2), np.float32))[:height, :width]
+    return quantised(np.asarray(displacement, np.float32), bound_px)
+
+
+def quantised(displacement: npt.NDArray[np.float32], bound_px: float) -> ByteArray:
+    """Pixels as bytes, ``round(clip(d, ±bound_px)·127/bound_px) + 128`` (design, section 4); 128 is rest."""
     scaled = np.clip(displacement, -bound_px, bound_px) * (127.0 / bound_px)
     return np.asarray(np.rint(scaled) + 128, np.uint8)

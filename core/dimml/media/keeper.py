@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import queue
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Final
 
 from dimml.errors import DimmlError, UnavailableError
@@ -38,6 +39,8 @@ _WORKER_ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+#: Of each direction of a worker's pipe; the kernel caps it at net.core.wmem_max.
+_PIPE_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,15 @@ class Job:
     future: Future[Outcome] = field(default_factory=Future)
 
 
+def _wide_pipe() -> tuple[Connection, Connection]:
+    """A two-way pipe whose buffers take a whole reply where the kernel allows it, so that writing one is one step."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIPE_BYTES)
+    ours, theirs = (Connection(end.detach()) for end in ends)
+    return ours, theirs
+
+
 class WorkerProcess:
     """A worker, just started; ``wait_ready`` before anything else. ``settings`` are pickled WorkerSettings.
 
@@ -68,7 +80,7 @@ class WorkerProcess:
 
     def __init__(self, settings: bytes) -> None:
         self._settings = settings
-        self._pipe, theirs = Pipe()
+        self._pipe, theirs = _wide_pipe()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.errors import TooLargeError
-from dimml.media.flow import quantised_flow
+from dimml.media.flow import flow_between
 from dimml.media.ranges import Window
 from dimml.media.types import MediaLimits
 from dimml.modality import Flow, Frames
@@ -136,7 +136,7 @@ class PictureRow:
             return first
         # The last picture of a stream has no next one: it is at rest.
         second = first if following is None else prepared(following.rgb, self.modality)
-        return quantised_flow(first, second, self.modality.bound_px)
+        return flow_between(first, second, self.modality.bound_px)
 
 
 def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
