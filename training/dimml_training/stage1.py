@@ -155,12 +155,7 @@ class DetachedEncoders(pl.LightningModule):
         quantum = 1.0 / (len(self.names) * len(labels_N))
         tie_break = 0.5 * quantum * (loss / (1.0 + loss) if math.isfinite(loss) else 1.0)
         self._figures[SELECTION] = float(accuracy_M.mean()) - tie_break
-        self.log_dict(
-            {key: torch.tensor(v, dtype=torch.float64) for key, v in self._figures.items() if key == SELECTION}
-        )
-        self.log_dict(
-            {k: v for k, v in self._figures.items() if k.startswith("val_accuracy")}, prog_bar=True, logger=False
-        )
+        self.log(SELECTION, torch.tensor(self._figures[SELECTION], dtype=torch.float64))
 
     def on_train_epoch_end(self) -> None:
         """Add the epoch's row to ``history`` and hand it to ``on_epoch``."""

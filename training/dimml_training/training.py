@@ -122,6 +122,7 @@ def fit_stage1(
     one another, and the shared head belongs to that moment.
     """
     torch.manual_seed(config.seed)
+    bars = [TQDMProgressBar(refresh_rate=5)] if bar else []
     train_rows = data.splits["train"].rows
     if len(train_rows) < 2:
         raise SetupError("stage 1 needs at least 2 training clips: batch normalisation and DUC compare clips")
@@ -131,7 +132,11 @@ def fit_stage1(
         last = history[-1]
         heads = " ".join(f"{key.removeprefix('val_accuracy_')} {v:.1%}" for key, v in last.items() if "accuracy" in key)
         epoch = f"{int(last['epoch']) + 1}/{config.stage1.epochs}"
-        tell(f"stage 1, epoch {epoch}: loss {last['train_loss']:.3f}, validation accuracy {heads}")
+        line = f"stage 1, epoch {epoch}: loss {last['train_loss']:.3f}, validation accuracy {heads}"
+        if bars:
+            bars[0].print(line)  # above the bar, not into it
+        else:
+            tell(line)
 
     module = DetachedEncoders(config, len(data.labels), train_rows, on_epoch=log)
     folder = out / CHECKPOINTS
@@ -145,9 +150,7 @@ def fit_stage1(
         # After the epoch's own bookkeeping, so that a resumed run starts at the next epoch.
         save_on_train_epoch_end=True,
     )
-    callbacks: list[Callback] = [checkpoint]
-    if bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=5))
+    callbacks: list[Callback] = [checkpoint, *bars]
     last = folder / LAST
     resuming = resume and last.exists()
     if resuming:
