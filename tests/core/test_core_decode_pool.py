@@ -300,6 +300,13 @@ def test_too_little_memory_for_the_picture_leaves_the_sound(tmp_path: Path, clip
     assert statuses(recording)["visual"] in {"unusable:decode_memory", "unusable:undecodable"}
 
 
+def test_a_request_that_does_not_fit_into_a_worker(clip: bytes) -> None:
+    with DecodePool(1, decode_memory_bytes=40 * 2**20) as pool:
+        decoded = pool.decode_blocking(request_for(bytes(120 * 2**20), AUDIO), timeout_s=30)
+        assert statuses(decoded) == {"audio": "unusable:decode_memory"}
+        assert statuses(pool.decode_blocking(request_for(clip, AUDIO), timeout_s=30)) == {"audio": "ok"}
+
+
 def _only_child() -> int:
     children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     processes = [int(word) for path in children for word in path.read_text().split()]

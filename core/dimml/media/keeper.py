@@ -20,13 +20,15 @@ from typing import Final
 
 from dimml.errors import DimmlError, UnavailableError
 from dimml.media.types import Decoded, DecodeRequest
-from dimml.media.worker import Broke, OutOfMemory, Ready, Reply
+from dimml.media.worker import EXIT_OUT_OF_MEMORY, Broke, OutOfMemory, Ready, Reply
 from dimml.status import Reason
 
 logger = logging.getLogger(__name__)
 
 #: A worker imports FFmpeg and OpenCV; a loaded machine takes seconds.
 START_TIMEOUT_S: Final = 60.0
+#: From the end of a worker's pipe to its own.
+_EXIT_TIMEOUT_S: Final = 1.0
 
 # The parent's import path, so that whatever it could import, the worker can.
 _BOOTSTRAP: Final = (
@@ -122,15 +124,22 @@ class WorkerProcess:
                 return Lost(Reason.DECODE_TIMEOUT)
             reply: Reply = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 (it comes from our own worker)
         except (EOFError, OSError):
-            self._process.kill()
-            self._process.wait()
-            return Lost(Reason.DECODER_CRASHED)
+            return Lost(self._how_it_ended())
         if isinstance(reply, OutOfMemory):
             return Lost(Reason.DECODE_MEMORY)
         if isinstance(reply, Broke):
             logger.error("decoding raised an unexpected error:\n%s", reply.details)
             return Lost(Reason.DECODER_CRASHED)
         return reply
+
+    def _how_it_ended(self) -> Reason:
+        """Why the pipe broke; the process is dead afterwards."""
+        try:
+            code = self._process.wait(_EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return Reason.DECODE_MEMORY if code == EXIT_OUT_OF_MEMORY else Reason.DECODER_CRASHED
 
 
 class Keeper:

@@ -26,6 +26,8 @@ from dimml.errors import DimmlError
 from dimml.media.types import Decoded, DecodeRequest
 
 _PR_SET_PDEATHSIG: Final = 1
+#: Exit code of a worker that could not even say that its memory was not enough.
+EXIT_OUT_OF_MEMORY: Final = 71
 
 DecodeFunction = Callable[[DecodeRequest], Decoded]
 
@@ -75,22 +77,22 @@ def main(descriptor: int, parent: int) -> None:
                 _answer(connection, settings.decode_function)
         except (EOFError, ConnectionError):
             return
+        except MemoryError:
+            # Not even the request or the reply fits, and half of it may still be in the pipe.
+            os._exit(EXIT_OUT_OF_MEMORY)
 
 
 def _answer(connection: Connection, decode_function: DecodeFunction) -> None:
+    request = connection.recv()
     reply: Reply
     try:
-        request = connection.recv()
         reply = decode_function(request)
     except DimmlError as error:
         reply = error
     except MemoryError:
         reply = OutOfMemory()
-    except (EOFError, ConnectionError):
-        raise
     except Exception:
         reply = Broke(traceback.format_exc())
-    request = None
     connection.send_bytes(pickle.dumps(reply, protocol=pickle.HIGHEST_PROTOCOL))
 
 
