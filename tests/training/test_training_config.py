@@ -75,6 +75,8 @@ def test_overrides_reach_fields_and_list_items(tmp_path: Path) -> None:
         ("modalities.0.input.kind=wave", "modalities.0: input.kind must be 'waveform', 'frames' or 'flow'"),
         ("modalities.0.input.name=fused", "the name 'fused' is reserved"),
         ("modalities.0.input.name=visual", "names must be unique"),
+        ("modalities.0.input.samples=4000", "modalities.0.input.samples must be clip_s x sample_rate_hz = 8000"),
+        ("modalities.0.augment.noise_snr_db=[20, 0]", "noise_snr_db must go from the lowest"),
         ("modalities.0.encoder.grey=true", "modalities.0.sound.encoder.grey: Extra inputs"),
         ("modalities.0.encoder.backbone.hidden_sizes=[4, 16]", "features of one width"),
         ("modalities.0.encoder.backbone.depths=[1]", "depths and hidden_sizes"),

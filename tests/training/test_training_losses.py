@@ -24,7 +24,7 @@ def three_modalities(**stage1: float) -> TrainConfig:
     return parse_config(
         {
             "name": "three",
-            "clip_s": 0.5,
+            "clip_s": 0.25,
             "data": {"manifest": "none.csv"},
             "modalities": [
                 {

@@ -217,6 +217,14 @@ class TrainConfig(_Config):
             raise ValueError(f"modalities: the name {sorted(RESERVED_MODALITY_NAMES & set(names))[0]!r} is reserved")
         if isinstance(self.data.columns.media, dict) and set(self.data.columns.media) != set(names):
             raise ValueError(f"data.columns.media must name a column for each of {names}, no more and no fewer")
+        for index, modality in enumerate(self.modalities):
+            if isinstance(modality.input, Waveform):
+                wanted = round(self.clip_s * modality.input.sample_rate_hz)
+                if abs(modality.input.samples - wanted) > 1:
+                    raise ValueError(
+                        f"modalities.{index}.input.samples must be clip_s x sample_rate_hz = {wanted}, "
+                        f"got {modality.input.samples}: every modality covers the same stretch of time"
+                    )
         widths = {m.input.name: m.encoder.backbone.hidden_sizes[-1] for m in self.modalities}
         if len(set(widths.values())) > 1:
             raise ValueError(
