@@ -60,8 +60,8 @@ def head_logits(
         logits.append(torch.stack(heads, dim=1).float().numpy())
         signal_BM = np.array(
             [
-                [no_signal(m, row, quality) is None for m in modalities for row in (rows[m.name][i].numpy(),)]
-                for i in range(len(labels_B))
+                [no_signal(m, rows[m.name][clip].numpy(), quality) is None for m in modalities]
+                for clip in range(len(labels_B))
             ]
         )
         present.append(heads_present(signal_BM, fused_head is not None))
