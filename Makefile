@@ -21,9 +21,9 @@ $(VENV)/.serve: $(DEPENDS) | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[serve,client]'
 	@touch $@
 
-# Everything, for development. torch stands first and alone, so that its build is chosen by constraints.txt.
+# Everything, for development. constraints.txt names torch's version; which build that is (CPU, CUDA) is pip's
+# configuration's choice: set PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS to where CPU builds are, or it is several GB.
 $(VENV)/.dev: $(DEPENDS) | $(VENV)/bin/python
-	$(PIP) install --quiet -c constraints.txt torch
 	$(PIP) install --quiet -c constraints.txt -e '.[train,export,serve,client,dev]'
 	@touch $@ $(VENV)/.serve
 

@@ -1,0 +1,40 @@
+"""Every relative link in README and docs leads to a file, and every tracked file is of a sane size."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.data import REPOSITORY_ROOT
+
+PAGES = sorted([*REPOSITORY_ROOT.glob("*.md"), *REPOSITORY_ROOT.glob("docs/*.md")])
+MAX_FILE_BYTES = 4 * 2**20
+MAX_DEMO_BYTES = 10 * 2**20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:
+    readme = (REPOSITORY_ROOT / "README.md").read_text(encoding="utf-8")
+    for page in REPOSITORY_ROOT.glob("docs/*.md"):
+        assert f"docs/{page.name}" in readme
+
+
+def test_tracked_files_stay_small() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY_ROOT, capture_output=True, check=True).stdout
+    sizes = {
+        name: (REPOSITORY_ROOT / name).stat().st_size
+        for name in listed.decode().split("\0")
+        if name and (REPOSITORY_ROOT / name).is_file()
+    }
+    assert max(sizes.values()) <= MAX_FILE_BYTES
+    demo = [size for name, size in sizes.items() if name.startswith(("model_repository/", "samples/"))]
+    assert 0 < sum(demo) <= MAX_DEMO_BYTES
