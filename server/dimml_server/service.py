@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy.typing as npt
 
@@ -44,6 +44,10 @@ from dimml_server.settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Of what is left of a request's time, the most that decoding may take: a track that hangs must not cost the
+#: encoders of the others theirs.
+DECODE_SHARE: Final = 0.6
 
 
 class ServingEngine(Engine, Protocol):
@@ -230,14 +234,15 @@ class PredictionService:
             yield queue_s
 
     async def _decode(self, request: DecodeRequest, end: float) -> Decoded:
-        """Decode within the request's time. Where that time, not decoding's own limit, cut it off: late, not bad."""
-        left_s = end - perf_counter() - ensemble.FUSION_RESERVE_S
-        if left_s <= 0.0:
+        """Decode within a share of the request's time. Where it, not decoding's own limit, cut it off: late, not bad."""
+        share_s = (end - perf_counter() - ensemble.FUSION_RESERVE_S) * DECODE_SHARE
+        if share_s <= 0.0:
             raise DeadlineExceededError("the request's time ran out before decoding")
-        decoded = await self._decoder.decode(request, timeout_s=min(left_s, self._settings.decode_timeout_s))
+        limit_s = self._settings.decode_timeout_s
+        decoded = await self._decoder.decode(request, timeout_s=min(share_s, limit_s))
         statuses = {name: track.status for name, track in decoded.tracks.items()}
         late = any(status.reason is Reason.DECODE_TIMEOUT for status in statuses.values())
-        if late and left_s < self._settings.decode_timeout_s and not any(s.ok for s in statuses.values()):
+        if late and share_s < limit_s and not any(s.ok for s in statuses.values()):
             raise DeadlineExceededError("the request's time ran out while decoding", statuses=statuses)
         return decoded
 

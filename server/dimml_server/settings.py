@@ -66,7 +66,9 @@ class ServerSettings(BaseSettings):
     decode_workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="Decoding processes; by default one per core."
     )
-    decode_timeout_s: Positive = Field(default=10.0, description="Time limit of decoding one request's media.")
+    decode_timeout_s: Positive = Field(
+        default=5.0, description="Time limit of decoding one request's media; keep it below 0.6 × `timeout_s`."
+    )
     decode_memory: int = Field(
         default=1536 * 2**20, ge=256 * 2**20, description="Memory that one decoding may take on top of its worker's."
     )

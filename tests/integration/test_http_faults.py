@@ -105,6 +105,31 @@ def test_a_picture_that_kills_the_decoder_does_not_cost_the_sound(
     assert predict(server, clip).json()["degraded"] is False
 
 
+@pytest.fixture(scope="module")
+def default(repository: Path) -> Iterator[ServerProcess]:
+    """A server whose time limits are the defaults."""
+    with running_server(repository, script=faulty_server.SCRIPT, models="tiny", decode_workers=2) as it:
+        yield it
+
+
+@pytest.mark.parametrize("fields", [{}, {"timeout_ms": 3000}], ids=["default_time", "short_time"])
+def test_a_picture_that_hangs_leaves_the_encoders_their_time(
+    default: ServerProcess, clip: bytes, fields: dict[str, object]
+) -> None:
+    response = predict(default, marked(clip, faulty_decoding.PICTURE_HANGS), **fields)
+    assert response.status_code == 200, response.text
+    assert fates(response.json()) == {"audio": "ok", "visual": "unusable:decode_timeout"}
+    assert response.json()["degraded"] is True
+
+
+def test_a_picture_alone_that_hangs_is_the_callers_fault_at_the_default_limits(
+    default: ServerProcess, clip: bytes
+) -> None:
+    response = predict(default, marked(clip, faulty_decoding.PICTURE_HANGS), modalities="visual")
+    assert response.status_code == 422, response.text
+    assert fates(response.json())["visual"] == "unusable:decode_timeout"
+
+
 def test_a_picture_alone_that_kills_the_decoder_is_the_callers_fault(server: ServerProcess, clip: bytes) -> None:
     response = predict(server, marked(clip, faulty_decoding.PICTURE_CRASHES), modalities="visual")
     assert response.status_code == 422, response.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dimml.errors import ConfigurationError
+from dimml_server.service import DECODE_SHARE
 from dimml_server.settings import ENV_PREFIX, ServerSettings, load_settings
 from support.data import REPOSITORY_ROOT
 
@@ -32,6 +33,11 @@ def test_a_bad_value_is_named_with_its_variable(name: str, value: object) -> Non
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no setting 'http_prot'"):
         load_settings(http_prot=1)
+
+
+def test_by_default_decoding_ends_before_its_share_of_a_requests_time() -> None:
+    settings = load_settings()
+    assert settings.decode_timeout_s < 0.9 * DECODE_SHARE * settings.timeout_s
 
 
 def test_limits_of_media_follow_the_settings() -> None:
