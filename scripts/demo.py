@@ -159,6 +159,8 @@ def show(samples: list[dict[str, str]], answers: dict[str, list[Answer]]) -> boo
 def main() -> int:
     # A plain SIGTERM would end Python without the clean-up below.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # A shell starts background jobs with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # The server is on this machine, whatever proxy the environment names.
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))

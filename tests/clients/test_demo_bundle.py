@@ -146,12 +146,7 @@ def test_the_demo_says_when_its_port_is_taken(which: str) -> None:
 def test_a_stopped_demo_leaves_no_server(how: signal.Signals) -> None:
     ports = free_ports()
     demo = subprocess.Popen(
-        [sys.executable, str(DEMO)],
-        env=os.environ | ports,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # A shell starts background jobs with SIGINT ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        [sys.executable, str(DEMO)], env=os.environ | ports, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     wait_until(lambda: bool(servers_of(ports)))
     demo.send_signal(how)
