@@ -8,6 +8,7 @@ from dimml import __version__
 from dimml_server.http import health, models, predict
 from dimml_server.http.access import AccessMiddleware
 from dimml_server.http.errors import install_error_handlers
+from dimml_server.http.uploads import Uploads
 from dimml_server.kserve import http as kserve_http
 from dimml_server.metrics import Metrics
 from dimml_server.service import PredictionService
@@ -23,8 +24,9 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
     )
     app.add_middleware(AccessMiddleware)
     install_error_handlers(app)
-    app.include_router(predict.router(service, metrics, settings))
+    uploads = Uploads(limit=settings.concurrency + settings.queue_length, timeout_s=settings.upload_timeout_s)
+    app.include_router(predict.router(service, metrics, settings, uploads))
     app.include_router(models.router(service))
     app.include_router(health.router(service, metrics))
-    app.include_router(kserve_http.router(service, metrics, settings))
+    app.include_router(kserve_http.router(service, metrics, settings, uploads))
     return app

@@ -234,7 +234,7 @@ class PredictionService:
             yield queue_s
 
     async def _decode(self, request: DecodeRequest, end: float) -> Decoded:
-        """Decode within a share of the request's time. Where it, not decoding's own limit, cut it off: late, not bad."""
+        """Decode in a share of the request's time. Where that, not decoding's own limit, ends it: late, not bad."""
         share_s = (end - perf_counter() - ensemble.FUSION_RESERVE_S) * DECODE_SHARE
         if share_s <= 0.0:
             raise DeadlineExceededError("the request's time ran out before decoding")

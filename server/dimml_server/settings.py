@@ -73,6 +73,7 @@ class ServerSettings(BaseSettings):
         default=1536 * 2**20, ge=256 * 2**20, description="Memory that one decoding may take on top of its worker's."
     )
     max_body_bytes: int = Field(default=256 * 2**20, ge=1024, description="Largest request body; past it, 413.")
+    upload_timeout_s: Positive = Field(default=30.0, description="Time for a request's body to arrive; past it, 408.")
     spool_bytes: int = Field(
         default=2**20, ge=0, description="An uploaded part past this size goes to a temporary file, not memory."
     )

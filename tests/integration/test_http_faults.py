@@ -168,7 +168,7 @@ def test_a_stalling_encoder_loses_no_request_and_gathers_no_threads(server: Serv
 @pytest.fixture(scope="module")
 def narrow(repository: Path) -> Iterator[ServerProcess]:
     """A server that works on one request and lets one more wait."""
-    settings = {"concurrency": 1, "queue_length": 1, "decode_workers": 2, "models": "tiny"}
+    settings = {"concurrency": 1, "queue_length": 1, "decode_workers": 2, "models": "tiny", "upload_timeout_s": 3}
     with running_server(repository, script=faulty_server.SCRIPT, **settings) as it:
         yield it
 
@@ -217,3 +217,25 @@ def test_a_client_that_hangs_up_frees_its_place(narrow: ServerProcess, clip: byt
     assert narrow.metric("dimml_requests_total", outcome="cancelled") >= cancelled + 2
     narrow.wait_for_metric("dimml_requests_total", cancelled + 3, outcome="cancelled")
     assert predict(narrow, clip).status_code == 200
+
+
+def test_bodies_being_sent_are_bounded_and_must_arrive_in_time(narrow: ServerProcess, clip: bytes) -> None:
+    began = time.monotonic()
+    stalled = [hang_up_on(narrow, clip, whole=False) for _ in range(2)]
+    infer = f"{narrow.url}/v2/models/tiny/infer"
+    # No metric shows a body that is half there: try until the server has seen both.
+    while (refused := predict(narrow, clip)).status_code == 200:
+        assert time.monotonic() - began < 2.0
+    assert refused.json()["error"]["code"] == "queue_full"
+    # Not a body that could be parsed: it is refused before it is read.
+    for response in (refused, httpx.post(infer, content=b"{")):
+        assert response.status_code == 429, response.text
+        assert int(response.headers["Retry-After"]) >= 1
+    for connection in stalled:
+        with connection, connection.makefile("rb") as answer:
+            text = answer.read().decode()  # To the end: the server closes the connection.
+            assert text.startswith("HTTP/1.1 408 ")
+            assert '"code":"upload_timeout"' in text
+    assert 2.5 < time.monotonic() - began < 6.0
+    assert predict(narrow, clip).status_code == 200
+    assert httpx.post(infer, content=b"{").status_code == 400

@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from dimml.errors import InvalidParameterError, RequestError, TooLargeError
 from dimml_server.http.upload import MAX_PARTS, read_form
+from dimml_server.http.uploads import Uploads
 
 BOUNDARY = b"----dimml"
 FIELDS = frozenset({"model", "top_k"})
@@ -47,7 +48,11 @@ def read(
 
     async def scenario() -> tuple[dict[str, str], dict[str, bytes], list[Path]]:
         reading = read_form(
-            request_of(chunks, headers), field_names=FIELDS, max_body_bytes=max_body_bytes, spool_bytes=spool_bytes
+            request_of(chunks, headers),
+            Uploads(limit=1, timeout_s=60.0),
+            field_names=FIELDS,
+            max_body_bytes=max_body_bytes,
+            spool_bytes=spool_bytes,
         )
         async with reading as form:
             paths = [source for source in form.files.values() if isinstance(source, Path)]
@@ -86,7 +91,8 @@ def test_a_body_past_the_limit_is_refused_on_its_header_and_while_it_comes() -> 
     request.stream = count  # type: ignore[method-assign]
 
     async def scenario() -> None:
-        async with read_form(request, field_names=FIELDS, max_body_bytes=60_000, spool_bytes=64):
+        uploads = Uploads(limit=1, timeout_s=60.0)
+        async with read_form(request, uploads, field_names=FIELDS, max_body_bytes=60_000, spool_bytes=64):
             pytest.fail("the body was too large")
 
     with pytest.raises(TooLargeError):

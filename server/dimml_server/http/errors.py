@@ -26,6 +26,7 @@ from dimml.errors import (
     UnusableMediaError,
 )
 from dimml.status import ModalityStatus, Reason, Status
+from dimml_server.http.uploads import UploadTimeoutError
 
 #: Design, section 6. The nearest class in an error's ancestry counts.
 HTTP_STATUS: dict[type[DimmlError], int] = {
@@ -36,6 +37,7 @@ HTTP_STATUS: dict[type[DimmlError], int] = {
     TooLargeError: 413,
     NotFoundError: 404,
     UnsupportedError: 501,
+    UploadTimeoutError: 408,
     CapacityError: 503,
     QueueFullError: 429,
     UnavailableError: 503,
@@ -73,9 +75,10 @@ class ErrorBody(BaseModel):
 #: Error answers of a prediction, for OpenAPI.
 DESCRIPTIONS: dict[int, str] = {
     404: "No such bundle or version (`not_found`).",
+    408: "The body did not arrive in time (`upload_timeout`).",
     413: "Body, picture or stretch of media over a limit (`too_large`).",
     422: "Nothing that was sent can be used (`unusable_media`), or a parameter is wrong (`invalid_parameter`).",
-    429: "The queue is full (`queue_full`); try again after Retry-After seconds.",
+    429: "The queue is full, or too many bodies are being sent (`queue_full`); try again after Retry-After seconds.",
     500: "A fault of the server (`internal`); the request id finds it in the log.",
     503: "Every encoder failed, no decoder could be had, or the server is not ready (`unavailable`).",
     504: "Every encoder was late, or the request's time ran out (`deadline_exceeded`).",
@@ -100,7 +103,10 @@ def http_status(error: DimmlError) -> int:
 
 def error_headers(error: DimmlError) -> dict[str, str]:
     """Headers that go with an error."""
-    return {"Retry-After": str(math.ceil(error.retry_after_s))} if isinstance(error, QueueFullError) else {}
+    if isinstance(error, QueueFullError):
+        return {"Retry-After": str(math.ceil(error.retry_after_s))}
+    # The rest of the body may never come: the connection is of no further use.
+    return {"Connection": "close"} if isinstance(error, UploadTimeoutError) else {}
 
 
 def internal_error(identity: str) -> JSONResponse:

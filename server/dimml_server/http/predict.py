@@ -14,6 +14,7 @@ from dimml_server.http.access import request_id
 from dimml_server.http.errors import DESCRIPTIONS, error_responses
 from dimml_server.http.hangup import CLIENT_CLOSED_REQUEST, unless_gone
 from dimml_server.http.upload import Form, read_form
+from dimml_server.http.uploads import Uploads
 from dimml_server.media_request import MEDIA_PART, MediaPrediction
 from dimml_server.metrics import CANCELLED, Metrics
 from dimml_server.service import PredictionService
@@ -44,7 +45,7 @@ _BODY: dict[str, Any] = {
 _FIELDS = frozenset(_BODY["properties"]) - {MEDIA_PART}
 
 
-def router(service: PredictionService, metrics: Metrics, settings: ServerSettings) -> APIRouter:
+def router(service: PredictionService, metrics: Metrics, settings: ServerSettings, uploads: Uploads) -> APIRouter:
     """The route over one service."""
     routes = APIRouter(tags=["predict"])
 
@@ -62,6 +63,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
             try:
                 async with read_form(
                     request,
+                    uploads,
                     field_names=_FIELDS,
                     max_body_bytes=settings.max_body_bytes,
                     spool_bytes=settings.spool_bytes,

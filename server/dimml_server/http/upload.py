@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from dimml.errors import InvalidParameterError, TooLargeError
 from dimml.media.types import Source
+from dimml_server.http.uploads import Uploads
 
 MAX_PARTS = 32
 MAX_FIELD_BYTES = 4096
@@ -30,12 +31,12 @@ class Form:
 
 @asynccontextmanager
 async def read_form(
-    request: Request, *, field_names: frozenset[str], max_body_bytes: int, spool_bytes: int
+    request: Request, uploads: Uploads, *, field_names: frozenset[str], max_body_bytes: int, spool_bytes: int
 ) -> AsyncIterator[Form]:
     """Read a multipart body; parts named in ``field_names`` are text, all others files.
 
     Raises TooLargeError as soon as a limit is passed, InvalidParameterError for what is not well-formed
-    multipart, and starlette's ClientDisconnect.
+    multipart, what ``uploads`` raises, and starlette's ClientDisconnect.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
@@ -48,11 +49,12 @@ async def read_form(
         reader = _FormReader(options[b"boundary"], field_names, spool_bytes)
         stack.callback(reader.discard)
         received = 0
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > max_body_bytes:
-                raise TooLargeError(limit)
-            reader.feed(chunk)
+        async with uploads.reading():
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > max_body_bytes:
+                    raise TooLargeError(limit)
+                reader.feed(chunk)
         yield reader.form()
 
 

@@ -62,12 +62,14 @@ def create_server(service: PredictionService, metrics: Metrics, settings: Server
     """A server that answers KServe v2; its caller adds a port, starts and stops it."""
     read_bytes = min(settings.max_body_bytes * _READ_BEYOND_LIMIT, _INT32_MAX)
     server = grpc.aio.server(
+        # gRPC reads a message whole before it is ours: as many again as the queue takes may be on their way.
+        maximum_concurrent_rpcs=2 * (settings.concurrency + settings.queue_length),
         options=(
             ("grpc.max_receive_message_length", read_bytes),
             ("grpc.max_send_message_length", _INT32_MAX),
             # A port that another process listens on is an error, not a port to share with it.
             ("grpc.so_reuseport", 0),
-        )
+        ),
     )
     methods = _methods(DataPlane(service, metrics, settings))
     servicer = service_pb2_grpc.GRPCInferenceServiceServicer()

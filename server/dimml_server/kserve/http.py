@@ -15,6 +15,7 @@ from dimml.errors import CapacityError, NotFoundError, RequestError, Unsupported
 from dimml_server.http.access import request_id
 from dimml_server.http.errors import error_headers, http_status
 from dimml_server.http.hangup import CLIENT_CLOSED_REQUEST, unless_gone
+from dimml_server.http.uploads import Uploads
 from dimml_server.kserve.calls import CallerGoneError
 from dimml_server.kserve.compression import accepted_encoding, compress, read_body
 from dimml_server.kserve.config import config_json
@@ -43,13 +44,13 @@ UNSUPPORTED: Final = {
 }
 
 
-def router(service: PredictionService, metrics: Metrics, settings: ServerSettings) -> APIRouter:
+def router(service: PredictionService, metrics: Metrics, settings: ServerSettings, uploads: Uploads) -> APIRouter:
     """All of ``/v2``."""
     plane = DataPlane(service, metrics, settings)
     routes = APIRouter(prefix="/v2", route_class=_Route, tags=["KServe v2"])
     _add_health(routes, plane)
-    _add_metadata(routes, plane)
-    _add_infer(routes, plane)
+    _add_metadata(routes, plane, uploads)
+    _add_infer(routes, plane, uploads)
     _add_refusals(routes)
     return routes
 
@@ -73,7 +74,7 @@ def _add_health(routes: APIRouter, plane: DataPlane) -> None:
         return Response(status_code=200 if plane.model_ready(model, version) else 503)
 
 
-def _add_metadata(routes: APIRouter, plane: DataPlane) -> None:
+def _add_metadata(routes: APIRouter, plane: DataPlane, uploads: Uploads) -> None:
     catalog = plane.catalog
 
     @routes.get("", summary="Server metadata")
@@ -105,21 +106,21 @@ def _add_metadata(routes: APIRouter, plane: DataPlane) -> None:
 
     @routes.post("/repository/index", summary="Models that are served")
     async def repository_index(request: Request) -> JSONResponse:
-        document = parse_object(await _body(request, plane.max_body_bytes))
+        document = parse_object(await _body(request, uploads, plane.max_body_bytes))
         if not isinstance(document.get("ready", False), bool):
             raise RequestError("Unable to parse 'ready': it must be true or false")
         # What is listed is ready, so that asking for what is ready changes nothing.
         return JSONResponse(catalog.index())
 
 
-def _add_infer(routes: APIRouter, plane: DataPlane) -> None:
+def _add_infer(routes: APIRouter, plane: DataPlane, uploads: Uploads) -> None:
     described: dict[str, Any] = {"openapi_extra": INFER_BODY, "responses": INFER_ANSWERS}
 
     @routes.post("/models/{model}/infer", summary="Inference", **described)
     @routes.post("/models/{model}/versions/{version}/infer", summary="Inference with a model version", **described)
     async def infer(request: Request, model: str, version: str = "") -> Response:
         with plane.call(model, version, TRANSPORT) as call:
-            body = await _body(request, plane.max_body_bytes)
+            body = await _body(request, uploads, plane.max_body_bytes)
             with call.timed("compute_input"):
                 asked = parse_infer(body, request.headers.get(HEADER_LENGTH), model, version)
             answer = await unless_gone(request, plane.infer(call, asked.request))
@@ -156,9 +157,10 @@ def _add_refusals(routes: APIRouter) -> None:
     routes.add_api_route("/{rest:path}", unknown, methods=methods, include_in_schema=False)
 
 
-async def _body(request: Request, max_bytes: int) -> bytes:
+async def _body(request: Request, uploads: Uploads, max_bytes: int) -> bytes:
     try:
-        return await read_body(request.stream(), request.headers.get("Content-Encoding", ""), max_bytes)
+        async with uploads.reading():
+            return await read_body(request.stream(), request.headers.get("Content-Encoding", ""), max_bytes)
     except ClientDisconnect as error:
         raise CallerGoneError from error
 

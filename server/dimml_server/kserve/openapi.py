@@ -70,9 +70,10 @@ INFER_BODY: Final[dict[str, Any]] = {
 _MEANINGS: Final = {
     400: "Malformed, or a tensor that does not fit the model.",
     404: "No such model or version.",
+    408: "The body did not arrive in time.",
     413: "Over a limit on size or length.",
     422: "Nothing that was sent can be used, or a value is out of range.",
-    429: "The queue is full; try again after Retry-After seconds.",
+    429: "The queue is full, or too many bodies are being sent; try again after Retry-After seconds.",
     501: "Not supported.",
     503: "Every encoder failed, or the server is not ready.",
     504: "Every encoder was late, or the request's time ran out.",

@@ -1,0 +1,44 @@
+"""The bound in front of the queue: bodies are read before a request can wait for its turn, so they are counted too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from dimml.errors import QueueFullError, RequestError
+
+_RETRY_AFTER_S = 1.0
+
+
+class UploadTimeoutError(RequestError):
+    """The body did not arrive in time."""
+
+    code = "upload_timeout"
+
+
+class Uploads:
+    """Bodies being read: at most ``limit`` at once, each within ``timeout_s``. Lives in one event loop."""
+
+    def __init__(self, *, limit: int, timeout_s: float) -> None:
+        self._limit = limit
+        self._timeout_s = timeout_s
+        self._reading = 0
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Around the reading of one body. Raises QueueFullError at once, UploadTimeoutError after ``timeout_s``."""
+        if self._reading >= self._limit:
+            raise QueueFullError(
+                "the server is busy: too many bodies are being sent; try again later", retry_after_s=_RETRY_AFTER_S
+            )
+        self._reading += 1
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                yield
+        except TimeoutError:
+            raise UploadTimeoutError(
+                f"the body did not arrive within {self._timeout_s:g} s (upload_timeout_s)", field="body"
+            ) from None
+        finally:
+            self._reading -= 1
