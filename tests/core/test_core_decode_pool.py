@@ -255,6 +255,38 @@ def test_a_cancelled_request_is_not_decoded(clip: bytes) -> None:
         asyncio.run(cancelled())
 
 
+def test_a_caller_who_goes_away_does_not_leave_a_hanging_worker_behind(clip: bytes) -> None:
+    async def scenario(pool: DecodePool) -> float:
+        hanging = asyncio.ensure_future(pool.decode(request_for(clip), timeout_s=20))
+        await asyncio.sleep(0.3)
+        hanging.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hanging
+        began = time.monotonic()
+        decoded = await pool.decode(request_for(clip, AUDIO), timeout_s=20)
+        assert statuses(decoded) == {"audio": "ok"}
+        return time.monotonic() - began
+
+    with DecodePool(1, decode_function=faulty_decoders.hangs_on_pictures) as pool:
+        pool.warm_up()
+        assert asyncio.run(scenario(pool)) < 5.0  # The hanging one's first try takes 10 s.
+        assert pool.workers_lost == 1
+
+
+def test_a_caller_who_goes_away_from_a_quick_file_costs_no_worker(clip: bytes) -> None:
+    async def scenario(pool: DecodePool) -> None:
+        quick = asyncio.ensure_future(pool.decode(DecodeRequest((AUDIO,), {"audio": clip}, 0.3), timeout_s=20))
+        await asyncio.sleep(0.1)
+        quick.cancel()
+        # Past the moment at which a worker that were still busy with it would be killed; busy with another by then.
+        await pool.decode(DecodeRequest((AUDIO,), {"audio": clip}, 1.0), timeout_s=20)
+
+    with DecodePool(1, decode_function=faulty_decoders.sleeps_by_clip_s) as pool:
+        pool.warm_up()
+        asyncio.run(scenario(pool))
+        assert pool.workers_lost == 0
+
+
 def test_a_worker_killed_while_idle_is_replaced(clip: bytes) -> None:
     with DecodePool(1, decode_function=faulty_decoders.tells_its_process) as pool:
         first = process_of(pool)
@@ -319,6 +351,7 @@ def _only_child() -> int:
 def test_close_is_prompt_even_in_the_middle_of_a_request(clip: bytes) -> None:
     pool = DecodePool(2, decode_function=faulty_decoders.always_hangs)
     pool.warm_up()
+    worker = _only_child()
     failures: list[BaseException] = []
 
     def ask() -> None:
@@ -337,7 +370,7 @@ def test_close_is_prompt_even_in_the_middle_of_a_request(clip: bytes) -> None:
     for thread in threads:
         thread.join(5)
     assert [type(error) for error in failures] == [UnavailableError] * 5
-    assert pool.workers_alive == 0
+    assert gone(worker)
     pool.close()
     with pytest.raises(UnavailableError, match="closed"):
         pool.decode_blocking(request_for(clip), timeout_s=1)

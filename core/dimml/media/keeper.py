@@ -154,6 +154,7 @@ class Keeper:
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._worker: WorkerProcess | None = None
+        self._job: Job | None = None
         self._closed = False
         #: Set when the first start has worked or failed.
         self.started = threading.Event()
@@ -172,6 +173,13 @@ class Keeper:
         with self._lock:
             self._closed = True
             if self._worker is not None:
+                self._worker.kill()
+
+    def abandon(self, job: Job) -> None:
+        """Kill the worker if it works on this job."""
+        with self._lock:
+            if self._job is job and self._worker is not None:
+                self._job = None  # Which tells the thread.
                 self._worker.kill()
 
     def join(self) -> None:
@@ -202,8 +210,13 @@ class Keeper:
         left_s = job.end - time.monotonic()
         if left_s <= 0.0:
             raise UnavailableError("no decode worker was free in time")
+        with self._lock:
+            self._job = job
         reply = worker.run(job.request, min(job.limit_s, left_s))
-        if not worker.alive:
+        with self._lock:
+            killed, self._job = self._job is None, None
+        # One that was killed may not be dead yet.
+        if killed or not worker.alive:
             if self._closed:
                 raise UnavailableError("the decode pool is closed")
             self._bury()

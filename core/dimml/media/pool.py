@@ -32,6 +32,8 @@ DECODE_MEMORY_BYTES: Final = 1536 * 2**20
 FIRST_TRY_SHARE: Final = 0.5
 #: A keeper answers this soon after a job's time is up.
 _GRACE_S: Final = 0.25
+#: A request whose caller has gone may run on for so long: less than it takes to replace its worker.
+ABANDONED_S: Final = 0.5
 
 _Step = tuple[DecodeRequest, float]
 _Attempts = Generator[_Step, Outcome, Decoded]
@@ -67,7 +69,7 @@ class DecodePool:
         A track whose decoding kills a worker, outlasts its time or its memory is ``unusable`` with the reason
         ``decoder_crashed``, ``decode_timeout`` or ``decode_memory``; where there are other tracks, they are tried
         again without it. Raises what ``dimml.media.decode`` raises, and UnavailableError where no worker was free
-        in time or none can be started.
+        in time or none can be started. Where the caller is cancelled, a worker that does not end soon is killed.
         """
         end = time.monotonic() + timeout_s
         attempts = self._attempts(request, end)
@@ -75,11 +77,15 @@ class DecodePool:
         while not isinstance(step, Decoded):
             outcome: Outcome | UnavailableError
             try:
-                future = self._submit(*step, end)
+                job = self._submit(*step, end)
                 async with asyncio.timeout(end - time.monotonic() + _GRACE_S):
-                    outcome = await asyncio.wrap_future(future)
+                    outcome = await asyncio.wrap_future(job.future)
+            except asyncio.CancelledError:
+                if not job.future.cancel():
+                    asyncio.get_running_loop().call_later(ABANDONED_S, self._abandon, job)
+                raise
             except TimeoutError:
-                future.cancel()
+                job.future.cancel()
                 outcome = UnavailableError("no decode worker was free in time")
             except UnavailableError as error:
                 outcome = error
@@ -94,10 +100,10 @@ class DecodePool:
         while not isinstance(step, Decoded):
             outcome: Outcome | UnavailableError
             try:
-                future = self._submit(*step, end)
-                outcome = future.result(end - time.monotonic() + _GRACE_S)
+                job = self._submit(*step, end)
+                outcome = job.future.result(end - time.monotonic() + _GRACE_S)
             except TimeoutError:
-                future.cancel()
+                job.future.cancel()
                 outcome = UnavailableError("no decode worker was free in time")
             except UnavailableError as error:
                 outcome = error
@@ -135,13 +141,8 @@ class DecodePool:
 
     @property
     def workers_lost(self) -> int:
-        """Workers that died or were killed for being late, since the pool began."""
+        """Workers that died, or were killed for being late or busy for nobody, since the pool began."""
         return self._lost
-
-    @property
-    def workers_alive(self) -> int:
-        """Workers that are there now."""
-        return sum(keeper.alive for keeper in self._keepers)
 
     def close(self) -> None:
         """Kill the workers. Requests still running or waiting get UnavailableError. Calling it again does nothing."""
@@ -197,13 +198,17 @@ class DecodePool:
             outcomes.append((group, alone))
         return _assembled(request, outcomes)
 
-    def _submit(self, request: DecodeRequest, limit_s: float, end: float) -> Future[Outcome]:
+    def _submit(self, request: DecodeRequest, limit_s: float, end: float) -> Job:
         job = Job(request, limit_s, end)
         with self._lock:
             if self._closed:
                 raise UnavailableError("the decode pool is closed")
             self._jobs.put(job)
-        return job.future
+        return job
+
+    def _abandon(self, job: Job) -> None:
+        for keeper in self._keepers:
+            keeper.abandon(job)
 
     def _count_lost(self) -> None:
         with self._lock:
