@@ -16,6 +16,7 @@ from dimml import __version__
 from dimml.errors import DimmlError
 
 GROUP = "dimml.commands"
+TRACEBACK = "--traceback"
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
@@ -40,6 +41,7 @@ def build_app() -> tuple[typer.Typer, dict[str, str]]:
     @app.callback()
     def root(
         version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+        traceback: bool = typer.Option(False, TRACEBACK, help="Show where an unexpected error came from."),
     ) -> None:
         pass
 
@@ -78,6 +80,20 @@ def main(arguments: list[str] | None = None) -> int:
         print(
             f"error: `dimml {command}` needs {error.name}, which is not installed: "
             f"pip install 'dimml[{extras[command]}]'",
+            file=sys.stderr,
+        )
+        return EXIT_ERROR
+    except OSError as error:
+        # A full disk, a folder that cannot be written to: the system's own words name it best.
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return EXIT_ERROR
+    except Exception as error:
+        if TRACEBACK in words:
+            raise
+        print(
+            f"error: unexpected {type(error).__name__}: {error}; this is a bug, "
+            f"and `dimml {TRACEBACK} {command} …` shows where",
             file=sys.stderr,
         )
         return EXIT_ERROR

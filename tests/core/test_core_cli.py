@@ -49,7 +49,7 @@ def raising(error: BaseException) -> typer.Typer:
     app = typer.Typer()
 
     @app.callback()
-    def root() -> None:
+    def root(traceback: bool = False) -> None:
         pass
 
     @app.command("work")
@@ -64,6 +64,8 @@ def raising(error: BaseException) -> typer.Typer:
     [
         (BundleError("the bundle is gone"), 1, "error: the bundle is gone"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 1, "pip install 'dimml[train]'"),
+        (OSError(28, "No space left on device", "runs/x"), 1, "error: No space left on device: runs/x"),
+        (ZeroDivisionError("division by zero"), 1, "unexpected ZeroDivisionError: division by zero"),
     ],
 )
 def test_errors_for_people_are_one_line(
@@ -74,6 +76,12 @@ def test_errors_for_people_are_one_line(
     printed = capsys.readouterr().err
     assert message in printed
     assert len(printed.strip().splitlines()) == 1
+
+
+def test_an_unexpected_error_can_be_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "build_app", lambda: (raising(ZeroDivisionError()), {"work": "train"}))
+    with pytest.raises(ZeroDivisionError):
+        cli.main([cli.TRACEBACK, "work"])
 
 
 def test_a_missing_extra_names_the_line_that_brings_it(tmp_path: Path) -> None:
