@@ -27,10 +27,12 @@ def export(
 ) -> None:
     """Export a training run as a bundle that `dimml serve` and Triton load.
 
-    Every encoder and the fusion become ONNX models. They are compared with
-    torch on the run's sample clips at batch 1, 3 and 8; unless all labels are
-    equal and all logits within 0.001, nothing is written. An existing bundle
-    of the same name gets a new version beside the old ones.
+    Every encoder and the fusion become ONNX models. On the run's sample clips
+    at batch 1, 3 and 8 each encoder, and all encoders with the fusion, are
+    compared with torch; the fusion also with its statement in numpy, for every
+    set of lost modalities. Unless all labels are equal and all logits within
+    0.001, nothing is written. An existing bundle of the same name gets a new
+    version beside the old ones.
     """
     from rich.console import Console
 
@@ -48,20 +50,24 @@ def _show(exported: Exported) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from dimml.contract import LOGITS
+
     console = Console(highlight=False)
     bundle = exported.bundle
-    table = Table("model", "MB", "compared at batch", "largest difference", box=None, pad_edge=False)
-    for path, record in bundle.files.items():
-        model = path.split("/")[0]
-        compared = [parity for parity in exported.parity if parity.model == model]
-        largest = max(parity.largest_difference for parity in compared)
+    megabytes = {path.split("/")[0]: record.bytes / 1e6 for path, record in bundle.files.items()}
+    table = Table("model", "MB", "compared with", "at batch", "largest logit difference", box=None, pad_edge=False)
+    for model, against in dict.fromkeys((parity.model, parity.against) for parity in exported.parity):
+        compared = [parity for parity in exported.parity if (parity.model, parity.against) == (model, against)]
         batches = ", ".join(str(parity.batch) for parity in compared)
-        table.add_row(model, f"{record.bytes / 1e6:.2f}", batches, f"{largest:.1e}")
+        largest = max(parity.differences[LOGITS] for parity in compared)
+        size = f"{megabytes[model]:.2f}" if model in megabytes else ""
+        table.add_row(model if size else f"{model} (all)", size, against, batches, f"{largest:.1e}")
     console.print(f"[bold]{bundle.name}[/bold] version {bundle.version} in {exported.repository}", soft_wrap=True)
     console.print(table)
     clips = exported.parity[0].clips
     console.print(
-        f"all labels equal to torch's on {clips} clips; {bundle.classes} labels, heads: {', '.join(bundle.heads)}"
+        f"on {clips} clips every label equals the trained model's; "
+        f"{bundle.classes} labels, heads: {', '.join(bundle.heads)}"
     )
     for warning in exported.warnings:
         console.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)

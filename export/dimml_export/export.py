@@ -16,7 +16,7 @@ from dimml.contract import model_specs
 from dimml.errors import ConfigurationError
 from dimml_export.encoder_graph import encoder_model
 from dimml_export.fusion_graph import fusion_model
-from dimml_export.parity import Outputs, Parity, check_encoder, check_fusion
+from dimml_export.parity import Outputs, Parity, check_chain, check_encoder, check_fusion
 from dimml_export.repository_writer import check_name, write_bundle
 from dimml_training.run_directory import TrainedRun, load_run
 
@@ -78,6 +78,8 @@ def export_run(
     fused = (None, None) if head is None else (head.weight.detach().numpy(), head.bias.detach().numpy())
     fusion = fusion_model(draft, *fused)
     parity.append(check_fusion(draft, fusion, outputs, *fused))
+    say("comparing the whole with torch")
+    parity.extend(check_chain(draft, models, fusion, clips=run.samples, outputs=outputs, fused_head=head))
     say(f"writing to {repository}")
     metrics = {**run.metrics, "parity": [result.as_dict() for result in parity]}
     bundle = write_bundle(repository, draft.model_copy(update={"metrics": metrics}), models, fusion)

@@ -1,4 +1,5 @@
-"""Is what was exported what was trained? ONNX Runtime against torch, and the fusion graph against ``dimml.fusion``."""
+"""Is what was exported what was trained? ONNX Runtime against torch, each encoder and the chain that is served, and the
+fusion graph against ``dimml.fusion`` where modalities are lost."""
 
 from __future__ import annotations
 
@@ -29,22 +30,31 @@ from dimml.errors import BundleError
 from dimml.fusion import FloatArray, fuse, heads_present
 
 BATCH_SIZES: Final = (1, 3, 8)
-#: Largest difference of a logit between torch and ONNX Runtime.
+#: Largest absolute difference of a logit.
 LOGITS_TOLERANCE: Final = 1e-3
-#: Largest difference of any output between the fusion graph and its statement in numpy.
-FUSION_TOLERANCE: Final = 1e-4
+#: What FP32 itself may cost a logit, relative to the largest one: eight units in the last place. It is the larger of
+#: the two only for logits above a thousand, which FP32 holds no finer than this after a sum of products.
+LOGITS_ROUNDING: Final = 8 * float(np.finfo(np.float32).eps)
+#: Largest absolute difference of the fusion's other outputs, all of which are in [0, 1].
+SHARES_TOLERANCE: Final = 1e-4
+
+TORCH: Final = "torch"
+NUMPY: Final = "numpy"
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What one model's comparison over all sample clips gave."""
+    """What one comparison over all sample clips gave."""
 
+    #: The exported model; the bundle's own name for the chain of its encoders and its fusion.
     model: str
+    #: What it was compared with: ``torch``, or ``numpy`` for ``dimml.fusion`` on torch's outputs.
+    against: str
     batch: int
     clips: int
     labels_differ: int
-    #: Largest absolute difference of any logit (for the fusion: of any output).
-    largest_difference: float
+    #: Largest absolute difference of each output that was compared.
+    differences: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -65,8 +75,8 @@ def check_encoder(
     """Run real clips ``[N, *shape]`` through both at every batch size; torch's outputs, and what the comparison gave.
 
     Every clip is part of every comparison; the last batch is filled up from the first clips. Raises BundleError
-    that names the model, the batch size and the difference where a label differs or a logit by more than
-    ``LOGITS_TOLERANCE``.
+    that names the model, the batch size and the difference where a label differs, a logit by more than
+    ``LOGITS_TOLERANCE``, or a feature by more than that share of the largest one.
     """
     if len(clips) == 0:
         raise BundleError(f"{name}: there are no sample clips to compare torch and ONNX Runtime on")
@@ -74,27 +84,26 @@ def check_encoder(
     with torch.no_grad():
         features, logits = (output.numpy() for output in encoder.eval()(torch.from_numpy(clips)))
     input_name = model.graph.input[0].name
+    # The fused head reads the features: they are held to the same tolerance, relative to their size.
+    tolerances = {LOGITS: LOGITS_TOLERANCE, FEATURES: LOGITS_TOLERANCE * max(1.0, float(np.abs(features).max()))}
     results = []
     for batch in BATCH_SIZES:
-        order = np.resize(np.arange(len(clips)), -(-len(clips) // batch) * batch)
-        parts = [session.run([FEATURES, LOGITS], {input_name: clips[rows]}) for rows in order.reshape(-1, batch)]
+        order = _batches(len(clips), batch)
+        parts = [session.run([FEATURES, LOGITS], {input_name: clips[rows]}) for rows in order]
         onnx_features, onnx_logits = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+        rows = order.ravel()
         parity = Parity(
             model=name,
+            against=TORCH,
             batch=batch,
             clips=len(clips),
-            labels_differ=int((onnx_logits.argmax(axis=1) != logits[order].argmax(axis=1)).sum()),
-            largest_difference=float(np.abs(onnx_logits - logits[order]).max()),
+            labels_differ=_labels_differ(onnx_logits, logits[rows]),
+            differences={
+                LOGITS: _difference(onnx_logits, logits[rows]),
+                FEATURES: _difference(onnx_features, features[rows]),
+            },
         )
-        _require(parity, LOGITS_TOLERANCE, "logits")
-        # The fused head reads the features: they are held to the same tolerance, relative to their size.
-        scale = max(1.0, float(np.abs(features).max()))
-        difference = float(np.abs(onnx_features - features[order]).max())
-        if not difference <= LOGITS_TOLERANCE * scale:
-            raise BundleError(
-                f"{name}: at batch {batch} features differ by up to {difference:.2g} between torch and ONNX Runtime; "
-                "nothing was exported"
-            )
+        _require(parity, tolerances)
         results.append(parity)
     return Outputs(features, logits), results
 
@@ -108,7 +117,8 @@ def check_fusion(
 ) -> Parity:
     """Hold the fusion graph to ``dimml.fusion`` on the encoders' outputs, under every pattern of lost modalities.
 
-    Lost slots hold NaN. Raises BundleError naming the output and the difference.
+    Lost slots hold NaN. Raises BundleError naming the output and the difference where a label differs, a logit by
+    more than its tolerance, or a probability, certainty or weight by more than ``SHARES_TOLERANCE``.
     """
     names = [modality.name for modality in bundle.modalities]
     clips = len(outputs[names[0]].logits_NC)
@@ -139,27 +149,100 @@ def check_fusion(
     }
     given = dict(zip(wanted, _session(model).run(list(wanted), feeds), strict=True))
     answered = present_BM.any(axis=1)
-    labels = [logits[answered].argmax(axis=1) for logits in (given[LOGITS], expected.logits_BC)]
     parity = Parity(
         model=bundle.fusion_model,
+        against=NUMPY,
         batch=len(present_BM),
         clips=clips,
-        labels_differ=int((labels[0] != labels[1]).sum()),
-        largest_difference=max(float(np.abs(given[key] - wanted[key]).max()) for key in wanted),
+        labels_differ=_labels_differ(given[LOGITS][answered], expected.logits_BC[answered]),
+        differences={key: _difference(given[key], wanted[key]) for key in wanted},
     )
-    # Logits may be in the hundreds, where FP32 itself is no finer than this.
-    _require(parity, FUSION_TOLERANCE * max(1.0, float(np.abs(expected.logits_BC).max())), "outputs")
+    _require(parity, dict.fromkeys(wanted, SHARES_TOLERANCE) | {LOGITS: _logits_tolerance(expected.logits_BC)})
     return parity
 
 
-def _require(parity: Parity, tolerance: float, what: str) -> None:
+def check_chain(
+    bundle: Bundle,
+    encoders: Mapping[str, onnx.ModelProto],
+    fusion: onnx.ModelProto,
+    *,
+    clips: Mapping[str, npt.NDArray[Any]],
+    outputs: Mapping[str, Outputs],
+    fused_head: nn.Linear | None,
+) -> list[Parity]:
+    """Hold what is served, the exported encoders feeding the exported fusion, to the trained model, end to end.
+
+    ``clips`` are the samples ``[N, *shape]`` by modality, ``outputs`` what torch's encoders gave on them. The trained
+    answer is ``fused_head`` on torch's features, and ``dimml.fusion.fuse``. Raises BundleError naming batch size and
+    difference where at any of ``BATCH_SIZES`` a label differs, or a fused logit by more than its tolerance.
+    """
+    names = [modality.name for modality in bundle.modalities]
+    heads = [outputs[name].logits_NC for name in names]
+    if fused_head is not None:
+        with torch.no_grad():
+            features = torch.from_numpy(np.concatenate([outputs[name].features_ND for name in names], axis=1))
+            heads.append(fused_head(features).numpy())
+    count = len(heads[0])
+    trained = fuse(
+        np.stack(heads, axis=1),
+        heads_present(np.ones((count, len(names)), np.bool_), bundle.fusion.fused_head),
+        measure=bundle.fusion.certainty,
+        temperature=bundle.fusion.temperature,
+    ).logits_BC
+    sessions = {name: _session(encoders[name]) for name in names}
+    fusing = _session(fusion)
+    results = []
+    for batch in BATCH_SIZES:
+        order = _batches(count, batch)
+        parts = []
+        for rows in order:
+            feeds: dict[str, npt.NDArray[Any]] = {PRESENT: np.ones((batch, len(names)), np.bool_)}
+            for name, session in sessions.items():
+                feeds[features_input(name)], feeds[logits_input(name)] = session.run(
+                    [FEATURES, LOGITS], {session.get_inputs()[0].name: clips[name][rows]}
+                )
+            parts.append(fusing.run([LOGITS], feeds)[0])
+        served, wanted = np.concatenate(parts), trained[order.ravel()]
+        parity = Parity(
+            model=bundle.name,
+            against=TORCH,
+            batch=batch,
+            clips=count,
+            labels_differ=_labels_differ(served, wanted),
+            differences={LOGITS: _difference(served, wanted)},
+        )
+        _require(parity, {LOGITS: _logits_tolerance(trained)})
+        results.append(parity)
+    return results
+
+
+def _batches(clips: int, batch: int) -> npt.NDArray[np.intp]:
+    """Indices of all clips, ``[batches, batch]``; the last batch is filled up from the first clips."""
+    return np.resize(np.arange(clips), (-(-clips // batch), batch))
+
+
+def _labels_differ(ours_BC: FloatArray, theirs_BC: FloatArray) -> int:
+    return int((ours_BC.argmax(axis=1) != theirs_BC.argmax(axis=1)).sum())
+
+
+def _difference(ours: FloatArray, theirs: FloatArray) -> float:
+    return float(np.abs(ours - theirs).max())
+
+
+def _logits_tolerance(logits_BC: FloatArray) -> float:
+    return max(LOGITS_TOLERANCE, LOGITS_ROUNDING * float(np.abs(logits_BC).max()))
+
+
+def _require(parity: Parity, tolerances: Mapping[str, float]) -> None:
     # Written so that a NaN on either side fails too.
-    if parity.labels_differ == 0 and parity.largest_difference <= tolerance:
+    beyond = [output for output, tolerance in tolerances.items() if not parity.differences[output] <= tolerance]
+    if parity.labels_differ == 0 and not beyond:
         return
+    output = (beyond or [LOGITS])[0]
     raise BundleError(
-        f"{parity.model}: at batch {parity.batch} {what} differ by up to {parity.largest_difference:.2g} "
-        f"(at most {tolerance:g}) and {parity.labels_differ} labels differ between the trained and the exported model; "
-        "nothing was exported"
+        f"{parity.model}: at batch {parity.batch} {output} differs by up to {parity.differences[output]:.2g} "
+        f"(at most {tolerances[output]:g}) and {parity.labels_differ} labels differ between the trained and the "
+        "exported model; nothing was exported"
     )
 
 

@@ -22,8 +22,8 @@ from dimml.modality import Flow, Frames, Waveform
 from dimml.repository import bundle_names, load_bundle
 from dimml_export.encoder_graph import encoder_model
 from dimml_export.export import export_run
-from dimml_export.fusion_graph import IR_VERSION, OPSET
-from dimml_export.parity import check_encoder
+from dimml_export.fusion_graph import IR_VERSION, OPSET, fusion_model
+from dimml_export.parity import Outputs, check_chain, check_encoder, check_fusion
 from dimml_training.config import parse_config
 from dimml_training.models import build_encoder
 from dimml_training.run_directory import load_run, write_run
@@ -153,10 +153,17 @@ def test_the_manifest_says_how_it_was_trained_and_how_well(
     assert bundle.metrics["test"] == {"fused": 0.25}
     assert bundle.training["seed"] == 1
     assert bundle.training["quality_report"]["audio"] == {"false_alarms": {"silent": 0, "frozen": 0}}
-    compared = [(p["model"], p["batch"]) for p in said["parity"] if p["model"] != "tones_fusion"]
-    assert compared == [(f"tones_{m}", batch) for m in ("audio", "visual") for batch in (1, 3, 8)]
+    compared = [(p["model"], p["against"], p["batch"]) for p in said["parity"]]
+    encoders = [(f"tones_{m}", "torch", batch) for m in ("audio", "visual") for batch in (1, 3, 8)]
+    whole = [("tones", "torch", batch) for batch in (1, 3, 8)]
+    assert compared == [*encoders, ("tones_fusion", "numpy", 4 * 10), *whole]
     assert bundle.metrics["parity"] == said["parity"]
-    assert all(p["labels_differ"] == 0 and p["largest_difference"] < 1e-3 for p in said["parity"])
+    for p in said["parity"]:
+        assert (p["labels_differ"], p["clips"]) == (0, 10)
+        assert p["differences"]["LOGITS"] < 1e-3
+    outputs = {p["model"]: set(p["differences"]) for p in said["parity"]}
+    assert outputs["tones_audio"] == {"LOGITS", "FEATURES"}
+    assert outputs["tones_fusion"] == {"PROBABILITIES", "LOGITS", "CERTAINTY", "WEIGHTS"}
 
 
 def test_exported_models_are_whole_and_say_nothing_of_the_machine(exported: tuple[Path, dict[str, Any]]) -> None:
@@ -179,6 +186,7 @@ def test_the_command_prints_what_it_wrote_and_then_version_two_as_json(
     printed = capsys.readouterr().out
     assert "mine version 1" in printed
     assert "mine_fusion" in printed
+    assert "mine (all)" in printed
     assert "warning: visual: the signal check takes 3 frozen of 10 training clips for unusable" in printed
     assert main(["export", str(run), "--repository", str(repository), "--name", "mine", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -218,16 +226,89 @@ def test_a_model_that_is_wrong_only_at_batch_8_writes_nothing(
     monkeypatch.setattr(
         "dimml_export.export.encoder_model", lambda encoder, spec: encoder_model(BatchBlind(encoder), spec)
     )
-    with pytest.raises(BundleError, match=r"tones_audio: at batch 8 logits differ by up to 0\.02 \(at most 0\.001\)"):
+    with pytest.raises(BundleError, match=r"tones_audio: at batch 8 LOGITS differs by up to 0\.02 \(at most 0\.001\)"):
         export_run(run_folder, tmp_path / "models")
     assert not (tmp_path / "models").exists()
+
+
+def shifted(model: onnx.ModelProto, output: str, by: float, *, only_alone: bool = False) -> onnx.ModelProto:
+    """The model with ``by`` added to an output: in every batch, or in batches of one row only."""
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["unshifted" if name == output else name for name in names]
+    make = onnx.helper.make_node
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(by), "by"))
+    shift = "by"
+    if only_alone:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "one"))
+        model.graph.node.append(make("Shape", ["PRESENT"], ["rows"], end=1))
+        model.graph.node.append(make("Equal", ["rows", "one"], ["is_alone"]))
+        model.graph.node.append(make("Cast", ["is_alone"], ["alone"], to=onnx.TensorProto.FLOAT))
+        model.graph.node.append(make("Mul", ["alone", "by"], ["shift"]))
+        shift = "shift"
+    model.graph.node.append(make("Add", ["unshifted", shift], [output]))
+    return model
+
+
+def test_a_chain_that_is_wrong_though_its_parts_are_right_writes_nothing(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "dimml_export.export.fusion_model",
+        lambda *given: shifted(fusion_model(*given), "LOGITS", 0.02, only_alone=True),
+    )
+    with pytest.raises(BundleError, match=r"^tones: at batch 1 LOGITS differs by up to 0\.02 \(at most 0\.001\)"):
+        export_run(run_folder, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_chain_whose_fused_head_is_another_is_refused(
+    run_folder: Path, exported: tuple[Path, dict[str, Any]]
+) -> None:
+    repository, _ = exported
+    run, bundle = load_run(run_folder), load_bundle(repository, "tones")
+    models = {m: onnx.load(bundle.model_file(repository, f"tones_{m}")) for m in ("audio", "visual", "fusion")}
+    outputs = {m: check_encoder(m, run.encoders[m], models[m], run.samples[m])[0] for m in run.encoders}
+    head = run.fused_head
+    assert head is not None
+    assert len(check_chain(bundle, models, models["fusion"], clips=run.samples, outputs=outputs, fused_head=head)) == 3
+    with torch.no_grad():
+        head.bias += torch.tensor([0.0, 0.0, 0.0, 0.05])
+    with pytest.raises(BundleError, match="tones: at batch 1 LOGITS differs"):
+        check_chain(bundle, models, models["fusion"], clips=run.samples, outputs=outputs, fused_head=head)
+
+
+@pytest.mark.parametrize(
+    ("output", "refused", "taken"),
+    [("PROBABILITIES", 3e-4, 5e-5), ("CERTAINTY", 3e-4, 5e-5), ("WEIGHTS", 3e-4, 5e-5), ("LOGITS", 2e-3, 5e-4)],
+)
+def test_every_output_of_the_fusion_has_a_tolerance_that_large_logits_do_not_loosen(
+    run_folder: Path, exported: tuple[Path, dict[str, Any]], output: str, refused: float, taken: float
+) -> None:
+    repository, _ = exported
+    run, bundle = load_run(run_folder), load_bundle(repository, "tones")
+    assert run.fused_head is not None
+    head = [parameter.detach().numpy() for parameter in (run.fused_head.weight, run.fused_head.bias)]
+    rng = np.random.default_rng(2)
+    outputs = {
+        name: Outputs(
+            rng.standard_normal((6, 8)).astype(np.float32),
+            # In the fifties, with one class well ahead.
+            (50.0 * np.eye(4)[[0, 1, 2, 3, 0, 1]] + rng.standard_normal((6, 4))).astype(np.float32),
+        )
+        for name in run.encoders
+    }
+    found = check_fusion(bundle, shifted(fusion_model(bundle, *head), output, taken), outputs, *head)
+    assert found.differences[output] == pytest.approx(taken, rel=0.2)
+    with pytest.raises(BundleError, match=f"tones_fusion: at batch 24 {output} differs by up to"):
+        check_fusion(bundle, shifted(fusion_model(bundle, *head), output, refused), outputs, *head)
 
 
 def test_parity_fails_on_nan_and_on_labels(run_folder: Path, exported: tuple[Path, dict[str, Any]]) -> None:
     run = load_run(run_folder)
     encoder, clips = run.encoders["audio"], run.samples["audio"]
     model = onnx.load(exported[0] / "tones_audio" / "1" / "model.onnx")
-    with pytest.raises(BundleError, match="at batch 1 logits differ by up to nan"):
+    with pytest.raises(BundleError, match="at batch 1 LOGITS differs by up to nan"):
         check_encoder("audio", encoder, model, np.full_like(clips, np.nan))
     with pytest.raises(BundleError, match="no sample clips"):
         check_encoder("audio", encoder, model, clips[:0])
