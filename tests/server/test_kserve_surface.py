@@ -63,8 +63,18 @@ def document(tmp_path: Path) -> dict[str, Any]:
 def test_openapi_describes_inference_without_a_warning(document: dict[str, Any]) -> None:
     infer = document["paths"]["/v2/models/{model}/infer"]["post"]
     assert set(infer["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
-    assert {"200", "400", "404", "413", "422", "429", "503", "504"} <= set(infer["responses"])
+    assert {"200", "400", "404", "408", "413", "422", "429", "500", "503", "504"} <= set(infer["responses"])
     assert "/v2/models/{model}/versions/{version}/infer" in document["paths"]
+
+
+def test_openapi_lists_what_a_model_path_answers_and_nothing_else(document: dict[str, Any]) -> None:
+    found = {path: set(methods["get"]["responses"]) for path, methods in document["paths"].items() if "get" in methods}
+    of_model = [path for path in found if path.startswith("/v2/models/{model}")]
+    assert len(of_model) == 8
+    for path in of_model:
+        ready = {"503"} if path.endswith("/ready") else set()
+        assert found[path] == {"200", "400", "404", "500", "default"} | ready, path
+    assert found["/v2/health/ready"] == {"200", "503"}
 
 
 def test_every_path_is_documented(document: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from dimml_server.kserve.compression import accepted_encoding, compress, read_bo
 from dimml_server.kserve.config import config_json
 from dimml_server.kserve.http_codec import HEADER_LENGTH, format_infer, parse_infer, parse_object
 from dimml_server.kserve.inference import DataPlane
-from dimml_server.kserve.openapi import INFER_ANSWERS, INFER_BODY, errors
+from dimml_server.kserve.openapi import BODY_ERRORS, INFER_ANSWERS, INFER_BODY, MODEL_ERRORS, NOT_READY
 from dimml_server.metrics import Metrics
 from dimml_server.service import PredictionService
 from dimml_server.settings import ServerSettings
@@ -60,15 +60,15 @@ def _add_health(routes: APIRouter, plane: DataPlane) -> None:
     async def live() -> Response:
         return Response()
 
-    @routes.get("/health/ready", summary="Whether the server takes requests")
+    @routes.get("/health/ready", summary="Whether the server takes requests", responses=NOT_READY)
     async def ready() -> Response:
         return Response(status_code=200 if plane.ready else 503)
 
-    @routes.get("/models/{model}/ready", summary="Whether a model takes requests", responses=errors(404))
+    @routes.get("/models/{model}/ready", summary="Whether a model takes requests", responses=MODEL_ERRORS | NOT_READY)
     @routes.get(
         "/models/{model}/versions/{version}/ready",
         summary="Whether a model version takes requests",
-        responses=errors(404),
+        responses=MODEL_ERRORS | NOT_READY,
     )
     async def model_ready(model: str, version: str = "") -> Response:
         return Response(status_code=200 if plane.model_ready(model, version) else 503)
@@ -85,26 +85,26 @@ def _add_metadata(routes: APIRouter, plane: DataPlane, uploads: Uploads) -> None
     async def all_statistics() -> JSONResponse:
         return JSONResponse(catalog.statistics())
 
-    @routes.get("/models/{model}", summary="Model metadata", responses=errors(404))
-    @routes.get("/models/{model}/versions/{version}", summary="Metadata of a model version", responses=errors(404))
+    @routes.get("/models/{model}", summary="Model metadata", responses=MODEL_ERRORS)
+    @routes.get("/models/{model}/versions/{version}", summary="Metadata of a model version", responses=MODEL_ERRORS)
     async def model_metadata(model: str, version: str = "") -> JSONResponse:
         return JSONResponse(catalog.model_metadata(model, version))
 
-    @routes.get("/models/{model}/config", summary="Model configuration", responses=errors(404))
+    @routes.get("/models/{model}/config", summary="Model configuration", responses=MODEL_ERRORS)
     @routes.get(
-        "/models/{model}/versions/{version}/config", summary="Configuration of a model version", responses=errors(404)
+        "/models/{model}/versions/{version}/config", summary="Configuration of a model version", responses=MODEL_ERRORS
     )
     async def model_config(model: str, version: str = "") -> JSONResponse:
         return JSONResponse(config_json(catalog.config(model, version)))
 
-    @routes.get("/models/{model}/stats", summary="Statistics of a model", responses=errors(404))
+    @routes.get("/models/{model}/stats", summary="Statistics of a model", responses=MODEL_ERRORS)
     @routes.get(
-        "/models/{model}/versions/{version}/stats", summary="Statistics of a model version", responses=errors(404)
+        "/models/{model}/versions/{version}/stats", summary="Statistics of a model version", responses=MODEL_ERRORS
     )
     async def model_statistics(model: str, version: str = "") -> JSONResponse:
         return JSONResponse(catalog.statistics(model, version))
 
-    @routes.post("/repository/index", summary="Models that are served")
+    @routes.post("/repository/index", summary="Models that are served", responses=BODY_ERRORS)
     async def repository_index(request: Request) -> JSONResponse:
         document = parse_object(await _body(request, uploads, plane.max_body_bytes))
         if not isinstance(document.get("ready", False), bool):

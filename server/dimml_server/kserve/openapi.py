@@ -74,6 +74,7 @@ _MEANINGS: Final = {
     413: "Over a limit on size or length.",
     422: "Nothing that was sent can be used, or a value is out of range.",
     429: "The queue is full, or too many bodies are being sent; try again after Retry-After seconds.",
+    500: "A fault of the server; the request id in the message finds it in the log.",
     501: "Not supported.",
     503: "Every encoder failed, or the server is not ready.",
     504: "Every encoder was late, or the request's time ran out.",
@@ -81,9 +82,22 @@ _MEANINGS: Final = {
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """``responses`` for these error statuses."""
-    return {s: {"description": _MEANINGS[s], "content": {"application/json": {"schema": _ERROR}}} for s in statuses}
+    """``responses`` for these error statuses, and for any other.
 
+    The ``default`` also keeps FastAPI from listing a 422 of its own for every path with a parameter.
+    """
+    content = {"application/json": {"schema": _ERROR}}
+    listed: dict[int | str, str] = {status: _MEANINGS[status] for status in statuses}
+    listed["default"] = "Any other error."
+    return {status: {"description": meaning, "content": content} for status, meaning in listed.items()}
+
+
+#: ``responses`` of what is asked of one model.
+MODEL_ERRORS: Final = errors(400, 404, 500)
+#: ``responses`` of readiness: the answer itself has no body.
+NOT_READY: Final[dict[int | str, dict[str, Any]]] = {503: {"description": "Not ready."}}
+#: ``responses`` of a call that has a body.
+BODY_ERRORS: Final = errors(400, 408, 413, 429, 500)
 
 #: ``responses`` of inference.
 INFER_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
