@@ -71,13 +71,6 @@ class LocalEngine:
             raise
         self._sessions.update({(name, bundle.version): session for name, session in sessions.items()})
 
-    def unload(self, bundle: Bundle) -> None:
-        """Drop a bundle's sessions; runs under way come to their end."""
-        for spec in model_specs(bundle):
-            session = self._sessions.pop((spec.name, bundle.version), None)
-            if session is not None:
-                session.close()
-
     def close(self) -> None:
         """Tell stray runs to stop, and let all threads end."""
         for session in self._sessions.values():

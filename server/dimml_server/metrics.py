@@ -132,7 +132,7 @@ class Metrics:
         self.registry.register(
             _CounterFrom(
                 "dimml_decode_workers_lost",
-                "Decoding processes that crashed, ran out of memory or were killed for lateness.",
+                "Decoding processes that died, or were killed for lateness or after their caller had gone.",
                 decode_workers_lost,
             )
         )
@@ -141,13 +141,9 @@ class Metrics:
         """All metrics in Prometheus's text format."""
         return generate_latest(_WithoutCreated(self.registry))
 
-    def served(self, bundle: Bundle, *, serving: bool = True) -> None:
-        """Note that a bundle version is served, or no longer."""
-        labels = (bundle.name, str(bundle.version))
-        if serving:
-            self._bundles.labels(*labels).set(1)
-        else:
-            self._bundles.remove(*labels)
+    def served(self, bundle: Bundle) -> None:
+        """Note that a bundle version is served."""
+        self._bundles.labels(bundle.name, str(bundle.version)).set(1)
 
     @contextmanager
     def request(self, transport: str) -> Iterator[RequestRecord]:

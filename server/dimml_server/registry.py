@@ -38,17 +38,6 @@ class BundleRegistry:
         for spec in model_specs(bundle):
             self._models.setdefault(spec.name, {})[bundle.version] = ServedModel(bundle, spec)
 
-    def remove(self, bundle: Bundle) -> None:
-        """Serve this bundle version no longer."""
-        for table, names in (
-            (self._bundles, [bundle.name]),
-            (self._models, [spec.name for spec in model_specs(bundle)]),
-        ):
-            for name in names:
-                table[name].pop(bundle.version, None)
-                if not table[name]:
-                    del table[name]
-
     def bundles(self) -> list[Bundle]:
         """Every served bundle version, by name, then version."""
         return [by_version[v] for _, by_version in sorted(self._bundles.items()) for v in sorted(by_version)]

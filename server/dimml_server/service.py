@@ -51,14 +51,10 @@ DECODE_SHARE: Final = 0.6
 
 
 class ServingEngine(Engine, Protocol):
-    """An engine whose bundles come and go."""
+    """An engine that bundles are loaded into."""
 
     async def load(self, bundle: Bundle, repository: Path) -> None:
         """Make a bundle ready to run, warmed up. Raises BundleError."""
-        ...
-
-    def unload(self, bundle: Bundle) -> None:
-        """Let go of a bundle."""
         ...
 
     def close(self) -> None:

@@ -119,13 +119,11 @@ def test_past_the_bound_of_stray_runs_the_modality_fails_at_once(tmp_path: Path)
     asyncio.run(scenario())
 
 
-def test_an_unloaded_bundle_is_gone(tmp_path: Path) -> None:
+def test_a_bundle_that_is_not_loaded_is_gone(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path)
 
     async def scenario() -> None:
         engine = LocalEngine(concurrency=1)
-        await engine.load(bundle, tmp_path)
-        engine.unload(bundle)
         with pytest.raises(EngineError) as gone:
             await engine.encode(bundle, "audio", rows_of(bundle, [0]).tensors["audio"])
         assert gone.value.reason is Reason.ENCODER_GONE
