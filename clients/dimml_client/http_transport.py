@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -52,8 +53,22 @@ class HttpTransport:
         self._client.close()
 
     def _exchange(self, method: str, path: str, timeout_s: float, **content: Any) -> httpx.Response:
+        # httpx bounds each single read and write; a peer that trickles would get a new timeout with every byte.
+        end = time.monotonic() + timeout_s
         try:
-            return self._client.request(method, path, timeout=timeout_s, **content)
+            request = self._client.build_request(method, path, timeout=timeout_s, **content)
+            bounds: dict[str, float] = request.extensions["timeout"]
+            if isinstance(request.stream, httpx.SyncByteStream):
+                request.stream = _Bounded(request.stream, end, bounds)
+            response = self._client.send(request, stream=True)
+            try:
+                bounds["read"] = _left_s(end)
+                body = b"".join(_until(end, response.iter_raw()))
+            finally:
+                response.close()
+            # Read as it came over the wire: a response of its own undoes the content encoding.
+            headers = [(name, value) for name, value in response.headers.raw if name.lower() != b"transfer-encoding"]
+            return httpx.Response(response.status_code, headers=headers, content=body, request=request)
         except httpx.TimeoutException as error:
             raise DeadlineExceededError(f"no answer from {self._url} within {timeout_s:.3g} s") from error
         except httpx.ConnectError as error:
@@ -64,6 +79,36 @@ class HttpTransport:
             raise UnavailableError(f"the connection to {self._url} broke: {error}") from error
         except httpx.InvalidURL as error:
             raise InvalidParameterError(f"{self._url}: {error}", field="url") from error
+
+
+class _Bounded(httpx.SyncByteStream):
+    """A request's body that stops at ``end``, and leaves the answer's head the time that is left then."""
+
+    def __init__(self, stream: httpx.SyncByteStream, end: float, bounds: dict[str, float]) -> None:
+        self._stream = stream
+        self._end = end
+        self._bounds = bounds
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from _until(self._end, self._stream)
+        self._bounds["read"] = _left_s(self._end)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _until(end: float, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks. Raises httpx.TimeoutException before one that comes after ``end`` (of ``time.monotonic``)."""
+    for chunk in chunks:
+        _left_s(end)
+        yield chunk
+
+
+def _left_s(end: float) -> float:
+    left_s = end - time.monotonic()
+    if left_s <= 0.0:
+        raise httpx.ReadTimeout("the whole exchange took too long")
+    return left_s
 
 
 def _fields(request: PredictRequest) -> dict[str, str]:

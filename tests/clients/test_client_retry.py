@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -63,12 +64,16 @@ class Scripted:
     answers: list[tuple[int, dict[str, str], Any]]
     bodies: list[bytes] = field(default_factory=list)
     hang_s: float = 0.0
+    #: Between one byte of the answer's body and the next.
+    byte_every_s: float = 0.0
     url: str = ""
 
 
 @contextmanager
-def http_server(*answers: tuple[int, dict[str, str], Any], hang_s: float = 0.0) -> Iterator[Scripted]:
-    script = Scripted(list(answers), hang_s=hang_s)
+def http_server(
+    *answers: tuple[int, dict[str, str], Any], hang_s: float = 0.0, byte_every_s: float = 0.0
+) -> Iterator[Scripted]:
+    script = Scripted(list(answers), hang_s=hang_s, byte_every_s=byte_every_s)
     stopping = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -77,12 +82,21 @@ def http_server(*answers: tuple[int, dict[str, str], Any], hang_s: float = 0.0) 
             if script.hang_s:
                 stopping.wait(script.hang_s)
             status, headers, body = script.answers[min(len(script.bodies), len(script.answers)) - 1]
-            data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+            text = body if isinstance(body, (str, bytes)) else json.dumps(body)
+            data = text if isinstance(text, bytes) else text.encode()
             self.send_response(status)
             for name, value in {"Content-Length": str(len(data)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            if not script.byte_every_s:
+                self.wfile.write(data)
+                return
+            # A client that has had enough is gone: what is written then goes nowhere.
+            with suppress(OSError):
+                for at in range(len(data)):
+                    self.wfile.write(data[at : at + 1])
+                    if stopping.wait(script.byte_every_s):
+                        return
 
         def log_message(self, *args: Any) -> None:
             pass
@@ -187,6 +201,45 @@ def test_a_server_that_never_answers_costs_the_timeout_and_no_more() -> None:
             client.predict(b"x")
         assert time.monotonic() - began < 3.0
         assert len(script.bodies) == 1
+
+
+@pytest.mark.parametrize("byte_every_s", [0.05, 0.4, 20.0])
+def test_a_server_that_trickles_its_answer_costs_the_timeout_and_no_more(byte_every_s: float) -> None:
+    trickle = http_server((200, {}, ANSWER), byte_every_s=byte_every_s)
+    with trickle as script, Client(script.url, timeout_s=1.0) as client:
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceededError, match=r"no answer .* within 1 s"):
+            client.predict(b"x")
+        assert 0.9 < time.monotonic() - began < 2.0
+        assert len(script.bodies) == 1
+
+
+def test_a_server_that_takes_the_recording_slowly_costs_the_timeout_and_no_more() -> None:
+    stopping = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def sip() -> None:
+            connection, _ = listener.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            with connection, suppress(OSError):
+                while connection.recv(20_000) and not stopping.wait(0.05):
+                    pass
+
+        thread = threading.Thread(target=sip)
+        thread.start()
+        with Client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_s=1.0) as client:
+            began = time.monotonic()
+            with pytest.raises(DeadlineExceededError, match="within 1 s"):
+                client.predict(bytes(50_000_000))
+            assert time.monotonic() - began < 2.5
+        stopping.set()
+        thread.join()
+
+
+def test_an_answer_that_a_proxy_has_compressed_is_read() -> None:
+    packed = gzip.compress(json.dumps(ANSWER).encode())
+    with http_server((200, {"Content-Encoding": "gzip"}, packed)) as script, Client(script.url) as client:
+        assert client.predict(b"x").label == "red"
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
