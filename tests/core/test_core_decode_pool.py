@@ -287,6 +287,28 @@ def test_a_caller_who_goes_away_from_a_quick_file_costs_no_worker(clip: bytes) -
         assert pool.workers_lost == 0
 
 
+def test_a_caller_in_a_hurry_costs_no_worker(clip: bytes) -> None:
+    with DecodePool(1, decode_function=faulty_decoders.sleeps_by_clip_s) as pool:
+        pool.warm_up()
+        began = time.monotonic()
+        late = pool.decode_blocking(DecodeRequest((AUDIO,), {"audio": clip}, 0.3), timeout_s=0.05)
+        assert time.monotonic() - began < 0.25
+        assert statuses(late) == {"audio": "unusable:decode_timeout"}
+        # The late reply is not taken for this one's.
+        decoded = pool.decode_blocking(DecodeRequest((VISUAL,), {"visual": clip}, 0.1), timeout_s=20)
+        assert statuses(decoded) == {"visual": "ok"}
+        assert pool.workers_lost == 0
+
+
+def test_a_short_time_limit_does_not_leave_a_hanging_worker_behind(clip: bytes) -> None:
+    with DecodePool(1, decode_function=faulty_decoders.hangs_on_pictures) as pool:
+        pool.warm_up()
+        late = pool.decode_blocking(request_for(clip, VISUAL), timeout_s=0.05)
+        assert statuses(late) == {"visual": "unusable:decode_timeout"}
+        assert statuses(pool.decode_blocking(request_for(clip, AUDIO), timeout_s=20)) == {"audio": "ok"}
+        assert pool.workers_lost == 1
+
+
 def test_a_worker_killed_while_idle_is_replaced(clip: bytes) -> None:
     with DecodePool(1, decode_function=faulty_decoders.tells_its_process) as pool:
         first = process_of(pool)

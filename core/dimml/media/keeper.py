@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 60.0
 #: From the end of a worker's pipe to its own.
 _EXIT_TIMEOUT_S: Final = 1.0
+#: A worker may run for so long although nobody waits for it any more: less than it takes to replace it.
+PATIENCE_S: Final = 0.5
 
 # The parent's import path, so that whatever it could import, the worker can.
 _BOOTSTRAP: Final = (
@@ -82,6 +84,7 @@ class WorkerProcess:
 
     def __init__(self, settings: bytes) -> None:
         self._settings = settings
+        self._patience_s: float | None = None
         self._pipe, theirs = _wide_pipe()
         with theirs:
             self._process = subprocess.Popen(
@@ -115,12 +118,17 @@ class WorkerProcess:
         self._pipe.close()
 
     def run(self, request: DecodeRequest, limit_s: float) -> Outcome | DimmlError:
-        """The reply to one request. After a crash or a timeout the process is dead."""
+        """The reply to one request; ``settle`` before the next. After a crash or a timeout the process is dead.
+
+        It is not after a time limit so short that the caller's hurry, rather than the file, may be to blame.
+        """
         try:
             self._pipe.send_bytes(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL))
             if not self._pipe.poll(limit_s):
-                self._process.kill()
-                self._process.wait()
+                self._patience_s = PATIENCE_S - limit_s
+                if self._patience_s <= 0.0:
+                    self._process.kill()
+                    self._process.wait()
                 return Lost(Reason.DECODE_TIMEOUT)
             reply: Reply = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 (it comes from our own worker)
         except (EOFError, OSError):
@@ -131,6 +139,20 @@ class WorkerProcess:
             logger.error("decoding raised an unexpected error:\n%s", reply.details)
             return Lost(Reason.DECODER_CRASHED)
         return reply
+
+    def settle(self) -> None:
+        """Wait a little for the reply that came too late for its caller, and drop it; where none comes, kill."""
+        if self._patience_s is None or not self.alive:
+            return
+        try:
+            if self._pipe.poll(self._patience_s):
+                self._pipe.recv_bytes()
+                self._patience_s = None
+                return
+        except (EOFError, OSError):
+            pass
+        self._process.kill()
+        self._process.wait()
 
     def _how_it_ended(self) -> Reason:
         """Why the pipe broke; the process is dead afterwards."""
@@ -188,6 +210,8 @@ class Keeper:
 
     def _keep(self) -> None:
         while True:
+            if self._worker is not None:
+                self._worker.settle()
             self._living_worker()
             self.started.set()
             job = self._jobs.get()

@@ -21,7 +21,7 @@ from typing import Final, Self
 
 from dimml.errors import DimmlError, UnavailableError
 from dimml.media.decoding import decode
-from dimml.media.keeper import START_TIMEOUT_S, Job, Keeper, Lost, Outcome
+from dimml.media.keeper import PATIENCE_S, START_TIMEOUT_S, Job, Keeper, Lost, Outcome
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
 from dimml.media.worker import DecodeFunction, WorkerSettings
 from dimml.modality import Modality, Waveform
@@ -32,8 +32,6 @@ DECODE_MEMORY_BYTES: Final = 1536 * 2**20
 FIRST_TRY_SHARE: Final = 0.5
 #: A keeper answers this soon after a job's time is up.
 _GRACE_S: Final = 0.25
-#: A request whose caller has gone may run on for so long: less than it takes to replace its worker.
-ABANDONED_S: Final = 0.5
 
 _Step = tuple[DecodeRequest, float]
 _Attempts = Generator[_Step, Outcome, Decoded]
@@ -82,7 +80,7 @@ class DecodePool:
                     outcome = await asyncio.wrap_future(job.future)
             except asyncio.CancelledError:
                 if not job.future.cancel():
-                    asyncio.get_running_loop().call_later(ABANDONED_S, self._abandon, job)
+                    asyncio.get_running_loop().call_later(PATIENCE_S, self._abandon, job)
                 raise
             except TimeoutError:
                 job.future.cancel()
