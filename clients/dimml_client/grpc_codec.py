@@ -11,7 +11,7 @@ import numpy as np
 
 from dimml.bundle import FUSED_HEAD
 from dimml.contract import CERTAINTY, MEDIA, PROBABILITIES, STATUS, WEIGHTS, file_input
-from dimml.errors import InvalidParameterError
+from dimml.errors import InvalidParameterError, UnusableMediaError
 from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction
 from dimml.status import ModalityStatus, Reason
 from dimml_client.request import MEDIA_PART, PredictRequest
@@ -34,22 +34,51 @@ class Meaning:
 
 
 def media_sources(request: PredictRequest, model: str, meaning: Meaning) -> dict[str, Path | bytes]:
-    """Parts by input tensor. Where modalities are chosen, each gets a file of its own and ``MEDIA`` is not sent."""
-    for name in (*request.parts, *(request.modalities or ())):
+    """Parts by input tensor. Where modalities are chosen, each gets a file of its own and ``MEDIA`` is not sent.
+
+    Raises what ``/v1/predict`` answers: InvalidParameterError, and UnusableMediaError where none of the modalities
+    that are asked for was sent, which a message without them could not say.
+    """
+    for name in request.parts:
         if name != MEDIA_PART and name not in meaning.modalities:
             raise InvalidParameterError(
-                f"{name!r} is not a modality of {model!r}, which has {meaning.modalities}", field=name
+                f"{name!r} is not a modality of {model!r}; send {MEDIA_PART!r} or one of {meaning.modalities}",
+                field=name,
+            )
+    for name in request.modalities or ():
+        if name not in meaning.modalities:
+            raise InvalidParameterError(
+                f"modalities: {name!r} is not a modality of {model!r}, which has {meaning.modalities}",
+                field="modalities",
             )
     wanted = meaning.modalities if request.modalities is None else request.modalities
     if not wanted:
         raise InvalidParameterError(f"modalities: name at least one of {meaning.modalities}", field="modalities")
     own = {file_input(meaning.tensors[name]): request.parts[name] for name in wanted if name in request.parts}
     media = request.parts.get(MEDIA_PART)
+    if media is None and not own:
+        statuses = {
+            name: ModalityStatus.because(Reason.NOT_SENT if name in wanted else Reason.NOT_REQUESTED)
+            for name in meaning.modalities
+        }
+        listed = ", ".join(f"{name} {status}" for name, status in statuses.items())
+        raise UnusableMediaError(f"no requested modality is usable: {listed}", statuses=statuses)
     if media is None:
         return own
     if request.modalities is None:
         return {**own, MEDIA: media}
     return {**{file_input(meaning.tensors[name]): media for name in wanted}, **own}
+
+
+def classes_to_list(request: PredictRequest, meaning: Meaning) -> int:
+    """How many classes the answer lists. Raises InvalidParameterError."""
+    if request.top_k is None:
+        return min(_DEFAULT_TOP_K, len(meaning.labels))
+    if not 1 <= request.top_k <= len(meaning.labels):
+        raise InvalidParameterError(
+            f"top_k must be from 1 to {len(meaning.labels)}, the number of classes; got {request.top_k}", field="top_k"
+        )
+    return request.top_k
 
 
 def add_input(message: Any, tensor: str, datatype: str, raw: bytes) -> None:
@@ -64,12 +93,7 @@ def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictR
     probabilities_C, certainty_H, weights_H = (
         np.frombuffer(raws[name], "<f4") for name in (PROBABILITIES, CERTAINTY, WEIGHTS)
     )
-    top_k = min(_DEFAULT_TOP_K, len(meaning.labels)) if request.top_k is None else request.top_k
-    if not 1 <= top_k <= len(meaning.labels):
-        raise InvalidParameterError(
-            f"top_k must be from 1 to {len(meaning.labels)}, the number of classes; got {top_k}", field="top_k"
-        )
-    order = np.argsort(-probabilities_C, kind="stable")[:top_k]
+    order = np.argsort(-probabilities_C, kind="stable")[: classes_to_list(request, meaning)]
     ranked = [LabelProbability(label=meaning.labels[i], probability=min(1.0, float(probabilities_C[i]))) for i in order]
     statuses = dict(zip(meaning.modalities, _statuses(raws[STATUS]), strict=True))
     if request.modalities is not None:

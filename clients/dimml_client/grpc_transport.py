@@ -24,7 +24,7 @@ from dimml.errors import (
     UnavailableError,
 )
 from dimml.prediction import Prediction
-from dimml_client.grpc_codec import Meaning, add_input, media_sources, to_prediction
+from dimml_client.grpc_codec import Meaning, add_input, classes_to_list, media_sources, to_prediction
 from dimml_client.remote_errors import typed_error
 from dimml_client.request import MEDIA_PART, PredictRequest, read_part
 from dimml_client.retry import TryAgainError
@@ -66,10 +66,12 @@ class GrpcTransport:
         model = request.model or self._only_bundle(timeout_s)
         version = "" if request.version is None else str(request.version)
         message = pb.ModelInferRequest(model_name=model + _MEDIA_SUFFIX, model_version=version, id=uuid4().hex)
-        if request.modalities is None and set(request.parts) == {MEDIA_PART}:
+        if request.modalities is None and request.top_k is None and set(request.parts) == {MEDIA_PART}:
             sources = {MEDIA: request.parts[MEDIA_PART]}
         else:
             meaning = self._meaning(model, version, end - time.monotonic())
+            # Before anything is sent: the server would decode and run it all for an answer that is thrown away.
+            classes_to_list(request, meaning)
             sources = media_sources(request, model, meaning)
         for tensor, source in sources.items():
             data = read_part(tensor, source)

@@ -138,6 +138,49 @@ def test_chosen_modalities_do_not_degrade(client: Client, clips: dict[str, Path]
     assert answer.modalities["visual"].weight == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"modalities": ["smell"]}, "modalities"),
+        ({"modalities": ["media"]}, "modalities"),
+        ({"modalities": []}, "modalities"),
+        ({"parts": {"smell": b"x"}}, "smell"),
+        ({"top_k": 4}, "top_k"),
+    ],
+)
+def test_both_transports_name_the_same_field(
+    client: Client, clips: dict[str, Path], arguments: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidParameterError) as caught:
+        client.predict(clips["red"], **arguments)
+    assert caught.value.field == field
+
+
+def test_a_modality_that_is_asked_for_but_not_sent_is_unusable_media(client: Client, clips: dict[str, Path]) -> None:
+    with pytest.raises(UnusableMediaError, match="no requested modality is usable") as caught:
+        client.predict(parts={"audio": clips["red"]}, modalities=["visual"])
+    assert {name: str(status) for name, status in caught.value.statuses.items()} == {
+        "audio": "absent:not_requested",
+        "visual": "absent:not_sent",
+    }
+
+
+def test_a_bad_top_k_is_refused_before_a_recording_is_sent(server: ServerProcess, clips: dict[str, Path]) -> None:
+    asked = 'dimml_requests_total{model="tiny",outcome="ok",transport="grpc"}'
+
+    def answered() -> str:
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        return next((line for line in lines if line.startswith(asked)), "")
+
+    with Client(url_of(server, "grpc")) as client:
+        client.predict(clips["red"])
+        before = answered()
+        assert before
+        with pytest.raises(InvalidParameterError, match="top_k must be from 1 to 3"):
+            client.predict(clips["red"], top_k=4)
+        assert answered() == before
+
+
 def test_top_k_and_model(client: Client, clips: dict[str, Path]) -> None:
     assert [p.label for p in client.predict(clips["red"], model="tiny", version=1, top_k=1).predictions] == ["red"]
 
