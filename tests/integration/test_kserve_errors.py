@@ -327,6 +327,35 @@ def test_a_busy_server_says_over_grpc_when_to_come_back(narrow: ServerProcess) -
     wait_for(lambda: in_flight(narrow) == 0)
 
 
+def test_grpc_calls_that_are_being_sent_are_bounded(narrow: ServerProcess) -> None:
+    wait_for(lambda: in_flight(narrow) == 0)
+    sent = threading.Event()
+    with grpc.insecure_channel(narrow.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
+        upload = channel.stream_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+        )
+        # Calls whose message never comes: as many as the queue takes, and as many again.
+        stalled = [upload.future(iter(sent.wait, True)) for _ in range(2)]
+
+        def refused() -> bool:
+            try:
+                stub.ServerLive(service_pb2.ServerLiveRequest())
+            except grpc.RpcError as error:
+                return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            return False
+
+        try:
+            wait_for(refused)
+        finally:
+            for call in stalled:
+                call.cancel()
+            sent.set()
+        wait_for(lambda: not refused())
+
+
 def test_a_cancelled_grpc_call_frees_the_place(narrow: ServerProcess) -> None:
     done = threading.Event()
     wait_for(lambda: in_flight(narrow) == 0)
