@@ -1,11 +1,35 @@
-"""Training tests run beside others on few cores: one thread for torch."""
+"""Training tests run beside others on few cores: one thread for torch. One tiny run is shared by those that read it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+
+from dimml_training.training import train
+from support.tiny_training import configured, write_clips
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def finished(clips: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One finished run, shared by tests that only read it."""
+    out = tmp_path_factory.mktemp("runs") / "stripes"
+    torch.set_num_threads(1)
+    train(configured(clips), out, cache_dir=cache)
+    return out

@@ -62,7 +62,7 @@ def test_the_key_is_content_and_range() -> None:
     key = clip_key({"audio": "0a"}, 1.0, 2.0)
     assert key == clip_key({"audio": "0a"}, 1.0, 2.0)
     others = [clip_key({"audio": "0b"}, 1.0, 2.0), clip_key({"audio": "0a"}, 1.0, None), clip_key({}, 1.0, 2.0)]
-    assert len({key, *others}) == 4
+    assert len({key, *others, clip_key({"audio": "0a"}, 1.0, 2.0, margin_s=0.5)}) == 5
 
 
 @pytest.mark.parametrize("keep", ["nothing", "half a row", "rows without index", "half an index line"])

@@ -86,6 +86,7 @@ def test_overrides_reach_fields_and_list_items(tmp_path: Path) -> None:
         ("data.columns.start_s=from", "start_s and end_s come together"),
         ("data.columns.media={audio: a}", "must name a column for each of"),
         ("data.splits={train: a, validation: a, test: b}", "splits must give"),
+        ("data.labels=[a, b, a]", "data: labels must be unique; more than once: a"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, override: str, message: str) -> None:

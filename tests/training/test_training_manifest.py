@@ -75,15 +75,38 @@ def test_everything_wrong_stands_in_one_report(tmp_path: Path) -> None:
         "line 9: no file in column 'media'",
         "line 10: no label",
         "the validation split is empty",
-        "1 of 2 subjects stand in more than one split (subject bob)",
+        "2 of 2 subjects stand in more than one split (subjects ann, bob)",
         "lines 3, 11: the same clip stands in test and train",
+        "lines 5, 10: the same clip stands in test and train",
     ):
         assert expected in report
-    assert len(manifest.problems) == 10
+    assert len(manifest.problems) == 11
     with pytest.raises(DataError) as raised:
         manifest.raise_problems(tmp_path / "clips.csv")
     assert raised.value.problems == manifest.problems
-    assert "10 problems" in raised.value.message
+    assert "11 problems" in raised.value.message
+
+
+def test_rows_with_another_problem_still_count_for_repeats_and_subjects(tmp_path: Path) -> None:
+    manifest = read(
+        tmp_path,
+        [*GOOD, ["a.mp4", "perhaps", "test", "ann", "0.5", "1.5"], ["gone.mp4", "yes", "test", "bob", "0", "1"]],
+        labels=["yes", "no"],
+    )
+    assert "lines 2, 8: the same clip stands in test and train" in manifest.problems
+    assert len(manifest.problems) == 3
+    assert "2 of 4 subjects stand in more than one split (subjects ann, bob)" in manifest.warnings[0]
+
+
+def test_a_problem_names_the_line_of_the_file(tmp_path: Path) -> None:
+    read(tmp_path, GOOD)
+    table = (tmp_path / "clips.csv").read_text()
+    table += '\n\na.mp4,yes,dev,ann,0,1\n"a.mp4","yes","dev","an\nn",0,1\na.mp4,yes,dev,ann,0,1\n'
+    (tmp_path / "clips.csv").write_text(table)
+    config = DataConfig(manifest=str(tmp_path / "clips.csv"))
+    last = len(table.splitlines())
+    where = [problem.split(":")[0] for problem in read_manifest(config, ["audio"]).problems if "dev" in problem]
+    assert where == [f"line {last - 3}", f"line {last - 1}", f"line {last}"]
 
 
 def test_overlapping_subjects_are_a_warning_unless_the_split_is_by_subject(tmp_path: Path) -> None:

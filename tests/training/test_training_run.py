@@ -1,4 +1,4 @@
-"""Training from real, if small, recordings to a run directory; repeatable, resumable, and honest about its data."""
+"""Training from real, if small, recordings to a run directory; repeatable, resumable, and whole."""
 
 from __future__ import annotations
 
@@ -9,109 +9,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 import yaml
 
 from dimml.cli import main
-from dimml.errors import ConfigurationError, DataError, SetupError
+from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import fuse, softmax
 from dimml.media import DecodeRequest, decode
-from dimml_training.cache import ClipCache
-from dimml_training.config import TrainConfig, parse_config
-from dimml_training.prepare import prepare
+from dimml_training.config import parse_config
 from dimml_training.run_directory import load_run
 from dimml_training.training import train
-from support.media_maker import Picture, tone, write_clip
-
-BACKBONE = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "stem": "strided"}
-OPTIMISER = {"kind": "adamw", "lr": 0.01, "schedule": "cosine"}
-
-
-def stripes(wide: int) -> Picture:
-    """Vertical stripes that drift from picture to picture."""
-
-    def picture(index: int) -> npt.NDArray[np.uint8]:
-        lit = ((np.arange(96) + 3 * index) // wide) % 2
-        return np.broadcast_to((40 + 160 * lit)[None, :, None], (64, 96, 3)).astype(np.uint8)
-
-    return picture
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes told apart by pitch and by stripes, cut from recordings of 0.8 s by a time range."""
-    folder = tmp_path_factory.mktemp("clips")
-    with (folder / "clips.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["media", "label", "split", "subject", "start_s", "end_s"])
-        for split, each in (("train", 5), ("validation", 3), ("test", 3)):
-            for label, (pitch_hz, wide) in {"low": (300, 6), "high": (1500, 24)}.items():
-                for number in range(each):
-                    name = f"{split}_{label}_{number}.mp4"
-                    sound = tone(pitch_hz + 40 * number, 0.2 + 0.05 * number)
-                    write_clip(folder / name, 0.8, sound=sound, picture=stripes(wide + number))
-                    table.writerow([name, label, split, f"{label}{number}", 0.2, 0.7])
-    return folder / "clips.csv"
-
-
-def document(manifest: Path, **stage1: Any) -> dict[str, Any]:
-    columns = {"subject": "subject", "start_s": "start_s", "end_s": "end_s"}
-    return {
-        "name": "stripes",
-        "clip_s": 0.5,
-        "threads": 1,
-        # The margin reaches past the end of the recording, where it must stop.
-        "data": {"manifest": str(manifest), "columns": columns, "margin_s": 0.3},
-        "modalities": [
-            {
-                "input": {"kind": "waveform", "name": "audio", "sample_rate_hz": 8000, "samples": 4000},
-                "encoder": {"backbone": BACKBONE, "spectrogram": {"mels": 16, "mask_time": 0.2}, "dropout": 0.1},
-                "augment": {"noise_probability": 0.5, "shift_ms": 5},
-            },
-            {
-                "input": {"kind": "frames", "name": "visual", "frames": 3, "height": 24, "width": 24},
-                "encoder": {"backbone": BACKBONE, "pooling": {"kind": "temporal_conv", "dropout": 0.1}},
-                "augment": {"shift": 0.1, "brightness": 10},
-            },
-        ],
-        "stage1": {"epochs": 4, "warmup_epochs": 1, "batch_size": 4, "optimiser": OPTIMISER, **stage1},
-        "stage2": {"epochs": 2, "optimiser": OPTIMISER},
-    }
-
-
-def configured(manifest: Path, **stage1: Any) -> TrainConfig:
-    return parse_config(document(manifest, **stage1), "test")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def finished(clips: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One finished run, shared by tests that only read it."""
-    out = tmp_path_factory.mktemp("runs") / "stripes"
-    torch.set_num_threads(1)
-    train(configured(clips), out, cache_dir=cache)
-    return out
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    run = load_run(out)
-    assert run.fused_head is not None
-    modules: dict[str, torch.nn.Module] = {**run.encoders, "shared": run.shared_head, "fused": run.fused_head}
-    return {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
-
-
-def epochs(out: Path) -> list[dict[str, str]]:
-    with (out / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+from support.tiny_training import configured, document, epochs, weights
 
 
 def test_a_run_directory_is_whole(finished: Path) -> None:
@@ -209,6 +120,9 @@ def test_a_run_is_not_overwritten(finished: Path, clips: Path, cache: Path, tmp_
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "config.yaml").write_text((finished / "config.yaml").read_text())
+    with pytest.raises(ConfigurationError, match="the clips, labels or splits have changed"):
+        train(config, unfinished, cache_dir=cache, resume=True)
+    (unfinished / "data.sha256").write_text((finished / "data.sha256").read_text())
     with pytest.raises(ConfigurationError, match="another config"):
         train(configured(clips, lambda_duc=0.5), unfinished, cache_dir=cache, resume=True)
     (unfinished / "checkpoints").mkdir()
@@ -217,9 +131,34 @@ def test_a_run_is_not_overwritten(finished: Path, clips: Path, cache: Path, tmp_
         train(config, unfinished, cache_dir=cache, resume=True)
 
 
+def test_a_run_is_not_resumed_with_other_data(finished: Path, clips: Path, cache: Path, tmp_path: Path) -> None:
+    """The table is a copy that is edited in place: the config says nothing of it."""
+    content = document(tmp_path / "clips.csv")
+    content["data"]["media_root"] = str(clips.parent)
+    config = parse_config(content, "test")
+    lines = clips.read_text().splitlines()
+    (tmp_path / "clips.csv").write_text(clips.read_text())
+    out = tmp_path / "run"
+
+    def stop(line: str) -> None:
+        if "epoch 1/4" in line:
+            raise SetupError("stopped")
+
+    with pytest.raises(SetupError, match="stopped"):
+        train(config, out, cache_dir=cache, tell=stop)
+    moved = [*lines[:1], lines[1].replace(",train,", ",validation,"), *lines[2:]]
+    relabelled = [*lines[:1], lines[1].replace(",low,", ",high,"), *lines[2:]]
+    for changed in (moved, relabelled, lines[:-1]):
+        (tmp_path / "clips.csv").write_text("\n".join(changed) + "\n")
+        with pytest.raises(ConfigurationError, match=r"have changed since the run in .* was started; train anew"):
+            train(config, out, cache_dir=cache, resume=True)
+    (tmp_path / "clips.csv").write_text(clips.read_text())
+    assert train(config, out, cache_dir=cache, resume=True) == json.loads((finished / "metrics.json").read_text())
+
+
 def test_a_loss_that_is_not_finite_ends_training(clips: Path, cache: Path, tmp_path: Path) -> None:
     config = configured(clips, optimiser={"kind": "sgd", "lr": 1e30})
-    with pytest.raises(SetupError, match=r"not finite; lower stage1\.optimiser\.lr"):
+    with pytest.raises(SetupError, match=r"not finite; train anew with a lower stage1\.optimiser\.lr and ano"):
         train(config, tmp_path / "run", cache_dir=cache)
 
 
@@ -273,74 +212,5 @@ def test_commands_name_what_is_wrong(
     ):
         assert main(words) == 1
         assert message in capsys.readouterr().err
-
-
-def test_media_that_cannot_be_used_stand_in_one_report_with_the_rest(clips: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    for source in clips.parent.glob("*.mp4"):
-        (folder / source.name).symlink_to(source)
-    write_clip(folder / "silent.mp4", 0.8, sound="silence")
-    write_clip(folder / "mute.mp4", 0.8, sound=None)
-    write_clip(folder / "frozen.mp4", 0.8, picture="frozen")
-    (folder / "broken.mp4").write_bytes(b"this is no recording")
-    extra = [
-        *(f"{name}.mp4,low,train,x,0.2,0.7" for name in ("silent", "mute", "frozen", "broken", "gone")),
-        "train_low_0.mp4,low,train,x,0.9,1.4",
-        "train_low_0.mp4,low,train,x,0.2,5",
-    ]
-    manifest = folder / "clips.csv"
-    manifest.write_text(clips.read_text() + "\n".join(extra) + "\n")
-    with pytest.raises(DataError) as raised:
-        prepare(configured(manifest), tmp_path / "cache")
-    report = raised.value.message
-    for expected in (
-        "silent.mp4: audio unusable:silent",
-        "mute.mp4: audio absent:no_track",
-        "frozen.mp4: visual unusable:frozen",
-        "broken.mp4: audio unusable:undecodable, visual unusable:undecodable",
-        "missing file " + str(folder / "gone.mp4"),
-        "line 29: " + str(folder / "train_low_0.mp4"),
-        "its end (5 s) is past the end of the recording",
-    ):
-        assert expected in report
-    assert len(raised.value.problems) == 7
-    assert raised.value.problems[-1] not in raised.value.problems[:-1]
-
-
-def test_the_cache_follows_content(clips: Path, tmp_path: Path) -> None:
-    """Decoded once, whatever the file is called; again when what is in it changes."""
-    folder, store = tmp_path / "clips", tmp_path / "cache"
-    folder.mkdir()
-    for source in (clips, *clips.parent.glob("*.mp4")):
-        (folder / source.name).write_bytes(source.read_bytes())
-    decoded: list[int] = []
-
-    def count(done: int, total: int) -> None:
-        decoded.append(done)
-
-    config = configured(folder / "clips.csv")
-    first = prepare(config, store, progress=count)
-    assert decoded == list(range(1, 11)), "22 clips, of which the splits share some: 10 different contents"
-    decoded.clear()
-    prepare(config, store, progress=count)
-    assert decoded == []
-    (folder / "train_low_0.mp4").rename(folder / "moved.mp4")
-    (folder / "clips.csv").write_text((folder / "clips.csv").read_text().replace("train_low_0.mp4", "moved.mp4"))
-    prepare(config, store, progress=count)
-    assert decoded == []
-    write_clip(folder / "moved.mp4", 0.8, sound=tone(700), picture=stripes(9))
-    changed = prepare(config, store, progress=count)
-    assert decoded == [1]
-    before, after = first.splits["train"].rows, changed.splits["train"].rows
-    differ = [not np.array_equal(before.rows("audio", [i]), after.rows("audio", [i])) for i in range(10)]
-    assert differ == [clip.media["audio"].name == "moved.mp4" for clip in changed.splits["train"].clips]
-    # A damaged row is decoded again; the sound ones are not.
-    expected = changed.splits["test"].rows.rows("visual", slice(None))
-    folder_of_rows = ClipCache(store, config.inputs, config.clip_s, config.quality).folder
-    with (folder_of_rows / "visual.rows").open("rb+") as file:
-        file.write(b"\x00" * 10)
-    decoded.clear()
-    healed = prepare(config, store, progress=count)
-    assert decoded == [1]
-    np.testing.assert_array_equal(healed.splits["test"].rows.rows("visual", slice(None)), expected)
+    assert main(["evaluate", str(finished), "--seed=-1"]) == 2
+    assert "greater than or equal to 0" in " ".join(capsys.readouterr().err.split())

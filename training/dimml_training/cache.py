@@ -8,9 +8,9 @@
 
 The settings name the decoder too, by the source of ``dimml.media`` and the versions of the libraries beneath it:
 training on what another decoder made of the clips would drift away from serving. A clip's key holds the SHA-256 of
-its files and its time range: a file that changes is decoded anew, one that moves is not. Rows are only ever appended,
-and a row counts once its index line is there, so an interrupted run goes on where it was. A row whose checksum does
-not fit is decoded again into a new slot.
+its files, its time range and the margin in it: a file that changes is decoded anew, one that moves is not. Rows are
+only ever appended, and a row counts once its index line is there, so an interrupted run goes on where it was. A row
+whose checksum does not fit is decoded again into a new slot.
 """
 
 from __future__ import annotations
@@ -48,9 +48,12 @@ class Entry:
     end_s: float | None
 
 
-def clip_key(digests: Mapping[str, str], start_s: float | None, end_s: float | None) -> str:
-    """Key of one clip from the SHA-256 of its file per modality and its time range."""
-    return _digest({"files": dict(digests), "start_s": start_s, "end_s": end_s})
+def clip_key(digests: Mapping[str, str], start_s: float | None, end_s: float | None, margin_s: float = 0.0) -> str:
+    """Key of one clip from the SHA-256 of its file per modality, its time range, and how much of that is margin.
+
+    The margin may reach past the end of a recording and the labelled range may not, so what is accepted depends on it.
+    """
+    return _digest({"files": dict(digests), "start_s": start_s, "end_s": end_s, "margin_s": margin_s})
 
 
 def default_cache_dir() -> Path:

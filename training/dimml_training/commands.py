@@ -77,7 +77,7 @@ def evaluate(
         list[float] | None,
         typer.Option(help="Also score with white noise on the sound at this signal-to-noise ratio; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
     cache_dir: CacheDir = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Write one CSV row per clip, of the clean clips: what a server must answer.")
@@ -99,7 +99,9 @@ def evaluate(
             trained.config, cache_dir or default_cache_dir(), splits=(chosen,), labels=trained.labels, progress=progress
         )
     clips = data.splits[chosen]
-    answer: dict[str, Any] = {"run": str(run), "split": split, "warnings": data.warnings, "conditions": {}}
+    # Only training sees all splits' files, so only its run knows of recordings that stand in several.
+    warnings = list(dict.fromkeys([*trained.training.get("warnings", ()), *data.warnings]))
+    answer: dict[str, Any] = {"run": str(run), "split": split, "warnings": warnings, "conditions": {}}
     for noise in (None, *(noise_db or ())):
         votes = head_logits(
             trained.encoders,
@@ -117,7 +119,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
         return
-    for warning in data.warnings:
+    for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     for condition, found in answer["conditions"].items():
         _show(f"{split}, {condition}, {found['clips']} clips", found)

@@ -76,6 +76,9 @@ class DataConfig(_Config):
             raise ValueError("splits must give train, validation and test a name each, all different")
         if self.split_by == "subject" and self.columns.subject is None:
             raise ValueError("split_by: subject needs columns.subject")
+        repeated = sorted({label for label in self.labels or () if (self.labels or ()).count(label) > 1})
+        if repeated:
+            raise ValueError(f"labels must be unique; more than once: {', '.join(repeated)}")
         if self.margin_s > 0.0 and self.columns.start_s is None:
             raise ValueError("margin_s needs columns.start_s and columns.end_s")
         return self
@@ -163,7 +166,8 @@ class OptimiserConfig(_Config):
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="Of sgd.")
     weight_decay: float = Field(default=1e-4, ge=0.0, description="Of sgd in the gradient, of adamw decoupled.")
     schedule: Literal["step", "cosine", "constant"] = Field(
-        default="step", description="'step': lr x 0.1 from step_epoch on; 'cosine': to zero over all epochs."
+        default="step",
+        description="'step': lr x 0.1 from step_epoch on; 'cosine': to zero over all epochs; 'constant': lr.",
     )
     step_epoch: int = Field(default=70, ge=1, description="Of schedule 'step'; epochs count from 0.")
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from dimml.bundle import FUSED_HEAD, FusionSpec
 from dimml.fusion import BoolArray, FloatArray, Fused, fuse, heads_present, softmax
 from dimml.modality import Modality, Waveform
-from dimml.quality import QualityThresholds, no_signal
+from dimml.quality import QualityThresholds
 from dimml_training.augment import mix_at_snr
-from dimml_training.loading import ClipRows, batches
+from dimml_training.loading import ClipRows, batches, prepared_no_signal
 
 BATCH = 32
 
@@ -60,7 +60,7 @@ def head_logits(
         logits.append(torch.stack(heads, dim=1).float().numpy())
         signal_BM = np.array(
             [
-                [no_signal(m, rows[m.name][clip].numpy(), quality) is None for m in modalities]
+                [prepared_no_signal(m, rows[m.name][clip].numpy(), quality) is None for m in modalities]
                 for clip in range(len(labels_B))
             ]
         )

@@ -12,8 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from dimml.modality import Modality
+from dimml.quality import QualityThresholds, no_signal
+from dimml.status import Reason
+
 #: Rows by modality ``[B, *shape]``, and class indices ``[B]``.
 Batch = tuple[dict[str, Tensor], Tensor]
+
+#: As if all frames of a row were of one time: the signal check then leaves freezing to whoever knew the times.
+ONE_TIME = (0.0,)
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,15 @@ class ClipRows:
     def rows(self, modality: str, clips: Sequence[int] | slice) -> npt.NDArray[Any]:
         """A copy of some clips' rows, ``[len(clips), *shape]``."""
         return np.asarray(self.arrays[modality][self.slots[clips]])
+
+
+def prepared_no_signal(modality: Modality, row: npt.NDArray[Any], quality: QualityThresholds) -> Reason | None:
+    """Why a row of a prepared clip, perhaps corrupted since, carries no signal, or None.
+
+    Whether a picture is frozen depends on the times of its frames. The decoder had them and refused what was frozen,
+    so a row that was prepared is not: a still picture, for one, fills every frame and is a signal.
+    """
+    return no_signal(modality, row, quality, times_s=ONE_TIME)
 
 
 class _BatchDataset(Dataset[Batch]):

@@ -80,17 +80,19 @@ def read_manifest(config: DataConfig, modalities: Iterable[str]) -> Manifest:
     rows = _read_table(path)
     optional = (columns.subject, columns.start_s, columns.end_s)
     wanted = [*media.values(), columns.label, columns.split, *(c for c in optional if c is not None)]
-    missing = sorted({c for c in wanted if rows and c not in rows[0]})
+    header = rows[0][1]
+    missing = sorted({c for c in wanted if c not in header})
     if missing:
         raise DataError(
-            f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(rows[0])}; "
+            f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(header)}; "
             "see data.columns in the config",
             field=missing[0],
         )
     manifest = Manifest(labels=config.labels or (), clips=[])
     split_names = {name: split for split, name in config.splits.items()}
     exists: dict[Path, bool] = {}
-    for line, row in enumerate(rows, start=2):
+    judged: list[_Row] = []
+    for line, row in rows:
         problems: list[str] = []
         split = split_names.get(row[columns.split])
         if split is None:
@@ -108,9 +110,11 @@ def read_manifest(config: DataConfig, modalities: Iterable[str]) -> Manifest:
             elif not exists.setdefault(files[name], files[name].is_file()):
                 problems.append(f"missing file {files[name]}")
         start_s = end_s = None
+        located = True
         if columns.start_s is not None and columns.end_s is not None:
             start_s, end_s = _seconds(row[columns.start_s]), _seconds(row[columns.end_s])
             if start_s is None or end_s is None or not 0.0 <= start_s < end_s:
+                located = False
                 problems.append(
                     f"bad range {columns.start_s}={row[columns.start_s]!r}, {columns.end_s}={row[columns.end_s]!r}: "
                     "need seconds with 0 <= start < end"
@@ -120,14 +124,27 @@ def read_manifest(config: DataConfig, modalities: Iterable[str]) -> Manifest:
                 start_s = round(max(0.0, start_s - config.margin_s), 6)
                 end_s = round(end_s + config.margin_s, 6)
         manifest.problems += [f"line {line}: {problem}" for problem in dict.fromkeys(problems)]
+        subject = None if columns.subject is None else row[columns.subject]
+        if split is not None:
+            place = (tuple(files.values()), start_s, end_s) if located and all(row[c] for c in media.values()) else None
+            judged.append(_Row(line, split, subject, place))
         if not problems and split is not None:
-            subject = None if columns.subject is None else row[columns.subject]
             manifest.clips.append(Clip(line, files, label, split, subject, start_s, end_s))
-    _check_whole(manifest, config)
+    _check_whole(manifest, judged, config)
     return manifest
 
 
-def _check_whole(manifest: Manifest, config: DataConfig) -> None:
+@dataclass(frozen=True)
+class _Row:
+    """A row with a known split, whatever else is wrong with it; ``place`` is its files and range, if it has them."""
+
+    line: int
+    split: Split
+    subject: str | None
+    place: tuple[Any, ...] | None
+
+
+def _check_whole(manifest: Manifest, judged: Iterable[_Row], config: DataConfig) -> None:
     """Empty splits, unknown labels, classes without clips, repeated clips, overlapping subjects."""
     by_split = {split: manifest.split(split) for split in SPLITS}
     manifest.problems += [
@@ -152,12 +169,12 @@ def _check_whole(manifest: Manifest, config: DataConfig) -> None:
     places: dict[Any, set[Split]] = defaultdict(set)
     lines: dict[Any, list[int]] = defaultdict(list)
     subjects: dict[str, set[Split]] = defaultdict(set)
-    for clip in manifest.clips:
-        identity = (tuple(clip.media.values()), clip.start_s, clip.end_s)
-        places[identity].add(clip.split)
-        lines[identity].append(clip.line)
-        if clip.subject:
-            subjects[clip.subject].add(clip.split)
+    for row in judged:
+        if row.place is not None:
+            places[row.place].add(row.split)
+            lines[row.place].append(row.line)
+        if row.subject:
+            subjects[row.subject].add(row.split)
     manifest.problems += [
         f"lines {', '.join(map(str, lines[i]))}: the same clip stands in {' and '.join(sorted(found))}"
         for i, found in places.items()
@@ -185,18 +202,25 @@ def _seconds(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV or Parquet file as text. Raises DataError."""
+def _read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a CSV or Parquet file as text, each with its line: in CSV the last of its lines, in Parquet as if the
+    table were CSV. Raises DataError."""
     try:
         if path.suffix.lower() == ".parquet":
             import pyarrow.parquet
 
             table = pyarrow.parquet.read_table(path).to_pylist()
-            rows = [{key: "" if value is None else str(value) for key, value in row.items()} for row in table]
+            rows = [
+                (line, {key: "" if value is None else str(value) for key, value in row.items()})
+                for line, row in enumerate(table, start=2)
+            ]
         else:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
-                rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+                rows = [
+                    (reader.line_num, {key: (value or "").strip() for key, value in row.items() if key})
+                    for row in reader
+                ]
     except OSError as error:
         raise DataError(f"cannot read the manifest {path}: {error.strerror or error}", field="data.manifest") from error
     except (ValueError, csv.Error) as error:

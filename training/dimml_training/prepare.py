@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +19,11 @@ from dimml.errors import DimmlError, InvalidParameterError
 from dimml.media import Decoded, DecodeRequest
 from dimml.media.pool import DecodePool
 from dimml.modality import Waveform
-from dimml.quality import no_signal
 from dimml.status import Reason
 from dimml_training.cache import ClipCache, Entry, clip_key
 from dimml_training.config import SPLITS, Split, TrainConfig, expand_path
-from dimml_training.loading import ClipRows
+from dimml_training.leaks import overlapping_content, repeated_content
+from dimml_training.loading import ClipRows, prepared_no_signal
 from dimml_training.manifest import Clip, Manifest, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ class PreparedData:
     labels: tuple[str, ...]
     splits: dict[Split, SplitData]
     warnings: list[str]
+    #: SHA-256 of the clips' content, labels and splits, in order: the same digest is the same data.
+    digest: str
 
 
 def prepare(
@@ -77,7 +81,9 @@ def prepare(
         of_split = [clips[i] for i in chosen]
         slots = np.array([entries[i].slot for i in chosen], dtype=np.int64)
         data[split] = SplitData(of_split, ClipRows(arrays, slots, manifest.label_indices(of_split)))
-    return PreparedData(labels=manifest.labels, splits=data, warnings=manifest.warnings)
+    content = [(entry.key, clip.label, clip.split) for entry, clip in zip(entries, clips, strict=True)]
+    digest = hashlib.sha256(json.dumps([manifest.labels, content]).encode()).hexdigest()
+    return PreparedData(labels=manifest.labels, splits=data, warnings=manifest.warnings, digest=digest)
 
 
 def _cached(
@@ -86,7 +92,11 @@ def _cached(
     """An entry for every clip that decodes, with the clip as it was decoded; adds the others to the problems."""
     digests = _file_digests(clips, manifest.problems)
     clips = [clip for clip in clips if all(path in digests for path in clip.media.values())]
-    keys = [clip_key({n: digests[p] for n, p in clip.media.items()}, clip.start_s, clip.end_s) for clip in clips]
+    contents = [{name: digests[path] for name, path in clip.media.items()} for clip in clips]
+    margin_s = config.data.margin_s
+    keys = [clip_key(c, clip.start_s, clip.end_s, margin_s) for c, clip in zip(contents, clips, strict=True)]
+    manifest.problems += repeated_content(keys, clips)
+    manifest.warnings += overlapping_content(contents, clips)
     found, damaged = cache.entries(keys)
     if damaged:
         logger.warning("damaged clips in the cache %s, decoded again: %d", cache.folder, damaged)
@@ -166,7 +176,7 @@ def _unusable(outcome: Decoded) -> str | None:
 def quality_report(config: TrainConfig, train: ClipRows) -> dict[str, Any]:
     """False alarms of the signal check on training clips, and how near the nearest clip comes to a threshold.
 
-    Frames are judged as if their times differed, as at serving.
+    Freezing is judged with the frames' times, by the decoder: a frozen clip does not come this far.
     """
     report: dict[str, Any] = {"thresholds": config.quality.model_dump(mode="json"), "clips": len(train)}
     for modality in config.inputs:
@@ -174,7 +184,7 @@ def quality_report(config: TrainConfig, train: ClipRows) -> dict[str, Any]:
         lowest = float("inf")
         for clip in range(len(train)):
             row = train.rows(modality.name, [clip])[0]
-            reason = no_signal(modality, row, config.quality)
+            reason = prepared_no_signal(modality, row, config.quality)
             if reason is not None:
                 alarms[reason.value] += 1
             lowest = min(lowest, float(np.abs(row).max() if isinstance(modality, Waveform) else row.mean()))

@@ -3,6 +3,7 @@
 ::
 
     config.yaml            the config with every default filled in
+    data.sha256            of the clips' content, labels and splits: a run is resumed with the same data only
     run.json               labels, modalities, fusion, quality report, how it was trained; written last
     metrics.json           figures of validation and test
     metrics.csv            one line per epoch
@@ -39,6 +40,7 @@ from dimml_training.config import TrainConfig, parse_config
 from dimml_training.models import build_encoder
 
 RUN_FILE, CONFIG_FILE, WEIGHTS_FILE = "run.json", "config.yaml", "weights.safetensors"
+DATA_FILE = "data.sha256"
 METRICS_JSON, METRICS_CSV, SAMPLES_FILE = "metrics.json", "metrics.csv", "samples.safetensors"
 CHECKPOINTS = "checkpoints"
 
@@ -97,6 +99,18 @@ def read_config(folder: Path) -> TrainConfig:
         return parse_config(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
     except (OSError, yaml.YAMLError) as error:
         raise SetupError(f"{folder} is no training run: cannot read {CONFIG_FILE}") from error
+
+
+def write_data_digest(folder: Path, digest: str) -> None:
+    """Note what data a run uses, creating the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / DATA_FILE, digest.encode())
+
+
+def read_data_digest(folder: Path) -> str | None:
+    """The digest of a run's data, or None where it has none."""
+    path = folder / DATA_FILE
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
 def write_run(

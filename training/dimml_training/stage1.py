@@ -32,7 +32,8 @@ class DetachedEncoders(pl.LightningModule):
     """``Σ_m [CE(z_m, y) + λ_s·CE(s(f_m), y)] + λ_d·DUC``; no modality's loss reaches another one's encoder.
 
     After ``warmup_epochs`` the effective dimensions are found once on the training set in evaluation mode, and DUC
-    joins the loss. ``history`` holds one row of figures per epoch; it is part of the checkpoint.
+    joins the loss; only epochs with DUC can then be chosen. ``history`` holds one row of figures per epoch; it is
+    part of the checkpoint.
     """
 
     def __init__(
@@ -72,6 +73,11 @@ class DetachedEncoders(pl.LightningModule):
         """The encoder of one modality."""
         return cast(Encoder, self.encoders[name])
 
+    @property
+    def duc_wanted(self) -> bool:
+        """Whether DUC joins the loss after the warm-up."""
+        return len(self.names) > 1 and self.config.stage1.lambda_duc > 0.0
+
     def losses(self, rows: dict[str, Tensor], labels_B: Tensor) -> dict[str, Tensor]:
         """Weighted parts of the loss of one batch: ``own`` and ``shared`` summed over modalities, and ``duc``."""
         encoded = [self.encoder(name)(rows[name]) for name in self.names]
@@ -106,8 +112,7 @@ class DetachedEncoders(pl.LightningModule):
             for group in optimiser.param_groups:
                 group["lr"] = lr
         self._epoch_losses.clear()
-        needed = len(self.names) > 1 and stage.lambda_duc > 0.0
-        if needed and self.current_epoch >= stage.warmup_epochs and not self.separated:
+        if self.duc_wanted and self.current_epoch >= stage.warmup_epochs and not self.separated:
             self.separate()
 
     @torch.no_grad()
@@ -155,15 +160,18 @@ class DetachedEncoders(pl.LightningModule):
         quantum = 1.0 / (len(self.names) * len(labels_N))
         tie_break = 0.5 * quantum * (loss / (1.0 + loss) if math.isfinite(loss) else 1.0)
         self._figures[SELECTION] = float(accuracy_M.mean()) - tie_break
-        self.log(SELECTION, torch.tensor(self._figures[SELECTION], dtype=torch.float64))
+        # A checkpoint of the warm-up has never seen DUC: any later one is preferred.
+        warming_up = self.duc_wanted and not self.separated
+        value = -math.inf if warming_up else self._figures[SELECTION]
+        self.log(SELECTION, torch.tensor(value, dtype=torch.float64))
 
     def on_train_epoch_end(self) -> None:
         """Add the epoch's row to ``history`` and hand it to ``on_epoch``."""
         means = torch.stack(self._epoch_losses).mean(dim=0).tolist()
         if not math.isfinite(means[0]):
             raise SetupError(
-                f"the loss of epoch {self.current_epoch} is not finite; lower stage1.optimiser.lr. "
-                "Checkpoints of earlier epochs are kept"
+                f"the loss of epoch {self.current_epoch} is not finite; train anew with a lower "
+                "stage1.optimiser.lr and another --out (a run is resumed with its own config only)"
             )
         names = ("train_loss", "train_loss_own", "train_loss_shared", "train_loss_duc")
         lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])

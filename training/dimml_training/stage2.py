@@ -51,8 +51,9 @@ def train_fused_head(
     best, best_state = (-1.0, 0.0), {}
     step = 0
     for epoch in range(stage.epochs):
+        lr = learning_rate(stage.optimiser, epoch, stage.epochs)
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(stage.optimiser, epoch, stage.epochs)
+            group["lr"] = lr
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # ours, and DataLoader only knows Sampler
         for rows, labels_B in loader:
             step += 1
@@ -66,7 +67,9 @@ def train_fused_head(
             logits_NC = head(features_ND)
             accuracy = float((logits_NC.argmax(dim=1) == labels_N).float().mean())
             validation_loss = float(cross_entropy(logits_NC, labels_N))
-        on_epoch({"stage2_epoch": float(epoch), "val_accuracy_fused": accuracy, "val_loss_fused": validation_loss})
+        on_epoch(
+            {"stage2_epoch": float(epoch), "lr": lr, "val_accuracy_fused": accuracy, "val_loss_fused": validation_loss}
+        )
         if (accuracy, -validation_loss) > best:
             best = (accuracy, -validation_loss)
             best_state = {key: value.clone() for key, value in head.state_dict().items()}

@@ -28,7 +28,9 @@ from dimml_training.run_directory import (
     CONFIG_FILE,
     RUN_FILE,
     read_config,
+    read_data_digest,
     write_config,
+    write_data_digest,
     write_epochs,
     write_run,
 )
@@ -62,6 +64,8 @@ def train(
     data = prepare(config, cache_dir, progress=progress)
     for warning in data.warnings:
         tell(f"warning: {warning}")
+    _same_data(out, data, resume=resume)
+    write_data_digest(out, data.digest)
     write_config(out, config)
     module = fit_stage1(config, data, out, resume=resume, tell=tell, bar=bar)
     encoders: dict[str, nn.Module] = {name: module.encoder(name) for name in module.names}
@@ -208,6 +212,16 @@ def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:
     if read_config(out) != config:
         raise ConfigurationError(
             f"{out} was started with another config (see {out / CONFIG_FILE}); choose another place with --out",
+            field="--resume",
+        )
+
+
+def _same_data(out: Path, data: PreparedData, *, resume: bool) -> None:
+    """A run goes on with the clips that it began with, or its validation split may hold clips it was trained on."""
+    if resume and read_data_digest(out) != data.digest:
+        raise ConfigurationError(
+            f"the clips, labels or splits have changed since the run in {out} was started; train anew with another "
+            "--out",
             field="--resume",
         )
 

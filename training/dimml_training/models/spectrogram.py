@@ -13,7 +13,8 @@ from dimml.errors import ConfigurationError
 from dimml.modality import Waveform
 from dimml_training.models.config import SpectrogramConfig
 
-#: Added to a band's power before the logarithm: about -70 dB below a full-scale tone, under any real noise floor.
+#: Added to a band's power before the logarithm: -60 dB of a full-scale tone. What is quieter fades into it, so the
+#: picture of a quiet clip has less contrast: loudness is not quite normalised away.
 POWER_FLOOR = 1e-6
 STD_FLOOR = 1e-3
 
