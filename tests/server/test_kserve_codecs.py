@@ -15,7 +15,14 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from dimml.bundle import Bundle
 from dimml.contract import ModelSpec, model_specs
-from dimml.errors import BundleError, InvalidParameterError, InvalidTensorError, RequestError, UnsupportedError
+from dimml.errors import (
+    BundleError,
+    InvalidParameterError,
+    InvalidTensorError,
+    RequestError,
+    TooLargeError,
+    UnsupportedError,
+)
 from dimml_server.kserve import grpc_codec, http_codec
 from dimml_server.kserve.classification import top_classes
 from dimml_server.kserve.config import config_json, platform_of, read_config
@@ -185,6 +192,18 @@ def test_binary_inputs_are_cut_from_the_tail_in_order() -> None:
 def test_malformed_http_requests_are_explained(document: object, tail: bytes, header: str | None, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         parse(document, tail, header)
+
+
+def test_json_that_would_hold_everybody_up_is_refused_and_binary_is_the_way_out() -> None:
+    count = 2**20  # as JSON more than the bound, in binary more bytes than it
+    pixels = {"name": "X", "datatype": "UINT8", "shape": [3 * count], "data": [0] * count}
+    with pytest.raises(TooLargeError, match="at most 2097152 are taken: send large tensors as binary data") as caught:
+        http_codec.parse_infer(json.dumps({"inputs": [pixels]}).encode(), None, "tiny", "")
+    assert "binary_data_size" in caught.value.message
+    raw = bytes(3 * count)
+    binary = {**pixels, "data": None, "parameters": {"binary_data_size": len(raw)}}
+    (tensor,) = parse({"inputs": [binary]}, raw).request.inputs
+    assert len(tensor.payload) == len(raw)
 
 
 def test_shared_memory_and_sequences_are_unsupported() -> None:

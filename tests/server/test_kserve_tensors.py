@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -130,6 +131,27 @@ def test_json_elements_of_another_type_are_refused(datatype: str, data: list[obj
 def test_json_data_that_is_not_the_shape_is_refused(data: list[object]) -> None:
     with pytest.raises(InvalidTensorError, match="Shape does not match true shape of 'data' field"):
         decode(InputTensor("X", "FP32", (2,), data), "FP32", "m")
+
+
+def test_json_data_may_be_of_no_elements() -> None:
+    assert decode(InputTensor("X", "UINT8", (2, 0), [[], []]), "UINT8", "m").shape == (2, 0)
+
+
+def test_json_pixels_keep_every_value() -> None:
+    got = decode(InputTensor("X", "UINT8", (1, 256), [list(range(256))]), "UINT8", "m")
+    assert got.dtype == np.uint8
+    assert got.tolist() == [list(range(256))]
+
+
+def test_json_data_far_beyond_its_shape_is_refused_before_it_is_flattened() -> None:
+    data = [[0] * 10_000] * 10_000  # one row many times over: 10^8 elements once they are flat
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidTensorError, match="expected 10000 elements, got 100000000"):
+            decode(InputTensor("X", "UINT8", (10_000,), data), "UINT8", "m")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_json_cannot_express_every_output() -> None:

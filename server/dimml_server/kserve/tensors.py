@@ -65,7 +65,7 @@ def decode(tensor: InputTensor, datatype: Datatype, model: str) -> Array:
         else:
             flat = _numbers_from_raw(tensor, tensor.payload, datatype, model)
     else:
-        flat = _from_elements(tensor.name, datatype, tensor.payload, count)
+        flat = _from_elements(tensor.name, datatype, tensor.payload, tensor.shape)
     return flat.reshape(tensor.shape)
 
 
@@ -142,14 +142,8 @@ def _numbers_from_raw(tensor: InputTensor, raw: bytes | memoryview, datatype: Da
     return flat if flat.flags.aligned else flat.copy()
 
 
-def _from_elements(name: str, datatype: Datatype, data: Sequence[Any], count: int) -> Array:
-    elements = _flattened(data)
-    if len(elements) != count:
-        raise InvalidTensorError(
-            f"Unable to parse 'data' of input '{name}': Shape does not match true shape of 'data' field: "
-            f"expected {count} elements, got {len(elements)}",
-            field=name,
-        )
+def _from_elements(name: str, datatype: Datatype, data: Sequence[Any], shape: Sequence[int]) -> Array:
+    elements = _flattened(name, data, shape)
     types = set(map(type, elements))
     if datatype == "BYTES" and types <= {str, bytes}:
         return _objects([e.encode("utf-8", "surrogatepass") if isinstance(e, str) else e for e in elements])
@@ -161,21 +155,33 @@ def _from_elements(name: str, datatype: Datatype, data: Sequence[Any], count: in
             with np.errstate(over="ignore"):
                 return np.array(elements, np.float64).astype(NUMPY_TYPES[datatype])
         if datatype == "UINT8" and types <= {int}:
-            numbers = np.array(elements, np.int64)
-            if ((numbers >= 0) & (numbers <= 255)).all():
-                return numbers.astype(np.uint8)
-    except OverflowError:
+            # Raises ValueError for what is not from 0 to 255; several times as fast as an array of wide integers.
+            return np.frombuffer(bytearray(elements), np.uint8)
+    except (OverflowError, ValueError):
         pass
     raise InvalidTensorError(
         f"Unable to parse 'data' of input '{name}': an element is not a value of type {datatype}", field=name
     )
 
 
-def _flattened(data: Sequence[Any]) -> list[Any]:
-    """All leaves of nested lists in order; level by level, so that depth costs no recursion."""
-    level = list(data)
-    while level and set(map(type, level)) == {list}:
-        level = list(chain.from_iterable(level))
+def _flattened(name: str, data: Sequence[Any], shape: Sequence[int]) -> Sequence[Any]:
+    """All leaves of nested lists in order; level by level, so that depth costs no recursion.
+
+    Raises InvalidTensorError where they are not as many as ``shape`` says, before any level is built, or looked
+    through, that has more entries than the shape could have.
+    """
+    count, most = math.prod(shape), math.prod(max(1, dimension) for dimension in shape)
+    level, size = data, len(data)
+    while 0 < size <= most and set(map(type, level)) == {list}:
+        size = sum(map(len, level))
+        if size <= most:
+            level = list(chain.from_iterable(level))
+    if size != count:
+        raise InvalidTensorError(
+            f"Unable to parse 'data' of input '{name}': Shape does not match true shape of 'data' field: "
+            f"expected {count} elements, got {size}",
+            field=name,
+        )
     return level
 
 
