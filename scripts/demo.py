@@ -1,6 +1,7 @@
 """What ``make demo`` runs: serve the demo bundle, predict the sample clips over HTTP and gRPC, show the answers.
 
-Exits 0 when every answer came, over both transports, with the statuses that samples/samples.csv expects.
+Exits 0 when every answer came, over both transports, with the label and the statuses that samples/samples.csv
+expects; a sample without a label must be refused.
 DEMO_HTTP_PORT and DEMO_GRPC_PORT choose other ports than 8000 and 8001.
 """
 
@@ -129,6 +130,15 @@ def cell(answer: Answer, modality: str) -> str:
     return f"{own.label} {own.probability:.2f}, weight {own.weight:.2f}"
 
 
+def is_expected(sample: dict[str, str], http: Answer, grpc: Answer) -> bool:
+    """Whether both transports gave the sample's label (none: a refusal) and the statuses of its modalities."""
+    statuses = {name: sample[name] for name in MODALITIES}
+    return all(
+        answer.label == sample["label"] and {name: str(fate) for name, fate in answer.statuses.items()} == statuses
+        for answer in (http, grpc)
+    )
+
+
 def show(samples: list[dict[str, str]], answers: dict[str, list[Answer]]) -> bool:
     """Print what came back; whether all of it is as expected."""
     table = Table(title="What the server answered (HTTP), and whether gRPC agrees", title_justify="left")
@@ -136,9 +146,7 @@ def show(samples: list[dict[str, str]], answers: dict[str, list[Answer]]) -> boo
         table.add_column(column)
     good = True
     for sample, http, grpc in zip(samples, answers["http"], answers["grpc"], strict=True):
-        expected = {name: sample[name] for name in MODALITIES}
-        agrees = (http.statuses, http.label) == (grpc.statuses, grpc.label)
-        as_expected = agrees and {name: str(status) for name, status in http.statuses.items()} == expected
+        as_expected = is_expected(sample, http, grpc)
         good = good and as_expected
         found = http.prediction
         table.add_row(

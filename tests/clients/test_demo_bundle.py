@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -124,6 +125,31 @@ def test_the_demo_runs_twice_and_cleans_up() -> None:
             assert sample["file"] in done.stdout
         assert "NO" not in done.stdout
         assert servers_of(ports) == []
+
+
+@pytest.mark.parametrize("column", ["label", "audio"])
+def test_the_demo_fails_where_an_answer_is_not_the_samples(tmp_path: Path, column: str) -> None:
+    # The same program on the same bundle; only what is expected of one clip is untrue.
+    shutil.copytree(REPOSITORY, tmp_path / "model_repository")
+    shutil.copytree(SAMPLES, tmp_path / "samples")
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(DEMO, tmp_path / "scripts")
+    listed = [dict(sample) for sample in LISTED if sample["file"] in ("clean_three.mp4", "no_picture.mp4")]
+    listed[0][column] = {"label": "four", "audio": "unusable:silent"}[column]
+    with (tmp_path / "samples" / "samples.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(listed[0]))
+        table.writeheader()
+        table.writerows(listed)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "scripts" / "demo.py")],
+        env=os.environ | free_ports(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "some answers are not as expected" in done.stdout
+    assert done.stdout.count(" NO ") == 1
 
 
 @pytest.mark.parametrize("which", ["DEMO_HTTP_PORT", "DEMO_GRPC_PORT"])
