@@ -16,7 +16,7 @@ from dimml_training.loading import Batch
 from dimml_training.prepare import prepare
 from dimml_training.run_directory import load_run
 from dimml_training.stage1 import DetachedEncoders
-from dimml_training.stage2 import train_fused_head
+from dimml_training.stage2 import concatenated_features, train_fused_head
 from dimml_training.training import fit_stage1, train
 from support.tiny_training import configured, document, epochs, weights
 
@@ -95,6 +95,11 @@ def test_the_best_validation_epoch_after_the_warm_up_is_chosen(clips: Path, cach
     fused = epochs(tmp_path / "run")[4:]
     best = max(fused, key=lambda line: (float(line["val_accuracy_fused"]), -float(line["val_loss_fused"])))
     assert metrics["validation"]["heads"]["fused"]["accuracy"] == pytest.approx(float(best["val_accuracy_fused"]))
+    assert best is not fused[-1], "the last epoch must not be the best, or this test shows nothing"
+    assert run.fused_head is not None
+    rows = {name: torch.from_numpy(validation.rows(name, slice(None))) for name in run.encoders}
+    logits = run.fused_head(concatenated_features(run.encoders, rows))
+    assert float(nn.functional.cross_entropy(logits, labels)) == pytest.approx(float(best["val_loss_fused"]), rel=1e-4)
 
 
 def test_the_test_split_chooses_nothing(finished: Path, clips: Path, cache: Path, tmp_path: Path) -> None:
