@@ -91,6 +91,7 @@ def test_the_best_validation_epoch_after_the_warm_up_is_chosen(clips: Path, cach
         _, logits = encoder(torch.from_numpy(validation.rows(name, slice(None))))
         loss = float(nn.functional.cross_entropy(logits, labels))
         assert loss == pytest.approx(float(lines[chosen][f"val_loss_{name}"]), rel=1e-4)
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
     # Stage 2 likewise.
     fused = epochs(tmp_path / "run")[4:]
     best = max(fused, key=lambda line: (float(line["val_accuracy_fused"]), -float(line["val_loss_fused"])))

@@ -149,12 +149,15 @@ def fit_stage1(
         filename=Path(BEST).stem,
         monitor=SELECTION,
         mode="max",
-        save_last=True,
         enable_version_counter=False,
         # After the epoch's own bookkeeping, so that a resumed run starts at the next epoch.
         save_on_train_epoch_end=True,
     )
-    callbacks: list[Callback] = [checkpoint, *bars]
+    # Of its own: Lightning's save_last is written only along with a new best one. After that, so that it knows it.
+    every = ModelCheckpoint(
+        dirpath=folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    callbacks: list[Callback] = [checkpoint, every, *bars]
     last = folder / LAST
     resuming = resume and last.exists()
     if resuming:
