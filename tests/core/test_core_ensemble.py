@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -167,6 +168,18 @@ def test_the_requests_own_time_bounds_every_encoder() -> None:
     assert isinstance(no_answer(statuses), DeadlineExceededError)
     assert max(result.encode_s.values()) < 0.1
     assert sorted(engine.cancelled) == ["audio", "visual"]
+
+
+def blocking(tensor: npt.NDArray[Any]) -> Encoded:
+    time.sleep(0.2)
+    return mean_encoder(tensor)
+
+
+def test_fusion_keeps_its_time_where_an_encoder_used_up_the_requests() -> None:
+    engine = ScriptedEngine(visual=blocking)
+    engine.fuse_delay_s = 0.01
+    result = predict(engine, judged(BUNDLE, inputs(1), 1), timeout_s=0.15)
+    assert str(result.statuses["audio"][0]) == "ok"
 
 
 def test_late_fusion_is_the_requests_deadline() -> None:
