@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 
@@ -16,15 +17,16 @@ from dimml_server.settings import ServerSettings
 
 
 def run_until_stopped(settings: ServerSettings, decoder: Decoder | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SetupError where the server cannot start."""
+    """Serve until SIGTERM or SIGINT, then end the process with 0. Raises SetupError where the server cannot start."""
     configure_logging(settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        stray_runs = runner.run(run_server(settings, announce=_announce, decoder=decoder))
-    if stray_runs:
-        # A thread inside ONNX Runtime cannot be ended, and aborts the process if Python goes down under it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        runner.run(run_server(settings, announce=_announce, decoder=decoder))
+    # All of ours is closed. A thread that is still inside ONNX Runtime or gRPC cannot be ended, and the interpreter
+    # going down under it aborts the process now and then (seen): do not let it go down.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _announce(addresses: Addresses) -> None:

@@ -30,8 +30,8 @@ _KEEP_ALIVE_S = 65
 
 async def run_server(
     settings: ServerSettings, *, announce: Callable[[Addresses], None], decoder: Decoder | None = None
-) -> int:
-    """Serve until SIGTERM or SIGINT; the number of encoder runs that would not stop.
+) -> None:
+    """Serve until SIGTERM or SIGINT.
 
     ``announce`` is called once requests are taken. ``decoder`` replaces the decode workers of the settings, and is
     closed at the end. Raises SetupError, or UnavailableError for the decode workers, where the server cannot start.
@@ -54,7 +54,6 @@ async def run_server(
         service.ready = False
         http.should_exit = True  # Now, so that both listeners close at once and share the grace period.
         logger.info("stopping; requests in flight have %g s", settings.grace_s)
-    return service.stray_runs
 
 
 async def _started(service: PredictionService, stopping: asyncio.Event) -> bool:

@@ -112,11 +112,6 @@ class PredictionService:
             decode_workers_lost=lambda: decoder.workers_lost,
         )
 
-    @property
-    def stray_runs(self) -> int:
-        """Encoder runs that were told to stop and still go on."""
-        return self._engine.stray_runs
-
     async def start(self) -> None:
         """Load and warm up the settings' bundles and the decode workers, then be ready.
 
