@@ -340,6 +340,11 @@ def test_grpc_calls_that_are_being_sent_are_bounded(narrow: ServerProcess) -> No
         # Calls whose message never comes: as many as the queue takes, and as many again.
         stalled = [upload.future(iter(sent.wait, True)) for _ in range(2)]
 
+        def full() -> bool:
+            # One that came before the server had let go of the call above was itself refused.
+            stalled[:] = [upload.future(iter(sent.wait, True)) if call.done() else call for call in stalled]
+            return refused()
+
         def refused() -> bool:
             try:
                 stub.ServerLive(service_pb2.ServerLiveRequest())
@@ -348,7 +353,7 @@ def test_grpc_calls_that_are_being_sent_are_bounded(narrow: ServerProcess) -> No
             return False
 
         try:
-            wait_for(refused)
+            wait_for(full)
         finally:
             for call in stalled:
                 call.cancel()
