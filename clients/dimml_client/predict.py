@@ -47,12 +47,11 @@ class Answered:
         if self.prediction is not None:
             document |= self.prediction.model_dump(mode="json")
         if self.error is not None:
-            statuses = getattr(self.error, "statuses", {})
             document["error"] = {
                 "code": self.error.code,
                 "message": self.error.message,
                 "field": self.error.field,
-                "modalities": {name: str(status) for name, status in statuses.items()},
+                "modalities": {name: str(status) for name, status in self.error.statuses.items()},
             }
         return json.dumps(document)
 

@@ -17,14 +17,17 @@ from dimml.errors import (
     UnavailableError,
     UnsupportedError,
     UnusableMediaError,
+    UploadTimeoutError,
 )
 from dimml.status import ModalityStatus
 
-_PLAIN: Mapping[str, type[DimmlError]] = {
+#: QueueFullError apart: it is made with more than a message.
+_BY_CODE: Mapping[str, type[DimmlError]] = {
     kind.code: kind
     for kind in (
-        *(RequestError, InvalidParameterError, InvalidTensorError, TooLargeError, NotFoundError, UnsupportedError),
-        CapacityError,
+        *(RequestError, InvalidParameterError, InvalidTensorError, UnusableMediaError, TooLargeError),
+        *(UploadTimeoutError, NotFoundError, UnsupportedError),
+        *(CapacityError, UnavailableError, DeadlineExceededError),
     )
 }
 
@@ -43,16 +46,10 @@ def typed_error(
     A code that this client does not know (a newer server, a proxy in between) becomes RequestError where the
     request is at fault (``client_fault``), else CapacityError.
     """
-    known = _parsed(statuses or {})
-    if code == UnusableMediaError.code:
-        return UnusableMediaError(message, field=field, statuses=known)
-    if code == UnavailableError.code:
-        return UnavailableError(message, statuses=known)
-    if code == DeadlineExceededError.code:
-        return DeadlineExceededError(message, statuses=known)
     if code == QueueFullError.code:
         return QueueFullError(message, retry_after_s=retry_after_s or 0.0)
-    return _PLAIN.get(code, RequestError if client_fault else CapacityError)(message, field=field)
+    kind = _BY_CODE.get(code, RequestError if client_fault else CapacityError)
+    return kind(message, field=field, statuses=_parsed(statuses or {}))
 
 
 def _parsed(statuses: Mapping[str, str]) -> dict[str, ModalityStatus]:

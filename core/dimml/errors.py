@@ -6,6 +6,7 @@ DimmlError
 │   ├── InvalidTensorError       a tensor's name, shape, dtype or contents do not fit
 │   ├── UnusableMediaError       nothing that was sent can be used; carries a status per modality
 │   ├── TooLargeError            a size, length or count limit is exceeded
+│   ├── UploadTimeoutError       the body did not arrive in time
 │   ├── NotFoundError            no such bundle, model or version
 │   └── UnsupportedError         a call this server does not offer
 ├── CapacityError                try again later
@@ -32,11 +33,19 @@ class DimmlError(Exception):
 
     code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, *, field: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        statuses: Mapping[str, ModalityStatus] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         #: The request field, tensor, file or part at fault, if there is one.
         self.field = field
+        #: What became of each modality, where the error is about them; else empty.
+        self.statuses: dict[str, ModalityStatus] = dict(statuses or {})
 
 
 class RequestError(DimmlError):
@@ -62,21 +71,17 @@ class UnusableMediaError(RequestError):
 
     code = "unusable_media"
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        field: str | None = None,
-        statuses: Mapping[str, ModalityStatus] | None = None,
-    ) -> None:
-        super().__init__(message, field=field)
-        self.statuses: dict[str, ModalityStatus] = dict(statuses or {})
-
 
 class TooLargeError(RequestError):
     """A limit on bytes, seconds, pixels, frames or parts is exceeded."""
 
     code = "too_large"
+
+
+class UploadTimeoutError(RequestError):
+    """The body did not arrive in time."""
+
+    code = "upload_timeout"
 
 
 class NotFoundError(RequestError):
@@ -112,19 +117,11 @@ class UnavailableError(CapacityError):
 
     code = "unavailable"
 
-    def __init__(self, message: str, *, statuses: Mapping[str, ModalityStatus] | None = None) -> None:
-        super().__init__(message)
-        self.statuses: dict[str, ModalityStatus] = dict(statuses or {})
-
 
 class DeadlineExceededError(CapacityError):
     """Every encoder was late, or the request's own deadline passed."""
 
     code = "deadline_exceeded"
-
-    def __init__(self, message: str, *, statuses: Mapping[str, ModalityStatus] | None = None) -> None:
-        super().__init__(message)
-        self.statuses: dict[str, ModalityStatus] = dict(statuses or {})
 
 
 class SetupError(DimmlError):

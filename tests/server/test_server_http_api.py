@@ -18,7 +18,6 @@ from dimml_server.app import create_app
 from dimml_server.building import build_service
 from dimml_server.http.access import AccessMiddleware
 from dimml_server.http.errors import DESCRIPTIONS, INTERNAL, http_status, install_error_handlers
-from dimml_server.http.uploads import UploadTimeoutError
 from dimml_server.metrics import Metrics
 from dimml_server.settings import load_settings
 from support.data import REPOSITORY_ROOT
@@ -38,7 +37,6 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 def request_errors() -> list[type[DimmlError]]:
     """Every error that a request can meet."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DimmlError)]
-    kinds.append(UploadTimeoutError)
     return [kind for kind in kinds if kind is not DimmlError and not issubclass(kind, SetupError)]
 
 

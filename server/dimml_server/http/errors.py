@@ -24,9 +24,9 @@ from dimml.errors import (
     UnavailableError,
     UnsupportedError,
     UnusableMediaError,
+    UploadTimeoutError,
 )
-from dimml.status import ModalityStatus, Reason, Status
-from dimml_server.http.uploads import UploadTimeoutError
+from dimml.status import Reason, Status
 
 #: Design, section 6. The nearest class in an error's ancestry counts.
 HTTP_STATUS: dict[type[DimmlError], int] = {
@@ -128,14 +128,13 @@ def install_error_handlers(app: FastAPI) -> None:
         if status == HTTP_STATUS[DimmlError]:
             # A setup error inside a request is the server's own affair.
             raise RuntimeError("a setup error reached a request") from error
-        statuses: dict[str, ModalityStatus] = getattr(error, "statuses", {})
         return _response(
             status,
             error.code,
             error.message,
             request.state.request_id,
             field=error.field,
-            modalities={n: ModalityFate(status=s.status, reason=s.reason) for n, s in statuses.items()} or None,
+            modalities={n: ModalityFate(status=s.status, reason=s.reason) for n, s in error.statuses.items()} or None,
             headers=error_headers(error),
         )
 

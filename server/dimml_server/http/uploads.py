@@ -6,15 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from dimml.errors import QueueFullError, RequestError
+from dimml.errors import QueueFullError, UploadTimeoutError
 
 _RETRY_AFTER_S = 1.0
-
-
-class UploadTimeoutError(RequestError):
-    """The body did not arrive in time."""
-
-    code = "upload_timeout"
 
 
 class Uploads:

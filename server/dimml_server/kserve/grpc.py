@@ -159,8 +159,7 @@ def _refusal(name: str) -> Method:
 
 def _error_metadata(error: DimmlError) -> tuple[tuple[str, str | bytes], ...]:
     """Trailing metadata of a refusal: what one of a few status codes and a text cannot say, for dimml's own client."""
-    statuses = getattr(error, "statuses", {})
-    detail = {"code": error.code, "field": error.field, "modalities": {n: str(s) for n, s in statuses.items()}}
+    detail = {"code": error.code, "field": error.field, "modalities": {n: str(s) for n, s in error.statuses.items()}}
     headers = ((key.lower(), value) for key, value in error_headers(error).items())
     return (*headers, (ERROR_DETAIL, json.dumps(detail).encode()))
 
