@@ -1,0 +1,35 @@
+"""What ``dimml train`` is told: one YAML file, typed, frozen, checked when it is read.
+
+Paths stay in the config as they were written, ``${DIMML_DATA:-../shared/data}`` and all, and are expanded where
+they are used: a run directory moved to another machine evaluates there.
+"""
+
+from dimml_training.config.augment import PictureAugmentConfig, SoundAugmentConfig
+from dimml_training.config.base import SPLITS, Range, Section, Share, Split
+from dimml_training.config.data import ColumnsConfig, DataConfig
+from dimml_training.config.loading import expand_path, load_config, parse_config
+from dimml_training.config.modality import ModalityConfig, PictureModalityConfig, SoundModalityConfig
+from dimml_training.config.run import TrainConfig
+from dimml_training.config.stages import OptimiserConfig, Stage1Config, Stage2Config
+
+__all__ = [
+    "SPLITS",
+    "ColumnsConfig",
+    "DataConfig",
+    "ModalityConfig",
+    "OptimiserConfig",
+    "PictureAugmentConfig",
+    "PictureModalityConfig",
+    "Range",
+    "Section",
+    "Share",
+    "SoundAugmentConfig",
+    "SoundModalityConfig",
+    "Split",
+    "Stage1Config",
+    "Stage2Config",
+    "TrainConfig",
+    "expand_path",
+    "load_config",
+    "parse_config",
+]

@@ -1,0 +1,80 @@
+"""From a YAML file and overrides to a checked config; paths with variables in them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from dimml.errors import ConfigurationError
+from dimml_training.config.run import TrainConfig
+
+
+def expand_path(text: str) -> Path:
+    """A config's path with ``~``, ``$VAR``, ``${VAR}`` and ``${VAR:-default}`` filled in, made absolute.
+
+    Raises ConfigurationError naming a variable that is not set and has no default.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match["name"] or match["bare"]
+        found = os.environ.get(name) or match["default"]
+        if found is None:
+            raise ConfigurationError(f"{text}: the environment variable {name} is not set", field=name)
+        return found
+
+    pattern = r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}|\$(?P<bare>\w+)"
+    return Path(re.sub(pattern, value, text)).expanduser().resolve()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML config and apply ``key.sub=value`` overrides (values are YAML; list items by index).
+
+    Raises ConfigurationError that names the file and the field.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{path} must hold a mapping of fields")
+    for override in overrides:
+        _override(document, override)
+    return parse_config(document, str(path))
+
+
+def parse_config(document: Any, source: str) -> TrainConfig:
+    """Validate a config. Raises ConfigurationError that names ``source`` and every field at fault."""
+    try:
+        return TrainConfig.model_validate(document)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        # A list with a bad item is also called too short; that would only lead astray.
+        inner = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
+        faults = [
+            f"{'.'.join(str(part) for part in e['loc']) or 'the whole'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in found
+            if not (e["type"] == "too_short" and e["loc"] in inner)
+        ]
+        raise ConfigurationError(f"{source}: " + "; ".join(faults), field=faults[0].split(":")[0]) from error
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigurationError(f"--set {override}: write it as key=value, for example stage1.epochs=10")
+    *parents, last = key.split(".")
+    here: Any = document
+    try:
+        for part in parents:
+            here = here[int(part)] if isinstance(here, list) else here.setdefault(part, {})
+        here[int(last) if isinstance(here, list) else last] = yaml.safe_load(text)
+    except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"--set {override}: there is no such place in the config", field=key) from error

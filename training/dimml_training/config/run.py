@@ -1,0 +1,74 @@
+"""The whole of a config."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from dimml.bundle import RESERVED_MODALITY_NAMES, FusionSpec
+from dimml.modality import Modality, Name, Waveform
+from dimml.quality import QualityThresholds
+from dimml_training.config.base import Section
+from dimml_training.config.data import DataConfig
+from dimml_training.config.modality import ModalityConfig
+from dimml_training.config.stages import Stage1Config, Stage2Config
+from dimml_training.models.config import EncoderConfig
+
+
+class TrainConfig(Section):
+    """All that one training run is made from."""
+
+    name: Name = Field(description="Name of the run and of the bundle exported from it.")
+    seed: int = Field(default=0, ge=0, description="Of weights, order and noise; a CPU run repeats exactly.")
+    clip_s: float = Field(gt=0.0, description="Seconds of media that one clip covers.")
+    data: DataConfig = Field(description="Where the labelled clips are.")
+    modalities: tuple[ModalityConfig, ...] = Field(
+        min_length=1, description="Each an input, an encoder and an augment, in the order of the heads."
+    )
+    stage1: Stage1Config = Field(default=Stage1Config(), description="Training of the detached encoders.")
+    stage2: Stage2Config = Field(default=Stage2Config(), description="Training of the fused head.")
+    fusion: FusionSpec = Field(default=FusionSpec(fused_head=True), description="How the heads' votes are weighted.")
+    quality: QualityThresholds = Field(
+        default=QualityThresholds(), description="Below these a clip's modality carries no signal."
+    )
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of torch; by default one per core.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        names = [m.input.name for m in self.modalities]
+        tensors = [m.input.tensor for m in self.modalities]
+        for what, values in (("names", names), ("tensor names", tensors)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"modalities: {what} must be unique, got {values}")
+        if RESERVED_MODALITY_NAMES & set(names):
+            raise ValueError(f"modalities: the name {sorted(RESERVED_MODALITY_NAMES & set(names))[0]!r} is reserved")
+        if isinstance(self.data.columns.media, dict) and set(self.data.columns.media) != set(names):
+            raise ValueError(f"data.columns.media must name a column for each of {names}, no more and no fewer")
+        for index, modality in enumerate(self.modalities):
+            if isinstance(modality.input, Waveform):
+                wanted = round(self.clip_s * modality.input.sample_rate_hz)
+                if abs(modality.input.samples - wanted) > 1:
+                    raise ValueError(
+                        f"modalities.{index}.input.samples must be clip_s x sample_rate_hz = {wanted}, "
+                        f"got {modality.input.samples}: every modality covers the same stretch of time"
+                    )
+        widths = {m.input.name: m.encoder.backbone.hidden_sizes[-1] for m in self.modalities}
+        if len(set(widths.values())) > 1:
+            raise ValueError(
+                f"modalities: the shared head needs features of one width, got {widths}; give every encoder's "
+                "backbone.hidden_sizes the same last entry"
+            )
+        if self.stage1.lambda_duc > 0.0 and len(names) > 1 and self.stage1.warmup_epochs >= self.stage1.epochs:
+            raise ValueError(
+                "stage1.warmup_epochs must be below stage1.epochs, or DUC never starts; set lambda_duc: 0 to go without"
+            )
+        return self
+
+    @property
+    def inputs(self) -> tuple[Modality, ...]:
+        """The modalities, in the order of heads and PRESENT."""
+        return tuple(m.input for m in self.modalities)
+
+    @property
+    def encoders(self) -> dict[str, EncoderConfig]:
+        """Encoder config by modality name."""
+        return {m.input.name: m.encoder for m in self.modalities}
