@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from dimml_training.models import (
     TemporalConvPoolingConfig,
     build_encoder,
 )
-from dimml_training.models.spectrogram import POWER_FLOOR, LogSpectrogram, mel_filters
+from dimml_training.models.spectrogram import CLIP_POWER_FLOOR, LogSpectrogram, mel_filters
 
 TINY = ResNetBackboneConfig(embedding_size=4, hidden_sizes=(4, 8), depths=(1, 1), stem="strided")
 SOUND = Waveform(name="audio", sample_rate_hz=8000, samples=4000)
@@ -84,14 +84,15 @@ def test_the_default_backbone_is_resnet_18() -> None:
 def test_the_spectrogram_is_a_hann_windowed_fft(mels: int | None) -> None:
     config = SpectrogramConfig(window_ms=25, hop_ms=10, mels=mels)
     signal = rows(SOUND, 1)[0].numpy().astype(np.float64)
+    loudness = np.sqrt(np.mean(signal**2))
     window, hop = 200, 80
     hann = np.hanning(window + 1)[:-1]
     expected = []
     for start in range(0, len(signal) - window + 1, hop):
-        spectrum = np.fft.rfft(signal[start : start + window] * hann, 256) * 2 / hann.sum()
+        spectrum = np.fft.rfft(signal[start : start + window] / loudness * hann, 256) * 2 / hann.sum()
         power = np.abs(spectrum) ** 2
         expected.append(power if mels is None else mel_filters(129, mels, 8000) @ power)
-    picture = np.log(np.array(expected).T + POWER_FLOOR)
+    picture = np.log(np.array(expected).T + CLIP_POWER_FLOOR)
     picture = (picture - picture.mean()) / (picture.std() + 1e-3)
     found = LogSpectrogram(SOUND, config).eval()(torch.from_numpy(signal[None].astype(np.float32)))
     np.testing.assert_allclose(found[0, 0].numpy(), picture, atol=2e-3)
@@ -105,12 +106,24 @@ def test_mel_bands_cover_the_spectrum_even_where_they_are_narrower_than_a_bin() 
     assert (np.diff(centres) >= -1e-6).all()
 
 
-def test_loudness_matters_little_to_a_clip_well_above_the_floor() -> None:
-    """The floor of the logarithm is -60 dB of full scale; what fades into it looks different."""
+@pytest.mark.parametrize("louder", [0.003, 8.0])
+def test_loudness_does_not_matter(louder: float) -> None:
+    """0.003 takes the clip from -26 to -76 dB of full scale, just above what counts as silence."""
     encoder, tensor = built(SOUND, SoundEncoderConfig(backbone=TINY)), 0.5 * rows(SOUND, 2)
-    loud = encoder(tensor)[1]
-    torch.testing.assert_close(encoder(2.0 * tensor)[1], loud, rtol=1e-2, atol=1e-2)
-    assert not torch.allclose(encoder(1e-3 * tensor)[1], loud, rtol=1e-2, atol=1e-2)
+    tensor[1] *= torch.linspace(0.0, 1.0, SOUND.samples)
+    with torch.no_grad():
+        features, moved = encoder(tensor)[0], encoder(louder * tensor)[0]
+    torch.testing.assert_close(moved, features, rtol=1e-3, atol=1e-3 * float(features.abs().max()))
+
+
+@pytest.mark.parametrize("normalise", ["clip", "learned"])
+def test_silence_and_full_scale_stay_finite(normalise: Literal["clip", "learned"]) -> None:
+    config = SoundEncoderConfig(backbone=TINY, spectrogram=SpectrogramConfig(normalise=normalise))
+    square = torch.ones(SOUND.samples)
+    square[::2] = -1.0
+    tensor = torch.stack([torch.zeros(SOUND.samples), torch.full((SOUND.samples,), 1e-9), square])
+    features, logits = built(SOUND, config)(tensor)
+    assert bool(features.isfinite().all() and logits.isfinite().all())
 
 
 def test_masking_happens_in_training_alone() -> None:

@@ -21,8 +21,8 @@ class SpectrogramConfig(_Config):
     )
     normalise: Literal["clip", "learned"] = Field(
         default="clip",
-        description="'clip': zero mean and unit deviation of each clip, so loudness matters little well above the "
-        "floor of -60 dB of full scale; 'learned': batch normalisation per band.",
+        description="'clip': each clip at the same loudness, its log powers at zero mean and unit deviation, so that "
+        "loudness does not matter; 'learned': batch normalisation per band, which sees loudness.",
     )
     mask_bands: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="Training only: up to this share of the bands is blanked per clip."

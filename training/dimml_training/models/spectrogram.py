@@ -13,9 +13,14 @@ from dimml.errors import ConfigurationError
 from dimml.modality import Waveform
 from dimml_training.models.config import SpectrogramConfig
 
-#: Added to a band's power before the logarithm: -60 dB of a full-scale tone. What is quieter fades into it, so the
-#: picture of a quiet clip has less contrast: loudness is not quite normalised away.
+#: Added to a band's power before the logarithm, in powers of a full-scale tone; what is quieter fades into it. Where
+#: the bands are normalised by what was learned, loudness may tell classes apart and the floor is absolute: -60 dB.
 POWER_FLOOR = 1e-6
+#: Where every clip is brought to an RMS of 1 first, the floor lies below the clip's own level: -40 dB, which is where
+#: POWER_FLOOR lies for recordings of ordinary level (GRID -18, spoken digits of FSDD -26 dB of full scale).
+CLIP_POWER_FLOOR = 1e-4
+#: Keeps digital silence finite. -120 dB of full scale: far below the quietest clip that counts as signal (-80 dB).
+RMS_FLOOR = 1e-6
 STD_FLOOR = 1e-3
 
 
@@ -69,11 +74,17 @@ class LogSpectrogram(nn.Module):
 
     def forward(self, waveform_BS: Tensor) -> Tensor:
         """Normalised log power ``[B, 1, bands, windows]``."""
+        floor = POWER_FLOOR
+        if self.learned is None:
+            # Before the floor is added: after it, no normalisation could bring back what faded into it.
+            power_B1 = waveform_BS.square().mean(dim=1, keepdim=True)
+            waveform_BS = waveform_BS / (power_B1 + RMS_FLOOR**2).sqrt()
+            floor = CLIP_POWER_FLOOR
         parts = nn.functional.conv1d(waveform_BS.unsqueeze(1), self.basis, stride=self.hop)
         power_BFW = parts[:, : self.bins].square() + parts[:, self.bins :].square()
         if self.mel is not None:
             power_BFW = nn.functional.conv1d(power_BFW, self.mel)
-        log_BFW = torch.log(power_BFW + POWER_FLOOR)
+        log_BFW = torch.log(power_BFW + floor)
         if self.learned is not None:
             log_BFW = self.learned(log_BFW)
         else:
