@@ -34,6 +34,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`stage2`": config.Stage2Config,
     "`stage1.optimiser`, `stage2.optimiser`": config.OptimiserConfig,
     "`fusion`": FusionSpec,
+    "`compare`": config.CompareConfig,
     "`quality`": QualityThresholds,
 }
 

@@ -6,8 +6,9 @@ they are used: a run directory moved to another machine evaluates there.
 
 from dimml_training.config.augment import PictureAugmentConfig, SoundAugmentConfig
 from dimml_training.config.base import SPLITS, Range, Section, Share, Split
+from dimml_training.config.compare import CompareConfig
 from dimml_training.config.data import ColumnsConfig, DataConfig
-from dimml_training.config.loading import expand_path, load_config, parse_config
+from dimml_training.config.loading import expand_path, load_config, parse_config, with_fields
 from dimml_training.config.modality import ModalityConfig, PictureModalityConfig, SoundModalityConfig
 from dimml_training.config.run import TrainConfig
 from dimml_training.config.stages import OptimiserConfig, Stage1Config, Stage2Config
@@ -15,6 +16,7 @@ from dimml_training.config.stages import OptimiserConfig, Stage1Config, Stage2Co
 __all__ = [
     "SPLITS",
     "ColumnsConfig",
+    "CompareConfig",
     "DataConfig",
     "ModalityConfig",
     "OptimiserConfig",
@@ -32,4 +34,5 @@ __all__ = [
     "expand_path",
     "load_config",
     "parse_config",
+    "with_fields",
 ]

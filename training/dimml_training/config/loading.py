@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +66,39 @@ def parse_config(document: Any, source: str) -> TrainConfig:
         raise ConfigurationError(f"{source}: " + "; ".join(faults), field=faults[0].split(":")[0]) from error
 
 
+def with_fields(config: TrainConfig, fields: Mapping[str, Any], source: str) -> TrainConfig:
+    """The config with fields replaced, by dotted name (list items by index).
+
+    Raises ConfigurationError that names ``source`` and the field.
+    """
+    document = config.model_dump(mode="json")
+    for key, value in fields.items():
+        _place(document, key, value, f"{source}: {key}")
+    return parse_config(document, source)
+
+
 def _override(document: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigurationError(f"--set {override}: write it as key=value, for example stage1.epochs=10")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"--set {override}: the value is not YAML", field=key) from error
+    _place(document, key, value, f"--set {override}")
+
+
+def _place(document: dict[str, Any], key: str, value: Any, source: str) -> None:
     *parents, last = key.split(".")
     here: Any = document
     try:
         for part in parents:
-            here = here[int(part)] if isinstance(here, list) else here.setdefault(part, {})
-        here[int(last) if isinstance(here, list) else last] = yaml.safe_load(text)
-    except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"--set {override}: there is no such place in the config", field=key) from error
+            if isinstance(here, list):
+                here = here[int(part)]
+            else:
+                if here.get(part) is None:  # a section that was left out
+                    here[part] = {}
+                here = here[part]
+        here[int(last) if isinstance(here, list) else last] = value
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"{source}: there is no such place in the config", field=key) from error

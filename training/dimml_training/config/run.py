@@ -8,6 +8,7 @@ from dimml.bundle import RESERVED_MODALITY_NAMES, FusionSpec
 from dimml.modality import Modality, Name, Waveform
 from dimml.quality import QualityThresholds
 from dimml_training.config.base import Section
+from dimml_training.config.compare import CompareConfig
 from dimml_training.config.data import DataConfig
 from dimml_training.config.modality import ModalityConfig
 from dimml_training.config.stages import Stage1Config, Stage2Config
@@ -29,6 +30,9 @@ class TrainConfig(Section):
     fusion: FusionSpec = Field(default=FusionSpec(fused_head=True), description="How the heads' votes are weighted.")
     quality: QualityThresholds = Field(
         default=QualityThresholds(), description="Below these a clip's modality carries no signal."
+    )
+    compare: CompareConfig = Field(
+        default=CompareConfig(), description="What `dimml compare` repeats; see comparing.md."
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads of torch; by default one per core.")
 

@@ -1,0 +1,30 @@
+"""Section ``compare``: what ``dimml compare`` repeats, and what the paper settles for this kind of data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from dimml_training.config.base import Section
+
+
+class CompareConfig(Section):
+    """Read by ``dimml compare`` alone; it changes no training of its own."""
+
+    repeats: tuple[dict[str, Any], ...] | None = Field(
+        default=None,
+        description="One mapping of fields (a.b: value) per repeat, for example a seed and a split column per fold; "
+        "by default the seeds 0, 1, 2…",
+    )
+    published: dict[str, Any] = Field(
+        default={}, description="Fields (a.b: value) of dimml_published that the paper sets for this kind of data."
+    )
+    clw_temperature: float = Field(default=1.0, gt=0.0, description="T of the paper's weighting for this kind of data.")
+
+    @field_validator("repeats")
+    @classmethod
+    def _some(cls, repeats: tuple[dict[str, Any], ...] | None) -> tuple[dict[str, Any], ...] | None:
+        if repeats is not None and not repeats:
+            raise ValueError("give at least one repeat, or leave it out")
+        return repeats
