@@ -14,6 +14,7 @@ import typer
 
 from dimml.errors import ConfigurationError
 from dimml_training.avdigits.command import make_avdigits
+from dimml_training.recipes.command import make_manifest_app
 
 if TYPE_CHECKING:
     from dimml_training.evaluation import HeadLogits
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
         evaluate
     )
     app.command("make-avdigits")(make_avdigits)
+    app.add_typer(make_manifest_app(), name="make-manifest")
 
 
 def train(

@@ -1,0 +1,41 @@
+"""ModelNet10 and ModelNet40 as pictures of twelve views (Su et al. 2015): the front and the rear one.
+
+Layout: ``{class}/{train,test}/{object}.shaded_vNNN.png`` (or ``.jpg``), v001 to v012 around the object every 30
+degrees; v001 is the front and v007 the rear, as the reference code of DI-MML takes them. The official split is the
+folder. There is no validation split: 10 % of each class's training objects become one, by ``seed``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dimml_training.recipes.splitting import hold_out
+from dimml_training.recipes.table import Listing, Row, folder
+
+FRONT, REAR = "v001", "v007"
+VALIDATION_SHARE = 0.1
+_VIEW = re.compile(r"(?P<object>.+)\.shaded_(?P<view>v\d{3})\.(?P<suffix>png|jpg|jpeg)")
+
+
+def list_modelnet(root: Path, *, seed: int = 0) -> Listing:
+    """One row per object: ``front`` and ``rear`` beneath root, label, split, and the object as ``subject``.
+
+    An object of which any view is there is listed; the view of the two that is missing is reported as such.
+    """
+    rows: list[Row] = []
+    for split_folder in sorted(path for path in folder(root).glob("*/*") if path.name in {"train", "test"}):
+        label, split = split_folder.parent.name, split_folder.name
+        suffixes: dict[str, str] = {}
+        for path in sorted(split_folder.iterdir()):
+            match = _VIEW.fullmatch(path.name)
+            if match:
+                suffixes.setdefault(match["object"], match["suffix"])
+        for name, suffix in suffixes.items():
+            views = {
+                column: f"{label}/{split}/{name}.shaded_{view}.{suffix}"
+                for column, view in (("front", FRONT), ("rear", REAR))
+            }
+            rows.append({**views, "label": label, "split": split, "subject": name})
+    hold_out(rows, VALIDATION_SHARE, seed=seed)
+    return Listing(rows, ["front", "rear"])

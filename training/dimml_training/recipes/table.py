@@ -1,0 +1,120 @@
+"""From rows to a manifest CSV; a clip whose file is not there is reported, never passed over in silence."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dimml.errors import ConfigurationError, DataError
+
+#: One clip: text by column. Media columns hold paths relative to the data set's root, or absolute ones.
+Row = dict[str, str]
+
+#: How many missing clips a message spells out; the sidecar lists them all.
+NAMED = 10
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a recipe found. ``media`` are the columns that hold files; ``warnings`` are worth knowing."""
+
+    rows: Sequence[Row]
+    media: Sequence[str]
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Written:
+    """What stands in the manifest: clips by split (where there is a split column), classes, and what was left out."""
+
+    clips: int
+    classes: int
+    by_split: Mapping[str, int]
+    missing: int
+    warnings: Sequence[str] = field(default_factory=list)
+
+
+def write_manifest(listing: Listing, root: Path, out: Path, *, allow_missing: bool = False) -> Written:
+    """Write the rows whose files are all there to ``out``, and the others to ``<out>.missing.csv`` beside it.
+
+    Raises DataError where a file is missing and ``allow_missing`` is not set (the sidecar is written all the same,
+    the manifest is not), or where nothing at all was found.
+    """
+    there: list[Row] = []
+    missing: list[Row] = []
+    exists: dict[str, bool] = {}
+    for row in listing.rows:
+        paths = [row[column] for column in listing.media]
+        for path in paths:
+            if path not in exists:
+                exists[path] = (root / path).is_file()
+        (there if all(exists[path] for path in paths) else missing).append(row)
+    sidecar = out.with_suffix(".missing.csv")
+    sidecar.unlink(missing_ok=True)
+    if missing:
+        _write(sidecar, missing)
+        if not allow_missing:
+            raise DataError(
+                f"{len(missing)} of {len(listing.rows)} clips have no file beneath {root}, see {sidecar}. "
+                "Complete the data set, or go on without them by --allow-missing",
+                problems=_named(missing, listing.media, exists),
+                field="--root",
+            )
+    if not there:
+        raise DataError(f"no clip of the data set lies beneath {root}; see docs/data.md for its layout", field="--root")
+    _write(out, there)
+    return Written(
+        clips=len(there),
+        classes=len({row["label"] for row in there}),
+        by_split=Counter(row["split"] for row in there if row.get("split")),
+        missing=len(missing),
+        warnings=listing.warnings,
+    )
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """The lines of a split file that hold something, stripped. Raises DataError that says ``what`` is missing."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(f"cannot read {what} {path}: {reason}", field=str(path)) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_csv(path: Path, what: str, columns: Iterable[str]) -> list[dict[str, str]]:
+    """Rows of a CSV with a header. Raises DataError where it cannot be read or lacks one of ``columns``."""
+    rows = list(csv.DictReader(read_lines(path, what)))
+    lacking = [column for column in columns if not rows or column not in rows[0]]
+    if lacking:
+        raise DataError(f"{what} {path} has no column {', '.join(map(repr, lacking))}", field=str(path))
+    return rows
+
+
+def folder(root: Path, name: str = ".") -> Path:
+    """A folder of the data set. Raises DataError where it is not there."""
+    path = root / name
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder; see docs/data.md for the layout that is expected", field="--root")
+    return path
+
+
+def _named(missing: Sequence[Row], media: Sequence[str], exists: Mapping[str, bool]) -> list[str]:
+    """The first missing files, once each."""
+    paths = list(dict.fromkeys(row[column] for row in missing for column in media if not exists[row[column]]))
+    more = [f"and {len(paths) - NAMED} more files"] if len(paths) > NAMED else []
+    return [f"missing file {path}" for path in paths[:NAMED]] + more
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            table.writeheader()
+            table.writerows(rows)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}", field="--out") from error
