@@ -1,0 +1,97 @@
+"""A corruption on the rows of clips. What a clip suffers depends on the seed, the modality, the corruption, the draw
+and the clip's number alone: every method meets the same damaged clips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.errors import DataError
+from dimml.modality import Flow, Modality, Waveform
+from dimml_training.corruptions.picture import PICTURE, PictureSource
+from dimml_training.corruptions.sound import SOUND, SoundSource, within_full_scale
+from dimml_training.corruptions.suite import Corruption
+from dimml_training.corruptions.voices import other_voices
+
+#: Families that need a second clip.
+WITH_ANOTHER = frozenset({"another_clip", "patch"})
+NOBODY = np.zeros((0, 1), np.float32)
+
+
+def corrupt(
+    rows: npt.NDArray[Any],
+    modality: Modality,
+    corruption: Corruption,
+    *,
+    clip_ids: Sequence[int] | npt.NDArray[np.int64],
+    draw: int,
+    seed: int,
+    others: npt.NDArray[Any] | None = None,
+    voices: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[Any]:
+    """Damaged copies of ``rows`` ``[N, *modality.shape]``, in the modality's dtype.
+
+    ``others`` ``[N, *modality.shape]`` are the clips that stand in for "another clip", one per row (by default drawn
+    from ``rows``); ``voices`` FP32 ``[V, samples]`` at the modality's rate speak in babble (by default synthesised).
+    Raises DataError where another clip is needed and there is none.
+    """
+    if others is None and corruption.family in WITH_ANOTHER:
+        others = rows[another(len(rows), modality, corruption, clip_ids=clip_ids, draw=draw, seed=seed)]
+    out = np.empty_like(rows)
+    for i, clip_id in enumerate(clip_ids):
+        rng = clip_rng(modality, corruption, int(clip_id), draw=draw, seed=seed)
+        other = rows[i] if others is None else others[i]
+        if isinstance(modality, Waveform):
+            if voices is None and corruption.family == "voices":
+                voices = other_voices(modality.sample_rate_hz)
+            source = SoundSource(rng, modality.sample_rate_hz, other, NOBODY if voices is None else voices)
+            out[i] = within_full_scale(SOUND[corruption.family](rows[i], corruption.amount, source))
+        else:
+            given = PictureSource(rng, isinstance(modality, Flow), other)
+            out[i] = PICTURE[corruption.family](rows[i], corruption.amount, given)
+    return out
+
+
+def another(
+    clips: int,
+    modality: Modality,
+    corruption: Corruption,
+    *,
+    clip_ids: Sequence[int] | npt.NDArray[np.int64],
+    draw: int,
+    seed: int,
+) -> npt.NDArray[np.int64]:
+    """For each of ``clip_ids``, places in a set of ``clips``, another place in it. Raises DataError for one clip."""
+    if clips < 2:
+        raise DataError(f"{corruption.name} mixes in another clip: the split needs at least two")
+    # A word of its own: the place must not depend on what else the family draws.
+    steps = [
+        int(clip_rng(modality, corruption, int(i), draw=draw, seed=seed, what="another").integers(1, clips))
+        for i in clip_ids
+    ]
+    return (np.asarray(clip_ids, dtype=np.int64) + np.array(steps, dtype=np.int64)) % clips
+
+
+def conflicting(labels_N: npt.NDArray[np.int64], *, draw: int, seed: int) -> npt.NDArray[np.int64]:
+    """For each clip a clip with another label, each of them as likely. Raises DataError for a single label."""
+    order = np.argsort(labels_N, kind="stable")
+    starts = np.searchsorted(labels_N[order], labels_N, side="left")
+    ends = np.searchsorted(labels_N[order], labels_N, side="right")
+    elsewhere = len(labels_N) - (ends - starts)
+    if len(labels_N) and not elsewhere.all():
+        raise DataError("conflict needs clips of at least two classes")
+    place = np.random.default_rng([seed, draw]).integers(0, elsewhere)
+    return np.asarray(order[np.where(place < starts, place, place + ends - starts)], dtype=np.int64)
+
+
+def clip_rng(
+    modality: Modality, corruption: Corruption, clip_id: int, *, draw: int, seed: int, what: str = ""
+) -> np.random.Generator:
+    """Numbers of one clip; Philox, whose streams differ wherever its key does."""
+    words = f"{seed}/{modality.name}/{corruption.name}/{draw}/{what}"
+    key = int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little")
+    return np.random.Generator(np.random.Philox(key=key + (clip_id << 64)))

@@ -1,0 +1,121 @@
+"""What the encoders make of every condition; each distinct damage to a modality is encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dimml.fusion import BoolArray, FloatArray
+from dimml.modality import Modality
+from dimml.quality import QualityThresholds
+from dimml_training.corruptions.applying import WITH_ANOTHER, another, conflicting, corrupt
+from dimml_training.corruptions.suite import OTHER_CLIP, Condition, Corruption
+from dimml_training.loading import ClipRows, prepared_no_signal
+from dimml_training.prepare import Progress
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class EncodedModality:
+    """One modality of N clips: ``features_ND``, ``logits_NC`` of its own head, and whether it carries a signal."""
+
+    features_ND: FloatArray
+    logits_NC: FloatArray
+    present_N: BoolArray
+
+
+#: Modality name, corruption (None: clean) and draw.
+Key = tuple[str, Corruption | None, int]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A set of clips under some conditions; ``labels_N`` are class indices."""
+
+    labels_N: npt.NDArray[np.int64]
+    modalities: tuple[str, ...]
+    seed: int
+    _by_key: dict[Key, EncodedModality] = field(repr=False)
+
+    def get(self, condition: Condition, draw: int) -> dict[str, EncodedModality]:
+        """Every modality, in order, under one draw of a condition that was encoded."""
+        return {name: self._modality(name, condition, draw) for name in self.modalities}
+
+    def _modality(self, name: str, condition: Condition, draw: int) -> EncodedModality:
+        clean = self._by_key[name, None, 0]
+        change = condition.by_modality.get(name)
+        if change is None:
+            return clean
+        if isinstance(change, Corruption):
+            return self._by_key[key_of(name, change, draw)]
+        if change is OTHER_CLIP:
+            order = conflicting(self.labels_N, draw=draw, seed=self.seed)
+            return EncodedModality(clean.features_ND[order], clean.logits_NC[order], clean.present_N[order])
+        return EncodedModality(
+            np.zeros_like(clean.features_ND), np.zeros_like(clean.logits_NC), np.zeros_like(clean.present_N)
+        )
+
+
+def key_of(name: str, corruption: Corruption, draw: int) -> Key:
+    """Where nothing is drawn, every draw is the first."""
+    return name, corruption, draw % corruption.draws
+
+
+@torch.no_grad()
+def encode_conditions(
+    encoders: Mapping[str, nn.Module],
+    modalities: Sequence[Modality],
+    clips: ClipRows,
+    conditions: Sequence[Condition],
+    quality: QualityThresholds,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Run the encoders (in evaluation mode) on the clips under all conditions and draws; clip ids are places in
+    ``clips``. ``progress`` is told how many encodings of how many are there. A modality that carries no signal is
+    marked as at serving (``prepared_no_signal``).
+
+    Raises DataError where a condition needs another clip and there is none.
+    """
+    by_name = {m.name: m for m in modalities}
+    wanted: dict[Key, None] = dict.fromkeys((name, None, 0) for name in by_name)
+    for condition in conditions:
+        for name, change in condition.by_modality.items():
+            if isinstance(change, Corruption):
+                wanted |= dict.fromkeys(key_of(name, change, draw) for draw in range(condition.draws))
+    by_key: dict[Key, EncodedModality] = {}
+    for key in wanted:
+        by_key[key] = _encode(encoders[key[0]], by_name[key[0]], clips, key, quality=quality, seed=seed)
+        if progress is not None:
+            progress(len(by_key), len(wanted))
+    return Encoded(clips.labels, tuple(by_name), seed, by_key)
+
+
+def _encode(
+    encoder: nn.Module, modality: Modality, clips: ClipRows, key: Key, *, quality: QualityThresholds, seed: int
+) -> EncodedModality:
+    name, corruption, draw = key
+    features: list[Tensor] = []
+    logits: list[Tensor] = []
+    present: list[bool] = []
+    for start in range(0, len(clips), BATCH):
+        ids = np.arange(start, min(start + BATCH, len(clips)))
+        rows = clips.rows(name, ids.tolist())
+        if corruption is not None:
+            others = None
+            if corruption.family in WITH_ANOTHER:
+                places = another(len(clips), modality, corruption, clip_ids=ids, draw=draw, seed=seed)
+                others = clips.rows(name, places.tolist())
+            rows = corrupt(rows, modality, corruption, clip_ids=ids, draw=draw, seed=seed, others=others)
+        features_BD, logits_BC = encoder(torch.from_numpy(rows))
+        features.append(features_BD)
+        logits.append(logits_BC)
+        present += [prepared_no_signal(modality, row, quality) is None for row in rows]
+    return EncodedModality(torch.cat(features).float().numpy(), torch.cat(logits).float().numpy(), np.array(present))

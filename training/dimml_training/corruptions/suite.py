@@ -1,0 +1,192 @@
+"""The frozen table of corruptions and conditions: which there are, how strong, and which training may see.
+
+A *family* is one kind of damage; it is either seen, which training and every choice may know of, or unseen: kept for
+the final table. A *corruption* is a family at one severity. A *condition* says what happens to each modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from dimml.modality import Flow, Modality, Waveform
+
+Kind = Literal["sound", "picture"]
+Group = Literal["clean", "sound", "picture", "both", "absent", "nosignal", "conflict"]
+Which = Literal["seen", "unseen", "all"]
+
+#: Of a corruption that draws at random.
+DRAWS = 3
+
+
+class Instead(StrEnum):
+    """What may stand in a modality's place."""
+
+    ABSENT = "absent"
+    #: The modality of a clip with another label.
+    OTHER_CLIP = "other_clip"
+
+
+ABSENT, OTHER_CLIP = Instead.ABSENT, Instead.OTHER_CLIP
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """A family at one severity; ``amount`` is the severity as a number, in the family's unit."""
+
+    family: str
+    severity: str
+    amount: float
+    kind: Kind
+    seen: bool
+    #: 1 where nothing is drawn at random.
+    draws: int
+
+    @property
+    def name(self) -> str:
+        """Such as ``white_0db``."""
+        return f"{self.family}_{self.severity}" if self.severity else self.family
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What happens to every modality named in ``by_modality``; the others are clean.
+
+    ``in_means``: counted in means over conditions and in the worst one. ``draws``: how often it is drawn anew.
+    """
+
+    name: str
+    group: Group
+    seen: bool
+    by_modality: Mapping[str, Corruption | Instead]
+    in_means: bool
+    draws: int
+
+    @property
+    def families(self) -> frozenset[str]:
+        """Names of the families in it."""
+        return frozenset(c.family for c in self.by_modality.values() if isinstance(c, Corruption))
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table. ``severities`` maps labels to amounts, mildest first; those in ``standard`` are in every
+    run of the suite, the others in severity curves alone."""
+
+    name: str
+    kind: Kind
+    seen: bool
+    random: bool
+    severities: Mapping[str, float]
+    standard: tuple[str, ...]
+    #: Modality kinds it makes sense for.
+    frames: bool = True
+    flow: bool = True
+    #: Needs more than one frame.
+    moving: bool = False
+
+    def at(self, severity: str) -> Corruption:
+        """This family at one of its severities."""
+        draws = DRAWS if self.random else 1
+        return Corruption(self.name, severity, self.severities[severity], self.kind, self.seen, draws)
+
+    def suits(self, modality: Modality) -> bool:
+        """Whether it can happen to this modality."""
+        if isinstance(modality, Waveform):
+            return self.kind == "sound"
+        fits = self.flow if isinstance(modality, Flow) else self.frames
+        return self.kind == "picture" and fits and (modality.frames > 1 or not self.moving)
+
+
+_QUARTERS = {"25pct": 0.25, "50pct": 0.5, "75pct": 0.75}
+_SNR_DB = {"20db": 20.0, "10db": 10.0, "0db": 0.0, "-10db": -10.0}
+
+#: Formulas and units: ``corruptions.sound`` and ``corruptions.picture``, by the same names.
+FAMILIES: tuple[Family, ...] = (
+    Family("white", "sound", True, True, _SNR_DB, ("10db", "0db", "-10db")),
+    Family("another_clip", "sound", True, True, _SNR_DB, ("0db", "-10db")),
+    Family("tones", "sound", True, True, _SNR_DB, ("-10db",)),
+    Family("clicks", "sound", True, True, _SNR_DB, ("-10db",)),
+    Family("low_pass", "sound", True, False, {"2000hz": 2000.0, "1000hz": 1000.0, "500hz": 500.0}, ("500hz",)),
+    Family("high_pass", "sound", True, False, {"500hz": 500.0, "1000hz": 1000.0, "2000hz": 2000.0}, ("2000hz",)),
+    Family("gaps", "sound", True, True, {"20pct": 0.2, "40pct": 0.4, "60pct": 0.6}, ("60pct",)),
+    Family("time_shift", "sound", True, True, {"10pct": 0.1, "20pct": 0.2, "40pct": 0.4}, ("20pct",)),
+    Family("pink", "sound", False, True, _SNR_DB, ("0db", "-10db")),
+    Family("voices", "sound", False, True, _SNR_DB, ("10db", "0db", "-10db")),
+    Family("reverberation", "sound", False, True, {"0.3s": 0.3, "0.8s": 0.8, "2s": 2.0}, ("0.8s",)),
+    Family("clipping", "sound", False, False, {"20db": 20.0, "40db": 40.0, "60db": 60.0}, ("40db",)),
+    Family("pixel_noise", "picture", True, True, {"20": 20.0, "40": 40.0, "80": 80.0}, ("20", "80")),
+    Family("blur", "picture", True, False, {"2pct": 0.02, "5pct": 0.05, "10pct": 0.1}, ("2pct", "10pct")),
+    Family("darkness", "picture", True, False, {"0.3": 0.3, "0.1": 0.1, "0.05": 0.05}, ("0.1",), flow=False),
+    Family("glare", "picture", True, False, {"60": 60.0, "120": 120.0, "180": 180.0}, ("120",), flow=False),
+    Family("fading", "picture", True, False, {"0.5": 0.5, "0.2": 0.2, "0.1": 0.1}, ("0.2",)),
+    Family("grey_box", "picture", True, True, {"40pct": 0.4, "60pct": 0.6, "80pct": 0.8}, ("40pct", "80pct")),
+    Family("down_sampling", "picture", True, False, {"3": 3.0, "6": 6.0, "10": 10.0}, ("6",)),
+    Family("dropped_frames", "picture", True, True, _QUARTERS, ("50pct",), moving=True),
+    Family("camera_shake", "picture", True, True, {"10": 10.0, "20": 20.0, "40": 40.0}, ("20",), frames=False),
+    Family("lower_part", "picture", False, True, {"30pct": 0.3, "50pct": 0.5, "70pct": 0.7}, ("30pct", "70pct")),
+    Family("patch", "picture", False, True, {"40pct": 0.4, "60pct": 0.6, "80pct": 0.8}, ("40pct", "80pct")),
+    Family("low_bitrate", "picture", False, False, {"32": 32.0, "38": 38.0, "44": 44.0}, ("32", "44")),
+    Family("frozen_frames", "picture", False, True, _QUARTERS, ("75pct",), moving=True),
+)  # fmt: skip
+
+#: What stands for "no signal at all" in each kind of modality.
+SILENCE = Corruption("silence", "", 0.0, "sound", True, 1)
+BLACK = Corruption("black", "", 0.0, "picture", True, 1)
+
+#: Every modality damaged at once: of each, what happens to sound and what to pictures.
+_BOTH: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
+    (("white", "0db"), ("blur", "2pct")),
+    (("gaps", "60pct"), ("grey_box", "40pct")),
+    (("voices", "10db"), ("low_bitrate", "32")),
+    (("reverberation", "0.8s"), ("lower_part", "70pct")),
+)
+
+
+def conditions(modalities: Sequence[Modality], which: Which, *, detail: bool = False) -> list[Condition]:
+    """Conditions for these modalities, clean first. ``detail`` takes every severity instead of the standard ones.
+
+    One condition of sound damages every waveform; one of pictures a single modality, named before the colon.
+    A condition is seen where all in it is. Without signal, absent and conflict are not in the means.
+    """
+    found = [Condition("clean", "clean", True, {}, False, 1)]
+    waves = [m for m in modalities if isinstance(m, Waveform)]
+    targets: list[list[Modality]] = [list(waves)] if waves else []
+    targets += [[m] for m in modalities if not isinstance(m, Waveform)]
+    for target in targets:
+        for family in FAMILIES:
+            if all(family.suits(m) for m in target):
+                for severity in family.severities if detail else family.standard:
+                    corruption = family.at(severity)
+                    found.append(_condition(family.kind, target, [corruption] * len(target)))
+    if len(modalities) > 1:
+        for sound, picture in _BOTH:
+            pairs = [_family(*(sound if isinstance(m, Waveform) else picture)) for m in modalities]
+            found.append(_condition("both", modalities, pairs))
+        for m in modalities:
+            found.append(Condition(f"{m.name}:absent", "absent", True, {m.name: ABSENT}, False, 1))
+        for m in modalities:
+            nothing = SILENCE if isinstance(m, Waveform) else BLACK
+            found.append(Condition(f"{m.name}:{nothing.name}", "nosignal", True, {m.name: nothing}, False, 1))
+        for m in modalities:
+            found.append(Condition(f"{m.name}:other_clip", "conflict", False, {m.name: OTHER_CLIP}, False, DRAWS))
+    return [c for c in found if which == "all" or c.group == "clean" or c.seen == (which == "seen")]
+
+
+def _condition(group: Group, target: Sequence[Modality], corruptions: Sequence[Corruption]) -> Condition:
+    by_modality = {m.name: corruption for m, corruption in zip(target, corruptions, strict=True)}
+    kinds = list(dict.fromkeys(corruption.name for corruption in corruptions))
+    return Condition(
+        name=f"{'+'.join(by_modality)}:{'+'.join(kinds)}",
+        group=group,
+        seen=all(c.seen for c in corruptions),
+        by_modality=by_modality,
+        in_means=True,
+        draws=max(c.draws for c in corruptions),
+    )
+
+
+def _family(name: str, severity: str) -> Corruption:
+    return next(family for family in FAMILIES if family.name == name).at(severity)
