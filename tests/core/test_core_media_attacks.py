@@ -314,6 +314,7 @@ def test_the_cover_of_an_album_is_not_a_picture(tmp_path: Path) -> None:
         (b"\xff\xd8\xff\xe1", "jpeg"),
         (b"\x89PNG\r\n\x1a\n", "png"),
         (b"BM\x36", "bmp"),
+        (b"\x93NUMPY\x01\0", "npy"),
         (b"\xff\xff\xff\xff", None),
         (b"#EXTM3U", None),
         (b"", None),

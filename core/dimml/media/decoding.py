@@ -13,6 +13,7 @@ import soundfile
 
 from dimml.errors import DataError, TooLargeError
 from dimml.media.container import UNREADABLE, best_stream, open_container
+from dimml.media.flow_file import FlowFile
 from dimml.media.image import decode_image
 from dimml.media.index import ContainerIndex, scan
 from dimml.media.pictures import PictureRow, StillPicture, rows_of_one_picture
@@ -21,7 +22,7 @@ from dimml.media.sniff import FileType, identify
 from dimml.media.sound import SoundFile
 from dimml.media.tracks import PictureReader, SoundReader, TrackReader, read_tracks
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source
-from dimml.modality import Modality, Waveform
+from dimml.modality import Flow, Modality, Waveform
 from dimml.quality import no_signal
 from dimml.status import OK, ModalityStatus, Reason
 
@@ -107,6 +108,8 @@ def _check_bytes(size: int, request: DecodeRequest) -> None:
 def _decode_file(file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
     if file_type.kind == "image":
         return _decode_image(file, file_type, modalities, request)
+    if file_type.kind == "flow":
+        return _decode_flow(file, modalities, request)
     sound_only = all(isinstance(modality, Waveform) for modality in modalities)
     # Of the plain sound formats only Ogg can hold pictures; what others carry is cover art.
     if file_type.kind == "sound" and (sound_only or file_type.demuxer != "ogg"):
@@ -127,6 +130,17 @@ def _decode_image(file: BinaryIO, file_type: FileType, modalities: Sequence[Moda
     if rgb is None:
         return tracks | _all_because(Reason.UNDECODABLE, pictured), None
     return tracks | _picture_tracks(rows_of_one_picture(StillPicture(rgb), pictured), request), None
+
+
+def _decode_flow(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
+    """Flow computed elsewhere; a range does not apply to it, since it has no time."""
+    tracks = _all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Flow)])
+    flows = [modality for modality in modalities if isinstance(modality, Flow)]
+    try:
+        flow = FlowFile(file, request.limits)
+        return tracks | {m.name: _judged(m, flow.row(m), (), request) for m in flows}, None
+    except ValueError:
+        return tracks | _all_because(Reason.UNDECODABLE, flows), None
 
 
 def _decode_sound_file(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
@@ -14,9 +14,10 @@ from dimml.errors import TooLargeError
 from dimml.media.flow import flow_between
 from dimml.media.ranges import Window
 from dimml.media.types import MediaLimits
-from dimml.modality import Flow, Frames
+from dimml.modality import Flow, Frames, Region
 
 ByteArray = npt.NDArray[np.uint8]
+_Pixel = TypeVar("_Pixel", np.uint8, np.float32)
 
 _MATRIX_BYTES: Final = 36
 #: Times are sums of rounded numbers: what is this close together is the same moment.
@@ -76,20 +77,25 @@ def upright(rgb: ByteArray, matrix: npt.NDArray[np.int32] | None) -> ByteArray:
     return rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
 
 
-def prepared(rgb: ByteArray, modality: Frames | Flow) -> ByteArray:
-    """Cut the region of interest and resize: ``[height, width, 3]`` of the modality."""
-    region = modality.region
+def region_of(picture: npt.NDArray[_Pixel], region: Region | None) -> npt.NDArray[_Pixel]:
+    """A contiguous ``[height, width, channels]`` of what lies in the region, at least one pixel; all without one."""
     if region is not None:
-        height, width = rgb.shape[:2]
+        height, width = picture.shape[:2]
         left, top = min(round(region.left * width), width - 1), min(round(region.top * height), height - 1)
         right, bottom = max(round(region.right * width), left + 1), max(round(region.bottom * height), top + 1)
-        rgb = rgb[top:bottom, left:right]
+        picture = picture[top:bottom, left:right]
+    return np.ascontiguousarray(picture)
+
+
+def prepared(rgb: ByteArray, modality: Frames | Flow) -> ByteArray:
+    """Cut the region of interest and resize: ``[height, width, 3]`` of the modality."""
+    rgb = region_of(rgb, modality.region)
     height, width = rgb.shape[:2]
     if (height, width) == (modality.height, modality.width):
-        return np.ascontiguousarray(rgb)
+        return rgb
     shrinks = height >= modality.height and width >= modality.width
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(np.ascontiguousarray(rgb), (modality.width, modality.height), interpolation=interpolation)
+    resized = cv2.resize(rgb, (modality.width, modality.height), interpolation=interpolation)
     return np.asarray(resized, np.uint8)
 
 

@@ -22,10 +22,11 @@ _MOV_ATOMS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class FileType:
-    """How to read a file: ``container`` through PyAV, ``sound`` through soundfile first, ``image`` through OpenCV."""
+    """How to read a file: ``container`` through PyAV, ``sound`` through soundfile first, ``image`` through OpenCV,
+    ``flow`` as an array of displacements."""
 
-    kind: Literal["container", "sound", "image"]
-    #: FFmpeg's short name of the only demuxer that may open it; for an image, the name of its format.
+    kind: Literal["container", "sound", "image", "flow"]
+    #: FFmpeg's short name of the only demuxer that may open it; for an image or a flow, the name of its format.
     demuxer: str
 
 
@@ -57,6 +58,7 @@ _MAGIC: Final = (
     (b"\x89PNG\r\n\x1a\n", FileType("image", "png")),
     (b"\xff\xd8\xff", FileType("image", "jpeg")),
     (b"BM", FileType("image", "bmp")),
+    (b"\x93NUMPY", FileType("flow", "npy")),
 )
 
 
