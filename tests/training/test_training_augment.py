@@ -7,6 +7,7 @@ import torch
 
 from dimml_training.augment import augment_pictures, augment_sound, mix_at_snr
 from dimml_training.config import PictureAugmentConfig, SoundAugmentConfig
+from dimml_training.corruptions.suite import FAMILIES
 from dimml_training.evaluation import with_white_noise
 
 SOUND = 0.1 * torch.randn(16, 2000, generator=torch.Generator().manual_seed(0))
@@ -91,3 +92,64 @@ def test_time_shift_repeats_the_border() -> None:
     for before, after in zip(PICTURES.float(), moved, strict=True):
         candidates = [before, before[[0, 0, 1, 2]], before[[1, 2, 3, 3]]]
         assert sum(torch.equal(after, candidate) for candidate in candidates) == 1
+
+
+def test_a_gap_is_silent_and_no_longer_than_was_asked_for() -> None:
+    out = augment_sound(SOUND, SoundAugmentConfig(gap_probability=1.0, gap_share=0.3), 8000)
+    silent = out == 0.0
+    assert bool((silent | (out == SOUND)).all())
+    assert 0 < int(silent.sum(dim=1).max()) <= 600
+    starts = (silent[:, 1:] & ~silent[:, :-1]).sum(dim=1) + silent[:, 0]
+    assert int(starts.max()) == 1, "one stretch"
+
+
+def test_a_band_limit_takes_the_high_tones_or_the_low_ones() -> None:
+    time_s = torch.arange(8000) / 8000
+    low, high = torch.sin(2 * torch.pi * 200 * time_s), torch.sin(2 * torch.pi * 3000 * time_s)
+    config = SoundAugmentConfig(band_probability=1.0, band_cut_hz=(800.0, 800.0))
+    out = augment_sound((low + high).expand(32, -1).contiguous(), config, 8000)
+    without_high = (out - low).abs().amax(dim=1) < 1e-3
+    without_low = (out - high).abs().amax(dim=1) < 1e-3
+    assert bool((without_high ^ without_low).all())
+    assert without_high.any()
+    assert without_low.any()
+
+
+def test_blur_and_down_sampling_keep_what_is_even_and_even_out_what_is_not() -> None:
+    even = torch.full((4, 2, 12, 16, 3), 90, dtype=torch.uint8)
+    for config in (
+        PictureAugmentConfig(blur_probability=1.0, blur_share=0.2),
+        PictureAugmentConfig(down_sampling_probability=1.0, down_sampling_factor=4.0),
+    ):
+        torch.testing.assert_close(augment_pictures(even, config), even.float())
+        out = augment_pictures(PICTURES, config)
+        assert (out.std(dim=(1, 2, 3, 4)) < PICTURES.float().std(dim=(1, 2, 3, 4)) - 1.0).sum() >= 6
+    blocks = augment_pictures(PICTURES, PictureAugmentConfig(down_sampling_probability=1.0, down_sampling_factor=8.0))
+    assert min(len(clip[0, :, :, 0].unique()) for clip in blocks) < 60, "fewer values than the 192 pixels"
+
+
+def test_dropped_frames_are_whole_and_never_the_first() -> None:
+    config = PictureAugmentConfig(drop_probability=1.0, drop_share=1.0)
+    for dropped in (0.0, 128.0):
+        out = augment_pictures(PICTURES, config, dropped=dropped)
+        gone = (out == dropped).all(dim=(2, 3, 4))
+        kept = (out == PICTURES).all(dim=(2, 3, 4))
+        assert bool((gone ^ kept).all())
+        assert not gone[:, 0].any()
+        assert gone.any()
+
+
+def test_rows_that_come_in_stay_as_they_are() -> None:
+    given = PICTURES.float()
+    before = given.clone()
+    config = PictureAugmentConfig(
+        blur_probability=1.0, down_sampling_probability=1.0, drop_probability=1.0, erase_probability=1.0
+    )
+    augment_pictures(given, config)
+    assert torch.equal(given, before)
+
+
+def test_no_family_of_the_final_table_is_trained_on() -> None:
+    unseen = {family.name for family in FAMILIES if not family.seen}
+    fields = {*SoundAugmentConfig.model_fields, *PictureAugmentConfig.model_fields}
+    assert not [f for f in fields if f.removesuffix("_probability") in unseen]

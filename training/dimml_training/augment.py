@@ -1,16 +1,21 @@
 """Corruption of a training batch, vectorised over clips; each modality is corrupted on its own.
 
-Randomness comes from torch's global generator, which training seeds for every step: a resumed run draws the same.
+Randomness comes from torch's global generator of the rows' device, which training seeds for every step: a resumed run
+draws the same. Only families that training may see are here (``corruptions.suite``), at severities of their own.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from dimml.modality import Modality, Waveform
+from dimml.modality import Flow, Modality, Waveform
 from dimml_training.config import PictureAugmentConfig, SoundAugmentConfig
 
+#: Grey of an erased picture, and flow at rest.
 ERASED = 128.0
 
 
@@ -20,28 +25,39 @@ def augment(modality: Modality, config: SoundAugmentConfig | PictureAugmentConfi
         if not isinstance(modality, Waveform):
             raise TypeError("sound augmentation is for waveforms")
         return augment_sound(rows, config, modality.sample_rate_hz)
-    return augment_pictures(rows, config)
+    return augment_pictures(rows, config, dropped=ERASED if isinstance(modality, Flow) else 0.0)
 
 
 def augment_sound(waveform_BS: Tensor, config: SoundAugmentConfig, sample_rate_hz: int) -> Tensor:
-    """Shift, gain, babble and white noise on FP32 ``[B, samples]``."""
+    """Shift, gain, gaps, band limit, babble and white noise, in this order, on FP32 ``[B, samples]``."""
     batch, samples = waveform_BS.shape
+    device = waveform_BS.device
     if config.shift_ms > 0.0:
         most = round(config.shift_ms * sample_rate_hz / 1000)
-        place_BS = torch.arange(samples) + torch.randint(-most, most + 1, (batch, 1))
+        place_BS = torch.arange(samples, device=device) + torch.randint(-most, most + 1, (batch, 1), device=device)
         inside = (place_BS >= 0) & (place_BS < samples)
         waveform_BS = waveform_BS.gather(1, place_BS.clamp(0, samples - 1)) * inside
     if config.gain_db > 0.0:
-        waveform_BS = waveform_BS * 10.0 ** (_uniform(batch, -config.gain_db, config.gain_db)[:, None] / 20.0)
+        gain_db_B = _uniform(batch, -config.gain_db, config.gain_db, device)
+        waveform_BS = waveform_BS * 10.0 ** (gain_db_B[:, None] / 20.0)
+    if config.gap_probability > 0.0:
+        silent = _stretch(batch, samples, config.gap_share, device)
+        silent &= _chosen(batch, config.gap_probability, device)[:, None]
+        waveform_BS = waveform_BS.masked_fill(silent, 0.0)
+    if config.band_probability > 0.0:
+        chosen = _chosen(batch, config.band_probability, device)
+        if chosen.any():
+            limited = band_limited(waveform_BS[chosen], config.band_cut_hz, sample_rate_hz)
+            waveform_BS = waveform_BS.index_put((chosen,), limited)
     if config.babble_probability > 0.0 and batch > 1:
         # Rolling by 1 to batch - 1 gives every clip another one, never itself.
         other = waveform_BS.roll(int(torch.randint(1, batch, ())), dims=0)
-        mixed = mix_at_snr(waveform_BS, other, _uniform(batch, *config.babble_snr_db))
-        waveform_BS = torch.where(_chosen(batch, config.babble_probability)[:, None], mixed, waveform_BS)
+        mixed = mix_at_snr(waveform_BS, other, _uniform(batch, *config.babble_snr_db, device))
+        waveform_BS = torch.where(_chosen(batch, config.babble_probability, device)[:, None], mixed, waveform_BS)
     if config.noise_probability > 0.0:
         noise = torch.randn_like(waveform_BS)
-        mixed = mix_at_snr(waveform_BS, noise, _uniform(batch, *config.noise_snr_db))
-        waveform_BS = torch.where(_chosen(batch, config.noise_probability)[:, None], mixed, waveform_BS)
+        mixed = mix_at_snr(waveform_BS, noise, _uniform(batch, *config.noise_snr_db, device))
+        waveform_BS = torch.where(_chosen(batch, config.noise_probability, device)[:, None], mixed, waveform_BS)
     return waveform_BS
 
 
@@ -53,58 +69,114 @@ def mix_at_snr(signal_BS: Tensor, noise_BS: Tensor, snr_db_B: Tensor) -> Tensor:
     return signal_BS + scale * noise_BS
 
 
-def augment_pictures(rows_BTHWC: Tensor, config: PictureAugmentConfig) -> Tensor:
-    """Shift in place and time, mirror, contrast, brightness, pixel noise and erasing on ``[B, T, H, W, channels]``.
+def band_limited(waveform_BS: Tensor, cut_hz: tuple[float, float], sample_rate_hz: int) -> Tensor:
+    """Each clip without what is above a cut-off, or without what is below it: a coin decides, and the cut-off is
+    uniform in the logarithm between two. Half an octave wide, as in the corruption suite."""
+    batch, samples = waveform_BS.shape
+    device = waveform_BS.device
+    low_hz, high_hz = cut_hz
+    cut_B = torch.exp(_uniform(batch, math.log(low_hz), math.log(high_hz), device))
+    hertz_F = torch.fft.rfftfreq(samples, 1.0 / sample_rate_hz, device=device).clamp(min=1e-3)
+    octaves_BF = torch.log2(hertz_F / cut_B[:, None])
+    below_BF = 0.5 - 0.5 * torch.sin(math.pi * (2.0 * octaves_BF).clamp(-0.5, 0.5))
+    gain_BF = torch.where(_chosen(batch, 0.5, device)[:, None], below_BF, 1.0 - below_BF)
+    limited: Tensor = torch.fft.irfft(torch.fft.rfft(waveform_BS) * gain_BF, n=samples)
+    return limited
 
-    UINT8 or FP32 in 0..255 comes in, FP32 in 0..255 goes out. What moves in from outside is the border repeated.
+
+def augment_pictures(rows_BTHWC: Tensor, config: PictureAugmentConfig, *, dropped: float = 0.0) -> Tensor:
+    """Shift in place and time, mirror, contrast, brightness, blur, down-sampling, pixel noise, erasing and dropped
+    frames, in this order, on ``[B, T, H, W, channels]``.
+
+    UINT8 or FP32 in 0..255 comes in, FP32 in 0..255 goes out. What moves in from outside is the border repeated;
+    ``dropped`` is what a dropped frame is filled with.
     """
     batch, frames, height, width = rows_BTHWC.shape[:4]
+    device = rows_BTHWC.device
     if config.shift > 0.0 or config.shift_frames > 0 or config.flip:
-        across = _moved(batch, width, round(config.shift * width))
+        across = _moved(batch, width, round(config.shift * width), device)
         if config.flip:
-            across = torch.where(_chosen(batch, 0.5)[:, None], across.flip(1), across)
+            across = torch.where(_chosen(batch, 0.5, device)[:, None], across.flip(1), across)
         rows_BTHWC = rows_BTHWC[
-            torch.arange(batch)[:, None, None, None],
-            _moved(batch, frames, config.shift_frames)[:, :, None, None],
-            _moved(batch, height, round(config.shift * height))[:, None, :, None],
+            torch.arange(batch, device=device)[:, None, None, None],
+            _moved(batch, frames, config.shift_frames, device)[:, :, None, None],
+            _moved(batch, height, round(config.shift * height), device)[:, None, :, None],
             across[:, None, None, :],
         ]
     pixels = rows_BTHWC.float()
     if config.contrast > 0.0:
         mean = pixels.mean(dim=(1, 2, 3, 4), keepdim=True)
-        pixels = (pixels - mean) * _column(_uniform(batch, 1 - config.contrast, 1 + config.contrast)) + mean
+        pixels = (pixels - mean) * _column(_uniform(batch, 1 - config.contrast, 1 + config.contrast, device)) + mean
     if config.brightness > 0.0:
-        pixels = pixels + _column(_uniform(batch, -config.brightness, config.brightness))
+        pixels = pixels + _column(_uniform(batch, -config.brightness, config.brightness, device))
+    if config.blur_probability > 0.0:
+        chosen = _chosen(batch, config.blur_probability, device)
+        sigma_B = _uniform(int(chosen.sum()), 0.0, config.blur_share * height, device).clamp(min=1e-2)
+        blurred = _mixed_along_both(pixels[chosen], lambda size: _gaussian(size, sigma_B))
+        pixels = pixels.index_put((chosen,), blurred)
+    if config.down_sampling_probability > 0.0:
+        chosen = _chosen(batch, config.down_sampling_probability, device)
+        factor_B = _uniform(int(chosen.sum()), 1.0, config.down_sampling_factor, device)
+        coarse = _mixed_along_both(pixels[chosen], lambda size: _blocks(size, factor_B))
+        pixels = pixels.index_put((chosen,), coarse)
     if config.noise_std > 0.0:
-        pixels = pixels + torch.randn_like(pixels) * _column(_uniform(batch, 0.0, config.noise_std))
+        pixels = pixels + torch.randn_like(pixels) * _column(_uniform(batch, 0.0, config.noise_std, device))
     if config.erase_probability > 0.0:
-        rows = _stretch(batch, height, config.erase_share)[:, None, :, None, None]
-        columns = _stretch(batch, width, config.erase_share)[:, None, None, :, None]
-        erased = rows & columns & _column(_chosen(batch, config.erase_probability))
+        rows = _stretch(batch, height, config.erase_share, device)[:, None, :, None, None]
+        columns = _stretch(batch, width, config.erase_share, device)[:, None, None, :, None]
+        erased = rows & columns & _column(_chosen(batch, config.erase_probability, device))
         pixels = pixels.masked_fill(erased, ERASED)
+    if config.drop_probability > 0.0 and frames > 1:
+        lost_BT = torch.rand(batch, frames, device=device) < _uniform(batch, 0.0, config.drop_share, device)[:, None]
+        # The first frame stays: a picture must be left.
+        lost_BT[:, 0] = False
+        lost_BT &= _chosen(batch, config.drop_probability, device)[:, None]
+        pixels = pixels.masked_fill(lost_BT[:, :, None, None, None], dropped)
     return pixels.clamp(0.0, 255.0)
 
 
-def _uniform(batch: int, low: float, high: float) -> Tensor:
-    return torch.rand(batch) * (high - low) + low
+def _mixed_along_both(pixels_BTHWC: Tensor, weights: Callable[[int], Tensor]) -> Tensor:
+    """Every pixel a weighted mean of its column, then of its row; ``weights(size)`` is ``[B, size, size]``."""
+    height, width = pixels_BTHWC.shape[2:4]
+    down = torch.einsum("bij,btjwc->btiwc", weights(height), pixels_BTHWC)
+    return torch.einsum("bij,bthjc->bthic", weights(width), down)
 
 
-def _chosen(batch: int, probability: float) -> Tensor:
-    return torch.rand(batch) < probability
+def _gaussian(size: int, sigma_B: Tensor) -> Tensor:
+    """Weights of a Gaussian blur, cut at the border: ``[B, size, size]``."""
+    place = torch.arange(size, device=sigma_B.device, dtype=torch.float32)
+    distance = place[:, None] - place[None, :]
+    return torch.softmax(-0.5 * (distance / sigma_B[:, None, None]).square(), dim=2)
+
+
+def _blocks(size: int, factor_B: Tensor) -> Tensor:
+    """Weights that replace every block of ``factor`` pixels by its mean: ``[B, size, size]``."""
+    block_BS = (torch.arange(size, device=factor_B.device) / factor_B[:, None]).floor()
+    same = (block_BS[:, :, None] == block_BS[:, None, :]).float()
+    return same / same.sum(dim=2, keepdim=True)
+
+
+def _uniform(batch: int, low: float, high: float, device: torch.device) -> Tensor:
+    return torch.rand(batch, device=device) * (high - low) + low
+
+
+def _chosen(batch: int, probability: float, device: torch.device) -> Tensor:
+    return torch.rand(batch, device=device) < probability
 
 
 def _column(values_B: Tensor) -> Tensor:
     return values_B.view(-1, 1, 1, 1, 1)
 
 
-def _moved(batch: int, size: int, most: int) -> Tensor:
+def _moved(batch: int, size: int, most: int, device: torch.device) -> Tensor:
     """Indices ``[B, size]`` that move an axis by up to ± ``most``, clamped to its ends."""
-    return (torch.arange(size) + torch.randint(-most, most + 1, (batch, 1))).clamp(0, size - 1)
+    by_B1 = torch.randint(-most, most + 1, (batch, 1), device=device)
+    return (torch.arange(size, device=device) + by_B1).clamp(0, size - 1)
 
 
-def _stretch(batch: int, size: int, share: float) -> Tensor:
+def _stretch(batch: int, size: int, share: float, device: torch.device) -> Tensor:
     """Booleans ``[B, size]``: one stretch per clip, of a random length up to ``share`` of the axis."""
-    length = torch.rand(batch, 1) * share * size
-    start = torch.rand(batch, 1) * (size - length)
-    place = torch.arange(size)
+    length = torch.rand(batch, 1, device=device) * share * size
+    start = torch.rand(batch, 1, device=device) * (size - length)
+    place = torch.arange(size, device=device)
     return (place >= start) & (place < start + length)

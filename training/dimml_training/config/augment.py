@@ -16,13 +16,19 @@ class SoundAugmentConfig(Section):
     noise_snr_db: Range = Field(default=(0.0, 20.0), description="Of that noise, lowest and highest.")
     babble_probability: Share = Field(default=0.0, description="Share of clips that get another clip of the batch.")
     babble_snr_db: Range = Field(default=(0.0, 20.0), description="Of that other clip, lowest and highest.")
+    gap_probability: Share = Field(default=0.0, description="Share of clips with a silent gap.")
+    gap_share: float = Field(default=0.5, gt=0.0, le=1.0, description="Longest length of it, of the clip's.")
+    band_probability: Share = Field(default=0.0, description="Share of clips that lose their high or their low tones.")
+    band_cut_hz: Range = Field(default=(500.0, 2000.0), description="Where they are cut, lowest and highest.")
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> SoundAugmentConfig:
-        for name in ("noise_snr_db", "babble_snr_db"):
+        for name in ("noise_snr_db", "babble_snr_db", "band_cut_hz"):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} must go from the lowest to the highest value, got {low:g} to {high:g}")
+        if self.band_cut_hz[0] <= 0.0:
+            raise ValueError(f"band_cut_hz must be above 0, got {self.band_cut_hz[0]:g}")
         return self
 
 
@@ -37,3 +43,9 @@ class PictureAugmentConfig(Section):
     noise_std: float = Field(default=0.0, ge=0.0, description="Highest deviation of pixel noise, in units of 0..255.")
     erase_probability: Share = Field(default=0.0, description="Share of clips with a grey rectangle over them.")
     erase_share: float = Field(default=0.5, gt=0.0, le=1.0, description="Longest side of it, of the picture's.")
+    blur_probability: Share = Field(default=0.0, description="Share of clips that are blurred.")
+    blur_share: float = Field(default=0.05, gt=0.0, le=0.5, description="Highest deviation of it, of the height.")
+    down_sampling_probability: Share = Field(default=0.0, description="Share of clips that become coarse blocks.")
+    down_sampling_factor: float = Field(default=4.0, gt=1.0, description="Highest side of a block, in pixels.")
+    drop_probability: Share = Field(default=0.0, description="Share of clips that lose frames: black, flow at rest.")
+    drop_share: Share = Field(default=0.5, description="Highest share of frames lost; the first one stays.")

@@ -40,7 +40,8 @@ def corrupt(
     Raises DataError where another clip is needed and there is none.
     """
     if others is None and corruption.family in WITH_ANOTHER:
-        others = rows[another(len(rows), modality, corruption, clip_ids=clip_ids, draw=draw, seed=seed)]
+        steps = another(len(rows), modality, corruption, clip_ids=clip_ids, draw=draw, seed=seed)
+        others = rows[(np.arange(len(rows)) + steps) % len(rows)]
     out = np.empty_like(rows)
     for i, clip_id in enumerate(clip_ids):
         rng = clip_rng(modality, corruption, int(clip_id), draw=draw, seed=seed)
@@ -65,15 +66,18 @@ def another(
     draw: int,
     seed: int,
 ) -> npt.NDArray[np.int64]:
-    """For each of ``clip_ids``, places in a set of ``clips``, another place in it. Raises DataError for one clip."""
+    """For each clip how many places further in its set of ``clips`` another one stands, 1 to ``clips`` - 1, at random.
+
+    Raises DataError for a set of one clip.
+    """
     if clips < 2:
         raise DataError(f"{corruption.name} mixes in another clip: the split needs at least two")
-    # A word of its own: the place must not depend on what else the family draws.
+    # Numbers of its own: they must not depend on what else the family draws.
     steps = [
         int(clip_rng(modality, corruption, int(i), draw=draw, seed=seed, what="another").integers(1, clips))
         for i in clip_ids
     ]
-    return (np.asarray(clip_ids, dtype=np.int64) + np.array(steps, dtype=np.int64)) % clips
+    return np.array(steps, dtype=np.int64)
 
 
 def conflicting(labels_N: npt.NDArray[np.int64], *, draw: int, seed: int) -> npt.NDArray[np.int64]:

@@ -111,8 +111,8 @@ def _encode(
         if corruption is not None:
             others = None
             if corruption.family in WITH_ANOTHER:
-                places = another(len(clips), modality, corruption, clip_ids=ids, draw=draw, seed=seed)
-                others = clips.rows(name, places.tolist())
+                steps = another(len(clips), modality, corruption, clip_ids=ids, draw=draw, seed=seed)
+                others = clips.rows(name, ((ids + steps) % len(clips)).tolist())
             rows = corrupt(rows, modality, corruption, clip_ids=ids, draw=draw, seed=seed, others=others)
         features_BD, logits_BC = encoder(torch.from_numpy(rows))
         features.append(features_BD)
