@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from dimml.contract import ModelSpec
+from dimml.errors import SetupError
 from dimml_export.fusion_graph import IR_VERSION, OPSET
 
 _TORCH_DTYPES = {"FP32": torch.float32, "UINT8": torch.uint8}
@@ -21,23 +22,31 @@ _TORCH_DTYPES = {"FP32": torch.float32, "UINT8": torch.uint8}
 def encoder_model(encoder: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     """The model that ``spec`` names, from a module that maps ``[B, *shape]`` to ``([B, D], [B, C])``.
 
-    The encoder is put into evaluation mode. The weights are inside the model, not in files beside it.
+    The encoder is put into evaluation mode. The weights are inside the model, not in files beside it. Raises
+    SetupError where torch cannot export the encoder.
     """
     tensor = spec.inputs[0]
     # Two rows: torch.export takes a size of 1 (or 0) for a constant.
     example = torch.zeros((2, *tensor.dims), dtype=_TORCH_DTYPES[tensor.datatype])
     with torch.no_grad(), _torchs_own_noise_muted():
-        program = torch.onnx.export(
-            encoder.eval(),
-            (example,),
-            input_names=[tensor.name],
-            output_names=[output.name for output in spec.outputs],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                encoder.eval(),
+                (example,),
+                input_names=[tensor.name],
+                output_names=[output.name for output in spec.outputs],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            # Ours all go through; a backbone brought along (docs/encoders.md) may not.
+            raise SetupError(
+                f"{spec.name}: torch cannot turn this encoder into ONNX ({_reason(error)}); most often its code "
+                "branches on values or on the batch size: choose another backbone, or change its code"
+            ) from error
     if program is None:
         raise AssertionError("torch.onnx.export gives no program only where it writes a file")
     model: onnx.ModelProto = program.model_proto
@@ -46,6 +55,14 @@ def encoder_model(encoder: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     model.graph.name = spec.name
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost cause: what torch wraps round it is advice to its own developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -94,7 +94,7 @@ def _draft(run: TrainedRun, name: str | None) -> Bundle:
             labels=run.labels,
             clip_s=run.clip_s,
             encoders=tuple(
-                Encoder(modality=modality, features=run.config.encoders[modality.name].backbone.hidden_sizes[-1])
+                Encoder(modality=modality, features=run.config.encoders[modality.name].width)
                 for modality in run.modalities
             ),
             fusion=run.fusion,

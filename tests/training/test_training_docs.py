@@ -12,6 +12,7 @@ from dimml.bundle import FusionSpec
 from dimml.modality import Flow, Frames, Region, Waveform
 from dimml.quality import QualityThresholds
 from dimml_training import config
+from dimml_training.models import backbone_config as backbones
 from dimml_training.models import config as models
 from support.data import REPOSITORY_ROOT
 
@@ -26,7 +27,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`modalities[].encoder` of sound": models.SoundEncoderConfig,
     "`modalities[].encoder.spectrogram`": models.SpectrogramConfig,
     "`modalities[].encoder` of pictures": models.PictureEncoderConfig,
-    "`modalities[].encoder.backbone`": models.ResNetBackboneConfig,
+    "`modalities[].encoder.backbone`, kind `resnet`": backbones.ResNetBackboneConfig,
+    "`modalities[].encoder.backbone`, kind `huggingface`": backbones.HuggingFaceBackboneConfig,
+    "`modalities[].encoder.backbone`, kind `import`": backbones.ImportBackboneConfig,
     "`modalities[].encoder.pooling`, kind `temporal_conv`": models.TemporalConvPoolingConfig,
     "`modalities[].augment` of sound": config.SoundAugmentConfig,
     "`modalities[].augment` of pictures": config.PictureAugmentConfig,

@@ -170,9 +170,9 @@ def load_run(folder: Path) -> TrainedRun:
     except (OSError, ValueError, ValidationError, SafetensorError) as error:
         raise SetupError(f"the run in {folder} is damaged: {' '.join(str(error).split())}") from error
     classes = len(record.labels)
-    features = config.modalities[0].encoder.backbone.hidden_sizes[-1]
+    features = config.modalities[0].encoder.width
     encoders: dict[str, nn.Module] = {
-        m.input.name: build_encoder(m.input, m.encoder, classes) for m in config.modalities
+        m.input.name: build_encoder(m.input, m.encoder, classes, weights=False) for m in config.modalities
     }
     shared_head = nn.Linear(features, classes)
     fused_head = nn.Linear(features * len(encoders), classes) if config.fusion.fused_head else None

@@ -38,7 +38,7 @@ def train_fused_head(
     of figures after each epoch.
     """
     stage = config.stage2
-    width = sum(m.encoder.backbone.hidden_sizes[-1] for m in config.modalities)
+    width = sum(m.encoder.width for m in config.modalities)
     torch.manual_seed(step_seed(config.seed, SEED_OFFSET))
     head = nn.Linear(width, classes)
     optimiser = build_optimiser(head.parameters(), stage.optimiser)

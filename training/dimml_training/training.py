@@ -22,6 +22,7 @@ from dimml.errors import ConfigurationError, SetupError
 from dimml_training.config import SPLITS, TrainConfig
 from dimml_training.evaluation import figures, fused_answer, head_logits
 from dimml_training.loading import ClipRows, batches
+from dimml_training.models import resolved_encoder
 from dimml_training.prepare import PreparedData, Progress, prepare, quality_report
 from dimml_training.run_directory import (
     CHECKPOINTS,
@@ -58,6 +59,7 @@ def train(
     Raises ConfigurationError where ``out`` holds another run, DataError for the data, SetupError for the rest.
     """
     began = time.monotonic()
+    config = _with_architectures(config)
     _claim(out, config, resume=resume)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -196,6 +198,12 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # damaged bytes make torch's unpickler raise anything
         raise SetupError(f"the checkpoint {path} cannot be read; train anew with another --out") from error
     return content
+
+
+def _with_architectures(config: TrainConfig) -> TrainConfig:
+    """The architecture behind every published model's name written out: the run then needs neither hub nor folder."""
+    modalities = tuple(m.model_copy(update={"encoder": resolved_encoder(m.encoder)}) for m in config.modalities)
+    return config.model_copy(update={"modalities": modalities})
 
 
 def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:

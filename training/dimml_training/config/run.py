@@ -55,11 +55,11 @@ class TrainConfig(Section):
                         f"modalities.{index}.input.samples must be clip_s x sample_rate_hz = {wanted}, "
                         f"got {modality.input.samples}: every modality covers the same stretch of time"
                     )
-        widths = {m.input.name: m.encoder.backbone.hidden_sizes[-1] for m in self.modalities}
+        widths = {m.input.name: m.encoder.width for m in self.modalities}
         if len(set(widths.values())) > 1:
             raise ValueError(
-                f"modalities: the shared head needs features of one width, got {widths}; give every encoder's "
-                "backbone.hidden_sizes the same last entry"
+                f"modalities: the shared head needs features of one width, got {widths}; give every encoder "
+                "the same `features`, or every backbone.hidden_sizes the same last entry"
             )
         if self.stage1.lambda_duc > 0.0 and len(names) > 1 and self.stage1.warmup_epochs >= self.stage1.epochs:
             raise ValueError(

@@ -1,19 +1,27 @@
 """Encoders: what a bundle's ONNX models are made from."""
 
+from dimml_training.models.backbone_config import (
+    BackboneConfig,
+    HuggingFaceBackboneConfig,
+    ImportBackboneConfig,
+    ResNetBackboneConfig,
+)
 from dimml_training.models.config import (
     EncoderConfig,
     MeanPoolingConfig,
     PictureEncoderConfig,
-    ResNetBackboneConfig,
     SoundEncoderConfig,
     SpectrogramConfig,
     TemporalConvPoolingConfig,
 )
-from dimml_training.models.encoder import Encoder, build_encoder
+from dimml_training.models.encoder import Encoder, build_encoder, resolved_encoder
 
 __all__ = [
+    "BackboneConfig",
     "Encoder",
     "EncoderConfig",
+    "HuggingFaceBackboneConfig",
+    "ImportBackboneConfig",
     "MeanPoolingConfig",
     "PictureEncoderConfig",
     "ResNetBackboneConfig",
@@ -21,4 +29,5 @@ __all__ = [
     "SpectrogramConfig",
     "TemporalConvPoolingConfig",
     "build_encoder",
+    "resolved_encoder",
 ]

@@ -1,11 +1,15 @@
-"""Picture to features: a transformers ResNet built by config."""
+"""Picture, or a modality's own tensor, to features: a ResNet, any transformers model, or a module of the user's."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
-from dimml_training.models.config import ResNetBackboneConfig
+from dimml.errors import ConfigurationError
+from dimml_training.models.backbone_config import BackboneConfig, ImportBackboneConfig, ResNetBackboneConfig
+from dimml_training.models.huggingface import HuggingFaceBackbone
+from dimml_training.models.imported import ImportedBackbone
 
 
 class ResNetBackbone(nn.Module):
@@ -13,7 +17,6 @@ class ResNetBackbone(nn.Module):
 
     def __init__(self, channels: int, config: ResNetBackboneConfig) -> None:
         super().__init__()
-        self.features = config.hidden_sizes[-1]
         self.resnet = ResNetModel(
             ResNetConfig(
                 num_channels=channels,
@@ -31,6 +34,50 @@ class ResNetBackbone(nn.Module):
         """Features ``[N, D]``."""
         pooled: Tensor = self.resnet(pictures_NCHW, return_dict=False)[1]
         return pooled.flatten(1)
+
+
+def build_backbone(config: BackboneConfig, example: Tensor, features: int, *, weights: bool) -> nn.Module:
+    """A module from FP32 tensors like ``example`` (``[N, channels, H, W]``, or raw; N free) to ``[N, features]``.
+
+    A backbone of another width is followed by a learned linear projection. Without ``weights``, published weights
+    are not loaded: the caller has its own. Raises ConfigurationError where the backbone cannot be built, or does not
+    map the example to features.
+    """
+    if isinstance(config, ResNetBackboneConfig):
+        backbone: nn.Module = ResNetBackbone(example.shape[1], config)
+        width = config.hidden_sizes[-1]
+    elif isinstance(config, ImportBackboneConfig):
+        backbone = ImportedBackbone(config)
+        width = _width(backbone, example, config.target)
+    else:
+        backbone = HuggingFaceBackbone(config, example, weights=weights)
+        width = _width(backbone, example, config.name or str(config.model_type))
+    return backbone if width == features else nn.Sequential(backbone, nn.Linear(width, features))
+
+
+@torch.no_grad()
+def _width(backbone: nn.Module, example: Tensor, what: str) -> int:
+    """D of a foreign backbone, found by running it, which also shows whether it fits the modality at all."""
+    given = list(example.shape)
+    backbone.eval()
+    try:
+        found = backbone(example)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # somebody else's code
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigurationError(
+            f"{what} does not take a tensor of shape {given}: {type(error).__name__}: {reason}", field="backbone"
+        ) from error
+    finally:
+        backbone.train()
+    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != len(example) or found.dtype != torch.float32:
+        shown = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigurationError(
+            f"{what} must map {given} to FP32 features [{len(example)}, D], one row each, but gave {shown}",
+            field="backbone",
+        )
+    return found.shape[1]
 
 
 def _small_stem(channels: int, width: int, *, strided: bool) -> nn.Sequential:

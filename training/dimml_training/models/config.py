@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dimml_training.models.backbone_config import BackboneConfig, HuggingFaceBackboneConfig, ResNetBackboneConfig
 
 
 class _Config(BaseModel):
@@ -32,34 +34,6 @@ class SpectrogramConfig(_Config):
     )
 
 
-class ResNetBackboneConfig(_Config):
-    """A transformers ResNet built by config, without pretrained weights; the defaults are ResNet-18."""
-
-    layer_type: Literal["basic", "bottleneck"] = Field(
-        default="basic", description="'basic': two 3x3 convolutions a block; 'bottleneck': 1x1, 3x3, 1x1."
-    )
-    embedding_size: int = Field(default=64, ge=1, description="Channels of the stem.")
-    hidden_sizes: tuple[int, ...] = Field(
-        default=(64, 128, 256, 512), min_length=1, description="Channels of each stage; the last one is D."
-    )
-    depths: tuple[int, ...] = Field(default=(2, 2, 2, 2), min_length=1, description="Blocks in each stage.")
-    stem: Literal["imagenet", "strided", "plain"] = Field(
-        default="imagenet",
-        description="'imagenet': 7x7 stride 2 and max pooling (divides the picture by 4); 'strided': 5x5 stride 2 "
-        "(by 2); 'plain': 3x3 stride 1 (keeps it), for small pictures.",
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> ResNetBackboneConfig:
-        if len(self.depths) != len(self.hidden_sizes):
-            raise ValueError("depths and hidden_sizes must have one entry per stage each")
-        if min(self.depths) < 1 or min(self.hidden_sizes) < 1:
-            raise ValueError("depths and hidden_sizes must be at least 1")
-        if self.layer_type == "bottleneck" and min(self.hidden_sizes) < 4:
-            raise ValueError("hidden_sizes of bottleneck layers must be at least 4")
-        return self
-
-
 class MeanPoolingConfig(_Config):
     """The paper's: the mean over frames, blind to their order."""
 
@@ -84,18 +58,58 @@ class TemporalConvPoolingConfig(_Config):
 PoolingConfig = MeanPoolingConfig | TemporalConvPoolingConfig
 
 
-class SoundEncoderConfig(_Config):
+class _EncoderConfig(_Config):
+    """What the encoders of all kinds of modality share."""
+
+    backbone: BackboneConfig = Field(default=ResNetBackboneConfig(), description="From picture to features.")
+    features: int | None = Field(
+        default=None,
+        ge=1,
+        description="D, the same for all modalities; null: the last of the ResNet's hidden_sizes. A backbone of "
+        "another width gets a learned linear projection to it.",
+    )
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="Before the modality's own head.")
+
+    @model_validator(mode="after")
+    def _width_is_known(self) -> Self:
+        if self.features is None and not isinstance(self.backbone, ResNetBackboneConfig):
+            raise ValueError(
+                f"features is needed with backbone.kind {self.backbone.kind}: the width D that all modalities share"
+            )
+        return self
+
+    @property
+    def width(self) -> int:
+        """D, the width of the encoder's features."""
+        sizes = self.backbone.hidden_sizes if isinstance(self.backbone, ResNetBackboneConfig) else ()
+        return sizes[-1] if self.features is None else self.features
+
+    def _refuse_beside_raw(self, *names: str) -> None:
+        """Nothing stands before or after a backbone that takes the modality's own tensor."""
+        for name in names:
+            if self.raw and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with backbone.input: raw; leave it out")
+
+    @property
+    def raw(self) -> bool:
+        """Whether the backbone takes the modality's own tensor."""
+        return not isinstance(self.backbone, ResNetBackboneConfig) and self.backbone.input == "raw"
+
+
+class SoundEncoderConfig(_EncoderConfig):
     """Encoder of a ``waveform`` modality."""
 
     spectrogram: SpectrogramConfig = Field(default=SpectrogramConfig(), description="From waveform to picture.")
-    backbone: ResNetBackboneConfig = Field(default=ResNetBackboneConfig(), description="From picture to features.")
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="Before the modality's own head.")
+
+    @model_validator(mode="after")
+    def _raw_stands_alone(self) -> Self:
+        self._refuse_beside_raw("spectrogram")
+        return self
 
 
-class PictureEncoderConfig(_Config):
+class PictureEncoderConfig(_EncoderConfig):
     """Encoder of a ``frames`` or ``flow`` modality."""
 
-    backbone: ResNetBackboneConfig = Field(default=ResNetBackboneConfig(), description="From frame to features.")
     pooling: PoolingConfig = Field(default=MeanPoolingConfig(), discriminator="kind", description="Over frames.")
     grey: bool = Field(default=False, description="Frames only: reduce RGB to luminance first.")
     normalise: Literal["clip", "fixed"] = Field(
@@ -103,7 +117,13 @@ class PictureEncoderConfig(_Config):
         description="'fixed': 0..255 to -1..1; 'clip': zero mean and unit deviation of each clip, so that light and "
         "contrast do not matter.",
     )
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="Before the modality's own head.")
+
+    @model_validator(mode="after")
+    def _raw_stands_alone(self) -> Self:
+        self._refuse_beside_raw("pooling", "grey", "normalise")
+        if self.raw and isinstance(self.backbone, HuggingFaceBackboneConfig):
+            raise ValueError("backbone.input: raw with kind huggingface is for sound; pictures go frame by frame")
+        return self
 
 
 EncoderConfig = SoundEncoderConfig | PictureEncoderConfig

@@ -51,7 +51,7 @@ class LogSpectrogram(nn.Module):
         self.hop = max(1, round(config.hop_ms * waveform.sample_rate_hz / 1000))
         if waveform.samples < window:
             raise ConfigurationError(
-                f"modality {waveform.name!r}: spectrogram.window_ms is longer than the {waveform.samples} samples",
+                f"spectrogram.window_ms is longer than the {waveform.samples} samples",
                 field="spectrogram.window_ms",
             )
         length = 2 ** math.ceil(math.log2(window))
