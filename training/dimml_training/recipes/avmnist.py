@@ -114,7 +114,7 @@ def _recordings(root: Path) -> dict[tuple[str, int], list[Path]]:
             found[split, int(match["digit"])].append(path)
     lacking = [f"{split} of digit {digit}" for split in PAIRS for digit in range(10) if not found[split, digit]]
     if lacking:
-        raise DataError(f"{root} has no recording for {lacking[0]}, and {len(lacking) - 1} more", field="--root")
+        raise DataError(f"{root} has no recording for {', '.join(lacking)}", field="--root")
     return dict(found)
 
 

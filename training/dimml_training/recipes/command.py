@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dimml.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from dimml_training.recipes.table import Listing
 
@@ -30,6 +32,10 @@ def make_manifest_app() -> typer.Typer:
     app.command("grid")(grid)
     app.command("avmnist")(avmnist)
     app.command("modelnet")(modelnet)
+    app.command("crema-d")(crema_d)
+    app.command("ave")(ave)
+    app.command("kinetics-sounds")(kinetics_sounds)
+    app.command("ucf101")(ucf101)
     return app
 
 
@@ -75,7 +81,76 @@ def modelnet(root: Root, out: Out, *, seed: Seed = 0, allow_missing: AllowMissin
     _write(list_modelnet(root, seed=seed), root, out, allow_missing)
 
 
+def crema_d(
+    root: Root,
+    out: Out,
+    *,
+    paper_lists: Annotated[
+        Path | None, typer.Option(help="Folder of the paper's train.csv and test.csv, in which actors overlap.")
+    ] = None,
+    seed: Seed = 0,
+    allow_missing: AllowMissing = False,
+) -> None:
+    """CREMA-D: acted emotions, sound and face; split by actor."""
+    from dimml_training.recipes.crema_d import list_crema_d
+
+    _write(list_crema_d(root, seed=seed, paper_lists=paper_lists), root, out, allow_missing)
+
+
+def ave(root: Root, out: Out, *, allow_missing: AllowMissing = False) -> None:
+    """AVE: audio-visual events."""
+    from dimml_training.recipes.ave import list_ave
+
+    _write(list_ave(root), root, out, allow_missing)
+
+
+def kinetics_sounds(
+    root: Root,
+    out: Out,
+    *,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Folder of Kinetics-400's CSV files; by default the root.")
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="A class per line; by default the usual 31 of Kinetics-400.")
+    ] = None,
+    seed: Seed = 0,
+    allow_missing: AllowMissing = False,
+) -> None:
+    """Kinetics-Sounds: actions that can be seen and heard."""
+    from dimml_training.recipes.kinetics_sounds import list_kinetics_sounds
+
+    listing = list_kinetics_sounds(root, annotations=annotations, classes=classes, seed=seed)
+    _write(listing, root, out, allow_missing)
+
+
+def ucf101(
+    root: Root,
+    out: Out,
+    *,
+    flow: Annotated[
+        Path | None, typer.Option(help="Folder of u/ and v/, flow computed before; without, it is computed (DIS).")
+    ] = None,
+    media_out: Annotated[Path | None, typer.Option(help="With --flow: folder for the packed flow.")] = None,
+    flow_frames: Annotated[int, typer.Option(min=1, help="With --flow: pairs kept of a clip.")] = 10,
+    flow_height: Annotated[int, typer.Option(min=8, help="With --flow: higher pictures are shrunk to this.")] = 112,
+    seed: Seed = 0,
+    allow_missing: AllowMissing = False,
+) -> None:
+    """UCF-101: picture and optical flow; all three official splits in one manifest."""
+    from dimml_training.recipes.ucf101 import list_ucf101, pack_flow
+
+    listing = list_ucf101(root, seed=seed)
+    if flow is not None:
+        if media_out is None:
+            raise ConfigurationError("--flow packs the pairs: say where to by --media-out", field="--media-out")
+        with _bar("clips") as progress:
+            listing = pack_flow(listing, flow, media_out, frames=flow_frames, height=flow_height, progress=progress)
+    _write(listing, root, out, allow_missing)
+
+
 def _write(listing: Listing, root: Path, out: Path, allow_missing: bool) -> None:
+    from dimml_training.config import SPLITS
     from dimml_training.recipes.table import write_manifest
 
     written = write_manifest(listing, root, out, allow_missing=allow_missing)
@@ -86,8 +161,9 @@ def _write(listing: Listing, root: Path, out: Path, allow_missing: bool) -> None
             f"warning: {written.missing} clips have no file and are left out, see {out.with_suffix('.missing.csv')}",
             err=True,
         )
-    splits = ", ".join(f"{split} {count}" for split, count in written.by_split.items())
-    typer.echo(f"{out}: {written.clips} clips of {written.classes} classes; {splits}; media root {root}")
+    typer.echo(f"{out}: {written.clips} clips of {written.classes} classes, media beneath {root}")
+    for column, counts in written.splits.items():
+        typer.echo(f"  {column}: " + ", ".join(f"{split} {counts.get(split, 0)}" for split in SPLITS))
 
 
 @contextmanager

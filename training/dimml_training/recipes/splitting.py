@@ -13,8 +13,8 @@ import numpy as np
 from dimml_training.recipes.table import Row
 
 
-def hold_out(rows: Sequence[Row], share: float, *, seed: int, by: str | None = None) -> None:
-    """Move about ``share`` of the rows with split ``train`` to ``validation``, in place.
+def hold_out(rows: Sequence[Row], share: float, *, seed: int, by: str | None = None, column: str = "split") -> None:
+    """Move about ``share`` of the rows whose ``column`` says ``train`` to ``validation``, in place.
 
     With ``by``, whole groups of rows that have the same value in that column are moved, each within the label of its
     first row, so that every class is in both splits where it has two groups; without, single rows. At least one of
@@ -22,7 +22,7 @@ def hold_out(rows: Sequence[Row], share: float, *, seed: int, by: str | None = N
     """
     groups: dict[str, list[Row]] = defaultdict(list)
     for index, row in enumerate(rows):
-        if row["split"] == "train":
+        if row[column] == "train":
             groups[str(index) if by is None else row[by]].append(row)
     by_label: dict[str, list[list[Row]]] = defaultdict(list)
     for group in groups.values():
@@ -39,7 +39,7 @@ def hold_out(rows: Sequence[Row], share: float, *, seed: int, by: str | None = N
                 break
             taken += len(group)
             for row in group:
-                row["split"] = "validation"
+                row[column] = "validation"
 
 
 def by_subject(subjects: Sequence[str], shares: Mapping[str, float], *, seed: int) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dimml.errors import ConfigurationError, DataError
+from dimml_training.config import SPLITS
 
 #: One clip: text by column. Media columns hold paths relative to the data set's root, or absolute ones.
 Row = dict[str, str]
@@ -28,11 +29,11 @@ class Listing:
 
 @dataclass(frozen=True)
 class Written:
-    """What stands in the manifest: clips by split (where there is a split column), classes, and what was left out."""
+    """What stands in the manifest, and what was left out. ``splits``: clips by split, for every column of splits."""
 
     clips: int
     classes: int
-    by_split: Mapping[str, int]
+    splits: Mapping[str, Mapping[str, int]]
     missing: int
     warnings: Sequence[str] = field(default_factory=list)
 
@@ -53,23 +54,21 @@ def write_manifest(listing: Listing, root: Path, out: Path, *, allow_missing: bo
                 exists[path] = (root / path).is_file()
         (there if all(exists[path] for path in paths) else missing).append(row)
     sidecar = out.with_suffix(".missing.csv")
-    sidecar.unlink(missing_ok=True)
-    if missing:
-        _write(sidecar, missing)
-        if not allow_missing:
-            raise DataError(
-                f"{len(missing)} of {len(listing.rows)} clips have no file beneath {root}, see {sidecar}. "
-                "Complete the data set, or go on without them by --allow-missing",
-                problems=_named(missing, listing.media, exists),
-                field="--root",
-            )
+    _write(sidecar, missing)
+    if missing and not allow_missing:
+        raise DataError(
+            f"{len(missing)} of {len(listing.rows)} clips have no file beneath {root}, see {sidecar}. "
+            "Complete the data set, or go on without them by --allow-missing",
+            problems=_named(missing, listing.media, exists),
+            field="--root",
+        )
     if not there:
         raise DataError(f"no clip of the data set lies beneath {root}; see docs/data.md for its layout", field="--root")
     _write(out, there)
     return Written(
         clips=len(there),
         classes=len({row["label"] for row in there}),
-        by_split=Counter(row["split"] for row in there if row.get("split")),
+        splits={c: Counter(row[c] for row in there) for c in there[0] if there[0][c] in SPLITS},
         missing=len(missing),
         warnings=listing.warnings,
     )
@@ -110,8 +109,12 @@ def _named(missing: Sequence[Row], media: Sequence[str], exists: Mapping[str, bo
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
+    """No rows, no file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not rows:
+            path.unlink(missing_ok=True)
+            return
         with path.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             table.writeheader()
