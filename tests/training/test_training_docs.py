@@ -34,6 +34,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`modalities[].augment` of sound": config.SoundAugmentConfig,
     "`modalities[].augment` of pictures": config.PictureAugmentConfig,
     "`stage1`": config.Stage1Config,
+    "`stage1.joint`": config.JointConfig,
     "`stage2`": config.Stage2Config,
     "`stage1.optimiser`, `stage2.optimiser`": config.OptimiserConfig,
     "`fusion`": FusionSpec,

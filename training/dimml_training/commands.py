@@ -111,6 +111,8 @@ def evaluate(
             trained.modalities,
             clips.rows,
             trained.quality,
+            joint_head=trained.joint_head,
+            own_heads=trained.own_heads,
             noise_db=noise,
             seed=seed,
         )

@@ -23,12 +23,14 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class HeadLogits:
-    """Votes of all heads on N clips. ``logits_NHC`` are in the order of ``heads``; ``labels_N`` is the truth."""
+    """Votes of all heads on N clips. ``logits_NHC`` are in the order of ``heads``; ``labels_N`` is the truth. A joint
+    training answers by ``joint_logits_NC`` alone; its heads, where it has any, are beside that."""
 
     heads: tuple[str, ...]
     logits_NHC: FloatArray
     present_NH: BoolArray
     labels_N: npt.NDArray[np.int64]
+    joint_logits_NC: FloatArray | None = None
 
 
 @torch.no_grad()
@@ -39,14 +41,18 @@ def head_logits(
     clips: ClipRows,
     quality: QualityThresholds,
     *,
+    joint_head: nn.Module | None = None,
+    own_heads: bool = True,
     noise_db: float | None = None,
     seed: int = 0,
 ) -> HeadLogits:
     """Run the encoders (in evaluation mode) on all clips. ``noise_db`` adds white noise to every waveform at that
     ratio of mean powers; the noise of clip i depends on ``seed`` and i alone. A modality that carries no signal is
-    left out of its clip, as at serving."""
+    left out of its clip, as at serving; to a joint head it is zeros. Without ``own_heads``, those of the encoders do
+    not vote."""
     logits: list[FloatArray] = []
     present: list[BoolArray] = []
+    joint: list[FloatArray] = []
     start = 0
     for given, labels_B in batches(clips, BATCH):
         rows = dict(given)
@@ -54,24 +60,30 @@ def head_logits(
             if noise_db is not None and isinstance(modality, Waveform):
                 rows[modality.name] = with_white_noise(rows[modality.name], noise_db, seed=seed, first=start)
         encoded = [encoders[m.name](rows[m.name]) for m in modalities]
-        heads = [own for _, own in encoded]
+        heads = [own for _, own in encoded] if own_heads else []
         if fused_head is not None:
             heads.append(fused_head(torch.cat([features for features, _ in encoded], dim=1)))
-        logits.append(torch.stack(heads, dim=1).float().numpy())
+        shape = (len(labels_B), 0, encoded[0][1].shape[1])
+        logits.append(torch.stack(heads, dim=1).float().numpy() if heads else np.zeros(shape, np.float32))
         signal_BM = np.array(
             [
                 [prepared_no_signal(m, rows[m.name][clip].numpy(), quality) is None for m in modalities]
                 for clip in range(len(labels_B))
             ]
         )
-        present.append(heads_present(signal_BM, fused_head is not None))
+        present.append(heads_present(signal_BM, fused_head is not None) if own_heads else signal_BM[:, :0])
+        if joint_head is not None:
+            signal = torch.from_numpy(signal_BM)
+            features = [f.where(signal[:, m, None], torch.zeros(())) for m, (f, _) in enumerate(encoded)]
+            joint.append(joint_head(features).float().numpy())
         start += len(labels_B)
-    names = tuple(m.name for m in modalities)
+    names = tuple(m.name for m in modalities) if own_heads else ()
     return HeadLogits(
         heads=(*names, FUSED_HEAD) if fused_head is not None else names,
         logits_NHC=np.concatenate(logits),
         present_NH=np.concatenate(present),
         labels_N=clips.labels,
+        joint_logits_NC=np.concatenate(joint) if joint else None,
     )
 
 
@@ -87,8 +99,17 @@ def with_white_noise(waveform_BS: Tensor, snr_db: float, *, seed: int, first: in
 
 
 def fused_answer(votes: HeadLogits, fusion: FusionSpec) -> Fused:
-    """The answer a server gives (``dimml.fusion``)."""
-    return fuse(votes.logits_NHC, votes.present_NH, measure=fusion.certainty, temperature=fusion.temperature)
+    """The answer a server gives (``dimml.fusion``); that of a joint training is its joint head's, and its heads weigh
+    nothing in it."""
+    joint_NC = votes.joint_logits_NC
+    if joint_NC is None:
+        return fuse(votes.logits_NHC, votes.present_NH, measure=fusion.certainty, temperature=fusion.temperature)
+    return Fused(
+        probabilities_BC=softmax(joint_NC),
+        logits_BC=joint_NC,
+        certainty_BH=np.where(votes.present_NH, head_probabilities(votes).max(axis=2), np.float32(0)),
+        weights_BH=np.zeros(votes.present_NH.shape, np.float32),
+    )
 
 
 def figures(votes: HeadLogits, fused: Fused, labels: Sequence[str]) -> dict[str, Any]:

@@ -13,17 +13,20 @@ def ordered_pairs(modalities: int) -> tuple[list[int], list[int]]:
     return [t for t, _ in pairs], [s for _, s in pairs]
 
 
-def duc_loss(features_MBD: Tensor, effective_MD: Tensor, temperature: float) -> Tensor:
+def duc_loss(features_MBD: Tensor, effective_MD: Tensor | None, temperature: float) -> Tensor:
     """Dimension-decoupled unidirectional contrastive loss, a scalar: InfoNCE summed over ordered pairs t ≠ s.
 
     Within a pair it runs on the dimensions ``P(t→s)``, effective in teacher t and not in student s: the student's
     sample i against all of the teacher's samples j, similarity = dot product / ``temperature``. Teachers are
-    detached. An empty P contributes zero.
+    detached. An empty P contributes zero. Without ``effective_MD``, every P is all dimensions.
     """
     teacher, student = ordered_pairs(len(features_MBD))
     if not teacher:
         return features_MBD.new_zeros(())
-    private_PD = effective_MD[teacher] & ~effective_MD[student]
+    if effective_MD is None:
+        private_PD = torch.ones(len(teacher), features_MBD.shape[2], dtype=torch.bool, device=features_MBD.device)
+    else:
+        private_PD = effective_MD[teacher] & ~effective_MD[student]
     # Dimensions outside P are zeroed on one side of the product: all pairs are then one batched product.
     students_PBD = features_MBD[student] * private_PD[:, None]
     similarity_PBB = students_PBD @ features_MBD[teacher].detach().transpose(1, 2) / temperature

@@ -7,7 +7,7 @@
     run.json               labels, modalities, fusion, quality report, how it was trained; written last
     metrics.json           figures of validation and test
     metrics.csv            one line per epoch
-    weights.safetensors    encoders, shared head, fused head
+    weights.safetensors    encoders, shared head, fused head; of a joint training: encoders, joint head
     samples.safetensors    some validation clips as tensors, with labels
     checkpoints/           of stage 1, to resume from
 
@@ -21,7 +21,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ from dimml.errors import SetupError
 from dimml.modality import Modality
 from dimml.quality import QualityThresholds
 from dimml_training.config import TrainConfig, parse_config
+from dimml_training.joint.fusion import build_joint_head
 from dimml_training.models import build_encoder
 
 RUN_FILE, CONFIG_FILE, WEIGHTS_FILE = "run.json", "config.yaml", "weights.safetensors"
@@ -51,8 +52,11 @@ class TrainedRun:
 
     ``encoders`` (in evaluation mode) map ``[B, *modality.shape]`` to features ``[B, D]`` and logits ``[B, C]``;
     ``fused_head`` takes the features concatenated in modality order, ``[B, M·D]``, and is None where the fusion
-    has no fused head; ``shared_head`` takes any modality's features. ``samples`` holds a few validation clips per
-    modality as ``[N, *shape]`` in the modality's dtype, ``sample_labels`` their class indices.
+    has no fused head; ``shared_head`` takes any modality's features. A joint training (``stage1.objective``) has
+    neither of the two but a ``joint_head``, which takes the list of features in modality order, zeros for an absent
+    modality, to logits ``[B, C]``; its encoders' own logits mean nothing unless ``own_heads``. ``samples`` holds a
+    few validation clips per modality as ``[N, *shape]`` in the modality's dtype, ``sample_labels`` their class
+    indices.
     """
 
     name: str
@@ -60,8 +64,9 @@ class TrainedRun:
     clip_s: float
     modalities: tuple[Modality, ...]
     encoders: dict[str, nn.Module]
-    shared_head: nn.Linear
+    shared_head: nn.Linear | None
     fused_head: nn.Linear | None
+    joint_head: nn.Module | None
     fusion: FusionSpec
     quality: QualityThresholds
     #: False alarms of the signal check on the training clips, per modality, and how far the nearest clip was.
@@ -72,6 +77,11 @@ class TrainedRun:
     #: JSON-able: resolved config, counts of clips, warnings, seed, versions, seconds.
     training: dict[str, Any]
     config: TrainConfig
+
+    @property
+    def own_heads(self) -> bool:
+        """Whether the modalities' own heads were trained."""
+        return self.joint_head is None or self.config.stage1.joint.modulation == "mmpareto"
 
 
 class _RunRecord(BaseModel):
@@ -119,8 +129,9 @@ def write_run(
     config: TrainConfig,
     labels: Sequence[str],
     encoders: Mapping[str, nn.Module],
-    shared_head: nn.Linear,
-    fused_head: nn.Linear | None,
+    shared_head: nn.Linear | None = None,
+    fused_head: nn.Linear | None = None,
+    joint_head: nn.Module | None = None,
     samples: Mapping[str, npt.NDArray[Any]],
     sample_labels: npt.NDArray[np.int64],
     metrics: Mapping[str, Any],
@@ -131,9 +142,14 @@ def write_run(
     """Write a finished run. ``run.json`` comes last and makes it one."""
     write_config(folder, config)
     (folder / RUN_FILE).unlink(missing_ok=True)
-    heads = {"shared_head": shared_head, **({} if fused_head is None else {"fused_head": fused_head})}
+    heads = {"shared_head": shared_head, "fused_head": fused_head, "joint_head": joint_head}
     modules = {**{f"encoders.{name}": encoder for name, encoder in encoders.items()}, **heads}
-    weights = {f"{prefix}.{key}": value.contiguous() for prefix, m in modules.items() for key, value in _state(m)}
+    weights = {
+        f"{prefix}.{key}": value.contiguous()
+        for prefix, module in modules.items()
+        if module is not None
+        for key, value in _state(module)
+    }
     _replace(folder / WEIGHTS_FILE, safetensors.torch.save(weights))
     rows = {f"rows.{name}": np.ascontiguousarray(array) for name, array in samples.items()}
     _replace(folder / SAMPLES_FILE, safetensors.numpy.save({**rows, "labels": sample_labels}))
@@ -170,23 +186,20 @@ def load_run(folder: Path) -> TrainedRun:
     except (OSError, ValueError, ValidationError, SafetensorError) as error:
         raise SetupError(f"the run in {folder} is damaged: {' '.join(str(error).split())}") from error
     classes = len(record.labels)
-    features = config.modalities[0].encoder.width
     encoders: dict[str, nn.Module] = {
         m.input.name: build_encoder(m.input, m.encoder, classes, weights=False) for m in config.modalities
     }
-    shared_head = nn.Linear(features, classes)
-    fused_head = nn.Linear(features * len(encoders), classes) if config.fusion.fused_head else None
+    heads = _fresh_heads(config, classes)
     try:
         for name, encoder in encoders.items():
             encoder.load_state_dict(_within(weights, f"encoders.{name}."))
-        shared_head.load_state_dict(_within(weights, "shared_head."))
-        if fused_head is not None:
-            fused_head.load_state_dict(_within(weights, "fused_head."))
+        for name, head in heads.items():
+            head.load_state_dict(_within(weights, f"{name}."))
         rows = {name: samples[f"rows.{name}"] for name in encoders}
         sample_labels = samples["labels"]
     except (RuntimeError, KeyError) as error:
         raise SetupError(f"the run in {folder} is damaged: {WEIGHTS_FILE} or {SAMPLES_FILE} does not fit") from error
-    for module in (*encoders.values(), shared_head, *([] if fused_head is None else [fused_head])):
+    for module in (*encoders.values(), *heads.values()):
         module.eval().requires_grad_(False)
     return TrainedRun(
         name=config.name,
@@ -194,8 +207,9 @@ def load_run(folder: Path) -> TrainedRun:
         clip_s=config.clip_s,
         modalities=config.inputs,
         encoders=encoders,
-        shared_head=shared_head,
-        fused_head=fused_head,
+        shared_head=cast("nn.Linear | None", heads.get("shared_head")),
+        fused_head=cast("nn.Linear | None", heads.get("fused_head")),
+        joint_head=heads.get("joint_head"),
         fusion=config.fusion,
         quality=config.quality,
         quality_report=record.quality_report,
@@ -205,6 +219,17 @@ def load_run(folder: Path) -> TrainedRun:
         training=record.training,
         config=config,
     )
+
+
+def _fresh_heads(config: TrainConfig, classes: int) -> dict[str, nn.Module]:
+    """The heads that a run of this config has beside the encoders' own."""
+    widths = [m.encoder.width for m in config.modalities]
+    if config.stage1.objective == "joint":
+        return {"joint_head": build_joint_head(config.stage1.joint.fusion, widths, classes)}
+    heads: dict[str, nn.Module] = {"shared_head": nn.Linear(widths[0], classes)}
+    if config.fusion.fused_head:
+        heads["fused_head"] = nn.Linear(sum(widths), classes)
+    return heads
 
 
 def _state(module: nn.Module) -> list[tuple[str, Tensor]]:

@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from dimml_training.augment import augment
 from dimml_training.config import TrainConfig
+from dimml_training.encoder_training import build_optimiser, learning_rate, step_seed
 from dimml_training.loading import ClipRows, batches
-from dimml_training.stage1 import build_optimiser, learning_rate, step_seed
 
 #: Keeps stage 2's noise apart from stage 1's.
 SEED_OFFSET = 2**40

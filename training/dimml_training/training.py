@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from torch import nn
 from dimml import __version__
 from dimml.errors import ConfigurationError, SetupError
 from dimml_training.config import SPLITS, TrainConfig
+from dimml_training.encoder_training import SELECTION, EncoderTraining, History
 from dimml_training.evaluation import figures, fused_answer, head_logits
+from dimml_training.joint.encoders import JointEncoders
 from dimml_training.loading import ClipRows, batches
 from dimml_training.models import resolved_encoder
 from dimml_training.prepare import PreparedData, Progress, prepare, quality_report
@@ -35,7 +37,7 @@ from dimml_training.run_directory import (
     write_epochs,
     write_run,
 )
-from dimml_training.stage1 import SELECTION, DetachedEncoders, History
+from dimml_training.stage1 import DetachedEncoders
 from dimml_training.stage2 import train_fused_head
 
 #: Validation clips kept in the run, so that an export can be checked on real clips without the data.
@@ -74,7 +76,7 @@ def train(
     rows = {split: data.splits[split].rows for split in SPLITS}
     history: History = list(module.history)
     fused_head = None
-    if config.fusion.fused_head:
+    if config.fusion.fused_head and isinstance(module, DetachedEncoders):
         tell("stage 2: the fused head")
         fused_head = train_fused_head(
             config,
@@ -84,14 +86,28 @@ def train(
             validation=rows["validation"],
             on_epoch=history.append,
         )
-    metrics = _final_figures(config, encoders, fused_head, rows, data.labels)
+    joint_head = module.joint_head if isinstance(module, JointEncoders) else None
+    own_heads = not isinstance(module, JointEncoders) or module.trains_own_heads
+    metrics = {}
+    for split in ("validation", "test"):
+        votes = head_logits(
+            encoders,
+            fused_head,
+            config.inputs,
+            rows[split],
+            config.quality,
+            joint_head=joint_head,
+            own_heads=own_heads,
+        )
+        metrics[split] = figures(votes, fused_answer(votes, config.fusion), data.labels)
     write_run(
         out,
         config=config,
         labels=data.labels,
         encoders=encoders,
-        shared_head=module.shared_head,
+        shared_head=module.shared_head if isinstance(module, DetachedEncoders) else None,
         fused_head=fused_head,
+        joint_head=joint_head,
         samples={m.name: _sample(rows["validation"]).rows(m.name, slice(None)) for m in config.inputs},
         sample_labels=_sample(rows["validation"]).labels,
         metrics=metrics,
@@ -103,9 +119,7 @@ def train(
             "clips": {split: len(rows[split]) for split in SPLITS},
             "warnings": data.warnings,
             "selected_epoch": module.selected_epoch,
-            "effective_dimensions": {
-                name: int(effective.sum()) for name, effective in zip(module.names, module.effective_MD, strict=True)
-            },
+            **_effective_dimensions(module),
             "seconds": round(time.monotonic() - began, 1),
             "versions": {"dimml": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         },
@@ -121,7 +135,7 @@ def fit_stage1(
     resume: bool,
     tell: Callable[[str], None],
     bar: bool,
-) -> DetachedEncoders:
+) -> EncoderTraining:
     """Train stage 1 with Lightning; the module with its best weights, in evaluation mode.
 
     One checkpoint is chosen for all encoders, by the mean of their validation accuracies: DUC has aligned them with
@@ -144,7 +158,8 @@ def fit_stage1(
         else:
             tell(line)
 
-    module = DetachedEncoders(config, len(data.labels), train_rows, on_epoch=log)
+    kind = JointEncoders if config.stage1.objective == "joint" else DetachedEncoders
+    module: EncoderTraining = kind(config, len(data.labels), train_rows, on_epoch=log)
     folder = out / CHECKPOINTS
     checkpoint = ModelCheckpoint(
         dirpath=folder,
@@ -237,18 +252,11 @@ def _same_data(out: Path, data: PreparedData, *, resume: bool) -> None:
         )
 
 
-def _final_figures(
-    config: TrainConfig,
-    encoders: Mapping[str, nn.Module],
-    fused_head: nn.Linear | None,
-    rows: Mapping[Any, ClipRows],
-    labels: tuple[str, ...],
-) -> dict[str, Any]:
-    metrics = {}
-    for split in ("validation", "test"):
-        votes = head_logits(encoders, fused_head, config.inputs, rows[split], config.quality)
-        metrics[split] = figures(votes, fused_answer(votes, config.fusion), labels)
-    return metrics
+def _effective_dimensions(module: EncoderTraining) -> dict[str, Any]:
+    if not isinstance(module, DetachedEncoders):
+        return {}
+    counts = module.effective_MD.sum(dim=1).tolist()
+    return {"effective_dimensions": dict(zip(module.names, counts, strict=True))}
 
 
 def _sample(clips: ClipRows) -> ClipRows:

@@ -11,13 +11,14 @@ from dimml_training.config.data import ColumnsConfig, DataConfig
 from dimml_training.config.loading import expand_path, load_config, parse_config, with_fields
 from dimml_training.config.modality import ModalityConfig, PictureModalityConfig, SoundModalityConfig
 from dimml_training.config.run import TrainConfig
-from dimml_training.config.stages import OptimiserConfig, Stage1Config, Stage2Config
+from dimml_training.config.stages import JointConfig, OptimiserConfig, Stage1Config, Stage2Config
 
 __all__ = [
     "SPLITS",
     "ColumnsConfig",
     "CompareConfig",
     "DataConfig",
+    "JointConfig",
     "ModalityConfig",
     "OptimiserConfig",
     "PictureAugmentConfig",

@@ -61,7 +61,8 @@ class TrainConfig(Section):
                 f"modalities: the shared head needs features of one width, got {widths}; give every encoder "
                 "the same `features`, or every backbone.hidden_sizes the same last entry"
             )
-        if self.stage1.lambda_duc > 0.0 and len(names) > 1 and self.stage1.warmup_epochs >= self.stage1.epochs:
+        duc = self.stage1.objective == "detached" and self.stage1.lambda_duc > 0.0 and len(names) > 1
+        if duc and self.stage1.warmup_epochs >= self.stage1.epochs:
             raise ValueError(
                 "stage1.warmup_epochs must be below stage1.epochs, or DUC never starts; set lambda_duc: 0 to go without"
             )

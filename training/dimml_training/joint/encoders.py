@@ -1,0 +1,104 @@
+"""Stage 1 of a joint training: all encoders under the loss of one joint head, plain or with balanced gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from dimml.errors import ConfigurationError
+from dimml_training.config import TrainConfig
+from dimml_training.encoder_training import SELECTION, EncoderTraining, History, selection
+from dimml_training.joint.fusion import SplitHead, build_joint_head
+from dimml_training.joint.modulation import ogm_coefficients, ogm_modulate, pareto_gradients
+from dimml_training.loading import ClipRows
+
+#: What the joint head's votes are called in figures.
+JOINT = "joint"
+
+
+class JointEncoders(EncoderTraining):
+    """``CE(joint(f_1 … f_M), y)``, and with MMPareto ``+ Σ_m CE(z_m, y)``; the modalities' own heads are trained by
+    MMPareto alone. The epoch is chosen by the accuracy of the joint answer."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        classes: int,
+        train: ClipRows,
+        on_epoch: Callable[[History], None] = lambda _: None,
+    ) -> None:
+        super().__init__(config, classes, train, on_epoch)
+        self.joint = config.stage1.joint
+        self.joint_head = build_joint_head(self.joint.fusion, [m.encoder.width for m in config.modalities], classes)
+        self.trains_own_heads = self.joint.modulation == "mmpareto"
+        for name in self.names:
+            self.encoder(name).head.requires_grad_(self.trains_own_heads)
+        self._coefficients_M = torch.ones(len(self.names))
+        self._joint_gradients: dict[nn.Parameter, Tensor | None] = {}
+
+    def losses(self, rows: dict[str, Tensor], labels_B: Tensor) -> dict[str, Tensor]:
+        """``joint``, and with MMPareto ``own``, summed over modalities."""
+        encoded = {name: self.encoder(name)(rows[name]) for name in self.names}
+        # The dropout that detached training has before each own head stands before the joint head here.
+        features = [self.encoder(name).dropout(features_BD) for name, (features_BD, _) in encoded.items()]
+        parts = {"joint": cross_entropy(self.joint_head(features), labels_B)}
+        if self.joint.modulation == "ogm_ge":
+            with torch.no_grad():
+                of_each = cast(SplitHead, self.joint_head).parts(features)
+            self._coefficients_M = ogm_coefficients(of_each, labels_B, self.joint.ogm_alpha)
+        elif self.joint.modulation == "mmpareto":
+            shared = [parameter for name in self.names for parameter in self.encoder(name).embed.parameters()]
+            gradients = torch.autograd.grad(parts["joint"], shared, retain_graph=True, allow_unused=True)
+            self._joint_gradients = dict(zip(shared, gradients, strict=True))
+            parts["own"] = torch.stack([cross_entropy(logits, labels_B) for _, logits in encoded.values()]).sum()
+        return parts
+
+    def on_fit_start(self) -> None:
+        """Balanced gradients are those of one process's batch."""
+        if self.trainer.world_size > 1 and self.joint.modulation != "none":
+            raise ConfigurationError(
+                f"{self.joint.modulation} balances the gradients of one process; train it on one device",
+                field="stage1.joint.modulation",
+            )
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Balance the gradients that were just computed."""
+        if self.joint.modulation == "ogm_ge" and self.current_epoch < self.joint.ogm_share * self.config.stage1.epochs:
+            for name, coefficient in zip(self.names, self._coefficients_M, strict=True):
+                ogm_modulate(self.encoder(name), coefficient)
+        elif self.joint.modulation == "mmpareto":
+            for name in self.names:
+                self._integrate(self.encoder(name).embed)
+
+    def _integrate(self, embed: nn.Module) -> None:
+        """Replace the gradients of one encoder by MMPareto's."""
+        parameters, joint, own = [], [], []
+        for parameter in embed.parameters():
+            of_joint = self._joint_gradients[parameter]
+            if parameter.grad is not None and of_joint is not None:
+                parameters.append(parameter)
+                joint.append(of_joint)
+                # The backward pass summed both losses; what is not the joint one's is the modality's own.
+                own.append(parameter.grad - of_joint)
+        for parameter, gradient in zip(parameters, pareto_gradients(joint, own, self.joint.pareto_gamma), strict=True):
+            parameter.grad = gradient
+
+    def validation_logits(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The joint answer, and the modalities' own heads where they are trained."""
+        encoded = {name: self.encoder(name)(rows[name]) for name in self.names}
+        own = {name: logits for name, (_, logits) in encoded.items()} if self.trains_own_heads else {}
+        return {JOINT: self.joint_head([features for features, _ in encoded.values()]), **own}
+
+    def validation_figures(self, logits: dict[str, Tensor], labels_N: Tensor) -> dict[str, float]:
+        """Accuracy and loss of the joint answer, which chooses the epoch, and of every head that is trained."""
+        found = {}
+        for name, logits_NC in logits.items():
+            found[f"val_accuracy_{name}"] = float((logits_NC.argmax(dim=1) == labels_N).float().mean())
+            found[f"val_loss_{name}"] = float(cross_entropy(logits_NC, labels_N))
+        found[SELECTION] = selection(found[f"val_accuracy_{JOINT}"], found[f"val_loss_{JOINT}"], 1.0 / len(labels_N))
+        return found
