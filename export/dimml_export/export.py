@@ -53,10 +53,16 @@ def export_run(
     """Export the run in ``run_folder`` as the next version of ``name`` (by default the run's own).
 
     ``say`` is told what is being done. Raises SetupError for a run that does not load, ConfigurationError for a
-    name that cannot be one, and BundleError, with nothing written, where an exported model does not give what the
-    trained one gives on the run's sample clips, or where the repository cannot take the bundle.
+    joint training or a name that cannot be one, and BundleError, with nothing written, where an exported model does
+    not give what the trained one gives on the run's sample clips, or where the repository cannot take the bundle.
     """
     run = load_run(run_folder)
+    if run.joint_head is not None:
+        raise ConfigurationError(
+            f"{run_folder} is a joint training, made to compare with: its answer needs every modality, so it is no "
+            "bundle; export one trained with stage1.objective: detached",
+            field="stage1.objective",
+        )
     draft = _draft(run, name)
     check_name(repository, draft)
     parity: list[Parity] = []

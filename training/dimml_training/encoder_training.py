@@ -153,10 +153,17 @@ def selection(accuracy: float, loss: float, quantum: float) -> float:
 
 
 def build_optimiser(parameters: Any, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """The step rule that ``config`` names."""
+    """The step rule that ``config`` names.
+
+    In one kernel, less than half the time for encoders of many small layers. That kernel walks weights and gradients
+    side by side in memory without a look at their layout: whoever replaces a gradient must write into the old one,
+    whose layout autograd has made the weight's.
+    """
     if config.kind == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.SGD(
+        parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+    )
 
 
 def learning_rate(config: OptimiserConfig, epoch: int, epochs: int) -> float:

@@ -75,18 +75,19 @@ class JointEncoders(EncoderTraining):
             for name in self.names:
                 self._integrate(self.encoder(name).embed)
 
+    @torch.no_grad()
     def _integrate(self, embed: nn.Module) -> None:
         """Replace the gradients of one encoder by MMPareto's."""
-        parameters, joint, own = [], [], []
+        joint, both = [], []
         for parameter in embed.parameters():
             of_joint = self._joint_gradients[parameter]
             if parameter.grad is not None and of_joint is not None:
-                parameters.append(parameter)
                 joint.append(of_joint)
-                # The backward pass summed both losses; what is not the joint one's is the modality's own.
-                own.append(parameter.grad - of_joint)
-        for parameter, gradient in zip(parameters, pareto_gradients(joint, own, self.joint.pareto_gamma), strict=True):
-            parameter.grad = gradient
+                both.append(parameter.grad)
+        # The backward pass summed both losses; what is not the joint one's is the modality's own.
+        own = [b - j for b, j in zip(both, joint, strict=True)]
+        for gradient, integrated in zip(both, pareto_gradients(joint, own, self.joint.pareto_gamma), strict=True):
+            gradient.copy_(integrated)  # into the old one: see build_optimiser
 
     def validation_logits(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """The joint answer, and the modalities' own heads where they are trained."""
