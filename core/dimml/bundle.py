@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from dimml.errors import BundleError
-from dimml.fusion import Certainty
+from dimml.fusion import FusionSpec
 from dimml.modality import Modality, Name
 from dimml.quality import QualityThresholds
 
@@ -36,16 +36,6 @@ class FileRecord(BaseModel):
 
     sha256: Sha256
     bytes: int = Field(ge=0)
-
-
-class FusionSpec(BaseModel):
-    """How the heads' logits become one answer (design, section 5)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    certainty: Certainty = "max_prob"
-    temperature: float = Field(default=1.0, gt=0.0, description="T in softmax(c / T): lower trusts certainty more.")
-    fused_head: bool = Field(description="Whether a head on the concatenated features votes too.")
 
 
 class Encoder(BaseModel):

@@ -138,8 +138,7 @@ def check_fusion(
     expected = fuse(
         np.stack(heads, axis=1).astype(np.float32),
         heads_present(present_BM, bundle.fusion.fused_head),
-        measure=bundle.fusion.certainty,
-        temperature=bundle.fusion.temperature,
+        bundle.fusion,
     )
     wanted = {
         PROBABILITIES: expected.probabilities_BC,
@@ -186,8 +185,7 @@ def check_chain(
     trained = fuse(
         np.stack(heads, axis=1),
         heads_present(np.ones((count, len(names)), np.bool_), bundle.fusion.fused_head),
-        measure=bundle.fusion.certainty,
-        temperature=bundle.fusion.temperature,
+        bundle.fusion,
     ).logits_BC
     sessions = {name: _session(encoders[name]) for name in names}
     fusing = _session(fusion)

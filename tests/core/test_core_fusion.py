@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dimml.fusion import Certainty, certainty_of, fuse, heads_present
+from dimml.fusion import FusionSpec, StaticCertainty, certainty_of, fuse, heads_present
 
 LOGITS = arrays(np.float32, (3, 4, 5), elements=st.floats(-30, 30, width=32))
 PRESENT = arrays(np.bool_, (3, 4))
-MEASURES: tuple[Certainty, ...] = ("max_prob", "neg_entropy", "margin")
+MEASURES: tuple[StaticCertainty, ...] = ("max_prob", "neg_entropy", "margin")
 
 
 def probabilities(logits: list[float]) -> list[float]:
@@ -31,7 +31,7 @@ def expected_row(logits_HC: list[list[float]], present_H: list[bool], temperatur
 
 @given(LOGITS, PRESENT, st.sampled_from([0.1, 1.0, 3.0]))
 def test_equals_the_papers_formula_over_present_heads(logits, present, temperature: float) -> None:
-    fused = fuse(logits, present, temperature=temperature)
+    fused = fuse(logits, present, FusionSpec(temperature=temperature, fused_head=True))
     for row in range(len(logits)):
         if present[row].any():
             wanted = expected_row(logits[row].tolist(), present[row].tolist(), temperature)
@@ -40,17 +40,18 @@ def test_equals_the_papers_formula_over_present_heads(logits, present, temperatu
 
 
 @given(LOGITS, PRESENT, st.sampled_from(MEASURES), st.sampled_from([np.nan, np.inf, -np.inf]))
-def test_a_masked_slot_has_no_influence(logits, present, measure: Certainty, poison: float) -> None:
+def test_a_masked_slot_has_no_influence(logits, present, measure: StaticCertainty, poison: float) -> None:
     poisoned = np.where(present[..., None], logits, np.float32(poison))
-    clean, dirty = fuse(logits, present, measure=measure), fuse(poisoned, present, measure=measure)
+    spec = FusionSpec(certainty=measure, fused_head=True)
+    clean, dirty = fuse(logits, present, spec), fuse(poisoned, present, spec)
     for name in ("probabilities_BC", "logits_BC", "certainty_BH", "weights_BH"):
         np.testing.assert_array_equal(getattr(clean, name), getattr(dirty, name))
         assert np.isfinite(getattr(dirty, name)).all()
 
 
 @given(LOGITS, PRESENT, st.sampled_from(MEASURES))
-def test_weights_are_zero_where_masked_and_sum_to_one(logits, present, measure: Certainty) -> None:
-    fused = fuse(logits, present, measure=measure)
+def test_weights_are_zero_where_masked_and_sum_to_one(logits, present, measure: StaticCertainty) -> None:
+    fused = fuse(logits, present, FusionSpec(certainty=measure, fused_head=True))
     assert (fused.weights_BH[~present] == 0).all()
     np.testing.assert_allclose(fused.weights_BH.sum(axis=1), present.any(axis=1).astype(float), atol=1e-5)
     nothing = ~present.any(axis=1)
@@ -58,7 +59,7 @@ def test_weights_are_zero_where_masked_and_sum_to_one(logits, present, measure: 
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_certainty_runs_from_zero_to_one(measure: Certainty) -> None:
+def test_certainty_runs_from_zero_to_one(measure: StaticCertainty) -> None:
     sure, unsure = np.array([100.0, 0, 0, 0], np.float32), np.zeros(4, np.float32)
     assert certainty_of(sure, measure) == pytest.approx(1.0)
     assert certainty_of(unsure, measure) == pytest.approx(0.25 if measure == "max_prob" else 0.0, abs=1e-6)

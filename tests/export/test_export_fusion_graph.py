@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimml import __version__
-from dimml.bundle import Bundle, Encoder, FusionSpec
+from dimml.bundle import Bundle, Encoder
 from dimml.contract import features_input, logits_input, model_specs
 from dimml.errors import BundleError
-from dimml.fusion import Certainty, Fused, fuse, heads_present
+from dimml.fusion import Certainty, Fused, FusionSpec, fuse, heads_present
 from dimml.modality import Frames, Waveform
 from dimml_export.fusion_graph import IR_VERSION, OPSET, fusion_model
 
@@ -69,8 +69,7 @@ def by_numpy(bundle: Bundle, features: list[Any], logits: list[Any], present: np
     return fuse(
         np.stack(heads, axis=1),
         heads_present(present, bundle.fusion.fused_head),
-        measure=bundle.fusion.certainty,
-        temperature=bundle.fusion.temperature,
+        bundle.fusion,
     )
 
 

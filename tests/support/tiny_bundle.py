@@ -16,9 +16,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from dimml import __version__
-from dimml.bundle import Bundle, Encoder, FusionSpec
+from dimml.bundle import Bundle, Encoder
 from dimml.contract import FEATURES, LOGITS, ModelSpec, model_specs
-from dimml.fusion import Certainty
+from dimml.fusion import Certainty, FusionSpec
 from dimml.modality import Frames, Modality, Waveform
 from dimml_export.fusion_graph import finished_model, fusion_model
 from dimml_export.repository_writer import write_bundle

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from dimml.bundle import FusionSpec
+from dimml.fusion import FusionSpec
 from dimml.modality import Flow, Frames, Region, Waveform
 from dimml.quality import QualityThresholds
 from dimml_training import config

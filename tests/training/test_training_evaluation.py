@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
-from dimml.bundle import FusionSpec
+from dimml.fusion import FusionSpec
 from dimml.modality import Frames, Waveform
 from dimml.quality import QualityThresholds
 from dimml_training.evaluation import HeadLogits, figures, fused_answer, head_logits, macro_f1

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dimml.bundle import FUSED_HEAD, FusionSpec
-from dimml.fusion import BoolArray, FloatArray, Fused, fuse, heads_present, softmax
+from dimml.bundle import FUSED_HEAD
+from dimml.fusion import BoolArray, FloatArray, Fused, FusionParameters, FusionSpec, fuse, heads_present, softmax
 from dimml.modality import Modality, Waveform
 from dimml.quality import QualityThresholds
 from dimml_training.augment import mix_at_snr
@@ -30,6 +30,8 @@ class HeadLogits:
     logits_NHC: FloatArray
     present_NH: BoolArray
     labels_N: npt.NDArray[np.int64]
+    #: Of each head ``[N, D]``: what it voted on.
+    features: tuple[FloatArray, ...] = ()
     joint_logits_NC: FloatArray | None = None
 
 
@@ -53,6 +55,7 @@ def head_logits(
     logits: list[FloatArray] = []
     present: list[BoolArray] = []
     joint: list[FloatArray] = []
+    seen: list[list[FloatArray]] = []
     start = 0
     for given, labels_B in batches(clips, BATCH):
         rows = dict(given)
@@ -61,8 +64,11 @@ def head_logits(
                 rows[modality.name] = with_white_noise(rows[modality.name], noise_db, seed=seed, first=start)
         encoded = [encoders[m.name](rows[m.name]) for m in modalities]
         heads = [own for _, own in encoded] if own_heads else []
+        voted_on = [features for features, _ in encoded] if own_heads else []
         if fused_head is not None:
-            heads.append(fused_head(torch.cat([features for features, _ in encoded], dim=1)))
+            voted_on.append(torch.cat([features for features, _ in encoded], dim=1))
+            heads.append(fused_head(voted_on[-1]))
+        seen.append([features.float().numpy() for features in voted_on])
         shape = (len(labels_B), 0, encoded[0][1].shape[1])
         logits.append(torch.stack(heads, dim=1).float().numpy() if heads else np.zeros(shape, np.float32))
         signal_BM = np.array(
@@ -83,6 +89,7 @@ def head_logits(
         logits_NHC=np.concatenate(logits),
         present_NH=np.concatenate(present),
         labels_N=clips.labels,
+        features=tuple(np.concatenate(own) for own in zip(*seen, strict=True)),
         joint_logits_NC=np.concatenate(joint) if joint else None,
     )
 
@@ -98,12 +105,12 @@ def with_white_noise(waveform_BS: Tensor, snr_db: float, *, seed: int, first: in
     return mix_at_snr(waveform_BS, torch.from_numpy(noise), torch.full((len(waveform_BS),), snr_db))
 
 
-def fused_answer(votes: HeadLogits, fusion: FusionSpec) -> Fused:
+def fused_answer(votes: HeadLogits, fusion: FusionSpec, parameters: FusionParameters | None = None) -> Fused:
     """The answer a server gives (``dimml.fusion``); that of a joint training is its joint head's, and its heads weigh
     nothing in it."""
     joint_NC = votes.joint_logits_NC
     if joint_NC is None:
-        return fuse(votes.logits_NHC, votes.present_NH, measure=fusion.certainty, temperature=fusion.temperature)
+        return fuse(votes.logits_NHC, votes.present_NH, fusion, parameters, votes.features)
     return Fused(
         probabilities_BC=softmax(joint_NC),
         logits_BC=joint_NC,

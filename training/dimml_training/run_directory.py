@@ -32,8 +32,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dimml.bundle import FusionSpec
 from dimml.errors import SetupError
+from dimml.fusion import FusionSpec
 from dimml.modality import Modality
 from dimml.quality import QualityThresholds
 from dimml_training.config import TrainConfig, parse_config

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from dimml.fusion import fuse
 from dimml_training.config import TrainConfig
+from dimml_training.distributed import connected, rows_of_all, teachers_of_all
 from dimml_training.encoder_training import SELECTION, EncoderTraining, History, selection
 from dimml_training.loading import ClipRows, batches
 from dimml_training.losses import duc_loss
@@ -53,7 +54,7 @@ class DetachedEncoders(EncoderTraining):
 
     def losses(self, rows: dict[str, Tensor], labels_B: Tensor) -> dict[str, Tensor]:
         """Weighted parts of the loss of one batch: ``own`` and ``shared`` summed over modalities, and ``duc``."""
-        encoded = [self.encoder(name)(rows[name]) for name in self.names]
+        encoded = [self.encode(name, rows[name]) for name in self.names]
         features_MBD = torch.stack([features for features, _ in encoded])
         own = torch.stack([cross_entropy(logits, labels_B) for _, logits in encoded]).sum()
         shared = duc = features_MBD.new_zeros(())
@@ -63,7 +64,10 @@ class DetachedEncoders(EncoderTraining):
             shared = stage.lambda_shared * torch.stack(of_each).sum()
         if self.separated:
             effective_MD = self.effective_MD if stage.separation else None
-            duc = stage.lambda_duc * duc_loss(features_MBD, effective_MD, stage.duc_temperature)
+            teachers_MND, first = teachers_of_all(features_MBD)
+            duc = stage.lambda_duc * duc_loss(
+                features_MBD, effective_MD, stage.duc_temperature, teachers_MND=teachers_MND, first=first
+            )
         return {"own": own, "shared": shared, "duc": duc}
 
     def on_train_epoch_start(self) -> None:
@@ -86,19 +90,20 @@ class DetachedEncoders(EncoderTraining):
         self.eval()
         features: dict[str, list[Tensor]] = {name: [] for name in self.names}
         labels: list[Tensor] = []
-        for rows, labels_B in batches(self.train_clips, 4 * self.config.stage1.batch_size):
+        for rows, labels_B in batches(self.train_clips, 4 * self.config.stage1.batch_size, ranks=connected()):
             labels.append(labels_B)
             for name in self.names:
                 features[name].append(self.encoder(name)(rows[name].to(self.device))[0])
         self.train(was_training)
-        labels_N = torch.cat(labels).to(self.device)
+        labels_N = rows_of_all(torch.cat(labels)).to(self.device)
         for index, name in enumerate(self.names):
-            self.effective_MD[index] = effective_dimensions(torch.cat(features[name]), labels_N, self.classes)
+            features_ND = rows_of_all(torch.cat(features[name])).to(self.device)
+            self.effective_MD[index] = effective_dimensions(features_ND, labels_N, self.classes)
         self.separated.fill_(True)
 
     def validation_logits(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """Every modality's own logits."""
-        return {name: self.encoder(name)(rows[name])[1] for name in self.names}
+        return {name: self.encode(name, rows[name])[1] for name in self.names}
 
     def validation_figures(self, logits: dict[str, Tensor], labels_N: Tensor) -> dict[str, float]:
         """Accuracy and loss of every head and of their weighted votes; the mean of the heads chooses the epoch."""
@@ -108,12 +113,7 @@ class DetachedEncoders(EncoderTraining):
         found = {f"val_accuracy_{n}": float(a) for n, a in zip(self.names, accuracy_M, strict=True)}
         found |= {f"val_loss_{n}": float(v) for n, v in zip(self.names, loss_M, strict=True)}
         logits_NMC = logits_MNC.transpose(0, 1).cpu().numpy()
-        fused = fuse(
-            logits_NMC,
-            np.ones(logits_NMC.shape[:2], np.bool_),
-            measure=self.config.fusion.certainty,
-            temperature=self.config.fusion.temperature,
-        )
+        fused = fuse(logits_NMC, np.ones(logits_NMC.shape[:2], np.bool_))
         right = fused.logits_BC.argmax(axis=1) == labels_N.cpu().numpy()
         found["val_accuracy_heads"] = float(right.mean())
         quantum = 1.0 / (len(self.names) * len(labels_N))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from dimml.bundle import Bundle, FusionSpec
+from dimml.bundle import Bundle
+from dimml.fusion import FusionSpec
 from dimml.modality import Modality
 from dimml_server.http.errors import error_responses
 from dimml_server.service import PredictionService

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from dimml.bundle import RESERVED_MODALITY_NAMES, FusionSpec
+from dimml.bundle import RESERVED_MODALITY_NAMES
+from dimml.fusion import FusionSpec
 from dimml.modality import Modality, Name, Waveform
 from dimml.quality import QualityThresholds
 from dimml_training.config.base import Section
 from dimml_training.config.compare import CompareConfig
+from dimml_training.config.compute import ComputeConfig
 from dimml_training.config.data import DataConfig
 from dimml_training.config.modality import ModalityConfig
 from dimml_training.config.stages import Stage1Config, Stage2Config
@@ -20,7 +22,11 @@ class TrainConfig(Section):
 
     name: Name = Field(description="Name of the run and of the bundle exported from it.")
     seed: int = Field(default=0, ge=0, description="Of weights, order and noise; a CPU run repeats exactly.")
-    clip_s: float = Field(gt=0.0, description="Seconds of media that one clip covers.")
+    clip_s: float = Field(
+        default=1.0,
+        gt=0.0,
+        description="Seconds of media that one clip covers; left out only where every modality is a single picture.",
+    )
     data: DataConfig = Field(description="Where the labelled clips are.")
     modalities: tuple[ModalityConfig, ...] = Field(
         min_length=1, description="Each an input, an encoder and an augment, in the order of the heads."
@@ -34,6 +40,7 @@ class TrainConfig(Section):
     compare: CompareConfig = Field(
         default=CompareConfig(), description="What `dimml compare` repeats; see comparing.md."
     )
+    compute: ComputeConfig = Field(default=ComputeConfig(), description="On what, and how precisely, stage 1 runs.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of torch; by default one per core.")
 
     @model_validator(mode="after")
@@ -47,6 +54,10 @@ class TrainConfig(Section):
             raise ValueError(f"modalities: the name {sorted(RESERVED_MODALITY_NAMES & set(names))[0]!r} is reserved")
         if isinstance(self.data.columns.media, dict) and set(self.data.columns.media) != set(names):
             raise ValueError(f"data.columns.media must name a column for each of {names}, no more and no fewer")
+        if "clip_s" not in self.model_fields_set:
+            timed = [m.input.name for m in self.modalities if isinstance(m.input, Waveform) or m.input.frames > 1]
+            if timed:
+                raise ValueError(f"clip_s is needed: {', '.join(timed)} cover a stretch of time")
         for index, modality in enumerate(self.modalities):
             if isinstance(modality.input, Waveform):
                 wanted = round(self.clip_s * modality.input.sample_rate_hz)

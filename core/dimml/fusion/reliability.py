@@ -1,0 +1,138 @@
+"""Reliability: a learned estimate of the probability that a head is right on this very clip (design, section 5).
+
+A small network on what a head shows of itself: a clip unlike all that it was trained on often gives large logits,
+and gives itself away by where its features lie. Shape suffixes: B batch, C classes, D features, K statistics,
+U hidden units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.errors import BundleError
+from dimml.fusion.certainty import certainty_of, softmax
+from dimml.fusion.spec import FloatArray
+
+#: What the network sees of a head, in this order.
+STATISTICS: Final = (
+    "max_prob",
+    "margin",
+    "neg_entropy",
+    "energy",
+    "logit_norm",
+    "feature_norm",
+    "distance",
+    "distance_gap",
+    "nearest_is_vote",
+)
+
+
+@dataclass(frozen=True)
+class HeadReliability:
+    """One head's network and what it measures features by; all FP32.
+
+    ``whitening_DD`` makes features comparable (a Mahalanobis distance is a plain one after it), and
+    ``whitened_means_CD`` are the training clips' class means after it. ``offset_K`` and ``scale_K`` standardise the
+    statistics.
+    """
+
+    whitening_DD: FloatArray
+    whitened_means_CD: FloatArray
+    offset_K: FloatArray
+    scale_K: FloatArray
+    hidden_weight_KU: FloatArray
+    hidden_bias_U: FloatArray
+    out_weight_U: FloatArray
+    #: Shape ``[1]``.
+    out_bias: FloatArray
+
+
+@dataclass(frozen=True)
+class FusionParameters:
+    """What was learned for the fusion, beside its spec: one reliability per head, in head order, or none."""
+
+    reliability: tuple[HeadReliability, ...] | None = None
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """All arrays by name, ``reliability.<head index>.<field>``; empty where nothing was learned."""
+        return {
+            f"reliability.{index}.{field.name}": getattr(head, field.name)
+            for index, head in enumerate(self.reliability or ())
+            for field in fields(HeadReliability)
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> FusionParameters:
+        """The inverse of ``arrays``. Raises BundleError naming what is missing."""
+        heads = sorted({int(name.split(".")[1]) for name in arrays if name.startswith("reliability.")})
+        if not heads:
+            return cls()
+        try:
+            return cls(
+                tuple(
+                    HeadReliability(
+                        **{
+                            field.name: np.asarray(arrays[f"reliability.{index}.{field.name}"], np.float32)
+                            for field in fields(HeadReliability)
+                        }
+                    )
+                    for index in range(len(heads))
+                )
+            )
+        except KeyError as error:
+            raise BundleError(f"the fusion's parameters lack {error.args[0]!r}") from error
+
+
+def reliability_statistics(
+    features_BD: FloatArray, logits_BC: FloatArray, whitening_DD: FloatArray, whitened_means_CD: FloatArray
+) -> FloatArray:
+    """``[B, K]``, see ``STATISTICS``: the three static certainties; ``log(sum exp z)``; the norms of logits and
+    features, the latter as ``log(1 + x)``; ``log(1 + d)`` of the Mahalanobis distance ``d`` to the nearest class
+    mean; by how much that of the voted class is larger; and 1 where the nearest class is the vote."""
+    top_B1 = logits_BC.max(axis=1, keepdims=True)
+    energy_B = top_B1[:, 0] + np.log(np.exp(logits_BC - top_B1).sum(axis=1))
+    whitened_BD = features_BD @ whitening_DD
+    squares_BC = np.square(whitened_BD[:, None] - whitened_means_CD).sum(axis=2)
+    distance_BC = np.log1p(np.sqrt(squares_BC))
+    vote_B1 = logits_BC.argmax(axis=1)[:, None]
+    nearest_B = distance_BC.min(axis=1)
+    of_vote_B = np.take_along_axis(distance_BC, vote_B1, axis=1)[:, 0]
+    columns = (
+        certainty_of(logits_BC, "max_prob"),
+        certainty_of(logits_BC, "margin"),
+        certainty_of(logits_BC, "neg_entropy"),
+        energy_B,
+        np.sqrt(np.square(logits_BC).sum(axis=1)),
+        np.log1p(np.sqrt(np.square(features_BD).sum(axis=1))),
+        nearest_B,
+        of_vote_B - nearest_B,
+        of_vote_B <= nearest_B,
+    )
+    return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
+
+
+def reliability_of(features_BD: FloatArray, logits_BC: FloatArray, head: HeadReliability) -> FloatArray:
+    """Estimated probability ``[B]`` that the head is right: ``sigmoid(v · tanh(W s + b) + a)`` of the standardised
+    statistics ``s``."""
+    statistics_BK = reliability_statistics(features_BD, logits_BC, head.whitening_DD, head.whitened_means_CD)
+    standard_BK = (statistics_BK - head.offset_K) / head.scale_K
+    hidden_BU = np.tanh(standard_BK @ head.hidden_weight_KU + head.hidden_bias_U)
+    return np.asarray(_sigmoid(hidden_BU @ head.out_weight_U + head.out_bias[0]), np.float32)
+
+
+def head_certainties(
+    features: Sequence[FloatArray], logits_BHC: FloatArray, heads: Sequence[HeadReliability]
+) -> FloatArray:
+    """Reliability of every head, ``[B, H]``."""
+    return np.stack(
+        [reliability_of(own, logits_BHC[:, index], heads[index]) for index, own in enumerate(features)], axis=1
+    )
+
+
+def _sigmoid(x: FloatArray) -> FloatArray:
+    return np.asarray(softmax(np.stack([np.zeros_like(x), x], axis=-1))[..., 1])

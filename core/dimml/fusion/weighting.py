@@ -1,0 +1,112 @@
+"""Certainty-aware weighting of the heads, masked: the readable statement of what the fusion graph computes.
+
+DI-MML (arXiv 2407.19514, section 3.3): ``c_h = max softmax(z_h)``, ``w = softmax(c / T)``, fused logits
+``sum_h w_h z_h``, over the heads: one per modality, and the fused head. Other certainties and poolings are choices
+of ``FusionSpec``. Shape suffixes: B batch, C classes, H heads, M modalities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dimml.errors import BundleError
+from dimml.fusion.certainty import certainty_of, softmax
+from dimml.fusion.reliability import FusionParameters, head_certainties
+from dimml.fusion.spec import BoolArray, FloatArray, FusionSpec, Pooling
+
+#: The paper's own setting.
+PAPER = FusionSpec(fused_head=True)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Result of a fusion. A row in which no head is present has zero weights and a uniform distribution."""
+
+    probabilities_BC: FloatArray
+    logits_BC: FloatArray
+    #: In [0, 1], 0 for a head that is not present.
+    certainty_BH: FloatArray
+    #: Rows sum to 1; exactly 0 for a head that is not present.
+    weights_BH: FloatArray
+
+
+def heads_present(present_BM: BoolArray, fused_head: bool) -> BoolArray:
+    """Which heads vote, ``[B, H]``: each modality's own; the fused head only where every modality is there."""
+    if not fused_head:
+        return present_BM
+    return np.concatenate([present_BM, present_BM.all(axis=1, keepdims=True)], axis=1)
+
+
+def fuse(
+    logits_BHC: FloatArray,
+    present_BH: BoolArray,
+    spec: FusionSpec = PAPER,
+    parameters: FusionParameters | None = None,
+    features: Sequence[FloatArray] | None = None,
+) -> Fused:
+    """The masked fusion. What stands in a masked slot of ``logits_BHC`` or ``features``, NaN included, has no
+    influence: masked slots are selected away, never multiplied by zero, since 0 times NaN is NaN.
+
+    ``features`` (one ``[B, D]`` per head; the fused head's are those of all modalities side by side) and
+    ``parameters`` are needed for certainty 'reliability' alone. Raises BundleError where they are missing or the
+    numbers of heads differ.
+    """
+    heads = logits_BHC.shape[1]
+    clean_BHC = np.where(present_BH[..., None], logits_BHC, np.float32(0))
+    scaled_BHC = (clean_BHC / _head_temperatures(spec, heads)[:, None]).astype(np.float32)
+    if spec.certainty == "reliability":
+        learned = None if parameters is None else parameters.reliability
+        if learned is None or features is None or len(learned) != heads or len(features) != heads:
+            raise BundleError(f"certainty 'reliability' needs learned parameters and features of all {heads} heads")
+        clean = [np.where(present_BH[:, [h]], own, np.float32(0)) for h, own in enumerate(features)]
+        certainty_BH = head_certainties(clean, clean_BHC, learned)
+    else:
+        certainty_BH = certainty_of(scaled_BHC, spec.certainty)
+    certainty_BH = np.where(present_BH, certainty_BH, np.float32(0))
+    weights_BH = _weights(certainty_BH, present_BH, spec.temperature)
+    if spec.pooling == "logits":
+        logits_BC = np.einsum("bh,bhc->bc", weights_BH, clean_BHC)
+    else:
+        exponents_BH = weights_BH * present_BH.sum(axis=1, keepdims=True) if spec.pooling == "product" else weights_BH
+        logits_BC = _pooled(softmax(scaled_BHC), certainty_BH, exponents_BH, spec.pooling)
+    any_B1 = present_BH.any(axis=1, keepdims=True)
+    logits_BC = np.where(any_B1, logits_BC / np.float32(spec.answer_temperature), np.float32(0)).astype(np.float32)
+    return Fused(
+        probabilities_BC=softmax(logits_BC),
+        logits_BC=logits_BC,
+        certainty_BH=certainty_BH.astype(np.float32),
+        weights_BH=weights_BH.astype(np.float32),
+    )
+
+
+def _head_temperatures(spec: FusionSpec, heads: int) -> FloatArray:
+    if spec.head_temperatures is None:
+        return np.ones(heads, np.float32)
+    if len(spec.head_temperatures) != heads:
+        raise BundleError(f"head_temperatures has {len(spec.head_temperatures)} entries for {heads} heads")
+    return np.asarray(spec.head_temperatures, np.float32)
+
+
+def _weights(certainty_BH: FloatArray, present_BH: BoolArray, temperature: float | None) -> FloatArray:
+    """``softmax(c / T)`` over the heads that are present; equal ones without a temperature."""
+    scores_BH = np.zeros_like(certainty_BH) if temperature is None else certainty_BH / np.float32(temperature)
+    any_B1 = present_BH.any(axis=1, keepdims=True)
+    # A row with no head gets finite scores here, so that its softmax is defined before it is zeroed.
+    masked_BH = np.where(present_BH, scores_BH, np.where(any_B1, -np.inf, 0.0)).astype(np.float32)
+    return np.where(any_B1, softmax(masked_BH), np.float32(0))
+
+
+def _pooled(
+    probabilities_BHC: FloatArray, certainty_BH: FloatArray, weights_BH: FloatArray, pooling: Pooling
+) -> FloatArray:
+    """Pooled log-probabilities ``[B, C]``, not normalised."""
+    tiny = np.finfo(np.float32).tiny
+    if pooling == "probabilities":
+        return np.asarray(np.log(np.maximum(np.einsum("bh,bhc->bc", weights_BH, probabilities_BHC), tiny)))
+    if pooling == "product":
+        certainty_BH1 = certainty_BH[..., None]
+        probabilities_BHC = certainty_BH1 * probabilities_BHC + (1 - certainty_BH1) / probabilities_BHC.shape[2]
+    return np.asarray(np.einsum("bh,bhc->bc", weights_BH, np.log(np.maximum(probabilities_BHC, tiny))))
