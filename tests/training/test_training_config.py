@@ -57,6 +57,16 @@ def test_every_config_of_the_repository_is_valid(path: Path) -> None:
     assert load_config(path).modalities
 
 
+def test_only_single_pictures_go_without_clip_s(tmp_path: Path) -> None:
+    content = document()
+    del content["clip_s"]
+    with pytest.raises(ConfigurationError, match="clip_s is needed: audio, visual cover"):
+        load_config(written(tmp_path, content))
+    content["modalities"] = content["modalities"][1:]
+    content["modalities"][0]["input"]["frames"] = 1
+    assert load_config(written(tmp_path, content)).clip_s == 1.0
+
+
 def test_overrides_reach_fields_and_list_items(tmp_path: Path) -> None:
     path = written(tmp_path, document())
     config = load_config(path, ["seed=3", "stage1.optimiser.lr=0.5", "modalities.1.input.frames=7"])
@@ -98,7 +108,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, override: str, message: str) -> 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("a: [1", "is not YAML"), ("- 1\n", "must hold a mapping"), ("name: x\n", "clip_s: Field required")],
+    [("a: [1", "is not YAML"), ("- 1\n", "must hold a mapping"), ("name: x\n", "data: Field required")],
 )
 def test_files_that_are_no_config(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
