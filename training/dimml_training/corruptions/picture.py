@@ -107,9 +107,10 @@ def camera_shake(clip_THWC: ByteArray, deviation: float, given: PictureSource) -
 
 
 def lower_part(clip_THWC: ByteArray, share: float, given: PictureSource) -> ByteArray:
-    """The lower ``share`` of the picture is covered by a sheet of one random colour."""
+    """The lower ``share`` of the picture, give or take a fifth of it, is covered by a sheet of one random colour."""
     out = clip_THWC.copy()
-    start = clip_THWC.shape[1] - max(1, round(share * clip_THWC.shape[1]))
+    covered = share * given.rng.uniform(0.8, 1.2) * clip_THWC.shape[1]
+    start = clip_THWC.shape[1] - max(1, round(covered))
     colour = given.rng.integers(0, 256, clip_THWC.shape[3])
     out[:, start:] = GREY if given.flow else colour
     return out
@@ -121,6 +122,16 @@ def patch(clip_THWC: ByteArray, share: float, given: PictureSource) -> ByteArray
     out = clip_THWC.copy()
     out[:, rows, columns] = given.other[:, ::-1][:, rows, columns]
     return out
+
+
+def tilt(clip_THWC: ByteArray, degrees: float, given: PictureSource) -> ByteArray:
+    """Turned to one side by ``degrees``, give or take a fifth of it; the border is repeated. Vectors of flow stay."""
+    height, width = clip_THWC.shape[1:3]
+    angle = degrees * given.rng.uniform(0.8, 1.2) * given.rng.choice((-1.0, 1.0))
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
+    return np.stack(
+        [cv2.warpAffine(frame, turn, (width, height), borderMode=cv2.BORDER_REPLICATE) for frame in clip_THWC]
+    ).astype(np.uint8)
 
 
 def low_bitrate(clip_THWC: ByteArray, quantiser: float, given: PictureSource) -> ByteArray:
@@ -146,7 +157,7 @@ PICTURE: dict[str, Callable[[ByteArray, float, PictureSource], ByteArray]] = {
     f.__name__: f
     for f in (
         *(pixel_noise, blur, darkness, glare, fading, grey_box, down_sampling, dropped_frames, frozen_frames),
-        *(camera_shake, lower_part, patch, low_bitrate, black),
+        *(camera_shake, lower_part, patch, tilt, low_bitrate, black),
     )
 }
 

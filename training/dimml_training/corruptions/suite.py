@@ -128,6 +128,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("camera_shake", "picture", True, True, {"10": 10.0, "20": 20.0, "40": 40.0}, ("20",), frames=False),
     Family("lower_part", "picture", False, True, {"30pct": 0.3, "50pct": 0.5, "70pct": 0.7}, ("30pct", "70pct")),
     Family("patch", "picture", False, True, {"40pct": 0.4, "60pct": 0.6, "80pct": 0.8}, ("40pct", "80pct")),
+    Family("tilt", "picture", False, True, {"15deg": 15.0, "30deg": 30.0, "60deg": 60.0}, ("30deg",)),
     Family("low_bitrate", "picture", False, False, {"32": 32.0, "38": 38.0, "44": 44.0}, ("32", "44")),
     Family("frozen_frames", "picture", False, True, _QUARTERS, ("75pct",), moving=True),
 )  # fmt: skip
