@@ -14,6 +14,7 @@ import typer
 
 from dimml.errors import ConfigurationError
 from dimml_training.avdigits.command import make_avdigits
+from dimml_training.compare.command import compare
 from dimml_training.recipes.command import make_manifest_app
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command("evaluate", help="Score a trained run on one of its splits, clean or with noise on the sound.")(
         evaluate
     )
+    app.command("compare", help="Train and score many methods on one data set; write one table of all.")(compare)
     app.command("make-avdigits")(make_avdigits)
     app.add_typer(make_manifest_app(), name="make-manifest")
 

@@ -1,0 +1,230 @@
+"""Intervals, regrets and targets of a comparison, held against plain loops over the clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dimml.errors import SetupError
+from dimml_training.compare import cells, tables, targets
+from dimml_training.compare.bootstrap import Estimate, estimates, mean_estimate, resample_weights
+from dimml_training.compare.cells import Cell, ConditionRecord
+from dimml_training.compare.summary import Summary
+
+CLIPS = 40
+#: Name, group, seen, in the means, draws.
+CONDITIONS = (
+    ("clean", "clean", True, False, 1),
+    ("audio:white", "sound", True, True, 3),
+    ("audio:voices", "sound", False, True, 3),
+    ("visual:patch", "picture", False, True, 2),
+    ("audio:absent", "absent", True, False, 1),
+)
+UNSEEN = ["audio:voices", "visual:patch"]
+
+
+def cell(
+    method: str, repeat: int, share: float, *, validation: dict[str, float] | None = None, **changed: Any
+) -> tuple[Cell, dict[str, npt.NDArray[np.bool_]]]:
+    """A made-up cell, right on about ``share`` of its clips, and the bits that it was made from."""
+    rng = np.random.default_rng([repeat, *method.encode()])
+    right = {name: rng.random((draws, CLIPS)) < share for name, *_, draws in CONDITIONS}
+    records = {
+        name: ConditionRecord(
+            group=group,
+            seen=seen,
+            in_means=in_means,
+            draws=draws,
+            accuracy=float(right[name].mean()),
+            macro_f1=0.5,
+            nll=0.25,
+            ece=0.1,
+            confidence=0.8,
+            auroc=None,
+            right=cells.pack_bits(right[name]),
+        )
+        for name, group, seen, in_means, draws in CONDITIONS
+    }
+    fields: dict[str, Any] = {
+        **{"data": "made_up", "method": method, "description": method, "repeat": repeat, "fields": {"seed": repeat}},
+        **{"seed": repeat, "training": "t", "answer": "a", "suite": "s", "config_hash": "c", "data_digest": "d"},
+        **{"commit": None, "dirty": None, "trained_commit": None, "date": f"2026-01-01T00:00:0{repeat}Z"},
+        **{"seconds_training": 1.0, "seconds_scoring": 1.0, "modalities": ("audio", "visual"), "classes": 3},
+        **{"clips_train": 9, "clips_validation": 9, "clips": CLIPS, "versions": {}, "validation": validation},
+        "clip_lines": cells.pack_lines(np.arange(CLIPS) + 100 * repeat),
+        "conditions": records,
+        "clean_confidence": cells.pack_confidences(rng.random(CLIPS)),
+    }
+    return Cell(**{**fields, **changed}), right
+
+
+def test_bits_lines_and_confidences_survive_packing() -> None:
+    rng = np.random.default_rng(0)
+    bits = rng.random((3, 7)) < 0.5
+    assert (cells.unpack_bits(cells.pack_bits(bits), bits.shape) == bits).all()
+    made, _ = cell("dimml", 1, 0.5)
+    assert made.lines().tolist() == list(range(100, 100 + CLIPS))
+    confidences = np.array([0.0, 0.123456, 0.5, 1.0])
+    packed = made.model_copy(update={"clean_confidence": cells.pack_confidences(confidences)})
+    assert packed.confidences() == pytest.approx(confidences, abs=1e-5)
+
+
+def test_a_cell_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made, _ = cell("single:audio", 0, 0.5, validation={"clean": 0.75})
+    path = cells.write_cell(tmp_path, made)
+    assert path == tmp_path / "cells" / "made_up" / "single-audio__0.json"
+    assert list(cells.read_cells(tmp_path)) == [made]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    path.write_text("{}")
+    with pytest.raises(SetupError, match="single-audio__0"):
+        cells.read_cell(path)
+
+
+def test_every_repeat_draws_as_many_clips_as_it_has() -> None:
+    weights_SP = resample_weights([np.arange(10), np.arange(20, 27)], resamples=50)
+    assert (weights_SP[:, :10].sum(axis=1) == 10).all()
+    assert (weights_SP[:, 10:].sum(axis=1) == 7).all()
+
+
+def test_seeds_that_score_the_same_clips_are_drawn_alike() -> None:
+    same = resample_weights([np.arange(10), np.arange(10)], resamples=50)
+    assert (same[:, :10] == same[:, 10:]).all()
+    other = resample_weights([np.arange(10), np.arange(10, 20)], resamples=50)
+    assert (other[:, :10] != other[:, 10:]).any()
+
+
+def test_intervals_are_those_of_a_plain_loop() -> None:
+    rng = np.random.default_rng(1)
+    values_KP = rng.random((3, 30))
+    weights_SP = resample_weights([np.arange(18), np.arange(18, 30)], resamples=200)
+    for index, found in enumerate(estimates(values_KP, weights_SP)):
+        means = []
+        for counts in weights_SP.astype(int):
+            drawn = [values_KP[index, clip] for clip, count in enumerate(counts) for _ in range(count)]
+            means.append(sum(drawn) / len(drawn))
+        assert found.value == pytest.approx(values_KP[index].mean())
+        assert (found.low, found.high) == pytest.approx((np.quantile(means, 0.025), np.quantile(means, 0.975)))
+
+
+def test_an_interval_is_as_wide_as_the_binomial_says() -> None:
+    right = (np.arange(400) < 280).astype(float)
+    found = mean_estimate(right[None], resample_weights([np.arange(400)]))
+    half = 1.96 * np.sqrt(0.7 * 0.3 / 400)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.1)
+
+
+def regret_by_hand(
+    rights: dict[tuple[str, int], dict[str, npt.NDArray[np.bool_]]], better: dict[tuple[int, str], str], condition: str
+) -> float:
+    gaps = []
+    for repeat in (0, 1):
+        single = better[repeat, condition]
+        for clip in range(CLIPS):
+            ours = float(np.mean(rights["dimml", repeat][condition][:, clip]))
+            gaps.append(ours - float(np.mean(rights[single, repeat][condition][:, clip])))
+    return sum(gaps) / len(gaps)
+
+
+@pytest.fixture(name="made")
+def made_up() -> tuple[Summary, dict[tuple[str, int], dict[str, npt.NDArray[np.bool_]]]]:
+    """Two repeats; on validation clips sound is better in the first one, pictures in the second, at voices."""
+    validation = {
+        ("single:audio", 0): {"clean": 0.9, "audio:voices": 0.8, "visual:patch": 0.9, "audio:white": 0.5},
+        ("single:audio", 1): {"clean": 0.9, "audio:voices": 0.2, "visual:patch": 0.9, "audio:white": 0.5},
+        ("single:visual", 0): {"clean": 0.7, "audio:voices": 0.7, "visual:patch": 0.1, "audio:white": 0.5},
+        ("single:visual", 1): {"clean": 0.7, "audio:voices": 0.7, "visual:patch": 0.1, "audio:white": 0.5},
+    }
+    shares = {"single:audio": 0.6, "single:visual": 0.5, "late_logits": 0.7, "joint_concat": 0.6, "dimml": 0.9}
+    made, rights = [], {}
+    for method, share in shares.items():
+        for repeat in (0, 1):
+            one, right = cell(method, repeat, share, validation=validation.get((method, repeat)))
+            made.append(one)
+            rights[method, repeat] = right
+    return Summary(made), rights
+
+
+def test_figures_are_those_of_plain_loops(made: tuple[Summary, Any]) -> None:
+    summary, rights = made
+    every = [rights["dimml", repeat][name][draw] for repeat in (0, 1) for name in UNSEEN for draw in range(2)]
+    assert summary.conditions(seen=False, in_means=True) == UNSEEN
+    means = [np.mean([rights["dimml", r][name].mean() for name in UNSEEN]) for r in (0, 1)]
+    assert summary.accuracy("dimml", UNSEEN).value == pytest.approx(np.mean(means))
+    assert len(every) == 8
+    clean = [rights["dimml", r]["clean"].mean() for r in (0, 1)]
+    assert summary.spread("dimml") == pytest.approx(np.std(clean, ddof=1))
+    gap = summary.difference("dimml", "late_logits", ["clean"])
+    late = [rights["late_logits", r]["clean"].mean() for r in (0, 1)]
+    assert gap is not None
+    assert gap.value == pytest.approx(np.mean(clean) - np.mean(late))
+
+
+def test_regret_is_against_the_modality_that_is_better_on_validation(made: tuple[Summary, Any]) -> None:
+    summary, rights = made
+    better = {
+        (0, "audio:voices"): "single:audio",
+        (1, "audio:voices"): "single:visual",
+        (0, "visual:patch"): "single:audio",
+        (1, "visual:patch"): "single:audio",
+    }
+    by_hand = {name: regret_by_hand(rights, better, name) for name in UNSEEN}
+    found = summary.regrets("dimml", UNSEEN)
+    assert {name: e.value for name, e in found.items()} == pytest.approx(by_hand)
+    mean, worst = summary.mean_regret("dimml", UNSEEN), summary.worst_regret("dimml", UNSEEN)
+    assert mean is not None
+    assert mean.value == pytest.approx(np.mean(list(by_hand.values())))
+    assert worst is not None
+    assert worst.condition == min(by_hand, key=by_hand.__getitem__)
+
+
+def test_a_tie_on_validation_goes_to_the_modality_better_on_clean_clips(made: tuple[Summary, Any]) -> None:
+    assert made[0].better_single(0, "audio:white") == "single:audio"
+
+
+def test_only_repeats_of_both_sides_are_compared(made: tuple[Summary, Any]) -> None:
+    summary, rights = made
+    del summary.cells["late_logits"][1]
+    gap = summary.difference("dimml", "late_logits", ["clean"])
+    assert gap is not None
+    expected = rights["dimml", 0]["clean"].mean() - rights["late_logits", 0]["clean"].mean()
+    assert gap.value == pytest.approx(expected)
+    del summary.cells["late_logits"][0]
+    assert summary.difference("dimml", "late_logits", ["clean"]) is None
+
+
+def test_cells_of_an_older_suite_are_left_out() -> None:
+    old, _ = cell("dimml", 0, 0.5, suite="old")
+    new, _ = cell("dimml", 1, 0.5)
+    summary = Summary([new, old])
+    assert list(summary.cells["dimml"]) == [1]
+    assert summary.outdated == 1
+
+
+def test_the_table_shows_every_method_and_the_targets_are_judged(made: tuple[Summary, Any], tmp_path: Path) -> None:
+    summary, _ = made
+    text = tables.markdown(summary)
+    assert [line.split("`")[1] for line in text.splitlines()[2:]] == [
+        *("single:audio", "single:visual", "late_logits", "joint_concat", "dimml")
+    ]
+    accuracy = 100 * summary.accuracy("dimml", ["clean"]).value
+    assert f"| `dimml` | {accuracy:.1f} ± " in text
+    written = tables.write_tables(summary, tmp_path)
+    lines = written[1].read_text().splitlines()
+    assert len(lines) == 1 + 5 * len(CONDITIONS)
+    judged = targets.targets(summary)
+    assert [t.met for t in judged[:5]] == [True] * 5
+    assert judged[5].met is False  # confidences were drawn at random
+
+
+def test_targets_name_what_was_not_run() -> None:
+    alone = Summary([cell("dimml", 0, 0.9)[0]])
+    assert [t.met for t in targets.targets(alone)[:5]] == [None] * 5
+    assert targets.targets(Summary([cell("late_logits", 0, 0.9)[0]]))[0].met is None
+
+
+def test_points_are_signed() -> None:
+    assert targets.points(Estimate(-0.012, -0.03, 0.01)) == "-1.2 [-3.0, +1.0]"

@@ -1,0 +1,129 @@
+"""From what the encoders made of a condition to a method's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dimml.bundle import FUSED_HEAD
+from dimml.fusion import BoolArray, FloatArray, FusionParameters, FusionSpec, fuse, heads_present, softmax
+from dimml_training.compare.methods import AnswerRule, ChosenFusion, FixedFusion, HeadAlone, JointHead
+from dimml_training.corruptions.encoding import EncodedModality
+from dimml_training.run_directory import TrainedRun
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A fusion with what it learned, and what is to be told of it."""
+
+    spec: FusionSpec
+    parameters: FusionParameters | None = None
+    report: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A method's answer to N clips. Where nothing was there to answer from, ``answered_N`` is False and the
+    distribution uniform. What is said of heads is of those in ``heads``, none for a joint head."""
+
+    probabilities_NC: FloatArray
+    answered_N: BoolArray
+    heads: tuple[str, ...]
+    certainty_NH: FloatArray
+    present_NH: BoolArray
+    own_NHC: FloatArray
+
+    def right(self, labels_N: npt.NDArray[np.int64]) -> BoolArray:
+        """Which clips were answered, and right, ``[N]``: no answer is no luck either."""
+        return np.asarray(self.answered_N & (self.probabilities_NC.argmax(axis=1) == labels_N))
+
+
+def answer(
+    rule: AnswerRule, run: TrainedRun, encoded: Mapping[str, EncodedModality], chosen: Fusion | None = None
+) -> Answer:
+    """The answer of a rule on a run's encodings of one condition and draw; ``chosen`` is what the rule
+    ``ChosenFusion`` stands for on this run."""
+    ordered = [encoded[m.name] for m in run.modalities]
+    if isinstance(rule, JointHead):
+        return _joint(run, ordered)
+    if isinstance(rule, HeadAlone):
+        return _alone(rule.head, run, ordered)
+    if isinstance(rule, FixedFusion):
+        return _fused(Fusion(rule.spec), run, ordered)
+    if isinstance(rule, ChosenFusion):
+        if chosen is None:
+            raise TypeError("a chosen fusion is handed over with the run")
+        return _fused(chosen, run, ordered)
+    assert_never(rule)
+
+
+def _fused(fusion: Fusion, run: TrainedRun, encoded: Sequence[EncodedModality]) -> Answer:
+    heads, logits_NHC, present_NH, features = head_inputs(run, encoded, fused_head=fusion.spec.fused_head)
+    fused = fuse(logits_NHC, present_NH, fusion.spec, fusion.parameters, features)
+    return Answer(
+        probabilities_NC=fused.probabilities_BC,
+        answered_N=np.asarray(present_NH.any(axis=1)),
+        heads=heads,
+        certainty_NH=fused.certainty_BH,
+        present_NH=present_NH,
+        own_NHC=softmax(logits_NHC),
+    )
+
+
+def _alone(head: str, run: TrainedRun, encoded: Sequence[EncodedModality]) -> Answer:
+    heads, logits_NHC, present_NH, _ = head_inputs(run, encoded, fused_head=head == FUSED_HEAD)
+    index = heads.index(head)
+    present_N = present_NH[:, index]
+    logits_NC = np.where(present_N[:, None], logits_NHC[:, index], np.float32(0))
+    probabilities_NC = softmax(logits_NC)
+    return Answer(
+        probabilities_NC=probabilities_NC,
+        answered_N=present_N,
+        heads=(head,),
+        certainty_NH=probabilities_NC.max(axis=1, keepdims=True),
+        present_NH=present_NH[:, index : index + 1],
+        own_NHC=probabilities_NC[:, None],
+    )
+
+
+@torch.no_grad()
+def _joint(run: TrainedRun, encoded: Sequence[EncodedModality]) -> Answer:
+    if run.joint_head is None:
+        raise TypeError("a joint method is scored on a joint training")
+    # An absent modality is zeros to a joint head: it has no way to leave one out.
+    features = [torch.from_numpy(np.where(e.present_N[:, None], e.features_ND, np.float32(0))) for e in encoded]
+    answered_N = np.asarray(np.stack([e.present_N for e in encoded], axis=1).any(axis=1))
+    logits_NC = run.joint_head(features).float().numpy()
+    clips = len(logits_NC)
+    return Answer(
+        probabilities_NC=softmax(np.where(answered_N[:, None], logits_NC, np.float32(0))),
+        answered_N=answered_N,
+        heads=(),
+        certainty_NH=np.zeros((clips, 0), np.float32),
+        present_NH=np.zeros((clips, 0), np.bool_),
+        own_NHC=np.zeros((clips, 0, logits_NC.shape[1]), np.float32),
+    )
+
+
+def head_inputs(
+    run: TrainedRun, encoded: Sequence[EncodedModality], *, fused_head: bool
+) -> tuple[tuple[str, ...], FloatArray, BoolArray, list[FloatArray]]:
+    """Names of the heads, their logits ``[N, H, C]``, presence ``[N, H]`` and features, one ``[N, D_h]`` per head."""
+    heads = [m.name for m in run.modalities]
+    logits = [e.logits_NC for e in encoded]
+    features = [e.features_ND for e in encoded]
+    present_NM = np.stack([e.present_N for e in encoded], axis=1)
+    if fused_head:
+        if run.fused_head is None:
+            raise TypeError("every detached training of a comparison has a fused head")
+        together_ND = np.concatenate(features, axis=1)
+        weight_CD, bias_C = (value.detach().numpy() for value in (run.fused_head.weight, run.fused_head.bias))
+        heads.append(FUSED_HEAD)
+        features.append(together_ND)
+        logits.append((together_ND @ weight_CD.T + bias_C).astype(np.float32))
+    return tuple(heads), np.stack(logits, axis=1), heads_present(present_NM, fused_head), features

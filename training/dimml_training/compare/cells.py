@@ -1,0 +1,185 @@
+"""A cell: one method on one repeat, as a small JSON that holds enough to resample its clips later.
+
+::
+
+    <out>/cells/<data>/<method>__<repeat>.json
+
+Whether each clip was answered right is kept bit by bit for every condition and draw, so that intervals and paired
+differences between any two methods need no model and no data.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dimml.errors import SetupError
+
+BoolArray = npt.NDArray[np.bool_]
+CELLS = "cells"
+#: Of dates in cells, UTC; sorts as text.
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+#: Confidences are kept in steps of 1/65535.
+CONFIDENCE_STEPS = 2**16 - 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ConditionRecord(_Record):
+    """One method under one condition of the test clips; figures are means over draws."""
+
+    group: str
+    seen: bool
+    in_means: bool
+    draws: int
+    accuracy: float
+    macro_f1: float
+    nll: float
+    ece: float
+    confidence: float
+    #: AUROC of "the answer's confidence predicts that the answer is right"; null where all or none are right.
+    auroc: float | None
+    #: Bits ``[draws, clips]``, packed, deflated, base64.
+    right: str
+
+    def right_by_draw(self, clips: int) -> BoolArray:
+        """Whether each draw's answer to each clip was right."""
+        return unpack_bits(self.right, (self.draws, clips))
+
+
+class Cell(_Record):
+    """One method on one repeat."""
+
+    schema_version: int = 1
+    data: str
+    method: str
+    description: str
+    repeat: int
+    #: What the repeat sets in the config.
+    fields: dict[str, Any]
+    seed: int
+    #: Of the training, data included: cells with the same one read the same run.
+    training: str
+    #: Of all that the answer depends on: training, rule, suite of conditions, choice of fusion.
+    answer: str
+    #: Of the conditions: only cells of one suite stand in one table.
+    suite: str
+    config_hash: str
+    data_digest: str
+    commit: str | None
+    dirty: bool | None
+    trained_commit: str | None
+    date: str
+    seconds_training: float
+    seconds_scoring: float
+    modalities: tuple[str, ...]
+    classes: int
+    clips_train: int
+    clips_validation: int
+    clips: int
+    #: Lines of the test clips in the manifest, uint32, deflated, base64: methods are paired by them.
+    clip_lines: str
+    versions: dict[str, str]
+    #: By condition, of the test clips; clean is first.
+    conditions: dict[str, ConditionRecord]
+    #: Accuracy on validation clips by condition, of single modalities only: says which is the better one.
+    validation: dict[str, float] | None = None
+    #: Confidence of each clean answer, uint16 of 65535, deflated, base64.
+    clean_confidence: str
+    #: AUROC of "this head's certainty predicts that it is right" over clean and the conditions in the means.
+    certainty_auroc: dict[str, float | None] = {}
+    #: Share of clean clips whose confidence rises when a modality is taken away, by modality.
+    confidence_rise: dict[str, float] = {}
+    #: By conflict condition: AUROC of the disagreement, and mean confidence there.
+    conflict: dict[str, dict[str, float]] = {}
+    #: The fusion that answered, where one did, and what it beat.
+    fusion: dict[str, Any] | None = None
+
+    def lines(self) -> npt.NDArray[np.uint32]:
+        """Lines of the test clips in the manifest, ``[clips]``."""
+        return np.frombuffer(_inflate(self.clip_lines), np.dtype("<u4"))
+
+    def confidences(self) -> npt.NDArray[np.float64]:
+        """Confidence of each clean answer, ``[clips]``, 0 to 1."""
+        return np.frombuffer(_inflate(self.clean_confidence), np.dtype("<u2")) / CONFIDENCE_STEPS
+
+
+def cell_path(out: Path, data: str, method: str, repeat: int) -> Path:
+    """Where a cell is kept."""
+    return out / CELLS / data / f"{method.replace(':', '-')}__{repeat}.json"
+
+
+def write_cell(out: Path, cell: Cell) -> Path:
+    """Write a cell so that nobody ever reads half of one."""
+    path = cell_path(out, cell.data, cell.method, cell.repeat)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+        aside.write_text(_text(cell), encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror}; choose another place with --out") from error
+    return path
+
+
+def _text(cell: Cell) -> str:
+    """JSON with a line per field and a line per condition: small, and a diff shows what changed."""
+    document = cell.model_dump(mode="json")
+    conditions = ",\n".join(f"  {json.dumps(name)}: {json.dumps(r)}" for name, r in document["conditions"].items())
+    fields = {name: json.dumps(value) for name, value in document.items()}
+    fields["conditions"] = f"{{\n{conditions}\n }}"
+    return "{\n" + ",\n".join(f' "{name}": {text}' for name, text in fields.items()) + "\n}\n"
+
+
+def read_cell(path: Path) -> Cell:
+    """Read a cell. Raises SetupError naming the file where it is no cell."""
+    try:
+        return Cell.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise SetupError(f"{path} is no cell of a comparison; delete it and it is made anew") from error
+
+
+def read_cells(out: Path) -> Iterator[Cell]:
+    """Every cell under ``out``, in the order of their paths."""
+    for path in sorted((out / CELLS).glob("*/*.json")):
+        yield read_cell(path)
+
+
+def pack_bits(bits: BoolArray) -> str:
+    """Booleans of any shape as text; see ``unpack_bits``."""
+    return _deflate(np.packbits(bits.reshape(-1)).tobytes())
+
+
+def unpack_bits(text: str, shape: tuple[int, ...]) -> BoolArray:
+    """What ``pack_bits`` made of booleans of this shape."""
+    flat = np.unpackbits(np.frombuffer(_inflate(text), np.uint8), count=int(np.prod(shape)))
+    return flat.astype(np.bool_).reshape(shape)
+
+
+def pack_lines(lines: npt.NDArray[np.integer[Any]]) -> str:
+    """Line numbers as text."""
+    return _deflate(lines.astype("<u4").tobytes())
+
+
+def pack_confidences(confidences: npt.NDArray[np.floating[Any]]) -> str:
+    """Numbers from 0 to 1 as text."""
+    return _deflate(np.round(confidences.astype(np.float64) * CONFIDENCE_STEPS).astype("<u2").tobytes())
+
+
+def _deflate(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, 9)).decode()
+
+
+def _inflate(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text))

@@ -1,0 +1,115 @@
+"""What a run's encoders make of every condition, kept beside the run: a new rule of answering then encodes nothing.
+
+Exact, as FP32: a run's chosen fusion must find here what it will find at serving.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.errors import SetupError
+from dimml_training.compare.plan import digest
+from dimml_training.corruptions.encoding import EncodedModality, encode_conditions
+from dimml_training.corruptions.suite import Condition
+from dimml_training.loading import ClipRows
+from dimml_training.prepare import Progress
+from dimml_training.run_directory import TrainedRun
+
+FOLDER = "encoded"
+PARTS = ("features", "logits", "present")
+
+
+@dataclass(frozen=True)
+class KeptEncodings:
+    """One split under some conditions; ``get`` as of ``corruptions.encoding.Encoded``."""
+
+    labels_N: npt.NDArray[np.int64]
+    by_condition: Mapping[str, Sequence[Mapping[str, EncodedModality]]]
+
+    def get(self, condition: Condition, draw: int) -> dict[str, EncodedModality]:
+        """Every modality under one draw of a condition."""
+        return dict(self.by_condition[condition.name][draw])
+
+
+def suite_digest(conditions: Sequence[Condition]) -> str:
+    """Sixteen hex digits of all that the conditions are."""
+    return digest([json.loads(json.dumps(asdict(condition), default=str)) for condition in conditions])
+
+
+def encodings(
+    folder: Path,
+    split: str,
+    run: TrainedRun,
+    clips: ClipRows,
+    conditions: Sequence[Condition],
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> KeptEncodings:
+    """Encode, or read what was kept. Kept for one suite at a time: a changed suite replaces it."""
+    path = folder / FOLDER / f"{split}.npz"
+    key = digest([suite_digest(conditions), seed])
+    kept = _read(path, key)
+    if kept is not None:
+        return kept
+    made = encode_conditions(run.encoders, run.modalities, clips, conditions, run.quality, seed=seed, progress=progress)
+    found = KeptEncodings(made.labels_N, {c.name: [made.get(c, draw) for draw in range(c.draws)] for c in conditions})
+    _write(path, key, found)
+    return found
+
+
+def _write(path: Path, key: str, kept: KeptEncodings) -> None:
+    """Each distinct encoding once: conditions share those of the modalities that they leave alone."""
+    places: dict[int, int] = {}
+    arrays: dict[str, npt.NDArray[Any]] = {"labels": kept.labels_N}
+    index: dict[str, list[dict[str, int]]] = {}
+    for condition, draws in kept.by_condition.items():
+        index[condition] = []
+        for of_draw in draws:
+            for encoded in of_draw.values():
+                if id(encoded.features_ND) not in places:
+                    place = places[id(encoded.features_ND)] = len(places)
+                    values = (encoded.features_ND, encoded.logits_NC, encoded.present_N)
+                    arrays |= {f"{part}_{place}": value for part, value in zip(PARTS, values, strict=True)}
+            index[condition].append({name: places[id(encoded.features_ND)] for name, encoded in of_draw.items()})
+    arrays["index"] = np.frombuffer(json.dumps({"key": key, "conditions": index}).encode(), np.uint8)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        aside = path.with_name(f"{path.stem}.part.npz")
+        np.savez(aside, allow_pickle=False, **arrays)
+        aside.replace(path)
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror}; free some space or choose another --work") from error
+
+
+def _read(path: Path, key: str) -> KeptEncodings | None:
+    """What is kept under this key, or None; damaged is as good as absent."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            document = json.loads(file["index"].tobytes())
+            if document["key"] != key:
+                return None
+            places: dict[int, EncodedModality] = {}
+
+            def at(place: int) -> EncodedModality:
+                if place not in places:
+                    places[place] = EncodedModality(*(file[f"{part}_{place}"] for part in PARTS))
+                return places[place]
+
+            return KeptEncodings(
+                file["labels"],
+                {
+                    condition: [{name: at(place) for name, place in of_draw.items()} for of_draw in draws]
+                    for condition, draws in document["conditions"].items()
+                },
+            )
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None

@@ -1,0 +1,39 @@
+"""Calibration and ranking figures of a set of answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+BINS = 15
+SIMULATIONS = 1_000
+
+
+def ece(confidence_N: npt.NDArray[Any], right_N: npt.NDArray[np.bool_]) -> float:
+    """Expected calibration error over 15 bins of equal width (Guo et al. 2017)."""
+    return float(_ece(confidence_N, right_N[None])[0])
+
+
+def perfect_ece(confidence_N: npt.NDArray[Any], *, seed: int = 0) -> float:
+    """The 95th percentile of the ECE that a perfect calibrator shows on as many clips of these confidences."""
+    right_SN = np.random.default_rng(seed).random((SIMULATIONS, len(confidence_N))) < confidence_N
+    return float(np.quantile(_ece(confidence_N, right_SN), 0.95))
+
+
+def auroc(score_N: npt.NDArray[Any], positive_N: npt.NDArray[np.bool_]) -> float:
+    """The chance that a positive scores higher than a negative, ties counting half; both must occur."""
+    positives = int(positive_N.sum())
+    negatives = len(positive_N) - positives
+    _, place_N, counts = np.unique(score_N, return_inverse=True, return_counts=True)
+    rank = np.cumsum(counts) - (counts - 1) / 2.0  # ties share the mean of their ranks
+    ranks = float(rank[place_N][positive_N].sum())
+    return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def _ece(confidence_N: npt.NDArray[Any], right_SN: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    bin_N = np.minimum((confidence_N * BINS).astype(np.int64), BINS - 1)
+    member_NK = bin_N[:, None] == np.arange(BINS)
+    gap_SK = (right_SN - confidence_N.astype(np.float64)) @ member_NK
+    return np.asarray(np.abs(gap_SK).sum(axis=1) / len(confidence_N))

@@ -1,0 +1,172 @@
+"""What is compared: a method is a training, as overrides of the config, and a rule that makes its answer.
+
+Methods that share a training share its run: the single modalities and late averaging, say, read the same encoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dimml.bundle import FUSED_HEAD
+from dimml.errors import ConfigurationError
+from dimml.fusion import FusionSpec
+from dimml_training.config import TrainConfig
+
+#: The reference's schedule, in epochs (design, section 5); `dimml_published` keeps its shape at any budget.
+PAPER_EPOCHS, PAPER_WARMUP, PAPER_STEP = 150, 20, 70
+
+#: Shortcuts for --methods.
+MAIN, ALL = "main", "all"
+
+
+@dataclass(frozen=True)
+class HeadAlone:
+    """The answer of one head: a modality's own, or the fused one."""
+
+    head: str
+
+
+@dataclass(frozen=True)
+class FixedFusion:
+    """A fusion that was settled before any data was seen."""
+
+    spec: FusionSpec
+
+
+@dataclass(frozen=True)
+class ChosenFusion:
+    """The fusion that the validation clips chose, or the one the config fixes."""
+
+
+@dataclass(frozen=True)
+class JointHead:
+    """The head that a joint training trained."""
+
+
+#: How methods are ordered in tables: by the first of these that a name is, or begins with.
+TABLE_ORDER = (
+    *("single:", "late_logits", "late_probabilities"),
+    *("joint_concat", "joint_sum", "joint_film", "joint_gated", "ogm_ge", "mmpareto"),
+    *("dimml_published", "dimml", "separate_chosen", "dimml_no_shared", "dimml_no_duc", "dimml_no_separation"),
+    *("dimml_clw", "dimml_logits", "dimml_probabilities", "dimml:"),
+)
+AnswerRule = HeadAlone | FixedFusion | ChosenFusion | JointHead
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table."""
+
+    name: str
+    answer: AnswerRule
+    description: str
+    #: Fields of the config that this method's training sets, by dotted name.
+    training: dict[str, Any] = field(default_factory=dict)
+    #: Among `--methods main`.
+    main: bool = False
+
+
+def all_methods(config: TrainConfig) -> dict[str, Method]:
+    """Every method for these modalities, by name, in the order of the table."""
+    modalities = [m.name for m in config.inputs]
+    separate = {"stage1.lambda_shared": 0.0, "stage1.lambda_duc": 0.0}
+    clw = FusionSpec(certainty="max_prob", temperature=config.compare.clw_temperature, fused_head=True)
+    logits = FusionSpec(temperature=None, fused_head=True)
+    probabilities = FusionSpec(temperature=None, fused_head=True, pooling="probabilities")
+    found = [Method(f"single:{m}", HeadAlone(m), f"{m} alone", separate, main=True) for m in modalities]
+    found += [
+        Method(
+            "late_logits",
+            FixedFusion(logits.model_copy(update={"fused_head": False})),
+            "mean of the logits of separately trained encoders",
+            separate,
+            main=True,
+        ),
+        Method(
+            "late_probabilities",
+            FixedFusion(probabilities.model_copy(update={"fused_head": False})),
+            "mean of the probabilities of separately trained encoders",
+            separate,
+            main=True,
+        ),
+        _joint("joint_concat", "joint training, concatenation", {"fusion": "concat"}, main=True),
+        _joint("joint_sum", "joint training, sum", {"fusion": "sum"}),
+        _joint("joint_film", "joint training, FiLM", {"fusion": "film"}),
+        _joint("joint_gated", "joint training, gated", {"fusion": "gated"}),
+        _joint("ogm_ge", "OGM-GE (Peng et al. 2022) on concatenation", {"fusion": "concat", "modulation": "ogm_ge"}),
+        _joint("mmpareto", "MMPareto (Wei & Hu 2024) on concatenation", {"fusion": "concat", "modulation": "mmpareto"}),
+        Method(
+            "dimml_published",
+            FixedFusion(clw),
+            "DI-MML as published: its loss, weighting and shape of schedule at this budget",
+            _published(config),
+            main=True,
+        ),
+        Method("dimml", ChosenFusion(), "DI-MML with our choices", main=True),
+        Method("dimml_no_shared", ChosenFusion(), "ours without the shared head", {"stage1.lambda_shared": 0.0}),
+        Method("dimml_no_duc", ChosenFusion(), "ours without DUC", {"stage1.lambda_duc": 0.0}),
+        Method(
+            "dimml_no_separation",
+            ChosenFusion(),
+            "ours, DUC on all dimensions",
+            {"stage1.separation": False},
+        ),
+        Method("separate_chosen", ChosenFusion(), "our choice of fusion on separately trained encoders", separate),
+        Method("dimml_clw", FixedFusion(clw), "the paper's weighting on our encoders", main=True),
+        Method("dimml_logits", FixedFusion(logits), "mean of the logits of our heads", main=True),
+        Method("dimml_probabilities", FixedFusion(probabilities), "mean of the probabilities of our heads", main=True),
+    ]
+    found += [Method(f"dimml:{head}", HeadAlone(head), f"our {head} head alone") for head in (*modalities, FUSED_HEAD)]
+    return {method.name: method for method in found}
+
+
+def table_place(name: str) -> tuple[int, str]:
+    """What to sort method names by."""
+    places = [index for index, start in enumerate(TABLE_ORDER) if name == start or (start[-1] == ":" and start in name)]
+    return (places[0] if places else len(TABLE_ORDER)), name
+
+
+def chosen_methods(config: TrainConfig, wanted: Sequence[str]) -> list[Method]:
+    """The methods of ``--methods``, in the order of the table, each once.
+
+    Raises ConfigurationError that lists what there is.
+    """
+    known = all_methods(config)
+    names: set[str] = set()
+    for name in wanted:
+        if name == ALL:
+            names |= set(known)
+        elif name == MAIN:
+            names |= {method.name for method in known.values() if method.main}
+        elif name in known:
+            names.add(name)
+        else:
+            raise ConfigurationError(
+                f"--methods {name}: there is no such method; choose from {MAIN}, {ALL}, {', '.join(known)}",
+                field="--methods",
+            )
+    return [method for method in known.values() if method.name in names]
+
+
+def _joint(name: str, description: str, joint: dict[str, str], *, main: bool = False) -> Method:
+    training = {"stage1.objective": "joint", **{f"stage1.joint.{key}": value for key, value in joint.items()}}
+    return Method(name, JointHead(), description, training, main)
+
+
+def _published(config: TrainConfig) -> dict[str, Any]:
+    epochs = config.stage1.epochs
+
+    def at(paper_epoch: int) -> int:
+        return max(1, round(epochs * paper_epoch / PAPER_EPOCHS))
+
+    return {
+        "stage1.lambda_shared": 1.0,
+        "stage1.lambda_duc": 1.0,
+        "stage1.separation": True,
+        "stage1.warmup_epochs": at(PAPER_WARMUP),
+        "stage1.optimiser.schedule": "step",
+        "stage1.optimiser.step_epoch": at(PAPER_STEP),
+        **config.compare.published,
+    }

@@ -1,0 +1,232 @@
+"""From a finished training to the cells of its methods."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.bundle import FUSED_HEAD
+from dimml_training.compare.answers import Answer, Fusion, answer
+from dimml_training.compare.cells import (
+    TIME_FORMAT,
+    Cell,
+    ConditionRecord,
+    pack_bits,
+    pack_confidences,
+    pack_lines,
+    write_cell,
+)
+from dimml_training.compare.encodings import KeptEncodings, encodings, suite_digest
+from dimml_training.compare.measures import auroc, ece
+from dimml_training.compare.methods import ChosenFusion, HeadAlone, Method
+from dimml_training.compare.plan import Job, digest
+from dimml_training.compare.provenance import provenance, versions
+from dimml_training.compare.unseen import log_unseen
+from dimml_training.corruptions.suite import Condition, conditions
+from dimml_training.evaluation import macro_f1
+from dimml_training.run_directory import TrainedRun, load_run
+
+#: In the run directory: which commit trained it.
+TRAINED_BY = "trained_by.json"
+Tell = Callable[[str], None]
+Labels = npt.NDArray[np.int64]
+
+
+def answer_key(job: Job, method: Method) -> str:
+    """Sixteen hex digits of all that a cell depends on: one with the same ones need not be made again."""
+    config = job.repeat.config
+    document: list[Any] = [job.key, repr(method.answer), suite_digest(conditions(config.inputs, "all")), config.seed]
+    if isinstance(method.answer, ChosenFusion):
+        document.append(config.model_dump(mode="json", include={"fusion", "certainty"}))
+    return digest(document)
+
+
+def score_job(job: Job, folder: Path, out: Path, *, tell: Tell) -> None:
+    """Score every method of a job on the test clips under every condition, and write its cells."""
+    run = load_run(folder)
+    suite = conditions(run.modalities, "all")
+    splits = job.repeat.data.splits
+    began = time.monotonic()
+    kept = {
+        split: encodings(folder, split, run, splits[split].rows, suite, seed=job.repeat.config.seed)
+        for split in ("validation", "test")
+        if split == "test" or run.joint_head is None  # joint methods choose nothing
+    }
+    encoding_s = time.monotonic() - began
+    tell(f"  conditions encoded in {encoding_s:.0f} s")
+    chosen = None
+    if any(isinstance(method.answer, ChosenFusion) for method in job.methods):
+        chosen = _choose(job, run, suite, kept["validation"])
+    names = [method.name for method in job.methods]
+    log_unseen(out, job.config.name, digest(job.repeat.config.model_dump(mode="json")), f"compare {' '.join(names)}")
+    for method in job.methods:
+        began = time.monotonic()
+        of_method = Scored(run, method, suite, chosen)
+        write_cell(
+            out,
+            Cell(
+                **_about(job, method, run, folder, suite),
+                **of_method.test(kept["test"]),
+                validation=of_method.accuracies(kept["validation"]) if isinstance(method.answer, HeadAlone) else None,
+                seconds_scoring=round(encoding_s + time.monotonic() - began, 1),
+                fusion=chosen.report if chosen is not None and isinstance(method.answer, ChosenFusion) else None,
+            ),
+        )
+
+
+def _choose(job: Job, run: TrainedRun, suite: Sequence[Condition], validation: KeptEncodings) -> Fusion:
+    """The fusion that the config fixes, or the one that the seen conditions of the validation clips choose."""
+    fixed = job.repeat.config.fusion
+    return Fusion(fixed, report={"spec": fixed.model_dump(mode="json"), "chosen": False})
+
+
+class Scored:
+    """One method on one run."""
+
+    def __init__(self, run: TrainedRun, method: Method, suite: Sequence[Condition], chosen: Fusion | None) -> None:
+        self.run = run
+        self.method = method
+        self.suite = suite
+        self.chosen = chosen
+
+    def answers(self, kept: KeptEncodings, condition: Condition) -> list[Answer]:
+        """One answer per draw."""
+        return [
+            answer(self.method.answer, self.run, kept.get(condition, draw), self.chosen)
+            for draw in range(condition.draws)
+        ]
+
+    def accuracies(self, kept: KeptEncodings) -> dict[str, float]:
+        """Accuracy by condition, mean over draws."""
+        return {
+            c.name: round(float(np.mean([a.right(kept.labels_N) for a in self.answers(kept, c)])), 6)
+            for c in self.suite
+        }
+
+    def test(self, kept: KeptEncodings) -> dict[str, Any]:
+        """The cell's fields that tell of the test clips."""
+        labels_N, classes = kept.labels_N, len(self.run.labels)
+        answers = {c.name: self.answers(kept, c) for c in self.suite}
+        clean = answers[self.suite[0].name][0]
+        judged = [a for c in self.suite if c.group == "clean" or (c.in_means and not c.seen) for a in answers[c.name]]
+        return {
+            "conditions": {c.name: _record(c, answers[c.name], labels_N, classes) for c in self.suite},
+            "clean_confidence": pack_confidences(clean.probabilities_NC.max(axis=1)),
+            "certainty_auroc": _certainty_auroc(judged, labels_N),
+            "confidence_rise": {
+                c.name: _rounded(_confidence_rise(clean, answers[c.name][0])) for c in self.suite if c.group == "absent"
+            },
+            "conflict": {c.name: _conflict(clean, answers[c.name]) for c in self.suite if c.group == "conflict"},
+        }
+
+
+def _record(condition: Condition, answers: Sequence[Answer], labels_N: Labels, classes: int) -> ConditionRecord:
+    right_DN = np.stack([a.right(labels_N) for a in answers])
+    confidence_DN = np.stack([a.probabilities_NC.max(axis=1) for a in answers])
+    guesses = [a.probabilities_NC.argmax(axis=1) for a in answers]
+    truth_DN = np.stack([a.probabilities_NC[np.arange(len(labels_N)), labels_N] for a in answers])
+    return ConditionRecord(
+        group=condition.group,
+        seen=condition.seen,
+        in_means=condition.in_means,
+        draws=condition.draws,
+        accuracy=_rounded(right_DN.mean()),
+        macro_f1=_rounded(np.mean([macro_f1(labels_N, guess, classes) for guess in guesses])),
+        nll=_rounded(-np.log(np.maximum(truth_DN, 1e-12)).mean()),
+        ece=_rounded(np.mean([ece(c, r) for c, r in zip(confidence_DN, right_DN, strict=True)])),
+        confidence=_rounded(confidence_DN.mean()),
+        auroc=_auroc(confidence_DN.reshape(-1), right_DN.reshape(-1)),
+        right=pack_bits(right_DN),
+    )
+
+
+def _certainty_auroc(answers: Sequence[Answer], labels_N: Labels) -> dict[str, float | None]:
+    """For every head: its certainty against whether it is right, over all these answers in which it is present."""
+    found = {}
+    for index, head in enumerate(answers[0].heads):
+        certainty, right = [], []
+        for a in answers:
+            there_N = a.present_NH[:, index]
+            certainty.append(a.certainty_NH[there_N, index])
+            right.append((a.own_NHC[:, index].argmax(axis=1) == labels_N)[there_N])
+        found[head] = _auroc(np.concatenate(certainty), np.concatenate(right))
+    return found
+
+
+def _auroc(scores: npt.NDArray[Any], right: npt.NDArray[np.bool_]) -> float | None:
+    return None if right.all() or not right.any() else _rounded(auroc(scores, right))
+
+
+def _confidence_rise(clean: Answer, without: Answer) -> float:
+    """Share of clips whose confidence is higher without a modality than with it."""
+    both_N = clean.answered_N & without.answered_N
+    rises_N = without.probabilities_NC.max(axis=1) > clean.probabilities_NC.max(axis=1)
+    return float(rises_N[both_N].mean()) if both_N.any() else 0.0
+
+
+def _conflict(clean: Answer, conflicting: Sequence[Answer]) -> dict[str, float]:
+    """Mean confidence in conflict and clean; where heads vote, AUROC of their disagreement telling the two apart."""
+    found = {
+        "confidence": _rounded(np.mean([a.probabilities_NC.max(axis=1).mean() for a in conflicting])),
+        "confidence_clean": _rounded(clean.probabilities_NC.max(axis=1).mean()),
+    }
+    if len([head for head in clean.heads if head != FUSED_HEAD]) > 1:
+        disagreement = [_disagreement(clean), *(_disagreement(a) for a in conflicting)]
+        clips = len(disagreement[0])
+        is_conflict = np.arange(len(disagreement) * clips) >= clips
+        found["disagreement_auroc"] = _rounded(auroc(np.concatenate(disagreement), is_conflict))
+    return found
+
+
+def _disagreement(a: Answer) -> npt.NDArray[np.float64]:
+    """One minus the chance that two modalities' heads, drawing from their distributions, name the same class; the
+    mean over pairs, ``[N]``."""
+    heads = [index for index, head in enumerate(a.heads) if head != FUSED_HEAD]
+    pairs = [(i, j) for i in heads for j in heads if i < j]
+    same = [(a.own_NHC[:, i] * a.own_NHC[:, j]).sum(axis=1) for i, j in pairs]
+    return np.asarray(1.0 - np.mean(same, axis=0), np.float64)
+
+
+def _about(job: Job, method: Method, run: TrainedRun, folder: Path, suite: Sequence[Condition]) -> dict[str, Any]:
+    """The cell's fields that tell where it comes from."""
+    now, splits = provenance(), job.repeat.data.splits
+    try:
+        trained_by = json.loads((folder / TRAINED_BY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        trained_by = {}
+    return {
+        "data": job.config.name,
+        "method": method.name,
+        "description": method.description,
+        "repeat": job.repeat.index,
+        "fields": job.repeat.fields,
+        "seed": job.config.seed,
+        "training": job.key,
+        "answer": answer_key(job, method),
+        "suite": suite_digest(suite),
+        "config_hash": digest(job.repeat.config.model_dump(mode="json")),
+        "data_digest": job.repeat.data.digest,
+        "commit": now.commit,
+        "dirty": now.dirty,
+        "trained_commit": trained_by.get("commit"),
+        "date": datetime.now(UTC).strftime(TIME_FORMAT),
+        "seconds_training": float(run.training["seconds"]),
+        "modalities": tuple(m.name for m in run.modalities),
+        "classes": len(run.labels),
+        "clips_train": len(splits["train"].rows),
+        "clips_validation": len(splits["validation"].rows),
+        "clips": len(splits["test"].rows),
+        "clip_lines": pack_lines(np.array([clip.line for clip in splits["test"].clips])),
+        "versions": versions(),
+    }
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 6)

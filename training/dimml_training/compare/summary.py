@@ -1,0 +1,162 @@
+"""From the cells of one data set to its figures: accuracies, regrets and differences, each with its interval.
+
+Regret of a method under a condition is its accuracy minus that of the better single modality, trained alone; the
+better one is the one better on the *validation* clips of the same condition and repeat. Shape suffixes as in
+``bootstrap``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from dimml_training.compare.bootstrap import (
+    Estimate,
+    FloatArray,
+    estimates,
+    mean_estimate,
+    resample_weights,
+)
+from dimml_training.compare.cells import Cell
+from dimml_training.compare.methods import table_place
+
+CLEAN = "clean"
+SINGLE = "single:"
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The condition with the lowest figure."""
+
+    condition: str
+    estimate: Estimate
+
+
+class Summary:
+    """All that tables and plots say of one data set. Cells of one method are one row, whatever repeats it has;
+    comparisons are made on the repeats that both sides have. Cells of another suite of conditions than the newest
+    cell's are left out and counted in ``outdated``."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        newest = max(cells, key=lambda cell: cell.date)
+        self.data = newest.data
+        self.cells: dict[str, dict[int, Cell]] = {}
+        for cell in sorted(cells, key=lambda cell: (table_place(cell.method), cell.repeat)):
+            if cell.suite == newest.suite:
+                self.cells.setdefault(cell.method, {})[cell.repeat] = cell
+        self.outdated = sum(cell.suite != newest.suite for cell in cells)
+        self._drawn: dict[tuple[str, ...], FloatArray] = {}
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods that have a cell."""
+        return list(self.cells)
+
+    @cached_property
+    def singles(self) -> list[str]:
+        """The single modalities among the methods."""
+        return [method for method in self.cells if method.startswith(SINGLE)]
+
+    def conditions(self, *, seen: bool | None = None, in_means: bool | None = None) -> list[str]:
+        """Names of the corrupted conditions that every cell has, clean apart."""
+        every = [cell.conditions for of_method in self.cells.values() for cell in of_method.values()]
+        return [
+            name
+            for name, record in every[0].items()
+            if name != CLEAN
+            and (seen is None or record.seen == seen)
+            and (in_means is None or record.in_means == in_means)
+            and all(name in conditions for conditions in every)
+        ]
+
+    def accuracy(self, method: str, conditions: Sequence[str]) -> Estimate:
+        """Mean accuracy over conditions."""
+        cells = list(self.cells[method].values())
+        return mean_estimate(self._right(cells, conditions), self._weights(cells))
+
+    def spread(self, method: str, condition: str = CLEAN) -> float:
+        """Standard deviation over repeats of the accuracy; 0 with one repeat."""
+        accuracies = [cell.conditions[condition].accuracy for cell in self.cells[method].values()]
+        return float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
+
+    def mean(self, method: str, figure: Callable[[Cell], float]) -> float:
+        """Mean over repeats of a figure of the cell."""
+        return float(np.mean([figure(cell) for cell in self.cells[method].values()]))
+
+    def difference(self, method: str, other: str, conditions: Sequence[str]) -> Estimate | None:
+        """Accuracy of a method minus another's, paired by clip; None where they share no repeat."""
+        shared = self._shared(method, other)
+        if not shared:
+            return None
+        ours, theirs = ([self.cells[name][repeat] for repeat in shared] for name in (method, other))
+        return mean_estimate(self._right(ours, conditions) - self._right(theirs, conditions), self._weights(ours))
+
+    def regrets(self, method: str, conditions: Sequence[str]) -> dict[str, Estimate]:
+        """Regret under each condition; empty where single modalities have not been run on the same repeats."""
+        found = self._regret(method, conditions)
+        if found is None or not conditions:
+            return {}
+        return dict(zip(conditions, estimates(*found), strict=True))
+
+    def mean_regret(self, method: str, conditions: Sequence[str]) -> Estimate | None:
+        """Mean regret over conditions."""
+        found = self._regret(method, conditions)
+        return None if found is None or not conditions else mean_estimate(*found)
+
+    def worst_regret(self, method: str, conditions: Sequence[str]) -> Worst | None:
+        """The condition of the lowest regret."""
+        found = self.regrets(method, conditions)
+        if not found:
+            return None
+        name = min(found, key=lambda condition: found[condition].value)
+        return Worst(name, found[name])
+
+    def better_single(self, repeat: int, condition: str) -> str:
+        """The single modality that is better on the validation clips; a tie goes to the one better on clean ones."""
+
+        def judged(single: str) -> tuple[float, float]:
+            validation = self.cells[single][repeat].validation or {}
+            return validation.get(condition, 0.0), validation.get(CLEAN, 0.0)
+
+        return max(self.singles, key=judged)
+
+    def _regret(self, method: str, conditions: Sequence[str]) -> tuple[FloatArray, FloatArray] | None:
+        shared = self._shared(method, *self.singles)
+        if not shared or not self.singles:
+            return None
+        cells = [self.cells[method][repeat] for repeat in shared]
+        better_KP = np.stack(
+            [
+                np.concatenate([_right(self.cells[self.better_single(repeat, c)][repeat], [c])[0] for repeat in shared])
+                for c in conditions
+            ]
+        )
+        return self._right(cells, conditions) - better_KP, self._weights(cells)
+
+    def _right(self, cells: Sequence[Cell], conditions: Sequence[str]) -> FloatArray:
+        """Share of draws that were answered right, ``[K, P]``."""
+        return np.concatenate([_right(cell, conditions) for cell in cells], axis=1)
+
+    def _weights(self, cells: Sequence[Cell]) -> FloatArray:
+        key = tuple(cell.clip_lines for cell in cells)
+        if key not in self._drawn:
+            self._drawn[key] = resample_weights([cell.lines() for cell in cells])
+        return self._drawn[key]
+
+    def _shared(self, *methods: str) -> list[int]:
+        """Repeats that all these methods have, of the same clips."""
+        first = self.cells[methods[0]]
+        return [
+            repeat
+            for repeat, cell in first.items()
+            if all(repeat in self.cells[m] and self.cells[m][repeat].clip_lines == cell.clip_lines for m in methods[1:])
+        ]
+
+
+def _right(cell: Cell, conditions: Sequence[str]) -> FloatArray:
+    return np.stack(
+        [np.asarray(cell.conditions[c].right_by_draw(cell.clips).mean(axis=0), np.float64) for c in conditions]
+    )

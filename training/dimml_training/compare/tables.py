@@ -1,0 +1,176 @@
+"""The table of one data set: Markdown for people, CSV for programs, JSON for --json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dimml.errors import SetupError
+from dimml_training.compare.bootstrap import Estimate
+from dimml_training.compare.cells import Cell
+from dimml_training.compare.measures import ece, perfect_ece
+from dimml_training.compare.summary import CLEAN, Summary, Worst
+
+TABLES = "tables"
+#: Of a condition, beside accuracy and regret; means over repeats.
+FIGURES = ("macro_f1", "nll", "ece", "confidence")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's figures on one data set, over all its repeats. Shares, not per cent."""
+
+    method: str
+    description: str
+    repeats: int
+    clean: Estimate
+    #: Standard deviation of the clean accuracy over repeats.
+    clean_spread: float
+    seen: Estimate | None
+    unseen: Estimate | None
+    mean_regret: Estimate | None
+    worst_regret: Worst | None
+    #: Of the clean answers, all repeats pooled, and the 95th percentile of a perfect calibrator's.
+    ece: float
+    ece_bound: float
+    nll: float
+    macro_f1: float
+    #: Of "this head's certainty says that it is right", clean and unseen; the mean over heads.
+    certainty_auroc: float | None
+    seconds_training: float
+
+
+def summaries(cells: Iterable[Cell]) -> list[Summary]:
+    """One summary per data set, by name."""
+    by_data: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_data.setdefault(cell.data, []).append(cell)
+    return [Summary(by_data[name]) for name in sorted(by_data)]
+
+
+def rows(summary: Summary) -> list[Row]:
+    """All methods' rows, in the order of the table."""
+    seen = summary.conditions(seen=True, in_means=True)
+    unseen = summary.conditions(seen=False, in_means=True)
+    return [_row(summary, method, seen, unseen) for method in summary.methods]
+
+
+def _row(summary: Summary, method: str, seen: Sequence[str], unseen: Sequence[str]) -> Row:
+    cells = list(summary.cells[method].values())
+    confidence_P = np.concatenate([cell.confidences() for cell in cells])
+    right_P = np.concatenate([cell.conditions[CLEAN].right_by_draw(cell.clips)[0] for cell in cells])
+    aurocs = [value for cell in cells for value in cell.certainty_auroc.values() if value is not None]
+    return Row(
+        method=method,
+        description=cells[0].description,
+        repeats=len(cells),
+        clean=summary.accuracy(method, [CLEAN]),
+        clean_spread=summary.spread(method),
+        seen=summary.accuracy(method, seen) if seen else None,
+        unseen=summary.accuracy(method, unseen) if unseen else None,
+        mean_regret=summary.mean_regret(method, unseen),
+        worst_regret=summary.worst_regret(method, unseen),
+        ece=float(ece(confidence_P, right_P)),
+        ece_bound=float(perfect_ece(confidence_P)),
+        nll=summary.mean(method, lambda cell: cell.conditions[CLEAN].nll),
+        macro_f1=summary.mean(method, lambda cell: cell.conditions[CLEAN].macro_f1),
+        certainty_auroc=float(np.mean(aurocs)) if aurocs else None,
+        seconds_training=summary.mean(method, lambda cell: cell.seconds_training),
+    )
+
+
+def markdown(summary: Summary) -> str:
+    """The main table, then a table of every unseen condition's regret."""
+    found = rows(summary)
+    lines = [
+        "| method | clean ± spread | seen families | unseen families | mean regret, unseen | worst regret, unseen "
+        "| ECE (perfect) | NLL | AUROC | macro-F1 | n |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found:
+        worst = (
+            "–" if row.worst_regret is None else f"{_points(row.worst_regret.estimate)} {row.worst_regret.condition}"
+        )
+        lines.append(
+            f"| `{row.method}` | {_clean(row)} | {_percent(row.seen)} | {_percent(row.unseen)} "
+            f"| {_points(row.mean_regret)} | {worst} "
+            f"| {row.ece:.3f} ({row.ece_bound:.3f}) | {row.nll:.3f} "
+            f"| {'–' if row.certainty_auroc is None else f'{row.certainty_auroc:.3f}'} | {row.macro_f1:.3f} "
+            f"| {row.repeats} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def figures_of(summary: Summary) -> dict[str, Any]:
+    """The rows as JSON-able values."""
+    return {"data": summary.data, "methods": [asdict(row) for row in rows(summary)]}
+
+
+def csv_text(summary: Summary) -> str:
+    """A line per method and condition: accuracy and regret with their intervals."""
+    file = io.StringIO()
+    table = csv.writer(file, lineterminator="\n")
+    bounds = ("", "_low", "_high")
+    table.writerow(
+        ["data", "method", "condition", "group", "seen", "in_means"]
+        + [f"{figure}{bound}" for figure in ("accuracy", "regret") for bound in bounds]
+        + list(FIGURES)
+    )
+    names = [CLEAN, *summary.conditions()]
+    for method in summary.methods:
+        regrets = summary.regrets(method, names)
+        for name in names:
+            records = [cell.conditions[name] for cell in summary.cells[method].values()]
+            table.writerow(
+                [summary.data, method, name, records[0].group, records[0].seen, records[0].in_means]
+                + _three(summary.accuracy(method, [name]))
+                + _three(regrets.get(name))
+                + [f"{np.mean([getattr(r, figure) for r in records]):.6f}" for figure in FIGURES]
+            )
+    return file.getvalue()
+
+
+def write_tables(summary: Summary, out: Path) -> list[Path]:
+    """Write the tables of one data set; their paths, the Markdown first."""
+    texts = {f"{summary.data}.md": markdown(summary), f"{summary.data}.csv": csv_text(summary)}
+    return [write_text(out / TABLES / name, text) for name, text in texts.items()]
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror}; choose another place with --out") from error
+    return path
+
+
+def _three(estimate: Estimate | None) -> list[str]:
+    return ["", "", ""] if estimate is None else [f"{v:.6f}" for v in (estimate.value, estimate.low, estimate.high)]
+
+
+def _clean(row: Row) -> str:
+    e = row.clean
+    return f"{100 * e.value:.1f} ± {100 * row.clean_spread:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+
+
+def _percent(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _points(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
