@@ -38,6 +38,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`stage2`": config.Stage2Config,
     "`stage1.optimiser`, `stage2.optimiser`": config.OptimiserConfig,
     "`fusion`": FusionSpec,
+    "`compute`": config.ComputeConfig,
+    "`logging`": config.LoggingConfig,
     "`compare`": config.CompareConfig,
     "`quality`": QualityThresholds,
 }

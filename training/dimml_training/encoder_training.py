@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dimml.errors import SetupError
 from dimml_training.augment import augment
 from dimml_training.config import OptimiserConfig, TrainConfig
+from dimml_training.distributed import average_statistics, connected, mean_of_all, rows_of_all
 from dimml_training.loading import Batch, ClipRows
 from dimml_training.models import Encoder, build_encoder
 
@@ -55,6 +56,10 @@ class EncoderTraining(pl.LightningModule):
             if weight.dim() == 4:
                 # Convolutions of few channels run about a third faster on a CPU in this layout.
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        # Beside the modules, not in their place: names of weights stay what they are.
+        self._compiled: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {}
+        if config.compute.compile:
+            self._compiled = {name: torch.compile(self.encoder(name)) for name in self.names}
         #: The epoch whose weights were chosen, once training is over.
         self.selected_epoch: int | None = None
         self.history: History = []
@@ -64,6 +69,17 @@ class EncoderTraining(pl.LightningModule):
     def encoder(self, name: str) -> Encoder:
         """The encoder of one modality."""
         return cast(Encoder, self.encoders[name])
+
+    def encode(self, name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Features ``[B, D]`` and own logits ``[B, C]`` of one modality, FP32; in training, by the arithmetic of
+        ``compute``."""
+        encoder: Callable[[Tensor], tuple[Tensor, Tensor]] = self.encoder(name)
+        if not self.training:
+            return encoder(rows)
+        half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.config.compute.precision)
+        with torch.autocast(rows.device.type, half, enabled=half is not None):
+            features_BD, logits_BC = self._compiled.get(name, encoder)(rows)
+        return features_BD.float(), logits_BC.float()
 
     @abstractmethod
     def losses(self, rows: dict[str, Tensor], labels_B: Tensor) -> dict[str, Tensor]:
@@ -85,10 +101,12 @@ class EncoderTraining(pl.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one corrupted batch."""
         rows, labels_B = batch
-        # Seeded by the step, so that a resumed run draws the same noise as an uninterrupted one.
-        torch.manual_seed(step_seed(self.config.seed, self.global_step))
+        # Seeded by the step, so that a resumed run draws the same noise as an uninterrupted one; each rank its own.
+        ranks = connected()
+        torch.manual_seed(step_seed(self.config.seed, self.global_step * ranks.size + ranks.rank))
         corrupted = {m.input.name: augment(m.input, m.augment, rows[m.input.name]) for m in self.config.modalities}
-        parts = self.losses(corrupted, labels_B)
+        with _full_precision(self.device):
+            parts = self.losses(corrupted, labels_B)
         total = torch.stack(list(parts.values())).sum()
         self.log("loss", total.detach(), prog_bar=True, batch_size=len(labels_B))
         self._epoch_losses.append({"": total.detach(), **{f"_{name}": part.detach() for name, part in parts.items()}})
@@ -103,26 +121,33 @@ class EncoderTraining(pl.LightningModule):
                 group["lr"] = lr
         self._epoch_losses.clear()
 
+    def on_validation_start(self) -> None:
+        """What is scored, and kept, is one model."""
+        average_statistics(self)
+
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Collect the logits."""
         rows, labels_B = batch
-        self._validation.append((self.validation_logits(rows), labels_B))
+        with _full_precision(self.device):
+            self._validation.append((self.validation_logits(rows), labels_B))
 
     def on_validation_epoch_end(self) -> None:
         """Figures of the validation split; the checkpoint is chosen by ``SELECTION``."""
         logits = {
-            name: torch.cat([logits[name] for logits, _ in self._validation]).float() for name in self._validation[0][0]
+            name: rows_of_all(torch.cat([logits[name] for logits, _ in self._validation]))
+            for name in self._validation[0][0]
         }
-        labels_N = torch.cat([labels for _, labels in self._validation])
+        labels_N = rows_of_all(torch.cat([labels for _, labels in self._validation]))
         self._validation.clear()
         self._figures = self.validation_figures(logits, labels_N)
         value = self._figures[SELECTION] if self.selectable else -math.inf
-        self.log(SELECTION, torch.tensor(value, dtype=torch.float64))
+        self.log(SELECTION, torch.tensor(value, dtype=torch.float64), sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
         """Add the epoch's row to ``history`` and hand it to ``on_epoch``."""
         steps = self._epoch_losses
         means = {f"train_loss{name}": float(torch.stack([step[name] for step in steps]).mean()) for name in steps[0]}
+        means = mean_of_all(means)
         if not math.isfinite(means["train_loss"]):
             raise SetupError(
                 f"the loss of epoch {self.current_epoch} is not finite; train anew with a lower "
@@ -144,6 +169,11 @@ class EncoderTraining(pl.LightningModule):
         """One optimiser over everything that is trained."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return build_optimiser(trained, self.config.stage1.optimiser)
+
+
+def _full_precision(device: torch.device) -> torch.autocast:
+    """Losses and figures are FP32, in whatever precision Lightning runs a step."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def selection(accuracy: float, loss: float, quantum: float) -> float:

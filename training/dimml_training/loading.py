@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from dimml.modality import Modality
 from dimml.quality import QualityThresholds, no_signal
 from dimml.status import Reason
+from dimml_training.distributed import ALONE, Ranks
 
 #: Rows by modality ``[B, *shape]``, and class indices ``[B]``.
 Batch = tuple[dict[str, Tensor], Tensor]
@@ -61,12 +63,17 @@ class _BatchDataset(Dataset[Batch]):
 
 
 class EpochSampler(Sampler[list[int]]):
-    """Lists of clip indices. Shuffled by (seed, epoch); Lightning tells it the epoch."""
+    """Lists of clip indices. Shuffled by (seed, epoch); Lightning tells it the epoch.
 
-    def __init__(self, clips: int, batch_size: int, *, seed: int | None) -> None:
+    Several processes share the work. In training each takes its part of every batch, parts of one size, so that
+    together they make the steps of one process; in evaluation each takes one stretch of the clips, in order.
+    """
+
+    def __init__(self, clips: int, batch_size: int, *, seed: int | None, ranks: Ranks = ALONE) -> None:
         self.clips = clips
         self.batch_size = batch_size
         self.seed = seed
+        self.ranks = ranks
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -74,25 +81,42 @@ class EpochSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(range(0, self._usable, self.batch_size))
+        if self.seed is None:
+            return math.ceil(len(self._stretch) / self.batch_size)
+        return math.ceil(self._usable / self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.arange(self.clips)
-        if self.seed is not None:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.clips)
+        if self.seed is None:
+            for start in range(0, len(self._stretch), self.batch_size):
+                yield list(self._stretch[start : start + self.batch_size])
+            return
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.clips)[: self._usable]
         for start in range(0, self._usable, self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
+            batch = order[start : start + self.batch_size]
+            part = len(batch) // self.ranks.size
+            yield batch[self.ranks.rank * part :][:part].tolist()
+
+    @property
+    def _stretch(self) -> range:
+        """The clips of this rank in evaluation."""
+        rank, size = self.ranks.rank, self.ranks.size
+        return range(self.clips * rank // size, self.clips * (rank + 1) // size)
 
     @property
     def _usable(self) -> int:
-        """A last batch of one is left out of training: batch normalisation and DUC need two."""
-        alone = self.seed is not None and self.clips > 1 and self.clips % self.batch_size == 1
-        return self.clips - 1 if alone else self.clips
+        """A last batch of less than two clips per process is left out of training: batch normalisation and DUC need
+        two. So is what the processes cannot share evenly."""
+        size = self.ranks.size
+        last = self.clips % self.batch_size
+        if size == 1 and self.clips == 1:
+            return 1
+        return self.clips - last + (last // size * size if last >= 2 * size else 0)
 
 
-def batches(clips: ClipRows, batch_size: int, *, seed: int | None = None) -> DataLoader[Batch]:
-    """Batches in order, or shuffled anew each epoch where a seed is given.
+def batches(clips: ClipRows, batch_size: int, *, seed: int | None = None, ranks: Ranks = ALONE) -> DataLoader[Batch]:
+    """Batches in order, or shuffled anew each epoch where a seed is given; this process's part of them.
 
     Read in this process: a gather from a memory map costs less than handing tensors between processes.
     """
-    return DataLoader(_BatchDataset(clips), sampler=EpochSampler(len(clips), batch_size, seed=seed), batch_size=None)
+    sampler = EpochSampler(len(clips), batch_size, seed=seed, ranks=ranks)
+    return DataLoader(_BatchDataset(clips), sampler=sampler, batch_size=None)

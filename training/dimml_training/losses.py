@@ -13,12 +13,22 @@ def ordered_pairs(modalities: int) -> tuple[list[int], list[int]]:
     return [t for t, _ in pairs], [s for _, s in pairs]
 
 
-def duc_loss(features_MBD: Tensor, effective_MD: Tensor | None, temperature: float) -> Tensor:
+def duc_loss(
+    features_MBD: Tensor,
+    effective_MD: Tensor | None,
+    temperature: float,
+    *,
+    teachers_MND: Tensor | None = None,
+    first: int = 0,
+) -> Tensor:
     """Dimension-decoupled unidirectional contrastive loss, a scalar: InfoNCE summed over ordered pairs t ≠ s.
 
     Within a pair it runs on the dimensions ``P(t→s)``, effective in teacher t and not in student s: the student's
     sample i against all of the teacher's samples j, similarity = dot product / ``temperature``. Teachers are
     detached. An empty P contributes zero. Without ``effective_MD``, every P is all dimensions.
+
+    Where several processes share a batch, ``teachers_MND`` holds the features of all of it, and this process's own
+    begin at ``first``: with parts of equal size, the mean over processes is the loss of the whole batch.
     """
     teacher, student = ordered_pairs(len(features_MBD))
     if not teacher:
@@ -27,10 +37,12 @@ def duc_loss(features_MBD: Tensor, effective_MD: Tensor | None, temperature: flo
         private_PD = torch.ones(len(teacher), features_MBD.shape[2], dtype=torch.bool, device=features_MBD.device)
     else:
         private_PD = effective_MD[teacher] & ~effective_MD[student]
+    if teachers_MND is None:
+        teachers_MND = features_MBD
     # Dimensions outside P are zeroed on one side of the product: all pairs are then one batched product.
     students_PBD = features_MBD[student] * private_PD[:, None]
-    similarity_PBB = students_PBD @ features_MBD[teacher].detach().transpose(1, 2) / temperature
-    pairs, batch = similarity_PBB.shape[:2]
-    own = torch.arange(batch, device=features_MBD.device).repeat(pairs)
-    loss_PB = cross_entropy(similarity_PBB.flatten(0, 1), own, reduction="none").view(pairs, batch)
+    similarity_PBN = students_PBD @ teachers_MND[teacher].detach().transpose(1, 2) / temperature
+    pairs, batch = similarity_PBN.shape[:2]
+    own = torch.arange(first, first + batch, device=features_MBD.device).repeat(pairs)
+    loss_PB = cross_entropy(similarity_PBN.flatten(0, 1), own, reduction="none").view(pairs, batch)
     return (loss_PB.mean(dim=1) * private_PD.any(dim=1)).sum()

@@ -7,8 +7,10 @@ they are used: a run directory moved to another machine evaluates there.
 from dimml_training.config.augment import PictureAugmentConfig, SoundAugmentConfig
 from dimml_training.config.base import SPLITS, Range, Section, Share, Split
 from dimml_training.config.compare import CompareConfig
+from dimml_training.config.compute import ComputeConfig
 from dimml_training.config.data import ColumnsConfig, DataConfig
 from dimml_training.config.loading import expand_path, load_config, parse_config, with_fields
+from dimml_training.config.logging import LoggingConfig
 from dimml_training.config.modality import ModalityConfig, PictureModalityConfig, SoundModalityConfig
 from dimml_training.config.run import TrainConfig
 from dimml_training.config.stages import JointConfig, OptimiserConfig, Stage1Config, Stage2Config
@@ -17,8 +19,10 @@ __all__ = [
     "SPLITS",
     "ColumnsConfig",
     "CompareConfig",
+    "ComputeConfig",
     "DataConfig",
     "JointConfig",
+    "LoggingConfig",
     "ModalityConfig",
     "OptimiserConfig",
     "PictureAugmentConfig",

@@ -12,6 +12,7 @@ from dimml_training.config.base import Section
 from dimml_training.config.compare import CompareConfig
 from dimml_training.config.compute import ComputeConfig
 from dimml_training.config.data import DataConfig
+from dimml_training.config.logging import LoggingConfig
 from dimml_training.config.modality import ModalityConfig
 from dimml_training.config.stages import Stage1Config, Stage2Config
 from dimml_training.models.config import EncoderConfig
@@ -41,6 +42,7 @@ class TrainConfig(Section):
         default=CompareConfig(), description="What `dimml compare` repeats; see comparing.md."
     )
     compute: ComputeConfig = Field(default=ComputeConfig(), description="On what, and how precisely, stage 1 runs.")
+    logging: LoggingConfig = Field(default=LoggingConfig(), description="Where the figures of every epoch go.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of torch; by default one per core.")
 
     @model_validator(mode="after")

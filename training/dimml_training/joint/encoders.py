@@ -43,7 +43,7 @@ class JointEncoders(EncoderTraining):
 
     def losses(self, rows: dict[str, Tensor], labels_B: Tensor) -> dict[str, Tensor]:
         """``joint``, and with MMPareto ``own``, summed over modalities."""
-        encoded = {name: self.encoder(name)(rows[name]) for name in self.names}
+        encoded = {name: self.encode(name, rows[name]) for name in self.names}
         # The dropout that detached training has before each own head stands before the joint head here.
         features = [self.encoder(name).dropout(features_BD) for name, (features_BD, _) in encoded.items()]
         parts = {"joint": cross_entropy(self.joint_head(features), labels_B)}
@@ -91,7 +91,7 @@ class JointEncoders(EncoderTraining):
 
     def validation_logits(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """The joint answer, and the modalities' own heads where they are trained."""
-        encoded = {name: self.encoder(name)(rows[name]) for name in self.names}
+        encoded = {name: self.encode(name, rows[name]) for name in self.names}
         own = {name: logits for name, (_, logits) in encoded.items()} if self.trains_own_heads else {}
         return {JOINT: self.joint_head([features for features, _ in encoded.values()]), **own}
 

@@ -74,6 +74,13 @@ class LogSpectrogram(nn.Module):
 
     def forward(self, waveform_BS: Tensor) -> Tensor:
         """Normalised log power ``[B, 1, bands, windows]``."""
+        if torch.is_autocast_enabled(waveform_BS.device.type):
+            # 8 bits of a sum over a window drown what is 40 dB below its loudest band.
+            with torch.autocast(waveform_BS.device.type, enabled=False):
+                return self._picture(waveform_BS)
+        return self._picture(waveform_BS)
+
+    def _picture(self, waveform_BS: Tensor) -> Tensor:
         floor = POWER_FLOOR
         if self.learned is None:
             # Before the floor is added: after it, no normalisation could bring back what faded into it.
