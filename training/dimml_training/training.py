@@ -21,6 +21,7 @@ from dimml import __version__
 from dimml.errors import ConfigurationError, SetupError
 from dimml_training.config import SPLITS, TrainConfig
 from dimml_training.encoder_training import SELECTION, EncoderTraining, History
+from dimml_training.epoch_log import EpochLog, epoch_log
 from dimml_training.evaluation import figures, fused_answer, head_logits
 from dimml_training.joint.encoders import JointEncoders
 from dimml_training.loading import ClipRows, batches
@@ -71,11 +72,32 @@ def train(
     _same_data(out, data, resume=resume)
     write_data_digest(out, data.digest)
     write_config(out, config)
-    module = fit_stage1(config, data, out, resume=resume, tell=tell, bar=bar)
+    with epoch_log(config, out) as logs:
+        return _fit(config, data, out, logs, began=began, resume=resume, tell=tell, bar=bar)
+
+
+def _fit(
+    config: TrainConfig,
+    data: PreparedData,
+    out: Path,
+    logs: EpochLog,
+    *,
+    began: float,
+    resume: bool,
+    tell: Callable[[str], None],
+    bar: bool,
+) -> dict[str, Any]:
+    """Both stages and the final figures, written as a finished run; its metrics."""
+    module = fit_stage1(config, data, out, logs, resume=resume, tell=tell, bar=bar)
     encoders: dict[str, nn.Module] = {name: module.encoder(name) for name in module.names}
     rows = {split: data.splits[split].rows for split in SPLITS}
     history: History = list(module.history)
     fused_head = None
+
+    def log(row: dict[str, float]) -> None:
+        history.append(row)
+        logs.epoch(row)
+
     if config.fusion.fused_head and isinstance(module, DetachedEncoders):
         tell("stage 2: the fused head")
         fused_head = train_fused_head(
@@ -84,7 +106,7 @@ def train(
             len(data.labels),
             train=rows["train"],
             validation=rows["validation"],
-            on_epoch=history.append,
+            on_epoch=log,
         )
     joint_head = module.joint_head if isinstance(module, JointEncoders) else None
     own_heads = not isinstance(module, JointEncoders) or module.trains_own_heads
@@ -124,6 +146,7 @@ def train(
             "versions": {"dimml": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         },
     )
+    logs.result(metrics)
     return metrics
 
 
@@ -131,6 +154,7 @@ def fit_stage1(
     config: TrainConfig,
     data: PreparedData,
     out: Path,
+    logs: EpochLog,
     *,
     resume: bool,
     tell: Callable[[str], None],
@@ -150,6 +174,7 @@ def fit_stage1(
     def log(history: History) -> None:
         write_epochs(out, history)
         last = history[-1]
+        logs.epoch(last)
         heads = " ".join(f"{key.removeprefix('val_accuracy_')} {v:.1%}" for key, v in last.items() if "accuracy" in key)
         epoch = f"{int(last['epoch']) + 1}/{config.stage1.epochs}"
         line = f"stage 1, epoch {epoch}: loss {last['train_loss']:.3f}, validation accuracy {heads}"
