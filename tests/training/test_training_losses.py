@@ -10,52 +10,12 @@ import pytest
 import torch
 
 from dimml_training import separation
-from dimml_training.config import TrainConfig, parse_config
 from dimml_training.loading import ClipRows
 from dimml_training.losses import duc_loss
 from dimml_training.separation import dimension_accuracy, effective_dimensions
 from dimml_training.stage1 import DetachedEncoders
 from dimml_training.stage2 import concatenated_features, train_fused_head
-
-BACKBONE = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "stem": "plain"}
-
-
-def three_modalities(**stage1: float) -> TrainConfig:
-    return parse_config(
-        {
-            "name": "three",
-            "clip_s": 0.25,
-            "data": {"manifest": "none.csv"},
-            "modalities": [
-                {
-                    "input": {"kind": "waveform", "name": "audio", "sample_rate_hz": 8000, "samples": 2000},
-                    "encoder": {"backbone": BACKBONE, "spectrogram": {"mels": 8}},
-                },
-                {
-                    "input": {"kind": "frames", "name": "visual", "frames": 2, "height": 12, "width": 12},
-                    "encoder": {"backbone": BACKBONE, "pooling": {"kind": "temporal_conv"}},
-                },
-                {
-                    "input": {"kind": "flow", "name": "motion", "frames": 2, "height": 12, "width": 12},
-                    "encoder": {"backbone": BACKBONE},
-                },
-            ],
-            "stage1": {"epochs": 2, "warmup_epochs": 1, "duc_temperature": 5.0, **stage1},
-        },
-        "test",
-    )
-
-
-def batch_of(config: TrainConfig, batch: int) -> dict[str, torch.Tensor]:
-    rng = np.random.default_rng(0)
-    return {
-        m.name: torch.from_numpy(
-            rng.standard_normal((batch, *m.shape)).astype(np.float32) * 0.1
-            if m.kind == "waveform"
-            else rng.integers(0, 256, (batch, *m.shape), dtype=np.uint8)
-        )
-        for m in config.inputs
-    }
+from support.three_modalities import batch_of, random_clips, three_modalities
 
 
 def looped_accuracy(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> list[float]:
@@ -124,6 +84,18 @@ def test_duc_equals_a_plain_loop(modalities: int) -> None:
     expected = looped_duc(features.numpy(), effective.numpy(), 3.0)
     assert expected > 0.1
     assert duc_loss(features, effective, 3.0).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_duc_without_separation_runs_on_all_dimensions() -> None:
+    features = torch.randn(3, 6, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    # Pair by pair, with a teacher that is effective everywhere and a student that is nowhere.
+    expected = sum(
+        looped_duc(features[[t, s]].numpy(), np.array([[True] * 9, [False] * 9]), 3.0)
+        for t in range(3)
+        for s in range(3)
+        if t != s
+    )
+    assert duc_loss(features, None, 3.0).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_duc_moves_the_student_alone_and_only_on_private_dimensions() -> None:
@@ -217,11 +189,6 @@ def test_losses_are_the_weighted_sum_of_the_design() -> None:
     assert parts["shared"].item() == pytest.approx(0.5 * shared, rel=1e-5)
     duc = looped_duc(np.stack(features), module.effective_MD.numpy(), 5.0)
     assert parts["duc"].item() == pytest.approx(2.0 * duc, rel=1e-5)
-
-
-def random_clips(config: TrainConfig, clips: int) -> ClipRows:
-    arrays = {name: rows.numpy() for name, rows in batch_of(config, clips).items()}
-    return ClipRows(arrays, np.arange(clips), np.arange(clips) % 3)
 
 
 def state_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
