@@ -14,7 +14,7 @@ from torch import nn
 
 from dimml.contract import ModelSpec
 from dimml.errors import SetupError
-from dimml_export.fusion_graph import IR_VERSION, OPSET
+from dimml_export.onnx_graph import IR_VERSION, OPSET
 
 _TORCH_DTYPES = {"FP32": torch.float32, "UINT8": torch.uint8}
 

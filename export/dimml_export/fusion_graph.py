@@ -1,4 +1,4 @@
-"""The fusion graph: certainty-aware logit weighting, masked, as one ONNX model for every engine.
+"""The fusion graph: the heads' votes weighted by their certainty, masked, as one ONNX model for every engine.
 
 ``dimml.fusion`` states the same mathematics in numpy; tests hold this graph to it. Shape suffixes: B batch,
 M modalities, H heads, C classes, D features.
@@ -7,13 +7,12 @@ M modalities, H heads, C classes, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from dimml.bundle import Bundle
 from dimml.contract import (
@@ -22,102 +21,163 @@ from dimml.contract import (
     PRESENT,
     PROBABILITIES,
     WEIGHTS,
-    ModelSpec,
-    TensorSpec,
     features_input,
     logits_input,
     model_specs,
 )
 from dimml.errors import BundleError
-from dimml.fusion import FloatArray
-
-#: What every ONNX file of a bundle is written in: read by ONNX Runtime from 1.14 on, and by TensorRT from 8.6 on.
-OPSET: Final = 18
-IR_VERSION: Final = 8
-
-#: ONNX element types by KServe v2 datatype.
-ELEMENT_TYPES: Final = {"FP32": TensorProto.FLOAT, "UINT8": TensorProto.UINT8, "BOOL": TensorProto.BOOL}
+from dimml.fusion import FloatArray, FusionParameters, FusionSpec, HeadReliability
+from dimml_export.certainty_graph import TINY, certainty, reliability
+from dimml_export.onnx_graph import Graph, finished_model
 
 
-def fusion_model(bundle: Bundle, fused_weight: FloatArray | None, fused_bias: FloatArray | None) -> onnx.ModelProto:
+def fusion_model(
+    bundle: Bundle,
+    fused_weight: FloatArray | None,
+    fused_bias: FloatArray | None,
+    parameters: FusionParameters | None = None,
+) -> onnx.ModelProto:
     """The fusion model of ``bundle``, with the tensors that ``dimml.contract`` names and a free batch dimension.
 
     ``fused_weight`` ``[C, sum of D]`` and ``fused_bias`` ``[C]`` are the fused head, a linear layer on the
-    features concatenated in the bundle's order; both None exactly where the bundle has no fused head. Raises
-    BundleError where they do not fit the bundle.
+    features concatenated in the bundle's order; both None exactly where the bundle has no fused head.
+    ``parameters`` are what certainty 'reliability' learned. Raises BundleError where they do not fit the bundle.
     """
     weights = _fused_head(bundle, fused_weight, fused_bias)
+    if bundle.fusion.certainty == "reliability":
+        _check_reliability(bundle, parameters)
     spec = next(spec for spec in model_specs(bundle) if spec.role == "fusion")
-    graph = _Graph()
-    present_B1 = [
-        graph.add("Gather", PRESENT, graph.constant(np.array([index])), axis=1)
-        for index in range(len(bundle.modalities))
-    ]
-    zero = graph.constant(np.float32(0))
-    names = [modality.name for modality in bundle.modalities]
-    # Whatever stands in a masked slot is replaced before any arithmetic: 0 · NaN would be NaN.
-    head_logits_BC = [
-        graph.add("Where", present, logits_input(name), zero) for name, present in zip(names, present_B1, strict=True)
-    ]
-    head_present_B1 = list(present_B1)
-    if weights is not None:
-        features_BD = [
-            graph.add("Where", present, features_input(name), zero)
-            for name, present in zip(names, present_B1, strict=True)
-        ]
-        weight_CD, bias_C = weights
-        all_B1 = reduce(lambda left, right: graph.add("And", left, right), present_B1)
-        fused_BC = graph.add(
-            "Gemm",
-            graph.add("Concat", *features_BD, axis=1),
-            graph.constant(weight_CD),
-            graph.constant(bias_C),
-            transB=1,
-        )
-        head_logits_BC.append(graph.add("Where", all_B1, fused_BC, zero))
-        head_present_B1.append(all_B1)
-
-    unsqueeze_1 = graph.constant(np.array([1]))
-    logits_BHC = graph.add(
-        "Concat", *(graph.add("Unsqueeze", logits, unsqueeze_1) for logits in head_logits_BC), axis=1
-    )
-    present_BH = graph.add("Concat", *head_present_B1, axis=1)
-    certainty_BH = _certainty(graph, logits_BHC, bundle)
-    graph.add("Where", present_BH, certainty_BH, zero, out=CERTAINTY)
-
-    scores_BH = graph.add("Div", certainty_BH, graph.constant(np.float32(bundle.fusion.temperature)))
-    masked = graph.constant(np.float32(-np.inf))
-    softmax_BH = graph.add("Softmax", graph.add("Where", present_BH, scores_BH, masked), axis=1)
-    # Selects zeros from a row with nothing present, whose softmax is undefined, and makes weights exactly zero
-    # where a runtime's exp(-inf) is only nearly so.
-    graph.add("Where", present_BH, softmax_BH, zero, out=WEIGHTS)
-
-    weights_B1H = graph.add("Unsqueeze", WEIGHTS, unsqueeze_1)
-    graph.add("Squeeze", graph.add("MatMul", weights_B1H, logits_BHC), unsqueeze_1, out=LOGITS)
+    graph = Graph()
+    heads = _heads(graph, bundle, weights)
+    unsqueeze_1 = graph.axes(1)
+    logits_BHC = graph.add("Concat", *(graph.add("Unsqueeze", h.logits_BC, unsqueeze_1) for h in heads), axis=1)
+    present_BH = graph.add("Concat", *(head.present_B1 for head in heads), axis=1)
+    scaled_BHC = _scaled(graph, logits_BHC, bundle.fusion)
+    certainty_BH = _certainty(graph, heads, scaled_BHC, bundle, parameters)
+    graph.add("Where", present_BH, certainty_BH, graph.number(0), out=CERTAINTY)
+    _weights(graph, present_BH, bundle.fusion)
+    pooled_BC = _pooled(graph, logits_BHC, scaled_BHC, present_BH, bundle)
+    if bundle.fusion.answer_temperature != 1.0:
+        pooled_BC = graph.add("Div", pooled_BC, graph.number(bundle.fusion.answer_temperature))
+    # A modality's head is always among the heads: where none is there, the row has no answer.
+    any_B1 = reduce(lambda left, right: graph.add("Or", left, right), [h.present_B1 for h in heads])
+    graph.add("Where", any_B1, pooled_BC, graph.number(0), out=LOGITS)
     graph.add("Softmax", LOGITS, axis=1, out=PROBABILITIES)
     return finished_model(graph.nodes, graph.initializers, spec)
 
 
-def finished_model(
-    nodes: Sequence[onnx.NodeProto], initializers: Sequence[onnx.TensorProto], spec: ModelSpec
-) -> onnx.ModelProto:
-    """A checked model with the inputs and outputs of ``spec`` and a free first dimension. No torch involved."""
-    graph = helper.make_graph(
-        list(nodes),
-        spec.name,
-        [_value_info(tensor) for tensor in spec.inputs],
-        [_value_info(tensor) for tensor in spec.outputs],
-        list(initializers),
-    )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dimml"
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return model
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """Names of one head's values; zeros in masked rows."""
+
+    features_BD: str
+    logits_BC: str
+    present_B1: str
 
 
-def _value_info(tensor: TensorSpec) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(tensor.name, ELEMENT_TYPES[tensor.datatype], ["batch", *tensor.dims])
+def _heads(graph: Graph, bundle: Bundle, fused: tuple[FloatArray, FloatArray] | None) -> list[_Head]:
+    """The heads in order. Whatever stands in a masked slot is replaced before any arithmetic: 0 · NaN would be NaN."""
+    zero = graph.number(0)
+    needs_features = fused is not None or bundle.fusion.certainty == "reliability"
+    heads = []
+    for index, modality in enumerate(bundle.modalities):
+        present_B1 = graph.add("Gather", PRESENT, graph.axes(index), axis=1)
+        logits_BC = graph.add("Where", present_B1, logits_input(modality.name), zero)
+        features_BD = features_input(modality.name)
+        if needs_features:
+            features_BD = graph.add("Where", present_B1, features_BD, zero)
+        heads.append(_Head(features_BD, logits_BC, present_B1))
+    if fused is not None:
+        weight_CD, bias_C = fused
+        all_B1 = reduce(lambda left, right: graph.add("And", left, right), [head.present_B1 for head in heads])
+        features_BD = graph.add("Concat", *(head.features_BD for head in heads), axis=1)
+        logits_BC = graph.add("Gemm", features_BD, graph.constant(weight_CD), graph.constant(bias_C), transB=1)
+        heads.append(_Head(features_BD, graph.add("Where", all_B1, logits_BC, zero), all_B1))
+    return heads
+
+
+def _scaled(graph: Graph, logits_BHC: str, fusion: FusionSpec) -> str:
+    if fusion.head_temperatures is None:
+        return logits_BHC
+    temperatures_H1 = np.asarray(fusion.head_temperatures, np.float32)[:, None]
+    return graph.add("Div", logits_BHC, graph.constant(temperatures_H1))
+
+
+def _certainty(
+    graph: Graph, heads: Sequence[_Head], scaled_BHC: str, bundle: Bundle, parameters: FusionParameters | None
+) -> str:
+    """Certainty of every head, ``[B, H]``, not masked yet."""
+    measure = bundle.fusion.certainty
+    if measure != "reliability":
+        return certainty(graph, scaled_BHC, measure, axis=2, classes=bundle.classes, keepdims=False)
+    learned = _check_reliability(bundle, parameters)
+    columns = [
+        reliability(graph, head.features_BD, head.logits_BC, own) for head, own in zip(heads, learned, strict=True)
+    ]
+    return graph.add("Concat", *columns, axis=1)
+
+
+def _weights(graph: Graph, present_BH: str, fusion: FusionSpec) -> None:
+    """The output WEIGHTS: softmax of the certainty over the heads that are there, or equal ones."""
+    scores_BH = (
+        graph.number(0) if fusion.temperature is None else graph.add("Div", CERTAINTY, graph.number(fusion.temperature))
+    )
+    masked_BH = graph.add("Where", present_BH, scores_BH, graph.number(-np.inf))
+    # Selects zeros from a row with nothing present, whose softmax is undefined, and makes weights exactly zero
+    # where a runtime's exp(-inf) is only nearly so.
+    graph.add("Where", present_BH, graph.add("Softmax", masked_BH, axis=1), graph.number(0), out=WEIGHTS)
+
+
+def _pooled(graph: Graph, logits_BHC: str, scaled_BHC: str, present_BH: str, bundle: Bundle) -> str:
+    """The heads' logits or probabilities, weighted and pooled, as logits ``[B, C]``."""
+    pooling = bundle.fusion.pooling
+    if pooling == "logits":
+        return _weighted(graph, WEIGHTS, logits_BHC)
+    probabilities_BHC = graph.add("Softmax", scaled_BHC, axis=2)
+    if pooling == "probabilities":
+        return _safe_log(graph, _weighted(graph, WEIGHTS, probabilities_BHC))
+    exponents_BH = WEIGHTS
+    if pooling == "product":
+        certainty_BH1 = graph.add("Unsqueeze", CERTAINTY, graph.axes(2))
+        doubt_BH1 = graph.add("Sub", graph.number(1), certainty_BH1)
+        probabilities_BHC = graph.add(
+            "Add",
+            graph.add("Mul", certainty_BH1, probabilities_BHC),
+            graph.add("Div", doubt_BH1, graph.number(bundle.classes)),
+        )
+        votes_BH = graph.add("Cast", present_BH, to=TensorProto.FLOAT)
+        count_B1 = graph.add("ReduceSum", votes_BH, graph.axes(1), keepdims=1)
+        exponents_BH = graph.add("Mul", WEIGHTS, count_B1)
+    return _weighted(graph, exponents_BH, _safe_log(graph, probabilities_BHC))
+
+
+def _weighted(graph: Graph, weights_BH: str, values_BHC: str) -> str:
+    """Weighted sum over the heads, ``[B, C]``."""
+    axis = graph.axes(1)
+    return graph.add("Squeeze", graph.add("MatMul", graph.add("Unsqueeze", weights_BH, axis), values_BHC), axis)
+
+
+def _safe_log(graph: Graph, probabilities: str) -> str:
+    return graph.add("Log", graph.add("Max", probabilities, graph.number(TINY)))
+
+
+def _check_reliability(bundle: Bundle, parameters: FusionParameters | None) -> tuple[HeadReliability, ...]:
+    """One reliability per head, with shapes that fit."""
+    learned = None if parameters is None else parameters.reliability
+    if learned is None or len(learned) != len(bundle.heads):
+        raise BundleError(
+            f"bundle {bundle.name!r}: certainty 'reliability' needs what was learned for each of its "
+            f"{len(bundle.heads)} heads"
+        )
+    widths = [encoder.features for encoder in bundle.encoders]
+    for name, width, head in zip(bundle.heads, (*widths, sum(widths)), learned, strict=False):
+        wanted = (bundle.classes, width)
+        if head.whitened_means_CD.shape != wanted:
+            raise BundleError(
+                f"bundle {bundle.name!r}: the reliability of head {name!r} was learned for (classes, features) "
+                f"{head.whitened_means_CD.shape}, the bundle has {wanted}"
+            )
+    return learned
 
 
 def _fused_head(
@@ -136,44 +196,3 @@ def _fused_head(
             f"bundle {bundle.name!r} needs {wanted} and {wanted[:1]}"
         )
     return weight.astype(np.float32), bias.astype(np.float32)
-
-
-def _certainty(graph: _Graph, logits_BHC: str, bundle: Bundle) -> str:
-    """Certainty of every head, ``[B, H]``; the measures of ``dimml.fusion.certainty_of``."""
-    probabilities_BHC = graph.add("Softmax", logits_BHC, axis=2)
-    last = graph.constant(np.array([2]))
-    match bundle.fusion.certainty:
-        case "max_prob":
-            return graph.add("ReduceMax", probabilities_BHC, last, keepdims=0)
-        case "margin":
-            leaders_BH2 = graph.add("TopK", probabilities_BHC, graph.constant(np.array([2])), outputs=2, axis=2)
-            first_BH, second_BH = (
-                graph.add("Gather", leaders_BH2, graph.constant(np.array(rank)), axis=2) for rank in (0, 1)
-            )
-            return graph.add("Sub", first_BH, second_BH)
-        case "neg_entropy":
-            tiny = graph.constant(np.float32(np.finfo(np.float32).tiny))
-            log_p = graph.add("Log", graph.add("Max", probabilities_BHC, tiny))
-            p_log_p = graph.add("ReduceSum", graph.add("Mul", probabilities_BHC, log_p), last, keepdims=0)
-            share_of_most = graph.add("Div", p_log_p, graph.constant(np.float32(np.log(bundle.classes))))
-            return graph.add("Add", graph.constant(np.float32(1)), share_of_most)
-
-
-class _Graph:
-    """Nodes and constants in the making; every value is known by the name that ``add`` gives."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-
-    def constant(self, value: npt.NDArray[Any] | np.generic) -> str:
-        name = f"c{len(self.initializers)}"
-        self.initializers.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def add(self, op: str, *inputs: str, out: str | None = None, outputs: int = 1, **attributes: Any) -> str:
-        """Append a node; the name of its first output."""
-        index = len(self.nodes)
-        names = [out or f"{op.lower()}{index}", *(f"{op.lower()}{index}_{extra}" for extra in range(1, outputs))]
-        self.nodes.append(helper.make_node(op, list(inputs), names, name=f"{op}_{index}", **attributes))
-        return names[0]

@@ -22,8 +22,8 @@ from dimml.bundle import MANIFEST_NAME, Bundle, FileRecord, file_sha256, read_bu
 from dimml.contract import ModelSpec, model_specs
 from dimml.errors import BundleError
 from dimml.repository import versions
-from dimml_export.fusion_graph import ELEMENT_TYPES
 from dimml_export.model_config import CONFIG_NAME, model_config, read_model_config, tensors_differ
+from dimml_export.onnx_graph import ELEMENT_TYPES
 
 _LOCK_NAME: Final = ".dimml-export.lock"
 _STAGING_PREFIX: Final = ".staging-"

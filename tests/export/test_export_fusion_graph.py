@@ -19,7 +19,8 @@ from dimml.contract import features_input, logits_input, model_specs
 from dimml.errors import BundleError
 from dimml.fusion import Certainty, Fused, FusionSpec, fuse, heads_present
 from dimml.modality import Frames, Waveform
-from dimml_export.fusion_graph import IR_VERSION, OPSET, fusion_model
+from dimml_export.fusion_graph import fusion_model
+from dimml_export.onnx_graph import IR_VERSION, OPSET
 
 CLASSES, MEASURES = 4, ("max_prob", "neg_entropy", "margin")
 WIDTHS = (5, 3, 7)

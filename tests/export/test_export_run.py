@@ -22,7 +22,8 @@ from dimml.modality import Flow, Frames, Waveform
 from dimml.repository import bundle_names, load_bundle
 from dimml_export.encoder_graph import encoder_model
 from dimml_export.export import export_run
-from dimml_export.fusion_graph import IR_VERSION, OPSET, fusion_model
+from dimml_export.fusion_graph import fusion_model
+from dimml_export.onnx_graph import IR_VERSION, OPSET
 from dimml_export.parity import Outputs, check_chain, check_encoder, check_fusion
 from dimml_training.config import parse_config
 from dimml_training.models import build_encoder

@@ -20,7 +20,8 @@ from dimml.bundle import Bundle, Encoder
 from dimml.contract import FEATURES, LOGITS, ModelSpec, model_specs
 from dimml.fusion import Certainty, FusionSpec
 from dimml.modality import Frames, Modality, Waveform
-from dimml_export.fusion_graph import finished_model, fusion_model
+from dimml_export.fusion_graph import fusion_model
+from dimml_export.onnx_graph import finished_model
 from dimml_export.repository_writer import write_bundle
 
 AUDIO = Waveform(name="audio", sample_rate_hz=8000, samples=4000)

@@ -6,6 +6,7 @@ learned; ``weighting``: the masked fusion itself.
 
 from dimml.fusion.certainty import certainty_of, softmax
 from dimml.fusion.reliability import (
+    LARGEST,
     STATISTICS,
     FusionParameters,
     HeadReliability,
@@ -16,6 +17,7 @@ from dimml.fusion.spec import BoolArray, Certainty, FloatArray, FusionSpec, Pool
 from dimml.fusion.weighting import Fused, fuse, heads_present
 
 __all__ = [
+    "LARGEST",
     "STATISTICS",
     "BoolArray",
     "Certainty",

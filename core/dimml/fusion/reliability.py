@@ -18,6 +18,9 @@ from dimml.errors import BundleError
 from dimml.fusion.certainty import certainty_of, softmax
 from dimml.fusion.spec import FloatArray
 
+#: Features and logits are cut to plus and minus this before anything is read off them, so that no square overflows.
+LARGEST: Final = 1e6
+
 #: What the network sees of a head, in this order.
 STATISTICS: Final = (
     "max_prob",
@@ -94,10 +97,13 @@ def reliability_statistics(
     """``[B, K]``, see ``STATISTICS``: the three static certainties; ``log(sum exp z)``; the norms of logits and
     features, the latter as ``log(1 + x)``; ``log(1 + d)`` of the Mahalanobis distance ``d`` to the nearest class
     mean; by how much that of the voted class is larger; and 1 where the nearest class is the vote."""
+    features_BD = np.clip(features_BD, -LARGEST, LARGEST)
+    logits_BC = np.clip(logits_BC, -LARGEST, LARGEST)
     top_B1 = logits_BC.max(axis=1, keepdims=True)
     energy_B = top_B1[:, 0] + np.log(np.exp(logits_BC - top_B1).sum(axis=1))
     whitened_BD = features_BD @ whitening_DD
-    squares_BC = np.square(whitened_BD[:, None] - whitened_means_CD).sum(axis=2)
+    # Class by class, or the differences of many clips would not fit in memory.
+    squares_BC = np.stack([np.square(whitened_BD - mean_D).sum(axis=1) for mean_D in whitened_means_CD], axis=1)
     distance_BC = np.log1p(np.sqrt(squares_BC))
     vote_B1 = logits_BC.argmax(axis=1)[:, None]
     nearest_B = distance_BC.min(axis=1)

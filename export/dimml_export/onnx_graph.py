@@ -1,0 +1,71 @@
+"""Building ONNX graphs by hand, without torch: nodes, constants, and a checked model with the contract's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from dimml.contract import ModelSpec, TensorSpec
+
+#: What every ONNX file of a bundle is written in: read by ONNX Runtime from 1.14 on, and by TensorRT from 8.6 on.
+OPSET: Final = 18
+IR_VERSION: Final = 8
+
+#: ONNX element types by KServe v2 datatype.
+ELEMENT_TYPES: Final = {"FP32": TensorProto.FLOAT, "UINT8": TensorProto.UINT8, "BOOL": TensorProto.BOOL}
+
+
+class Graph:
+    """Nodes and constants in the making; every value is known by the name that ``add`` gives."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+
+    def constant(self, value: npt.NDArray[Any] | np.generic) -> str:
+        """An initialiser of the value's own type; its name."""
+        name = f"c{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def number(self, value: float) -> str:
+        """A scalar FP32 constant."""
+        return self.constant(np.float32(value))
+
+    def axes(self, *axes: int) -> str:
+        """Axes, or indices, as the one-dimensional INT64 constant that operators take them as."""
+        return self.constant(np.array(axes, np.int64))
+
+    def add(self, op: str, *inputs: str, out: str | None = None, outputs: int = 1, **attributes: Any) -> str:
+        """Append a node; the name of its first output."""
+        index = len(self.nodes)
+        names = [out or f"{op.lower()}{index}", *(f"{op.lower()}{index}_{extra}" for extra in range(1, outputs))]
+        self.nodes.append(helper.make_node(op, list(inputs), names, name=f"{op}_{index}", **attributes))
+        return names[0]
+
+
+def finished_model(
+    nodes: Sequence[onnx.NodeProto], initializers: Sequence[onnx.TensorProto], spec: ModelSpec
+) -> onnx.ModelProto:
+    """A checked model with the inputs and outputs of ``spec`` and a free first dimension. No torch involved."""
+    graph = helper.make_graph(
+        list(nodes),
+        spec.name,
+        [_value_info(tensor) for tensor in spec.inputs],
+        [_value_info(tensor) for tensor in spec.outputs],
+        list(initializers),
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dimml"
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _value_info(tensor: TensorSpec) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(tensor.name, ELEMENT_TYPES[tensor.datatype], ["batch", *tensor.dims])
