@@ -1,0 +1,56 @@
+"""What the commands of training share: options, progress and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(help="Where decoded clips are kept; by default $XDG_CACHE_HOME/dimml or ~/.cache/dimml."),
+]
+
+
+def show_figures(title: str, found: dict[str, Any]) -> None:
+    """One table of figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in ("head", "accuracy", "macro-F1", "mean weight"):
+        table.add_column(column, justify="left" if column == "head" else "right")
+    for head, own in found["heads"].items():
+        table.add_row(head, f"{own['accuracy']:.1%}", f"{own['macro_f1']:.3f}", f"{own['mean_weight']:.2f}")
+    table.add_section()
+    table.add_row("answer", f"{found['accuracy']:.1%}", f"{found['macro_f1']:.3f}", "")
+    Console().print(table)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr that appears when the first of many things is done, and goes when all are."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    bar = Progress(
+        *Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+    )
+    task = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal task
+        if task is None:
+            bar.start()
+            task = bar.add_task(what, total=total)
+        bar.update(task, completed=done)
+        if done == total:
+            bar.stop()
+
+    try:
+        yield progress
+    finally:
+        bar.stop()
