@@ -1,0 +1,190 @@
+"""A run under the corruption suite: every head and the answer, condition by condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dimml.bundle import FUSED_HEAD
+from dimml.fusion import BoolArray, FloatArray, Fused, heads_present
+from dimml_training.compare.measures import auroc, ece
+from dimml_training.corruptions.encoding import Encoded, EncodedModality
+from dimml_training.corruptions.suite import Condition
+from dimml_training.evaluation import HeadLogits, fused_answer, head_probabilities, macro_f1
+from dimml_training.run_directory import TrainedRun
+
+Labels = npt.NDArray[np.int64]
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A run's answers under one condition, its draws one after another."""
+
+    votes: HeadLogits
+    fused: Fused
+    #: Whether any modality was there to answer from.
+    answered_N: BoolArray
+
+    def right(self) -> BoolArray:
+        """Which clips were answered, and right, ``[N]``."""
+        return np.asarray(self.answered_N & (self.fused.logits_BC.argmax(axis=1) == self.votes.labels_N))
+
+    def heads_right(self) -> BoolArray:
+        """The same for every head alone, ``[N, H]``."""
+        guesses_NH = self.votes.logits_NHC.argmax(axis=2)
+        return np.asarray(self.votes.present_NH & (guesses_NH == self.votes.labels_N[:, None]))
+
+    def confidence(self) -> FloatArray:
+        """Probability of the answer, ``[N]``."""
+        return np.asarray(self.fused.probabilities_BC.max(axis=1))
+
+
+def answers_to(run: TrainedRun, encoded: Encoded, condition: Condition) -> Answers:
+    """What the run answers to all draws of a condition."""
+    draws = [encoded.get(condition, draw) for draw in range(condition.draws)]
+    together = {
+        m.name: EncodedModality(
+            np.concatenate([draw[m.name].features_ND for draw in draws]),
+            np.concatenate([draw[m.name].logits_NC for draw in draws]),
+            np.concatenate([draw[m.name].present_N for draw in draws]),
+        )
+        for m in run.modalities
+    }
+    votes = votes_of(run, together, np.tile(encoded.labels_N, condition.draws))
+    present_NM = np.stack([e.present_N for e in together.values()], axis=1)
+    return Answers(votes, fused_answer(votes, run.fusion), np.asarray(present_NM.any(axis=1)))
+
+
+@torch.no_grad()
+def votes_of(run: TrainedRun, encoded: Mapping[str, EncodedModality], labels_N: Labels) -> HeadLogits:
+    """The heads' votes on encoded modalities; the same as ``evaluation.head_logits`` of the clips themselves."""
+    ordered = [encoded[m.name] for m in run.modalities]
+    present_NM = np.stack([e.present_N for e in ordered], axis=1)
+    names = [m.name for m in run.modalities] if run.own_heads else []
+    features = [e.features_ND for e in ordered] if run.own_heads else []
+    logits = [e.logits_NC for e in ordered] if run.own_heads else []
+    if run.fused_head is not None:
+        names.append(FUSED_HEAD)
+        features.append(np.concatenate(features, axis=1))
+        logits.append(run.fused_head(torch.from_numpy(features[-1])).float().numpy())
+    joint_NC = None
+    if run.joint_head is not None:
+        there = [np.where(e.present_N[:, None], e.features_ND, np.float32(0)) for e in ordered]
+        joint_NC = run.joint_head([torch.from_numpy(f) for f in there]).float().numpy()
+    none = np.zeros((len(labels_N), 0, len(run.labels)), np.float32)
+    return HeadLogits(
+        heads=tuple(names),
+        logits_NHC=np.stack(logits, axis=1) if logits else none,
+        present_NH=heads_present(present_NM, run.fused_head is not None) if run.own_heads else present_NM[:, :0],
+        labels_N=labels_N,
+        features=tuple(features),
+        joint_logits_NC=joint_NC,
+    )
+
+
+def score(run: TrainedRun, encoded: Encoded, validation: Encoded, suite: Sequence[Condition]) -> dict[str, Any]:
+    """Figures of a split's clips under every condition of ``suite`` (clean first), and what they come to.
+
+    ``validation`` holds the validation clips under the same conditions: the better modality of a condition, which
+    regret is measured against, is the one better there. All is plain numbers and names, fit for JSON.
+    """
+    answers = {c.name: answers_to(run, encoded, c) for c in suite}
+    own = [m.name for m in run.modalities] if run.own_heads else []
+    found = {c.name: _of_condition(c, answers[c.name], len(run.labels)) for c in suite}
+    for c in suite:
+        right_NH = answers_to(run, validation, c).heads_right()
+        if own and right_NH.shape[1]:
+            better = own[int(right_NH[:, : len(own)].mean(axis=0).argmax())]
+            regret = found[c.name]["accuracy"] - found[c.name]["heads"][better]["accuracy"]
+            found[c.name] |= {"better": better, "regret": regret}
+    clean = answers[CLEAN]
+    return {
+        "conditions": found,
+        "means": {
+            which: _means({c.name: found[c.name] for c in suite if c.in_means and c.seen == (which == "seen")})
+            for which in ("seen", "unseen")
+        },
+        "certainty_auroc": _certainty_auroc([answers[c.name] for c in suite if c.in_means or c.group == CLEAN]),
+        "confidence_rise": {c.name: _confidence_rise(clean, answers[c.name]) for c in suite if c.group == "absent"},
+        "conflict": {c.name: _conflict(clean, answers[c.name], len(own)) for c in suite if c.group == "conflict"},
+    }
+
+
+def _of_condition(condition: Condition, answers: Answers, classes: int) -> dict[str, Any]:
+    labels_N, fused = answers.votes.labels_N, answers.fused
+    truth_N = fused.probabilities_BC[np.arange(len(labels_N)), labels_N]
+    return {
+        "group": condition.group,
+        "seen": condition.seen,
+        "in_means": condition.in_means,
+        "draws": condition.draws,
+        "accuracy": float(answers.right().mean()),
+        "macro_f1": macro_f1(labels_N, fused.logits_BC.argmax(axis=1), classes),
+        "nll": float(-np.log(np.maximum(truth_N, 1e-12)).mean()),
+        "ece": ece(answers.confidence(), answers.right()),
+        "confidence": float(answers.confidence().mean()),
+        "heads": {
+            head: {
+                "accuracy": float(answers.heads_right()[:, index].mean()),
+                "mean_weight": float(fused.weights_BH[:, index].mean()),
+                "mean_certainty": float(fused.certainty_BH[:, index].mean()),
+            }
+            for index, head in enumerate(answers.votes.heads)
+        },
+    }
+
+
+def _means(of: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Over conditions: mean accuracy, mean regret, and the condition of the worst one."""
+    if not of:
+        return None
+    regrets = {name: figures["regret"] for name, figures in of.items() if "regret" in figures}
+    worst = min(regrets, key=lambda name: regrets[name], default=None)
+    return {
+        "conditions": len(of),
+        "accuracy": float(np.mean([figures["accuracy"] for figures in of.values()])),
+        "regret": float(np.mean(list(regrets.values()))) if regrets else None,
+        "worst_regret": None if worst is None else regrets[worst],
+        "worst_condition": worst,
+    }
+
+
+def _certainty_auroc(answers: Sequence[Answers]) -> dict[str, float | None]:
+    """Of every head, where it is present: how well its certainty tells whether it is right. None where it always or
+    never is."""
+    found: dict[str, float | None] = {}
+    for index, head in enumerate(answers[0].votes.heads):
+        there = [a.votes.present_NH[:, index] for a in answers]
+        certainty = np.concatenate([a.fused.certainty_BH[t, index] for a, t in zip(answers, there, strict=True)])
+        right = np.concatenate([a.heads_right()[t, index] for a, t in zip(answers, there, strict=True)])
+        found[head] = None if right.all() or not right.any() else auroc(certainty, right)
+    return found
+
+
+def _confidence_rise(clean: Answers, without: Answers) -> float:
+    """Share of clips that both are answered whose confidence is higher without a modality."""
+    both_N = clean.answered_N & without.answered_N
+    return float((without.confidence() > clean.confidence())[both_N].mean()) if both_N.any() else 0.0
+
+
+def _conflict(clean: Answers, conflict: Answers, modalities: int) -> dict[str, float]:
+    """No label is right here: how far confidence falls, and whether the heads' disagreement tells conflict from clean
+    (AUROC). Disagreement is the chance that two modalities' heads, each drawing from its distribution, differ."""
+    found = {"confidence": float(conflict.confidence().mean()), "confidence_clean": float(clean.confidence().mean())}
+    if modalities > 1:
+        scores = [_disagreement(a.votes, modalities) for a in (clean, conflict)]
+        found["disagreement_auroc"] = auroc(np.concatenate(scores), np.repeat([False, True], [len(s) for s in scores]))
+    return found
+
+
+def _disagreement(votes: HeadLogits, modalities: int) -> FloatArray:
+    own_NHC = head_probabilities(votes)
+    same = [(own_NHC[:, i] * own_NHC[:, j]).sum(axis=1) for i, j in combinations(range(modalities), 2)]
+    return np.asarray(1.0 - np.mean(same, axis=0), np.float32)
