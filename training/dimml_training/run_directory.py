@@ -9,6 +9,8 @@
     metrics.csv            one line per epoch
     weights.safetensors    encoders, shared head, fused head; of a joint training: encoders, joint head
     samples.safetensors    some validation clips as tensors, with labels
+    fusion.json            the fusion that was chosen and what it beat, where the config leaves it open
+    fusion.safetensors     what was learned for that fusion
     checkpoints/           of stage 1, to resume from
 
 A folder without ``run.json`` is a run that has not finished.
@@ -33,10 +35,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dimml.errors import SetupError
-from dimml.fusion import FusionSpec
+from dimml.fusion import FusionParameters, FusionSpec
 from dimml.modality import Modality
 from dimml.quality import QualityThresholds
 from dimml_training.config import TrainConfig, parse_config
+from dimml_training.fusion_file import read_fusion
 from dimml_training.joint.fusion import build_joint_head
 from dimml_training.models import build_encoder
 
@@ -51,8 +54,8 @@ class TrainedRun:
     """One finished training run.
 
     ``encoders`` (in evaluation mode) map ``[B, *modality.shape]`` to features ``[B, D]`` and logits ``[B, C]``;
-    ``fused_head`` takes the features concatenated in modality order, ``[B, M·D]``, and is None where the fusion
-    has no fused head; ``shared_head`` takes any modality's features. A joint training (``stage1.objective``) has
+    ``fused_head`` takes the features concatenated in modality order, ``[B, M·D]``, and is None where none
+    was trained; ``shared_head`` takes any modality's features. A joint training (``stage1.objective``) has
     neither of the two but a ``joint_head``, which takes the list of features in modality order, zeros for an absent
     modality, to logits ``[B, C]``; its encoders' own logits mean nothing unless ``own_heads``. ``samples`` holds a
     few validation clips per modality as ``[N, *shape]`` in the modality's dtype, ``sample_labels`` their class
@@ -67,7 +70,12 @@ class TrainedRun:
     shared_head: nn.Linear | None
     fused_head: nn.Linear | None
     joint_head: nn.Module | None
+    #: The one chosen, or the config's.
     fusion: FusionSpec
+    #: What was learned for it.
+    fusion_parameters: FusionParameters
+    #: What was chosen and what it beat; empty where the config fixed the fusion.
+    fusion_report: dict[str, Any]
     quality: QualityThresholds
     #: False alarms of the signal check on the training clips, per modality, and how far the nearest clip was.
     quality_report: dict[str, Any]
@@ -77,6 +85,11 @@ class TrainedRun:
     #: JSON-able: resolved config, counts of clips, warnings, seed, versions, seconds.
     training: dict[str, Any]
     config: TrainConfig
+
+    @property
+    def voting_fused_head(self) -> nn.Linear | None:
+        """The fused head where the fusion lets it vote."""
+        return self.fused_head if self.fusion.fused_head else None
 
     @property
     def own_heads(self) -> bool:
@@ -185,6 +198,7 @@ def load_run(folder: Path) -> TrainedRun:
         samples = safetensors.numpy.load_file(folder / SAMPLES_FILE)
     except (OSError, ValueError, ValidationError, SafetensorError) as error:
         raise SetupError(f"the run in {folder} is damaged: {' '.join(str(error).split())}") from error
+    fusion, parameters, report = read_fusion(folder) or (config.fusion, FusionParameters(), {})
     classes = len(record.labels)
     encoders: dict[str, nn.Module] = {
         m.input.name: build_encoder(m.input, m.encoder, classes, weights=False) for m in config.modalities
@@ -210,7 +224,9 @@ def load_run(folder: Path) -> TrainedRun:
         shared_head=cast("nn.Linear | None", heads.get("shared_head")),
         fused_head=cast("nn.Linear | None", heads.get("fused_head")),
         joint_head=heads.get("joint_head"),
-        fusion=config.fusion,
+        fusion=fusion,
+        fusion_parameters=parameters,
+        fusion_report=report,
         quality=config.quality,
         quality_report=record.quality_report,
         samples=rows,
