@@ -50,6 +50,7 @@ def _figure(families: Mapping[str, Sequence[tuple[str, str]]], found: Mapping[st
         _curve(axes, known[name], points, found)
     for axes in grid[len(families) :]:
         axes.set_axis_off()
+    figure.supylabel("accuracy, %")
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure

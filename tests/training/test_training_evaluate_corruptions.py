@@ -1,0 +1,166 @@
+"""``dimml evaluate --corruptions``: figures by condition, against clips damaged and answered by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dimml.cli import main
+from dimml.fusion import fuse
+from dimml_training.corruptions.applying import corrupt
+from dimml_training.corruptions.encoding import encode_conditions
+from dimml_training.corruptions.scoring import votes_of
+from dimml_training.corruptions.suite import FAMILIES, conditions
+from dimml_training.evaluation import head_logits
+from dimml_training.prepare import prepare
+from dimml_training.run_directory import TrainedRun, load_run
+
+
+@pytest.fixture(scope="module")
+def trained(finished: Path) -> TrainedRun:
+    return load_run(finished)
+
+
+@pytest.fixture(scope="module")
+def found(finished: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("out")
+    return evaluated(finished, cache, out / "figures.json", "--results", str(out / "results"), "--plots", str(out))
+
+
+def evaluated(run: Path, cache: Path, out: Path, *options: str) -> dict[str, Any]:
+    """What the command prints as JSON."""
+    with pytest.MonkeyPatch.context() as patch, out.open("w") as file:
+        patch.setattr("sys.stdout", file)
+        assert main(["evaluate", str(run), "--corruptions", "--cache-dir", str(cache), "--json", *options]) == 0
+    read: dict[str, Any] = json.loads(out.read_text())
+    return read
+
+
+@torch.no_grad()
+def test_a_condition_is_what_its_damaged_clips_get(found: dict[str, Any], trained: TrainedRun, cache: Path) -> None:
+    rows = prepare(trained.config, cache, splits=("test",)).splits["test"].rows
+    audio, visual = trained.modalities
+    white = next(f for f in FAMILIES if f.name == "white").at("0db")
+    heads, answers = [], []
+    assert trained.fused_head is not None
+    for draw in range(3):
+        sound = rows.rows("audio", slice(None))
+        noisy = torch.from_numpy(corrupt(sound, audio, white, clip_ids=range(6), draw=draw, seed=0))
+        features = [
+            trained.encoders["audio"](noisy),
+            trained.encoders["visual"](torch.from_numpy(rows.rows("visual", slice(None)))),
+        ]
+        fused = trained.fused_head(torch.cat([f for f, _ in features], dim=1))
+        logits = torch.stack([*(own for _, own in features), fused], dim=1).numpy()
+        answer = fuse(logits, np.ones((6, 3), bool), trained.fusion)
+        heads.append(logits.argmax(axis=2) == rows.labels[:, None])
+        answers.append(answer.probabilities_BC.argmax(axis=1) == rows.labels)
+    told = found["corruptions"]["conditions"]["audio:white_0db"]
+    assert told["accuracy"] == pytest.approx(np.mean(answers))
+    accuracies = np.mean(heads, axis=(0, 1))
+    assert [told["heads"][h]["accuracy"] for h in ("audio", "visual", "fused")] == pytest.approx(list(accuracies))
+    assert visual.name == "visual"
+
+
+def test_clean_is_what_evaluate_says_without_corruptions(found: dict[str, Any]) -> None:
+    clean, plain = found["corruptions"]["conditions"]["clean"], found["conditions"]["clean"]
+    for figure in ("accuracy", "macro_f1"):
+        assert clean[figure] == plain[figure]
+    assert clean["nll"] == pytest.approx(plain["nll"], rel=1e-4)
+    assert {h: f["accuracy"] for h, f in clean["heads"].items()} == {
+        h: f["accuracy"] for h, f in plain["heads"].items()
+    }
+
+
+def test_means_are_over_the_conditions_that_count(found: dict[str, Any]) -> None:
+    told = found["corruptions"]
+    for which in ("seen", "unseen"):
+        counted = {n: c for n, c in told["conditions"].items() if c["in_means"] and c["seen"] == (which == "seen")}
+        assert not {c["group"] for c in counted.values()} & {"clean", "absent", "nosignal", "conflict"}
+        means = told["means"][which]
+        assert means["conditions"] == len(counted)
+        assert means["accuracy"] == pytest.approx(np.mean([c["accuracy"] for c in counted.values()]))
+        regrets = {n: c["accuracy"] - c["heads"][c["better"]]["accuracy"] for n, c in counted.items()}
+        assert means["regret"] == pytest.approx(np.mean(list(regrets.values())))
+        assert regrets[means["worst_condition"]] == pytest.approx(min(regrets.values()))
+
+
+def test_a_missing_modality_is_not_answered_from(found: dict[str, Any]) -> None:
+    told = found["corruptions"]
+    for condition in ("audio:absent", "audio:silence"):
+        figures = told["conditions"][condition]
+        assert figures["heads"]["audio"]["accuracy"] == 0.0
+        assert figures["better"] == "visual"
+        assert figures["regret"] == 0.0, "sight is all there is"
+    assert set(told["confidence_rise"]) == {"audio:absent", "visual:absent"}
+    assert set(told["conflict"]) == {"audio:other_clip", "visual:other_clip"}
+
+
+def test_the_better_modality_is_the_one_on_validation_clips(
+    found: dict[str, Any], finished: Path, cache: Path, tmp_path: Path
+) -> None:
+    own = evaluated(finished, cache, tmp_path / "figures.json", "--split", "validation", "--families", "seen")
+    assert "looks_at_unseen" not in own
+    for name, figures in own["corruptions"]["conditions"].items():
+        accuracies = {h: figures["heads"][h]["accuracy"] for h in ("audio", "visual")}
+        assert accuracies[found["corruptions"]["conditions"][name]["better"]] == max(accuracies.values())
+
+
+def test_each_look_at_unseen_families_is_counted(
+    found: dict[str, Any], finished: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert found["looks_at_unseen"] == 1
+    options = ["evaluate", str(finished), "--corruptions", "--cache-dir", str(cache), "--results", str(tmp_path)]
+    assert main([*options, "--families", "seen"]) == 0
+    assert not (tmp_path / "unseen.log").exists()
+    capsys.readouterr()
+    for look in (1, 2):
+        assert main([*options, "--families", "unseen"]) == 0
+        assert f"looks at unseen families on test clips so far: {look}" in capsys.readouterr().out
+    assert [line.split()[3:] for line in (tmp_path / "unseen.log").read_text().splitlines()] == [
+        ["stripes", "evaluate"]
+    ] * 2
+
+
+def test_curves_and_table(finished: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--corruptions", "--families", "seen", "--detail", "--plots", str(tmp_path), "--cache-dir", str(cache)]
+    assert main(["evaluate", str(finished), *options]) == 0
+    printed = capsys.readouterr().out
+    for told in ("audio:white_-10db", "visual:blur_5pct", "(visual:absent)", "mean, seen", "worst regret, seen"):
+        assert told in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["severity_audio.svg", "severity_visual.svg"]
+    sound = (tmp_path / "severity_audio.svg").read_text()
+    assert "another_clip" in sound
+    assert "pink" not in sound
+
+
+def test_votes_on_encodings_are_those_on_clips(trained: TrainedRun, cache: Path) -> None:
+    rows = prepare(trained.config, cache, splits=("test",)).splits["test"].rows
+    suite = conditions(trained.modalities, "seen")[:1]
+    encoded = encode_conditions(trained.encoders, trained.modalities, rows, suite, trained.quality, seed=0)
+    ours = votes_of(trained, encoded.get(suite[0], 0), encoded.labels_N)
+    theirs = head_logits(trained.encoders, trained.fused_head, trained.modalities, rows, trained.quality)
+    assert ours.heads == theirs.heads
+    np.testing.assert_allclose(ours.logits_NHC, theirs.logits_NHC, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(ours.present_NH, theirs.present_NH)
+    for own, other in zip(ours.features, theirs.features, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-5)
+
+
+def test_what_does_not_go_together_is_told(
+    finished: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for options, told in (
+        (["--corruptions", "--families", "some"], "choose one of seen, unseen, all"),
+        (["--detail"], "--detail and --plots go with --corruptions"),
+        (["--corruptions", "--families", "seen", "--plots", str(tmp_path / "file" / "x")], "cannot write"),
+        (["--corruptions", "--results", str(tmp_path / "file")], "cannot write"),
+    ):
+        assert main(["evaluate", str(finished), "--cache-dir", str(cache), *options]) != 0
+        assert told in " ".join(capsys.readouterr().err.split())
