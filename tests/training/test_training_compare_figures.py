@@ -227,4 +227,4 @@ def test_targets_name_what_was_not_run() -> None:
 
 
 def test_points_are_signed() -> None:
-    assert targets.points(Estimate(-0.012, -0.03, 0.01)) == "-1.2 [-3.0, +1.0]"
+    assert tables.points(Estimate(-0.012, -0.03, 0.01)) == "-1.2 [-3.0, +1.0]"

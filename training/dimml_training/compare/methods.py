@@ -66,6 +66,8 @@ class Method:
     training: dict[str, Any] = field(default_factory=dict)
     #: Among `--methods main`.
     main: bool = False
+    #: Scored on validation clips too: which modality is the better one is judged by them.
+    judged: bool = False
 
 
 def all_methods(config: TrainConfig) -> dict[str, Method]:
@@ -75,7 +77,7 @@ def all_methods(config: TrainConfig) -> dict[str, Method]:
     clw = FusionSpec(certainty="max_prob", temperature=config.compare.clw_temperature, fused_head=True)
     logits = FusionSpec(temperature=None, fused_head=True)
     probabilities = FusionSpec(temperature=None, fused_head=True, pooling="probabilities")
-    found = [Method(f"single:{m}", HeadAlone(m), f"{m} alone", separate, main=True) for m in modalities]
+    found = [Method(f"single:{m}", HeadAlone(m), f"{m} alone", separate, main=True, judged=True) for m in modalities]
     found += [
         Method(
             "late_logits",

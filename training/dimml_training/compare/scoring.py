@@ -25,7 +25,7 @@ from dimml_training.compare.cells import (
 )
 from dimml_training.compare.encodings import KeptEncodings, encodings, suite_digest
 from dimml_training.compare.measures import auroc, ece
-from dimml_training.compare.methods import ChosenFusion, HeadAlone, Method
+from dimml_training.compare.methods import ChosenFusion, Method
 from dimml_training.compare.plan import Job, digest
 from dimml_training.compare.provenance import provenance, versions
 from dimml_training.compare.unseen import log_unseen
@@ -54,16 +54,16 @@ def score_job(job: Job, folder: Path, out: Path, *, tell: Tell) -> None:
     suite = conditions(run.modalities, "all")
     splits = job.repeat.data.splits
     began = time.monotonic()
-    kept = {
-        split: encodings(folder, split, run, splits[split].rows, suite, seed=job.repeat.config.seed)
-        for split in ("validation", "test")
-        if split == "test" or run.joint_head is None  # joint methods choose nothing
-    }
+    seed = job.repeat.config.seed
+    test = encodings(folder, "test", run, splits["test"].rows, suite, seed=seed)
+    validated, validation = _validated(job, run, suite), None
+    if validated:
+        validation = encodings(folder, "validation", run, splits["validation"].rows, validated, seed=seed)
     encoding_s = time.monotonic() - began
     tell(f"  conditions encoded in {encoding_s:.0f} s")
     chosen = None
-    if any(isinstance(method.answer, ChosenFusion) for method in job.methods):
-        chosen = _choose(job, run, suite, kept["validation"])
+    if validation is not None and any(isinstance(method.answer, ChosenFusion) for method in job.methods):
+        chosen = _choose(job, run, suite, validation)
     names = [method.name for method in job.methods]
     log_unseen(out, job.config.name, digest(job.repeat.config.model_dump(mode="json")), f"compare {' '.join(names)}")
     for method in job.methods:
@@ -73,12 +73,22 @@ def score_job(job: Job, folder: Path, out: Path, *, tell: Tell) -> None:
             out,
             Cell(
                 **_about(job, method, run, folder, suite),
-                **of_method.test(kept["test"]),
-                validation=of_method.accuracies(kept["validation"]) if isinstance(method.answer, HeadAlone) else None,
+                **of_method.test(test),
+                validation=of_method.accuracies(validation) if method.judged and validation is not None else None,
                 seconds_scoring=round(encoding_s + time.monotonic() - began, 1),
                 fusion=chosen.report if chosen is not None and isinstance(method.answer, ChosenFusion) else None,
             ),
         )
+
+
+def _validated(job: Job, run: TrainedRun, suite: Sequence[Condition]) -> list[Condition]:
+    """What the validation clips are needed under: all that single modalities are judged by, what a fusion may be
+    chosen by, or nothing. Encoding takes time."""
+    if any(method.judged for method in job.methods):
+        return list(suite)
+    if any(isinstance(method.answer, ChosenFusion) for method in job.methods):
+        return conditions(run.modalities, "seen")
+    return []
 
 
 def _choose(job: Job, run: TrainedRun, suite: Sequence[Condition], validation: KeptEncodings) -> Fusion:

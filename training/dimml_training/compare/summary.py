@@ -20,7 +20,7 @@ from dimml_training.compare.bootstrap import (
     mean_estimate,
     resample_weights,
 )
-from dimml_training.compare.cells import Cell
+from dimml_training.compare.cells import Cell, ConditionRecord
 from dimml_training.compare.methods import table_place
 
 CLEAN = "clean"
@@ -76,6 +76,15 @@ class Summary:
         """Mean accuracy over conditions."""
         cells = list(self.cells[method].values())
         return mean_estimate(self._right(cells, conditions), self._weights(cells))
+
+    def accuracies(self, method: str, conditions: Sequence[str]) -> dict[str, Estimate]:
+        """Accuracy under each condition."""
+        cells = list(self.cells[method].values())
+        return dict(zip(conditions, estimates(self._right(cells, conditions), self._weights(cells)), strict=True))
+
+    def record(self, condition: str) -> ConditionRecord:
+        """What any cell says of a condition: its group, whether it is seen."""
+        return next(iter(next(iter(self.cells.values())).values())).conditions[condition]
 
     def spread(self, method: str, condition: str = CLEAN) -> float:
         """Standard deviation over repeats of the accuracy; 0 with one repeat."""

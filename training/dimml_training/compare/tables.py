@@ -19,6 +19,8 @@ from dimml_training.compare.measures import ece, perfect_ece
 from dimml_training.compare.summary import CLEAN, Summary, Worst
 
 TABLES = "tables"
+#: The method that is ours.
+OURS = "dimml"
 #: Of a condition, beside accuracy and regret; means over repeats.
 FIGURES = ("macro_f1", "nll", "ece", "confidence")
 
@@ -87,7 +89,7 @@ def _row(summary: Summary, method: str, seen: Sequence[str], unseen: Sequence[st
 
 
 def markdown(summary: Summary) -> str:
-    """The main table, then a table of every unseen condition's regret."""
+    """The main table: a line per method."""
     found = rows(summary)
     lines = [
         "| method | clean ± spread | seen families | unseen families | mean regret, unseen | worst regret, unseen "
@@ -95,16 +97,55 @@ def markdown(summary: Summary) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found:
-        worst = (
-            "–" if row.worst_regret is None else f"{_points(row.worst_regret.estimate)} {row.worst_regret.condition}"
-        )
+        worst = "–" if row.worst_regret is None else f"{points(row.worst_regret.estimate)} {row.worst_regret.condition}"
         lines.append(
             f"| `{row.method}` | {_clean(row)} | {_percent(row.seen)} | {_percent(row.unseen)} "
-            f"| {_points(row.mean_regret)} | {worst} "
+            f"| {points(row.mean_regret)} | {worst} "
             f"| {row.ece:.3f} ({row.ece_bound:.3f}) | {row.nll:.3f} "
             f"| {'–' if row.certainty_auroc is None else f'{row.certainty_auroc:.3f}'} | {row.macro_f1:.3f} "
             f"| {row.repeats} |"
         )
+    return "\n".join(lines) + "\n"
+
+
+def conditions_markdown(summary: Summary) -> str:
+    """Accuracy of every method under every condition, with the regret of ours where it can be said."""
+    names = [CLEAN, *summary.conditions()]
+    regrets = summary.regrets(OURS, names) if OURS in summary.methods else {}
+    accuracies = {m: summary.accuracies(m, names) for m in summary.methods}
+    lines = [
+        "| condition | " + " | ".join(f"`{m}`" for m in summary.methods) + f" | regret of `{OURS}` |",
+        "|---" * (len(summary.methods) + 2) + "|",
+    ]
+    for name in names:
+        shown = " | ".join(f"{100 * accuracies[m][name].value:.1f}" for m in summary.methods)
+        unseen = "" if summary.record(name).seen else " *"
+        lines.append(f"| {name}{unseen} | {shown} | {points(regrets.get(name))} |")
+    return "\n".join(lines) + "\n"
+
+
+def trust_markdown(summary: Summary) -> str:
+    """What confidence is worth apart from accuracy: in conflict, and when a modality is taken away."""
+    lines = [
+        "| method | AUROC, certainty says a head is right | AUROC, disagreement tells conflict | confidence clean "
+        "| confidence in conflict | confidence rises without a modality |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method in summary.methods:
+        cells = list(summary.cells[method].values())
+        conflicts = [found for cell in cells for found in cell.conflict.values()]
+        figures = (
+            [value for cell in cells for value in cell.certainty_auroc.values() if value is not None],
+            [found["disagreement_auroc"] for found in conflicts if "disagreement_auroc" in found],
+            [cell.conditions[CLEAN].confidence for cell in cells],
+            [found["confidence"] for found in conflicts],
+        )
+        shown = " | ".join(f"{np.mean(values):.3f}" if values else "–" for values in figures)
+        rises = ", ".join(
+            f"{name.partition(':')[0]} {100 * np.mean([cell.confidence_rise[name] for cell in cells]):.0f} %"
+            for name in cells[0].confidence_rise
+        )
+        lines.append(f"| `{method}` | {shown} | {rises or '–'} |")
     return "\n".join(lines) + "\n"
 
 
@@ -125,12 +166,12 @@ def csv_text(summary: Summary) -> str:
     )
     names = [CLEAN, *summary.conditions()]
     for method in summary.methods:
-        regrets = summary.regrets(method, names)
+        regrets, accuracies = summary.regrets(method, names), summary.accuracies(method, names)
         for name in names:
             records = [cell.conditions[name] for cell in summary.cells[method].values()]
             table.writerow(
                 [summary.data, method, name, records[0].group, records[0].seen, records[0].in_means]
-                + _three(summary.accuracy(method, [name]))
+                + _three(accuracies[name])
                 + _three(regrets.get(name))
                 + [f"{np.mean([getattr(r, figure) for r in records]):.6f}" for figure in FIGURES]
             )
@@ -138,8 +179,13 @@ def csv_text(summary: Summary) -> str:
 
 
 def write_tables(summary: Summary, out: Path) -> list[Path]:
-    """Write the tables of one data set; their paths, the Markdown first."""
-    texts = {f"{summary.data}.md": markdown(summary), f"{summary.data}.csv": csv_text(summary)}
+    """Write the tables of one data set; their paths, the main one first."""
+    texts = {
+        f"{summary.data}.md": markdown(summary),
+        f"{summary.data}.csv": csv_text(summary),
+        f"{summary.data}_conditions.md": f"# {summary.data}: accuracy by condition, %\n\n"
+        f"\\* a family kept for this table.\n\n{conditions_markdown(summary)}",
+    }
     return [write_text(out / TABLES / name, text) for name, text in texts.items()]
 
 
@@ -170,7 +216,8 @@ def _percent(estimate: Estimate | None) -> str:
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def _points(estimate: Estimate | None) -> str:
+def points(estimate: Estimate | None) -> str:
+    """A difference in points of accuracy, with its interval."""
     if estimate is None:
         return "–"
     return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dimml_training.compare.bootstrap import Estimate
 from dimml_training.compare.summary import CLEAN, SINGLE, Summary
-from dimml_training.compare.tables import Row, rows
+from dimml_training.compare.tables import OURS, Row, points, rows
 
-OURS = "dimml"
 PLAIN = ("late_logits", "late_probabilities", "dimml_logits", "dimml_probabilities")
 JOINT = ("joint_concat", "joint_sum", "joint_film", "joint_gated", "ogm_ge", "mmpareto")
 #: Beside the single modalities: all that is not a variant of ours.
@@ -107,11 +105,6 @@ def _best(summary: Summary, names: Sequence[str], conditions: Sequence[str]) -> 
     if not there or not conditions:
         return None
     return max(there, key=lambda name: summary.accuracy(name, conditions).value)
-
-
-def points(estimate: Estimate) -> str:
-    """A difference in points of accuracy, with its interval."""
-    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
 
 
 def markdown(found: Sequence[Target]) -> str:
