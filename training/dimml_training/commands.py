@@ -14,12 +14,14 @@ from dimml_training.compare.command import compare
 from dimml_training.console import CacheDir, progress_bar, show_figures
 from dimml_training.evaluate_command import evaluate
 from dimml_training.recipes.command import make_manifest_app
+from dimml_training.report.command import report
 
 
 def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
     app.command("train", help="Train detached encoders and a fused head from a config; write a run directory.")(train)
     app.command("evaluate", help="Score a trained run on one of its splits, clean and under corruptions.")(evaluate)
+    app.command("report")(report)
     app.command("compare", help="Train and score many methods on one data set; write one table of all.")(compare)
     app.command("make-avdigits")(make_avdigits)
     app.add_typer(make_manifest_app(), name="make-manifest")

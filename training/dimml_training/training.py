@@ -27,6 +27,7 @@ from dimml_training.joint.encoders import JointEncoders
 from dimml_training.loading import ClipRows, batches
 from dimml_training.models import resolved_encoder
 from dimml_training.prepare import PreparedData, Progress, prepare, quality_report
+from dimml_training.report.page import write_report
 from dimml_training.run_directory import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -40,6 +41,7 @@ from dimml_training.run_directory import (
 )
 from dimml_training.stage1 import DetachedEncoders
 from dimml_training.stage2 import train_fused_head
+from dimml_training.votes import write_votes
 
 #: Validation clips kept in the run, so that an export can be checked on real clips without the data.
 SAMPLES = 16
@@ -110,7 +112,7 @@ def _fit(
         )
     joint_head = module.joint_head if isinstance(module, JointEncoders) else None
     own_heads = not isinstance(module, JointEncoders) or module.trains_own_heads
-    metrics = {}
+    metrics, answers = {}, {}
     for split in ("validation", "test"):
         votes = head_logits(
             encoders,
@@ -121,7 +123,9 @@ def _fit(
             joint_head=joint_head,
             own_heads=own_heads,
         )
-        metrics[split] = figures(votes, fused_answer(votes, config.fusion), data.labels)
+        answers[split] = votes, fused_answer(votes, config.fusion)
+        metrics[split] = figures(*answers[split], data.labels)
+    write_votes(out, answers, config.fusion)
     write_run(
         out,
         config=config,
@@ -147,6 +151,7 @@ def _fit(
         },
     )
     logs.result(metrics)
+    write_report(out)
     return metrics
 
 

@@ -1,0 +1,90 @@
+"""The numbers behind the report's diagrams: confusion matrices, and confidence against accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.fusion import FloatArray, softmax
+from dimml_training.votes import Votes
+
+BINS = 15
+ANSWER = "answer"
+#: Lowest probability whose logarithm is taken.
+SMALLEST = 1e-12
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Clips by confidence, in ``BINS`` bins of equal width: how many, how confident, how often right."""
+
+    clips_K: Counts
+    confidence_K: FloatArray
+    accuracy_K: FloatArray
+    #: Expected calibration error: the mean distance of the two, weighted by clips (Guo et al. 2017).
+    ece: float
+
+
+@dataclass(frozen=True)
+class HeadDiagrams:
+    """One head, or the answer, on one split. ``confusion_CC`` counts clips, rows truth, columns what was said.
+
+    ``after`` is None where nothing was calibrated.
+    """
+
+    name: str
+    clips: int
+    accuracy: float
+    confusion_CC: Counts
+    before: Reliability
+    after: Reliability | None
+
+    @property
+    def ece(self) -> float:
+        """Of what is served."""
+        return (self.after or self.before).ece
+
+
+def reliability(probabilities_NC: FloatArray, labels_N: Counts) -> Reliability:
+    """Confidence is the highest probability; the clip is right where that class is its own."""
+    confidence_N = probabilities_NC.max(axis=1)
+    right_N = probabilities_NC.argmax(axis=1) == labels_N
+    bin_N = np.minimum((confidence_N * BINS).astype(np.int64), BINS - 1)
+    clips_K = np.bincount(bin_N, minlength=BINS)
+    there_K = np.maximum(clips_K, 1)
+    confidence_K = np.bincount(bin_N, weights=confidence_N, minlength=BINS) / there_K
+    accuracy_K = np.bincount(bin_N, weights=right_N, minlength=BINS) / there_K
+    error = float((clips_K * np.abs(confidence_K - accuracy_K)).sum() / max(1, len(labels_N)))
+    return Reliability(clips_K, confidence_K.astype(np.float32), accuracy_K.astype(np.float32), error)
+
+
+def diagrams(votes: Votes, classes: int) -> list[HeadDiagrams]:
+    """Of every head on the clips it was present in, then of the answer."""
+    found = []
+    for index, name in enumerate(votes.heads):
+        present_N = votes.present_NH[:, index]
+        logits_NC, labels_N = votes.logits_NHC[present_N, index], votes.labels_N[present_N]
+        temperatures = votes.fusion.head_temperatures
+        # A spec of other heads, such as one without the fused head, has no temperature for this one.
+        own = temperatures[index] if temperatures is not None and index < len(temperatures) else 1.0
+        found.append(_of_head(name, softmax(logits_NC), softmax(logits_NC / np.float32(own)), labels_N, classes))
+    # Dividing by the answer's temperature is undone in the logarithm, up to a constant that softmax removes.
+    undone = softmax(np.log(np.maximum(votes.answer_NC, SMALLEST)) * np.float32(votes.fusion.answer_temperature))
+    found.append(_of_head(ANSWER, undone, votes.answer_NC, votes.labels_N, classes))
+    return found
+
+
+def _of_head(name: str, before: FloatArray, after: FloatArray, labels_N: Counts, classes: int) -> HeadDiagrams:
+    said_N = after.argmax(axis=1) if len(after) else np.zeros(0, np.int64)
+    return HeadDiagrams(
+        name=name,
+        clips=len(labels_N),
+        accuracy=float((said_N == labels_N).mean()) if len(labels_N) else 0.0,
+        confusion_CC=np.bincount(labels_N * classes + said_N, minlength=classes**2).reshape(classes, classes),
+        before=reliability(before, labels_N),
+        after=None if np.allclose(before, after, atol=1e-6) else reliability(after, labels_N),
+    )

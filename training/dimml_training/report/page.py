@@ -1,0 +1,60 @@
+"""The report as one HTML file: styles and charts inside, no script, and nothing fetched from anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from dimml.errors import SetupError
+from dimml_training.report import sections
+from dimml_training.report.reading import RunFiles, read_run_files
+
+REPORT_FILE = "report.html"
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(run: Path) -> Path:
+    """Write ``report.html`` into a run directory, from its files alone; its path.
+
+    A run that has not finished gets what there is so far. Raises SetupError where ``run`` is no run, a file of it is
+    damaged, or the report cannot be written.
+    """
+    page = render(read_run_files(run))
+    path = run / REPORT_FILE
+    aside = path.with_name(path.name + ".part")
+    try:
+        aside.write_text(page, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def render(files: RunFiles) -> str:
+    """The page. Everything in it that comes from the run is escaped: labels and paths are data of others."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    heads = sections.tested(files)
+    return environment.get_template("report.html.j2").render(
+        name=files.config.name,
+        finished=files.record is not None,
+        modalities=files.config.inputs,
+        warnings=files.training.get("warnings", []),
+        tiles=sections.summary(files, heads),
+        heads=sections.heads_table(files, heads),
+        curves=sections.learning_curves(files),
+        confusions=sections.confusion_matrices(files, heads),
+        confused=sections.worst_confusions(files, heads),
+        reliability=sections.reliability_diagrams(files, heads),
+        dimensions=sections.effective_dimensions(files),
+        fusion=sections.fusion_table(files),
+        comparison=None,
+        corruption=sections.corruption_overview(files),
+        corruption_curves=sections.corruption_curves(files),
+        corruption_table=sections.corruption_table(files),
+        config=files.config_text,
+        versions=files.training.get("versions", {}),
+        seed=files.config.seed,
+    )

@@ -1,0 +1,85 @@
+"""What a report is made of: the files of a run directory, read without building an encoder or touching the data."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dimml.errors import SetupError
+from dimml_training.config import TrainConfig
+from dimml_training.run_directory import CONFIG_FILE, METRICS_CSV, METRICS_JSON, RUN_FILE, read_config
+from dimml_training.votes import Votes, read_votes
+
+#: Left by ``dimml evaluate --corruptions``.
+CORRUPTIONS_FILE = "corruptions.json"
+#: Left by the choice of the fusion on validation clips.
+FUSION_FILE = "fusion.json"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run, finished or not. ``record`` is ``run.json``, and None while the training has not ended."""
+
+    folder: Path
+    config: TrainConfig
+    config_text: str
+    record: dict[str, Any] | None
+    metrics: dict[str, Any]
+    #: Rows of ``metrics.csv``, without the columns that are empty there.
+    epochs: list[dict[str, float]]
+    votes: dict[str, Votes]
+    corruptions: dict[str, Any] | None
+    fusion: dict[str, Any] | None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Classes in output order; none while the training has not ended."""
+        return tuple(self.record["labels"]) if self.record else ()
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """How it was trained (``run.json``); empty while the training has not ended."""
+        found: dict[str, Any] = self.record["training"] if self.record else {}
+        return found
+
+
+def read_run_files(folder: Path) -> RunFiles:
+    """Raises SetupError where ``folder`` holds no run, or a file of it is damaged."""
+    if not (folder / CONFIG_FILE).is_file():
+        raise SetupError(f"{folder} is no training run: {CONFIG_FILE} is missing")
+    return RunFiles(
+        folder=folder,
+        config=read_config(folder),
+        config_text=(folder / CONFIG_FILE).read_text(encoding="utf-8"),
+        record=_json(folder / RUN_FILE),
+        metrics=_json(folder / METRICS_JSON) or {},
+        epochs=_epochs(folder / METRICS_CSV),
+        votes=read_votes(folder),
+        corruptions=_json(folder / CORRUPTIONS_FILE),
+        fusion=_json(folder / FUSION_FILE),
+    )
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise SetupError(f"{path} is damaged: it holds no mapping")
+    return content
+
+
+def _epochs(path: Path) -> list[dict[str, float]]:
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError) as error:
+        raise SetupError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,322 @@
+"""From a run's files to what stands in each section of its report; a section without material is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from dimml.bundle import FUSED_HEAD
+from dimml_training.report.charts import (
+    Series,
+    colour,
+    confusion_chart,
+    dot_chart,
+    line_chart,
+    reliability_chart,
+)
+from dimml_training.report.diagrams import ANSWER, HeadDiagrams, diagrams
+from dimml_training.report.reading import RunFiles
+
+#: Most confused pairs that are listed.
+CONFUSIONS = 8
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure of the summary."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its title, and its legend as (name, CSS class)."""
+
+    title: str
+    chart: Markup
+    legend: Sequence[tuple[str, str]] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column names the row."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def head_colours(files: RunFiles) -> dict[str, str]:
+    """CSS class of every head, the same in all charts."""
+    names = [m.name for m in files.config.inputs]
+    return {name: colour(index) for index, name in enumerate([*names, FUSED_HEAD])} | {ANSWER: "answer"}
+
+
+def tested(files: RunFiles) -> list[HeadDiagrams]:
+    """Diagrams of the test split; none while there are no votes."""
+    votes = files.votes.get("test")
+    return diagrams(votes, len(files.labels)) if votes is not None and files.labels else []
+
+
+def summary(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[Tile]:
+    """The figures that a reader wants first."""
+    test, training = files.metrics.get("test"), files.training
+    tiles = []
+    if test:
+        tiles.append(Tile("test accuracy", f"{test['accuracy']:.1%}", f"{test['clips']} clips"))
+        single = {head: own["accuracy"] for head, own in test["heads"].items() if head != FUSED_HEAD}
+        if single:
+            best = max(single, key=lambda head: single[head])
+            tiles.append(Tile("best modality alone", f"{single[best]:.1%}", best))
+        tiles.append(Tile("macro-F1", f"{test['macro_f1']:.3f}"))
+        tiles.append(Tile("NLL", f"{test['nll']:.3f}"))
+    answer = next((head for head in heads if head.name == ANSWER), None)
+    if answer is not None:
+        tiles.append(Tile("calibration error", f"{answer.ece:.3f}", "ECE of the answer"))
+    clips = training.get("clips")
+    if clips:
+        tiles.append(Tile("clips", str(sum(clips.values())), ", ".join(f"{n} {split}" for split, n in clips.items())))
+    tiles.append(Tile("classes", str(len(files.labels)) if files.labels else "?"))
+    if "seconds" in training:
+        tiles.append(Tile("training", _duration(training["seconds"]), f"epoch {_epoch(training)} was chosen"))
+    return tiles
+
+
+def heads_table(files: RunFiles, heads: Sequence[HeadDiagrams]) -> Table | None:
+    """Every head and the answer on validation and test."""
+    if not files.metrics:
+        return None
+    errors = {head.name: f"{head.ece:.3f}" for head in heads}
+    splits = [split for split in ("validation", "test") if split in files.metrics]
+    columns = ["head"]
+    for split in splits:
+        columns += [f"{split} accuracy", "macro-F1"]
+    columns += ["mean weight", "ECE"]
+    last = files.metrics[splits[-1]]
+    rows = []
+    for head in last["heads"]:
+        own = [files.metrics[split]["heads"][head] for split in splits]
+        row = [head]
+        for figures in own:
+            row += [f"{figures['accuracy']:.1%}", f"{figures['macro_f1']:.3f}"]
+        rows.append([*row, f"{own[-1]['mean_weight']:.2f}", errors.get(head, "")])
+    row = [ANSWER]
+    for split in splits:
+        row += [f"{files.metrics[split]['accuracy']:.1%}", f"{files.metrics[split]['macro_f1']:.3f}"]
+    return Table(columns, [*rows, [*row, "", errors.get(ANSWER, "")]])
+
+
+def learning_curves(files: RunFiles) -> list[Figure]:
+    """Loss by part and validation accuracy by head over the epochs of stage 1, and stage 2's own."""
+    stage1 = [row for row in files.epochs if "epoch" in row]
+    stage2 = [row for row in files.epochs if "stage2_epoch" in row]
+    colours = head_colours(files)
+    marks = []
+    chosen = files.training.get("selected_epoch")
+    if chosen is not None:
+        marks.append((float(chosen), "chosen"))
+    stage = files.config.stage1
+    if files.training.get("effective_dimensions") and 0 < stage.warmup_epochs < stage.epochs and stage.lambda_duc > 0:
+        marks.append((float(stage.warmup_epochs), "DUC starts"))
+    losses = [
+        _series(stage1, "epoch", key, key.removeprefix("train_loss_"), colour(index - 1))
+        if key != "train_loss"
+        else _series(stage1, "epoch", key, "whole", "answer")
+        for index, key in enumerate(_columns(stage1, "train_loss"))
+    ]
+    accuracies = _by_head(stage1, "epoch", "val_accuracy_", colours)
+    validation = _by_head(stage1, "epoch", "val_loss_", colours)
+    figures = [
+        _curves("Training loss, by part", losses, "epoch", "loss", marks),
+        _curves("Validation accuracy", accuracies, "epoch", "accuracy", marks, per_cent=True),
+        _curves("Validation loss", validation, "epoch", "cross entropy", marks),
+        _curves(
+            "Stage 2: validation accuracy",
+            _by_head(stage2, "stage2_epoch", "val_accuracy_", colours),
+            "epoch",
+            "accuracy",
+            per_cent=True,
+        ),
+    ]
+    return [figure for figure in figures if figure.chart]
+
+
+def confusion_matrices(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[Figure]:
+    """Of the answer first, then of every head."""
+    ordered = sorted(heads, key=lambda head: head.name != ANSWER)
+    return [
+        Figure(
+            head.name,
+            confusion_chart(head.confusion_CC, files.labels),
+            note=f"{head.accuracy:.1%} of {head.clips} clips",
+        )
+        for head in ordered
+        if head.clips
+    ]
+
+
+def worst_confusions(files: RunFiles, heads: Sequence[HeadDiagrams]) -> Table | None:
+    """The pairs of classes that the answer mixes up most."""
+    answer = next((head for head in heads if head.name == ANSWER), None)
+    if answer is None:
+        return None
+    wrong_CC = answer.confusion_CC - np.diag(np.diag(answer.confusion_CC))
+    totals_C = answer.confusion_CC.sum(axis=1)
+    order = np.argsort(-wrong_CC, axis=None, kind="stable")[:CONFUSIONS]
+    rows = []
+    for place in order:
+        truth, said = divmod(int(place), len(files.labels))
+        if wrong_CC[truth, said]:
+            share = wrong_CC[truth, said] / totals_C[truth]
+            rows.append([files.labels[truth], files.labels[said], str(wrong_CC[truth, said]), f"{share:.0%}"])
+    return Table(["class", "taken for", "clips", "of its clips"], rows) if rows else None
+
+
+def reliability_diagrams(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[tuple[str, list[Figure]]]:
+    """Per head: before calibration, and after it where there was any."""
+    colours = head_colours(files)
+    found = []
+    for head in heads:
+        if not head.clips:
+            continue
+        css = colours.get(head.name, "c0")
+        figures = [Figure("before calibration" if head.after else "as trained", reliability_chart(head.before, css))]
+        notes = [head.before.ece]
+        if head.after is not None:
+            figures.append(Figure("after calibration", reliability_chart(head.after, css)))
+            notes.append(head.after.ece)
+        named = [Figure(f.title, f.chart, note=f"ECE {error:.3f}") for f, error in zip(figures, notes, strict=True)]
+        found.append((head.name, named))
+    return found
+
+
+def effective_dimensions(files: RunFiles) -> list[tuple[str, str, int, int]]:
+    """(modality, CSS class, effective dimensions, D)."""
+    counts: Mapping[str, int] = files.training.get("effective_dimensions", {})
+    colours = head_colours(files)
+    width = files.config.modalities[0].encoder.width
+    return [(name, colours[name], int(count), width) for name, count in counts.items() if name in colours]
+
+
+def fusion_table(files: RunFiles) -> Table:
+    """How the heads' votes become the answer."""
+    votes = files.votes.get("test")
+    spec = files.config.fusion if votes is None else votes.fusion
+    rows = []
+    for name, value in spec.model_dump().items():
+        shown = ", ".join(f"{v:.3g}" for v in value) if isinstance(value, tuple) else _shown(value)
+        rows.append([name, shown, " ".join((type(spec).model_fields[name].description or "").split())])
+    return Table(["field", "value", "what"], rows)
+
+
+def corruption_overview(files: RunFiles) -> Figure | None:
+    """Every head and the answer under every condition of ``corruptions.json``."""
+    conditions = _conditions(files)
+    if not conditions:
+        return None
+    colours = head_colours(files)
+    rows = []
+    for name, found in conditions.items():
+        dots = [(head, colours.get(head, "c0"), float(own["accuracy"])) for head, own in found["heads"].items()]
+        rows.append((name, [*dots, (ANSWER, "answer", float(found["accuracy"]))]))
+    heads = list(dict.fromkeys(what for _, dots in rows for what, _, _ in dots))
+    legend = [(head, colours.get(head, "c0")) for head in heads]
+    return Figure("Accuracy by condition", dot_chart(rows), legend)
+
+
+def corruption_curves(files: RunFiles) -> list[Figure]:
+    """Accuracy over severity, for families of which several were scored, in the order they were scored in."""
+    families: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for name, found in _conditions(files).items():
+        family, _, severity = name.rpartition("_")
+        if family and found.get("in_means", True):
+            families.setdefault(family, []).append((severity, found))
+    colours = head_colours(files)
+    figures = []
+    for family, steps in families.items():
+        if len(steps) < 2:
+            continue
+        xs = [float(index) for index in range(len(steps))]
+        series = [
+            Series(head, colours.get(head, "c0"), xs, [float(found["heads"][head]["accuracy"]) for _, found in steps])
+            for head in steps[0][1]["heads"]
+        ]
+        series.append(Series(ANSWER, "answer", xs, [float(found["accuracy"]) for _, found in steps]))
+        names = [severity for severity, _ in steps]
+        chart = line_chart(series, x_label="severity", y_label="accuracy", per_cent=True, x_names=names)
+        figures.append(Figure(family, chart, [(s.name, s.colour) for s in series]))
+    return figures
+
+
+def corruption_table(files: RunFiles) -> Table | None:
+    """The same in numbers, with the regret against the better modality."""
+    conditions = _conditions(files)
+    if not conditions:
+        return None
+    heads = list(dict.fromkeys(head for found in conditions.values() for head in found["heads"]))
+    rows = []
+    for name, found in conditions.items():
+        own = [f"{found['heads'][head]['accuracy']:.1%}" if head in found["heads"] else "" for head in heads]
+        regret = f"{100 * found['regret']:+.1f}" if found.get("regret") is not None else ""
+        seen = "" if name == "clean" else "seen" if found.get("seen") else "unseen"
+        rows.append([name, seen, *own, f"{found['accuracy']:.1%}", str(found.get("better", "")), regret])
+    return Table(["condition", "family", *heads, ANSWER, "better modality", "regret, points"], rows)
+
+
+def _conditions(files: RunFiles) -> dict[str, Any]:
+    found: dict[str, Any] = (files.corruptions or {}).get("conditions", {})
+    return found
+
+
+def _columns(rows: Sequence[Mapping[str, float]], start: str) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row if key.startswith(start)))
+
+
+def _series(rows: Sequence[Mapping[str, float]], x: str, y: str, name: str, css: str) -> Series:
+    return Series(name, css, [row[x] for row in rows], [row.get(y, float("nan")) for row in rows])
+
+
+def _by_head(rows: Sequence[Mapping[str, float]], x: str, start: str, colours: Mapping[str, str]) -> list[Series]:
+    keys = _columns(rows, start)
+    return [
+        # What is not a head is what the heads say together.
+        _series(rows, x, key, key.removeprefix(start), colours.get(key.removeprefix(start), "answer"))
+        for key in keys
+    ]
+
+
+def _curves(
+    title: str,
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    marks: Sequence[tuple[float, str]] = (),
+    *,
+    per_cent: bool = False,
+) -> Figure:
+    chart = line_chart(series, x_label=x_label, y_label=y_label, per_cent=per_cent, marks=marks)
+    return Figure(title, chart, [(one.name, one.colour) for one in series])
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
+
+
+def _epoch(training: Mapping[str, Any]) -> str:
+    chosen = training.get("selected_epoch")
+    return "?" if chosen is None else str(int(chosen) + 1)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
