@@ -82,7 +82,7 @@ def evaluate(
     for noise in (None, *(noise_db or ())):
         votes = head_logits(
             trained.encoders,
-            trained.fused_head,
+            trained.voting_fused_head,
             trained.modalities,
             clips.rows,
             trained.quality,
@@ -91,10 +91,11 @@ def evaluate(
             noise_db=noise,
             seed=seed,
         )
-        found = figures(votes, fused_answer(votes, trained.fusion), trained.labels)
+        answers = fused_answer(votes, trained.fusion, trained.fusion_parameters)
+        found = figures(votes, answers, trained.labels)
         answer["conditions"]["clean" if noise is None else f"white_{noise:g}db"] = found
         if noise is None and predictions is not None:
-            _write_predictions(predictions, clips.clips, votes, fused_answer(votes, trained.fusion), trained.labels)
+            _write_predictions(predictions, clips.clips, votes, answers, trained.labels)
     if corruptions:
         suite = conditions(trained.modalities, which, detail=detail)
         encoded = {}

@@ -58,8 +58,9 @@ def answers_to(run: TrainedRun, encoded: Encoded, condition: Condition) -> Answe
         for m in run.modalities
     }
     votes = votes_of(run, together, np.tile(encoded.labels_N, condition.draws))
+    fused = fused_answer(votes, run.fusion, run.fusion_parameters)
     present_NM = np.stack([e.present_N for e in together.values()], axis=1)
-    return Answers(votes, fused_answer(votes, run.fusion), np.asarray(present_NM.any(axis=1)))
+    return Answers(votes, fused, np.asarray(present_NM.any(axis=1)))
 
 
 @torch.no_grad()
@@ -70,10 +71,10 @@ def votes_of(run: TrainedRun, encoded: Mapping[str, EncodedModality], labels_N: 
     names = [m.name for m in run.modalities] if run.own_heads else []
     features = [e.features_ND for e in ordered] if run.own_heads else []
     logits = [e.logits_NC for e in ordered] if run.own_heads else []
-    if run.fused_head is not None:
+    if run.voting_fused_head is not None:
         names.append(FUSED_HEAD)
         features.append(np.concatenate(features, axis=1))
-        logits.append(run.fused_head(torch.from_numpy(features[-1])).float().numpy())
+        logits.append(run.voting_fused_head(torch.from_numpy(features[-1])).float().numpy())
     joint_NC = None
     if run.joint_head is not None:
         there = [np.where(e.present_N[:, None], e.features_ND, np.float32(0)) for e in ordered]
@@ -82,7 +83,7 @@ def votes_of(run: TrainedRun, encoded: Mapping[str, EncodedModality], labels_N: 
     return HeadLogits(
         heads=tuple(names),
         logits_NHC=np.stack(logits, axis=1) if logits else none,
-        present_NH=heads_present(present_NM, run.fused_head is not None) if run.own_heads else present_NM[:, :0],
+        present_NH=heads_present(present_NM, run.voting_fused_head is not None) if run.own_heads else present_NM[:, :0],
         labels_N=labels_N,
         features=tuple(features),
         joint_logits_NC=joint_NC,
