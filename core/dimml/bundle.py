@@ -23,6 +23,8 @@ from dimml.quality import QualityThresholds
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME = "bundle.json"
 FUSED_HEAD = "fused"
+#: Time limit of one encoder call where nobody says otherwise.
+DEADLINE_MS: Final = 2000.0
 #: Names that would collide with a bundle's own models or heads.
 RESERVED_MODALITY_NAMES = frozenset({FUSED_HEAD, "fusion", "media"})
 
@@ -45,7 +47,7 @@ class Encoder(BaseModel):
 
     modality: Modality
     features: int = Field(ge=1, description="D, the width of FEATURES.")
-    deadline_ms: float = Field(default=2000.0, gt=0.0, description="Default time limit of one encoder call.")
+    deadline_ms: float = Field(default=DEADLINE_MS, gt=0.0, description="Default time limit of one encoder call.")
 
 
 class Bundle(BaseModel):
@@ -66,6 +68,9 @@ class Bundle(BaseModel):
     dimml_version: str
     description: str = ""
     metrics: dict[str, Any] = Field(default_factory=dict, description="Figures of validation and test.")
+    selection: dict[str, Any] = Field(
+        default_factory=dict, description="Which fusion validation chose and what it beat; empty where it was fixed."
+    )
     training: dict[str, Any] = Field(default_factory=dict, description="How it was trained: config, data, warnings.")
     files: dict[str, FileRecord] = Field(default_factory=dict, description="By path relative to the repository.")
 
@@ -79,6 +84,9 @@ class Bundle(BaseModel):
         reserved = RESERVED_MODALITY_NAMES.intersection(names)
         if reserved:
             raise ValueError(f"modality name {sorted(reserved)[0]!r} is reserved")
+        temperatures = self.fusion.head_temperatures
+        if temperatures is not None and len(temperatures) != len(self.heads):
+            raise ValueError(f"fusion.head_temperatures has {len(temperatures)} entries, the heads are {self.heads}")
         if any(Path(path).is_absolute() or ".." in Path(path).parts for path in self.files):
             raise ValueError("a file path must stay inside the repository")
         return self

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dimml.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from dimml_export.export import Exported
@@ -22,7 +25,18 @@ def export(
     repository: Annotated[
         Path, typer.Option("--repository", "-r", help="Model repository to add the bundle to; made if missing.")
     ],
+    *,
     name: Annotated[str | None, typer.Option(help="Name of the bundle; by default the run's.")] = None,
+    description: Annotated[
+        str, typer.Option(help="What the bundle is for, in its manifest and in GET /v1/models.")
+    ] = "",
+    deadline_ms: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Time limit of an encoder's call, such as audio=500; once per modality. By default 2000.",
+            metavar="MODALITY=MS",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Export a training run as a bundle that `dimml serve` and Triton load.
@@ -38,12 +52,28 @@ def export(
 
     from dimml_export.export import export_run
 
+    deadlines = dict(_deadline(given) for given in deadline_ms or ())
     with Console(stderr=True).status("loading the run") as status:
-        exported = export_run(run, repository, name=name, say=status.update)
+        exported = export_run(
+            run, repository, name=name, description=description, deadlines_ms=deadlines, say=status.update
+        )
     if as_json:
         typer.echo(json.dumps(exported.as_dict(), indent=2))
     else:
         _show(exported)
+
+
+def _deadline(given: str) -> tuple[str, float]:
+    modality, _, limit = given.partition("=")
+    try:
+        limit_ms = float(limit)
+    except ValueError:
+        limit_ms = math.nan
+    if not modality or not 0 < limit_ms < math.inf:
+        raise ConfigurationError(
+            f"--deadline-ms {given}: give a modality and milliseconds above 0, such as audio=500", field="deadline_ms"
+        )
+    return modality, limit_ms
 
 
 def _show(exported: Exported) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dimml import __version__
-from dimml.bundle import Bundle, Encoder
+from dimml.bundle import DEADLINE_MS, Bundle, Encoder
 from dimml.contract import model_specs
 from dimml.errors import ConfigurationError
 from dimml_export.encoder_graph import encoder_model
@@ -48,12 +48,16 @@ def export_run(
     repository: Path,
     *,
     name: str | None = None,
+    description: str = "",
+    deadlines_ms: Mapping[str, float] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Exported:
     """Export the run in ``run_folder`` as the next version of ``name`` (by default the run's own).
 
-    ``say`` is told what is being done. Raises SetupError for a run that does not load, ConfigurationError for a
-    joint training or a name that cannot be one, and BundleError, with nothing written, where an exported model does
+    ``description`` is for people to read; ``deadlines_ms`` are encoders' time limits by modality, where they are not to
+    be the usual one. ``say`` is told what is being done. Raises SetupError for a run that does not load,
+    ConfigurationError for a joint training, a name that cannot be one or a deadline that fits no modality, and
+    BundleError, with nothing written, where an exported model does
     not give what the trained one gives on the run's sample clips, or where the repository cannot take the bundle.
     """
     run = load_run(run_folder)
@@ -63,7 +67,7 @@ def export_run(
             "bundle; export one trained with stage1.objective: detached",
             field="stage1.objective",
         )
-    draft = _draft(run, name)
+    draft = _draft(run, name, description, deadlines_ms or {})
     check_name(repository, draft)
     parity: list[Parity] = []
     outputs: dict[str, Outputs] = {}
@@ -80,19 +84,28 @@ def export_run(
         )
         parity.extend(compared)
     say("exporting the fusion")
-    head = run.fused_head
+    head = run.voting_fused_head
     fused = (None, None) if head is None else (head.weight.detach().numpy(), head.bias.detach().numpy())
-    fusion = fusion_model(draft, *fused)
-    parity.append(check_fusion(draft, fusion, outputs, *fused))
+    learned = run.fusion_parameters
+    fusion = fusion_model(draft, *fused, parameters=learned)
+    parity.append(check_fusion(draft, fusion, outputs, *fused, parameters=learned))
     say("comparing the whole with torch")
-    parity.extend(check_chain(draft, models, fusion, clips=run.samples, outputs=outputs, fused_head=head))
+    parity.extend(
+        check_chain(draft, models, fusion, clips=run.samples, outputs=outputs, fused_head=head, parameters=learned)
+    )
     say(f"writing to {repository}")
     metrics = {**run.metrics, "parity": [result.as_dict() for result in parity]}
     bundle = write_bundle(repository, draft.model_copy(update={"metrics": metrics}), models, fusion)
     return Exported(repository, bundle, parity, _false_alarms(run))
 
 
-def _draft(run: TrainedRun, name: str | None) -> Bundle:
+def _draft(run: TrainedRun, name: str | None, description: str, deadlines_ms: Mapping[str, float]) -> Bundle:
+    names = [modality.name for modality in run.modalities]
+    unknown = sorted(deadlines_ms.keys() - set(names))
+    if unknown:
+        raise ConfigurationError(
+            f"--deadline-ms: the run has no modality {unknown[0]!r}, only {', '.join(names)}", field="deadline_ms"
+        )
     try:
         return Bundle(
             name=run.name if name is None else name,
@@ -100,13 +113,19 @@ def _draft(run: TrainedRun, name: str | None) -> Bundle:
             labels=run.labels,
             clip_s=run.clip_s,
             encoders=tuple(
-                Encoder(modality=modality, features=run.config.encoders[modality.name].width)
+                Encoder(
+                    modality=modality,
+                    features=run.config.encoders[modality.name].width,
+                    deadline_ms=deadlines_ms.get(modality.name, DEADLINE_MS),
+                )
                 for modality in run.modalities
             ),
             fusion=run.fusion,
             quality=run.quality,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             dimml_version=__version__,
+            description=description,
+            selection=run.fusion_report,
             training={**run.training, "quality_report": run.quality_report},
         )
     except ValidationError as error:

@@ -27,7 +27,7 @@ from dimml.contract import (
     logits_input,
 )
 from dimml.errors import BundleError
-from dimml.fusion import FloatArray, fuse, heads_present
+from dimml.fusion import BoolArray, FloatArray, Fused, FusionParameters, fuse, heads_present
 
 BATCH_SIZES: Final = (1, 3, 8)
 #: Largest absolute difference of a logit.
@@ -114,6 +114,8 @@ def check_fusion(
     outputs: Mapping[str, Outputs],
     fused_weight: FloatArray | None,
     fused_bias: FloatArray | None,
+    *,
+    parameters: FusionParameters | None = None,
 ) -> Parity:
     """Hold the fusion graph to ``dimml.fusion`` on the encoders' outputs, under every pattern of lost modalities.
 
@@ -132,14 +134,10 @@ def check_fusion(
         logits.append(np.tile(outputs[name].logits_NC, (len(patterns), 1)))
         feeds[features_input(name)] = np.where(lost, np.float32(np.nan), features[-1])
         feeds[logits_input(name)] = np.where(lost, np.float32(np.nan), logits[-1])
-    heads = list(logits)
     if fused_weight is not None and fused_bias is not None:
-        heads.append(np.concatenate(features, axis=1) @ fused_weight.T + fused_bias)
-    expected = fuse(
-        np.stack(heads, axis=1).astype(np.float32),
-        heads_present(present_BM, bundle.fusion.fused_head),
-        bundle.fusion,
-    )
+        features.append(np.concatenate(features, axis=1))
+        logits.append((features[-1] @ fused_weight.T + fused_bias).astype(np.float32))
+    expected = _fused(bundle, features, logits, present_BM, parameters)
     wanted = {
         PROBABILITIES: expected.probabilities_BC,
         LOGITS: expected.logits_BC,
@@ -168,6 +166,7 @@ def check_chain(
     clips: Mapping[str, npt.NDArray[Any]],
     outputs: Mapping[str, Outputs],
     fused_head: nn.Linear | None,
+    parameters: FusionParameters | None = None,
 ) -> list[Parity]:
     """Hold what is served, the exported encoders feeding the exported fusion, to the trained model, end to end.
 
@@ -176,17 +175,15 @@ def check_chain(
     difference where at any of ``BATCH_SIZES`` a label differs, or a fused logit by more than its tolerance.
     """
     names = [modality.name for modality in bundle.modalities]
-    heads = [outputs[name].logits_NC for name in names]
+    features = [outputs[name].features_ND for name in names]
+    logits = [outputs[name].logits_NC for name in names]
     if fused_head is not None:
+        features.append(np.concatenate(features, axis=1))
         with torch.no_grad():
-            features = torch.from_numpy(np.concatenate([outputs[name].features_ND for name in names], axis=1))
-            heads.append(fused_head(features).numpy())
-    count = len(heads[0])
-    trained = fuse(
-        np.stack(heads, axis=1),
-        heads_present(np.ones((count, len(names)), np.bool_), bundle.fusion.fused_head),
-        bundle.fusion,
-    ).logits_BC
+            logits.append(fused_head(torch.from_numpy(features[-1])).numpy())
+    count = len(logits[0])
+    everything = np.ones((count, len(names)), np.bool_)
+    trained = _fused(bundle, features, logits, everything, parameters).logits_BC
     sessions = {name: _session(encoders[name]) for name in names}
     fusing = _session(fusion)
     results = []
@@ -212,6 +209,18 @@ def check_chain(
         _require(parity, {LOGITS: _logits_tolerance(trained)})
         results.append(parity)
     return results
+
+
+def _fused(
+    bundle: Bundle,
+    features: list[FloatArray],
+    logits: list[FloatArray],
+    present_BM: BoolArray,
+    parameters: FusionParameters | None,
+) -> Fused:
+    """``dimml.fusion`` on what the heads, the fused one included, see and say."""
+    present_BH = heads_present(present_BM, bundle.fusion.fused_head)
+    return fuse(np.stack(logits, axis=1), present_BH, bundle.fusion, parameters, features)
 
 
 def _batches(clips: int, batch: int) -> npt.NDArray[np.intp]:
