@@ -85,10 +85,10 @@ def export_run(
         parity.extend(compared)
     say("exporting the fusion")
     head = run.voting_fused_head
-    fused = (None, None) if head is None else (head.weight.detach().numpy(), head.bias.detach().numpy())
+    weight, bias = (None, None) if head is None else (head.weight.detach().numpy(), head.bias.detach().numpy())
     learned = run.fusion_parameters
-    fusion = fusion_model(draft, *fused, parameters=learned)
-    parity.append(check_fusion(draft, fusion, outputs, *fused, parameters=learned))
+    fusion = fusion_model(draft, weight, bias, learned)
+    parity.append(check_fusion(draft, fusion, outputs, weight, bias, parameters=learned))
     say("comparing the whole with torch")
     parity.extend(
         check_chain(draft, models, fusion, clips=run.samples, outputs=outputs, fused_head=head, parameters=learned)
