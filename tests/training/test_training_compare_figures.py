@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from dimml.errors import SetupError
 from dimml_training.compare import cells, tables, targets
 from dimml_training.compare.bootstrap import Estimate, estimates, mean_estimate, resample_weights
 from dimml_training.compare.cells import Cell, ConditionRecord
+from dimml_training.compare.methods import all_methods
 from dimml_training.compare.summary import Summary
+from support import tiny_training
+from support.data import REPOSITORY_ROOT
 
 CLIPS = 40
 #: Name, group, seen, in the means, draws.
@@ -150,11 +155,9 @@ def made_up() -> tuple[Summary, dict[tuple[str, int], dict[str, npt.NDArray[np.b
 
 def test_figures_are_those_of_plain_loops(made: tuple[Summary, Any]) -> None:
     summary, rights = made
-    every = [rights["dimml", repeat][name][draw] for repeat in (0, 1) for name in UNSEEN for draw in range(2)]
     assert summary.conditions(seen=False, in_means=True) == UNSEEN
     means = [np.mean([rights["dimml", r][name].mean() for name in UNSEEN]) for r in (0, 1)]
     assert summary.accuracy("dimml", UNSEEN).value == pytest.approx(np.mean(means))
-    assert len(every) == 8
     clean = [rights["dimml", r]["clean"].mean() for r in (0, 1)]
     assert summary.spread("dimml") == pytest.approx(np.std(clean, ddof=1))
     gap = summary.difference("dimml", "late_logits", ["clean"])
@@ -228,3 +231,25 @@ def test_targets_name_what_was_not_run() -> None:
 
 def test_points_are_signed() -> None:
     assert tables.points(Estimate(-0.012, -0.03, 0.01)) == "-1.2 [-3.0, +1.0]"
+
+
+def test_the_docs_name_every_method(tmp_path: Path) -> None:
+    config = tiny_training.configured(tmp_path / "clips.csv")
+    text = (REPOSITORY_ROOT / "docs" / "comparing.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `([\w:<>]+)` \| ", text, re.MULTILINE)
+    known = [re.sub(r"^single:.*", "single:<modality>", name) for name in all_methods(config)]
+    known = [re.sub(r"^dimml:.*", "dimml:<head>", name) for name in known]
+    assert len(named) == len(set(named))
+    assert set(named) == set(known)
+
+
+def test_the_page_of_results_says_what_was_not_run(made: tuple[Summary, Any]) -> None:
+    spec = importlib.util.spec_from_file_location("make_results", REPOSITORY_ROOT / "scripts" / "make_results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    make_results = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_results)
+    text = make_results.page({"made_up": made[0]})
+    assert text.count("\nNot run yet.\n") == len(make_results.WANTED)
+    assert "## made_up" in text
+    assert "| `joint_concat` |" in text
