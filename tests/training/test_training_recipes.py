@@ -19,6 +19,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from dimml.errors import ConfigurationError, DataError
+from dimml.modality import Flow
 from dimml_training.recipes import grid
 from dimml_training.recipes.avmnist import make_avmnist, read_idx
 from dimml_training.recipes.command import make_manifest_app
@@ -26,6 +27,7 @@ from dimml_training.recipes.splitting import by_subject, hold_out
 from dimml_training.recipes.table import Row
 from dimml_training.recipes.ucf101 import list_ucf101, pack_flow
 from support.data import REPOSITORY_ROOT, shared_data
+from support.decoding import decode_source, row_of
 
 FOLDS = REPOSITORY_ROOT / "training" / "folds" / "grid_s1.csv"
 
@@ -279,6 +281,9 @@ def test_ucf101_has_all_three_lists_and_keeps_groups_apart(tmp_path: Path) -> No
     clips = ucf(tmp_path)
     run("ucf101", "--root", tmp_path, "--out", tmp_path / "m.csv")
     rows = read(tmp_path / "m.csv")
+    (tmp_path / "ucfTrainTestlist").rename(tmp_path / "elsewhere")
+    run("ucf101", "--root", tmp_path, "--out", tmp_path / "m.csv", "--lists", tmp_path / "elsewhere")
+    assert read(tmp_path / "m.csv") == rows
     assert len(rows) == len(clips) == 100
     assert rows[0]["video"] == f"UCF-101/{clips[0]}"
     assert rows[0]["subject"] == "ApplyEyeMakeup_g01"
@@ -320,6 +325,10 @@ def test_ucf101_packs_published_flow(tmp_path: Path) -> None:
     # Pictures 1, 3 and 5 of 0 to 5, at half the size; a byte is 0.16 px.
     assert flow[..., 0].mean(axis=(1, 2)) == pytest.approx([0.5, 1.5, 2.5], abs=0.05)
     assert flow[..., 1].mean() == pytest.approx(-1.0, abs=0.05)
+    # What training makes of it: at a quarter of the packed size, in steps of 5/127 px.
+    modality = Flow(name="flow", frames=3, height=8, width=16, bound_px=5.0)
+    row = row_of(decode_source(Path(rows[0]["flow"]), modality), "flow").astype(float)
+    assert (row[..., 0].mean(axis=(1, 2)) - 128) * 5 / 127 == pytest.approx([0.25, 0.75, 1.25], abs=0.05)
 
 
 def test_ucf101_reports_flow_that_is_missing_or_does_not_pair(tmp_path: Path) -> None:

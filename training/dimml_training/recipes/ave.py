@@ -15,14 +15,16 @@ from dimml_training.recipes.table import Listing, Row, read_lines
 LISTS = {"train": "trainSet.txt", "validation": "valSet.txt", "test": "testSet.txt"}
 
 
-def list_ave(root: Path) -> Listing:
+def list_ave(root: Path, *, lists: Path | None = None) -> Listing:
     """One row per event: ``media`` beneath root, label, split, ``start_s`` and ``end_s``, the video as ``subject``.
 
+    ``lists`` is the folder of the official lists where it is not root.
     Raises DataError where a list cannot be read or a line does not fit.
     """
+    lists = root if lists is None else lists
     rows: list[Row] = []
     for split, name in LISTS.items():
-        for label, video, start_s, end_s in _events(root / name):
+        for label, video, start_s, end_s in _events(lists / name):
             rows.append(
                 {
                     "media": f"AVE/{video}.mp4",
@@ -33,7 +35,7 @@ def list_ave(root: Path) -> Listing:
                     "end_s": end_s,
                 }
             )
-    return Listing(rows, ["media"], [*_unlisted(root, rows), *_shared(rows)])
+    return Listing(rows, ["media"], [*_unlisted(lists, rows), *_shared(rows)])
 
 
 def _events(path: Path) -> list[tuple[str, str, str, str]]:
@@ -48,8 +50,8 @@ def _events(path: Path) -> list[tuple[str, str, str, str]]:
     return events
 
 
-def _unlisted(root: Path, rows: list[Row]) -> list[str]:
-    path = root / "Annotations.txt"
+def _unlisted(lists: Path, rows: list[Row]) -> list[str]:
+    path = lists / "Annotations.txt"
     if not path.is_file():
         return []
     videos = {line.split("&")[1] for line in read_lines(path, "the annotations")[1:] if line.count("&") == 4}

@@ -23,6 +23,9 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Of what is taken for v
 MediaOut = Annotated[Path, typer.Option("--media-out", help="Folder for the media that this recipe makes.")]
 
 
+Lists = Annotated[Path | None, typer.Option("--lists", help="Folder of the official lists, if not in the root.")]
+
+
 def make_manifest_app() -> typer.Typer:
     """The group of subcommands."""
     app = typer.Typer(
@@ -97,11 +100,11 @@ def crema_d(
     _write(list_crema_d(root, seed=seed, paper_lists=paper_lists), root, out, allow_missing)
 
 
-def ave(root: Root, out: Out, *, allow_missing: AllowMissing = False) -> None:
+def ave(root: Root, out: Out, *, lists: Lists = None, allow_missing: AllowMissing = False) -> None:
     """AVE: audio-visual events."""
     from dimml_training.recipes.ave import list_ave
 
-    _write(list_ave(root), root, out, allow_missing)
+    _write(list_ave(root, lists=lists), root, out, allow_missing)
 
 
 def kinetics_sounds(
@@ -128,6 +131,7 @@ def ucf101(
     root: Root,
     out: Out,
     *,
+    lists: Lists = None,
     flow: Annotated[
         Path | None, typer.Option(help="Folder of u/ and v/, flow computed before; without, it is computed (DIS).")
     ] = None,
@@ -140,7 +144,7 @@ def ucf101(
     """UCF-101: picture and optical flow; all three official splits in one manifest."""
     from dimml_training.recipes.ucf101 import list_ucf101, pack_flow
 
-    listing = list_ucf101(root, seed=seed)
+    listing = list_ucf101(root, lists=lists, seed=seed)
     if flow is not None:
         if media_out is None:
             raise ConfigurationError("--flow packs the pairs: say where to by --media-out", field="--media-out")

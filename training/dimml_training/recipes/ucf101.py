@@ -32,13 +32,15 @@ PAIR_BOUND_PX = 20.0
 _CLIP = re.compile(r"(?P<label>\w+)/v_\w+_(?P<group>g\d+)_c\d+\.avi")
 
 
-def list_ucf101(root: Path, *, seed: int = 0) -> Listing:
+def list_ucf101(root: Path, *, lists: Path | None = None, seed: int = 0) -> Listing:
     """One row per clip: ``video`` beneath root, label, ``subject`` (class and group), ``split_1`` to ``split_3``.
 
+    ``lists`` is the folder of the official lists where it is not in root.
     Raises DataError where a list cannot be read, a line does not fit, or a clip is in no list or in two of one split.
     """
     videos = root / "UCF-101" if (root / "UCF-101").is_dir() else folder(root)
-    lists = root / "ucfTrainTestlist" if (root / "ucfTrainTestlist").is_dir() else root
+    if lists is None:
+        lists = root / "ucfTrainTestlist" if (root / "ucfTrainTestlist").is_dir() else root
     classes = {name for _, name in (_pair(line, lists) for line in read_lines(lists / "classInd.txt", "the classes"))}
     rows: dict[str, Row] = {}
     prefix = f"{videos.relative_to(root)}/" if videos != root else ""
