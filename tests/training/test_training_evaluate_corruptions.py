@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,20 @@ from dimml_training.run_directory import TrainedRun, load_run
 
 
 @pytest.fixture(scope="module")
+def run(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy: the command leaves a file."""
+    return Path(shutil.copytree(finished, tmp_path_factory.mktemp("runs") / "copy"))
+
+
+@pytest.fixture(scope="module")
 def trained(finished: Path) -> TrainedRun:
     return load_run(finished)
 
 
 @pytest.fixture(scope="module")
-def found(finished: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(run: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("out")
-    return evaluated(finished, cache, out / "figures.json", "--results", str(out / "results"), "--plots", str(out))
+    return evaluated(run, cache, out / "figures.json", "--results", str(out / "results"), "--plots", str(out))
 
 
 def evaluated(run: Path, cache: Path, out: Path, *options: str) -> dict[str, Any]:
@@ -77,6 +84,12 @@ def test_clean_is_what_evaluate_says_without_corruptions(found: dict[str, Any]) 
     }
 
 
+def test_the_run_keeps_the_figures_for_its_report(found: dict[str, Any], run: Path) -> None:
+    kept = json.loads((run / "corruptions.json").read_text())
+    assert set(kept) == {"split", "families", "seed", *found["corruptions"]}
+    assert not list(run.glob("*.part"))
+
+
 def test_means_are_over_the_conditions_that_count(found: dict[str, Any]) -> None:
     told = found["corruptions"]
     for which in ("seen", "unseen"):
@@ -102,9 +115,9 @@ def test_a_missing_modality_is_not_answered_from(found: dict[str, Any]) -> None:
 
 
 def test_the_better_modality_is_the_one_on_validation_clips(
-    found: dict[str, Any], finished: Path, cache: Path, tmp_path: Path
+    found: dict[str, Any], run: Path, cache: Path, tmp_path: Path
 ) -> None:
-    own = evaluated(finished, cache, tmp_path / "figures.json", "--split", "validation", "--families", "seen")
+    own = evaluated(run, cache, tmp_path / "figures.json", "--split", "validation", "--families", "seen")
     assert "looks_at_unseen" not in own
     for name, figures in own["corruptions"]["conditions"].items():
         accuracies = {h: figures["heads"][h]["accuracy"] for h in ("audio", "visual")}
@@ -112,10 +125,10 @@ def test_the_better_modality_is_the_one_on_validation_clips(
 
 
 def test_each_look_at_unseen_families_is_counted(
-    found: dict[str, Any], finished: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    found: dict[str, Any], run: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert found["looks_at_unseen"] == 1
-    options = ["evaluate", str(finished), "--corruptions", "--cache-dir", str(cache), "--results", str(tmp_path)]
+    options = ["evaluate", str(run), "--corruptions", "--cache-dir", str(cache), "--results", str(tmp_path)]
     assert main([*options, "--families", "seen"]) == 0
     assert not (tmp_path / "unseen.log").exists()
     capsys.readouterr()
@@ -127,9 +140,9 @@ def test_each_look_at_unseen_families_is_counted(
     ] * 2
 
 
-def test_curves_and_table(finished: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_curves_and_table(run: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--corruptions", "--families", "seen", "--detail", "--plots", str(tmp_path), "--cache-dir", str(cache)]
-    assert main(["evaluate", str(finished), *options]) == 0
+    assert main(["evaluate", str(run), *options]) == 0
     printed = capsys.readouterr().out
     for told in ("audio:white_-10db", "visual:blur_5pct", "(visual:absent)", "mean, seen", "worst regret, seen"):
         assert told in printed
@@ -153,7 +166,7 @@ def test_votes_on_encodings_are_those_on_clips(trained: TrainedRun, cache: Path)
 
 
 def test_what_does_not_go_together_is_told(
-    finished: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
     for options, told in (
@@ -162,5 +175,5 @@ def test_what_does_not_go_together_is_told(
         (["--corruptions", "--families", "seen", "--plots", str(tmp_path / "file" / "x")], "cannot write"),
         (["--corruptions", "--results", str(tmp_path / "file")], "cannot write"),
     ):
-        assert main(["evaluate", str(finished), "--cache-dir", str(cache), *options]) != 0
+        assert main(["evaluate", str(run), "--cache-dir", str(cache), *options]) != 0
         assert told in " ".join(capsys.readouterr().err.split())

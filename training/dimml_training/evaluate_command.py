@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dimml_training.manifest import Clip
     from dimml_training.run_directory import TrainedRun
 
+#: In the run directory, for its report.
+CORRUPTIONS_FILE = "corruptions.json"
 #: Where the looks at unseen families are counted when a command is called in the repository's root.
 RESULTS = Path("docs/results")
 
@@ -111,6 +113,7 @@ def evaluate(
                     progress=progress,
                 )
         answer["corruptions"] = score(trained, encoded[chosen], encoded["validation"], suite)
+        _keep(run, {"split": split, "families": which, "seed": seed, **answer["corruptions"]})
         if chosen == "test" and which != "seen":
             answer["looks_at_unseen"] = _counted(trained, results)
         if plots is not None:
@@ -129,6 +132,17 @@ def evaluate(
         typer.echo(f"looks at unseen families on test clips so far: {answer['looks_at_unseen']}")
     for path in answer.get("plots", ()):
         typer.echo(f"written: {path}", err=True)
+
+
+def _keep(run: Path, found: dict[str, Any]) -> None:
+    """Leave the figures of the suite in the run directory, where ``dimml report`` draws them."""
+    path = run / CORRUPTIONS_FILE
+    aside = path.with_name(path.name + ".part")
+    try:
+        aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        typer.echo(f"warning: cannot write {path}, a report will lack it: {error.strerror}", err=True)
 
 
 def _counted(trained: TrainedRun, results: Path | None) -> int | None:
