@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from dimml_training.config import TrainConfig, parse_config
+from dimml_training.epoch_log import EpochLog
+from dimml_training.fitting import fit_stage1
 from dimml_training.loading import Batch
 from dimml_training.prepare import prepare
 from dimml_training.run_directory import load_run
 from dimml_training.stage1 import DetachedEncoders
 from dimml_training.stage2 import concatenated_features, train_fused_head
-from dimml_training.training import fit_stage1, train
+from dimml_training.training import train
 from support.tiny_training import configured, document, epochs, weights
 
 
@@ -127,10 +129,10 @@ def test_each_epoch_has_its_own_order(
 ) -> None:
     config = configured(clips)
     data = prepare(config, cache)
-    monkeypatch.setattr("dimml_training.training.DetachedEncoders", Watched)
+    monkeypatch.setattr("dimml_training.fitting.DetachedEncoders", Watched)
     monkeypatch.setattr(Watched, "seen", [], raising=False)
     (tmp_path / "run").mkdir()
-    fit_stage1(config, data, tmp_path / "run", resume=False, tell=lambda _: None, bar=False)
+    fit_stage1(config, data, tmp_path / "run", EpochLog([]), resume=False, tell=lambda _: None, bar=False)
     orders = [[row for epoch, _, batch in Watched.seen if epoch == wanted for row in batch] for wanted in range(4)]
     rows = data.splits["train"].rows.rows("audio", slice(None))
     everything = sorted(zlib.crc32(row) for row in rows)

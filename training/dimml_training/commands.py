@@ -54,6 +54,8 @@ def train(
             tell=lambda line: typer.echo(line, err=True),
             bar=sys.stderr.isatty(),
         )
+    if not metrics:  # one of torchrun's further processes: the first one speaks
+        return
     if as_json:
         typer.echo(json.dumps({"run": str(folder), **metrics}, indent=2))
         return

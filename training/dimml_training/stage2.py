@@ -15,12 +15,17 @@ from dimml_training.loading import ClipRows, batches
 
 #: Keeps stage 2's noise apart from stage 1's.
 SEED_OFFSET = 2**40
+CPU = torch.device("cpu")
 
 
 @torch.no_grad()
 def concatenated_features(encoders: Mapping[str, nn.Module], rows: Mapping[str, Tensor]) -> Tensor:
     """Features of all modalities side by side in their order, ``[B, M·D]``, from encoders in evaluation mode."""
     return torch.cat([encoder(rows[name])[0] for name, encoder in encoders.items()], dim=1)
+
+
+def _on(device: torch.device, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in rows.items()}
 
 
 def train_fused_head(
@@ -31,19 +36,23 @@ def train_fused_head(
     train: ClipRows,
     validation: ClipRows,
     on_epoch: Callable[[dict[str, float]], None],
+    device: torch.device = CPU,
 ) -> nn.Linear:
     """Train the fused head; the epoch with the best validation accuracy (ties: lowest loss) is returned.
 
     The encoders must be in evaluation mode, and stay as they are, batch statistics included. ``on_epoch`` gets a row
-    of figures after each epoch.
+    of figures after each epoch. All of it happens on ``device``; encoders and head are on the CPU afterwards.
     """
     stage = config.stage2
     width = sum(m.encoder.width for m in config.modalities)
     torch.manual_seed(step_seed(config.seed, SEED_OFFSET))
-    head = nn.Linear(width, classes)
+    head = nn.Linear(width, classes).to(device)
+    for encoder in encoders.values():
+        encoder.to(device)
     optimiser = build_optimiser(head.parameters(), stage.optimiser)
     clean = [
-        (concatenated_features(encoders, rows), labels) for rows, labels in batches(validation, 4 * stage.batch_size)
+        (concatenated_features(encoders, _on(device, rows)), labels.to(device))
+        for rows, labels in batches(validation, 4 * stage.batch_size)
     ]
     features_ND = torch.cat([features for features, _ in clean])
     labels_N = torch.cat([labels for _, labels in clean])
@@ -58,8 +67,9 @@ def train_fused_head(
         for rows, labels_B in loader:
             step += 1
             torch.manual_seed(step_seed(config.seed, SEED_OFFSET + step))
-            corrupted = {m.input.name: augment(m.input, m.augment, rows[m.input.name]) for m in config.modalities}
-            loss = cross_entropy(head(concatenated_features(encoders, corrupted)), labels_B)
+            there = _on(device, rows)
+            corrupted = {m.input.name: augment(m.input, m.augment, there[m.input.name]) for m in config.modalities}
+            loss = cross_entropy(head(concatenated_features(encoders, corrupted)), labels_B.to(device))
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
@@ -74,4 +84,6 @@ def train_fused_head(
             best = (accuracy, -validation_loss)
             best_state = {key: value.clone() for key, value in head.state_dict().items()}
     head.load_state_dict(best_state)
-    return head.eval().requires_grad_(False)
+    for encoder in encoders.values():
+        encoder.cpu()
+    return head.cpu().eval().requires_grad_(False)

@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 import transformers
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from torch import nn
 
 from dimml import __version__
-from dimml.errors import ConfigurationError, SetupError
+from dimml.errors import ConfigurationError
 from dimml_training.config import SPLITS, TrainConfig
-from dimml_training.encoder_training import SELECTION, EncoderTraining, History
+from dimml_training.distributed import Ranks, ranks_of_torchrun
+from dimml_training.encoder_training import EncoderTraining, History
 from dimml_training.epoch_log import EpochLog, epoch_log
 from dimml_training.evaluation import figures, fused_answer, head_logits
+from dimml_training.fitting import fit_stage1
 from dimml_training.joint.encoders import JointEncoders
-from dimml_training.loading import ClipRows, batches
+from dimml_training.loading import ClipRows
 from dimml_training.models import resolved_encoder
 from dimml_training.prepare import PreparedData, Progress, prepare, quality_report
 from dimml_training.report.page import write_report
 from dimml_training.run_directory import (
-    CHECKPOINTS,
     CONFIG_FILE,
     RUN_FILE,
     read_config,
     read_data_digest,
     write_config,
     write_data_digest,
-    write_epochs,
     write_run,
 )
 from dimml_training.stage1 import DetachedEncoders
 from dimml_training.stage2 import train_fused_head
+from dimml_training.trainer import training_device
 from dimml_training.votes import write_votes
 
 #: Validation clips kept in the run, so that an export can be checked on real clips without the data.
 SAMPLES = 16
-BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 def train(
@@ -60,22 +55,33 @@ def train(
 ) -> dict[str, Any]:
     """Train, score the test split once, write the run directory; its metrics.
 
+    Under ``torchrun`` every process calls this, and stage 1 is shared among them; all but the first are done after it,
+    write nothing and know no metrics.
+
     ``progress`` is told of decoding, ``tell`` gets lines for a person; with ``bar``, Lightning shows its own bar.
     Raises ConfigurationError where ``out`` holds another run, DataError for the data, SetupError for the rest.
     """
     began = time.monotonic()
     config = _with_architectures(config)
-    _claim(out, config, resume=resume)
+    ranks = ranks_of_torchrun()
+    device = training_device(config.compute, ranks)
+    if ranks.first:
+        _claim(out, config, resume=resume)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    data = prepare(config, cache_dir, progress=progress)
+    # On each machine one process decodes, and the others wait for the lock of the cache.
+    data = prepare(config, cache_dir, progress=progress if ranks.first else None)
+    if not ranks.first:
+        silent = EpochLog([])
+        fit_stage1(config, data, out, silent, resume=resume, tell=lambda _: None, bar=False, device=device, ranks=ranks)
+        return {}
     for warning in data.warnings:
         tell(f"warning: {warning}")
     _same_data(out, data, resume=resume)
     write_data_digest(out, data.digest)
     write_config(out, config)
     with epoch_log(config, out) as logs:
-        return _fit(config, data, out, logs, began=began, resume=resume, tell=tell, bar=bar)
+        return _fit(config, data, out, logs, began=began, resume=resume, tell=tell, bar=bar, device=device, ranks=ranks)
 
 
 def _fit(
@@ -88,9 +94,11 @@ def _fit(
     resume: bool,
     tell: Callable[[str], None],
     bar: bool,
+    device: torch.device,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """Both stages and the final figures, written as a finished run; its metrics."""
-    module = fit_stage1(config, data, out, logs, resume=resume, tell=tell, bar=bar)
+    module = fit_stage1(config, data, out, logs, resume=resume, tell=tell, bar=bar, device=device, ranks=ranks)
     encoders: dict[str, nn.Module] = {name: module.encoder(name) for name in module.names}
     rows = {split: data.splits[split].rows for split in SPLITS}
     history: History = list(module.history)
@@ -109,6 +117,7 @@ def _fit(
             train=rows["train"],
             validation=rows["validation"],
             on_epoch=log,
+            device=device,
         )
     joint_head = module.joint_head if isinstance(module, JointEncoders) else None
     own_heads = not isinstance(module, JointEncoders) or module.trains_own_heads
@@ -153,96 +162,6 @@ def _fit(
     logs.result(metrics)
     write_report(out)
     return metrics
-
-
-def fit_stage1(
-    config: TrainConfig,
-    data: PreparedData,
-    out: Path,
-    logs: EpochLog,
-    *,
-    resume: bool,
-    tell: Callable[[str], None],
-    bar: bool,
-) -> EncoderTraining:
-    """Train stage 1 with Lightning; the module with its best weights, in evaluation mode.
-
-    One checkpoint is chosen for all encoders, by the mean of their validation accuracies: DUC has aligned them with
-    one another, and the shared head belongs to that moment.
-    """
-    torch.manual_seed(config.seed)
-    bars = [TQDMProgressBar(refresh_rate=5)] if bar else []
-    train_rows = data.splits["train"].rows
-    if len(train_rows) < 2:
-        raise SetupError("stage 1 needs at least 2 training clips: batch normalisation and DUC compare clips")
-
-    def log(history: History) -> None:
-        write_epochs(out, history)
-        last = history[-1]
-        logs.epoch(last)
-        heads = " ".join(f"{key.removeprefix('val_accuracy_')} {v:.1%}" for key, v in last.items() if "accuracy" in key)
-        epoch = f"{int(last['epoch']) + 1}/{config.stage1.epochs}"
-        line = f"stage 1, epoch {epoch}: loss {last['train_loss']:.3f}, validation accuracy {heads}"
-        if bars:
-            bars[0].print(line)  # above the bar, not into it
-        else:
-            tell(line)
-
-    kind = JointEncoders if config.stage1.objective == "joint" else DetachedEncoders
-    module: EncoderTraining = kind(config, len(data.labels), train_rows, on_epoch=log)
-    folder = out / CHECKPOINTS
-    checkpoint = ModelCheckpoint(
-        dirpath=folder,
-        filename=Path(BEST).stem,
-        monitor=SELECTION,
-        mode="max",
-        enable_version_counter=False,
-        # After the epoch's own bookkeeping, so that a resumed run starts at the next epoch.
-        save_on_train_epoch_end=True,
-    )
-    # Of its own: Lightning's save_last is written only along with a new best one. After that, so that it knows it.
-    every = ModelCheckpoint(
-        dirpath=folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True
-    )
-    callbacks: list[Callback] = [checkpoint, every, *bars]
-    last = folder / LAST
-    resuming = resume and last.exists()
-    if resuming:
-        _checkpoint(last)
-    with _lightning_quiet():
-        trainer = pl.Trainer(
-            max_epochs=config.stage1.epochs,
-            accelerator="cpu",
-            logger=False,
-            callbacks=callbacks,
-            enable_progress_bar=bar,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
-        try:
-            trainer.fit(
-                module,
-                batches(train_rows, config.stage1.batch_size, seed=config.seed),
-                batches(data.splits["validation"].rows, 4 * config.stage1.batch_size),
-                ckpt_path=last if resuming else None,
-            )
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            raise SetupError(f"interrupted; `--resume --out {out}` goes on after the last whole epoch") from None
-    best = _checkpoint(folder / BEST)
-    module.load_state_dict(best["state_dict"])
-    module.selected_epoch = int(best["epoch"])
-    module.eval()
-    return module
-
-
-def _checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content. Raises SetupError where it cannot be read."""
-    try:
-        content: dict[str, Any] = torch.load(path, weights_only=True)
-    except Exception as error:  # damaged bytes make torch's unpickler raise anything
-        raise SetupError(f"the checkpoint {path} cannot be read; train anew with another --out") from error
-    return content
 
 
 def _with_architectures(config: TrainConfig) -> TrainConfig:
@@ -293,27 +212,3 @@ def _sample(clips: ClipRows) -> ClipRows:
     """Some clips, spread evenly over the split."""
     chosen = np.unique(np.linspace(0, len(clips) - 1, min(SAMPLES, len(clips))).round().astype(np.int64))
     return ClipRows(clips.arrays, clips.slots[chosen], clips.labels[chosen])
-
-
-@contextmanager
-def _lightning_quiet() -> Iterator[None]:
-    """Without Lightning's advice and greetings that do not apply here."""
-    log = logging.getLogger("pytorch_lightning")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # Lightning 2.6 asks torch's pytree in a way that torch 2.13 has deprecated.
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", module="pytorch_lightning")
-        for message in (
-            # Batches are one gather from a memory map; worker processes would cost more than they bring.
-            r"The '\w+' does not have many workers",
-            # A resumed run finds its own checkpoints in the folder; that is the point.
-            r"Checkpoint directory .* exists and is not empty",
-            # Small data sets have fewer batches than the default logging interval; nothing is logged by step.
-            r"The number of training batches .* is smaller than the logging interval",
-        ):
-            warnings.filterwarnings("ignore", message=message, module="pytorch_lightning")
-        try:
-            yield
-        finally:
-            log.setLevel(level)

@@ -1,0 +1,138 @@
+"""Stage 1 run by Lightning: checkpoints, lines for a person, and the best weights at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from torch import distributed
+
+from dimml.errors import ConfigurationError, SetupError
+from dimml_training.config import TrainConfig
+from dimml_training.distributed import ALONE, Ranks, connected
+from dimml_training.encoder_training import SELECTION, EncoderTraining, History
+from dimml_training.epoch_log import EpochLog
+from dimml_training.joint.encoders import JointEncoders
+from dimml_training.loading import batches
+from dimml_training.prepare import PreparedData
+from dimml_training.run_directory import CHECKPOINTS, write_epochs
+from dimml_training.stage1 import DetachedEncoders
+from dimml_training.trainer import build_trainer, lightning_quiet
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+CPU = torch.device("cpu")
+
+
+def fit_stage1(
+    config: TrainConfig,
+    data: PreparedData,
+    out: Path,
+    logs: EpochLog,
+    *,
+    resume: bool,
+    tell: Callable[[str], None],
+    bar: bool,
+    device: torch.device = CPU,
+    ranks: Ranks = ALONE,
+) -> EncoderTraining:
+    """Train stage 1 with Lightning; the module with its best weights, on the CPU, in evaluation mode.
+
+    One checkpoint is chosen for all encoders, by the mean of their validation accuracies: DUC has aligned them with
+    one another, and the shared head belongs to that moment.
+    """
+    _check_sizes(config, data, ranks)
+    torch.manual_seed(config.seed)
+    bars = [TQDMProgressBar(refresh_rate=5)] if bar else []
+    train_rows, validation_rows = data.splits["train"].rows, data.splits["validation"].rows
+
+    def log(history: History) -> None:
+        if not ranks.first:
+            return
+        write_epochs(out, history)
+        last = history[-1]
+        logs.epoch(last)
+        heads = " ".join(f"{key.removeprefix('val_accuracy_')} {v:.1%}" for key, v in last.items() if "accuracy" in key)
+        epoch = f"{int(last['epoch']) + 1}/{config.stage1.epochs}"
+        line = f"stage 1, epoch {epoch}: loss {last['train_loss']:.3f}, validation accuracy {heads}"
+        if bars:
+            bars[0].print(line)  # above the bar, not into it
+        else:
+            tell(line)
+
+    kind = JointEncoders if config.stage1.objective == "joint" else DetachedEncoders
+    module: EncoderTraining = kind(config, len(data.labels), train_rows, on_epoch=log)
+    folder = out / CHECKPOINTS
+    checkpoint = ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(BEST).stem,
+        monitor=SELECTION,
+        mode="max",
+        enable_version_counter=False,
+        # After the epoch's own bookkeeping, so that a resumed run starts at the next epoch.
+        save_on_train_epoch_end=True,
+    )
+    # Of its own: Lightning's save_last is written only along with a new best one. After that, so that it knows it.
+    every = ModelCheckpoint(
+        dirpath=folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    callbacks: list[Callback] = [checkpoint, every, *bars]
+    last = folder / LAST
+    resuming = resume and last.exists()
+    if resuming:
+        _checkpoint(last, module)
+    size = config.stage1.batch_size
+    with lightning_quiet():
+        trainer = build_trainer(config, device, ranks, callbacks, bar=bar)
+        try:
+            trainer.fit(
+                module,
+                batches(train_rows, size, seed=config.seed, ranks=ranks),
+                batches(validation_rows, max(1, 4 * size // ranks.size), ranks=ranks),
+                ckpt_path=last if resuming else None,
+            )
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise SetupError(f"interrupted; `--resume --out {out}` goes on after the last whole epoch") from None
+    if connected().size > 1:
+        distributed.barrier()
+        distributed.destroy_process_group()
+    if ranks.first:
+        best = _checkpoint(folder / BEST, module)
+        module.load_state_dict(best["state_dict"])
+        module.selected_epoch = int(best["epoch"])
+    return module.cpu().eval()
+
+
+def _check_sizes(config: TrainConfig, data: PreparedData, ranks: Ranks) -> None:
+    """See that every step has clips enough for each process."""
+    batch_size = config.stage1.batch_size
+    train, validation = len(data.splits["train"].rows), len(data.splits["validation"].rows)
+    if batch_size % ranks.size or batch_size < 2 * ranks.size:
+        raise ConfigurationError(
+            f"stage1.batch_size: {batch_size} clips in a step cannot be shared evenly among {ranks.size} processes "
+            f"with 2 or more each; take a multiple of {ranks.size}, {2 * ranks.size} at least",
+            field="stage1.batch_size",
+        )
+    if train < 2 * ranks.size:
+        raise SetupError(
+            f"stage 1 needs at least 2 training clips{f' for each of {ranks.size} processes' if ranks.size > 1 else ''}"
+            f", and there are {train}: batch normalisation and DUC compare clips"
+        )
+    if validation < ranks.size:
+        raise SetupError(f"{validation} validation clips cannot be shared among {ranks.size} processes")
+
+
+def _checkpoint(path: Path, module: EncoderTraining) -> dict[str, Any]:
+    """A checkpoint's content. Raises SetupError where it cannot be read, or holds other weights than the module's."""
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True)
+        found = {name: weight.shape for name, weight in content["state_dict"].items()}
+    except Exception as error:  # damaged bytes make torch's unpickler raise anything
+        raise SetupError(f"the checkpoint {path} cannot be read; train anew with another --out") from error
+    if found != {name: weight.shape for name, weight in module.state_dict().items()}:
+        raise SetupError(
+            f"the checkpoint {path} is of another config: its weights do not fit; train anew with another --out"
+        )
+    return content
