@@ -8,17 +8,20 @@ from dimml.fusion.certainty import certainty_of, softmax
 from dimml.fusion.reliability import (
     LARGEST,
     STATISTICS,
+    TIE,
     FusionParameters,
     HeadReliability,
     reliability_of,
     reliability_statistics,
 )
 from dimml.fusion.spec import BoolArray, Certainty, FloatArray, FusionSpec, Pooling, StaticCertainty
-from dimml.fusion.weighting import Fused, fuse, heads_present
+from dimml.fusion.weighting import LEAST_DOUBT, Fused, fuse, fuse_weighted, heads_present
 
 __all__ = [
     "LARGEST",
+    "LEAST_DOUBT",
     "STATISTICS",
+    "TIE",
     "BoolArray",
     "Certainty",
     "FloatArray",
@@ -30,6 +33,7 @@ __all__ = [
     "StaticCertainty",
     "certainty_of",
     "fuse",
+    "fuse_weighted",
     "heads_present",
     "reliability_of",
     "reliability_statistics",

@@ -21,6 +21,10 @@ from dimml.fusion.spec import FloatArray
 #: Features and logits are cut to plus and minus this before anything is read off them, so that no square overflows.
 LARGEST: Final = 1e6
 
+#: Two classes whose statistic "distance" differs by less count as partly equally near: a step from 1 to 0 would turn
+#: the last digit of a feature, which differs from runtime to runtime, into another answer.
+TIE: Final = 0.02
+
 #: What the network sees of a head, in this order.
 STATISTICS: Final = (
     "max_prob",
@@ -96,7 +100,8 @@ def reliability_statistics(
 ) -> FloatArray:
     """``[B, K]``, see ``STATISTICS``: the three static certainties; ``log(sum exp z)``; the norms of logits and
     features, the latter as ``log(1 + x)``; ``log(1 + d)`` of the Mahalanobis distance ``d`` to the nearest class
-    mean; by how much that of the voted class is larger; and 1 where the nearest class is the vote."""
+    mean; by how much that of the voted class is larger; and 1 where the
+    nearest class is the vote, falling to 0 at a difference of ``TIE``."""
     features_BD = np.clip(features_BD, -LARGEST, LARGEST)
     logits_BC = np.clip(logits_BC, -LARGEST, LARGEST)
     top_B1 = logits_BC.max(axis=1, keepdims=True)
@@ -117,7 +122,7 @@ def reliability_statistics(
         np.log1p(np.sqrt(np.square(features_BD).sum(axis=1))),
         nearest_B,
         of_vote_B - nearest_B,
-        of_vote_B <= nearest_B,
+        np.clip(1 - (of_vote_B - nearest_B) / TIE, 0, 1),
     )
     return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from dimml.errors import BundleError
 from dimml.fusion.certainty import certainty_of, softmax
 from dimml.fusion.reliability import FusionParameters, head_certainties
 from dimml.fusion.spec import BoolArray, FloatArray, FusionSpec, Pooling
+
+#: Pooling 'product' takes no head for surer than 1 less this. Of a certainty that is 1 but for its last digit, the
+#: digit, which differs from runtime to runtime, would decide how hard the head's veto is.
+LEAST_DOUBT: Final = 1e-3
 
 #: The paper's own setting.
 PAPER = FusionSpec(fused_head=True)
@@ -56,7 +61,6 @@ def fuse(
     """
     heads = logits_BHC.shape[1]
     clean_BHC = np.where(present_BH[..., None], logits_BHC, np.float32(0))
-    scaled_BHC = (clean_BHC / _head_temperatures(spec, heads)[:, None]).astype(np.float32)
     if spec.certainty == "reliability":
         learned = None if parameters is None else parameters.reliability
         if learned is None or features is None or len(learned) != heads or len(features) != heads:
@@ -64,14 +68,22 @@ def fuse(
         clean = [np.where(present_BH[:, [h]], own, np.float32(0)) for h, own in enumerate(features)]
         certainty_BH = head_certainties(clean, clean_BHC, learned)
     else:
-        certainty_BH = certainty_of(scaled_BHC, spec.certainty)
+        certainty_BH = certainty_of(_scaled(clean_BHC, spec), spec.certainty)
+    return fuse_weighted(logits_BHC, present_BH, certainty_BH, spec)
+
+
+def fuse_weighted(
+    logits_BHC: FloatArray, present_BH: BoolArray, certainty_BH: FloatArray, spec: FusionSpec = PAPER
+) -> Fused:
+    """``fuse`` from the point where every head's certainty is known, whatever ``spec.certainty`` says it is."""
+    clean_BHC = np.where(present_BH[..., None], logits_BHC, np.float32(0))
     certainty_BH = np.where(present_BH, certainty_BH, np.float32(0))
     weights_BH = _weights(certainty_BH, present_BH, spec.temperature)
     if spec.pooling == "logits":
         logits_BC = np.einsum("bh,bhc->bc", weights_BH, clean_BHC)
     else:
         exponents_BH = weights_BH * present_BH.sum(axis=1, keepdims=True) if spec.pooling == "product" else weights_BH
-        logits_BC = _pooled(softmax(scaled_BHC), certainty_BH, exponents_BH, spec.pooling)
+        logits_BC = _pooled(softmax(_scaled(clean_BHC, spec)), certainty_BH, exponents_BH, spec.pooling)
     any_B1 = present_BH.any(axis=1, keepdims=True)
     logits_BC = np.where(any_B1, logits_BC / np.float32(spec.answer_temperature), np.float32(0)).astype(np.float32)
     return Fused(
@@ -80,6 +92,11 @@ def fuse(
         certainty_BH=certainty_BH.astype(np.float32),
         weights_BH=weights_BH.astype(np.float32),
     )
+
+
+def _scaled(logits_BHC: FloatArray, spec: FusionSpec) -> FloatArray:
+    temperatures_H = _head_temperatures(spec, logits_BHC.shape[1])
+    return np.asarray(logits_BHC / temperatures_H[:, None], np.float32)
 
 
 def _head_temperatures(spec: FusionSpec, heads: int) -> FloatArray:
@@ -107,6 +124,6 @@ def _pooled(
     if pooling == "probabilities":
         return np.asarray(np.log(np.maximum(np.einsum("bh,bhc->bc", weights_BH, probabilities_BHC), tiny)))
     if pooling == "product":
-        certainty_BH1 = certainty_BH[..., None]
-        probabilities_BHC = certainty_BH1 * probabilities_BHC + (1 - certainty_BH1) / probabilities_BHC.shape[2]
+        doubt_BH1 = np.maximum(1 - certainty_BH[..., None], np.float32(LEAST_DOUBT))
+        probabilities_BHC = (1 - doubt_BH1) * probabilities_BHC + doubt_BH1 / probabilities_BHC.shape[2]
     return np.asarray(np.einsum("bh,bhc->bc", weights_BH, np.log(np.maximum(probabilities_BHC, tiny))))
