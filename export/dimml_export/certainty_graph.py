@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dimml.fusion import LARGEST, HeadReliability, StaticCertainty
+from dimml.fusion import LARGEST, TIE, HeadReliability, StaticCertainty
 from dimml_export.onnx_graph import Graph
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -62,7 +62,8 @@ def _statistics(graph: Graph, features_BD: str, logits_BC: str, head: HeadReliab
     nearest_B1 = graph.add("ReduceMin", distance_BC, graph.axes(1), keepdims=1)
     vote_B1 = graph.add("ArgMax", logits_BC, axis=1, keepdims=1)
     gap_B1 = graph.add("Sub", graph.add("GatherElements", distance_BC, vote_B1, axis=1), nearest_B1)
-    is_vote_B1 = graph.add("Where", graph.add("Greater", gap_B1, graph.number(0)), graph.number(0), graph.number(1))
+    beside_B1 = graph.add("Sub", graph.number(1), graph.add("Div", gap_B1, graph.number(TIE)))
+    is_vote_B1 = graph.add("Clip", beside_B1, graph.number(0), graph.number(1))
     return graph.add(
         "Concat",
         *(certainty(graph, logits_BC, measure, axis=1, classes=classes, keepdims=True) for measure in measures),

@@ -26,7 +26,7 @@ from dimml.contract import (
     model_specs,
 )
 from dimml.errors import BundleError
-from dimml.fusion import FloatArray, FusionParameters, FusionSpec, HeadReliability
+from dimml.fusion import LEAST_DOUBT, FloatArray, FusionParameters, FusionSpec, HeadReliability
 from dimml_export.certainty_graph import TINY, certainty, reliability
 from dimml_export.onnx_graph import Graph, finished_model
 
@@ -139,10 +139,11 @@ def _pooled(graph: Graph, logits_BHC: str, scaled_BHC: str, present_BH: str, bun
     exponents_BH = WEIGHTS
     if pooling == "product":
         certainty_BH1 = graph.add("Unsqueeze", CERTAINTY, graph.axes(2))
-        doubt_BH1 = graph.add("Sub", graph.number(1), certainty_BH1)
+        one = graph.number(1)
+        doubt_BH1 = graph.add("Max", graph.add("Sub", one, certainty_BH1), graph.number(LEAST_DOUBT))
         probabilities_BHC = graph.add(
             "Add",
-            graph.add("Mul", certainty_BH1, probabilities_BHC),
+            graph.add("Mul", graph.add("Sub", one, doubt_BH1), probabilities_BHC),
             graph.add("Div", doubt_BH1, graph.number(bundle.classes)),
         )
         votes_BH = graph.add("Cast", present_BH, to=TensorProto.FLOAT)

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dimml import __version__
 from dimml.bundle import Bundle, Encoder
 from dimml.contract import FEATURES, LOGITS, ModelSpec, model_specs
-from dimml.fusion import Certainty, FusionSpec
+from dimml.fusion import STATISTICS, Certainty, FusionParameters, FusionSpec, HeadReliability, Pooling
 from dimml.modality import Frames, Modality, Waveform
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.onnx_graph import finished_model
@@ -47,7 +47,8 @@ def make_tiny_bundle(
     labels: Sequence[str] = ("red", "green", "blue"),
     fused_head: bool = True,
     certainty: Certainty = "max_prob",
-    temperature: float = 1.0,
+    temperature: float | None = 1.0,
+    pooling: Pooling = "logits",
     clip_s: float = 0.5,
     deadline_ms: float = 2000.0,
     max_batch_size: int = 32,
@@ -69,7 +70,7 @@ def make_tiny_bundle(
         encoders=tuple(
             Encoder(modality=modality, features=FEATURES_WIDTH, deadline_ms=deadline_ms) for modality in modalities
         ),
-        fusion=FusionSpec(certainty=certainty, temperature=temperature, fused_head=fused_head),
+        fusion=FusionSpec(certainty=certainty, temperature=temperature, fused_head=fused_head, pooling=pooling),
         max_batch_size=max_batch_size,
         created="2026-01-01T00:00:00+00:00",
         dimml_version=__version__,
@@ -94,7 +95,31 @@ def make_tiny_bundle(
         heads = [_head(modality, classes) for modality in modalities]
         weight = np.concatenate([head[0] for head in heads]).T / len(heads)
         bias = np.sum([head[1] for head in heads], axis=0) / len(heads)
-    return write_bundle(repository, draft, encoders, fusion_model(draft, weight, bias))
+    return write_bundle(repository, draft, encoders, fusion_model(draft, weight, bias, tiny_parameters(draft)))
+
+
+def tiny_parameters(bundle: Bundle) -> FusionParameters:
+    """What a tiny bundle of certainty 'reliability' has for learned: the same for the same heads, and no knowledge."""
+    widths = [encoder.features for encoder in bundle.encoders]
+    rng = np.random.default_rng(11)
+    heads = [random_reliability(rng, width, bundle.classes) for width in (*widths, sum(widths))]
+    return FusionParameters(tuple(heads[: len(bundle.heads)]))
+
+
+def random_reliability(rng: np.random.Generator, width: int, classes: int) -> HeadReliability:
+    """A reliability that learned nothing, but tells clips apart."""
+    statistics, units = len(STATISTICS), 16
+    sizes: dict[str, tuple[int, ...]] = {
+        "whitening_DD": (width, width),
+        "whitened_means_CD": (classes, width),
+        "offset_K": (statistics,),
+        "hidden_weight_KU": (statistics, units),
+        "hidden_bias_U": (units,),
+        "out_weight_U": (units,),
+        "out_bias": (1,),
+    }
+    drawn = {name: rng.normal(size=size, scale=0.5).astype(np.float32) for name, size in sizes.items()}
+    return HeadReliability(**drawn, scale_K=rng.uniform(0.5, 2.0, statistics).astype(np.float32))
 
 
 def tiny_row(modality: Modality, label_index: int, classes: int = 3) -> npt.NDArray[Any]:
