@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dimml.errors import ConfigurationError
-from dimml_training.config import JointConfig
+from dimml_training.config import JointConfig, parse_config
 from dimml_training.encoder_training import EncoderTraining, build_optimiser
 from dimml_training.joint.encoders import JointEncoders
 from dimml_training.joint.fusion import ConcatHead, FilmHead, GatedHead, SplitHead, SumHead, build_joint_head
@@ -268,6 +268,12 @@ def test_modulation_that_needs_a_split_refuses_a_head_without() -> None:
     with pytest.raises(ConfigurationError, match=r"stage1\.joint.*film does not allow; take concat or sum"):
         three_modalities(objective="joint", joint={"fusion": "film", "modulation": "ogm_ge"})
     assert JointConfig(fusion="gated", modulation="mmpareto").pareto_gamma == 1.5
+
+
+def test_two_gradients_of_one_batch_are_not_for_compiled_encoders() -> None:
+    config = three_modalities(objective="joint", joint={"modulation": "mmpareto"}).model_dump()
+    with pytest.raises(ConfigurationError, match=r"mmpareto .*; set compute\.compile: false"):
+        parse_config(config | {"compute": {"compile": True}}, "test")
 
 
 def test_a_joint_training_needs_no_warm_up() -> None:

@@ -59,7 +59,9 @@ class EncoderTraining(pl.LightningModule):
         # Beside the modules, not in their place: names of weights stay what they are.
         self._compiled: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {}
         if config.compute.compile:
-            self._compiled = {name: torch.compile(self.encoder(name)) for name in self.names}
+            # Of fixed shapes, one compilation for full batches and one for the last: the compiler of torch 2.13 stops
+            # at a batch of any size (`cannot determine truth value of Relational`).
+            self._compiled = {name: torch.compile(self.encoder(name), dynamic=False) for name in self.names}
         #: The epoch whose weights were chosen, once training is over.
         self.selected_epoch: int | None = None
         self.history: History = []

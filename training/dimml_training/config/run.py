@@ -9,6 +9,7 @@ from dimml.fusion import FusionSpec
 from dimml.modality import Modality, Name, Waveform
 from dimml.quality import QualityThresholds
 from dimml_training.config.base import Section
+from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.config.compare import CompareConfig
 from dimml_training.config.compute import ComputeConfig
 from dimml_training.config.data import DataConfig
@@ -34,7 +35,12 @@ class TrainConfig(Section):
     )
     stage1: Stage1Config = Field(default=Stage1Config(), description="Training of the detached encoders.")
     stage2: Stage2Config = Field(default=Stage2Config(), description="Training of the fused head.")
-    fusion: FusionSpec = Field(default=FusionSpec(fused_head=True), description="How the heads' votes are weighted.")
+    fusion: FusionSpec | None = Field(
+        default=None, description="How the heads' votes are weighted; by default validation clips choose it."
+    )
+    certainty: CertaintyConfig = Field(
+        default=CertaintyConfig(), description="Among what, and by what, that is chosen; see certainty.md."
+    )
     quality: QualityThresholds = Field(
         default=QualityThresholds(), description="Below these a clip's modality carries no signal."
     )
@@ -47,6 +53,11 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
+        if self.fusion is not None and self.fusion.certainty == "reliability":
+            raise ValueError(
+                "fusion.certainty: reliability is learned where the fusion is chosen; leave `fusion` out and set "
+                "certainty.certainties to [reliability]"
+            )
         names = [m.input.name for m in self.modalities]
         tensors = [m.input.tensor for m in self.modalities]
         for what, values in (("names", names), ("tensor names", tensors)):
@@ -74,7 +85,13 @@ class TrainConfig(Section):
                 f"modalities: the shared head needs features of one width, got {widths}; give every encoder "
                 "the same `features`, or every backbone.hidden_sizes the same last entry"
             )
-        duc = self.stage1.objective == "detached" and self.stage1.lambda_duc > 0.0 and len(names) > 1
+        joint = self.stage1.objective == "joint"
+        if joint and self.stage1.joint.modulation == "mmpareto" and self.compute.compile:
+            raise ValueError(
+                "stage1.joint.modulation: mmpareto takes two gradients of one batch, which compiled encoders do not "
+                "give; set compute.compile: false"
+            )
+        duc = not joint and self.stage1.lambda_duc > 0.0 and len(names) > 1
         if duc and self.stage1.warmup_epochs >= self.stage1.epochs:
             raise ValueError(
                 "stage1.warmup_epochs must be below stage1.epochs, or DUC never starts; set lambda_duc: 0 to go without"
@@ -85,6 +102,12 @@ class TrainConfig(Section):
     def inputs(self) -> tuple[Modality, ...]:
         """The modalities, in the order of heads and PRESENT."""
         return tuple(m.input for m in self.modalities)
+
+    @property
+    def fused_head(self) -> bool:
+        """Whether stage 2 has a head to train: where it may vote, or a choice may want it."""
+        detached = self.stage1.objective == "detached"
+        return detached and (True in self.certainty.fused_head if self.fusion is None else self.fusion.fused_head)
 
     @property
     def encoders(self) -> dict[str, EncoderConfig]:
