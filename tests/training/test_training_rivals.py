@@ -130,7 +130,7 @@ def test_a_joint_run_resumes_to_the_same_end(
             super().on_train_epoch_start()
 
     with monkeypatch.context() as patched:
-        patched.setattr("dimml_training.training.JointEncoders", Interrupted)
+        patched.setattr("dimml_training.fitting.JointEncoders", Interrupted)
         with pytest.raises(RuntimeError, match="power"):
             train(config, tmp_path / "halved", cache_dir=cache)
     train(config, tmp_path / "halved", cache_dir=cache, resume=True)
@@ -155,8 +155,8 @@ def test_rivals_see_the_same_corrupted_batches_with_the_same_rates(
 
         return Watched
 
-    monkeypatch.setattr("dimml_training.training.DetachedEncoders", watch(DetachedEncoders, "detached"))
-    monkeypatch.setattr("dimml_training.training.JointEncoders", watch(JointEncoders, "joint"))
+    monkeypatch.setattr("dimml_training.fitting.DetachedEncoders", watch(DetachedEncoders, "detached"))
+    monkeypatch.setattr("dimml_training.fitting.JointEncoders", watch(JointEncoders, "joint"))
     train(configured(clips), tmp_path / "detached", cache_dir=cache)
     train(configured(clips, **CONCAT), tmp_path / "joint", cache_dir=cache)
     assert len(seen["detached"]) == 4 * 10 * 2
@@ -215,6 +215,6 @@ def test_separation_is_repeated_where_wanted(
             separated.append(self.current_epoch)
             super().separate()
 
-    monkeypatch.setattr("dimml_training.training.DetachedEncoders", Watched)
+    monkeypatch.setattr("dimml_training.fitting.DetachedEncoders", Watched)
     train(configured(clips, separation_every=every), tmp_path / "run", cache_dir=cache)
     assert separated == expected
