@@ -84,7 +84,10 @@ def test_the_same_seed_gives_the_same_run(finished: Path, clips: Path, cache: Pa
     assert not any(torch.equal(first[key], other[key]) for key in first if key.endswith("head.weight"))
 
 
-def test_a_killed_run_resumes_to_the_same_end(finished: Path, clips: Path, cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", ["epoch 3/4", "stage 2"])
+def test_a_killed_run_resumes_to_the_same_end(
+    finished: Path, clips: Path, cache: Path, tmp_path: Path, at: str
+) -> None:
     out, config = tmp_path / "run", tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(document(clips)))
     command = [sys.executable, "-m", "dimml", "train", str(config), "--out", str(out), "--cache-dir", str(cache)]
@@ -92,7 +95,7 @@ def test_a_killed_run_resumes_to_the_same_end(finished: Path, clips: Path, cache
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "epoch 3/4" in line:
+            if at in line:
                 process.send_signal(signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
@@ -101,6 +104,7 @@ def test_a_killed_run_resumes_to_the_same_end(finished: Path, clips: Path, cache
     told: list[str] = []
     metrics = train(configured(clips), out, cache_dir=cache, resume=True, tell=told.append)
     assert not any("epoch 1/4" in line for line in told), "it began anew"
+    assert any("stage 1" in line for line in told) == (at != "stage 2")
     assert metrics == json.loads((finished / "metrics.json").read_text())
     first, resumed = weights(finished), weights(out)
     assert all(torch.equal(first[key], resumed[key]) for key in first)

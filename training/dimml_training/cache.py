@@ -135,9 +135,11 @@ class ClipCache:
             return
         for line in self._index.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                yield Entry(**json.loads(line))
+                entry = Entry(**json.loads(line))
             except (ValueError, TypeError):
                 continue  # an empty line, or one that a killed process left unfinished
+            if isinstance(entry.slot, int) and entry.slot >= 0 and isinstance(entry.crc32, dict):
+                yield entry
 
     def _intact(self, entry: Entry, arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
         return all(

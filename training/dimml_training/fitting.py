@@ -45,6 +45,7 @@ def fit_stage1(
     """
     _check_sizes(config, data, ranks)
     torch.manual_seed(config.seed)
+    warned: list[str] = []
     bars = [TQDMProgressBar(refresh_rate=5)] if bar else []
     train_rows, validation_rows = data.splits["train"].rows, data.splits["validation"].rows
 
@@ -57,10 +58,13 @@ def fit_stage1(
         heads = " ".join(f"{key.removeprefix('val_accuracy_')} {v:.1%}" for key, v in last.items() if "accuracy" in key)
         epoch = f"{int(last['epoch']) + 1}/{config.stage1.epochs}"
         line = f"stage 1, epoch {epoch}: loss {last['train_loss']:.3f}, validation accuracy {heads}"
-        if bars:
-            bars[0].print(line)  # above the bar, not into it
-        else:
-            tell(line)
+        idle = [pair for pair in idle_pairs(module) if pair not in warned]
+        warned.extend(idle)
+        for text in (*(f"warning: {pair}" for pair in idle), line):
+            if bars:
+                bars[0].print(text)  # above the bar, not into it
+            else:
+                tell(text)
 
     kind = JointEncoders if config.stage1.objective == "joint" else DetachedEncoders
     module: EncoderTraining = kind(config, len(data.labels), train_rows, on_epoch=log)
@@ -103,6 +107,11 @@ def fit_stage1(
         module.load_state_dict(best["state_dict"])
         module.selected_epoch = int(best["epoch"])
     return module.cpu().eval()
+
+
+def idle_pairs(module: EncoderTraining) -> list[str]:
+    """Where the separation left DUC nothing to do, a line for each pair of modalities."""
+    return module.idle_pairs() if isinstance(module, DetachedEncoders) else []
 
 
 def _check_sizes(config: TrainConfig, data: PreparedData, ranks: Ranks) -> None:

@@ -81,9 +81,22 @@ def prepare(
         of_split = [clips[i] for i in chosen]
         slots = np.array([entries[i].slot for i in chosen], dtype=np.int64)
         data[split] = SplitData(of_split, ClipRows(arrays, slots, manifest.label_indices(of_split)))
+    if "train" in data:
+        manifest.warnings += _lone_clips(manifest.labels, data["train"].rows)
     content = [(entry.key, clip.label, clip.split) for entry, clip in zip(entries, clips, strict=True)]
     digest = hashlib.sha256(json.dumps([manifest.labels, content]).encode()).hexdigest()
     return PreparedData(labels=manifest.labels, splits=data, warnings=manifest.warnings, digest=digest)
+
+
+def _lone_clips(labels: Sequence[str], train: ClipRows) -> list[str]:
+    counts = np.bincount(train.labels, minlength=len(labels))
+    lone = [label for label, count in zip(labels, counts, strict=True) if count == 1]
+    if not lone:
+        return []
+    return [
+        f"only one training clip of {'class' if len(lone) == 1 else 'classes'} {', '.join(lone)}: it is its own class "
+        "mean in dimension separation, and little can be learnt of it"
+    ]
 
 
 def _cached(

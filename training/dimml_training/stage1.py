@@ -14,7 +14,7 @@ from dimml_training.config import TrainConfig
 from dimml_training.distributed import connected, rows_of_all, teachers_of_all
 from dimml_training.encoder_training import SELECTION, EncoderTraining, History, selection
 from dimml_training.loading import ClipRows, batches
-from dimml_training.losses import duc_loss
+from dimml_training.losses import duc_loss, ordered_pairs
 from dimml_training.separation import effective_dimensions
 
 
@@ -100,6 +100,21 @@ class DetachedEncoders(EncoderTraining):
             features_ND = rows_of_all(torch.cat(features[name])).to(self.device)
             self.effective_MD[index] = effective_dimensions(features_ND, labels_N, self.classes)
         self.separated.fill_(True)
+
+    def idle_pairs(self) -> list[str]:
+        """A line for every ordered pair of modalities that the separation left without dimensions, so that DUC has
+        nothing to compare."""
+        if not bool(self.separated) or not self.config.stage1.separation:
+            return []
+        found = []
+        for teacher, student in zip(*ordered_pairs(len(self.names)), strict=True):
+            if not (self.effective_MD[teacher] & ~self.effective_MD[student]).any():
+                counts = [f"{self.names[m]} {int(self.effective_MD[m].sum())}" for m in (teacher, student)]
+                found.append(
+                    f"DUC has nothing to teach {self.names[student]} from {self.names[teacher]}: no dimension is "
+                    f"effective in {self.names[teacher]} alone ({', '.join(counts)} of {self.effective_MD.shape[1]})"
+                )
+        return found
 
     def validation_logits(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """Every modality's own logits."""

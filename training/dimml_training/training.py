@@ -14,12 +14,16 @@ from torch import nn
 
 from dimml import __version__
 from dimml.errors import ConfigurationError
+from dimml.fusion import PAPER
+from dimml_training.certainty.choosing import choose_on
+from dimml_training.certainty.selection import one_line
 from dimml_training.config import SPLITS, TrainConfig
 from dimml_training.distributed import Ranks, ranks_of_torchrun
 from dimml_training.encoder_training import EncoderTraining, History
 from dimml_training.epoch_log import EpochLog, epoch_log
 from dimml_training.evaluation import figures, fused_answer, head_logits
-from dimml_training.fitting import fit_stage1
+from dimml_training.fitting import fit_stage1, idle_pairs
+from dimml_training.fusion_file import write_fusion
 from dimml_training.joint.encoders import JointEncoders
 from dimml_training.loading import ClipRows
 from dimml_training.models import resolved_encoder
@@ -108,7 +112,7 @@ def _fit(
         history.append(row)
         logs.epoch(row)
 
-    if config.fusion.fused_head and isinstance(module, DetachedEncoders):
+    if config.fused_head:
         tell("stage 2: the fused head")
         fused_head = train_fused_head(
             config,
@@ -121,6 +125,13 @@ def _fit(
         )
     joint_head = module.joint_head if isinstance(module, JointEncoders) else None
     own_heads = not isinstance(module, JointEncoders) or module.trains_own_heads
+    chosen = None
+    if config.fusion is None and isinstance(module, DetachedEncoders):
+        tell("certainty: choosing the fusion on validation clips")
+        chosen = choose_on(config, encoders, fused_head, train=rows["train"], validation=rows["validation"])
+        tell(f"certainty: {one_line(chosen)}")
+    spec = chosen.spec if chosen is not None else config.fusion or PAPER
+    parameters = chosen.parameters if chosen is not None else None
     metrics, answers = {}, {}
     for split in ("validation", "test"):
         votes = head_logits(
@@ -132,9 +143,11 @@ def _fit(
             joint_head=joint_head,
             own_heads=own_heads,
         )
-        answers[split] = votes, fused_answer(votes, config.fusion)
+        answers[split] = votes, fused_answer(votes, spec, parameters)
         metrics[split] = figures(*answers[split], data.labels)
-    write_votes(out, answers, config.fusion)
+    write_votes(out, answers, spec)
+    if chosen is not None:
+        write_fusion(out, chosen.spec, chosen.parameters, chosen.report)
     write_run(
         out,
         config=config,
@@ -152,7 +165,7 @@ def _fit(
             "config": config.model_dump(mode="json"),
             "seed": config.seed,
             "clips": {split: len(rows[split]) for split in SPLITS},
-            "warnings": data.warnings,
+            "warnings": data.warnings + idle_pairs(module),
             "selected_epoch": module.selected_epoch,
             **_effective_dimensions(module),
             "seconds": round(time.monotonic() - began, 1),
