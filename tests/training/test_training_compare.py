@@ -15,6 +15,7 @@ import yaml
 
 from dimml.cli import main
 from dimml.errors import ConfigurationError
+from dimml_training.certainty.choosing import choose_on
 from dimml_training.compare import plan
 from dimml_training.compare.answers import answer
 from dimml_training.compare.cells import cell_path, read_cell, read_cells
@@ -89,6 +90,21 @@ def test_a_cell_says_what_the_encoders_of_its_run_answer(done: Comparison) -> No
             assert record.accuracy == pytest.approx(record.right_by_draw(cell.clips).mean(), abs=1e-6)
     clean = answer(method.answer, run, encoded.get(suite[0], 0)).probabilities_NC.max(axis=1)
     assert cell.confidences() == pytest.approx(clean, abs=1e-5)
+
+
+def test_the_fusion_is_chosen_as_a_training_chooses_it(done: Comparison, tmp_path: Path) -> None:
+    """From what is kept beside the run, all draws of all conditions in it."""
+    open_fusion = done.config.model_copy(update={"fusion": None})
+    choosing = replace(done, config=open_fusion, out=tmp_path, methods=("separate_chosen",))
+    (job,) = planned(choosing, tell=silent)
+    assert work_off([job], choosing, tell=silent) == []
+    run = load_run(done.work / job.key)
+    rows = {split: of_split.rows for split, of_split in job.repeat.data.splits.items()}
+    chosen = choose_on(open_fusion, run.encoders, run.fused_head, train=rows["train"], validation=rows["validation"])
+    cell = read_cell(cell_path(tmp_path, done.config.name, "separate_chosen", 0))
+    assert cell.fusion is not None
+    assert cell.fusion["spec"] == chosen.spec.model_dump(mode="json")
+    assert cell.fusion["chosen"] == chosen.report["chosen"]
 
 
 def test_a_modality_alone_is_wrong_where_it_is_absent(done: Comparison) -> None:

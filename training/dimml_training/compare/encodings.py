@@ -54,19 +54,19 @@ def encodings(
     seed: int,
     progress: Progress | None = None,
 ) -> KeptEncodings:
-    """Encode, or read what was kept. Kept for one suite at a time: a changed suite replaces it."""
+    """Encode, or read what was kept, if all of it is there; what is encoded anew replaces it."""
     path = folder / FOLDER / f"{split}.npz"
-    key = digest([suite_digest(conditions), seed])
-    kept = _read(path, key)
+    keys = {condition.name: digest([suite_digest([condition]), seed]) for condition in conditions}
+    kept = _read(path, keys)
     if kept is not None:
         return kept
     made = encode_conditions(run.encoders, run.modalities, clips, conditions, run.quality, seed=seed, progress=progress)
     found = KeptEncodings(made.labels_N, {c.name: [made.get(c, draw) for draw in range(c.draws)] for c in conditions})
-    _write(path, key, found)
+    _write(path, keys, found)
     return found
 
 
-def _write(path: Path, key: str, kept: KeptEncodings) -> None:
+def _write(path: Path, keys: Mapping[str, str], kept: KeptEncodings) -> None:
     """Each distinct encoding once: conditions share those of the modalities that they leave alone."""
     places: dict[int, int] = {}
     arrays: dict[str, npt.NDArray[Any]] = {"labels": kept.labels_N}
@@ -80,7 +80,7 @@ def _write(path: Path, key: str, kept: KeptEncodings) -> None:
                     values = (encoded.features_ND, encoded.logits_NC, encoded.present_N)
                     arrays |= {f"{part}_{place}": value for part, value in zip(PARTS, values, strict=True)}
             index[condition].append({name: places[id(encoded.features_ND)] for name, encoded in of_draw.items()})
-    arrays["index"] = np.frombuffer(json.dumps({"key": key, "conditions": index}).encode(), np.uint8)
+    arrays["index"] = np.frombuffer(json.dumps({"keys": keys, "conditions": index}).encode(), np.uint8)
     try:
         path.parent.mkdir(exist_ok=True)
         aside = path.with_name(f"{path.stem}.part.npz")
@@ -90,12 +90,12 @@ def _write(path: Path, key: str, kept: KeptEncodings) -> None:
         raise SetupError(f"cannot write {path}: {error.strerror}; free some space or choose another --work") from error
 
 
-def _read(path: Path, key: str) -> KeptEncodings | None:
-    """What is kept under this key, or None; damaged is as good as absent."""
+def _read(path: Path, keys: Mapping[str, str]) -> KeptEncodings | None:
+    """What is kept of these conditions, all of them, or None; damaged is as good as absent."""
     try:
         with np.load(path, allow_pickle=False) as file:
             document = json.loads(file["index"].tobytes())
-            if document["key"] != key:
+            if any(document["keys"].get(condition) != key for condition, key in keys.items()):
                 return None
             places: dict[int, EncodedModality] = {}
 
@@ -107,8 +107,11 @@ def _read(path: Path, key: str) -> KeptEncodings | None:
             return KeptEncodings(
                 file["labels"],
                 {
-                    condition: [{name: at(place) for name, place in of_draw.items()} for of_draw in draws]
-                    for condition, draws in document["conditions"].items()
+                    condition: [
+                        {name: at(place) for name, place in of_draw.items()}
+                        for of_draw in document["conditions"][condition]
+                    ]
+                    for condition in keys
                 },
             )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):

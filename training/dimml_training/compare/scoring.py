@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.bundle import FUSED_HEAD
+from dimml_training.certainty.choosing import MOST_TRAIN_CLIPS, spread
+from dimml_training.certainty.selection import choose_fusion, seen_conditions
 from dimml_training.compare.answers import Answer, Fusion, answer
 from dimml_training.compare.cells import (
     TIME_FORMAT,
@@ -63,7 +65,9 @@ def score_job(job: Job, folder: Path, out: Path, *, tell: Tell) -> None:
     tell(f"  conditions encoded in {encoding_s:.0f} s")
     chosen = None
     if validation is not None and any(isinstance(method.answer, ChosenFusion) for method in job.methods):
-        chosen = _choose(job, run, suite, validation)
+        began = time.monotonic()
+        chosen = _choose(job, folder, run, validation)
+        tell(f"  fusion chosen in {time.monotonic() - began:.0f} s")
     names = [method.name for method in job.methods]
     log_unseen(out, job.config.name, digest(job.repeat.config.model_dump(mode="json")), f"compare {' '.join(names)}")
     for method in job.methods:
@@ -91,10 +95,16 @@ def _validated(job: Job, run: TrainedRun, suite: Sequence[Condition]) -> list[Co
     return []
 
 
-def _choose(job: Job, run: TrainedRun, suite: Sequence[Condition], validation: KeptEncodings) -> Fusion:
-    """The fusion that the config fixes, or the one that the seen conditions of the validation clips choose."""
-    fixed = job.repeat.config.fusion
-    return Fusion(fixed, report={"spec": fixed.model_dump(mode="json"), "chosen": False})
+def _choose(job: Job, folder: Path, run: TrainedRun, validation: KeptEncodings) -> Fusion:
+    """The fusion that the config fixes, or the one that the validation clips choose, under seen conditions."""
+    config = job.repeat.config
+    if config.fusion is not None:
+        return Fusion(config.fusion, report={"fixed": config.fusion.model_dump(mode="json")})
+    seen = seen_conditions(conditions(config.inputs, "seen"), config.certainty)
+    known = spread(job.repeat.data.splits["train"].rows, MOST_TRAIN_CLIPS)
+    train = encodings(folder, "train", run, known, seen[:1], seed=config.seed)
+    found = choose_fusion(validation, train, run.fused_head, seen, config.certainty, seed=config.seed)
+    return Fusion(found.spec, found.parameters, {"spec": found.spec.model_dump(mode="json"), **found.report})
 
 
 class Scored:
