@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from dimml.bundle import Bundle, FileRecord, file_sha256
 from dimml.contract import model_specs
 from dimml.errors import BundleError
+from dimml.fusion import PAPER
 from dimml.repository import bundle_names, bundle_versions, load_bundle
 from dimml.status import REASON_STATUS, ModalityStatus, Reason
 
@@ -55,6 +56,7 @@ def write(repository: Path, version: int = 1, **changes: Any) -> Path:
         ({"surprise": 1}, "surprise"),
         ({"files": {"../x": {"sha256": "0" * 64, "bytes": 1}}}, "inside the repository"),
         ({"fusion": {"fused_head": True, "temperature": 0}}, "temperature"),
+        ({"fusion": {"fused_head": True, "head_temperatures": [1.0, 2.0]}}, "has 2 entries, the heads are"),
     ],
 )
 def test_a_manifest_that_does_not_hold_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -149,3 +151,9 @@ def test_a_status_survives_its_text(reason: Reason) -> None:
 def test_what_is_no_status_does_not_parse(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         ModalityStatus.parse(text)
+
+
+def test_a_manifest_from_before_fusions_were_chosen_loads_as_the_papers() -> None:
+    old = {"certainty": "max_prob", "temperature": 1.0, "fused_head": True}
+    bundle = Bundle.model_validate(manifest(fusion=old))
+    assert (bundle.fusion, bundle.selection) == (PAPER, {})

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dimml.cli import main
 from dimml.contract import features_input, logits_input
 from dimml.errors import BundleError, ConfigurationError, SetupError
-from dimml.fusion import fuse, heads_present
+from dimml.fusion import FusionParameters, FusionSpec, fuse, heads_present
 from dimml.modality import Flow, Frames, Waveform
 from dimml.repository import bundle_names, load_bundle
 from dimml_export.encoder_graph import encoder_model
@@ -26,8 +26,10 @@ from dimml_export.fusion_graph import fusion_model
 from dimml_export.onnx_graph import IR_VERSION, OPSET
 from dimml_export.parity import Outputs, check_chain, check_encoder, check_fusion
 from dimml_training.config import parse_config
+from dimml_training.fusion_file import write_fusion
 from dimml_training.models import build_encoder
 from dimml_training.run_directory import load_run, write_run
+from support.tiny_bundle import random_reliability
 
 LABELS = ("nought", "one", "two", "three")
 BACKBONE = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "stem": "strided"}
@@ -84,7 +86,7 @@ def make_run(folder: Path, document: dict[str, Any] | None = None, alarms: dict[
         labels=LABELS,
         encoders=encoders,
         shared_head=nn.Linear(width, len(LABELS)),
-        fused_head=nn.Linear(width * len(encoders), len(LABELS)) if config.fusion.fused_head else None,
+        fused_head=nn.Linear(width * len(encoders), len(LABELS)) if config.fused_head else None,
         samples=samples,
         sample_labels=np.arange(10) % len(LABELS),
         metrics={"test": {"fused": 0.25}},
@@ -106,6 +108,12 @@ def alone(modality: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("runs") / "tones")
+
+
+@pytest.fixture(scope="module")
+def one_eyed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of pictures alone."""
+    return make_run(tmp_path_factory.mktemp("one_eyed") / "run", alone(CONFIG["modalities"][1]))
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +191,10 @@ def test_the_command_prints_what_it_wrote_and_then_version_two_as_json(
 ) -> None:
     run = make_run(tmp_path / "run", alone(CONFIG["modalities"][1]), alarms={"frozen": 3})
     repository = tmp_path / "models"
-    assert main(["export", str(run), "--repository", str(repository), "--name", "mine"]) == 0
+    told = ["--description", "For us.", "--deadline-ms", "visual=750"]
+    assert main(["export", str(run), "--repository", str(repository), "--name", "mine", *told]) == 0
+    written = load_bundle(repository, "mine")
+    assert (written.description, written.encoder("visual").deadline_ms) == ("For us.", 750)
     printed = capsys.readouterr().out
     assert "mine version 1" in printed
     assert "mine_fusion" in printed
@@ -205,6 +216,77 @@ def test_flow_and_no_fused_head(tmp_path: Path) -> None:
     bundle = export_run(make_run(tmp_path / "run", {**alone(flow), "fusion": fusion}), tmp_path / "models").bundle
     assert load_bundle(tmp_path / "models", "tones") == bundle
     assert (bundle.heads, bundle.fusion.certainty, bundle.fusion.temperature) == (("motion",), "margin", 0.1)
+
+
+def test_a_chosen_fusion_is_exported_with_what_it_learned_and_what_it_beat(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    # Chosen without the fused head, though one was trained.
+    spec = FusionSpec(
+        certainty="reliability",
+        temperature=0.1,
+        fused_head=False,
+        pooling="product",
+        head_temperatures=(1.5, 0.8),
+        answer_temperature=1.2,
+    )
+    rng = np.random.default_rng(4)
+    learned = FusionParameters(tuple(random_reliability(rng, 8, len(LABELS)) for _ in range(2)))
+    write_fusion(run, spec, learned, {"chosen": "reliability", "beat": {"max_prob": 0.2}, "families": ["white"]})
+    exported = export_run(run, tmp_path / "models", description="Tones, for tests.", deadlines_ms={"visual": 350})
+    bundle = load_bundle(tmp_path / "models", "tones")
+    assert bundle == exported.bundle
+    assert (bundle.fusion, bundle.heads, bundle.description) == (spec, ("audio", "visual"), "Tones, for tests.")
+    assert bundle.selection == {"chosen": "reliability", "beat": {"max_prob": 0.2}, "families": ["white"]}
+    assert [encoder.deadline_ms for encoder in bundle.encoders] == [2000, 350]
+    loaded = load_run(run)
+    feeds: dict[str, Any] = {"PRESENT": np.ones((10, 2), np.bool_)}
+    features, logits = [], []
+    for modality in loaded.modalities:
+        with torch.no_grad():
+            own = [output.numpy() for output in loaded.encoders[modality.name](torch.from_numpy(rows(modality, 10)))]
+        feeds[features_input(modality.name)], feeds[logits_input(modality.name)] = own
+        features.append(own[0])
+        logits.append(own[1])
+    expected = fuse(np.stack(logits, axis=1), feeds["PRESENT"], spec, learned, features)
+    found = session(tmp_path / "models", bundle.fusion_model).run(["PROBABILITIES", "CERTAINTY"], feeds)
+    np.testing.assert_allclose(found[0], expected.probabilities_BC, atol=1e-5)
+    np.testing.assert_allclose(found[1], expected.certainty_BH, atol=1e-5)
+    assert expected.certainty_BH.std() > 0.01
+
+
+def test_a_chosen_fusion_that_is_damaged_or_does_not_fit_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", alone(CONFIG["modalities"][1]))
+    spec = FusionSpec(certainty="reliability", fused_head=False)
+    rng = np.random.default_rng(4)
+    write_fusion(run, spec, FusionParameters((random_reliability(rng, 5, len(LABELS)),)), {})
+    with pytest.raises(BundleError, match=r"head 'visual' was learned for .* \(4, 5\), the bundle has \(4, 8\)"):
+        export_run(run, tmp_path / "models")
+    (run / "fusion.safetensors").write_bytes(b"of another choice")
+    with pytest.raises(SetupError, match=r"is damaged: fusion\.safetensors is not the one fusion\.json names"):
+        export_run(run, tmp_path / "models")
+    write_fusion(run, FusionSpec(fused_head=False, head_temperatures=(1.0, 2.0)), FusionParameters(), {})
+    assert not (run / "fusion.safetensors").exists()
+    with pytest.raises(ConfigurationError, match=r"fusion\.head_temperatures has 2 entries, the heads are"):
+        export_run(run, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("visual", "give a modality and milliseconds above 0, such as audio=500"),
+        ("visual=soon", "give a modality and milliseconds above 0"),
+        ("visual=0", "give a modality and milliseconds above 0"),
+        ("smell=500", "the run has no modality 'smell', only visual"),
+    ],
+)
+def test_a_deadline_that_is_none_is_refused(
+    one_eyed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, message: str
+) -> None:
+    command = ["export", str(one_eyed), "--repository", str(tmp_path / "models"), "--deadline-ms", given]
+    assert main(command) == 1
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "models").exists()
 
 
 class BatchBlind(nn.Module):
