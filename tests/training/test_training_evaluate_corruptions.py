@@ -20,6 +20,8 @@ from dimml_training.corruptions.suite import FAMILIES, conditions
 from dimml_training.evaluation import head_logits
 from dimml_training.prepare import prepare
 from dimml_training.run_directory import TrainedRun, load_run
+from dimml_training.training import train
+from support.tiny_training import configured
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +165,24 @@ def test_votes_on_encodings_are_those_on_clips(trained: TrainedRun, cache: Path)
     np.testing.assert_array_equal(ours.present_NH, theirs.present_NH)
     for own, other in zip(ours.features, theirs.features, strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_joint_training_answers_by_its_joint_head(clips: Path, cache: Path, tmp_path: Path) -> None:
+    train(configured(clips, objective="joint", epochs=1, warmup_epochs=0), tmp_path / "joint", cache_dir=cache)
+    told = evaluated(tmp_path / "joint", cache, tmp_path / "figures.json", "--families", "seen")["corruptions"]
+    run = load_run(tmp_path / "joint")
+    rows = prepare(run.config, cache, splits=("test",)).splits["test"].rows
+    features, _ = run.encoders["audio"](torch.from_numpy(rows.rows("audio", slice(None))))
+    assert run.joint_head is not None
+    votes_N = run.joint_head([features, torch.zeros_like(features)]).argmax(dim=1).numpy()
+    assert told["conditions"]["visual:absent"]["accuracy"] == pytest.approx((votes_N == rows.labels).mean())
+    assert told["conditions"]["visual:absent"]["heads"] == {}
+    assert told["means"]["seen"]["regret"] is None, "no head alone to measure it against"
+    assert (
+        main(["evaluate", str(tmp_path / "joint"), "--corruptions", "--families", "seen", "--cache-dir", str(cache)])
+        == 0
+    )
 
 
 def test_what_does_not_go_together_is_told(
