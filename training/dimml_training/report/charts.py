@@ -131,7 +131,7 @@ def reliability_chart(found: Reliability, css: str) -> Markup:
             left + side / 2, top + side + foot + 32
         )
     )
-    return _svg(left + side + 12, top + side + foot + 38, parts, f"reliability, ECE {found.ece:.3f}")
+    return _svg(left + side + 20, top + side + foot + 38, parts, f"reliability, ECE {found.ece:.3f}")
 
 
 def confusion_chart(counts_CC: Counts, labels: Sequence[str]) -> Markup:
@@ -188,7 +188,8 @@ def confusion_chart(counts_CC: Counts, labels: Sequence[str]) -> Markup:
 
 def dot_chart(rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]]) -> Markup:
     """One line per row with a dot per (name, colour, share): who stands where, at a glance."""
-    left, width, line = 170.0, 640.0, 20.0
+    # Wide enough for the longest name.
+    left, width, line = 24 + 5.8 * max((len(name) for name, _ in rows), default=0), WIDTH, 19.0
     height = 26 + line * len(rows) + 8
     parts = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -208,7 +209,7 @@ def dot_chart(rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]]) -> M
             parts.append(
                 Markup(
                     '<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}, {}: {:.1%}</title></circle>'
-                ).format(css, left + (width - left - 20) * share, y, 5.5 if css == "answer" else 4.5, name, what, share)
+                ).format(css, left + (width - left - 20) * share, y, 6.5 if css == "answer" else 4.5, name, what, share)
             )
     return _svg(width, height, parts, "accuracy by condition")
 

@@ -8,8 +8,14 @@ from typing import Annotated
 import typer
 
 
-def report(run: Annotated[Path, typer.Argument(help="Run directory, finished or not.")]) -> None:
-    """Write report.html into a run directory, anew: after an evaluation or another choice of the fusion."""
+def report(
+    run: Annotated[Path, typer.Argument(help="Run directory, finished or not.")],
+    *,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder that dimml compare wrote: adds its table of methods on the same data.")
+    ] = None,
+) -> None:
+    """Write report.html into a run directory: anew, after an evaluation, a comparison or another choice of fusion."""
     from dimml_training.report.page import write_report
 
-    typer.echo(write_report(run))
+    typer.echo(write_report(run, results))

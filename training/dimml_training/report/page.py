@@ -7,20 +7,21 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dimml.errors import SetupError
-from dimml_training.report import sections
+from dimml_training.report import robustness, sections
 from dimml_training.report.reading import RunFiles, read_run_files
 
 REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(run: Path) -> Path:
-    """Write ``report.html`` into a run directory, from its files alone; its path.
+def write_report(run: Path, results: Path | None = None) -> Path:
+    """Write ``report.html`` into a run directory, from its files alone; its path. ``results`` is a folder that
+    ``dimml compare`` wrote: its methods on the same data are put beside the run.
 
     A run that has not finished gets what there is so far. Raises SetupError where ``run`` is no run, a file of it is
-    damaged, or the report cannot be written.
+    damaged, or the report cannot be written, ConfigurationError where ``results`` has no comparison for it.
     """
-    page = render(read_run_files(run))
+    page = render(read_run_files(run), results)
     path = run / REPORT_FILE
     aside = path.with_name(path.name + ".part")
     try:
@@ -31,7 +32,7 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def render(files: RunFiles) -> str:
+def render(files: RunFiles, results: Path | None = None) -> str:
     """The page. Everything in it that comes from the run is escaped: labels and paths are data of others."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -49,11 +50,13 @@ def render(files: RunFiles) -> str:
         confused=sections.worst_confusions(files, heads),
         reliability=sections.reliability_diagrams(files, heads),
         dimensions=sections.effective_dimensions(files),
-        fusion=sections.fusion_table(files),
-        comparison=None,
-        corruption=sections.corruption_overview(files),
-        corruption_curves=sections.corruption_curves(files),
-        corruption_table=sections.corruption_table(files),
+        fusion=robustness.fusion_table(files),
+        fusion_rivals=robustness.fusion_rivals(files),
+        outdated=robustness.outdated(files),
+        comparison=None if results is None else robustness.comparison(files, results),
+        corruption=robustness.corruption_overview(files),
+        corruption_curves=robustness.corruption_curves(files),
+        corruption_table=robustness.corruption_table(files),
         config=files.config_text,
         versions=files.training.get("versions", {}),
         seed=files.config.seed,

@@ -3,59 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from dimml.bundle import FUSED_HEAD
-from dimml_training.report.charts import (
-    Series,
-    colour,
-    confusion_chart,
-    dot_chart,
-    line_chart,
-    reliability_chart,
-)
+from dimml_training.report.charts import Series, colour, confusion_chart, line_chart, reliability_chart
 from dimml_training.report.diagrams import ANSWER, HeadDiagrams, diagrams
+from dimml_training.report.parts import Figure, Table, Tile, head_colours
 from dimml_training.report.reading import RunFiles
 
 #: Most confused pairs that are listed.
 CONFUSIONS = 8
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One figure of the summary."""
-
-    name: str
-    value: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart with its title, and its legend as (name, CSS class)."""
-
-    title: str
-    chart: Markup
-    legend: Sequence[tuple[str, str]] = ()
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text; the first column names the row."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-def head_colours(files: RunFiles) -> dict[str, str]:
-    """CSS class of every head, the same in all charts."""
-    names = [m.name for m in files.config.inputs]
-    return {name: colour(index) for index, name in enumerate([*names, FUSED_HEAD])} | {ANSWER: "answer"}
 
 
 def tested(files: RunFiles) -> list[HeadDiagrams]:
@@ -204,76 +163,6 @@ def effective_dimensions(files: RunFiles) -> list[tuple[str, str, int, int]]:
     return [(name, colours[name], int(count), width) for name, count in counts.items() if name in colours]
 
 
-def fusion_table(files: RunFiles) -> Table:
-    """How the heads' votes become the answer."""
-    votes = files.votes.get("test")
-    spec = files.config.fusion if votes is None else votes.fusion
-    rows = []
-    for name, value in spec.model_dump().items():
-        shown = ", ".join(f"{v:.3g}" for v in value) if isinstance(value, tuple) else _shown(value)
-        rows.append([name, shown, " ".join((type(spec).model_fields[name].description or "").split())])
-    return Table(["field", "value", "what"], rows)
-
-
-def corruption_overview(files: RunFiles) -> Figure | None:
-    """Every head and the answer under every condition of ``corruptions.json``."""
-    conditions = _conditions(files)
-    if not conditions:
-        return None
-    colours = head_colours(files)
-    rows = []
-    for name, found in conditions.items():
-        dots = [(head, colours.get(head, "c0"), float(own["accuracy"])) for head, own in found["heads"].items()]
-        rows.append((name, [*dots, (ANSWER, "answer", float(found["accuracy"]))]))
-    heads = list(dict.fromkeys(what for _, dots in rows for what, _, _ in dots))
-    legend = [(head, colours.get(head, "c0")) for head in heads]
-    return Figure("Accuracy by condition", dot_chart(rows), legend)
-
-
-def corruption_curves(files: RunFiles) -> list[Figure]:
-    """Accuracy over severity, for families of which several were scored, in the order they were scored in."""
-    families: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
-    for name, found in _conditions(files).items():
-        family, _, severity = name.rpartition("_")
-        if family and found.get("in_means", True):
-            families.setdefault(family, []).append((severity, found))
-    colours = head_colours(files)
-    figures = []
-    for family, steps in families.items():
-        if len(steps) < 2:
-            continue
-        xs = [float(index) for index in range(len(steps))]
-        series = [
-            Series(head, colours.get(head, "c0"), xs, [float(found["heads"][head]["accuracy"]) for _, found in steps])
-            for head in steps[0][1]["heads"]
-        ]
-        series.append(Series(ANSWER, "answer", xs, [float(found["accuracy"]) for _, found in steps]))
-        names = [severity for severity, _ in steps]
-        chart = line_chart(series, x_label="severity", y_label="accuracy", per_cent=True, x_names=names)
-        figures.append(Figure(family, chart, [(s.name, s.colour) for s in series]))
-    return figures
-
-
-def corruption_table(files: RunFiles) -> Table | None:
-    """The same in numbers, with the regret against the better modality."""
-    conditions = _conditions(files)
-    if not conditions:
-        return None
-    heads = list(dict.fromkeys(head for found in conditions.values() for head in found["heads"]))
-    rows = []
-    for name, found in conditions.items():
-        own = [f"{found['heads'][head]['accuracy']:.1%}" if head in found["heads"] else "" for head in heads]
-        regret = f"{100 * found['regret']:+.1f}" if found.get("regret") is not None else ""
-        seen = "" if name == "clean" else "seen" if found.get("seen") else "unseen"
-        rows.append([name, seen, *own, f"{found['accuracy']:.1%}", str(found.get("better", "")), regret])
-    return Table(["condition", "family", *heads, ANSWER, "better modality", "regret, points"], rows)
-
-
-def _conditions(files: RunFiles) -> dict[str, Any]:
-    found: dict[str, Any] = (files.corruptions or {}).get("conditions", {})
-    return found
-
-
 def _columns(rows: Sequence[Mapping[str, float]], start: str) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row if key.startswith(start)))
 
@@ -314,9 +203,3 @@ def _duration(seconds: float) -> str:
 def _epoch(training: Mapping[str, Any]) -> str:
     chosen = training.get("selected_epoch")
     return "?" if chosen is None else str(int(chosen) + 1)
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "none"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

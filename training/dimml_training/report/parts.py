@@ -1,0 +1,46 @@
+"""What sections of the report are put together from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from dimml.bundle import FUSED_HEAD
+from dimml_training.report.charts import colour
+from dimml_training.report.diagrams import ANSWER
+from dimml_training.report.reading import RunFiles
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure of the summary."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its title, and its legend as (name, CSS class)."""
+
+    title: str
+    chart: Markup
+    legend: Sequence[tuple[str, str]] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column names the row."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def head_colours(files: RunFiles) -> dict[str, str]:
+    """CSS class of every head, the same in all charts."""
+    names = [m.name for m in files.config.inputs]
+    return {name: colour(index) for index, name in enumerate([*names, FUSED_HEAD])} | {ANSWER: "answer"}
