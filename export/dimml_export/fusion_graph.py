@@ -81,7 +81,8 @@ def _heads(graph: Graph, bundle: Bundle, fused: tuple[FloatArray, FloatArray] | 
     needs_features = fused is not None or bundle.fusion.certainty == "reliability"
     heads = []
     for index, modality in enumerate(bundle.modalities):
-        present_B1 = graph.add("Gather", PRESENT, graph.axes(index), axis=1)
+        # Not Gather, which TensorRT has not always taken booleans for.
+        present_B1 = graph.add("Slice", PRESENT, graph.axes(index), graph.axes(index + 1), graph.axes(1))
         logits_BC = graph.add("Where", present_B1, logits_input(modality.name), zero)
         features_BD = features_input(modality.name)
         if needs_features:

@@ -28,10 +28,23 @@ CLASSES = 4
 MEASURES, POOLINGS = get_args(Certainty), get_args(Pooling)
 WIDTHS = (5, 3, 7)
 PAPER = FusionSpec(fused_head=True)
-#: What the graph may be made of: all of them stand in the operator table of TensorRT's ONNX parser.
+#: What the graph may be made of: all of them stand in the operator table of TensorRT's ONNX parser, 8.4.
 PLAIN_OPERATORS = {
-    *("Add", "And", "ArgMax", "Cast", "Clip", "Concat", "Div", "Exp", "Gather", "GatherElements", "Gemm", "Greater"),
-    *("Log", "MatMul", "Max", "Mul", "Or", "ReduceMax", "ReduceMin", "ReduceSum", "Sigmoid", "Softmax", "Sqrt"),
+    *("Add", "And", "ArgMax", "Cast", "Clip", "Concat", "Div", "Exp", "Gather", "GatherElements", "Gemm"),
+    *(
+        "Log",
+        "MatMul",
+        "Max",
+        "Mul",
+        "Or",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceSum",
+        "Sigmoid",
+        "Slice",
+        "Softmax",
+        "Sqrt",
+    ),
     *("Squeeze", "Sub", "Tanh", "TopK", "Unsqueeze", "Where"),
 }
 FUSED_RNG = np.random.default_rng(7)
