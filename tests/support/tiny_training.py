@@ -68,6 +68,7 @@ def document(manifest: Path, **stage1: Any) -> dict[str, Any]:
         ],
         "stage1": {"epochs": 4, "warmup_epochs": 1, "batch_size": 4, "optimiser": OPTIMISER, **stage1},
         "stage2": {"epochs": 2, "optimiser": OPTIMISER},
+        "fusion": {"fused_head": True},
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,10 +107,18 @@ def with_white_noise(waveform_BS: Tensor, snr_db: float, *, seed: int, first: in
 
 def fused_answer(votes: HeadLogits, fusion: FusionSpec, parameters: FusionParameters | None = None) -> Fused:
     """The answer a server gives (``dimml.fusion``); that of a joint training is its joint head's, and its heads weigh
-    nothing in it."""
+    nothing in it. A fused head that the fusion leaves out gets certainty and weight 0."""
     joint_NC = votes.joint_logits_NC
     if joint_NC is None:
-        return fuse(votes.logits_NHC, votes.present_NH, fusion, parameters, votes.features)
+        idle = votes.heads[-1] == FUSED_HEAD and not fusion.fused_head
+        voting = slice(len(votes.heads) - idle)
+        fused = fuse(
+            votes.logits_NHC[:, voting], votes.present_NH[:, voting], fusion, parameters, votes.features[voting]
+        )
+        beside = ((0, 0), (0, int(idle)))
+        return replace(
+            fused, certainty_BH=np.pad(fused.certainty_BH, beside), weights_BH=np.pad(fused.weights_BH, beside)
+        )
     return Fused(
         probabilities_BC=softmax(joint_NC),
         logits_BC=joint_NC,

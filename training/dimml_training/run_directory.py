@@ -35,7 +35,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dimml.errors import SetupError
-from dimml.fusion import FusionParameters, FusionSpec
+from dimml.fusion import PAPER, FusionParameters, FusionSpec
 from dimml.modality import Modality
 from dimml.quality import QualityThresholds
 from dimml_training.config import TrainConfig, parse_config
@@ -198,7 +198,7 @@ def load_run(folder: Path) -> TrainedRun:
         samples = safetensors.numpy.load_file(folder / SAMPLES_FILE)
     except (OSError, ValueError, ValidationError, SafetensorError) as error:
         raise SetupError(f"the run in {folder} is damaged: {' '.join(str(error).split())}") from error
-    fusion, parameters, report = read_fusion(folder) or (config.fusion, FusionParameters(), {})
+    fusion, parameters, report = read_fusion(folder) or (config.fusion or PAPER, FusionParameters(), {})
     classes = len(record.labels)
     encoders: dict[str, nn.Module] = {
         m.input.name: build_encoder(m.input, m.encoder, classes, weights=False) for m in config.modalities
@@ -243,7 +243,7 @@ def _fresh_heads(config: TrainConfig, classes: int) -> dict[str, nn.Module]:
     if config.stage1.objective == "joint":
         return {"joint_head": build_joint_head(config.stage1.joint.fusion, widths, classes)}
     heads: dict[str, nn.Module] = {"shared_head": nn.Linear(widths[0], classes)}
-    if config.fusion.fused_head:
+    if config.fused_head:
         heads["fused_head"] = nn.Linear(sum(widths), classes)
     return heads
 

@@ -15,11 +15,12 @@ from dimml.fusion.reliability import (
     reliability_statistics,
 )
 from dimml.fusion.spec import BoolArray, Certainty, FloatArray, FusionSpec, Pooling, StaticCertainty
-from dimml.fusion.weighting import LEAST_DOUBT, Fused, fuse, fuse_weighted, heads_present
+from dimml.fusion.weighting import LEAST_DOUBT, PAPER, Fused, fuse, fuse_weighted, heads_present
 
 __all__ = [
     "LARGEST",
     "LEAST_DOUBT",
+    "PAPER",
     "STATISTICS",
     "TIE",
     "BoolArray",

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from dimml.fusion import STATISTICS, FloatArray, HeadReliability, reliability_statistics
+from dimml.fusion import LEAST_DOUBT, STATISTICS, FloatArray, HeadReliability, reliability_statistics
 from dimml_training.certainty.rows import IntArray, Rows
 
 UNITS: Final = 16
@@ -89,7 +89,7 @@ class ReliabilityFits:
         self._right_RH = torch.from_numpy(rows.heads_right().astype(np.float32))
         scaled = torch.from_numpy(rows.logits_RHC) / torch.tensor(head_temperatures, dtype=torch.float32)[:, None]
         self._labels_R = torch.from_numpy(rows.labels_R)
-        self._log_p_RHC = torch.log_softmax(scaled, dim=2)
+        self._p_RHC = torch.softmax(scaled, dim=2)
         self._weights_FR = torch.from_numpy(weights_FR.astype(np.float32))
         self._generator = torch.Generator().manual_seed(seed)
         fits, heads = len(weights_FR), len(statistics)
@@ -147,9 +147,8 @@ class ReliabilityFits:
 
     def _pooled_loss(self, which: Tensor) -> Tensor:
         scores_FRH = self._scores(which)[..., None]
-        uniform = -float(np.log(self._log_p_RHC.shape[2]))
-        # log(r p + (1 - r) / C), where log r and log(1 - r) are of a sigmoid.
-        mixed_FRHC = torch.logaddexp(self._log_p_RHC[which] - softplus(-scores_FRH), uniform - softplus(scores_FRH))
+        doubt_FRH1 = torch.sigmoid(-scores_FRH).clamp(min=LEAST_DOUBT)
+        mixed_FRHC = torch.log((1 - doubt_FRH1) * self._p_RHC[which] + doubt_FRH1 / self._p_RHC.shape[2])
         mixed_FRHC = mixed_FRHC * self._present_RH[which][..., None]
         log_p_FRC = torch.log_softmax(mixed_FRHC.sum(dim=2), dim=2)
         places = self._labels_R[which][None, :, None].expand(len(scores_FRH), -1, 1)

@@ -35,6 +35,18 @@ class ChosenFusion:
     report: dict[str, Any]
 
 
+def one_line(chosen: ChosenFusion) -> str:
+    """What was chosen, for a person."""
+    spec, figures = chosen.spec, chosen.report["chosen"]
+    weights = "equal weights" if spec.temperature is None else f"T {spec.temperature:g}"
+    heads = "with" if spec.fused_head else "without"
+    return (
+        f"{spec.certainty}, {spec.pooling}, {weights}, {heads} the fused head; validation: clean "
+        f"{figures['clean_accuracy']:.1%}, corrupted {figures['mean_accuracy']:.1%}, "
+        f"worst regret {figures['worst_regret']:+.1%}"
+    )
+
+
 def seen_conditions(conditions: Sequence[Condition], config: CertaintyConfig) -> list[Condition]:
     """Those that a choice may see, clean first: no unseen family, no conflict, and the families of the config."""
     return [
