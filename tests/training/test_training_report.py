@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from dimml.cli import main
 from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import Fused, FusionSpec, fuse, softmax
 from dimml_training import votes as votes_file
+from dimml_training.compare import cells
+from dimml_training.compare.cells import Cell, ConditionRecord
 from dimml_training.evaluation import HeadLogits
 from dimml_training.report.charts import Series, line_chart, nice_ticks
 from dimml_training.report.diagrams import BINS, diagrams, reliability
@@ -160,6 +163,54 @@ def test_the_command_writes_it_anew(run: Path, tmp_path: Path, capsys: pytest.Ca
         write_report(tmp_path)
     with pytest.raises(ConfigurationError, match="no comparison of data named 'stripes'"):
         write_report(run, tmp_path)
+
+
+def made_up_cell(data: str, method: str, right: Sequence[bool]) -> Cell:
+    bits = np.array([right])
+    clean = ConditionRecord(
+        group="clean",
+        seen=True,
+        in_means=False,
+        draws=1,
+        accuracy=float(bits.mean()),
+        macro_f1=0.5,
+        nll=0.25,
+        ece=0.1,
+        confidence=0.8,
+        auroc=None,
+        right=cells.pack_bits(bits),
+    )
+    return Cell(
+        **{
+            "data": data,
+            "method": method,
+            "description": method,
+            "repeat": 0,
+            "fields": {},
+            "seed": 0,
+            "training": "t",
+        },
+        **{"answer": "a", "suite": "s", "config_hash": "c", "data_digest": "d", "commit": None, "dirty": None},
+        **{"trained_commit": None, "date": "2026-01-01T00:00:00Z", "seconds_training": 1.0, "seconds_scoring": 1.0},
+        **{"modalities": ("audio", "visual"), "classes": 2, "clips_train": 9, "clips_validation": 9, "versions": {}},
+        clips=len(right),
+        clip_lines=cells.pack_lines(np.arange(len(right))),
+        conditions={"clean": clean},
+        clean_confidence=cells.pack_confidences(np.full(len(right), 0.75)),
+    )
+
+
+def test_methods_compared_on_the_same_data_stand_beside_the_run(run: Path, tmp_path: Path) -> None:
+    for data, method, right in (
+        ("stripes", "dimml", [True] * 7 + [False]),
+        ("stripes", "joint_concat", [True] * 5 + [False] * 3),
+        ("another", "late_logits", [True] * 8),
+    ):
+        cells.write_cell(tmp_path / "results", made_up_cell(data, method, right))
+    text = checked(write_report(run, tmp_path / "results"))
+    assert re.search(r"<td>dimml</td><td>87\.5%", text)
+    assert re.search(r"<td>joint_concat</td><td>62\.5%", text)
+    assert "late_logits" not in text
 
 
 def test_reliability_is_what_counting_clip_by_clip_gives() -> None:

@@ -11,6 +11,9 @@
     samples.safetensors    some validation clips as tensors, with labels
     fusion.json            the fusion that was chosen and what it beat, where the config leaves it open
     fusion.safetensors     what was learned for that fusion
+    votes.safetensors      what every head said of validation and test clips, and the answers
+    report.html            all of it for a person
+    tensorboard/           the figures of every epoch
     checkpoints/           of stage 1, to resume from
 
 A folder without ``run.json`` is a run that has not finished.
