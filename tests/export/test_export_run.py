@@ -27,6 +27,7 @@ from dimml_export.onnx_graph import IR_VERSION, OPSET
 from dimml_export.parity import Outputs, check_chain, check_encoder, check_fusion
 from dimml_training.config import parse_config
 from dimml_training.fusion_file import write_fusion
+from dimml_training.joint.fusion import build_joint_head
 from dimml_training.models import build_encoder
 from dimml_training.run_directory import load_run, write_run
 from support.tiny_bundle import random_reliability
@@ -80,6 +81,7 @@ def make_run(folder: Path, document: dict[str, Any] | None = None, alarms: dict[
             encoder(torch.from_numpy(samples[modality.name]))
         encoders[modality.name] = encoder
     width = config.encoders[config.inputs[0].name].backbone.hidden_sizes[-1]
+    joint = config.stage1.objective == "joint"
     write_run(
         folder,
         config=config,
@@ -87,6 +89,7 @@ def make_run(folder: Path, document: dict[str, Any] | None = None, alarms: dict[
         encoders=encoders,
         shared_head=nn.Linear(width, len(LABELS)),
         fused_head=nn.Linear(width * len(encoders), len(LABELS)) if config.fused_head else None,
+        joint_head=build_joint_head("concat", [width] * len(encoders), len(LABELS)) if joint else None,
         samples=samples,
         sample_labels=np.arange(10) % len(LABELS),
         metrics={"test": {"fused": 0.25}},
@@ -410,6 +413,15 @@ def test_what_is_wrong_with_the_run_or_the_name_is_said_in_one_line(
         export_run(run_folder, tmp_path / "models", name="My Bundle")
     assert main(["export", str(tmp_path), "--repository", str(tmp_path / "models")]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_joint_training_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", {**CONFIG, "stage1": {**CONFIG["stage1"], "objective": "joint"}})
+    assert main(["export", str(run), "--repository", str(tmp_path / "models")]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is a joint training" in said
+    assert "export one trained with stage1.objective: detached" in said
     assert not (tmp_path / "models").exists()
 
 
