@@ -12,7 +12,7 @@ from dimml.fusion import FloatArray, Fused, FusionSpec, certainty_of, fuse_weigh
 from dimml_training.certainty.calibration import calibration_temperature, negative_log_likelihood
 from dimml_training.certainty.cross_fit import row_weights
 from dimml_training.certainty.rows import Rows
-from dimml_training.compare.measures import ece, perfect_ece
+from dimml_training.figures import ece, perfect_ece
 
 #: What a fall below the better modality costs, on top of the accuracy lost: its mean over conditions, and the worst.
 REGRET_PRICE, WORST_PRICE = 0.5, 0.05

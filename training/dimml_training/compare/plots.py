@@ -54,7 +54,7 @@ def _methods(found: Sequence[Row]) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel("accuracy, %, with 95 % interval")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower left")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 

@@ -26,13 +26,13 @@ from dimml_training.compare.cells import (
     write_cell,
 )
 from dimml_training.compare.encodings import KeptEncodings, encodings, suite_digest
-from dimml_training.compare.measures import auroc, ece
 from dimml_training.compare.methods import ChosenFusion, Method
 from dimml_training.compare.plan import Job, digest
 from dimml_training.compare.provenance import provenance, versions
 from dimml_training.compare.unseen import log_unseen
 from dimml_training.corruptions.suite import Condition, conditions
 from dimml_training.evaluation import macro_f1
+from dimml_training.figures import auroc, disagreement, ece
 from dimml_training.run_directory import TrainedRun, load_run
 
 #: In the run directory: which commit trained it.
@@ -197,21 +197,12 @@ def _conflict(clean: Answer, conflicting: Sequence[Answer]) -> dict[str, float]:
         "confidence": _rounded(np.mean([a.probabilities_NC.max(axis=1).mean() for a in conflicting])),
         "confidence_clean": _rounded(clean.probabilities_NC.max(axis=1).mean()),
     }
-    if len([head for head in clean.heads if head != FUSED_HEAD]) > 1:
-        disagreement = [_disagreement(clean), *(_disagreement(a) for a in conflicting)]
-        clips = len(disagreement[0])
-        is_conflict = np.arange(len(disagreement) * clips) >= clips
-        found["disagreement_auroc"] = _rounded(auroc(np.concatenate(disagreement), is_conflict))
+    own = [index for index, head in enumerate(clean.heads) if head != FUSED_HEAD]
+    if len(own) > 1:
+        scores = [disagreement(a.own_NHC[:, own]) for a in (clean, *conflicting)]
+        is_conflict = np.repeat([False] + [True] * len(conflicting), len(scores[0]))
+        found["disagreement_auroc"] = _rounded(auroc(np.concatenate(scores), is_conflict))
     return found
-
-
-def _disagreement(a: Answer) -> npt.NDArray[np.float64]:
-    """One minus the chance that two modalities' heads, drawing from their distributions, name the same class; the
-    mean over pairs, ``[N]``."""
-    heads = [index for index, head in enumerate(a.heads) if head != FUSED_HEAD]
-    pairs = [(i, j) for i in heads for j in heads if i < j]
-    same = [(a.own_NHC[:, i] * a.own_NHC[:, j]).sum(axis=1) for i, j in pairs]
-    return np.asarray(1.0 - np.mean(same, axis=0), np.float64)
 
 
 def _about(job: Job, method: Method, run: TrainedRun, folder: Path, suite: Sequence[Condition]) -> dict[str, Any]:

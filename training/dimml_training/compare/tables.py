@@ -15,8 +15,8 @@ import numpy as np
 from dimml.errors import SetupError
 from dimml_training.compare.bootstrap import Estimate
 from dimml_training.compare.cells import Cell
-from dimml_training.compare.measures import ece, perfect_ece
 from dimml_training.compare.summary import CLEAN, Summary, Worst
+from dimml_training.figures import ece, perfect_ece
 
 TABLES = "tables"
 #: The method that is ours.

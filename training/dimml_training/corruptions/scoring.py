@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,10 @@ import torch
 
 from dimml.bundle import FUSED_HEAD
 from dimml.fusion import BoolArray, FloatArray, Fused, heads_present
-from dimml_training.compare.measures import auroc, ece
 from dimml_training.corruptions.encoding import Encoded, EncodedModality
 from dimml_training.corruptions.suite import Condition
 from dimml_training.evaluation import HeadLogits, fused_answer, head_probabilities, macro_f1
+from dimml_training.figures import auroc, disagreement, ece
 from dimml_training.run_directory import TrainedRun
 
 Labels = npt.NDArray[np.int64]
@@ -177,15 +176,9 @@ def _confidence_rise(clean: Answers, without: Answers) -> float:
 
 def _conflict(clean: Answers, conflict: Answers, modalities: int) -> dict[str, float]:
     """No label is right here: how far confidence falls, and whether the heads' disagreement tells conflict from clean
-    (AUROC). Disagreement is the chance that two modalities' heads, each drawing from its distribution, differ."""
+    (AUROC)."""
     found = {"confidence": float(conflict.confidence().mean()), "confidence_clean": float(clean.confidence().mean())}
     if modalities > 1:
-        scores = [_disagreement(a.votes, modalities) for a in (clean, conflict)]
+        scores = [disagreement(head_probabilities(a.votes)[:, :modalities]) for a in (clean, conflict)]
         found["disagreement_auroc"] = auroc(np.concatenate(scores), np.repeat([False, True], [len(s) for s in scores]))
     return found
-
-
-def _disagreement(votes: HeadLogits, modalities: int) -> FloatArray:
-    own_NHC = head_probabilities(votes)
-    same = [(own_NHC[:, i] * own_NHC[:, j]).sum(axis=1) for i, j in combinations(range(modalities), 2)]
-    return np.asarray(1.0 - np.mean(same, axis=0), np.float32)
