@@ -98,7 +98,7 @@ def data_set(summary: Summary) -> list[str]:
     minutes = sum(cell.seconds_training for cell in by_training(cells)) / 60
     facts = (
         f"{first.classes} classes; {first.clips_train} training, {first.clips_validation} validation and "
-        f"{'/'.join(map(str, clips))} test clips a repeat; {minutes:.0f} minutes of training in all; "
+        f"{'/'.join(map(str, clips))} test clips a repeat; {minutes:.0f} minutes of training in all;"
         f" commits {', '.join(commits)}; unseen families scored "
         f"{looks(OUT, summary.data)} times."
     )
@@ -109,6 +109,7 @@ def data_set(summary: Summary) -> list[str]:
         facts,
         tables.markdown(summary).strip(),
         targets.markdown(targets.targets(summary)).strip(),
+        chosen(summary),
         tables.trust_markdown(summary).strip(),
         f"Accuracy under every condition: [table](results/tables/{data}_conditions.md), "
         f"[CSV with intervals](results/tables/{data}.csv).",
@@ -118,6 +119,18 @@ def data_set(summary: Summary) -> list[str]:
             if (OUT / "plots" / f"{data}_{name}.svg").is_file()
         ),
     ]
+
+
+def chosen(summary: Summary) -> str:
+    """Which fusion ours came to on each repeat."""
+    told = []
+    for repeat, cell in summary.cells.get(tables.OURS, {}).items():
+        spec = (cell.fusion or {}).get("spec")
+        if spec is not None:
+            weights = "equal weights" if spec["temperature"] is None else f"T = {spec['temperature']:g}"
+            heads = "with" if spec["fused_head"] else "without"
+            told.append(f"{repeat}: {spec['certainty']}, {spec['pooling']}, {weights}, {heads} the fused head")
+    return f"Chosen for `{tables.OURS}` by validation clips, by repeat: {'; '.join(told)}." if told else ""
 
 
 def by_training(cells: list) -> list:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from dimml_training.compare.answers import answer
 from dimml_training.compare.cells import cell_path, read_cell, read_cells
 from dimml_training.compare.locks import only_one
 from dimml_training.compare.methods import all_methods, chosen_methods
+from dimml_training.compare.provenance import provenance
 from dimml_training.compare.unseen import looks
 from dimml_training.compare.work import Comparison, planned, work_off
 from dimml_training.config import TrainConfig, with_fields
@@ -28,6 +30,7 @@ from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.corruptions.suite import conditions
 from dimml_training.run_directory import RUN_FILE, load_run
 from support import tiny_training
+from support.data import REPOSITORY_ROOT
 
 #: Two trainings: the separate encoders, and ours.
 METHODS = ("single:audio", "single:visual", "late_logits", "dimml_clw", "dimml:fused")
@@ -63,6 +66,13 @@ def test_methods_that_share_a_training_share_its_run(done: Comparison) -> None:
     assert len({cell.training for cell in cells.values()}) == 2
     assert cells["single:audio"].training == cells["single:visual"].training == cells["late_logits"].training
     assert len(list(done.work.rglob(RUN_FILE))) == 2
+
+
+def test_a_cell_names_the_commit_that_made_it(done: Comparison) -> None:
+    asked = ("git", "rev-parse", "--short=12", "HEAD")
+    commit = subprocess.run(asked, cwd=REPOSITORY_ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    assert all(len(cell.commit or "") == len(commit) for cell in read_cells(done.out))
+    assert provenance().commit == commit
 
 
 def test_a_second_call_does_nothing(done: Comparison) -> None:

@@ -12,11 +12,12 @@ from dimml.errors import ConfigurationError
 from dimml.fusion import FusionSpec
 from dimml_training.compare.methods import Method
 from dimml_training.config import TrainConfig, with_fields
+from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.config.compare import CompareConfig
 from dimml_training.prepare import PreparedData
 
 #: Change nothing of what is trained: where things are, what they are called, and what is chosen afterwards.
-BESIDE_TRAINING = ("name", "threads", "fusion", "certainty", "compare")
+BESIDE_TRAINING = ("name", "threads", "logging", "fusion", "certainty", "compare")
 PATHS = ("manifest", "media_root")
 
 
@@ -82,7 +83,8 @@ def training_config(config: TrainConfig, method: Method) -> TrainConfig:
     A fixed fusion: what weights the heads is settled later, from the same encodings for every answer.
     """
     of_method = with_fields(config, method.training, f"method {method.name}")
-    return of_method.model_copy(update={"fusion": FusionSpec(fused_head=True), "compare": CompareConfig()})
+    settled = {"fusion": FusionSpec(fused_head=True), "certainty": CertaintyConfig(), "compare": CompareConfig()}
+    return of_method.model_copy(update=settled)
 
 
 def training_key(config: TrainConfig, data_digest: str) -> str:
