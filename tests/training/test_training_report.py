@@ -24,7 +24,9 @@ from dimml_training.evaluation import HeadLogits
 from dimml_training.report.charts import Series, line_chart, nice_ticks
 from dimml_training.report.diagrams import BINS, diagrams, reliability
 from dimml_training.report.page import write_report
+from dimml_training.training import train
 from dimml_training.votes import VOTES_FILE, Votes, read_votes, write_votes
+from support.tiny_training import configured
 
 EVIL = "<script>alert('x')</script>"
 VOID = {"meta", "br"}
@@ -145,6 +147,15 @@ def test_a_run_that_has_not_finished_shows_what_there_is(run: Path) -> None:
     assert "has not finished" in text
     assert "Learning curves" in text
     assert ">Confusion</h2>" not in text
+
+
+def test_a_joint_training_has_an_answer_and_no_fusion(clips: Path, cache: Path, tmp_path: Path) -> None:
+    metrics = train(configured(clips, objective="joint", epochs=1), tmp_path / "run", cache_dir=cache)
+    text = checked(tmp_path / "run" / "report.html")
+    assert f"<b>{metrics['test']['accuracy']:.1%}</b>" in text
+    assert ">Confusion</h2>" in text
+    assert ">Fusion</h2>" not in text
+    assert "best modality alone" not in text
 
 
 @pytest.mark.parametrize("name", ["run.json", "metrics.csv", "corruptions.json", VOTES_FILE])

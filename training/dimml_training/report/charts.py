@@ -16,7 +16,7 @@ from dimml_training.report.diagrams import BINS, Counts, Reliability
 #: Series colours that the style sheet defines; ``answer`` stands out from them all.
 COLOURS = 6
 WIDTH, HEIGHT = 520.0, 250.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 12.0, 36.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 24.0, 12.0, 36.0
 #: Above so many classes a confusion matrix has no room for numbers, and then none for names.
 CLASSES_WITH_NUMBERS, CLASSES_WITH_NAMES = 12, 30
 

@@ -14,8 +14,10 @@ from dimml_training.report.parts import Figure, Table, head_colours
 from dimml_training.report.reading import RunFiles
 
 
-def fusion_table(files: RunFiles) -> Table:
-    """How the heads' votes become the answer."""
+def fusion_table(files: RunFiles) -> Table | None:
+    """How the heads' votes become the answer; None for a joint training, which has one head."""
+    if files.config.stage1.objective == "joint":
+        return None
     spec = _spec(files)
     rows = []
     for name, value in spec.model_dump().items():
