@@ -110,6 +110,7 @@ def data_set(summary: Summary) -> list[str]:
         tables.markdown(summary).strip(),
         targets.markdown(targets.targets(summary)).strip(),
         chosen(summary),
+        tables.differences_markdown(summary).strip(),
         tables.trust_markdown(summary).strip(),
         f"Accuracy under every condition: [table](results/tables/{data}_conditions.md), "
         f"[CSV with intervals](results/tables/{data}.csv).",

@@ -218,6 +218,11 @@ def test_the_table_shows_every_method_and_the_targets_are_judged(made: tuple[Sum
     written = tables.write_tables(summary, tmp_path)
     lines = written[1].read_text().splitlines()
     assert len(lines) == 1 + 5 * len(CONDITIONS)
+    gap = summary.difference("dimml", "late_logits", UNSEEN)
+    assert f"| `late_logits` | {tables.points(summary.difference('dimml', 'late_logits', ['clean']))} " in (
+        tables.differences_markdown(summary)
+    )
+    assert f" {tables.points(gap)} |" in tables.differences_markdown(summary)
     judged = targets.targets(summary)
     assert [t.met for t in judged[:5]] == [True] * 5
     assert judged[5].met is False  # confidences were drawn at random

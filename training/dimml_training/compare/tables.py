@@ -149,6 +149,20 @@ def trust_markdown(summary: Summary) -> str:
     return "\n".join(lines) + "\n"
 
 
+def differences_markdown(summary: Summary) -> str:
+    """By how much ours is above every other method, paired by clip; empty where ours was not run."""
+    if OURS not in summary.methods:
+        return ""
+    unseen = summary.conditions(seen=False, in_means=True)
+    lines = [f"| `{OURS}` minus | clean, points | unseen families, points |", "|---|---|---|"]
+    for method in summary.methods:
+        if method != OURS:
+            clean = summary.difference(OURS, method, [CLEAN])
+            damaged = summary.difference(OURS, method, unseen) if unseen else None
+            lines.append(f"| `{method}` | {points(clean)} | {points(damaged)} |")
+    return "\n".join(lines) + "\n"
+
+
 def figures_of(summary: Summary) -> dict[str, Any]:
     """The rows as JSON-able values."""
     return {"data": summary.data, "methods": [asdict(row) for row in rows(summary)]}
