@@ -28,6 +28,7 @@ from dimml_training.loading import ClipRows, EpochSampler, batches
 from dimml_training.prepare import prepare
 from dimml_training.run_directory import load_run
 from dimml_training.stage1 import DetachedEncoders
+from dimml_training.training import train
 from support.tiny_training import configured, document, epochs
 
 CLASSES, CLIPS, BATCH = 3, 40, 16
@@ -173,32 +174,29 @@ def test_processes_share_every_batch_evenly(clips: int, size: int) -> None:
         assert stretch == list(range(clips * rank // size, clips * (rank + 1) // size))
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(clips: Path, cache: Path, tmp_path: Path) -> None:
-    config = configured(clips)
+def test_what_processes_cannot_share_is_refused(
+    clips: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchrun's environment would have it, before anything is written."""
+    balanced = {"objective": "joint", "joint": {"modulation": "ogm_ge"}}
+    for stage1, size, field, message in (
+        ({}, 3, "stage1.batch_size", "4 clips in a step cannot be shared evenly among 3 processes"),
+        ({}, 4, "stage1.batch_size", "take a multiple of 4, 8 at least"),
+        (balanced, 2, "stage1.joint.modulation", "ogm_ge balances the gradients of one process"),
+    ):
+        told = {"TORCHELASTIC_RUN_ID": "x", "RANK": 0, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+        for name, value in told.items():
+            monkeypatch.setenv(name, str(value))
+        with pytest.raises(ConfigurationError, match=message) as raised:
+            train(configured(clips, **stage1), tmp_path / "run", cache_dir=cache)
+        assert raised.value.field == field
+    assert not (tmp_path / "run").exists()
+    # So few clips that a process would go without.
+    config = configured(clips, batch_size=16)
     data = prepare(config, cache)
-    for size, error, message in (
-        (3, ConfigurationError, r"stage1.batch_size: 4 clips in a step cannot be shared evenly among 3 processes"),
-        (4, ConfigurationError, r"take a multiple of 4, 8 at least"),
-    ):
-        with pytest.raises(error, match=message):
-            fit_stage1(
-                config,
-                data,
-                tmp_path,
-                EpochLog([]),
-                resume=False,
-                tell=lambda _: None,
-                bar=False,
-                ranks=Ranks(0, size, size),
-            )
-    assert not list(tmp_path.iterdir())
-    wide = configured(clips, batch_size=16)
-    with pytest.raises(
-        SetupError, match=r"6 validation clips cannot be shared among 8|needs at least 2 training clips"
-    ):
-        fit_stage1(
-            wide, data, tmp_path, EpochLog([]), resume=False, tell=lambda _: None, bar=False, ranks=Ranks(0, 8, 8)
-        )
+    alone = {"resume": False, "tell": lambda _: None, "bar": False}
+    with pytest.raises(SetupError, match="at least 2 training clips for each of 8 processes, and there are 10"):
+        fit_stage1(config, data, tmp_path, EpochLog([]), **alone, ranks=Ranks(0, 8, 8))
 
 
 def torchrun(config: Path, *options: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
@@ -223,6 +221,7 @@ def test_dimml_train_under_torchrun(clips: Path, cache: Path, tmp_path: Path, fi
     metrics = json.loads(done.stdout)  # said once, by the first process
     assert metrics["test"] == json.loads((out / "metrics.json").read_text())["test"]
     assert done.stderr.count("epoch 1/4") == 1
+    assert "Warning" not in done.stderr
     run = load_run(out)
     assert run.training["clips"]["train"] == 10
     assert all(0 < count < 8 for count in run.training["effective_dimensions"].values())

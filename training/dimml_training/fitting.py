@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from torch import distributed
 
-from dimml.errors import ConfigurationError, SetupError
+from dimml.errors import SetupError
 from dimml_training.config import TrainConfig
 from dimml_training.distributed import ALONE, Ranks, connected
 from dimml_training.encoder_training import SELECTION, EncoderTraining, History
@@ -43,7 +43,7 @@ def fit_stage1(
     One checkpoint is chosen for all encoders, by the mean of their validation accuracies: DUC has aligned them with
     one another, and the shared head belongs to that moment.
     """
-    _check_sizes(config, data, ranks)
+    _check_sizes(data, ranks)
     torch.manual_seed(config.seed)
     warned: list[str] = []
     bars = [TQDMProgressBar(refresh_rate=5)] if bar else []
@@ -114,16 +114,9 @@ def idle_pairs(module: EncoderTraining) -> list[str]:
     return module.idle_pairs() if isinstance(module, DetachedEncoders) else []
 
 
-def _check_sizes(config: TrainConfig, data: PreparedData, ranks: Ranks) -> None:
-    """See that every step has clips enough for each process."""
-    batch_size = config.stage1.batch_size
+def _check_sizes(data: PreparedData, ranks: Ranks) -> None:
+    """See that there are clips enough for each process."""
     train, validation = len(data.splits["train"].rows), len(data.splits["validation"].rows)
-    if batch_size % ranks.size or batch_size < 2 * ranks.size:
-        raise ConfigurationError(
-            f"stage1.batch_size: {batch_size} clips in a step cannot be shared evenly among {ranks.size} processes "
-            f"with 2 or more each; take a multiple of {ranks.size}, {2 * ranks.size} at least",
-            field="stage1.batch_size",
-        )
     if train < 2 * ranks.size:
         raise SetupError(
             f"stage 1 needs at least 2 training clips{f' for each of {ranks.size} processes' if ranks.size > 1 else ''}"

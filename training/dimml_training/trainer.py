@@ -43,6 +43,25 @@ def training_device(config: ComputeConfig, ranks: Ranks) -> torch.device:
     return torch.device("cuda" if on_gpu else "cpu")
 
 
+def check_shared(config: TrainConfig, ranks: Ranks) -> None:
+    """Raises ConfigurationError where so many processes cannot share this training."""
+    if ranks.size == 1:
+        return
+    stage = config.stage1
+    if stage.batch_size % ranks.size or stage.batch_size < 2 * ranks.size:
+        raise ConfigurationError(
+            f"stage1.batch_size: {stage.batch_size} clips in a step cannot be shared evenly among {ranks.size} "
+            f"processes with 2 or more each; take a multiple of {ranks.size}, {2 * ranks.size} at least",
+            field="stage1.batch_size",
+        )
+    if stage.objective == "joint" and stage.joint.modulation != "none":
+        raise ConfigurationError(
+            f"stage1.joint.modulation: {stage.joint.modulation} balances the gradients of one process; train it "
+            "without torchrun",
+            field="stage1.joint.modulation",
+        )
+
+
 def build_trainer(
     config: TrainConfig, device: torch.device, ranks: Ranks, callbacks: Sequence[Callback], *, bar: bool
 ) -> pl.Trainer:
@@ -84,6 +103,8 @@ def lightning_quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # Lightning 2.6 asks torch's pytree in a way that torch 2.13 has deprecated.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", module="pytorch_lightning")
+        # Weights of 1x1 convolutions have two layouts that are the same; nothing is slower for it.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         for message in (
             # Batches are one gather from a memory map; worker processes would cost more than they bring.
             r"The '\w+' does not have many workers",
@@ -91,8 +112,6 @@ def lightning_quiet() -> Iterator[None]:
             r"Checkpoint directory .* exists and is not empty",
             # Small data sets have fewer batches than the default logging interval; nothing is logged by step.
             r"The number of training batches .* is smaller than the logging interval",
-            # Weights of 1x1 convolutions have two layouts that are the same; nothing is slower for it.
-            r"Grad strides do not match bucket view strides",
             # compute.accelerator: cpu is a choice.
             r"GPU available but not used",
         ):

@@ -40,7 +40,7 @@ from dimml_training.run_directory import (
 )
 from dimml_training.stage1 import DetachedEncoders
 from dimml_training.stage2 import train_fused_head
-from dimml_training.trainer import training_device
+from dimml_training.trainer import check_shared, training_device
 from dimml_training.votes import write_votes
 
 #: Validation clips kept in the run, so that an export can be checked on real clips without the data.
@@ -69,6 +69,7 @@ def train(
     config = _with_architectures(config)
     ranks = ranks_of_torchrun()
     device = training_device(config.compute, ranks)
+    check_shared(config, ranks)
     if ranks.first:
         _claim(out, config, resume=resume)
     if config.threads is not None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from dimml.errors import ConfigurationError
 from dimml_training.config import TrainConfig
 from dimml_training.encoder_training import SELECTION, EncoderTraining, History, selection
 from dimml_training.joint.fusion import SplitHead, build_joint_head
@@ -57,14 +56,6 @@ class JointEncoders(EncoderTraining):
             self._joint_gradients = dict(zip(shared, gradients, strict=True))
             parts["own"] = torch.stack([cross_entropy(logits, labels_B) for _, logits in encoded.values()]).sum()
         return parts
-
-    def on_fit_start(self) -> None:
-        """Balanced gradients are those of one process's batch."""
-        if self.trainer.world_size > 1 and self.joint.modulation != "none":
-            raise ConfigurationError(
-                f"{self.joint.modulation} balances the gradients of one process; train it on one device",
-                field="stage1.joint.modulation",
-            )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Balance the gradients that were just computed."""
