@@ -21,6 +21,7 @@ from dimml_training import votes as votes_file
 from dimml_training.compare import cells
 from dimml_training.compare.cells import Cell, ConditionRecord
 from dimml_training.evaluation import HeadLogits
+from dimml_training.figures import ece
 from dimml_training.report.charts import Series, line_chart, nice_ticks
 from dimml_training.report.diagrams import BINS, diagrams, reliability
 from dimml_training.report.page import write_report
@@ -244,6 +245,8 @@ def test_reliability_is_what_counting_clip_by_clip_gives() -> None:
             assert (found.accuracy_K[index], found.confidence_K[index]) == pytest.approx((right, sure), abs=1e-6)
             error += len(inside) / 200 * abs(right - sure)
     assert found.ece == pytest.approx(error, abs=1e-6)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    assert found.ece == pytest.approx(ece(confidence, right), abs=1e-6)
     certain = reliability(np.eye(4, dtype=np.float32)[labels], labels)
     assert (certain.ece, certain.clips_K[-1]) == (0.0, 200)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dimml.bundle import FUSED_HEAD
+from dimml_training.figures import perfect_ece
 from dimml_training.report.charts import Series, colour, confusion_chart, line_chart, reliability_chart
 from dimml_training.report.diagrams import ANSWER, HeadDiagrams, diagrams
 from dimml_training.report.parts import Figure, Table, Tile, head_colours
@@ -37,7 +38,9 @@ def summary(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[Tile]:
         tiles.append(Tile("NLL", f"{test['nll']:.3f}"))
     answer = next((head for head in heads if head.name == ANSWER), None)
     if answer is not None:
-        tiles.append(Tile("calibration error", f"{answer.ece:.3f}", "ECE of the answer"))
+        # On as many clips, chance alone gives a perfect calibrator some error too.
+        perfect = perfect_ece(files.votes["test"].answer_NC.max(axis=1))
+        tiles.append(Tile("calibration error", f"{answer.ece:.3f}", f"ECE of the answer; perfect: up to {perfect:.3f}"))
     clips = training.get("clips")
     if clips:
         tiles.append(Tile("clips", str(sum(clips.values())), ", ".join(f"{n} {split}" for split, n in clips.items())))
