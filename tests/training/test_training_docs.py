@@ -38,6 +38,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`stage2`": config.Stage2Config,
     "`stage1.optimiser`, `stage2.optimiser`": config.OptimiserConfig,
     "`fusion`": FusionSpec,
+    "`certainty`": config.CertaintyConfig,
     "`compute`": config.ComputeConfig,
     "`logging`": config.LoggingConfig,
     "`compare`": config.CompareConfig,

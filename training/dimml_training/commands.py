@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dimml_training.avdigits.command import make_avdigits
+from dimml_training.certainty.command import calibrate
 from dimml_training.compare.command import compare
 from dimml_training.console import CacheDir, progress_bar, show_figures
 from dimml_training.evaluate_command import evaluate
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
     app.command("train", help="Train detached encoders and a fused head from a config; write a run directory.")(train)
     app.command("evaluate", help="Score a trained run on one of its splits, clean and under corruptions.")(evaluate)
+    app.command("calibrate", help="Choose a finished run's fusion anew, without training.")(calibrate)
     app.command("report")(report)
     app.command("compare", help="Train and score many methods on one data set; write one table of all.")(compare)
     app.command("make-avdigits")(make_avdigits)

@@ -49,6 +49,16 @@ def write_fusion(folder: Path, spec: FusionSpec, parameters: FusionParameters, r
         (folder / PARAMETERS_FILE).unlink(missing_ok=True)
 
 
+def keep_previous(folder: Path) -> None:
+    """Keep a copy of the choice that is there, if any, as ``fusion.previous.json`` and ``.safetensors``."""
+    for name in (PARAMETERS_FILE, FUSION_JSON):
+        kept = folder / name.replace("fusion.", "fusion.previous.")
+        if (folder / name).is_file():
+            _replace(kept, (folder / name).read_bytes())
+        else:
+            kept.unlink(missing_ok=True)
+
+
 def read_fusion(folder: Path) -> tuple[FusionSpec, FusionParameters, dict[str, Any]] | None:
     """A run's chosen fusion: spec, parameters and report; None where its config fixed one and nothing was chosen.
     Raises SetupError where the files are damaged or do not belong together."""

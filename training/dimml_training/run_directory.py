@@ -169,10 +169,15 @@ def write_run(
     _replace(folder / WEIGHTS_FILE, safetensors.torch.save(weights))
     rows = {f"rows.{name}": np.ascontiguousarray(array) for name, array in samples.items()}
     _replace(folder / SAMPLES_FILE, safetensors.numpy.save({**rows, "labels": sample_labels}))
-    _replace(folder / METRICS_JSON, json.dumps(metrics, indent=2).encode())
+    write_metrics(folder, metrics)
     write_epochs(folder, epochs)
     record = _RunRecord(labels=tuple(labels), quality_report=dict(quality_report), training=dict(training))
     _replace(folder / RUN_FILE, record.model_dump_json(indent=2).encode())
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write ``metrics.json``: figures of validation and test."""
+    _replace(folder / METRICS_JSON, json.dumps(metrics, indent=2).encode())
 
 
 def write_epochs(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
