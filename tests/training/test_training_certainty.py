@@ -25,7 +25,7 @@ from dimml_training.corruptions.encoding import EncodedModality
 from dimml_training.corruptions.suite import ABSENT, Condition, Corruption, conditions
 
 CLASSES, WIDTH = 4, 6
-QUICK = CertaintyConfig(draws=1, temperatures=(0.2,))
+QUICK = CertaintyConfig(draws=1, folds=2, temperatures=(0.2,))
 Labels = npt.NDArray[np.int64]
 
 
@@ -78,7 +78,7 @@ def fused_head() -> torch.nn.Linear:
     return head
 
 
-VALIDATION, TRAIN = MadeUp(labels(60, 1)), MadeUp(labels(200, 2), seed=7)
+VALIDATION, TRAIN = MadeUp(labels(40, 1)), MadeUp(labels(200, 2), seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +132,13 @@ def test_no_fit_sees_the_clip_or_family_that_it_is_judged_on() -> None:
     of_b = np.array(["b" in "".join(c.families)[-1:] for c in rows.conditions])[rows.condition_R]
     changed = rows.labels_R.copy()
     changed[of_b] = (changed[of_b] + 1) % CLASSES
-    before = cross_fit(rows, geometry, (1.0, 1.0), folds=3, seed=0)
-    after = cross_fit(replace(rows, labels_R=changed), geometry, (1.0, 1.0), folds=3, seed=0)
+    before = cross_fit(rows, geometry, (1.0, 1.0), folds=2, seed=0)
+    after = cross_fit(replace(rows, labels_R=changed), geometry, (1.0, 1.0), folds=2, seed=0)
     np.testing.assert_array_equal(after.held_out_RH[of_b], before.held_out_RH[of_b])
     assert np.abs(after.final[0].out_weight_U - before.final[0].out_weight_U).max() > 1e-3
-    fold_R = clip_folds(rows, 3, 0)
+    fold_R = clip_folds(rows, 2, 0)
     changed = np.where(fold_R == 0, (rows.labels_R + 1) % CLASSES, rows.labels_R)
-    after = cross_fit(replace(rows, labels_R=changed), geometry, (1.0, 1.0), folds=3, seed=0)
+    after = cross_fit(replace(rows, labels_R=changed), geometry, (1.0, 1.0), folds=2, seed=0)
     np.testing.assert_array_equal(after.held_out_RH[fold_R == 0], before.held_out_RH[fold_R == 0])
 
 
@@ -169,7 +169,7 @@ def test_the_report_tells_what_was_beaten(chosen: ChosenFusion) -> None:
         assert report["chosen"]["clean_accuracy"] >= beaten["clean_accuracy"] - QUICK.clean_margin - 1e-9
     assert list(report["heads_alone"]) == ["audio", "visual", FUSED_HEAD]
     assert report["families"] == sorted(f"{m}_{f}" for m in ("audio", "visual") for f in "abc")
-    assert report["validation_clips"] == 60
+    assert report["validation_clips"] == 40
 
 
 def test_a_static_candidate_is_judged_as_fuse_answers() -> None:
