@@ -228,6 +228,11 @@ def test_dimml_train_under_torchrun(clips: Path, cache: Path, tmp_path: Path, fi
     lines = epochs(out)
     assert len(lines) == len(epochs(finished))
     assert all(float(line["train_loss_duc"]) > 0.0 for line in lines[1:4])
+    # What the processes found together of their parts of the validation clips is what one finds of all of them.
+    chosen = lines[run.training["selected_epoch"]]
+    for name in ("audio", "visual"):
+        alone = metrics["validation"]["heads"][name]["accuracy"]
+        assert float(chosen[f"val_accuracy_{name}"]) == pytest.approx(alone)
     with (out / "metrics.csv").open(newline="") as file:
         assert len(list(csv.reader(file))) == 7
 
