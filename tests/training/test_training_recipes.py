@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+import resource
+import signal
 import struct
 from collections import Counter
 from collections.abc import Sequence
@@ -88,6 +90,31 @@ def test_out_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     run("modelnet", "--root", tmp_path, "--out", tmp_path / "file" / "m.csv", fails=ConfigurationError)
 
 
+def test_a_full_disk_leaves_no_part_of_a_manifest(tmp_path: Path) -> None:
+    """A limit on the size of a file stands for the disk: what was there before stays, and half of it is never read."""
+    touch(tmp_path, *(f"bed/train/bed_{i:03d}.shaded_{v}.png" for i in range(200) for v in ("v001", "v007")))
+    out = tmp_path / "m.csv"
+    out.write_text("before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        message = run("modelnet", "--root", tmp_path, "--out", out, fails=ConfigurationError)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "cannot write" in message
+    assert out.read_text() == "before"
+
+
+def test_a_line_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    kinetics(tmp_path, ("train", "validate", "test"))
+    with (tmp_path / "train.csv").open("a") as file:
+        file.write("\nbowling,abc")
+    message = run("kinetics-sounds", "--root", tmp_path, "--out", tmp_path / "m.csv", fails=DataError)
+    assert "the line 'bowling,abc' ends before column 'time_start'" in message
+
+
 def rows_of(labels: str, groups: Sequence[str] | None = None) -> list[Row]:
     return [
         {"media": f"{i:03d}", "label": label, "split": "train", "group": groups[i] if groups else str(i)}
@@ -138,6 +165,8 @@ def test_crema_d_keeps_actors_apart(tmp_path: Path) -> None:
     touch(root, "AudioWAV/notes.wav")
     output = run("crema-d", "--root", root, "--out", out)
     assert "warning: 1 files are not named as clips" in output
+    # Clips of which neither file is there can only be counted.
+    assert "warning: 240 of the 7442 clips that were published are there" in output
     rows = read(out)
     assert len(rows) == 240
     assert rows[0] == {
@@ -331,14 +360,25 @@ def test_ucf101_packs_published_flow(tmp_path: Path) -> None:
     assert (row[..., 0].mean(axis=(1, 2)) - 128) * 5 / 127 == pytest.approx([0.25, 0.75, 1.25], abs=0.05)
 
 
+def test_ucf101_does_not_take_flow_that_was_packed_otherwise(tmp_path: Path) -> None:
+    flow_pairs(tmp_path / "flow", ucf(tmp_path / "ucf"))
+    for frames, height in ((2, 16), (3, 16), (3, 8)):
+        packed = pack_flow(
+            list_ucf101(tmp_path / "ucf"), tmp_path / "flow", tmp_path / "packed", frames=frames, height=height
+        )
+        assert {np.load(row["flow"]).shape for row in packed.rows} == {(frames, height, 2 * height, 2)}
+
+
 def test_ucf101_reports_flow_that_is_missing_or_does_not_pair(tmp_path: Path) -> None:
     clips = ucf(tmp_path / "ucf")
     flow_pairs(tmp_path / "flow", clips[1:])
     listing = pack_flow(list_ucf101(tmp_path / "ucf"), tmp_path / "flow", tmp_path / "packed", frames=2, height=16)
     assert listing.rows[0]["flow"].endswith("/flow/u/v_ApplyEyeMakeup_g01_c01")
     (tmp_path / "flow" / "v" / Path(clips[3]).stem / "frame000006.jpg").unlink()
-    (tmp_path / "packed" / f"{Path(clips[3]).stem}.npy").unlink()
+    (packed,) = (tmp_path / "packed").rglob(f"{Path(clips[3]).stem}.npy")
+    packed.unlink()
     options = ("--flow", tmp_path / "flow", "--media-out", tmp_path / "packed", "--flow-frames", "2")
+    options = (*options, "--flow-height", "16")
     message = run("ucf101", "--root", tmp_path / "ucf", "--out", tmp_path / "m.csv", *options, fails=DataError)
     assert f"{Path(clips[3]).stem}: u has 6 pictures and v has 5" in message
 
@@ -459,6 +499,17 @@ def test_the_hard_form_keeps_a_quarter_of_the_energy_and_adds_noise(tmp_path: Pa
         rest = heard - scale * sound
         assert -9.0 < 10 * np.log10((scale * sound).var() / rest.var()) < 0.0
         assert (tmp_path / "hard" / noisy["sound"]).read_bytes() == (tmp_path / "again" / noisy["sound"]).read_bytes()
+
+
+@pytest.mark.usefixtures("few_pairs")
+def test_avmnist_keeps_its_forms_apart(tmp_path: Path) -> None:
+    avmnist(tmp_path / "in")
+    rows = make_avmnist(tmp_path / "in", tmp_path / "out", hard=False).rows
+    picture = (tmp_path / "out" / rows[0]["picture"]).read_bytes()
+    with pytest.raises(ConfigurationError, match=r"holds other media of AV-MNIST \(plain\)"):
+        make_avmnist(tmp_path / "in", tmp_path / "out", hard=True)
+    assert (tmp_path / "out" / rows[0]["picture"]).read_bytes() == picture
+    assert make_avmnist(tmp_path / "in", tmp_path / "out", hard=False).rows == rows
 
 
 @pytest.mark.usefixtures("few_pairs")

@@ -29,7 +29,7 @@ import numpy.typing as npt
 import soundfile
 
 from dimml.errors import ConfigurationError, DataError
-from dimml_training.recipes.table import Listing, Row, folder
+from dimml_training.recipes.table import Listing, Row, folder, write_whole
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: Pairs by split; the class counts are even.
@@ -40,6 +40,8 @@ TEST_INDICES, VALIDATION_INDICES = range(5), range(5, 10)
 ENERGY_KEPT = 0.25
 HARD_SNR_DB = -5.0
 BABBLE_VOICES = 3
+#: Says which form of the pairs a folder of media holds.
+FORM_FILE = "form.txt"
 
 _RECORDING = re.compile(r"(?P<digit>\d)_(?P<speaker>[a-z]+)_(?P<index>\d+)\.wav")
 
@@ -54,12 +56,13 @@ def make_avmnist(
     (the speaker), label, split.
 
     Raises DataError where a file of the data set is missing or is none, ConfigurationError where nothing can be
-    written.
+    written, or another form of the pairs is there: files of both have the same names.
     """
     recordings = _recordings(folder(root, "fsdd/recordings"))
     pictures = {name: _mnist(folder(root, "mnist"), name) for name in ("train", "t10k")}
     project = _projection(pictures["train"][0]) if hard else None
     sounds = _SoundWriter(media_out, recordings, seed if hard else None)
+    _claim(media_out, f"hard, seed {seed}" if hard else "plain")
     chosen = _pairs({name: labels for name, (_, labels) in pictures.items()}, recordings, seed)
     rows: list[Row] = []
     for done, (split, source, index, digit, path) in enumerate(chosen, start=1):
@@ -78,6 +81,18 @@ def make_avmnist(
         if progress is not None:
             progress(done, len(chosen))
     return Listing(rows, ["picture", "sound"])
+
+
+def _claim(media_out: Path, form: str) -> None:
+    """See that a folder of media is new, or was begun for the same form of the pairs, and note that form in it."""
+    path = media_out / FORM_FILE
+    there = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else form
+    if there != form:
+        raise ConfigurationError(
+            f"{media_out} holds other media of AV-MNIST ({there}); choose another place by --media-out",
+            field="--media-out",
+        )
+    write_whole(path, f"{form}\n".encode(), "--media-out")
 
 
 def read_idx(path: Path) -> ByteArray:
@@ -177,7 +192,7 @@ class _SoundWriter:
         if self._seed is None:
             name = f"sound/{path.name}"
             if not (self._out / name).exists():
-                _write_bytes(self._out / name, path.read_bytes())
+                write_whole(self._out / name, path.read_bytes(), "--media-out")
             return name
         name = f"sound/{pair}_{path.name}"
         source, number = pair.split("_")
@@ -186,7 +201,7 @@ class _SoundWriter:
         noisy = _add(sound, self._noise(path, split, len(sound), rng), HARD_SNR_DB)
         wav = io.BytesIO()
         soundfile.write(wav, noisy, rate_hz, subtype="PCM_16", format="WAV")
-        _write_bytes(self._out / name, wav.getvalue())
+        write_whole(self._out / name, wav.getvalue(), "--media-out")
         return name
 
     def _noise(self, path: Path, split: str, samples: int, rng: np.random.Generator) -> Sound:
@@ -229,12 +244,4 @@ def _add(sound: Sound, noise: Sound, snr_db: float) -> Sound:
 
 def _write_picture(path: Path, picture: ByteArray) -> None:
     _, data = cv2.imencode(".png", picture)
-    _write_bytes(path, data.tobytes())
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write {path}: {error.strerror}", field="--media-out") from error
+    write_whole(path, data.tobytes(), "--media-out")

@@ -17,6 +17,8 @@ from dimml.errors import DataError
 from dimml_training.recipes.splitting import by_subject, hold_out
 from dimml_training.recipes.table import Listing, Row, folder, read_lines
 
+#: As many were published.
+CLIPS = 7442
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 #: Of the paper's training list, which comes without a validation split.
 VALIDATION_SHARE = 0.1
@@ -47,6 +49,9 @@ def list_crema_d(root: Path, *, seed: int = 0, paper_lists: Path | None = None) 
     rows = [_row(name, match["actor"], match["emotion"], split_of[match["actor"]]) for name, match in clips.items()]
     ignored = sorted(found - set(clips))
     warnings = [f"{len(ignored)} files are not named as clips and left out, such as {ignored[0]}"] if ignored else []
+    if len(clips) < CLIPS:
+        # A clip of which neither file is there leaves no trace in the folders.
+        warnings.append(f"{len(clips)} of the {CLIPS} clips that were published are there")
     return Listing(rows, ["sound", "video"], warnings)
 
 

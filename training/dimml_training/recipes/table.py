@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,12 +86,34 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 
 def read_csv(path: Path, what: str, columns: Iterable[str]) -> list[dict[str, str]]:
-    """Rows of a CSV with a header. Raises DataError where it cannot be read or lacks one of ``columns``."""
-    rows = list(csv.DictReader(read_lines(path, what)))
+    """Rows of a CSV with a header. Raises DataError if it cannot be read, or lacks one of ``columns`` in any line."""
+    try:
+        rows = list(csv.DictReader(read_lines(path, what)))
+    except csv.Error as error:
+        raise DataError(f"cannot read {what} {path}: {error}", field=str(path)) from error
     lacking = [column for column in columns if not rows or column not in rows[0]]
     if lacking:
         raise DataError(f"{what} {path} has no column {', '.join(map(repr, lacking))}", field=str(path))
+    for row in rows:
+        short = [column for column in columns if row[column] is None]
+        if short:
+            given = ",".join(value for value in row.values() if isinstance(value, str))
+            raise DataError(f"{what} {path}: the line {given!r} ends before column {short[0]!r}", field=str(path))
     return rows
+
+
+def write_whole(path: Path, data: bytes, option: str) -> None:
+    """Write a file whole or not at all: an interrupted recipe leaves no half a clip and no manifest of half the clips.
+
+    Raises ConfigurationError that names the ``option`` of the place.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}", field=option) from error
 
 
 def folder(root: Path, name: str = ".") -> Path:
@@ -110,14 +133,14 @@ def _named(missing: Sequence[Row], media: Sequence[str], exists: Mapping[str, bo
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
     """No rows, no file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not rows:
+    if not rows:
+        try:
             path.unlink(missing_ok=True)
-            return
-        with path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write {path}: {error.strerror}", field="--out") from error
+        except OSError as error:
+            raise ConfigurationError(f"cannot write {path}: {error.strerror}", field="--out") from error
+        return
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(path, text.getvalue().encode(), "--out")

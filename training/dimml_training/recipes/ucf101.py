@@ -13,6 +13,7 @@ which the reference code of DI-MML reads). Pairs are packed into one npy file a 
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,9 +22,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dimml.errors import ConfigurationError, DataError
+from dimml.errors import DataError
 from dimml_training.recipes.splitting import hold_out
-from dimml_training.recipes.table import Listing, Row, folder, read_lines
+from dimml_training.recipes.table import Listing, Row, folder, read_lines, write_whole
 
 LISTS = ("1", "2", "3")
 VALIDATION_SHARE = 0.1
@@ -83,6 +84,8 @@ def pack_flow(
 ) -> Listing:
     """Add a column ``flow``: one npy file a clip beneath ``media_out``, of ``frames`` pairs spread evenly over it.
 
+    What an interrupted call has packed is kept; each number of frames and height has a folder of its own, so that no
+    other call's files are taken for it.
     ``pairs`` holds the folders u and v. Pictures higher than ``height`` are shrunk, and their flow with them. A clip
     without pairs gets the path of the folder that is missing, and is reported when the manifest is written.
     Raises DataError listing every clip whose pairs do not fit together.
@@ -92,21 +95,21 @@ def pack_flow(
     rows: list[Row] = []
     problems: list[str] = []
     for done, row in enumerate(listing.rows, start=1):
+        if progress is not None:
+            progress(done, len(listing.rows))
         name = Path(row["video"]).stem
         folders = [of_clip[axis].get(name.lower()) for axis in ("u", "v")]
-        out = media_out.resolve() / f"{name}.npy"
+        out = media_out.resolve() / f"{frames}_frames_{height}_px" / f"{name}.npy"
         if folders[0] is None or folders[1] is None:
             missing = pairs.resolve() / ("u" if folders[0] is None else "v") / name
             rows.append({**row, "flow": str(missing)})
             continue
         try:
             if not out.exists():
-                _write(out, _packed([folders[0], folders[1]], frames, height))
+                write_whole(out, _npy(_packed([folders[0], folders[1]], frames, height)), "--media-out")
         except ValueError as error:
             problems.append(f"{name}: {error}")
         rows.append({**row, "flow": str(out)})
-        if progress is not None:
-            progress(done, len(listing.rows))
     if problems:
         raise DataError(f"{pairs}: pairs of {len(problems)} clips are not usable", problems=problems, field="--flow")
     return Listing(rows, [*listing.media, "flow"], listing.warnings)
@@ -136,16 +139,10 @@ def _displacement(u: Path, v: Path, height: int) -> npt.NDArray[np.float32]:
     return np.asarray(resized * np.array([width / wide, height / tall], np.float32), np.float32)
 
 
-def _write(path: Path, flow: npt.NDArray[np.float16]) -> None:
-    """Whole or not at all: an interrupted run is gone on with."""
-    part = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.save(file, flow)
-        part.replace(path)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write {path}: {error.strerror}", field="--media-out") from error
+def _npy(flow: npt.NDArray[np.float16]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, flow)
+    return file.getvalue()
 
 
 def _pair(line: str, lists: Path) -> tuple[str, str]:
