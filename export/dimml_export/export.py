@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dimml import __version__
 from dimml.bundle import DEADLINE_MS, Bundle, Encoder
 from dimml.contract import model_specs
-from dimml.errors import ConfigurationError
+from dimml.errors import ConfigurationError, SetupError
 from dimml_export.encoder_graph import encoder_model
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.parity import Outputs, Parity, check_chain, check_encoder, check_fusion
@@ -55,10 +55,10 @@ def export_run(
     """Export the run in ``run_folder`` as the next version of ``name`` (by default the run's own).
 
     ``description`` is for people to read; ``deadlines_ms`` are encoders' time limits by modality, where they are not to
-    be the usual one. ``say`` is told what is being done. Raises SetupError for a run that does not load,
-    ConfigurationError for a joint training, a name that cannot be one or a deadline that fits no modality, and
-    BundleError, with nothing written, where an exported model does
-    not give what the trained one gives on the run's sample clips, or where the repository cannot take the bundle.
+    be the usual one. ``say`` is told what is being done. Raises SetupError for a run that does not load, or whose
+    encoders cannot be held to those that were trained, ConfigurationError for a joint training, a name that cannot be
+    one or a deadline that fits no modality, and BundleError, with nothing written, where an exported model does not
+    give what the trained one gives on the run's sample clips, or where the repository cannot take the bundle.
     """
     run = load_run(run_folder)
     if run.joint_head is not None:
@@ -66,6 +66,12 @@ def export_run(
             f"{run_folder} is a joint training, made to compare with: its answer needs every modality, so it is no "
             "bundle; export one trained with stage1.objective: detached",
             field="stage1.objective",
+        )
+    if not run.verified:
+        raise SetupError(
+            f"{run_folder} was trained by an early version that did not note what its encoders say of the sample "
+            "clips: whether this version's encoders are those that were trained cannot be told. Train it anew, or "
+            "export it with the version it was trained with"
         )
     draft = _draft(run, name, description, deadlines_ms or {})
     check_name(repository, draft)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
@@ -270,6 +271,23 @@ def test_a_chosen_fusion_that_is_damaged_or_does_not_fit_is_refused(tmp_path: Pa
     write_fusion(run, FusionSpec(fused_head=False, head_temperatures=(1.0, 2.0)), FusionParameters(), {})
     assert not (run / "fusion.safetensors").exists()
     with pytest.raises(ConfigurationError, match=r"fusion\.head_temperatures has 2 entries, the heads are"):
+        export_run(run, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_encoders_that_cannot_be_held_to_the_trained_ones_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch and ONNX Runtime would agree: both run the code of today."""
+    run = make_run(tmp_path / "run", alone(CONFIG["modalities"][0]))
+    with monkeypatch.context() as patch:
+        patch.setattr("dimml_training.models.spectrogram.CLIP_POWER_FLOOR", 1.0)
+        with pytest.raises(SetupError, match="its audio encoder says other things"):
+            export_run(run, tmp_path / "models")
+    kept = safetensors.numpy.load_file(run / "samples.safetensors")
+    del kept["logits.audio"]
+    safetensors.numpy.save_file(kept, run / "samples.safetensors")
+    with pytest.raises(SetupError, match=r"did not note what its encoders say .* Train it anew"):
         export_run(run, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 

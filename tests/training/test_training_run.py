@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 import yaml
 
@@ -218,3 +220,27 @@ def test_commands_name_what_is_wrong(
         assert message in capsys.readouterr().err
     assert main(["evaluate", str(finished), "--seed=-1"]) == 2
     assert "greater than or equal to 0" in " ".join(capsys.readouterr().err.split())
+
+
+def test_encoders_whose_code_has_changed_since_are_found_out(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights fit as they did: only what the encoder makes of a clip tells."""
+    run = load_run(finished)
+    assert run.verified
+    kept = safetensors.numpy.load_file(finished / "samples.safetensors")
+    with torch.no_grad():
+        for name, encoder in run.encoders.items():
+            np.testing.assert_allclose(
+                kept[f"logits.{name}"], encoder(torch.from_numpy(run.samples[name]))[1], atol=1e-5
+            )
+    monkeypatch.setattr("dimml_training.models.spectrogram.CLIP_POWER_FLOOR", 1.0)
+    with pytest.raises(
+        SetupError, match=r"its audio encoder says other things .* \(trained with dimml \d.*train it anew"
+    ):
+        load_run(finished)
+    # A run from before the logits were kept still loads, to be scored.
+    early = shutil.copytree(finished, tmp_path / "early")
+    without = {name: array for name, array in kept.items() if not name.startswith("logits.")}
+    safetensors.numpy.save_file(without, early / "samples.safetensors")
+    assert not load_run(early).verified

@@ -8,7 +8,7 @@
     metrics.json           figures of validation and test
     metrics.csv            one line per epoch
     weights.safetensors    encoders, shared head, fused head; of a joint training: encoders, joint head
-    samples.safetensors    some validation clips as tensors, with labels
+    samples.safetensors    some validation clips as tensors, with labels and what every encoder says of them
     fusion.json            the fusion that was chosen and what it beat, where the config leaves it open
     fusion.safetensors     what was learned for that fusion
     votes.safetensors      what every head said of validation and test clips, and the answers
@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 import safetensors.torch
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
@@ -50,6 +51,9 @@ RUN_FILE, CONFIG_FILE, WEIGHTS_FILE = "run.json", "config.yaml", "weights.safete
 DATA_FILE = "data.sha256"
 METRICS_JSON, METRICS_CSV, SAMPLES_FILE = "metrics.json", "metrics.csv", "samples.safetensors"
 CHECKPOINTS = "checkpoints"
+#: How far a sample's logit may be from what it was when the run was written, as a share of the largest one where that
+#: is above 1: other machines and versions of torch round differently, other encoder code is further off than this.
+LOGITS_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class TrainedRun:
     neither of the two but a ``joint_head``, which takes the list of features in modality order, zeros for an absent
     modality, to logits ``[B, C]``; its encoders' own logits mean nothing unless ``own_heads``. ``samples`` holds a
     few validation clips per modality as ``[N, *shape]`` in the modality's dtype, ``sample_labels`` their class
-    indices.
+    indices. ``verified``: the encoders say of them what they said when the run was written.
     """
 
     name: str
@@ -84,6 +88,8 @@ class TrainedRun:
     quality_report: dict[str, Any]
     samples: dict[str, npt.NDArray[Any]]
     sample_labels: npt.NDArray[np.int64]
+    #: False for a run of a version that did not note what the encoders said of the samples.
+    verified: bool
     metrics: dict[str, Any]
     #: JSON-able: resolved config, counts of clips, warnings, seed, versions, seconds.
     training: dict[str, Any]
@@ -155,7 +161,7 @@ def write_run(
     quality_report: Mapping[str, Any],
     training: Mapping[str, Any],
 ) -> None:
-    """Write a finished run. ``run.json`` comes last and makes it one."""
+    """Write a finished run; leaves the encoders in evaluation mode. ``run.json`` comes last and makes it one."""
     write_config(folder, config)
     (folder / RUN_FILE).unlink(missing_ok=True)
     heads = {"shared_head": shared_head, "fused_head": fused_head, "joint_head": joint_head}
@@ -168,7 +174,8 @@ def write_run(
     }
     _replace(folder / WEIGHTS_FILE, safetensors.torch.save(weights))
     rows = {f"rows.{name}": np.ascontiguousarray(array) for name, array in samples.items()}
-    _replace(folder / SAMPLES_FILE, safetensors.numpy.save({**rows, "labels": sample_labels}))
+    logits = {f"logits.{name}": _logits(encoder, rows[f"rows.{name}"]) for name, encoder in encoders.items()}
+    _replace(folder / SAMPLES_FILE, safetensors.numpy.save({**rows, **logits, "labels": sample_labels}))
     write_metrics(folder, metrics)
     write_epochs(folder, epochs)
     record = _RunRecord(labels=tuple(labels), quality_report=dict(quality_report), training=dict(training))
@@ -190,8 +197,8 @@ def write_epochs(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def load_run(folder: Path) -> TrainedRun:
-    """Read a finished run. Raises SetupError naming what is missing or does not fit, ConfigurationError for a bad
-    config."""
+    """Read a finished run. Raises SetupError naming what is missing or does not fit, encoders that no longer say of
+    the samples what they said when the run was written included; ConfigurationError for a bad config."""
     if not folder.is_dir():
         raise SetupError(f"there is no run directory {folder}")
     if not (folder / RUN_FILE).is_file():
@@ -223,6 +230,15 @@ def load_run(folder: Path) -> TrainedRun:
         raise SetupError(f"the run in {folder} is damaged: {WEIGHTS_FILE} or {SAMPLES_FILE} does not fit") from error
     for module in (*encoders.values(), *heads.values()):
         module.eval().requires_grad_(False)
+    noted = {name: samples.get(f"logits.{name}") for name in encoders}
+    for name, logits_NC in noted.items():
+        if logits_NC is not None and not _alike(_logits(encoders[name], rows[name]), logits_NC):
+            raise SetupError(
+                f"the run in {folder} does not load as it was trained: its {name} encoder says other things of the "
+                f"run's sample clips than it did then. The encoder's code has changed since (trained with dimml "
+                f"{record.training.get('versions', {}).get('dimml', 'unknown')}): use the code it was trained with, or "
+                "train it anew"
+            )
     return TrainedRun(
         name=config.name,
         labels=record.labels,
@@ -239,6 +255,7 @@ def load_run(folder: Path) -> TrainedRun:
         quality_report=record.quality_report,
         samples=rows,
         sample_labels=sample_labels.astype(np.int64),
+        verified=all(logits_NC is not None for logits_NC in noted.values()),
         metrics=metrics,
         training=record.training,
         config=config,
@@ -254,6 +271,20 @@ def _fresh_heads(config: TrainConfig, classes: int) -> dict[str, nn.Module]:
     if config.fused_head:
         heads["fused_head"] = nn.Linear(sum(widths), classes)
     return heads
+
+
+@torch.no_grad()
+def _logits(encoder: nn.Module, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """What an encoder's own head says of rows ``[N, *shape]``, ``[N, C]``."""
+    _, logits_NC = encoder.eval()(torch.from_numpy(rows))
+    return np.ascontiguousarray(logits_NC.float().numpy())
+
+
+def _alike(ours_NC: npt.NDArray[np.float32], noted_NC: npt.NDArray[np.float32]) -> bool:
+    if ours_NC.shape != noted_NC.shape:
+        return False
+    largest = float(np.abs(noted_NC).max(initial=1.0, where=np.isfinite(noted_NC)))
+    return np.allclose(ours_NC, noted_NC, rtol=0.0, atol=LOGITS_TOLERANCE * largest, equal_nan=True)
 
 
 def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
