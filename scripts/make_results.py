@@ -9,17 +9,22 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dimml.errors import SetupError
+from dimml.errors import DimmlError
 from dimml_training.compare import tables, targets
-from dimml_training.compare.cells import read_cells
+from dimml_training.compare.cells import Cell, read_cells
+from dimml_training.compare.coverage import Coverage, coverage
+from dimml_training.compare.methods import chosen_methods
 from dimml_training.compare.plots import write_plots
 from dimml_training.compare.summary import Summary
-from dimml_training.compare.unseen import looks
+from dimml_training.config import load_config
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 NOTES = OUT / "notes.md"
+CONFIGS = ROOT / "training" / "configs" / "compare"
+#: How a config begins the lines of its head that are commands.
+COMMAND = "#   "
 
 #: Data set, what it is, and which methods are wanted of it.
 WANTED = (
@@ -50,7 +55,7 @@ def main() -> int:
             tables.write_tables(summary, OUT)
             write_plots(summary, OUT)
         tables.write_text(PAGE, page(found))
-    except SetupError as error:
+    except DimmlError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{PAGE.relative_to(ROOT)}: {len(found)} data sets")
@@ -60,10 +65,11 @@ def main() -> int:
 def page(found: dict[str, Summary]) -> str:
     """The whole page."""
     notes = NOTES.read_text(encoding="utf-8").strip() if NOTES.is_file() else ""
-    parts = ["# Results", notes, HOW_TO_READ.strip(), overview(found)]
-    for data, what, methods in WANTED:
-        parts += [f"## {what}", f"`dimml compare training/configs/compare/{data}.yaml --methods {methods}`"]
-        parts += data_set(found[data]) if data in found else ["Not run yet."]
+    covered = {data: covers(data, methods, found[data]) for data, _, methods in WANTED if data in found}
+    parts = ["# Results", notes, HOW_TO_READ.strip(), overview(found, covered)]
+    for data, what, _ in WANTED:
+        parts += [f"## {what}", commands(data)]
+        parts += [left_to_run(covered[data]), *data_set(found[data])] if data in found else ["Not run yet."]
     others = [summary for data, summary in found.items() if data not in {wanted for wanted, *_ in WANTED}]
     for summary in others:
         parts += [f"## {summary.data}", *data_set(summary)]
@@ -71,11 +77,37 @@ def page(found: dict[str, Summary]) -> str:
     return "\n\n".join(part for part in [*parts, commit] if part) + "\n"
 
 
-def overview(found: dict[str, Summary]) -> str:
-    """Which target is met where."""
+def commands(data: str) -> str:
+    """The commands that make a data set's cells, as the head of its config names them."""
+    lines = (CONFIGS / f"{data}.yaml").read_text(encoding="utf-8").splitlines()
+    told = [line.removeprefix(COMMAND) for line in lines if line.startswith(COMMAND)]
+    return "\n".join(("```", *told, "```"))
+
+
+def covers(data: str, methods: str, summary: Summary) -> Coverage:
+    """What of the wanted cells is there."""
+    config = load_config(CONFIGS / f"{data}.yaml")
+    return coverage(config, chosen_methods(config, [methods]), summary.cells)
+
+
+def left_to_run(covered: Coverage) -> str:
+    """What is not run yet, or not again since the config changed; nothing where all is there."""
+
+    def told(repeats_of: dict[str, list[int]]) -> str:
+        return ", ".join(f"`{method}` ({', '.join(map(str, repeats))})" for method, repeats in repeats_of.items())
+
+    missing = f"**Not run yet**, by repeat: {told(covered.missing)}." if covered.missing else ""
+    outdated = f"**Of another state of the config**, by repeat: {told(covered.outdated)}." if covered.outdated else ""
+    return " ".join(part for part in (missing, outdated) if part)
+
+
+def overview(found: dict[str, Summary], covered: dict[str, Coverage]) -> str:
+    """Which target is met where; a verdict on a comparison that is not whole is marked as of now."""
     judged = {data: targets.targets(found[data]) if data in found else [] for data, *_ in WANTED}
-    asked = next((of_data for of_data in judged.values() if len(of_data) > 1), [])
-    says = {True: "yes", False: "**no**", None: "not run yet"}
+    asked = next((of_data for of_data in judged.values() if len(of_data) > 1), None)
+    if asked is None:
+        return "## Targets\n\nNothing to judge them by has been run yet."
+    so_far = {data: "" if data in covered and covered[data].whole else " (so far)" for data in judged}
     lines = [
         "## Targets",
         "",
@@ -83,9 +115,18 @@ def overview(found: dict[str, Summary]) -> str:
         "|---" * (len(judged) + 1) + "|",
     ]
     for index, target in enumerate(asked):
-        cells = [says[of_data[index].met] if len(of_data) > index else says[None] for of_data in judged.values()]
+        cells = [
+            of_data[index].verdict + (so_far[data] if of_data[index].asked and of_data[index].met is not None else "")
+            if len(of_data) > index
+            else "not run yet"
+            for data, of_data in judged.items()
+        ]
         lines.append(f"| {target.what} | " + " | ".join(cells) + " |")
-    lines += ["", f"The unseen families have been scored {looks(OUT)} times (docs/results/unseen.log)."]
+    together = targets.above_rivals_together([found[data] for data in judged if data in found])
+    lines += ["", targets.markdown([together])]
+    if any(so_far.values()):
+        lines += ["*So far*: methods or repeats are still to be run, or to be run again; see below.", ""]
+    lines.append(tables.seen_how_often(OUT))
     return "\n".join(lines)
 
 
@@ -93,14 +134,15 @@ def data_set(summary: Summary) -> list[str]:
     """All that is said of one data set."""
     cells = [cell for of_method in summary.cells.values() for cell in of_method.values()]
     first = cells[0]
-    commits = sorted({cell.commit or "none" for cell in cells})
+    trained = sorted({cell.trained_commit or "unknown" for cell in cells})
+    scored = sorted({f"{cell.commit or 'unknown'}{'+' if cell.dirty else ''}" for cell in cells})
     clips = sorted({cell.clips for cell in cells})
-    minutes = sum(cell.seconds_training for cell in by_training(cells)) / 60
+    minutes = [cell.seconds_training / 60 for cell in by_training(cells)]
     facts = (
         f"{first.classes} classes; {first.clips_train} training, {first.clips_validation} validation and "
-        f"{'/'.join(map(str, clips))} test clips a repeat; {minutes:.0f} minutes of training in all;"
-        f" commits {', '.join(commits)}; unseen families scored "
-        f"{looks(OUT, summary.data)} times."
+        f"{'/'.join(map(str, clips))} test clips a repeat; {len(minutes)} trainings, {sum(minutes):.0f} minutes "
+        f"in all, the longest {max(minutes):.0f}. Trained at commits {', '.join(trained)}, scored at "
+        f"{', '.join(scored)} (+: with changes). {tables.seen_how_often(OUT, summary.data)}"
     )
     if summary.outdated:
         facts += f" {summary.outdated} cells of an older suite of conditions are left out."
@@ -134,7 +176,7 @@ def chosen(summary: Summary) -> str:
     return f"Chosen for `{tables.OURS}` by validation clips, by repeat: {'; '.join(told)}." if told else ""
 
 
-def by_training(cells: list) -> list:
+def by_training(cells: list[Cell]) -> list[Cell]:
     """One cell of each training."""
     return list({cell.training: cell for cell in cells}.values())
 

@@ -19,7 +19,8 @@ from dimml.errors import ConfigurationError
 from dimml_training.certainty.choosing import choose_on
 from dimml_training.compare import plan
 from dimml_training.compare.answers import answer
-from dimml_training.compare.cells import cell_path, read_cell, read_cells
+from dimml_training.compare.cells import Cell, cell_path, read_cell, read_cells
+from dimml_training.compare.coverage import coverage
 from dimml_training.compare.locks import only_one
 from dimml_training.compare.methods import all_methods, chosen_methods
 from dimml_training.compare.provenance import provenance
@@ -72,7 +73,9 @@ def test_a_cell_names_the_commit_that_made_it(done: Comparison) -> None:
     asked = ("git", "rev-parse", "--short=12", "HEAD")
     commit = subprocess.run(asked, cwd=REPOSITORY_ROOT, capture_output=True, text=True, check=True).stdout.strip()
     assert all(len(cell.commit or "") == len(commit) for cell in read_cells(done.out))
+    provenance.cache_clear()
     assert provenance().commit == commit
+    assert provenance() is provenance()  # of the code as loaded: a commit made meanwhile is not what runs
 
 
 def test_a_second_call_does_nothing(done: Comparison) -> None:
@@ -128,6 +131,33 @@ def test_a_modality_alone_is_wrong_where_it_is_absent(done: Comparison) -> None:
 def test_every_scoring_of_unseen_families_is_counted(done: Comparison) -> None:
     assert looks(done.out) == looks(done.out, done.config.name) == 2
     assert looks(done.out, "another") == 0
+
+
+def test_what_is_missing_or_of_another_config_is_told(done: Comparison) -> None:
+    """From the cells and the config alone."""
+    cells: dict[str, dict[int, Cell]] = {}
+    for cell in read_cells(done.out):
+        cells.setdefault(cell.method, {})[cell.repeat] = cell
+    one = with_fields(done.config, {"compare.repeats": [{"seed": 0}]}, "test")
+    methods = chosen_methods(done.config, METHODS)
+    assert coverage(one, methods, cells).whole
+    elsewhere = with_fields(one, {"data.manifest": "moved.csv", "threads": 2}, "test")
+    assert coverage(elsewhere, methods, cells).whole
+    longer = with_fields(one, {"stage1.epochs": 3}, "test")
+    assert set(coverage(longer, methods, cells).outdated) == set(METHODS)
+    more = coverage(done.config, chosen_methods(done.config, [*METHODS, "joint_sum"]), cells)
+    assert more.missing == {**{name: [1, 2] for name in METHODS}, "joint_sum": [0, 1, 2]}
+    assert not more.outdated
+
+
+def test_the_main_methods_are_those_that_are_always_in_the_table(config: TrainConfig) -> None:
+    """The paper's setting, the plain averages and each head alone stand beside ours."""
+    names = {method.name for method in chosen_methods(config, ["main"])}
+    assert names == {
+        *("single:audio", "single:visual", "late_logits", "late_probabilities", "joint_concat"),
+        *("dimml_published", "dimml", "dimml_clw", "dimml_logits", "dimml_probabilities"),
+        *("dimml:audio", "dimml:visual", "dimml:fused"),
+    }
 
 
 def test_a_lost_cell_is_scored_again_from_the_same_run(done: Comparison, tmp_path: Path) -> None:
@@ -220,7 +250,9 @@ def test_the_command_shows_the_table_without_training(
     clean = read_cell(cell_path(done.out, done.config.name, "late_logits", 0)).conditions["clean"]
     assert figures["methods"][2]["clean"]["value"] == pytest.approx(np.mean(clean.accuracy), abs=1e-6)
     assert main(["compare", *options, "--table-only"]) == 0
-    assert "| `late_logits` |" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "| `late_logits` |" in shown
+    assert f"have been scored {looks(done.out, done.config.name)} times" in shown
     assert main(["compare", *options, "--list"]) == 0
     assert "yes" in capsys.readouterr().out
     assert {path: state(done)[path] for path in before} == before

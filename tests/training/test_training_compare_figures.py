@@ -13,7 +13,7 @@ import pytest
 
 from dimml.errors import SetupError
 from dimml_training.compare import cells, tables, targets
-from dimml_training.compare.bootstrap import Estimate, estimates, mean_estimate, resample_weights
+from dimml_training.compare.bootstrap import Estimate, estimates, mean_estimate, pooled_estimate, resample_weights
 from dimml_training.compare.cells import Cell, ConditionRecord
 from dimml_training.compare.methods import all_methods
 from dimml_training.compare.summary import Summary
@@ -113,6 +113,19 @@ def test_intervals_are_those_of_a_plain_loop() -> None:
             means.append(sum(drawn) / len(drawn))
         assert found.value == pytest.approx(values_KP[index].mean())
         assert (found.low, found.high) == pytest.approx((np.quantile(means, 0.025), np.quantile(means, 0.975)))
+
+
+def test_data_sets_together_count_by_their_conditions() -> None:
+    rng = np.random.default_rng(2)
+    first_KP, second_KP = rng.random((3, 20)), rng.random((1, 50))
+    weights = resample_weights([np.arange(20)], resamples=100), resample_weights([np.arange(50)], resamples=100)
+    found = pooled_estimate([(first_KP, weights[0]), (second_KP, weights[1])])
+    assert found.value == pytest.approx((3 * first_KP.mean() + second_KP.mean()) / 4)
+    means = []
+    for counts, others in zip(weights[0], weights[1], strict=True):
+        conditions = [counts @ row / 20 for row in first_KP] + [others @ row / 50 for row in second_KP]
+        means.append(sum(conditions) / len(conditions))
+    assert (found.low, found.high) == pytest.approx((np.quantile(means, 0.025), np.quantile(means, 0.975)))
 
 
 def test_an_interval_is_as_wide_as_the_binomial_says() -> None:
@@ -228,6 +241,50 @@ def test_the_table_shows_every_method_and_the_targets_are_judged(made: tuple[Sum
     assert judged[5].met is False  # confidences were drawn at random
 
 
+def test_every_other_method_is_a_rival_on_clean_clips(made: tuple[Summary, Any]) -> None:
+    """An ablation that beats ours is told."""
+    summary, _ = made
+    better = [cell("dimml_no_duc", repeat, 1.0)[0] for repeat in (0, 1)]
+    ours = [cell("dimml", repeat, 0.5)[0] for repeat in (0, 1)]
+    judged = targets.targets(Summary([*better, *ours, *(summary.cells["late_logits"].values())]))
+    assert judged[0].met is False
+    assert "`dimml_no_duc`" in judged[0].found
+
+
+def test_ours_is_held_against_the_plain_average_that_it_is_furthest_below() -> None:
+    """The best one is a single clip above, and so noisy that nothing can be said; the other is surely above."""
+    right = {"dimml": np.zeros(CLIPS, np.bool_), "late_logits": np.zeros(CLIPS, np.bool_)}
+    right["dimml"][:20] = True
+    right["late_logits"][10:] = True  # 30 right, of which 10 are ours too
+    steady = right["dimml"].copy()
+    steady[20:29] = True  # 29 right, all of ours among them
+    right["dimml_logits"] = steady
+    made = []
+    for method, of_method in right.items():
+        one, _ = cell(method, 0, 0.5)
+        clean = one.conditions["clean"].model_copy(
+            update={"right": cells.pack_bits(of_method[None]), "accuracy": float(of_method.mean())}
+        )
+        made.append(one.model_copy(update={"conditions": {**one.conditions, "clean": clean}}))
+    summary = Summary(made)
+    gaps = {m: summary.difference("dimml", m, ["clean"]) for m in ("late_logits", "dimml_logits")}
+    assert gaps["late_logits"] is not None
+    assert gaps["dimml_logits"] is not None
+    assert gaps["late_logits"].value < gaps["dimml_logits"].value
+    assert gaps["late_logits"].high > gaps["dimml_logits"].high
+    assert "`dimml_logits`" in targets.targets(summary)[1].found
+
+
+def test_far_above_the_rivals_is_asked_of_grid_and_av_mnist(made: tuple[Summary, Any]) -> None:
+    every = [c for of_method in made[0].cells.values() for c in of_method.values()]
+    named = {name: Summary([c.model_copy(update={"data": name}) for c in every]) for name in ("grid_digit", "views")}
+    verdicts = {name: targets.targets(summary)[4].verdict for name, summary in named.items()}
+    assert verdicts == {"grid_digit": "yes", "views": "not asked"}
+    alone = targets.above_rivals_together(list(named.values()))
+    assert (alone.found, alone.met) == (targets.targets(named["grid_digit"])[4].found, True)
+    assert targets.above_rivals_together([named["views"]]).met is None
+
+
 def test_targets_name_what_was_not_run() -> None:
     alone = Summary([cell("dimml", 0, 0.9)[0]])
     assert [t.met for t in targets.targets(alone)[:5]] == [None] * 5
@@ -258,3 +315,13 @@ def test_the_page_of_results_says_what_was_not_run(made: tuple[Summary, Any]) ->
     assert text.count("\nNot run yet.\n") == len(make_results.WANTED)
     assert "## made_up" in text
     assert "| `joint_concat` |" in text
+    for data, _, methods in make_results.WANTED:
+        commands = make_results.commands(data)
+        assert f"dimml compare training/configs/compare/{data}.yaml --methods {methods}" in commands
+        assert "dimml make-manifest " in commands
+        assert commands in text
+    partly = Summary([c.model_copy(update={"data": "grid_digit"}) for c in made[0].cells["dimml"].values()])
+    text = make_results.page({"grid_digit": partly})
+    assert "**Not run yet**, by repeat: `single:audio` (0, 1, 2, 3, 4), " in text
+    assert "`dimml` (2, 3, 4)" in text
+    assert "**Of another state of the config**, by repeat: `dimml` (0, 1)." in text

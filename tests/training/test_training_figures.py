@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dimml_training.figures import auroc, disagreement, ece, perfect_ece
+from dimml_training.figures import auroc, auroc_or_none, confidence_rise, conflict, disagreement, ece, perfect_ece
 
 
 def test_ece_is_that_of_a_plain_loop() -> None:
@@ -45,3 +45,29 @@ def test_disagreement_is_the_chance_of_two_draws_to_differ() -> None:
     assert disagreement(own_NMC) == pytest.approx([0.0, 1.0, 0.5])
     three_NMC = np.array([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
     assert disagreement(three_NMC) == pytest.approx([2 / 3])
+
+
+def test_a_ranking_of_one_kind_alone_has_no_auroc() -> None:
+    assert auroc_or_none(np.array([0.1, 0.2]), np.array([True, True])) is None
+    assert auroc_or_none(np.array([0.1, 0.2]), np.array([False, True])) == 1.0
+
+
+def test_the_rise_of_confidence_is_counted_where_both_answer() -> None:
+    clean_N, without_N = np.array([0.5, 0.5, 0.5, 0.5]), np.array([0.6, 0.4, 0.5, 0.9])
+    assert confidence_rise(clean_N, without_N, np.array([True, True, True, False])) == pytest.approx(1 / 3)
+    assert confidence_rise(clean_N, without_N, np.zeros(4, np.bool_)) == 0.0
+
+
+def test_conflict_is_told_by_confidence_and_by_disagreement() -> None:
+    agree, differ = [[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]
+    own_NMC, own_conflict_NMC = np.array([agree, differ]), np.array([differ, differ, agree])
+    found = conflict(np.array([0.9, 0.8]), np.array([0.5, 0.6, 0.7]), own_NMC, own_conflict_NMC)
+    told = np.array([0.0, 1.0, 1.0, 1.0, 0.0])
+    assert found == pytest.approx(
+        {
+            "confidence": 0.6,
+            "confidence_clean": 0.85,
+            "disagreement_auroc": roc_auc_score([False, False, True, True, True], told),
+        }
+    )
+    assert "disagreement_auroc" not in conflict(np.ones(2), np.ones(2), own_NMC[:, :1], own_NMC[:, :1])

@@ -41,6 +41,31 @@ def disagreement(own_NMC: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return np.asarray(1.0 - np.mean(same, axis=0), np.float64)
 
 
+def auroc_or_none(score_N: npt.NDArray[Any], positive_N: npt.NDArray[np.bool_]) -> float | None:
+    """``auroc``, or None where all or none are positive."""
+    return None if positive_N.all() or not positive_N.any() else auroc(score_N, positive_N)
+
+
+def confidence_rise(clean_N: npt.NDArray[Any], without_N: npt.NDArray[Any], answered_N: npt.NDArray[np.bool_]) -> float:
+    """Share of the clips answered both with and without a modality whose confidence is higher without it."""
+    return float((without_N > clean_N)[answered_N].mean()) if answered_N.any() else 0.0
+
+
+def conflict(
+    clean_N: npt.NDArray[Any],
+    conflict_N: npt.NDArray[Any],
+    own_NMC: npt.NDArray[Any],
+    own_conflict_NMC: npt.NDArray[Any],
+) -> dict[str, float]:
+    """No label is right in conflict: how far the answer's confidence falls, and, where several modalities' heads vote
+    (``own``), whether their disagreement tells conflict from clean (AUROC). Clean and conflict may differ in N."""
+    found = {"confidence": float(conflict_N.mean()), "confidence_clean": float(clean_N.mean())}
+    if own_NMC.shape[1] > 1:
+        scores = [disagreement(own_NMC), disagreement(own_conflict_NMC)]
+        found["disagreement_auroc"] = auroc(np.concatenate(scores), np.repeat([False, True], [len(s) for s in scores]))
+    return found
+
+
 def _ece(confidence_N: npt.NDArray[Any], right_SN: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     bin_N = np.minimum((confidence_N * BINS).astype(np.int64), BINS - 1)
     member_NK = bin_N[:, None] == np.arange(BINS)

@@ -58,6 +58,18 @@ def mean_estimate(values_KP: FloatArray, weights_SP: FloatArray) -> Estimate:
     return estimates(values_KP.mean(axis=0, keepdims=True), weights_SP)[0]
 
 
+def pooled_estimate(parts: Sequence[tuple[FloatArray, FloatArray]]) -> Estimate:
+    """The mean over the rows of all parts, each a data set with clips of its own: ``values_KP`` and ``weights_SP``.
+    Parts of the same clips in the same order have been drawn alike."""
+    rows = sum(len(values_KP) for values_KP, _ in parts)
+    value = sum(float(values_KP.mean()) * len(values_KP) / rows for values_KP, _ in parts)
+    samples_S = np.sum(
+        [(weights_SP @ values_KP.sum(axis=0)) / weights_SP.shape[1] / rows for values_KP, weights_SP in parts], axis=0
+    )
+    low_K, high_K = _bounds(samples_S[:, None])
+    return Estimate(value, float(low_K[0]), float(high_K[0]))
+
+
 def _bounds(samples_SK: FloatArray) -> tuple[FloatArray, FloatArray]:
     tail = (1.0 - LEVEL) / 2.0
     low_K, high_K = np.quantile(samples_SK, [tail, 1.0 - tail], axis=0)

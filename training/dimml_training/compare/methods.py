@@ -120,7 +120,10 @@ def all_methods(config: TrainConfig) -> dict[str, Method]:
         Method("dimml_logits", FixedFusion(logits), "mean of the logits of our heads", main=True),
         Method("dimml_probabilities", FixedFusion(probabilities), "mean of the probabilities of our heads", main=True),
     ]
-    found += [Method(f"dimml:{head}", HeadAlone(head), f"our {head} head alone") for head in (*modalities, FUSED_HEAD)]
+    found += [
+        Method(f"dimml:{head}", HeadAlone(head), f"our {head} head alone", main=True)
+        for head in (*modalities, FUSED_HEAD)
+    ]
     return {method.name: method for method in found}
 
 

@@ -48,14 +48,9 @@ class Job:
 
 def repeats(config: TrainConfig, count: int | None, prepare: Callable[[TrainConfig], PreparedData]) -> list[Repeat]:
     """The repeats of the config, or seeds 0, 1, 2…; ``count`` takes the first ones. Same data are prepared once."""
-    listed = config.compare.repeats
-    if listed is None:
-        listed = tuple({"seed": seed} for seed in range(3 if count is None else count))
-    elif count is not None and count > len(listed):
-        raise ConfigurationError(f"--seeds {count}: the config's compare.repeats lists {len(listed)}", field="--seeds")
     prepared: dict[str, PreparedData] = {}
     found = []
-    for index, fields in enumerate(listed[:count]):
+    for index, fields in enumerate(repeated_fields(config, count)):
         of_repeat = with_fields(config, fields, f"compare.repeats.{index}")
         parts = of_repeat.model_dump(mode="json", include={"data", "modalities", "clip_s", "quality"})
         data_key = digest(parts)
@@ -63,6 +58,16 @@ def repeats(config: TrainConfig, count: int | None, prepare: Callable[[TrainConf
             prepared[data_key] = prepare(of_repeat)
         found.append(Repeat(index, dict(fields), of_repeat, prepared[data_key]))
     return found
+
+
+def repeated_fields(config: TrainConfig, count: int | None = None) -> tuple[dict[str, Any], ...]:
+    """What every repeat sets. Raises ConfigurationError where the config lists fewer than ``count``."""
+    listed = config.compare.repeats
+    if listed is None:
+        return tuple({"seed": seed} for seed in range(3 if count is None else count))
+    if count is not None and count > len(listed):
+        raise ConfigurationError(f"--seeds {count}: the config's compare.repeats lists {len(listed)}", field="--seeds")
+    return listed[:count]
 
 
 def jobs(methods: Sequence[Method], wanted: Sequence[Repeat]) -> list[Job]:

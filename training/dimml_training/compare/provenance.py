@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,8 +19,9 @@ class Provenance:
     dirty: bool | None
 
 
+@cache
 def provenance() -> Provenance:
-    """Ask git about the running code."""
+    """Ask git about the running code, once: ask before long work, for commits made meanwhile are not what runs."""
     commit = _git("rev-parse", "--short=12", "HEAD")
     if commit is None:
         return Provenance(None, None)

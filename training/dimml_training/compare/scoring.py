@@ -30,9 +30,10 @@ from dimml_training.compare.methods import ChosenFusion, Method
 from dimml_training.compare.plan import Job, digest
 from dimml_training.compare.provenance import provenance, versions
 from dimml_training.compare.unseen import log_unseen
+from dimml_training.config import TrainConfig
 from dimml_training.corruptions.suite import Condition, conditions
 from dimml_training.evaluation import macro_f1
-from dimml_training.figures import auroc, disagreement, ece
+from dimml_training.figures import auroc_or_none, confidence_rise, conflict, ece
 from dimml_training.run_directory import TrainedRun, load_run
 
 #: In the run directory: which commit trained it.
@@ -41,10 +42,10 @@ Tell = Callable[[str], None]
 Labels = npt.NDArray[np.int64]
 
 
-def answer_key(job: Job, method: Method) -> str:
-    """Sixteen hex digits of all that a cell depends on: one with the same ones need not be made again."""
-    config = job.repeat.config
-    document: list[Any] = [job.key, repr(method.answer), suite_digest(conditions(config.inputs, "all")), config.seed]
+def answer_key(training: str, config: TrainConfig, method: Method) -> str:
+    """Sixteen hex digits of all that a cell depends on: one with the same ones need not be made again. ``training`` is
+    its key, ``config`` the repeat's."""
+    document: list[Any] = [training, repr(method.answer), suite_digest(conditions(config.inputs, "all")), config.seed]
     if isinstance(method.answer, ChosenFusion):
         document.append(config.model_dump(mode="json", include={"fusion", "certainty"}))
     return digest(document)
@@ -141,7 +142,7 @@ class Scored:
             "clean_confidence": pack_confidences(clean.probabilities_NC.max(axis=1)),
             "certainty_auroc": _certainty_auroc(judged, labels_N),
             "confidence_rise": {
-                c.name: _rounded(_confidence_rise(clean, answers[c.name][0])) for c in self.suite if c.group == "absent"
+                c.name: _rounded(_rise(clean, answers[c.name][0])) for c in self.suite if c.group == "absent"
             },
             "conflict": {c.name: _conflict(clean, answers[c.name]) for c in self.suite if c.group == "conflict"},
         }
@@ -181,28 +182,25 @@ def _certainty_auroc(answers: Sequence[Answer], labels_N: Labels) -> dict[str, f
 
 
 def _auroc(scores: npt.NDArray[Any], right: npt.NDArray[np.bool_]) -> float | None:
-    return None if right.all() or not right.any() else _rounded(auroc(scores, right))
+    found = auroc_or_none(scores, right)
+    return None if found is None else _rounded(found)
 
 
-def _confidence_rise(clean: Answer, without: Answer) -> float:
-    """Share of clips whose confidence is higher without a modality than with it."""
-    both_N = clean.answered_N & without.answered_N
-    rises_N = without.probabilities_NC.max(axis=1) > clean.probabilities_NC.max(axis=1)
-    return float(rises_N[both_N].mean()) if both_N.any() else 0.0
+def _confidence(answers: Sequence[Answer]) -> npt.NDArray[np.float32]:
+    """Of all draws, one after another."""
+    return np.concatenate([a.probabilities_NC.max(axis=1) for a in answers])
+
+
+def _rise(clean: Answer, without: Answer) -> float:
+    both_N = np.asarray(clean.answered_N & without.answered_N)
+    return confidence_rise(_confidence([clean]), _confidence([without]), both_N)
 
 
 def _conflict(clean: Answer, conflicting: Sequence[Answer]) -> dict[str, float]:
-    """Mean confidence in conflict and clean; where heads vote, AUROC of their disagreement telling the two apart."""
-    found = {
-        "confidence": _rounded(np.mean([a.probabilities_NC.max(axis=1).mean() for a in conflicting])),
-        "confidence_clean": _rounded(clean.probabilities_NC.max(axis=1).mean()),
-    }
     own = [index for index, head in enumerate(clean.heads) if head != FUSED_HEAD]
-    if len(own) > 1:
-        scores = [disagreement(a.own_NHC[:, own]) for a in (clean, *conflicting)]
-        is_conflict = np.repeat([False] + [True] * len(conflicting), len(scores[0]))
-        found["disagreement_auroc"] = _rounded(auroc(np.concatenate(scores), is_conflict))
-    return found
+    votes_NMC = np.concatenate([a.own_NHC[:, own] for a in conflicting])
+    found = conflict(_confidence([clean]), _confidence(conflicting), clean.own_NHC[:, own], votes_NMC)
+    return {name: _rounded(value) for name, value in found.items()}
 
 
 def _about(job: Job, method: Method, run: TrainedRun, folder: Path, suite: Sequence[Condition]) -> dict[str, Any]:
@@ -220,7 +218,7 @@ def _about(job: Job, method: Method, run: TrainedRun, folder: Path, suite: Seque
         "fields": job.repeat.fields,
         "seed": job.config.seed,
         "training": job.key,
-        "answer": answer_key(job, method),
+        "answer": answer_key(job.key, job.repeat.config, method),
         "suite": suite_digest(suite),
         "config_hash": digest(job.repeat.config.model_dump(mode="json")),
         "data_digest": job.repeat.data.digest,

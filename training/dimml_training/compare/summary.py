@@ -97,11 +97,16 @@ class Summary:
 
     def difference(self, method: str, other: str, conditions: Sequence[str]) -> Estimate | None:
         """Accuracy of a method minus another's, paired by clip; None where they share no repeat."""
+        found = self.gap(method, other, conditions)
+        return None if found is None else mean_estimate(*found)
+
+    def gap(self, method: str, other: str, conditions: Sequence[str]) -> tuple[FloatArray, FloatArray] | None:
+        """What ``difference`` is the mean of, clip by clip ``[K, P]``, and the resampling of the clips ``[S, P]``."""
         shared = self._shared(method, other)
         if not shared:
             return None
         ours, theirs = ([self.cells[name][repeat] for repeat in shared] for name in (method, other))
-        return mean_estimate(self._right(ours, conditions) - self._right(theirs, conditions), self._weights(ours))
+        return self._right(ours, conditions) - self._right(theirs, conditions), self._weights(ours)
 
     def regrets(self, method: str, conditions: Sequence[str]) -> dict[str, Estimate]:
         """Regret under each condition; empty where single modalities have not been run on the same repeats."""

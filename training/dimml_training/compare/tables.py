@@ -16,6 +16,7 @@ from dimml.errors import SetupError
 from dimml_training.compare.bootstrap import Estimate
 from dimml_training.compare.cells import Cell
 from dimml_training.compare.summary import CLEAN, Summary, Worst
+from dimml_training.compare.unseen import LOG, looks
 from dimml_training.figures import ece, perfect_ece
 
 TABLES = "tables"
@@ -176,7 +177,7 @@ def csv_text(summary: Summary) -> str:
     table.writerow(
         ["data", "method", "condition", "group", "seen", "in_means"]
         + [f"{figure}{bound}" for figure in ("accuracy", "regret") for bound in bounds]
-        + list(FIGURES)
+        + ["accuracy_spread", *FIGURES, "repeats"]
     )
     names = [CLEAN, *summary.conditions()]
     for method in summary.methods:
@@ -187,7 +188,9 @@ def csv_text(summary: Summary) -> str:
                 [summary.data, method, name, records[0].group, records[0].seen, records[0].in_means]
                 + _three(accuracies[name])
                 + _three(regrets.get(name))
+                + [f"{summary.spread(method, name):.6f}"]
                 + [f"{np.mean([getattr(r, figure) for r in records]):.6f}" for figure in FIGURES]
+                + [len(records)]
             )
     return file.getvalue()
 
@@ -195,12 +198,17 @@ def csv_text(summary: Summary) -> str:
 def write_tables(summary: Summary, out: Path) -> list[Path]:
     """Write the tables of one data set; their paths, the main one first."""
     texts = {
-        f"{summary.data}.md": markdown(summary),
+        f"{summary.data}.md": f"{markdown(summary)}\n{seen_how_often(out, summary.data)}\n",
         f"{summary.data}.csv": csv_text(summary),
         f"{summary.data}_conditions.md": f"# {summary.data}: accuracy by condition, %\n\n"
         f"\\* a family kept for this table.\n\n{conditions_markdown(summary)}",
     }
     return [write_text(out / TABLES / name, text) for name, text in texts.items()]
+
+
+def seen_how_often(out: Path, data: str | None = None) -> str:
+    """How many times the unseen families have been scored, of one data set or of all."""
+    return f"The unseen families have been scored {looks(out, data)} times (`{LOG}`)."
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -1,7 +1,8 @@
 """Whether one data set meets what was set beforehand; every line is judged from the cells, by intervals.
 
-"Plain averaging" is the best of four: mean logits and mean probabilities, of separately trained encoders and of ours.
-"Joint training" is the best of all joint methods that were run.
+"Plain averaging" is any of four: mean logits and mean probabilities, of separately trained encoders and of ours.
+"Joint training" is the best of all joint methods that were run. On clean clips ours is held against every other method
+of the table, ablations and other answers of our own encoders among them.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dimml_training.compare.summary import CLEAN, SINGLE, Summary
+from dimml_training.compare.bootstrap import pooled_estimate
+from dimml_training.compare.summary import CLEAN, Summary
 from dimml_training.compare.tables import OURS, Row, points, rows
 
 PLAIN = ("late_logits", "late_probabilities", "dimml_logits", "dimml_probabilities")
 JOINT = ("joint_concat", "joint_sum", "joint_film", "joint_gated", "ogm_ge", "mmpareto")
-#: Beside the single modalities: all that is not a variant of ours.
-RIVALS = ("late_logits", "late_probabilities", *JOINT, "dimml_published")
 #: In shares: at most so far below plain averaging, so low a regret, and so far above the rivals under damage.
 BELOW_PLAIN, WORST_REGRET, ABOVE_RIVALS = 0.005, -0.03, 0.05
 ECE = 0.03
+#: How the names of the data sets begin that are to be so far above the rivals.
+ABOVE_RIVALS_ON = ("grid", "avmnist")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,15 @@ class Target:
     what: str
     found: str
     met: bool | None
+    #: Whether it is asked of this data set at all.
+    asked: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is met, in a word."""
+        if not self.asked:
+            return "not asked"
+        return {True: "yes", False: "**no**", None: "not run yet"}[self.met]
 
 
 def targets(summary: Summary) -> list[Target]:
@@ -48,7 +59,7 @@ def targets(summary: Summary) -> list[Target]:
 
 def _clean_best(summary: Summary, by_name: dict[str, Row]) -> Target:
     what = "clean: the best, or not significantly below the best"
-    rivals = [m for m in summary.methods if m in RIVALS or m.startswith(SINGLE)]
+    rivals = [m for m in summary.methods if m != OURS]
     if not rivals:
         return Target(what, "not run yet", None)
     best = max(rivals, key=lambda m: by_name[m].clean.value)
@@ -60,11 +71,12 @@ def _clean_best(summary: Summary, by_name: dict[str, Row]) -> Target:
 
 def _not_below_plain(summary: Summary) -> Target:
     what = f"clean: never significantly more than {100 * BELOW_PLAIN:g} points below plain averaging"
-    best = _best(summary, PLAIN, [CLEAN])
-    gap = None if best is None else summary.difference(OURS, best, [CLEAN])
-    if gap is None:
+    gaps = {m: summary.difference(OURS, m, [CLEAN]) for m in PLAIN if m in summary.methods}
+    there = {m: gap for m, gap in gaps.items() if gap is not None}
+    if not there:
         return Target(what, "not run yet", None)
-    return Target(what, f"{points(gap)} against `{best}`", gap.high >= -BELOW_PLAIN)
+    worst = min(there, key=lambda m: there[m].high)
+    return Target(what, f"{points(there[worst])} against `{worst}`", there[worst].high >= -BELOW_PLAIN)
 
 
 def _mean_regret(ours: Row) -> Target:
@@ -85,14 +97,34 @@ def _worst_regret(summary: Summary, unseen: Sequence[str]) -> Target:
 
 def _above_rivals(summary: Summary, unseen: Sequence[str]) -> Target:
     what = f"unseen families: {100 * ABOVE_RIVALS:g} points above the best of joint training and plain averaging"
+    asked = summary.data.startswith(ABOVE_RIVALS_ON)
     joint, plain = (_best(summary, names, unseen) for names in (JOINT, PLAIN))
     if not unseen or joint is None or plain is None:
-        return Target(what, "not run yet", None)
+        return Target(what, "not run yet", None, asked)
     best = max(joint, plain, key=lambda m: summary.accuracy(m, unseen).value)
     gap = summary.difference(OURS, best, unseen)
     if gap is None:
+        return Target(what, "not run yet", None, asked)
+    return Target(what, f"{points(gap)} against `{best}`", gap.value >= ABOVE_RIVALS, asked)
+
+
+def above_rivals_together(summaries: Sequence[Summary]) -> Target:
+    """The same over all unseen conditions of several data sets, against one rival for all: the best of those that
+    every one of them has."""
+    unseen = {s.data: s.conditions(seen=False, in_means=True) for s in summaries}
+    of_data = [s for s in summaries if s.data.startswith(ABOVE_RIVALS_ON) and OURS in s.methods and unseen[s.data]]
+    names = ", ".join(f"`{s.data}`" for s in of_data)
+    what = f"over all unseen conditions of {names or 'GRID and AV-MNIST'} together: {100 * ABOVE_RIVALS:g} points"
+    found = []
+    for rival in (*JOINT, *PLAIN):
+        gaps = [s.gap(OURS, rival, unseen[s.data]) for s in of_data if rival in s.methods]
+        parts = [gap for gap in gaps if gap is not None]
+        if parts and len(parts) == len(of_data):
+            found.append((rival, pooled_estimate(parts)))
+    if not {rival for rival, _ in found} & set(JOINT) or not {rival for rival, _ in found} & set(PLAIN):
         return Target(what, "not run yet", None)
-    return Target(what, f"{points(gap)} against `{best}`", gap.value >= ABOVE_RIVALS)
+    rival, least = min(found, key=lambda pair: pair[1].value)
+    return Target(what, f"{points(least)} against `{rival}`", least.value >= ABOVE_RIVALS)
 
 
 def _calibrated(ours: Row) -> Target:
@@ -109,7 +141,6 @@ def _best(summary: Summary, names: Sequence[str], conditions: Sequence[str]) -> 
 
 def markdown(found: Sequence[Target]) -> str:
     """The targets as a table."""
-    says = {True: "yes", False: "**no**", None: "not run yet"}
     lines = ["| target | figure | met? |", "|---|---|---|"]
-    lines += [f"| {t.what} | {t.found} | {says[t.met]} |" for t in found]
+    lines += [f"| {t.what} | {t.found} | {t.verdict} |" for t in found]
     return "\n".join(lines) + "\n"

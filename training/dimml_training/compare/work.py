@@ -103,7 +103,7 @@ def finished(job: Job, out: Path, since: str | None = None) -> bool:
         if not path.is_file():
             return False
         cell = read_cell(path)
-        if cell.answer != answer_key(job, method) or (since is not None and cell.date < since):
+        if cell.answer != answer_key(job.key, job.repeat.config, method) or (since is not None and cell.date < since):
             return False
     return True
 
@@ -112,6 +112,7 @@ def work_off(jobs: Sequence[Job], comparison: Comparison, *, tell: Tell) -> list
     """Do all jobs that are not finished; what failed, a line for each. Jobs that another process is at are left to
     it, and looked at again at the end."""
     out, work, since = comparison.out, comparison.work, comparison.since
+    provenance()  # of the code as it was loaded, not as it stands when the first cell is written
     waiting = [job for job in jobs if not finished(job, out, since)]
     tell(f"{len(jobs)} trainings, {len(jobs) - len(waiting)} of them done")
     failed: list[str] = []

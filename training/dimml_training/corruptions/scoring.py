@@ -15,7 +15,7 @@ from dimml.fusion import BoolArray, FloatArray, Fused, heads_present
 from dimml_training.corruptions.encoding import Encoded, EncodedModality
 from dimml_training.corruptions.suite import Condition
 from dimml_training.evaluation import HeadLogits, fused_answer, head_probabilities, macro_f1
-from dimml_training.figures import auroc, disagreement, ece
+from dimml_training.figures import auroc_or_none, confidence_rise, conflict, ece
 from dimml_training.run_directory import TrainedRun
 
 Labels = npt.NDArray[np.int64]
@@ -112,7 +112,7 @@ def score(run: TrainedRun, encoded: Encoded, validation: Encoded, suite: Sequenc
             for which in ("seen", "unseen")
         },
         "certainty_auroc": _certainty_auroc([answers[c.name] for c in suite if c.in_means or c.group == CLEAN]),
-        "confidence_rise": {c.name: _confidence_rise(clean, answers[c.name]) for c in suite if c.group == "absent"},
+        "confidence_rise": {c.name: _rise(clean, answers[c.name]) for c in suite if c.group == "absent"},
         "conflict": {c.name: _conflict(clean, answers[c.name], len(own)) for c in suite if c.group == "conflict"},
     }
 
@@ -164,21 +164,14 @@ def _certainty_auroc(answers: Sequence[Answers]) -> dict[str, float | None]:
         there = [a.votes.present_NH[:, index] for a in answers]
         certainty = np.concatenate([a.fused.certainty_BH[t, index] for a, t in zip(answers, there, strict=True)])
         right = np.concatenate([a.heads_right()[t, index] for a, t in zip(answers, there, strict=True)])
-        found[head] = None if right.all() or not right.any() else auroc(certainty, right)
+        found[head] = auroc_or_none(certainty, right)
     return found
 
 
-def _confidence_rise(clean: Answers, without: Answers) -> float:
-    """Share of clips that both are answered whose confidence is higher without a modality."""
-    both_N = clean.answered_N & without.answered_N
-    return float((without.confidence() > clean.confidence())[both_N].mean()) if both_N.any() else 0.0
+def _rise(clean: Answers, without: Answers) -> float:
+    return confidence_rise(clean.confidence(), without.confidence(), clean.answered_N & without.answered_N)
 
 
-def _conflict(clean: Answers, conflict: Answers, modalities: int) -> dict[str, float]:
-    """No label is right here: how far confidence falls, and whether the heads' disagreement tells conflict from clean
-    (AUROC)."""
-    found = {"confidence": float(conflict.confidence().mean()), "confidence_clean": float(clean.confidence().mean())}
-    if modalities > 1:
-        scores = [disagreement(head_probabilities(a.votes)[:, :modalities]) for a in (clean, conflict)]
-        found["disagreement_auroc"] = auroc(np.concatenate(scores), np.repeat([False, True], [len(s) for s in scores]))
-    return found
+def _conflict(clean: Answers, conflicting: Answers, modalities: int) -> dict[str, float]:
+    own = [head_probabilities(a.votes)[:, :modalities] for a in (clean, conflicting)]
+    return conflict(clean.confidence(), conflicting.confidence(), *own)

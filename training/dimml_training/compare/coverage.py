@@ -1,0 +1,43 @@
+"""Which cells of a comparison are there, and made as its config says now. Needs no data: a cell names its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dimml_training.compare.cells import Cell
+from dimml_training.compare.methods import Method
+from dimml_training.compare.plan import repeated_fields, training_config, training_key
+from dimml_training.compare.scoring import answer_key
+from dimml_training.config import TrainConfig, with_fields
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What keeps a table from being whole: by method, repeats without a cell, and repeats whose cell another state of
+    the config made."""
+
+    missing: dict[str, list[int]]
+    outdated: dict[str, list[int]]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left to run."""
+        return not self.missing and not self.outdated
+
+
+def coverage(config: TrainConfig, methods: Sequence[Method], cells: Mapping[str, Mapping[int, Cell]]) -> Coverage:
+    """Hold cells, by method and repeat, against what ``config`` asks for."""
+    missing: dict[str, list[int]] = {}
+    outdated: dict[str, list[int]] = {}
+    for index, fields in enumerate(repeated_fields(config)):
+        of_repeat = with_fields(config, fields, f"compare.repeats.{index}")
+        for method in methods:
+            cell = cells.get(method.name, {}).get(index)
+            if cell is None:
+                missing.setdefault(method.name, []).append(index)
+                continue
+            training = training_key(training_config(of_repeat, method), cell.data_digest)
+            if cell.answer != answer_key(training, of_repeat, method):
+                outdated.setdefault(method.name, []).append(index)
+    return Coverage(missing, outdated)
