@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,24 @@ def test_the_folder_says_what_its_rows_are(tmp_path: Path) -> None:
     settings = json.loads((filled(tmp_path, 1).folder / "settings.json").read_text())
     assert settings["clip_s"] == 1.0
     assert [m["name"] for m in settings["modalities"]] == ["audio", "lips"]
+
+
+def test_what_another_process_adds_meanwhile_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    """Whoever looks while another one writes sees a clip whole or not at all."""
+    cache = filled(tmp_path, 1)
+    keys = [f"more{number}" for number in range(300)]
+
+    def add() -> None:
+        with cache.writing():
+            for number, key in enumerate(keys):
+                cache.add(key, row(number), None)
+
+    writer = threading.Thread(target=add)
+    writer.start()
+    reader = opened(tmp_path)
+    looks = []
+    while writer.is_alive():
+        looks.append(reader.entries(keys)[1])
+    writer.join()
+    assert sum(looks) == 0
+    assert len(reader.entries(keys)[0]) == 300

@@ -270,10 +270,12 @@ def test_modulation_that_needs_a_split_refuses_a_head_without() -> None:
     assert JointConfig(fusion="gated", modulation="mmpareto").pareto_gamma == 1.5
 
 
-def test_two_gradients_of_one_batch_are_not_for_compiled_encoders() -> None:
+def test_two_gradients_of_one_batch_are_for_plain_encoders_alone() -> None:
     config = three_modalities(objective="joint", joint={"modulation": "mmpareto"}).model_dump()
     with pytest.raises(ConfigurationError, match=r"mmpareto .*; set compute\.compile: false"):
         parse_config(config | {"compute": {"compile": True}}, "test")
+    with pytest.raises(ConfigurationError, match="mmpareto compares gradients, which 16-mixed scales up"):
+        parse_config(config | {"compute": {"precision": "16-mixed"}}, "test")
 
 
 def test_a_joint_training_needs_no_warm_up() -> None:

@@ -22,7 +22,7 @@ from dimml_training.compare import cells
 from dimml_training.compare.cells import Cell, ConditionRecord
 from dimml_training.evaluation import HeadLogits
 from dimml_training.figures import ece
-from dimml_training.report.charts import Series, line_chart, nice_ticks
+from dimml_training.report.charts import Series, confusion_chart, line_chart, nice_ticks
 from dimml_training.report.diagrams import BINS, diagrams, reliability
 from dimml_training.report.page import write_report
 from dimml_training.training import train
@@ -303,6 +303,17 @@ def test_charts_take_one_point_and_gaps() -> None:
     assert path is not None
     assert path.attrib["d"].count("M") == 2
     ElementTree.fromstring(line_chart([Series("a", "c0", [3.0], [0.0])], x_label="x", y_label="y"))  # noqa: S314
+
+
+def test_hundreds_of_classes_stay_a_small_page() -> None:
+    """Only cells with clips are drawn; all of them would be 160,000 elements."""
+    counts = np.diag(np.full(400, 3))
+    counts[7, 300] = 2
+    chart = confusion_chart(counts, [f"class {index}" for index in range(400)])
+    assert len(chart) < 300_000
+    titles = [title.text for title in ElementTree.fromstring(chart).iter("title")]  # noqa: S314  # our own
+    assert len(titles) == 401
+    assert "class 7 taken for class 300: 2 of 5" in titles
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 0.0), (-2.3, 7.9), (0.0, 123456.0), (0.0, 3e-5)])

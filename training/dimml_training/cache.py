@@ -86,8 +86,10 @@ class ClipCache:
         keys = set(wanted)
         found: dict[str, Entry] = {}
         damaged: set[str] = set()
+        # The index first: what another process adds between the two is then in the rows.
+        index = list(self._read_index())
         arrays = self.arrays()
-        for entry in self._read_index():
+        for entry in index:
             if entry.key not in keys:
                 continue
             if self._intact(entry, arrays):

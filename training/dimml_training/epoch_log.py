@@ -65,7 +65,14 @@ def epoch_log(config: TrainConfig, out: Path) -> Iterator[EpochLog]:
         status = "success"
     finally:
         for logger in loggers:
-            logger.finalize(status)
+            try:
+                logger.finalize(status)
+            except Exception as error:  # as in EpochLog
+                # Where training failed, its own error is the one to tell.
+                if status == "success":
+                    raise SetupError(
+                        f"the run is finished, but {type(logger).__name__} could not be closed ({type(error).__name__})"
+                    ) from error
 
 
 def _mlflow(config: TrainConfig, uri: str) -> Logger:

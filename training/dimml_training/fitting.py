@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from torch import distributed
 
@@ -82,7 +84,7 @@ def fit_stage1(
     every = ModelCheckpoint(
         dirpath=folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True
     )
-    callbacks: list[Callback] = [checkpoint, every, *bars]
+    callbacks: list[Callback] = [_HereNow(folder), checkpoint, every, *bars]
     last = folder / LAST
     resuming = resume and last.exists()
     if resuming:
@@ -107,6 +109,25 @@ def fit_stage1(
         module.load_state_dict(best["state_dict"])
         module.selected_epoch = int(best["epoch"])
     return module.cpu().eval()
+
+
+class _HereNow(Callback):
+    """A run directory that has moved goes on with the best epoch it had: Lightning forgets it where a path changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(os.path.realpath(folder))  # as ModelCheckpoint has it
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Rewrite the paths that the checkpoint callbacks are about to take back."""
+        for state in checkpoint["callbacks"].values():
+            if "dirpath" in state:
+                state["dirpath"] = str(self.folder)
+                for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                    state[key] = self._here(state[key])
+                state["best_k_models"] = {self._here(path): score for path, score in state["best_k_models"].items()}
+
+    def _here(self, path: str) -> str:
+        return str(self.folder / Path(path).name) if path else path
 
 
 def idle_pairs(module: EncoderTraining) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from dimml.errors import SetupError
 from dimml_training.augment import augment
 from dimml_training.config import TrainConfig
 from dimml_training.encoder_training import build_optimiser, learning_rate, step_seed
@@ -41,7 +43,8 @@ def train_fused_head(
     """Train the fused head; the epoch with the best validation accuracy (ties: lowest loss) is returned.
 
     The encoders must be in evaluation mode, and stay as they are, batch statistics included. ``on_epoch`` gets a row
-    of figures after each epoch. All of it happens on ``device``; encoders and head are on the CPU afterwards.
+    of figures after each epoch. All of it happens on ``device``; encoders and head are on the CPU afterwards. Raises
+    SetupError where the validation loss is not finite.
     """
     stage = config.stage2
     width = sum(m.encoder.width for m in config.modalities)
@@ -77,6 +80,11 @@ def train_fused_head(
             logits_NC = head(features_ND)
             accuracy = float((logits_NC.argmax(dim=1) == labels_N).float().mean())
             validation_loss = float(cross_entropy(logits_NC, labels_N))
+        if not math.isfinite(validation_loss):
+            raise SetupError(
+                f"the validation loss of epoch {epoch} of stage 2 is not finite; train anew with a lower "
+                "stage2.optimiser.lr and another --out (a run is resumed with its own config only)"
+            )
         on_epoch(
             {"stage2_epoch": float(epoch), "lr": lr, "val_accuracy_fused": accuracy, "val_loss_fused": validation_loss}
         )

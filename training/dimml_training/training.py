@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import transformers
 from torch import nn
 
 from dimml import __version__
-from dimml.errors import ConfigurationError
+from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import PAPER
 from dimml_training.certainty.choosing import choose_on
 from dimml_training.certainty.selection import one_line
@@ -82,11 +85,15 @@ def train(
         return {}
     for warning in data.warnings:
         tell(f"warning: {warning}")
-    _same_data(out, data, resume=resume)
-    write_data_digest(out, data.digest)
-    write_config(out, config)
-    with epoch_log(config, out) as logs:
-        return _fit(config, data, out, logs, began=began, resume=resume, tell=tell, bar=bar, device=device, ranks=ranks)
+    with _alone(out):
+        _claim(out, config, resume=resume)  # again: another process may have begun while this one decoded
+        _same_data(out, data, resume=resume)
+        write_data_digest(out, data.digest)
+        write_config(out, config)
+        with epoch_log(config, out) as logs:
+            return _fit(
+                config, data, out, logs, began=began, resume=resume, tell=tell, bar=bar, device=device, ranks=ranks
+            )
 
 
 def _fit(
@@ -203,6 +210,24 @@ def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:
             f"{out} was started with another config (see {out / CONFIG_FILE}); choose another place with --out",
             field="--resume",
         )
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the run directory, so that a second process does not write into it. The lock is on the folder itself: it
+    leaves nothing behind, and ends with the process however that ends."""
+    out.mkdir(parents=True, exist_ok=True)
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(f"another process is training in {out}; wait for it, or take another --out") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(folder)
 
 
 def _same_data(out: Path, data: PreparedData, *, resume: bool) -> None:

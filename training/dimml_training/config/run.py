@@ -91,6 +91,11 @@ class TrainConfig(Section):
                 "stage1.joint.modulation: mmpareto takes two gradients of one batch, which compiled encoders do not "
                 "give; set compute.compile: false"
             )
+        if joint and self.stage1.joint.modulation == "mmpareto" and self.compute.precision == "16-mixed":
+            raise ValueError(
+                "stage1.joint.modulation: mmpareto compares gradients, which 16-mixed scales up; set "
+                "compute.precision: bf16-mixed or 32-true"
+            )
         duc = not joint and self.stage1.lambda_duc > 0.0 and len(names) > 1
         if duc and self.stage1.warmup_epochs >= self.stage1.epochs:
             raise ValueError(

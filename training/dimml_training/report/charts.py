@@ -143,9 +143,18 @@ def confusion_chart(counts_CC: Counts, labels: Sequence[str]) -> Markup:
     cell = max(4.0, min(34.0, 300.0 / classes))
     parts = []
     totals = counts_CC.sum(axis=1)
+    if not names:
+        # Of hundreds of classes nearly every cell is empty: one rectangle stands for all of those.
+        parts.append(
+            Markup(
+                '<rect class="cell miss" x="{0:.1f}" y="{0:.1f}" width="{1:.1f}" height="{1:.1f}" fill-opacity="0.04"/>'
+            ).format(margin, classes * cell - 1)
+        )
     for row in range(classes):
         for column in range(classes):
             count = int(counts_CC[row, column])
+            if not names and not count:
+                continue
             share = count / max(1, int(totals[row]))
             x, y = margin + column * cell, margin + row * cell
             parts.append(
