@@ -37,6 +37,13 @@ def test_without_loggers_nothing_is_written(clips: Path, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_password_does_not_get_into_a_run(clips: Path) -> None:
+    """The config stands in the run, its report and the exported manifest."""
+    with pytest.raises(ConfigurationError, match=r"logging\.mlflow: .* MLFLOW_TRACKING_PASSWORD") as raised:
+        with_fields(configured(clips), {"logging.mlflow": "http://ann:secret@host:5000"}, "test")
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="MLflow is installed")
 def test_mlflow_that_is_not_installed_is_said_to_be(clips: Path, tmp_path: Path) -> None:
     config = with_fields(configured(clips), {"logging.mlflow": "http://127.0.0.1:1"}, "test")

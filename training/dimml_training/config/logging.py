@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
 
 from dimml_training.config.base import Section
 
@@ -16,3 +18,14 @@ class LoggingConfig(Section):
         min_length=1,
         description="MLflow tracking URI, such as http://host:5000 or sqlite:///mlflow.db; needs mlflow installed.",
     )
+
+    @field_validator("mlflow")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        if uri is not None and urlsplit(uri).password is not None:
+            # Without the URI: messages end up in logs too.
+            raise ValueError(
+                "a password would be kept in the run, its report and the bundle; leave it out and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return uri
