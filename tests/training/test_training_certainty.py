@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn.functional import cross_entropy
 
 from dimml.bundle import FUSED_HEAD
@@ -199,6 +200,25 @@ def test_ties_go_to_the_simplest() -> None:
     assert found.parameters.reliability is None
 
 
+def test_a_fused_head_that_may_not_vote_is_not_chosen_in_a_plain_average_either() -> None:
+    """Here the heads' votes are blurred, and the fused head alone is always right."""
+
+    @dataclass(frozen=True)
+    class Blurred(MadeUp):
+        def get(self, condition: Condition, draw: int) -> dict[str, EncodedModality]:
+            found = super().get(condition, draw)
+            return {name: replace(own, logits_NC=np.zeros_like(own.logits_NC)) for name, own in found.items()}
+
+    clips, head = Blurred(labels(40, 1)), fused_head()
+    free, bound = (
+        choose_fusion(clips, TRAIN, head, suite(), QUICK.model_copy(update=update), seed=0)
+        for update in ({"certainties": ("max_prob",)}, {"certainties": ("max_prob",), "fused_head": (False,)})
+    )
+    assert free.spec.fused_head
+    assert not bound.spec.fused_head
+    assert "paper" in bound.report["instead_of"], "what was beaten is told all the same"
+
+
 def test_few_clips_teach_nothing() -> None:
     found = choose_fusion(MadeUp(labels(12, 1)), TRAIN, None, suite(), QUICK, seed=0)
     assert found.spec.certainty != "reliability"
@@ -220,9 +240,22 @@ def test_a_choice_sees_seen_families_alone() -> None:
     everything = conditions(modalities, "all")
     allowed = seen_conditions(everything, CertaintyConfig())
     assert [c.name for c in allowed] == [c.name for c in everything if c.seen and c.group != "conflict"]
-    some = seen_conditions(everything, CertaintyConfig(families=("white", "blur", "voices")))
+    some = seen_conditions(everything, CertaintyConfig().model_copy(update={"families": ("white", "blur", "voices")}))
     assert frozenset().union(*(c.families for c in some)) <= {"white", "blur"}
     assert some[0].group == "clean"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("low_bitrate", "low_bitrate is an unseen family, kept"),
+        ("wite", r"no family 'wite'; the seen ones are white, "),
+    ],
+)
+def test_a_family_that_no_choice_may_see_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=rf"families\n.*{message}"):
+        CertaintyConfig(families=("white", name))
+    assert CertaintyConfig(families=("white", "black")).families == ("white", "black")
 
 
 def test_clean_weighs_a_fifth_and_no_signal_nothing() -> None:

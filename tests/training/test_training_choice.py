@@ -68,10 +68,14 @@ def test_calibrate_chooses_again_and_keeps_the_old_choice(
 ) -> None:
     folder, cache = trained
     before = (folder / "fusion.json").read_text()
+    (folder / "corruptions.json").write_text(json.dumps({"conditions": {}}))
     assert main(["calibrate", str(folder), "--cache-dir", str(cache), "--json"]) == 0
     assert (folder / "fusion.previous.json").read_text() == before
     run = load_run(folder)
-    printed = json.loads(capsys.readouterr().out)
+    output = capsys.readouterr()
+    assert not (folder / "corruptions.json").exists(), "it told of the choice before"
+    assert "corruptions.previous.json" in output.err
+    printed = json.loads(output.out)
     assert printed["chosen"]["spec"] == run.fusion.model_dump(mode="json")
     assert printed["metrics"] == run.metrics
 

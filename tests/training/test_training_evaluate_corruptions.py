@@ -89,6 +89,7 @@ def test_clean_is_what_evaluate_says_without_corruptions(found: dict[str, Any]) 
 def test_the_run_keeps_the_figures_for_its_report(found: dict[str, Any], run: Path) -> None:
     kept = json.loads((run / "corruptions.json").read_text())
     assert set(kept) == {"split", "families", "seed", *found["corruptions"]}
+    assert "frozen_frames" in (run / "report.html").read_text(), "drawn anew"
     assert not list(run.glob("*.part"))
 
 

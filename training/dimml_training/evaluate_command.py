@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dimml.errors import ConfigurationError
+from dimml.errors import ConfigurationError, SetupError
 from dimml_training.console import CacheDir, progress_bar, show_figures
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from dimml_training.manifest import Clip
     from dimml_training.run_directory import TrainedRun
 
-#: In the run directory, for its report.
-CORRUPTIONS_FILE = "corruptions.json"
 #: Where the looks at unseen families are counted when a command is called in the repository's root.
 RESULTS = Path("docs/results")
 
@@ -135,7 +133,10 @@ def evaluate(
 
 
 def _keep(run: Path, found: dict[str, Any]) -> None:
-    """Leave the figures of the suite in the run directory, where ``dimml report`` draws them."""
+    """Leave the figures of the suite in the run directory, and draw its report anew with them."""
+    from dimml_training.report.page import write_report
+    from dimml_training.report.reading import CORRUPTIONS_FILE
+
     path = run / CORRUPTIONS_FILE
     aside = path.with_name(path.name + ".part")
     try:
@@ -143,6 +144,12 @@ def _keep(run: Path, found: dict[str, Any]) -> None:
         aside.replace(path)
     except OSError as error:
         typer.echo(f"warning: cannot write {path}, a report will lack it: {error.strerror}", err=True)
+        return
+    try:
+        write_report(run)
+    except SetupError as error:
+        # The figures themselves are there, and took long.
+        typer.echo(f"warning: no report: {error}", err=True)
 
 
 def _counted(trained: TrainedRun, results: Path | None) -> int | None:

@@ -25,6 +25,7 @@ def calibrate(
     from dimml_training.fusion_file import keep_previous, write_fusion
     from dimml_training.prepare import prepare
     from dimml_training.report.page import write_report
+    from dimml_training.report.reading import CORRUPTIONS_FILE
     from dimml_training.run_directory import load_run, write_metrics
     from dimml_training.votes import write_votes
 
@@ -52,6 +53,10 @@ def calibrate(
     write_fusion(run, chosen.spec, chosen.parameters, chosen.report)
     write_votes(run, answers, chosen.spec)
     write_metrics(run, metrics)
+    corrupted = run / CORRUPTIONS_FILE
+    if corrupted.is_file():
+        kept = corrupted.replace(corrupted.with_name("corruptions.previous.json"))
+        typer.echo(f"{kept.name} tells of the choice before; `dimml evaluate --corruptions` of the new one", err=True)
     write_report(run)
     if as_json:
         typer.echo(json.dumps({"run": str(run), "metrics": metrics, **chosen.report}, indent=2))

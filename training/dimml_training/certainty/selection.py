@@ -89,7 +89,8 @@ def choose_fusion(
     judge = Judge(rows, held_out)
     references = {name: judge.judge(spec) for name, spec in fixed_fusions(rows).items()}
     candidates = [judge.judge(spec) for spec in _candidates(rows, temperatures, wanted, config, tuple(held_out))]
-    chosen = _best([*references.values(), *candidates], references, config.clean_margin)
+    allowed = [r for r in references.values() if r.spec.fused_head in wanted] or list(references.values())
+    chosen = _best(allowed, candidates, config.clean_margin)
     chosen = judge.judge(judge.calibrated(chosen.spec))
     learned = final[chosen.spec.fused_head] if chosen.spec.certainty == "reliability" else None
     best_of = {}
@@ -179,10 +180,10 @@ def _candidates(
                     yield spec(certainty, pooling, temperature)
 
 
-def _best(judged: Sequence[Judged], references: dict[str, Judged], margin: float) -> Judged:
+def _best(references: Sequence[Judged], candidates: Sequence[Judged], margin: float) -> Judged:
     """The simplest among those as good as the best, of the ones that cost nothing on clean clips."""
-    plain = max(r.clean for r in references.values() if r.spec.temperature is None)
-    safe = [j for j in judged if j.clean >= plain - margin - 1e-9]
+    plain = max(r.clean for r in references if r.spec.temperature is None)
+    safe = [j for j in (*references, *candidates) if j.clean >= plain - margin - 1e-9]
     best = max(j.objective for j in safe)
     return min((j for j in safe if j.objective >= best - TIE - 1e-9), key=lambda j: (*_simplicity(j.spec), j.nll))
 

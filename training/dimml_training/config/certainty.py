@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dimml.fusion import Certainty, Pooling
 from dimml_training.config.base import Section
+from dimml_training.corruptions.suite import BLACK, FAMILIES, SILENCE
 
 Temperature = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 class CertaintyConfig(Section):
-    """Read where ``fusion`` is not given. The paper's setting and the plain averages are always candidates."""
+    """Read where ``fusion`` is not given. The paper's setting and the plain averages are always candidates, with
+    the fused head or without as ``fused_head`` allows."""
 
     families: tuple[str, ...] | None = Field(
         default=None,
@@ -42,3 +44,15 @@ class CertaintyConfig(Section):
         le=1.0,
         description="On clean clips, what is chosen may be so much below the best plain average, in accuracy.",
     )
+
+    @field_validator("families")
+    @classmethod
+    def _seen(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        seen = [family.name for family in FAMILIES if family.seen] + [SILENCE.family, BLACK.family]
+        for name in names or ():
+            if name in seen:
+                continue
+            if any(family.name == name for family in FAMILIES):
+                raise ValueError(f"{name} is an unseen family, kept for the final table; no choice may see it")
+            raise ValueError(f"there is no family {name!r}; the seen ones are {', '.join(seen)}")
+        return names
