@@ -10,7 +10,7 @@ from dimml_training.models.backbone_config import BackboneConfig, HuggingFaceBac
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SpectrogramConfig(_Config):
