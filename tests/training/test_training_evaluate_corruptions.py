@@ -143,6 +143,19 @@ def test_each_look_at_unseen_families_is_counted(
     ] * 2
 
 
+def test_a_look_that_cannot_be_counted_is_not_had(
+    finished: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "results").write_text("a file")
+    options = ["--corruptions", "--families", "unseen", "--results", str(tmp_path / "results")]
+    assert main(["evaluate", str(run), "--cache-dir", str(cache), *options]) == 1
+    told = capsys.readouterr()
+    assert "cannot write" in told.err
+    assert "regret" not in told.out
+    assert not (run / "corruptions.json").exists()
+
+
 def test_curves_and_table(run: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--corruptions", "--families", "seen", "--detail", "--plots", str(tmp_path), "--cache-dir", str(cache)]
     assert main(["evaluate", str(run), *options]) == 0

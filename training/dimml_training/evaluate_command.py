@@ -110,10 +110,12 @@ def evaluate(
                     seed=seed,
                     progress=progress,
                 )
+        # Counted before there is anything to look at: where that fails, nothing was seen.
+        looks = _counted(trained, results) if chosen == "test" and which != "seen" else None
         answer["corruptions"] = score(trained, encoded[chosen], encoded["validation"], suite)
         _keep(run, {"split": split, "families": which, "seed": seed, **answer["corruptions"]})
         if chosen == "test" and which != "seen":
-            answer["looks_at_unseen"] = _counted(trained, results)
+            answer["looks_at_unseen"] = looks
         if plots is not None:
             drawn = write_severity_curves(suite, answer["corruptions"]["conditions"], plots)
             answer["plots"] = [str(path) for path in drawn]
