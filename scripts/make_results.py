@@ -37,13 +37,14 @@ WANTED = (
 )
 
 HOW_TO_READ = """\
-Every method has the same encoders, data, epochs, augmentation, seeds and corrupted test clips. Accuracy in %, with the
-95 % interval of a paired bootstrap over clips in brackets and the standard deviation over repeats behind ±. *Seen* and
-*unseen families* are means over conditions; training and every choice knew of the seen ones only. *Regret*: accuracy
-minus that of the better single modality, the one better on validation clips of the same condition, in points. *ECE* of
-clean answers, in parentheses the 95th percentile of what a perfect calibrator would show on as many clips of the same
-confidences. *AUROC*: a head's certainty against whether it is right, clean and unseen. n: repeats. The methods are
-described in [comparing.md](comparing.md), the conditions in [robustness.md](robustness.md).
+Every method has the same encoders, data, epochs, augmentation, seeds and corrupted test clips; the methods, and in
+what else they differ, are told in [comparing.md](comparing.md), the conditions in [robustness.md](robustness.md).
+Accuracy in %, with the 95 % interval of a paired bootstrap over clips in brackets and the standard deviation over
+repeats after ±. *Seen* and *unseen families* are means over conditions; training and every choice knew of the seen
+ones only. *Regret*: accuracy minus that of the better single modality, the one better on validation clips of the same
+condition, in points. *ECE* of clean answers, in parentheses the 95th percentile of what a perfect calibrator would
+show on as many clips of the same confidences. *AUROC*: a head's certainty against whether it is right, clean and
+unseen. n: repeats.
 """
 
 

@@ -208,7 +208,7 @@ def write_tables(summary: Summary, out: Path) -> list[Path]:
 
 def seen_how_often(out: Path, data: str | None = None) -> str:
     """How many times the unseen families have been scored, of one data set or of all."""
-    return f"The unseen families have been scored {looks(out, data)} times (`{LOG}`)."
+    return f"The unseen families have been scored {looks(out, data)} times, one training each time (`{LOG}`)."
 
 
 def write_text(path: Path, text: str) -> Path:
