@@ -155,7 +155,7 @@ def test_parquet_is_the_same_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot read the manifest"),
+        (None, "cannot read the manifest .*: No such file or directory; `dimml make-manifest` lists"),
         (b"", "holds no clips"),
         (b"media,label\n", "holds no clips"),
         (b"media,label\nx,y\n", "has no column 'split'; it has media, label"),

@@ -232,6 +232,10 @@ def test_ave_reads_the_official_lists(tmp_path: Path) -> None:
         "start_s": "5",
         "end_s": "10",
     }
+    (tmp_path / "AVE" / "fCZi6I6kPpU.mp4").unlink()
+    message = run("ave", "--root", tmp_path, "--out", tmp_path / "m.csv", fails=DataError)
+    assert "1 of 4 clips have no file" in message
+    assert "missing file AVE/fCZi6I6kPpU.mp4" in message
 
 
 def test_ave_says_which_line_does_not_fit_and_which_video_is_in_two_lists(tmp_path: Path) -> None:
@@ -320,6 +324,9 @@ def test_ucf101_has_all_three_lists_and_keeps_groups_apart(tmp_path: Path) -> No
     for k in (1, 2, 3):
         assert Counter(row[f"split_{k}"] for row in rows) == {"train": 64, "validation": 8, "test": 28}
         assert max(len({r[f"split_{k}"] for r in rows if r["subject"] == row["subject"]}) for row in rows) == 1
+    (tmp_path / "UCF-101" / clips[3]).unlink()
+    out = ("--root", tmp_path, "--out", tmp_path / "m.csv", "--lists", tmp_path / "elsewhere")
+    assert f"missing file UCF-101/{clips[3]}" in run("ucf101", *out, fails=DataError)
 
 
 def test_ucf101_refuses_lists_that_contradict_each_other(tmp_path: Path) -> None:

@@ -53,4 +53,5 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     try:
         yield progress
     finally:
-        bar.stop()
+        if task is not None:  # a bar that never started would print an empty line as it stops
+            bar.stop()

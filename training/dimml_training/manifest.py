@@ -222,7 +222,11 @@ def _read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
                     for row in reader
                 ]
     except OSError as error:
-        raise DataError(f"cannot read the manifest {path}: {error.strerror or error}", field="data.manifest") from error
+        raise DataError(
+            f"cannot read the manifest {path}: {error.strerror or error}; `dimml make-manifest` lists a public data "
+            "set (docs/data.md), docs/training.md says how to list your own",
+            field="data.manifest",
+        ) from error
     except (ValueError, csv.Error) as error:
         raise DataError(f"the manifest {path} is not CSV or Parquet: {error}", field="data.manifest") from error
     if not rows:

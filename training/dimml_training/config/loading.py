@@ -14,6 +14,9 @@ from pydantic import ValidationError
 from dimml.errors import ConfigurationError
 from dimml_training.config.run import TrainConfig
 
+#: Said of a field that does not exist, most often one that is misspelt.
+UNKNOWN = "there is no such field here; the config reference in docs/training.md has them all"
+
 
 def expand_path(text: str) -> Path:
     """A config's path with ``~``, ``$VAR``, ``${VAR}`` and ``${VAR:-default}`` filled in, made absolute.
@@ -59,7 +62,8 @@ def parse_config(document: Any, source: str) -> TrainConfig:
         # A list with a bad item is also called too short; that would only lead astray.
         inner = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
         faults = [
-            f"{'.'.join(str(part) for part in e['loc']) or 'the whole'}: {e['msg'].removeprefix('Value error, ')}"
+            f"{'.'.join(str(part) for part in e['loc']) or 'the whole'}: "
+            f"{UNKNOWN if e['type'] == 'extra_forbidden' else e['msg'].removeprefix('Value error, ')}"
             for e in found
             if not (e["type"] == "too_short" and e["loc"] in inner)
         ]
