@@ -76,6 +76,8 @@ def view_config(folder: Path) -> dict[str, Any]:
         "modalities": views,
         "stage1": {"epochs": 4, "warmup_epochs": 1, "batch_size": 4, "optimiser": OPTIMISER},
         "stage2": {"epochs": 2, "optimiser": OPTIMISER},
+        # Fixed: the choice of a fusion has tests of its own.
+        "fusion": {"fused_head": True},
     }
 
 

@@ -44,15 +44,17 @@ def test_a_password_does_not_get_into_a_run(clips: Path) -> None:
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="MLflow is installed")
-def test_mlflow_that_is_not_installed_is_said_to_be(clips: Path, tmp_path: Path) -> None:
+def test_mlflow_that_is_not_installed_is_said_to_be(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mlflow" else found(name))
     config = with_fields(configured(clips), {"logging.mlflow": "http://127.0.0.1:1"}, "test")
     with pytest.raises(ConfigurationError, match="pip install mlflow") as raised, epoch_log(config, tmp_path):
         pass
     assert raised.value.field == "logging.mlflow"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="MLflow is not installed")
 @pytest.mark.filterwarnings("default")
 def test_mlflow_gets_the_figures(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
