@@ -160,8 +160,10 @@ def _train(job: Job, folder: Path, cache_dir: Path, tell: Tell) -> None:
     if (folder / CONFIG_FILE).is_file():
         try:
             begin(resume=True)
-        except ConfigurationError:  # begun by another state of config or data that has the same key
-            shutil.rmtree(folder)
+        except ConfigurationError as error:
+            if error.field != "--resume":
+                raise
+            shutil.rmtree(folder)  # begun by another state of config or data that has the same key
             begin(resume=False)
     else:
         if folder.is_dir():
