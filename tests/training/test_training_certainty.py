@@ -143,6 +143,17 @@ def test_no_fit_sees_the_clip_or_family_that_it_is_judged_on() -> None:
     np.testing.assert_array_equal(after.held_out_RH[fold_R == 0], before.held_out_RH[fold_R == 0])
 
 
+def test_what_is_damaged_at_once_is_left_out_at_once() -> None:
+    sound = Waveform(name="audio", sample_rate_hz=8000, samples=800)
+    lips = Frames(name="lips", frames=4, height=16, width=16)
+    seen = conditions((sound, lips), "seen")
+    turns = left_out_together(seen)
+    both = [c.families for c in seen if c.group == "both"]
+    assert both
+    assert all(any(families <= turn for turn in turns) for families in both)
+    assert sorted(f for turn in turns for f in turn) == sorted({f for c in seen if c.in_means for f in c.families})
+
+
 def test_reliability_distrusts_a_family_it_has_not_seen(chosen: ChosenFusion) -> None:
     assert chosen.spec.certainty == "reliability"
     assert chosen.parameters.reliability is not None

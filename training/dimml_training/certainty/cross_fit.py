@@ -45,12 +45,20 @@ def row_weights(rows: Rows) -> WeightArray:
 
 
 def left_out_together(conditions: Sequence[Condition]) -> list[frozenset[str]]:
-    """What is left out in turn: nothing first, then of every modality one family at a time."""
+    """What is left out in turn: nothing first, then of every modality one family at a time.
+
+    Families that damage several modalities at once in some condition share a turn: that condition is then judged by
+    fits that saw none of them.
+    """
     by_target: dict[str, dict[str, None]] = {}
+    together: dict[str, int] = {}
+    for index, condition in enumerate(c for c in conditions if c.group == "both"):
+        for family in condition.families:
+            together.setdefault(family, index)
     for condition in conditions:
         if condition.in_means and condition.group != "both":
             by_target.setdefault("+".join(condition.by_modality), {}).update(dict.fromkeys(condition.families))
-    lists = [list(families) for families in by_target.values()]
+    lists = [sorted(families, key=lambda f: together.get(f, len(together))) for families in by_target.values()]
     turns = max((len(families) for families in lists), default=0)
     return [frozenset(), *(frozenset(own[turn] for own in lists if turn < len(own)) for turn in range(turns))]
 
