@@ -145,6 +145,10 @@ class Metrics:
         """Note that a bundle version is served."""
         self._bundles.labels(bundle.name, str(bundle.version)).set(1)
 
+    def unserved(self, bundle: Bundle) -> None:
+        """Note that a bundle version is served no more; what it counted stays."""
+        self._bundles.remove(bundle.name, str(bundle.version))
+
     @contextmanager
     def request(self, transport: str) -> Iterator[RequestRecord]:
         """Around one request of a transport (``http``, ``kserve_http``, ``grpc``): its outcome and latency."""

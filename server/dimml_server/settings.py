@@ -31,6 +31,10 @@ class ServerSettings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Bundles to load; all of the repository where empty."
     )
+    model_control: Literal["none", "explicit"] = Field(
+        default="none",
+        description="Whether callers may load and unload bundles (`explicit`), or what was loaded at start stays.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on, HTTP and gRPC alike.")
     http_port: Port = Field(default=8000, description="HTTP port; 0 takes a free one.")
     grpc_port: Port = Field(default=8001, description="gRPC port; 0 takes a free one.")
