@@ -126,6 +126,16 @@ async def run(
     logits = {name: encoded[name].logits for name in names}
     present_BM = np.array([[statuses[name][row].ok for name in names] for row in range(batch)], dtype=np.bool_)
     began = perf_counter()
+    if not present_BM.any():
+        # Nothing to fuse. Where the models are elsewhere, the fusion may be as far away as the encoders that failed,
+        # and the answer is to say what became of them.
+        return EnsembleResult(
+            fused=_nothing(batch, bundle),
+            logits=logits,
+            statuses=statuses,
+            encode_s={name: task.result()[1] for name, task in tasks.items()},
+            fuse_s=0.0,
+        )
     try:
         # Never less than its reserve: on a machine so busy that a late encoder used it up, an answer a moment late
         # is worth more than none.
@@ -142,6 +152,17 @@ async def run(
         statuses=statuses,
         encode_s={name: task.result()[1] for name, task in tasks.items()},
         fuse_s=perf_counter() - began,
+    )
+
+
+def _nothing(batch: int, bundle: Bundle) -> Fused:
+    """What the fusion graph gives for rows in which no modality is present."""
+    classes, heads = bundle.classes, len(bundle.heads)
+    return Fused(
+        probabilities_BC=np.full((batch, classes), 1.0 / classes, np.float32),
+        logits_BC=np.zeros((batch, classes), np.float32),
+        certainty_BH=np.zeros((batch, heads), np.float32),
+        weights_BH=np.zeros((batch, heads), np.float32),
     )
 
 

@@ -30,6 +30,13 @@ def serve(
     grpc_port: Annotated[
         int | None, typer.Option(help="gRPC port; by default 8001, 0 takes a free one.", show_default=False)
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local or triton: where encoders run; by default local.", show_default=False)
+    ] = None,
+    triton_url: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Triton's gRPC address, for --engine triton.", show_default=False),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or tensorrt; by default auto.", show_default=False)
     ] = None,
@@ -54,6 +61,8 @@ def serve(
         "host": host,
         "http_port": http_port,
         "grpc_port": grpc_port,
+        "engine": engine,
+        "triton_url": triton_url,
         "device": device,
         "log_level": log_level,
     }

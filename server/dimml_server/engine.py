@@ -12,8 +12,11 @@ from dimml.engine import Engine
 class ServingEngine(Engine, Protocol):
     """An engine that bundles are loaded into."""
 
-    async def load(self, bundle: Bundle, repository: Path) -> None:
-        """Make a bundle ready to run, warmed up. Raises BundleError, and then nothing is kept."""
+    async def load(self, bundle: Bundle, repository: Path, *, must_run: bool) -> None:
+        """Make a bundle ready to run, warmed up. Raises BundleError, and then nothing is kept.
+
+        Where not ``must_run`` (the server starts), an engine whose models run elsewhere may find them later.
+        """
         ...
 
     def unload(self, bundle: Bundle) -> None:

@@ -59,7 +59,7 @@ class LocalEngine:
         """Runs, over all models, that were told to stop and still go on."""
         return sum(session.stray_runs for session in self._sessions.values())
 
-    async def load(self, bundle: Bundle, repository: Path) -> None:
+    async def load(self, bundle: Bundle, repository: Path, *, must_run: bool = True) -> None:
         """Make the sessions of a bundle, and run each once. Raises BundleError, and then nothing is kept."""
         sessions = await asyncio.to_thread(self._make_sessions, bundle, repository)
         try:

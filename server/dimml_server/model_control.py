@@ -56,7 +56,7 @@ class ModelControl:
                 raise BundleError(f"no bundle {name!r} in {self._repository}")
             async with self._changing:
                 try:
-                    await self._serve(name, None)
+                    await self._serve(name, None, must_run=False)
                 except NotFoundError as error:  # config.pbtxt names a version that is not there.
                     raise BundleError(error.message, field=error.field) from error
 
@@ -69,7 +69,7 @@ class ModelControl:
         async with self._changing:
             name = await asyncio.to_thread(self._owner, model)
             try:
-                await self._serve(name, policy)
+                await self._serve(name, policy, must_run=True)
             except BundleError as error:
                 served = self._registry.versions(name)
                 still = f"version {', '.join(map(str, served))} goes on" if served else "nothing of it is served"
@@ -127,7 +127,7 @@ class ModelControl:
                 ]
         return sorted(entries, key=lambda entry: (entry["name"], int(entry["version"])))
 
-    async def _serve(self, name: str, policy: VersionPolicy | None) -> None:
+    async def _serve(self, name: str, policy: VersionPolicy | None, *, must_run: bool) -> None:
         """Make the served versions of a bundle those of the policy, all of them or no change. Raises BundleError."""
         if policy is None:
             policy = await asyncio.to_thread(self._own_policy, name)
@@ -140,7 +140,7 @@ class ModelControl:
                     await asyncio.to_thread(self._check_unchanged, name, version)
                     continue
                 try:
-                    loaded.append(await self._load(name, version))
+                    loaded.append(await self._load(name, version, must_run))
                 except BundleError as error:
                     self._failures[name, version] = error.message
                     raise
@@ -157,10 +157,10 @@ class ModelControl:
         for version in set(before) - set(wanted):
             self._retire(self._registry.bundle(name, version))
 
-    async def _load(self, name: str, version: int) -> Bundle:
+    async def _load(self, name: str, version: int, must_run: bool) -> Bundle:
         began = perf_counter()
         bundle = await asyncio.to_thread(load_bundle, self._repository, name, version)
-        await self._engine.load(bundle, self._repository)
+        await self._engine.load(bundle, self._repository, must_run=must_run)
         logger.info("loaded bundle %s version %d in %.2f s", name, version, perf_counter() - began)
         return bundle
 
