@@ -59,6 +59,12 @@ class TritonServer:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
+    def server_pid(self) -> int:
+        """The process of Triton itself, below `dimml triton`."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        (pid,) = (int(c) for c in children if "tritonserver" in Path(f"/proc/{c}/cmdline").read_text())
+        return pid
+
     def stubs(self, model: str) -> list[int]:
         """Processes of a model's instances."""
         found = []
@@ -78,17 +84,24 @@ class TritonServer:
 
 
 def triton_command(repository: Path, **options: object) -> list[str]:
-    """Command line of ``dimml triton`` on free ports; ``options`` are its flags by name."""
+    """Command line of ``dimml triton`` on free ports; ``options`` are its flags by name, a list for a repeated one."""
     given = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, **options}
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    flags = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, values in given.items()
+        for value in (values if isinstance(values, list) else [values])
+    ]
     return [sys.executable, "-m", "dimml", "triton", "--repository", str(repository), *flags]
 
 
 @contextmanager
-def running_triton(repository: Path, *, stop: bool = True, **options: object) -> Iterator[TritonServer]:
+def running_triton(
+    repository: Path, *, stop: bool = True, killed: bool = False, **options: object
+) -> Iterator[TritonServer]:
     """Start Triton, wait for its ready line, and at the end stop it by SIGTERM.
 
-    Skips the test where no server can be had. Asserts that it exits with 0 and leaves no shared memory behind.
+    Skips the test where no server can be had. Asserts that it exits with 0 and leaves no shared memory behind; with
+    ``killed`` the test has killed it, and what it left is cleared by the next start.
     """
     process = subprocess.Popen(
         triton_command(repository, **options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -113,6 +126,8 @@ def running_triton(repository: Path, *, stop: bool = True, **options: object) ->
         server = TritonServer(process, ready[1], ready[2], ready[3], lines)
         prefix = server.prefix
         yield server
+        if killed:
+            return
         if stop:
             process.send_signal(signal.SIGTERM)
         code = process.wait(STOP_LIMIT_S)
