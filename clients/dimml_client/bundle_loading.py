@@ -95,9 +95,14 @@ class BundleLoader:
         return wanted
 
     def unload(self, bundle: str) -> None:
-        """Unload every model of a bundle, those that take requests first. Raises NotFoundError and the server's own."""
-        for name in reversed(self._parts(self._server.index(), bundle).names):
-            self._server.unload(name)
+        """Unload every model of a bundle, the entry, which calls the others, first.
+
+        Raises NotFoundError, and RequestError and CapacityError with the server's reason.
+        """
+        parts = self._parts(self._server.index(), bundle)
+        for name in dict.fromkeys((parts.entry, parts.media, parts.fusion, *parts.encoders)):
+            if name is not None:
+                self._server.unload(name)
 
     def _parts(self, index: Sequence[Entry], bundle: str) -> Parts:
         known = parts_of(index)

@@ -181,3 +181,10 @@ def no_answer(statuses: Mapping[str, ModalityStatus]) -> DimmlError | None:
     if Status.TIMEOUT in fates:
         return DeadlineExceededError(f"every encoder was late: {listed}", statuses=statuses)
     return UnusableMediaError(f"no requested modality is usable: {listed}", statuses=statuses)
+
+
+def no_answer_at_all(statuses: Mapping[str, Sequence[ModalityStatus]]) -> DimmlError | None:
+    """The first row's error where no row has an answer, by the columns of a batch's statuses; else None."""
+    batch = len(next(iter(statuses.values())))
+    errors = [no_answer({name: column[row] for name, column in statuses.items()}) for row in range(batch)]
+    return errors[0] if all(error is not None for error in errors) else None

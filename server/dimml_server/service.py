@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import perf_counter
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy.typing as npt
 
@@ -30,7 +30,7 @@ from dimml.errors import (
 from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.prediction import Prediction
-from dimml.status import ModalityStatus, Reason
+from dimml.recording import decode_in_share, recording_rows
 from dimml_server.answer import Outcome, build_prediction
 from dimml_server.engine import ServingEngine
 from dimml_server.gate import Gate
@@ -43,10 +43,6 @@ from dimml_server.settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-#: Of what is left of a request's time, the most that decoding may take: a track that hangs must not cost the
-#: encoders of the others theirs.
-DECODE_SHARE: Final = 0.6
 
 
 class Decoder(Protocol):
@@ -140,10 +136,12 @@ class PredictionService:
         decode_request = request.decode_request(bundle, self._settings.media_limits)
         async with self._permit(bundle, end) as queue_s:
             began = perf_counter()
-            decoded = await self._decode(decode_request, end)
+            decoded = await decode_in_share(
+                self._decoder, decode_request, end=end, limit_s=self._settings.decode_timeout_s
+            )
             decode_s = perf_counter() - began
             self.metrics.observe_stage(bundle, "decode", decode_s)
-            rows = _rows(bundle, decoded)
+            rows = recording_rows(bundle, decoded)
             outcome = await self._ensemble(bundle, rows, end, queue_s)
         return replace(outcome, decode_s=decode_s, start_s=decoded.start_s, end_s=decoded.end_s)
 
@@ -203,21 +201,8 @@ class PredictionService:
                 self.metrics.observe_stage(bundle, "queue", queue_s)
                 yield queue_s
 
-    async def _decode(self, request: DecodeRequest, end: float) -> Decoded:
-        """Decode in a share of the request's time. Where that, not decoding's own limit, ends it: late, not bad."""
-        share_s = (end - perf_counter() - ensemble.FUSION_RESERVE_S) * DECODE_SHARE
-        if share_s <= 0.0:
-            raise DeadlineExceededError("the request's time ran out before decoding")
-        limit_s = self._settings.decode_timeout_s
-        decoded = await self._decoder.decode(request, timeout_s=min(share_s, limit_s))
-        statuses = {name: track.status for name, track in decoded.tracks.items()}
-        late = any(status.reason is Reason.DECODE_TIMEOUT for status in statuses.values())
-        if late and share_s < limit_s and not any(s.ok for s in statuses.values()):
-            raise DeadlineExceededError("the request's time ran out while decoding", statuses=statuses)
-        return decoded
-
     async def _ensemble(self, bundle: Bundle, rows: Rows, end: float, queue_s: float) -> Outcome:
-        nothing = _no_answer(rows.statuses)
+        nothing = ensemble.no_answer_at_all(rows.statuses)
         if nothing is not None:
             self.metrics.observe_statuses(bundle, rows.statuses)
             raise nothing
@@ -225,28 +210,10 @@ class PredictionService:
             self._engine, bundle, rows, timeout_s=end - perf_counter(), deadlines_s=self._deadlines_s
         )
         self.metrics.observe_result(bundle, result)
-        nothing = _no_answer(result.statuses)
+        nothing = ensemble.no_answer_at_all(result.statuses)
         if nothing is not None:
             raise nothing
         return Outcome(bundle, result, queue_s)
-
-
-def _no_answer(statuses: Mapping[str, Sequence[ModalityStatus]]) -> DimmlError | None:
-    """The first row's error where no row has an answer."""
-    batch = len(next(iter(statuses.values())))
-    errors = [ensemble.no_answer({name: column[row] for name, column in statuses.items()}) for row in range(batch)]
-    return errors[0] if all(error is not None for error in errors) else None
-
-
-def _rows(bundle: Bundle, decoded: Decoded) -> Rows:
-    """The one row of a recording. A modality that was not asked of the decoder is not requested."""
-    statuses = {m.name: [ModalityStatus.because(Reason.NOT_REQUESTED)] for m in bundle.modalities}
-    tensors = {}
-    for name, track in decoded.tracks.items():
-        statuses[name] = [track.status]
-        if track.row is not None:
-            tensors[name] = track.row[None]
-    return Rows(tensors, statuses)
 
 
 async def _bounded(call: Awaitable[T], end: float) -> T:

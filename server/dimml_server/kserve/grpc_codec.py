@@ -8,6 +8,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from dimml.errors import RequestError
+from dimml.request_parameters import timeout_of
 from dimml_server.kserve.messages import (
     InferRequest,
     InferResponse,
@@ -17,7 +18,6 @@ from dimml_server.kserve.messages import (
     check_tensor_parameters,
     check_text,
     class_count_of,
-    timeout_of,
 )
 from dimml_server.kserve.tensors import InputTensor, Payload, to_raw
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from dimml.errors import RequestError, TooLargeError
+from dimml.request_parameters import timeout_of
 from dimml_server.kserve.messages import (
     InferRequest,
     InferResponse,
@@ -19,7 +20,6 @@ from dimml_server.kserve.messages import (
     check_tensor_parameters,
     check_text,
     class_count_of,
-    timeout_of,
 )
 from dimml_server.kserve.tensors import InputTensor, to_elements, to_raw
 

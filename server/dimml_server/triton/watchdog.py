@@ -44,6 +44,12 @@ class Watchdog:
         for version in ready:
             self._instances[version] = max(self._instances[version], alive[version])
         dead = {version for version, instances in self._instances.items() if alive[version] < instances}
+        for version in dead & self._suspects:
+            # While a version is loaded anew, as for another version policy, its old and new instances run side by
+            # side: then more processes were counted than it has instances.
+            if alive[version] >= self._configured(*version):
+                self._instances[version] = alive[version]
+                dead.discard(version)
         mended = []
         for model in sorted({model for model, _ in dead & self._suspects}):
             self._reload(model)
@@ -66,20 +72,33 @@ class Watchdog:
             return set()
         return {(entry["name"], entry["version"]) for entry in index if entry.get("state") == "READY"}
 
+    def _configured(self, model: str, version: str) -> int:
+        """Instances that a version has by its configuration; more than there can be where it cannot be had."""
+        try:
+            config = self._call(f"/v2/models/{model}/versions/{version}/config", None, _CALL_LIMIT_S)
+            return sum(int(group["count"]) for group in config["instance_group"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return sys.maxsize
+
     def _reload(self, model: str) -> None:
         self._say(f"watchdog: a process of {model} died; loading it again")
         try:
+            # As it was loaded: a client may have chosen other versions than config.pbtxt does.
+            config = self._call(f"/v2/models/{model}/config", None, _CALL_LIMIT_S)
             self._call(f"/v2/repository/models/{model}/unload", {}, _RELOAD_LIMIT_S)
-            self._call(f"/v2/repository/models/{model}/load", {}, _RELOAD_LIMIT_S)
+            given = {"parameters": {"config": json.dumps(config)}}
+            self._call(f"/v2/repository/models/{model}/load", given, _RELOAD_LIMIT_S)
         except (OSError, ValueError) as error:
             self._say(f"watchdog: {model} does not load again: {_reason(error)}")
         else:
             self._say(f"watchdog: {model} is loaded again")
         self._instances = {version: n for version, n in self._instances.items() if version[0] != model}
 
-    def _call(self, path: str, body: dict[str, Any], limit_s: float) -> Any:
+    def _call(self, path: str, body: dict[str, Any] | None, limit_s: float) -> Any:
+        """POST of ``body``, or GET without one."""
+        data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(  # noqa: S310  # http://, and our own server
-            self._url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+            self._url + path, data, {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=limit_s) as answer:  # noqa: S310
             text = answer.read()
