@@ -107,7 +107,7 @@ class _Http:
         if answer.is_success:
             return document
         said = document.get("error") if isinstance(document, dict) else None
-        message = said if isinstance(said, str) else f"{self._url}{path} answered {answer.status_code}"
+        message = _first_line(said) if isinstance(said, str) else f"{self._url}{path} answered {answer.status_code}"
         if answer.status_code == 404:
             raise NotFoundError(message)
         raise (RequestError if answer.status_code < 500 or answer.status_code == 501 else CapacityError)(message)
@@ -160,8 +160,13 @@ class _Grpc:
                 grpc.StatusCode.INVALID_ARGUMENT: RequestError,
                 grpc.StatusCode.UNIMPLEMENTED: RequestError,
             }
-            said = error.details() or error.code().name
+            said = _first_line(error.details() or error.code().name)
             raise kinds.get(error.code(), CapacityError)(f"grpc://{self._address}: {said}") from error
+
+
+def _first_line(text: str) -> str:
+    """Triton adds the lines of a Python model's traceback."""
+    return text.strip().split("\n", 1)[0]
 
 
 def _entry(name: str | None, version: str | None, state: str | None, reason: str | None) -> Entry:

@@ -122,12 +122,16 @@ class TritonEngine:
         if self._wait_end is None:
             self._wait_end = loop.time() + self._wait_s
         await self._watch.look()
-        while not must_run and self._watch.unready(bundle) and loop.time() < self._wait_end:
+        while not must_run and self._may_come(bundle) and loop.time() < self._wait_end:
             await asyncio.sleep(_LOOK_AGAIN_S)
             await self._watch.look()
         bad = self._watch.unready(bundle, unfit=not must_run)
         if bad:
             raise BundleError(f"bundle {bundle.name!r} version {bundle.version} on Triton: {'; '.join(bad)}")
+
+    def _may_come(self, bundle: Bundle) -> bool:
+        """Whether waiting may help: something is not ready, and nothing is another model than the manifest's."""
+        return bool(self._watch.unready(bundle)) and not self._watch.unready(bundle, unfit=True)
 
     async def _infer(
         self, bundle: Bundle, model: str, tensors: Mapping[str, npt.NDArray[Any]]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import tritonclient.grpc
 
 from dimml.bundle import Bundle
+from dimml.cli import main
 from support.gateway import encoders_and_fusion, gateway, load
 from support.server_process import running_server
 from support.tiny_bundle import make_tiny_bundle
@@ -25,14 +25,14 @@ PARTS = ("tiny_audio", "tiny_visual", "tiny_fusion")
 
 def dimml_models(*words: str, code: int = 0) -> str:
     """What the command says: stdout, or where it must fail its one line on stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dimml", "models", *words], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == code, done.stderr
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        exit_code = main(["models", *words])
+    assert exit_code == code, err.getvalue()
     if code == 0:
-        return done.stdout
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    return done.stderr
+        return out.getvalue()
+    assert len(err.getvalue().splitlines()) == 1, err.getvalue()
+    return err.getvalue()
 
 
 def loaded(url: str) -> dict[str, list[str]]:
@@ -72,14 +72,15 @@ def test_a_new_version_a_rollback_and_a_broken_one(kind: str, tmp_path: Path) ->
         assert loaded(grpc) == {name: ["2"] for name in first}
         dimml_models("load", "tiny", "--version", "1", "--url", http)
         assert loaded(http) == {name: ["1"] for name in first}
-        dimml_models("load", "tiny", "--version", "1", "--version", "2", "--url", grpc)
-        assert loaded(http) == {name: ["1", "2"] for name in first}
-        dimml_models("load", "tiny", "--version", "2", "--url", http)
+        if kind == "embedded":  # On Triton the roll-out below does it.
+            dimml_models("load", "tiny", "--version", "1", "--version", "2", "--url", grpc)
+            assert loaded(http) == {name: ["1", "2"] for name in first}
+            dimml_models("load", "tiny", "--version", "1", "--url", http)
         spoil(tmp_path, make_tiny_bundle(tmp_path))
         for url in (http, grpc):
             assert "tiny_visual" in dimml_models("load", "tiny", "--version", "3", "--url", url, code=1)
             # Not even the parts that did load have changed.
-            assert loaded(url) == {name: ["2"] for name in first}
+            assert loaded(url) == {name: ["1"] for name in first}
         assert "no bundle 'grid'" in dimml_models("load", "grid", "--url", http, code=1)
         dimml_models("unload", "tiny", "--url", grpc)
         assert loaded(http) == {}

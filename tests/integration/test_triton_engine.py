@@ -1,14 +1,10 @@
-"""The gateway before a real Triton server: the answers of the embedded engine, and every fault survived."""
+"""The gateway before a real Triton server gives the answers of the embedded engine, and knows what runs there."""
 
 from __future__ import annotations
 
+import asyncio
 import csv
-import os
-import shutil
-import signal
-import socket
-import time
-from collections import Counter
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,45 +14,34 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 
+from dimml.contract import ModelSpec, model_specs
+from dimml.engine import EngineError
+from dimml.repository import load_bundle
+from dimml.status import Reason
+from dimml_server.triton_channel import TritonChannel
 from support.data import REPOSITORY_ROOT
-from support.gateway import Answered, Load, encoders_and_fusion, gateway, load
+from support.gateway import wait_until
 from support.kserve_clients import Face, face, frames, waveform
-from support.server_process import ServerProcess, running_server
-from support.tiny_bundle import NAN_SAMPLE, make_tiny_bundle
-from support.tiny_media import tiny_clip
-from support.triton_process import TritonServer, running_triton
+from support.server_process import START_LIMIT_S, ServerProcess, running_server, serve_command
+from support.tiny_bundle import make_tiny_bundle
+from support.triton_process import TritonServer
 
 SAMPLES = REPOSITORY_ROOT / "samples"
-#: Time limit of an encoder in the faults below; what stalls takes seconds.
-DEADLINE_MS = 500
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "repository"
-    shutil.copytree(REPOSITORY_ROOT / "model_repository", folder)
-    make_tiny_bundle(folder)
-    make_tiny_bundle(folder, name="stalls", stall="visual", deadline_ms=DEADLINE_MS)
-    make_tiny_bundle(folder, name="nans", nan="audio")
-    return folder
+@pytest.fixture
+def repository(gateway_repository: Path) -> Path:
+    return gateway_repository
 
 
-@pytest.fixture(scope="module")
-def triton(repository: Path) -> Iterator[TritonServer]:
-    with running_triton(repository, model=encoders_and_fusion(repository)) as server:
-        yield server
+@pytest.fixture
+def triton(gateway_triton: TritonServer) -> TritonServer:
+    return gateway_triton
 
 
-@pytest.fixture(scope="module")
-def server(repository: Path, triton: TritonServer) -> Iterator[ServerProcess]:
-    with gateway(repository, triton.grpc, model_control="explicit") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def embedded(repository: Path) -> Iterator[ServerProcess]:
-    with running_server(repository, decode_workers=1) as server:
-        yield server
+@pytest.fixture
+def server(gateway_server: ServerProcess) -> ServerProcess:
+    return gateway_server
 
 
 @pytest.fixture
@@ -71,12 +56,10 @@ def client(server: ServerProcess) -> Iterator[Face]:
         yield client
 
 
-def statuses(answer: Any) -> list[str]:
-    return [text.decode() for text in answer.as_numpy("STATUS")[0]]
-
-
-def only(answers: list[Answered]) -> Counter[tuple[int, bool, tuple[tuple[str, str], ...]]]:
-    return Counter((a.status, a.degraded, tuple(sorted(a.modalities.items()))) for a in answers)
+@pytest.fixture(scope="module")
+def embedded(gateway_repository: Path) -> Iterator[ServerProcess]:
+    with running_server(gateway_repository, decode_workers=1) as server:
+        yield server
 
 
 # --- the same answers -------------------------------------------------------------------------------------------
@@ -137,144 +120,57 @@ def test_readiness_is_tritons_by_model(server: ServerProcess, client: Face, cont
     wait_until(lambda: client.client.is_model_ready("tiny"))
 
 
-def wait_until(true: Any, limit_s: float = 30.0) -> None:
-    end = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.1)
+# --- the connection ---------------------------------------------------------------------------------------------
 
 
-# --- faults -----------------------------------------------------------------------------------------------------
+def model(repository: Path, bundle: str, name: str) -> ModelSpec:
+    return next(spec for spec in model_specs(load_bundle(repository, bundle)) if spec.name == name)
 
 
-def test_an_encoder_unloaded_then_both_then_recovery(server: ServerProcess, control: Any, tmp_path: Path) -> None:
-    gone, ok = "failed:encoder_gone", "ok"
-    with load(server, tiny_clip(tmp_path, 2), model="tiny") as made:
-        began = time.monotonic()
-        made.wait_for(6, began)
-        control.unload_model("tiny_audio")
-        unloaded = time.monotonic()
-        made.wait_for(10, unloaded + 0.5)
-        assert {a.status for a in made.since(began)} == {200}
-        steady = made.since(unloaded + 0.5)
-        assert set(only(steady)) == {(200, True, (("audio", gone), ("visual", ok)))}
-        row("an encoder unloaded", made, 0.0)
-        control.unload_model("tiny_visual")
-        both = time.monotonic()
-        made.wait_for(6, both + 0.5)
-        assert set(only(made.since(both + 0.5))) == {(503, False, (("audio", gone), ("visual", gone)))}
-        control.load_model("tiny_audio")
-        control.load_model("tiny_visual")
-        back = time.monotonic()
-        row("both encoders unloaded, loaded again", made, answered_whole(made, back) - back)
-        made.wait_for(6, back + 0.5)
-        assert set(only(made.since(back + 0.5))) == {(200, False, (("audio", ok), ("visual", ok)))}
+def infer(url: str, spec: ModelSpec, array: Any, max_message_bytes: int = 2**28) -> dict[str, Any]:
+    async def call() -> dict[str, Any]:
+        channel = TritonChannel(url, max_message_bytes=max_message_bytes, keepalive_s=10)
+        try:
+            return await channel.infer(spec, 1, {spec.inputs[0].name: array})
+        finally:
+            await channel.close()
+
+    return asyncio.run(call())
 
 
-def test_a_late_encoder_is_out_and_the_other_answers(server: ServerProcess, tmp_path: Path) -> None:
-    with load(server, tiny_clip(tmp_path, 1), model="stalls") as made:
-        began = time.monotonic()
-        made.wait_for(8, began)
-    row("an encoder past its deadline", made, 0.0)
-    assert set(only(made.answers)) == {(200, True, (("audio", "ok"), ("visual", "timeout:deadline")))}
+def test_one_setting_bounds_messages_both_ways(repository: Path, triton: TritonServer) -> None:
+    spec = model(repository, "large", "large_visual")
+    array = np.full((4, *spec.inputs[0].dims), 99, np.uint8)
+    assert array.nbytes > 16 * 2**20  # gRPC's own limit is 4 MiB.
+    assert infer(triton.grpc, spec, array)["LOGITS"].shape == (4, 3)
+    with pytest.raises(EngineError, match="raise triton_max_message_bytes") as refused:
+        infer(triton.grpc, spec, array, max_message_bytes=2**20)
+    assert refused.value.reason is Reason.ENCODER_ERROR
 
 
-def test_nan_makes_a_modality_failed_in_that_row_alone(client: Face) -> None:
-    sound = waveform([1, 1])
-    sound[0, 7] = NAN_SAMPLE
-    answer = client.infer("nans", [client.tensor("WAVEFORM", sound), client.frames([1, 1])])
-    assert statuses(answer) == ["failed:non_finite", "ok"]
-    assert answer.as_numpy("STATUS")[1].tolist() == [b"ok", b"ok"]
-    assert answer.as_numpy("PROBABILITIES").argmax(axis=1).tolist() == [1, 1]
+def test_a_call_that_nobody_waits_for_is_cancelled(repository: Path, embedded: ServerProcess) -> None:
+    # Of both servers that speak Triton's protocol, the embedded one counts what was cancelled.
+    spec = model(repository, "stalls", "stalls_visual")
+
+    async def give_up() -> None:
+        channel = TritonChannel(embedded.grpc, max_message_bytes=2**28, keepalive_s=10)
+        async with asyncio.timeout(0.5):
+            await channel.infer(spec, 1, {"FRAMES": frames([1])})
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(give_up())
+    embedded.wait_for_metric("dimml_requests_total", 1, model="stalls_visual", outcome="cancelled")
 
 
-def test_a_killed_stub_costs_its_modality_until_it_is_loaded_again(
-    server: ServerProcess, triton: TritonServer, tmp_path: Path
-) -> None:
-    with load(server, tiny_clip(tmp_path, 0), model="tiny") as made:
-        began = time.monotonic()
-        made.wait_for(4, began)
-        for stub in triton.stubs("tiny_visual"):
-            os.kill(stub, signal.SIGKILL)
-        killed = time.monotonic()
-        wait_until(lambda: any(a.degraded for a in made.since(killed)))
-        broken = next(a.at for a in made.since(killed) if a.degraded)
-        recovered = answered_whole(made, broken)
-        row("a stub killed, mended by `dimml triton`", made, recovered - killed)
-        made.wait_for(6, time.monotonic())
-    assert {a.status for a in made.answers} == {200}
-    assert {a.modalities["audio"] for a in made.answers} == {"ok"}
-    worse = {a.modalities["visual"] for a in made.answers} - {"ok"}
-    assert worse
-    assert worse <= {"failed:encoder_error", "failed:encoder_gone", "timeout:deadline"}
-    assert made.answers[-1].modalities["visual"] == "ok"
-
-
-# --- Triton away ------------------------------------------------------------------------------------------------
-
-
-def test_triton_frozen_is_late_and_thawed_is_back(server: ServerProcess, triton: TritonServer, tmp_path: Path) -> None:
-    pid = triton.server_pid()
-    clip = tiny_clip(tmp_path, 2)
-    ask: dict[str, Any] = {"files": {"media": clip}, "data": {"model": "tiny", "timeout_ms": "1500"}, "timeout": 60}
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        late = httpx.post(f"{server.url}/v1/predict", **ask)
-        assert late.status_code == 504, late.text
-        assert {p["reason"] for p in late.json()["error"]["modalities"].values()} == {"deadline"}
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    wait_until(lambda: httpx.post(f"{server.url}/v1/predict", **ask).status_code == 200)
-
-
-def test_triton_late_then_killed_then_started_again_under_load(repository: Path, tmp_path: Path) -> None:
-    models = encoders_and_fusion(repository, "tiny")
-    port = free_port()
-    gone = (("audio", "failed:encoder_gone"), ("visual", "failed:encoder_gone"))
-    with (
-        gateway(repository, f"127.0.0.1:{port}", models="tiny", triton_wait_s=0.5) as server,
-        load(server, tiny_clip(tmp_path, 2)) as made,
-    ):
-
-        def ready() -> bool:
-            return httpx.get(f"{server.url}/health/ready").status_code == 200
-
-        made.wait_for(4, time.monotonic())
-        assert set(only(made.answers)) == {(503, False, gone)}
-        assert not ready()
-        with running_triton(repository, killed=True, model=models, grpc_port=port) as first:
-            recovered = answered_whole(made, time.monotonic())
-            wait_until(ready)
-            os.kill(first.server_pid(), signal.SIGKILL)
-            killed = time.monotonic()
-            made.wait_for(6, killed + 0.5)
-            assert set(only(made.since(killed + 0.5))) == {(503, False, gone)}
-            assert {a.status for a in made.since(recovered) if a.at < killed} == {200}
-            wait_until(lambda: not ready())
-            first.process.wait(60)
-        with running_triton(repository, model=models, grpc_port=port):
-            back = time.monotonic()
-            recovered = answered_whole(made, back)
-            row("Triton killed, started again", made, recovered - back)
-            made.wait_for(6, recovered + 1)
-            assert {(a.status, a.degraded) for a in made.since(recovered + 1)} == {(200, False)}
-            wait_until(ready)
-    assert {a.status for a in made.answers} == {200, 503}
-
-
-def answered_whole(made: Load, began: float) -> float:
-    """When the first answer by all modalities came after ``began``."""
-    wait_until(lambda: any(a.status == 200 and not a.degraded for a in made.since(began)))
-    return next(a.at for a in made.since(began) if a.status == 200 and not a.degraded)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def row(fault: str, made: Load, recovery_s: float) -> None:
-    """A line of the table in docs/triton_engine.md, for `pytest -s`."""
-    failed = sum(a.status != 200 for a in made.answers)
-    degraded = sum(a.degraded for a in made.answers)
-    print(f"| {fault} | {len(made.answers)} | {failed} | {degraded} | {recovery_s:.2f} s |")
+def test_models_with_other_tensors_stop_the_start_with_one_line(triton: TritonServer, tmp_path: Path) -> None:
+    make_tiny_bundle(tmp_path, labels=("red", "green", "blue", "grey"))
+    settings: dict[str, object] = {"engine": "triton", "triton_url": triton.grpc, "decode_workers": 1}
+    done = subprocess.run(
+        serve_command(tmp_path, settings), capture_output=True, text=True, timeout=START_LIMIT_S, check=False
+    )
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert "tiny_audio" in errors[0]
+    assert "its output LOGITS is FP32 [-1, 3], the manifest says FP32 [-1, 4]" in errors[0]
+    assert "Traceback" not in done.stderr

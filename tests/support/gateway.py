@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +59,14 @@ class Load:
             assert time.monotonic() < end, f"{len(self.since(began))} of {count} answers in {limit_s} s"
             time.sleep(0.02)
         return self.since(began)
+
+
+def wait_until(true: Callable[[], bool], limit_s: float = 60.0) -> None:
+    """Block until it is."""
+    end = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.1)
 
 
 @contextmanager
