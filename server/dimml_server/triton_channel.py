@@ -33,6 +33,8 @@ REASONS: Final[dict[grpc.StatusCode, Reason]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: Reason.DEADLINE,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.ENCODER_BUSY,
 }
+#: How Triton refuses a request over a model's ``max_queue_size``, under the code of a model that is not loaded.
+_QUEUE_FULL: Final = "Exceeds maximum queue size"
 #: How gRPC itself refuses a message over ``triton_max_message_bytes``, under the code of a full queue.
 _TOO_LARGE: Final = "larger than max"
 
@@ -128,6 +130,8 @@ class TritonChannel:
         message = f"{self.url} says {error.code().name}: {said[:500]}"
         if _TOO_LARGE in said:
             return EngineError(Reason.ENCODER_ERROR, f"{message}; raise triton_max_message_bytes")
+        if _QUEUE_FULL in said:
+            return EngineError(Reason.ENCODER_BUSY, message)
         return EngineError(REASONS.get(error.code(), Reason.ENCODER_ERROR), message)
 
 

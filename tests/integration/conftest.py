@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from dimml.modality import Frames
 from support.data import REPOSITORY_ROOT
-from support.gateway import encoders_and_fusion, gateway
+from support.gateway import QUEUE_SIZE, encoders_and_fusion, gateway
 from support.server_process import ServerProcess
 from support.tiny_bundle import make_tiny_bundle
 from support.triton_faults import Faults, make_faulty_bundle
@@ -34,6 +35,9 @@ def gateway_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(REPOSITORY_ROOT / "model_repository", folder)
     make_tiny_bundle(folder)
     make_tiny_bundle(folder, name="stalls", stall="visual", deadline_ms=500)
+    config = folder / "stalls_visual" / "config.pbtxt"
+    queue = f"dynamic_batching {{ default_queue_policy {{ max_queue_size: {QUEUE_SIZE} }} }}"
+    config.write_text(re.sub(r"dynamic_batching \{\s*\}", queue, config.read_text()))
     make_tiny_bundle(folder, name="nans", nan="audio")
     make_tiny_bundle(folder, name="large", modalities=(Frames(name="visual", frames=16, height=300, width=300),))
     return folder

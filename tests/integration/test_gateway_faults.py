@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,8 +16,13 @@ import httpx
 import pytest
 import tritonclient.grpc
 
-from support.gateway import Answered, Load, encoders_and_fusion, gateway, load, wait_until
-from support.kserve_clients import Face, face, waveform
+from dimml.contract import model_specs
+from dimml.engine import EngineError
+from dimml.repository import load_bundle
+from dimml.status import Reason
+from dimml_server.triton_channel import TritonChannel
+from support.gateway import QUEUE_SIZE, Answered, Load, encoders_and_fusion, gateway, load, wait_until
+from support.kserve_clients import Face, face, frames, waveform
 from support.server_process import ServerProcess
 from support.tiny_bundle import NAN_SAMPLE
 from support.tiny_media import tiny_clip
@@ -119,6 +125,26 @@ def test_a_killed_stub_costs_its_modality_until_it_is_loaded_again(
     assert worse
     assert worse <= {"failed:encoder_error", "failed:encoder_gone", "timeout:deadline"}
     assert made.answers[-1].modalities["visual"] == "ok"
+
+
+def test_a_full_queue_on_triton_is_a_busy_encoder(repository: Path, triton: TritonServer) -> None:
+    spec = next(s for s in model_specs(load_bundle(repository, "stalls")) if s.modality == "visual")
+
+    async def ask() -> list[Any]:
+        channel = TritonChannel(triton.grpc, max_message_bytes=2**28, keepalive_s=10)
+
+        async def one() -> Any:
+            async with asyncio.timeout(2.0):
+                return await channel.infer(spec, 1, {"FRAMES": frames([1])})
+
+        try:
+            return await asyncio.gather(*(one() for _ in range(2 * QUEUE_SIZE)), return_exceptions=True)
+        finally:
+            await channel.close()
+
+    refused = [error for error in asyncio.run(ask()) if isinstance(error, EngineError)]
+    assert refused
+    assert {error.reason for error in refused} == {Reason.ENCODER_BUSY}
 
 
 # --- Triton away ------------------------------------------------------------------------------------------------

@@ -16,6 +16,9 @@ from dimml.contract import model_specs
 from dimml.repository import bundle_names, load_bundle
 from support.server_process import ServerProcess, running_server
 
+#: Requests that may wait on Triton for the encoder that stalls.
+QUEUE_SIZE = 16
+
 
 def encoders_and_fusion(repository: Path, *bundles: str) -> list[str]:
     """Names of the models that a gateway needs on Triton, of all bundles of a repository where none is named."""
