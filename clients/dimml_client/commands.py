@@ -13,6 +13,9 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
     app.command("predict")(predict)
+    from dimml_client.models_command import build
+
+    app.add_typer(build(), name="models")
 
 
 def predict(

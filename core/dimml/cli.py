@@ -47,10 +47,11 @@ def build_app() -> tuple[typer.Typer, dict[str, str]]:
 
     extras: dict[str, str] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
-        before = len(app.registered_commands)
+        before, groups_before = len(app.registered_commands), len(app.registered_groups)
         entry.load()(app)
-        for command in app.registered_commands[before:]:
-            extras[command.name or ""] = entry.name
+        added = [command.name for command in app.registered_commands[before:]]
+        added += [group.name for group in app.registered_groups[groups_before:]]
+        extras.update({name or "": entry.name for name in added})
     return app, extras
 
 

@@ -126,6 +126,16 @@ async def run(
     logits = {name: encoded[name].logits for name in names}
     present_BM = np.array([[statuses[name][row].ok for name in names] for row in range(batch)], dtype=np.bool_)
     began = perf_counter()
+    if not present_BM.any():
+        # Nothing to fuse. Where the models are elsewhere, the fusion may be as far away as the encoders that failed,
+        # and the answer is to say what became of them.
+        return EnsembleResult(
+            fused=_nothing(batch, bundle),
+            logits=logits,
+            statuses=statuses,
+            encode_s={name: task.result()[1] for name, task in tasks.items()},
+            fuse_s=0.0,
+        )
     try:
         # Never less than its reserve: on a machine so busy that a late encoder used it up, an answer a moment late
         # is worth more than none.
@@ -145,6 +155,17 @@ async def run(
     )
 
 
+def _nothing(batch: int, bundle: Bundle) -> Fused:
+    """What the fusion graph gives for rows in which no modality is present."""
+    classes, heads = bundle.classes, len(bundle.heads)
+    return Fused(
+        probabilities_BC=np.full((batch, classes), 1.0 / classes, np.float32),
+        logits_BC=np.zeros((batch, classes), np.float32),
+        certainty_BH=np.zeros((batch, heads), np.float32),
+        weights_BH=np.zeros((batch, heads), np.float32),
+    )
+
+
 def no_answer(statuses: Mapping[str, ModalityStatus]) -> DimmlError | None:
     """The error for one row with these final statuses, or None where at least one modality answered.
 
@@ -160,3 +181,10 @@ def no_answer(statuses: Mapping[str, ModalityStatus]) -> DimmlError | None:
     if Status.TIMEOUT in fates:
         return DeadlineExceededError(f"every encoder was late: {listed}", statuses=statuses)
     return UnusableMediaError(f"no requested modality is usable: {listed}", statuses=statuses)
+
+
+def no_answer_at_all(statuses: Mapping[str, Sequence[ModalityStatus]]) -> DimmlError | None:
+    """The first row's error where no row has an answer, by the columns of a batch's statuses; else None."""
+    batch = len(next(iter(statuses.values())))
+    errors = [no_answer({name: column[row] for name, column in statuses.items()}) for row in range(batch)]
+    return errors[0] if all(error is not None for error in errors) else None

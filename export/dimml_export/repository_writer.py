@@ -22,6 +22,7 @@ from dimml.bundle import MANIFEST_NAME, Bundle, FileRecord, file_sha256, read_bu
 from dimml.contract import ModelSpec, model_specs
 from dimml.errors import BundleError
 from dimml.repository import versions
+from dimml_export.entry_files import ENTRY_FILE_NAME, entry_file
 from dimml_export.model_config import CONFIG_NAME, model_config, read_model_config, tensors_differ
 from dimml_export.onnx_graph import ELEMENT_TYPES
 
@@ -98,15 +99,16 @@ def _write(
             folder.mkdir()
             _write_file(folder / CONFIG_NAME, model_config(spec).encode())
             if spec.name in models:
-                path = folder / str(version) / "model.onnx"
-                path.parent.mkdir()
-                _write_file(path, models[spec.name].SerializeToString())
-                files[path.relative_to(staging).as_posix()] = FileRecord(
-                    sha256=file_sha256(path), bytes=path.stat().st_size
-                )
+                path, data = folder / str(version) / "model.onnx", models[spec.name].SerializeToString()
+            else:
+                path, data = folder / str(version) / ENTRY_FILE_NAME, entry_file(spec.role).encode()
+            path.parent.mkdir()
+            _write_file(path, data)
+            files[path.relative_to(staging).as_posix()] = FileRecord(
+                sha256=file_sha256(path), bytes=path.stat().st_size
+            )
         bundle = Bundle.model_validate(draft.model_dump() | {"version": version, "files": files})
         manifest = staging / draft.name / str(version) / MANIFEST_NAME
-        manifest.parent.mkdir()
         _write_file(manifest, (bundle.model_dump_json(indent=2) + "\n").encode())
 
         # The entry model, whose version folder holds the manifest, comes last.

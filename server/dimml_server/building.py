@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dimml.media.pool import DecodePool
+from dimml_server.engine import ServingEngine
 from dimml_server.local_engine import LocalEngine
 from dimml_server.metrics import Metrics
 from dimml_server.service import Decoder, PredictionService
 from dimml_server.settings import ServerSettings
+from dimml_server.triton_channel import TritonChannel
+from dimml_server.triton_engine import TritonEngine
 
 
 def build_service(settings: ServerSettings, metrics: Metrics, decoder: Decoder | None = None) -> PredictionService:
@@ -14,12 +17,25 @@ def build_service(settings: ServerSettings, metrics: Metrics, decoder: Decoder |
 
     Raises ConfigurationError where the machine lacks the device.
     """
-    engine = LocalEngine(
+    engine = _triton_engine(settings) if settings.engine == "triton" else _local_engine(settings)
+    if decoder is None:
+        decoder = DecodePool(settings.decode_workers, decode_memory_bytes=settings.decode_memory)
+    return PredictionService(engine, decoder, metrics, settings)
+
+
+def _local_engine(settings: ServerSettings) -> ServingEngine:
+    return LocalEngine(
         concurrency=settings.concurrency,
         device=settings.device,
         intra_op_threads=settings.intra_op_threads,
         max_stray_runs=settings.max_stray_runs,
     )
-    if decoder is None:
-        decoder = DecodePool(settings.decode_workers, decode_memory_bytes=settings.decode_memory)
-    return PredictionService(engine, decoder, metrics, settings)
+
+
+def _triton_engine(settings: ServerSettings) -> ServingEngine:
+    channel = TritonChannel(
+        settings.triton_url,
+        max_message_bytes=settings.triton_max_message_bytes,
+        keepalive_s=settings.triton_keepalive_s,
+    )
+    return TritonEngine(channel, wait_s=settings.triton_wait_s)

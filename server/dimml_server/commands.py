@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from dimml_server.triton.options import ModelControl
+
 
 def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
     app.command("serve", help="Serve the bundles of a model repository over HTTP and gRPC.")(serve)
+    app.command("triton", help="Serve a model repository with a real Triton server, fetched from pip.")(triton)
 
 
 def serve(
@@ -29,6 +32,13 @@ def serve(
     ] = None,
     grpc_port: Annotated[
         int | None, typer.Option(help="gRPC port; by default 8001, 0 takes a free one.", show_default=False)
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local or triton: where encoders run; by default local.", show_default=False)
+    ] = None,
+    triton_url: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Triton's gRPC address, for --engine triton.", show_default=False),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or tensorrt; by default auto.", show_default=False)
@@ -54,6 +64,8 @@ def serve(
         "host": host,
         "http_port": http_port,
         "grpc_port": grpc_port,
+        "engine": engine,
+        "triton_url": triton_url,
         "device": device,
         "log_level": log_level,
     }
@@ -63,3 +75,51 @@ def serve(
             raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--set")
         flags[name] = value
     run_until_stopped(load_settings(**flags))
+
+
+def triton(
+    *,
+    repository: Annotated[Path, typer.Option("--repository", "-r", help="Model repository to serve.")] = Path(
+        "model_repository"
+    ),
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Bundle, or single model, to load; repeatable; by default all.", show_default=False),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(min=0, max=65_535, help="HTTP port; 0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65_535, help="gRPC port; 0 takes a free one.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65_535, help="Metrics port; 0 takes a free one.")] = 8002,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the server is kept once fetched; by default dimml/triton in the cache folder (XDG_CACHE_HOME).",
+            show_default=False,
+        ),
+    ] = None,
+    model_control: Annotated[
+        ModelControl,
+        typer.Option(help="explicit: clients may load and unload models, and a model whose process died is mended."),
+    ] = ModelControl.EXPLICIT,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C. The server (x86-64 Linux, CPU) is fetched once, by pip.
+
+    Once all models are loaded, one line on stdout says where:
+    ``ready http=HOST:PORT grpc=HOST:PORT metrics=HOST:PORT``.
+    """
+    from dimml_server.triton.installation import default_home
+    from dimml_server.triton.options import TritonOptions
+    from dimml_server.triton.running import run_triton
+
+    run_triton(
+        TritonOptions(
+            repository=repository,
+            home=home or default_home(),
+            models=tuple(model or ()),
+            host=host,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            model_control=model_control,
+        )
+    )

@@ -24,15 +24,18 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def bind(host: str, port: int, setting: str) -> socket.socket:
-    """A listening TCP socket. ``setting`` names the port's setting; raises ConfigurationError that names it."""
+def bind(host: str, port: int, setting: str, *, from_environment: bool = True) -> socket.socket:
+    """A listening TCP socket. ``setting`` names the port's setting; raises ConfigurationError that names it.
+
+    ``from_environment``: whether the setting can also be given as an environment variable.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except socket.gaierror as error:
         raise ConfigurationError(f"host {host!r} is not an address of this machine", field="host") from error
     except OSError as error:
-        flag = f"--{setting.replace('_', '-')} (DIMML_{setting.upper()})"
+        flag = f"--{setting.replace('_', '-')}" + (f" (DIMML_{setting.upper()})" if from_environment else "")
         why = {
             errno.EADDRINUSE: "is taken by another program",
             errno.EACCES: "needs more rights than this user has",

@@ -89,7 +89,7 @@ class LocalPredictor:
 
     async def _open(self) -> PredictionService:
         service = build_service(self._settings, Metrics())
-        self._stack.callback(service.close)
+        self._stack.push_async_callback(service.close)
         await service.start()
         return service
 

@@ -59,7 +59,7 @@ class LocalEngine:
         """Runs, over all models, that were told to stop and still go on."""
         return sum(session.stray_runs for session in self._sessions.values())
 
-    async def load(self, bundle: Bundle, repository: Path) -> None:
+    async def load(self, bundle: Bundle, repository: Path, *, must_run: bool = True) -> None:
         """Make the sessions of a bundle, and run each once. Raises BundleError, and then nothing is kept."""
         sessions = await asyncio.to_thread(self._make_sessions, bundle, repository)
         try:
@@ -69,9 +69,21 @@ class LocalEngine:
             for session in sessions.values():
                 session.close()
             raise
+        self.unload(bundle)  # Of one that was unloaded a moment ago, requests in flight may still hold the sessions.
         self._sessions.update({(name, bundle.version): session for name, session in sessions.items()})
 
-    def close(self) -> None:
+    def unload(self, bundle: Bundle) -> None:
+        """Let a bundle's sessions go; their memory is freed once runs that still go on have ended."""
+        for spec in model_specs(bundle):
+            session = self._sessions.pop((spec.name, bundle.version), None)
+            if session is not None:
+                session.close()
+
+    def ready(self, bundle: Bundle, model: str | None = None) -> bool:
+        """Whether it is loaded."""
+        return (model or bundle.fusion_model, bundle.version) in self._sessions
+
+    async def close(self) -> None:
         """Tell stray runs to stop, and let all threads end."""
         for session in self._sessions.values():
             session.close()

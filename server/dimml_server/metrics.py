@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from dimml import __version__
 from dimml.bundle import FUSED_HEAD, Bundle
 from dimml.errors import DimmlError
+from dimml.metric_buckets import SECONDS_BUCKETS, UNIT_BUCKETS
 from dimml.status import ModalityStatus
 from dimml_server.kserve.statistics import Statistics
 
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from dimml.ensemble import EnsembleResult
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-
-#: Certainty and weight lie in [0, 1]; finer where a confident model's values gather.
-UNIT_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 #: Outcomes that are not an error's code.
 OK, DEGRADED, CANCELLED, INTERNAL = "ok", "degraded", "cancelled", "internal"
@@ -144,6 +141,10 @@ class Metrics:
     def served(self, bundle: Bundle) -> None:
         """Note that a bundle version is served."""
         self._bundles.labels(bundle.name, str(bundle.version)).set(1)
+
+    def unserved(self, bundle: Bundle) -> None:
+        """Note that a bundle version is served no more; what it counted stays."""
+        self._bundles.remove(bundle.name, str(bundle.version))
 
     @contextmanager
     def request(self, transport: str) -> Iterator[RequestRecord]:

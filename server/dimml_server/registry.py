@@ -38,6 +38,16 @@ class BundleRegistry:
         for spec in model_specs(bundle):
             self._models.setdefault(spec.name, {})[bundle.version] = ServedModel(bundle, spec)
 
+    def remove(self, bundle: Bundle) -> None:
+        """Serve this bundle version no more."""
+        _drop(self._bundles, bundle.name, bundle.version)
+        for spec in model_specs(bundle):
+            _drop(self._models, spec.name, bundle.version)
+
+    def versions(self, name: str) -> list[int]:
+        """Versions of a bundle that are served, ascending; empty where it is not."""
+        return sorted(self._bundles.get(name, {}))
+
     def bundles(self) -> list[Bundle]:
         """Every served bundle version, by name, then version."""
         return [by_version[v] for _, by_version in sorted(self._bundles.items()) for v in sorted(by_version)]
@@ -61,6 +71,12 @@ class BundleRegistry:
     def model(self, name: str, version: int | None = None) -> ServedModel:
         """One model by its name in the repository, by default its newest version. Raises NotFoundError."""
         return _pick(self._models, name, version)
+
+
+def _drop(table: dict[str, dict[int, T]], name: str, version: int) -> None:
+    del table[name][version]
+    if not table[name]:
+        del table[name]
 
 
 def _pick(table: dict[str, dict[int, T]], name: str, version: int | None) -> T:

@@ -44,14 +44,14 @@ async def run_server(
     service = build_service(settings, metrics, decoder)
     async with AsyncExitStack() as stack:
         # Unwound from the last to the first: listeners end while engine and workers still answer for them.
-        stack.callback(service.close)
+        stack.push_async_callback(service.close)
         app = create_app(service, metrics, settings)
         http = await stack.enter_async_context(_http_listener(app, settings))
         grpc_address = await stack.enter_async_context(_grpc_listener(service, metrics, settings))
         if await _started(service, stopping):
             announce(Addresses(http.address, grpc_address))
             await stopping.wait()
-        service.ready = False
+        service.accepting = False
         http.should_exit = True  # Now, so that both listeners close at once and share the grace period.
         logger.info("stopping; requests in flight have %g s", settings.grace_s)
 

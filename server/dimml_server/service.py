@@ -8,21 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy.typing as npt
 
 from dimml import ensemble
 from dimml.bundle import Bundle
-from dimml.engine import Encoded, Engine, EngineError
+from dimml.engine import Encoded, EngineError
 from dimml.ensemble import Rows
 from dimml.errors import (
-    BundleError,
     DeadlineExceededError,
     DimmlError,
     InvalidParameterError,
@@ -32,39 +30,19 @@ from dimml.errors import (
 from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.prediction import Prediction
-from dimml.repository import bundle_names, load_bundle
-from dimml.status import ModalityStatus, Reason
+from dimml.recording import decode_in_share, recording_rows
 from dimml_server.answer import Outcome, build_prediction
+from dimml_server.engine import ServingEngine
 from dimml_server.gate import Gate
 from dimml_server.media_request import MediaPrediction
 from dimml_server.metrics import Metrics
-from dimml_server.registry import BundleRegistry
+from dimml_server.model_control import ModelControl
+from dimml_server.registry import BundleRegistry, ServedModel
 from dimml_server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-#: Of what is left of a request's time, the most that decoding may take: a track that hangs must not cost the
-#: encoders of the others theirs.
-DECODE_SHARE: Final = 0.6
-
-
-class ServingEngine(Engine, Protocol):
-    """An engine that bundles are loaded into."""
-
-    async def load(self, bundle: Bundle, repository: Path) -> None:
-        """Make a bundle ready to run, warmed up. Raises BundleError."""
-        ...
-
-    def close(self) -> None:
-        """Stop what still runs."""
-        ...
-
-    @property
-    def stray_runs(self) -> int:
-        """Runs that were told to stop and still go on."""
-        ...
 
 
 class Decoder(Protocol):
@@ -93,9 +71,10 @@ class PredictionService:
 
     def __init__(self, engine: ServingEngine, decoder: Decoder, metrics: Metrics, settings: ServerSettings) -> None:
         self.registry = BundleRegistry()
+        self.control = ModelControl(engine, self.registry, metrics, settings.repository)
         self.metrics = metrics
         #: Whether to take requests: false before warm-up is done and once the server is stopping.
-        self.ready = False
+        self.accepting = False
         self._engine = engine
         self._decoder = decoder
         self._settings = settings
@@ -113,41 +92,35 @@ class PredictionService:
         )
 
     async def start(self) -> None:
-        """Load and warm up the settings' bundles and the decode workers, then be ready.
+        """Load and warm up the settings' bundles and the decode workers, then take requests.
 
         Raises BundleError, or UnavailableError where the decode workers do not start.
         """
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._load_repository())
+                explicit = self._settings.model_control == "explicit"
+                group.create_task(self.control.start(self._settings.models, may_be_empty=explicit))
                 group.create_task(asyncio.to_thread(self._decoder.warm_up))
         except* DimmlError as errors:
             raise errors.exceptions[0] from None  # One thing to mend at a time.
-        self.ready = True
+        self.accepting = True
 
-    async def _load_repository(self) -> None:
-        repository = self._settings.repository
-        names = list(self._settings.models) or bundle_names(repository)
-        if not names:
-            raise BundleError(f"model repository {repository} holds no bundle; `dimml export` writes one")
-        for name in names:
-            await self.load(name)
-
-    async def load(self, name: str, version: int | None = None) -> Bundle:
-        """Load, warm up and serve one bundle version, by default the newest. Raises BundleError."""
-        began = perf_counter()
-        bundle = await asyncio.to_thread(load_bundle, self._settings.repository, name, version)
-        await self._engine.load(bundle, self._settings.repository)
-        self.registry.add(bundle)
-        self.metrics.served(bundle)
-        logger.info("loaded bundle %s version %d in %.2f s", bundle.name, bundle.version, perf_counter() - began)
-        return bundle
-
-    def close(self) -> None:
+    async def close(self) -> None:
         """Take no more requests, and stop what still runs."""
-        self.ready = False
-        self._engine.close()
+        self.accepting = False
+        await self._engine.close()
         self._decoder.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken and, where bundles are served, at least one of them would get an answer now."""
+        bundles = self.registry.bundles()
+        return self.accepting and (not bundles or any(self._engine.ready(bundle) for bundle in bundles))
+
+    def model_ready(self, served: ServedModel) -> bool:
+        """Whether this model would get an answer now."""
+        part = served.spec.name if served.spec.role in ("encoder", "fusion") else None
+        return self.accepting and self._engine.ready(served.bundle, part)
 
     async def predict_media(self, request: MediaPrediction) -> Prediction:
         """Decode a recording and predict. Raises RequestError and CapacityError (design, section 6)."""
@@ -163,10 +136,12 @@ class PredictionService:
         decode_request = request.decode_request(bundle, self._settings.media_limits)
         async with self._permit(bundle, end) as queue_s:
             began = perf_counter()
-            decoded = await self._decode(decode_request, end)
+            decoded = await decode_in_share(
+                self._decoder, decode_request, end=end, limit_s=self._settings.decode_timeout_s
+            )
             decode_s = perf_counter() - began
             self.metrics.observe_stage(bundle, "decode", decode_s)
-            rows = _rows(bundle, decoded)
+            rows = recording_rows(bundle, decoded)
             outcome = await self._ensemble(bundle, rows, end, queue_s)
         return replace(outcome, decode_s=decode_s, start_s=decoded.start_s, end_s=decoded.end_s)
 
@@ -220,25 +195,14 @@ class PredictionService:
 
     @asynccontextmanager
     async def _permit(self, bundle: Bundle, end: float) -> AsyncIterator[float]:
-        async with self._gate.permit(end - perf_counter()) as queue_s:
-            self.metrics.observe_stage(bundle, "queue", queue_s)
-            yield queue_s
-
-    async def _decode(self, request: DecodeRequest, end: float) -> Decoded:
-        """Decode in a share of the request's time. Where that, not decoding's own limit, ends it: late, not bad."""
-        share_s = (end - perf_counter() - ensemble.FUSION_RESERVE_S) * DECODE_SHARE
-        if share_s <= 0.0:
-            raise DeadlineExceededError("the request's time ran out before decoding")
-        limit_s = self._settings.decode_timeout_s
-        decoded = await self._decoder.decode(request, timeout_s=min(share_s, limit_s))
-        statuses = {name: track.status for name, track in decoded.tracks.items()}
-        late = any(status.reason is Reason.DECODE_TIMEOUT for status in statuses.values())
-        if late and share_s < limit_s and not any(s.ok for s in statuses.values()):
-            raise DeadlineExceededError("the request's time ran out while decoding", statuses=statuses)
-        return decoded
+        # From before the wait on: a version that is unloaded meanwhile answers whom it has taken.
+        with self.control.using(bundle):
+            async with self._gate.permit(end - perf_counter()) as queue_s:
+                self.metrics.observe_stage(bundle, "queue", queue_s)
+                yield queue_s
 
     async def _ensemble(self, bundle: Bundle, rows: Rows, end: float, queue_s: float) -> Outcome:
-        nothing = _no_answer(rows.statuses)
+        nothing = ensemble.no_answer_at_all(rows.statuses)
         if nothing is not None:
             self.metrics.observe_statuses(bundle, rows.statuses)
             raise nothing
@@ -246,28 +210,10 @@ class PredictionService:
             self._engine, bundle, rows, timeout_s=end - perf_counter(), deadlines_s=self._deadlines_s
         )
         self.metrics.observe_result(bundle, result)
-        nothing = _no_answer(result.statuses)
+        nothing = ensemble.no_answer_at_all(result.statuses)
         if nothing is not None:
             raise nothing
         return Outcome(bundle, result, queue_s)
-
-
-def _no_answer(statuses: Mapping[str, Sequence[ModalityStatus]]) -> DimmlError | None:
-    """The first row's error where no row has an answer."""
-    batch = len(next(iter(statuses.values())))
-    errors = [ensemble.no_answer({name: column[row] for name, column in statuses.items()}) for row in range(batch)]
-    return errors[0] if all(error is not None for error in errors) else None
-
-
-def _rows(bundle: Bundle, decoded: Decoded) -> Rows:
-    """The one row of a recording. A modality that was not asked of the decoder is not requested."""
-    statuses = {m.name: [ModalityStatus.because(Reason.NOT_REQUESTED)] for m in bundle.modalities}
-    tensors = {}
-    for name, track in decoded.tracks.items():
-        statuses[name] = [track.status]
-        if track.row is not None:
-            tensors[name] = track.row[None]
-    return Rows(tensors, statuses)
 
 
 async def _bounded(call: Awaitable[T], end: float) -> T:

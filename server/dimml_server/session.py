@@ -15,8 +15,8 @@ import onnxruntime as ort
 from dimml.contract import ModelSpec
 from dimml.engine import EngineError
 from dimml.errors import BundleError, ConfigurationError
+from dimml.run_threads import RunThreads
 from dimml.status import Reason
-from dimml_server.run_threads import RunThreads
 
 logger = logging.getLogger(__name__)
 

@@ -31,11 +31,34 @@ class ServerSettings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Bundles to load; all of the repository where empty."
     )
+    model_control: Literal["none", "explicit"] = Field(
+        default="none",
+        description="Whether callers may load and unload bundles (`explicit`), or what was loaded at start stays.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on, HTTP and gRPC alike.")
     http_port: Port = Field(default=8000, description="HTTP port; 0 takes a free one.")
     grpc_port: Port = Field(default=8001, description="gRPC port; 0 takes a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
 
+    engine: Literal["local", "triton"] = Field(
+        default="local", description="Where encoders and fusion run: in this process, or on a Triton server."
+    )
+    triton_url: str = Field(
+        default="127.0.0.1:8001",
+        pattern=r"^[^\s/]+:\d{1,5}$",
+        description="Triton's gRPC address, as `host:port`, for the triton engine.",
+    )
+    triton_wait_s: float = Field(
+        default=30.0,
+        ge=0.0,
+        description="At start, longest wait for Triton and its models; then serving begins anyway.",
+    )
+    triton_max_message_bytes: int = Field(
+        default=512 * 2**20, ge=2**20, le=2**31 - 1, description="Largest message to Triton and from it."
+    )
+    triton_keepalive_s: Positive = Field(
+        default=10.0, description="Silence during a call to Triton after which the connection is tested."
+    )
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
         default="auto",
         description="Where encoders run: `auto` takes CUDA where the installed ONNX Runtime and the machine have it.",

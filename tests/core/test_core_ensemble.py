@@ -189,6 +189,16 @@ def test_late_fusion_is_the_requests_deadline() -> None:
         predict(engine, judged(BUNDLE, inputs(1), 1), timeout_s=0.2)
 
 
+def test_where_nobody_answered_there_is_nothing_to_fuse_and_the_rows_are_the_fusions() -> None:
+    engine = ScriptedEngine(audio=raising, visual=raising)
+    engine.fuse_delay_s = 5.0
+    result = predict(engine, judged(BUNDLE, inputs(2), 2), timeout_s=0.5)
+    assert {str(status) for column in result.statuses.values() for status in column} == {"failed:encoder_gone"}
+    nothing = fuse(np.zeros((2, 2, 3), np.float32), np.zeros((2, 2), np.bool_))
+    for name in ("probabilities_BC", "logits_BC", "certainty_BH", "weights_BH"):
+        np.testing.assert_array_equal(getattr(result.fused, name), getattr(nothing, name))
+
+
 @pytest.mark.parametrize(
     ("audio", "visual", "error"),
     [

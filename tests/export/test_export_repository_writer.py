@@ -42,7 +42,13 @@ def test_a_bundle_has_the_designs_layout_and_verifies(tmp_path: Path) -> None:
         "tiny_visual/config.pbtxt",
     ]
     assert load_bundle(repository, "tiny") == written
-    assert sorted(written.files) == [f"tiny_{m}/1/model.onnx" for m in ("audio", "fusion", "visual")]
+    assert sorted(written.files) == [
+        "tiny/1/model.py",
+        "tiny_audio/1/model.onnx",
+        "tiny_fusion/1/model.onnx",
+        "tiny_media/1/model.py",
+        "tiny_visual/1/model.onnx",
+    ]
     for relative, record in written.files.items():
         path = repository / relative
         assert (path.stat().st_size, file_sha256(path)) == (record.bytes, record.sha256)

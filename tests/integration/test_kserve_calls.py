@@ -320,8 +320,6 @@ def test_hundreds_of_concurrent_calls_are_all_answered_by_their_own_rows(server:
 @pytest.mark.parametrize(
     ("call", "arguments"),
     [
-        ("load_model", ("tiny",)),
-        ("unload_model", ("tiny",)),
         ("get_trace_settings", ()),
         ("update_trace_settings", ("tiny",)),
         ("get_log_settings", ()),

@@ -23,10 +23,11 @@ from dimml.errors import (
     TooLargeError,
     UnsupportedError,
 )
+from dimml.request_parameters import timeout_of
 from dimml_server.kserve import grpc_codec, http_codec
 from dimml_server.kserve.classification import top_classes
 from dimml_server.kserve.config import config_json, platform_of, read_config
-from dimml_server.kserve.messages import InferRequest, InferResponse, RequestedOutput, timeout_of
+from dimml_server.kserve.messages import InferRequest, InferResponse, RequestedOutput
 from dimml_server.kserve.statistics import Durations, Statistics
 from dimml_server.kserve.tensors import InputTensor, OutputTensor, decode
 from dimml_server.kserve.validation import checked_inputs, checked_outputs

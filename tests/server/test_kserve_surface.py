@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,7 @@ def document(tmp_path: Path) -> dict[str, Any]:
     try:
         return create_app(service, metrics, settings).openapi()
     finally:
-        service.close()
+        asyncio.run(service.close())
 
 
 def test_openapi_describes_inference_without_a_warning(document: dict[str, Any]) -> None:

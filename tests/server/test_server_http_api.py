@@ -31,7 +31,7 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     metrics = Metrics()
     service = build_service(settings, metrics)
     yield create_app(service, metrics, settings).openapi()
-    service.close()
+    asyncio.run(service.close())
 
 
 def request_errors() -> list[type[DimmlError]]:

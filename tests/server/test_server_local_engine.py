@@ -32,7 +32,7 @@ def run_once(repository: Path, bundle: Bundle, rows: ensemble.Rows) -> ensemble.
         try:
             return await ensemble.run(engine, bundle, rows, timeout_s=10.0)
         finally:
-            engine.close()
+            await engine.close()
 
     return asyncio.run(scenario())
 
@@ -93,7 +93,7 @@ def test_stalled_runs_are_stopped_and_bounded_and_threads_stay_flat(tmp_path: Pa
         assert max(threads) <= 2 + 3 * concurrency + max_stray_runs
         await asyncio.sleep(0.5)
         assert engine.stray_runs == 0
-        engine.close()
+        await engine.close()
 
     asyncio.run(scenario())
 
@@ -114,7 +114,7 @@ def test_past_the_bound_of_stray_runs_the_modality_fails_at_once(tmp_path: Path)
         with pytest.raises(EngineError) as busy:
             await engine.encode(bundle, "visual", tensor)
         assert busy.value.reason is Reason.ENCODER_BUSY
-        engine.close()
+        await engine.close()
 
     asyncio.run(scenario())
 

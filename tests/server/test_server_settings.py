@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dimml.errors import ConfigurationError
-from dimml_server.service import DECODE_SHARE
+from dimml.recording import DECODE_SHARE
 from dimml_server.settings import ENV_PREFIX, ServerSettings, load_settings
 from support.data import REPOSITORY_ROOT
 

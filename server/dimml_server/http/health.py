@@ -25,7 +25,7 @@ def router(service: PredictionService, metrics: Metrics) -> APIRouter:
     )
     async def ready() -> dict[str, str]:
         if not service.ready:
-            raise UnavailableError("not ready: the server is warming up or stopping")
+            raise UnavailableError("not ready: the server is starting or stopping, or no bundle has a model that runs")
         return {"status": "ready"}
 
     @routes.get(

@@ -58,7 +58,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
     )
     async def predict(request: Request) -> Response:
         with metrics.request(TRANSPORT) as record:
-            if not service.ready:
+            if not service.accepting:
                 raise UnavailableError("the server is starting or stopping; try again")
             try:
                 async with read_form(

@@ -1,4 +1,4 @@
-"""What is served, as KServe v2 describes it: server and model metadata, configuration, index, versions."""
+"""What is served, as KServe v2 describes it: server and model metadata, configuration, versions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from dimml_server.registry import BundleRegistry, ServedModel
 SERVER_NAME: Final = "dimml"
 #: Of Triton's extensions, those whose every call works here; ``docs/kserve.md`` says what is left out of others.
 EXTENSIONS: Final = ("classification", "model_configuration", "binary_tensor_data", "parameters", "statistics")
+#: Those whose every call works where ``model_control`` is ``explicit``.
+CONTROL_EXTENSIONS: Final = ("model_repository", "model_repository(unload_dependents)")
 
 
 class Catalog:
@@ -44,9 +46,10 @@ class Catalog:
             which = f"'{name}' version {version}" if version else f"'{name}'"
             raise NotFoundError(f"Request for unknown model: {which} is not found", field=error.field) from error
 
-    def server_metadata(self) -> dict[str, Any]:
-        """``ServerMetadataResponse``."""
-        return {"name": SERVER_NAME, "version": dimml.__version__, "extensions": list(EXTENSIONS)}
+    def server_metadata(self, *, controlled: bool) -> dict[str, Any]:
+        """``ServerMetadataResponse``; ``controlled`` where models may be loaded and unloaded."""
+        extensions = [*EXTENSIONS, *(CONTROL_EXTENSIONS if controlled else ())]
+        return {"name": SERVER_NAME, "version": dimml.__version__, "extensions": extensions}
 
     def model_metadata(self, name: str, version: str) -> dict[str, Any]:
         """``ModelMetadataResponse``: shapes with the batch in front. Raises NotFoundError, BundleError."""
@@ -88,13 +91,6 @@ class Catalog:
             newest = self.find(name, version)
             chosen = [newest] if version else [served for served in chosen if served.spec.name == name]
         return {"model_stats": [self._statistics.model_stats(m.spec.name, m.version) for m in chosen]}
-
-    def index(self) -> list[dict[str, str]]:
-        """Entries of ``RepositoryIndexResponse``: what is loaded, all of it ready."""
-        return [
-            {"name": served.spec.name, "version": str(served.version), "state": "READY", "reason": ""}
-            for served in self._registry.models()
-        ]
 
 
 def _tensor(spec: ModelSpec, tensor: TensorSpec) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from google.protobuf import json_format, text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from tritonclient.grpc import model_config_pb2
 
-from dimml.errors import BundleError
+from dimml.errors import BundleError, RequestError
+from dimml_server.version_policy import NEWEST, VersionPolicy
 
 CONFIG_NAME = "config.pbtxt"
 _INT64 = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
@@ -27,6 +28,26 @@ def read_config(repository: Path, model: str) -> model_config_pb2.ModelConfig:
     # Triton takes the folder's name where the file gives none.
     config.name = config.name or model
     return config
+
+
+def parse_config_json(text: str, model: str) -> model_config_pb2.ModelConfig:
+    """The ``config`` of a load call: JSON, as ``config_json`` writes it. Raises RequestError."""
+    try:
+        return json_format.Parse(text, model_config_pb2.ModelConfig())
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise RequestError(f"the config given for '{model}' is not a model configuration: {error}") from error
+
+
+def version_policy_of(config: model_config_pb2.ModelConfig) -> VersionPolicy:
+    """The versions that a configuration asks for; the newest alone where it says nothing."""
+    choice = config.version_policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return VersionPolicy()
+    if choice == "specific" and config.version_policy.specific.versions:
+        return VersionPolicy(specific=tuple(config.version_policy.specific.versions))
+    if choice == "latest" and config.version_policy.latest.num_versions > 0:
+        return VersionPolicy(latest=config.version_policy.latest.num_versions)
+    return NEWEST
 
 
 def platform_of(config: model_config_pb2.ModelConfig) -> str:

@@ -24,7 +24,7 @@ from dimml.errors import (
     UnsupportedError,
 )
 from dimml_server.http.errors import error_headers
-from dimml_server.kserve.grpc_codec import format_infer, parse_infer
+from dimml_server.kserve.grpc_codec import format_infer, parameters_of, parse_infer
 from dimml_server.kserve.inference import DataPlane
 from dimml_server.kserve.messages import check_text
 from dimml_server.media_request import new_request_id
@@ -96,7 +96,9 @@ def _methods(plane: DataPlane) -> dict[str, Method]:
             return pb.ModelReadyResponse(ready=False)
 
     async def server_metadata(request: Any, context: Context) -> Any:
-        return json_format.ParseDict(catalog.server_metadata(), pb.ServerMetadataResponse())
+        return json_format.ParseDict(
+            catalog.server_metadata(controlled=plane.repository.explicit), pb.ServerMetadataResponse()
+        )
 
     async def model_metadata(request: Any, context: Context) -> Any:
         metadata = catalog.model_metadata(request.name, request.version)
@@ -110,8 +112,16 @@ def _methods(plane: DataPlane) -> dict[str, Method]:
         return json_format.ParseDict(statistics, pb.ModelStatisticsResponse())
 
     async def repository_index(request: Any, context: Context) -> Any:
-        # What is listed is ready, so that `ready` changes nothing.
-        return json_format.ParseDict({"models": catalog.index()}, pb.RepositoryIndexResponse())
+        models = await plane.repository.index(ready=request.ready)
+        return json_format.ParseDict({"models": models}, pb.RepositoryIndexResponse())
+
+    async def repository_load(request: Any, context: Context) -> Any:
+        await plane.repository.load(request.model_name, parameters_of(request.parameters))
+        return pb.RepositoryModelLoadResponse()
+
+    async def repository_unload(request: Any, context: Context) -> Any:
+        await plane.repository.unload(request.model_name, parameters_of(request.parameters))
+        return pb.RepositoryModelUnloadResponse()
 
     async def model_infer(request: Any, context: Context) -> Any:
         return await _infer(plane, request, context)
@@ -125,6 +135,8 @@ def _methods(plane: DataPlane) -> dict[str, Method]:
         "ModelConfig": model_config,
         "ModelStatistics": model_statistics,
         "RepositoryIndex": repository_index,
+        "RepositoryModelLoad": repository_load,
+        "RepositoryModelUnload": repository_unload,
         "ModelInfer": model_infer,
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from dimml.errors import RequestError
+from dimml.request_parameters import timeout_of
 from dimml_server.kserve.messages import (
     InferRequest,
     InferResponse,
@@ -17,7 +18,6 @@ from dimml_server.kserve.messages import (
     check_tensor_parameters,
     check_text,
     class_count_of,
-    timeout_of,
 )
 from dimml_server.kserve.tensors import InputTensor, Payload, to_raw
 
@@ -41,13 +41,13 @@ _CONTENTS_FIELDS: Mapping[str, str] = {
 def parse_infer(message: service_pb2.ModelInferRequest) -> InferRequest:
     """Read an inference request, with ``raw_input_contents`` or typed contents. Raises RequestError."""
     model = check_text("model_name", message.model_name)
-    parameters = _parameters(message.parameters)
+    parameters = parameters_of(message.parameters)
     check_request_parameters(parameters)
     raw = message.raw_input_contents
     inputs: list[InputTensor] = []
     for index, entry in enumerate(message.inputs):
         name, datatype = check_text("name", entry.name), check_text("datatype", entry.datatype)
-        check_tensor_parameters(name, _parameters(entry.parameters))
+        check_tensor_parameters(name, parameters_of(entry.parameters))
         if entry.HasField("contents"):
             if raw:
                 raise RequestError(
@@ -64,7 +64,7 @@ def parse_infer(message: service_pb2.ModelInferRequest) -> InferRequest:
         raise RequestError(f"unexpected additional input data for model '{model}'")
     outputs = []
     for requested in message.outputs:
-        own = _parameters(requested.parameters)
+        own = parameters_of(requested.parameters)
         name = check_text("name", requested.name)
         check_tensor_parameters(name, own)
         outputs.append(RequestedOutput(name, class_count_of(name, own)))
@@ -103,7 +103,8 @@ def _typed(contents: service_pb2.InferTensorContents, name: str, datatype: str) 
     return []
 
 
-def _parameters(parameters: Mapping[str, service_pb2.InferParameter]) -> dict[str, Any]:
+def parameters_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a map of ``InferParameter`` or ``ModelRepositoryParameter``."""
     return {
         key: getattr(value, value.WhichOneof("parameter_choice") or "string_param") for key, value in parameters.items()
     }

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
-from dimml.errors import CapacityError, NotFoundError, RequestError, UnsupportedError
+from dimml.errors import CapacityError, NotFoundError, RequestError, TooLargeError, UnsupportedError
 from dimml_server.http.access import request_id
 from dimml_server.http.errors import error_headers, http_status
 from dimml_server.http.hangup import CLIENT_CLOSED_REQUEST, unless_gone
@@ -19,9 +19,16 @@ from dimml_server.http.uploads import Uploads
 from dimml_server.kserve.calls import CallerGoneError
 from dimml_server.kserve.compression import accepted_encoding, compress, read_body
 from dimml_server.kserve.config import config_json
-from dimml_server.kserve.http_codec import HEADER_LENGTH, format_infer, parse_infer, parse_object
+from dimml_server.kserve.http_codec import (
+    HEADER_LENGTH,
+    MAX_JSON_BYTES,
+    format_infer,
+    parameters_of,
+    parse_infer,
+    parse_object,
+)
 from dimml_server.kserve.inference import DataPlane
-from dimml_server.kserve.openapi import BODY_ERRORS, INFER_ANSWERS, INFER_BODY, MODEL_ERRORS, NOT_READY
+from dimml_server.kserve.openapi import BODY_ERRORS, CONTROL_ERRORS, INFER_ANSWERS, INFER_BODY, MODEL_ERRORS, NOT_READY
 from dimml_server.metrics import Metrics
 from dimml_server.service import PredictionService
 from dimml_server.settings import ServerSettings
@@ -32,8 +39,6 @@ TRANSPORT: Final = "kserve_http"
 
 #: Calls of Triton's extensions that this server does not offer.
 UNSUPPORTED: Final = {
-    "/repository/models/{model}/load": "explicit model load is not supported",
-    "/repository/models/{model}/unload": "explicit model unload is not supported",
     "/models/{model}/trace/setting": "tracing is not supported",
     "/trace/setting": "tracing is not supported",
     "/logging": "dynamic logging is not supported",
@@ -49,7 +54,8 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
     plane = DataPlane(service, metrics, settings)
     routes = APIRouter(prefix="/v2", route_class=_Route, tags=["KServe v2"])
     _add_health(routes, plane)
-    _add_metadata(routes, plane, uploads)
+    _add_metadata(routes, plane)
+    _add_repository(routes, plane, uploads)
     _add_infer(routes, plane, uploads)
     _add_refusals(routes)
     return routes
@@ -74,12 +80,12 @@ def _add_health(routes: APIRouter, plane: DataPlane) -> None:
         return Response(status_code=200 if plane.model_ready(model, version) else 503)
 
 
-def _add_metadata(routes: APIRouter, plane: DataPlane, uploads: Uploads) -> None:
+def _add_metadata(routes: APIRouter, plane: DataPlane) -> None:
     catalog = plane.catalog
 
     @routes.get("", summary="Server metadata")
     async def server_metadata() -> JSONResponse:
-        return JSONResponse(catalog.server_metadata())
+        return JSONResponse(catalog.server_metadata(controlled=plane.repository.explicit))
 
     @routes.get("/models/stats", summary="Statistics of all models")
     async def all_statistics() -> JSONResponse:
@@ -104,13 +110,30 @@ def _add_metadata(routes: APIRouter, plane: DataPlane, uploads: Uploads) -> None
     async def model_statistics(model: str, version: str = "") -> JSONResponse:
         return JSONResponse(catalog.statistics(model, version))
 
-    @routes.post("/repository/index", summary="Models that are served", responses=BODY_ERRORS)
+
+def _add_repository(routes: APIRouter, plane: DataPlane, uploads: Uploads) -> None:
+    async def document(request: Request) -> dict[str, Any]:
+        body = await _body(request, uploads, plane.max_body_bytes)
+        if len(body) > MAX_JSON_BYTES:
+            raise TooLargeError(f"the JSON has {len(body)} bytes, at most {MAX_JSON_BYTES} are taken")
+        return parse_object(body)
+
+    @routes.post("/repository/index", summary="Models of the repository, and which are ready", responses=BODY_ERRORS)
     async def repository_index(request: Request) -> JSONResponse:
-        document = parse_object(await _body(request, uploads, plane.max_body_bytes))
-        if not isinstance(document.get("ready", False), bool):
+        ready = (await document(request)).get("ready", False)
+        if not isinstance(ready, bool):
             raise RequestError("Unable to parse 'ready': it must be true or false")
-        # What is listed is ready, so that asking for what is ready changes nothing.
-        return JSONResponse(catalog.index())
+        return JSONResponse(await plane.repository.index(ready=ready))
+
+    @routes.post("/repository/models/{model}/load", summary="Load a bundle's versions", responses=CONTROL_ERRORS)
+    async def load(request: Request, model: str) -> Response:
+        await plane.repository.load(model, parameters_of(await document(request)))
+        return Response()
+
+    @routes.post("/repository/models/{model}/unload", summary="Unload a bundle", responses=CONTROL_ERRORS)
+    async def unload(request: Request, model: str) -> Response:
+        await plane.repository.unload(model, parameters_of(await document(request)))
+        return Response()
 
 
 def _add_infer(routes: APIRouter, plane: DataPlane, uploads: Uploads) -> None:

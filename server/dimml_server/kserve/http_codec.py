@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from dimml.errors import RequestError, TooLargeError
+from dimml.request_parameters import timeout_of
 from dimml_server.kserve.messages import (
     InferRequest,
     InferResponse,
@@ -19,7 +20,6 @@ from dimml_server.kserve.messages import (
     check_tensor_parameters,
     check_text,
     class_count_of,
-    timeout_of,
 )
 from dimml_server.kserve.tensors import InputTensor, to_elements, to_raw
 
@@ -47,7 +47,7 @@ def parse_infer(body: bytes, header_length: str | None, model: str, version: str
             f"('binary_data_size' of the input and {HEADER_LENGTH}; tritonclient: binary_data=True)"
         )
     document = parse_object(body[:length] if length < len(body) else body)
-    parameters = _object(document, "parameters")
+    parameters = parameters_of(document)
     check_request_parameters(parameters)
     binary_by_default = _boolean(parameters, "binary_data_output")
     inputs, position = [], length
@@ -107,6 +107,11 @@ def parse_object(body: bytes | memoryview) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RequestError("failed to parse the request JSON buffer: it must be a JSON object")
     return document
+
+
+def parameters_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The ``parameters`` of a request's JSON. Raises RequestError."""
+    return _object(document, "parameters")
 
 
 def _header_length(header: str | None, total: int) -> int:

@@ -32,6 +32,7 @@ from dimml_server.kserve.calls import CallerGoneError, InferCall, counted
 from dimml_server.kserve.catalog import Catalog
 from dimml_server.kserve.classification import top_classes
 from dimml_server.kserve.messages import InferRequest, InferResponse
+from dimml_server.kserve.repository import RepositoryCalls
 from dimml_server.kserve.tensors import Array, OutputTensor
 from dimml_server.kserve.validation import Inputs, checked_inputs, checked_outputs
 from dimml_server.media_request import MEDIA_PART, MediaPrediction, new_request_id
@@ -50,16 +51,16 @@ class DataPlane:
         self.max_timeout_s = settings.max_timeout_s
         self._service = service
         self._metrics = metrics
+        self.repository = RepositoryCalls(service.control, explicit=settings.model_control == "explicit")
 
     @property
     def ready(self) -> bool:
-        """Whether the server takes requests."""
+        """Whether the server takes requests, and has what answers them."""
         return self._service.ready
 
     def model_ready(self, name: str, version: str) -> bool:
-        """Whether this model takes requests. Raises NotFoundError, RequestError."""
-        self.catalog.find(name, version)
-        return self._service.ready
+        """Whether this model would get an answer now. Raises NotFoundError, RequestError."""
+        return self._service.model_ready(self.catalog.find(name, version))
 
     @contextmanager
     def call(self, name: str, version: str, transport: str) -> Iterator[InferCall]:
@@ -68,13 +69,13 @@ class DataPlane:
         Ends the block quietly where it raises CallerGoneError. Raises NotFoundError, RequestError, UnavailableError.
         """
         with self._metrics.request(transport) as record:
-            if not self.ready:
+            if not self._service.accepting:
                 raise UnavailableError("the server is starting or stopping; try again")
             served = self.catalog.find(name, version)
             whole = served.spec.role in ("entry", "media")
             record.model = served.bundle.name if whole else served.spec.name
             try:
-                with counted(self._metrics.inference, served) as call:
+                with self._service.control.using(served.bundle), counted(self._metrics.inference, served) as call:
                     yield call
                 record.degraded = call.degraded
             except CallerGoneError:

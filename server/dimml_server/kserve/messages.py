@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dimml.errors import InvalidParameterError, RequestError, UnsupportedError
+from dimml.errors import RequestError, UnsupportedError
 from dimml_server.kserve.tensors import InputTensor, OutputTensor
 
 #: Names, identifiers and versions are repeated in answers and messages.
@@ -61,24 +60,6 @@ def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
             f"Unable to parse 'shape' of input '{name}': it must be at most {MAX_RANK} whole numbers from 0 up"
         )
     return tuple(shape)
-
-
-def timeout_of(parameters: Mapping[str, Any]) -> float | None:
-    """Seconds that a request's parameters allow it, or None: ``timeout_ms``, or Triton's ``timeout`` in µs.
-
-    Where both stand there, the smaller counts. Triton's 0 means no limit. Raises InvalidParameterError.
-    """
-    limits: list[float] = []
-    for name, unit_s in (("timeout_ms", 1e-3), ("timeout", 1e-6)):
-        value = parameters.get(name)
-        if value is None or (name == "timeout" and value == 0 and value is not False):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InvalidParameterError(f"parameter '{name}' must be a number", field=name)
-        if not (math.isfinite(value) and value > 0):
-            raise InvalidParameterError(f"parameter '{name}' must be above 0, got {value}", field=name)
-        limits.append(value * unit_s)
-    return min(limits, default=None)
 
 
 def check_request_parameters(parameters: Mapping[str, Any]) -> None:

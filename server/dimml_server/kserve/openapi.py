@@ -98,6 +98,8 @@ MODEL_ERRORS: Final = errors(400, 404, 500)
 NOT_READY: Final[dict[int | str, dict[str, Any]]] = {503: {"description": "Not ready."}}
 #: ``responses`` of a call that has a body.
 BODY_ERRORS: Final = errors(400, 408, 413, 429, 500)
+#: ``responses`` of loading and unloading.
+CONTROL_ERRORS: Final = errors(400, 404, 408, 413, 429, 500, 501)
 
 #: ``responses`` of inference.
 INFER_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {

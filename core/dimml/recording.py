@@ -1,0 +1,51 @@
+"""From a decoded recording to rows for the ensemble, and how much of a request's time decoding may take."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Final, Protocol
+
+from dimml.bundle import Bundle
+from dimml.ensemble import FUSION_RESERVE_S, Rows
+from dimml.errors import DeadlineExceededError
+from dimml.media.types import Decoded, DecodeRequest
+from dimml.status import ModalityStatus, Reason
+
+#: Of what is left of a request's time, the most that decoding may take: a track that hangs must not cost the
+#: encoders of the others theirs.
+DECODE_SHARE: Final = 0.6
+
+
+class Decodes(Protocol):
+    """Decodes media somewhere safe; ``dimml.media.pool.DecodePool`` does."""
+
+    async def decode(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
+        """Decode one request's media. Raises DimmlError."""
+        ...
+
+
+async def decode_in_share(decoder: Decodes, request: DecodeRequest, *, end: float, limit_s: float) -> Decoded:
+    """Decode in a share of what is left until ``end`` (``perf_counter``'s clock), at most ``limit_s``.
+
+    Where the share, not ``limit_s``, ends it: late, not bad. Raises DeadlineExceededError, and what decoding raises.
+    """
+    share_s = (end - perf_counter() - FUSION_RESERVE_S) * DECODE_SHARE
+    if share_s <= 0.0:
+        raise DeadlineExceededError("the request's time ran out before decoding")
+    decoded = await decoder.decode(request, timeout_s=min(share_s, limit_s))
+    statuses = {name: track.status for name, track in decoded.tracks.items()}
+    late = any(status.reason is Reason.DECODE_TIMEOUT for status in statuses.values())
+    if late and share_s < limit_s and not any(s.ok for s in statuses.values()):
+        raise DeadlineExceededError("the request's time ran out while decoding", statuses=statuses)
+    return decoded
+
+
+def recording_rows(bundle: Bundle, decoded: Decoded) -> Rows:
+    """The one row of a recording. A modality that was not asked of the decoder is not requested."""
+    statuses = {m.name: [ModalityStatus.because(Reason.NOT_REQUESTED)] for m in bundle.modalities}
+    tensors = {}
+    for name, track in decoded.tracks.items():
+        statuses[name] = [track.status]
+        if track.row is not None:
+            tensors[name] = track.row[None]
+    return Rows(tensors, statuses)

@@ -1,0 +1,27 @@
+"""Parameters that a KServe v2 request may carry, read alike by the embedded server and inside Triton."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dimml.errors import InvalidParameterError
+
+
+def timeout_of(parameters: Mapping[str, Any]) -> float | None:
+    """Seconds that a request's parameters allow it, or None: ``timeout_ms``, or Triton's ``timeout`` in µs.
+
+    Where both stand there, the smaller counts. Triton's 0 means no limit. Raises InvalidParameterError.
+    """
+    limits: list[float] = []
+    for name, unit_s in (("timeout_ms", 1e-3), ("timeout", 1e-6)):
+        value = parameters.get(name)
+        if value is None or (name == "timeout" and value == 0 and value is not False):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidParameterError(f"parameter '{name}' must be a number", field=name)
+        if not (math.isfinite(value) and value > 0):
+            raise InvalidParameterError(f"parameter '{name}' must be above 0, got {value}", field=name)
+        limits.append(value * unit_s)
+    return min(limits, default=None)

@@ -1,0 +1,140 @@
+"""The engine inside Triton: a bundle's encoders and fusion, called as models of the same server (BLS)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.bundle import Bundle
+from dimml.contract import (
+    CERTAINTY,
+    FEATURES,
+    LOGITS,
+    PRESENT,
+    PROBABILITIES,
+    WEIGHTS,
+    features_input,
+    logits_input,
+)
+from dimml.engine import Encoded, EngineError
+from dimml.fusion import BoolArray, FloatArray, Fused
+from dimml.run_threads import RunThreads
+from dimml.status import Reason
+
+_FUSED: Final = (PROBABILITIES, LOGITS, CERTAINTY, WEIGHTS)
+#: How Triton 2.51 words it that a model, or its process, is not there.
+_GONE: Final = re.compile(
+    r"not ready|not found|no available versions|unknown model|not healthy|unloaded|shutting down|Stub process"
+)
+#: Triton's Python backend has as many threads for the calls of one instance.
+_CALLS_AT_ONCE: Final = 32
+
+
+class BlsEngine:
+    """Calls the models of the bundle's own version. Lives in one event loop.
+
+    Triton cannot be told to stop a call: one whose caller no longer waits goes on in its thread, as a stray. A model
+    with ``max_stray_runs`` of them fails at once, so that a stalled encoder never takes all threads. The threads are
+    our own, since those of ``async_exec`` (asyncio's) are waited for when a loop or the process ends.
+    """
+
+    def __init__(self, pb_utils: Any, *, max_stray_runs: int) -> None:
+        self._pb_utils = pb_utils
+        self._max_stray_runs = max_stray_runs
+        self._threads = RunThreads("dimml-bls", _CALLS_AT_ONCE)
+        self._strays: Counter[str] = Counter()
+        self._cpu = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
+
+    async def encode(self, bundle: Bundle, modality: str, tensor: npt.NDArray[Any]) -> Encoded:
+        """Run one encoder on ``[B, *modality.shape]``. Raises EngineError."""
+        name = bundle.encoder(modality).modality.tensor
+        outputs = await self._call(bundle.encoder_model(modality), bundle.version, {name: tensor}, (FEATURES, LOGITS))
+        return Encoded(features=outputs[FEATURES], logits=outputs[LOGITS])
+
+    async def fuse(
+        self,
+        bundle: Bundle,
+        features: Mapping[str, FloatArray],
+        logits: Mapping[str, FloatArray],
+        present_BM: BoolArray,
+    ) -> Fused:
+        """Run the fusion graph. Raises EngineError."""
+        tensors: dict[str, npt.NDArray[Any]] = {PRESENT: present_BM}
+        for modality in bundle.modalities:
+            tensors[features_input(modality.name)] = features[modality.name]
+            tensors[logits_input(modality.name)] = logits[modality.name]
+        outputs = await self._call(bundle.fusion_model, bundle.version, tensors, _FUSED)
+        return Fused(
+            probabilities_BC=outputs[PROBABILITIES],
+            logits_BC=outputs[LOGITS],
+            certainty_BH=outputs[CERTAINTY],
+            weights_BH=outputs[WEIGHTS],
+        )
+
+    def close(self) -> None:
+        """Let the threads end once they are idle."""
+        self._threads.close()
+
+    async def _call(
+        self, model: str, version: int, tensors: Mapping[str, npt.NDArray[Any]], outputs: tuple[str, ...]
+    ) -> dict[str, FloatArray]:
+        if self._strays[model] >= self._max_stray_runs:
+            raise EngineError(Reason.ENCODER_BUSY, f"{self._strays[model]} calls that were late are still going")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[dict[str, FloatArray]] = loop.create_future()
+
+        def finish(result: dict[str, FloatArray] | None, failure: Exception | None) -> None:
+            if done.cancelled():
+                self._strays[model] -= 1
+            elif result is not None:
+                done.set_result(result)
+            else:
+                done.set_exception(failure or EngineError(Reason.ENCODER_ERROR, "no outputs"))
+
+        def work() -> Callable[[], None]:
+            result, failure = None, None
+            try:
+                result = self._exec(model, version, tensors, outputs)
+            except EngineError as error:
+                failure = error
+            except Exception as error:
+                failure = EngineError(Reason.ENCODER_ERROR, str(error))
+            return lambda: _report(loop, lambda: finish(result, failure))
+
+        self._threads.submit(work)
+        try:
+            return await done
+        except asyncio.CancelledError:
+            self._strays[model] += 1
+            raise
+
+    def _exec(
+        self, model: str, version: int, tensors: Mapping[str, npt.NDArray[Any]], outputs: tuple[str, ...]
+    ) -> dict[str, FloatArray]:
+        utils = self._pb_utils
+        response = utils.InferenceRequest(
+            model_name=model,
+            model_version=version,
+            requested_output_names=list(outputs),
+            inputs=[utils.Tensor(name, np.ascontiguousarray(tensor)) for name, tensor in tensors.items()],
+            preferred_memory=self._cpu,
+        ).exec()
+        if response.has_error():
+            message = response.error().message()
+            raise EngineError(Reason.ENCODER_GONE if _GONE.search(message) else Reason.ENCODER_ERROR, message)
+        # Copied out of the memory that is shared with Triton: it ends with the response.
+        return {name: np.array(utils.get_output_tensor_by_name(response, name).as_numpy()) for name in outputs}
+
+
+def _report(loop: asyncio.AbstractEventLoop, finish: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(finish)
+    except RuntimeError:
+        # The model was unloaded meanwhile.
+        return

@@ -1,0 +1,167 @@
+"""Metrics of an entry model, on Triton's own /metrics page under the embedded server's names (``docs/metrics.md``).
+
+Triton 2.51 knows counters and gauges; a histogram is kept here as the counters that it consists of (``_bucket``,
+``_sum``, ``_count``), which Prometheus reads the same. Every call to Triton is a message to another process, so what
+is observed is added up here and handed over once in a while. A wrong call (a negative step, a metric whose family is
+gone) can abort the whole server: steps are positive, and families are kept as long as their metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from dimml import __version__
+from dimml.bundle import FUSED_HEAD, Bundle
+from dimml.ensemble import EnsembleResult
+from dimml.errors import DimmlError
+from dimml.metric_buckets import SECONDS_BUCKETS, UNIT_BUCKETS
+from dimml.status import ModalityStatus
+
+logger = logging.getLogger(__name__)
+
+TRANSPORT: Final = "triton"
+FLUSH_S: Final = 1.0
+_HELP: Final = {
+    "dimml_requests_total": "Requests answered, by outcome: ok, degraded, internal, or an error's code.",
+    "dimml_request_seconds": "Time from a request's arrival at the entry model to its answer.",
+    "dimml_modality_status_total": "Rows by what became of a modality in them.",
+    "dimml_modality_certainty_ratio": "Certainty of a head whose modality is ok, 0 to 1.",
+    "dimml_modality_weight_ratio": "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
+    "dimml_stage_seconds": "Time of one stage of a request: decode, encode (by modality), fuse.",
+    "dimml_decode_workers_lost_total": "Decoding processes that died or were killed for lateness.",
+    "dimml_bundle_info": "1 for every bundle version that is served.",
+    "dimml_build_info": "1; the version that runs.",
+}
+
+Labels = tuple[tuple[str, str], ...]
+Series = tuple[str, Labels]
+
+
+class TritonMetrics:
+    """Metrics of one instance. Triton adds the instances up: the same name and labels are the same series."""
+
+    def __init__(self, pb_utils: Any, bundle: Bundle) -> None:
+        self._pb_utils = pb_utils
+        self._bundle = bundle
+        self._version = {"model": bundle.name, "version": str(bundle.version)}
+        self._pending: defaultdict[Series, float] = defaultdict(float)
+        self._lock = threading.Lock()
+        self._families: dict[str, Any] = {}
+        self._metrics: dict[Series, Any] = {}
+        self._decoders_lost: Callable[[], int] = lambda: 0
+        self._decoders_told = 0
+        self._closing = threading.Event()
+        try:
+            self._gauge("dimml_bundle_info", self._version)
+            self._gauge("dimml_build_info", {"version": __version__, "python": platform.python_version()})
+        except Exception as error:  # Triton was started without metrics.
+            logger.warning("no metrics: %s", error)
+            self._thread = None
+            return
+        self._thread = threading.Thread(target=self._flush_often, name="dimml-metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Hand the rest over."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def watch_decoders(self, lost: Callable[[], int]) -> None:
+        """Count decoding processes as ``lost`` says, which only grows."""
+        self._decoders_lost = lost
+
+    def observe_request(self, seconds: float, is_degraded: bool) -> None:
+        """One request was answered."""
+        self._request(seconds, "degraded" if is_degraded else "ok")
+
+    def observe_error(self, seconds: float, error: Exception) -> None:
+        """One request was refused, or failed."""
+        self._request(seconds, error.code if isinstance(error, DimmlError) else "internal")
+
+    def observe_stage(self, stage: str, seconds: float, modality: str = "") -> None:
+        """One stage of a request took this long."""
+        labels = {"model": self._bundle.name, "stage": stage, "modality": modality}
+        self._observe("dimml_stage_seconds", labels, seconds, SECONDS_BUCKETS)
+
+    def observe_statuses(self, statuses: Mapping[str, Sequence[ModalityStatus]]) -> None:
+        """What became of each modality, by row."""
+        for modality, column in statuses.items():
+            for status in column:
+                reason = "" if status.reason is None else status.reason.value
+                labels = {"modality": modality, "status": status.status.value, "reason": reason}
+                self._add("dimml_modality_status_total", self._version | labels, 1)
+
+    def observe_result(self, result: EnsembleResult) -> None:
+        """Statuses, certainty, weights and stage times of one ensemble's rows."""
+        self.observe_statuses(result.statuses)
+        for name, seconds in result.encode_s.items():
+            if seconds > 0.0:
+                self.observe_stage("encode", seconds, name)
+        self.observe_stage("fuse", result.fuse_s)
+        for row in range(len(result.fused.logits_BC)):
+            here = {name: column[row].ok for name, column in result.statuses.items()}
+            here[FUSED_HEAD] = all(here.values())
+            for head, name in enumerate(self._bundle.heads):
+                if here[name]:
+                    labels = self._version | {"modality": name}
+                    for metric, values_BH in (
+                        ("dimml_modality_certainty_ratio", result.fused.certainty_BH),
+                        ("dimml_modality_weight_ratio", result.fused.weights_BH),
+                    ):
+                        self._observe(metric, labels, float(values_BH[row, head]), UNIT_BUCKETS)
+
+    def _request(self, seconds: float, outcome: str) -> None:
+        labels = {"model": self._bundle.name, "transport": TRANSPORT}
+        self._add("dimml_requests_total", labels | {"outcome": outcome}, 1)
+        self._observe("dimml_request_seconds", labels, seconds, SECONDS_BUCKETS)
+
+    def _observe(self, name: str, labels: dict[str, str], value: float, bounds: Sequence[float]) -> None:
+        for bound in (*bounds, math.inf):
+            if value <= bound:
+                text = "+Inf" if math.isinf(bound) else str(bound)
+                self._add(f"{name}_bucket", labels | {"le": text}, 1)
+        self._add(f"{name}_sum", labels, value)
+        self._add(f"{name}_count", labels, 1)
+
+    def _add(self, name: str, labels: dict[str, str], step: float) -> None:
+        with self._lock:
+            self._pending[name, tuple(labels.items())] += step
+
+    def _flush_often(self) -> None:
+        while not self._closing.wait(FLUSH_S):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        lost = self._decoders_lost()
+        if lost > self._decoders_told:
+            self._add("dimml_decode_workers_lost_total", {}, lost - self._decoders_told)
+            self._decoders_told = lost
+        with self._lock:
+            pending, self._pending = self._pending, defaultdict(float)
+        try:
+            for series, step in pending.items():
+                if math.isfinite(step) and step > 0:
+                    self._metric(series, self._pb_utils.MetricFamily.COUNTER).increment(step)
+        except Exception:
+            logger.exception("metrics were lost")
+
+    def _gauge(self, name: str, labels: dict[str, str]) -> None:
+        self._metric((name, tuple(labels.items())), self._pb_utils.MetricFamily.GAUGE).set(1)
+
+    def _metric(self, series: Series, kind: Any) -> Any:
+        metric = self._metrics.get(series)
+        if metric is None:
+            name, labels = series
+            if name not in self._families:
+                base = name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")
+                self._families[name] = self._pb_utils.MetricFamily(name=name, description=_HELP[base], kind=kind)
+            metric = self._metrics[series] = self._families[name].Metric(labels=dict(labels))
+        return metric

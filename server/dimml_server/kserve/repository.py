@@ -1,0 +1,60 @@
+"""Triton's model repository extension, as both transports hand its calls on: index, load, unload."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dimml.errors import RequestError, UnsupportedError
+from dimml_server.kserve.config import parse_config_json, version_policy_of
+from dimml_server.kserve.messages import check_text
+from dimml_server.model_control import READY, ModelControl
+
+#: Where loading and unloading is off, as by default.
+NOT_ALLOWED: Final = (
+    "explicit model load / unload is not allowed: start the server with model_control=explicit "
+    "(--set model_control=explicit, or DIMML_MODEL_CONTROL=explicit)"
+)
+
+
+class RepositoryCalls:
+    """The calls over one ``ModelControl``; ``explicit`` is whether callers may change what is served."""
+
+    def __init__(self, control: ModelControl, *, explicit: bool) -> None:
+        self.explicit = explicit
+        self._control = control
+
+    async def index(self, *, ready: bool) -> list[dict[str, str]]:
+        """Entries of ``RepositoryIndexResponse``: all of the repository, or what is ready alone."""
+        entries = await asyncio.to_thread(self._control.index)
+        return [entry for entry in entries if entry["state"] == READY or not ready]
+
+    async def load(self, model: str, parameters: Mapping[str, Any]) -> None:
+        """``parameters`` may hold ``config``, of which ``version_policy`` counts. Raises RequestError."""
+        self._check_allowed(model)
+        for name in parameters:
+            if name.startswith("file:"):
+                raise UnsupportedError("files are not taken from a load request: bundles come from the repository")
+            if name != "config":
+                raise RequestError(f"unrecognized load parameter '{name[:100]}'")
+        config = parameters.get("config")
+        if config is None:
+            await self._control.load(model)
+        elif isinstance(config, str):
+            await self._control.load(model, version_policy_of(parse_config_json(config, model)))
+        else:
+            raise RequestError("load parameter 'config' must be a JSON text")
+
+    async def unload(self, model: str, parameters: Mapping[str, Any]) -> None:
+        """``unload_dependents`` changes nothing: the parts of a bundle go with it anyway. Raises RequestError."""
+        self._check_allowed(model)
+        for name, value in parameters.items():
+            if name != "unload_dependents" or not isinstance(value, bool):
+                raise RequestError(f"unrecognized unload parameter '{name[:100]}'")
+        await self._control.unload(model)
+
+    def _check_allowed(self, model: str) -> None:
+        check_text("model_name", model)
+        if not self.explicit:
+            raise UnsupportedError(NOT_ALLOWED)

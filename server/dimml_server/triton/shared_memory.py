@@ -1,0 +1,50 @@
+"""What Triton's Python backend leaves in /dev/shm: named after the run, and cleared away when its processes are gone.
+
+A lock file beside the regions is held by `dimml triton`, Triton and its stubs alike, for as long as one of them lives;
+so another run can tell regions in use from those of a server that was killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where the kernel has it
+_PREFIX: Final = "dimml-triton-"
+_LOCK: Final = ".lock"
+
+
+class RunName:
+    """A name for one run that no other has, and the lock that says it is in use."""
+
+    def __init__(self) -> None:
+        self.prefix = f"{_PREFIX}{secrets.token_hex(4)}"
+        self._path = SHARED_MEMORY / f"{self.prefix}{_LOCK}"
+        self.descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        """Remove the run's regions and the lock. Its processes must have ended."""
+        _remove(self.prefix)
+        os.close(self.descriptor)
+
+
+def clear_left_over(folders: Path) -> None:
+    """Remove regions and run folders (in ``folders``) of runs all of whose processes are gone."""
+    for lock in SHARED_MEMORY.glob(f"{_PREFIX}*{_LOCK}"):
+        # Another user's, or gone in this moment.
+        with suppress(OSError), lock.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            prefix = lock.name.removesuffix(_LOCK)
+            shutil.rmtree(folders / prefix, ignore_errors=True)
+            _remove(prefix)
+
+
+def _remove(prefix: str) -> None:
+    for region in sorted(SHARED_MEMORY.glob(f"{prefix}*"), key=lambda path: path.name.endswith(_LOCK)):
+        region.unlink(missing_ok=True)

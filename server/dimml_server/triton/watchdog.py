@@ -1,0 +1,114 @@
+"""Models whose process died are loaded again: Triton does not restart a dead stub, and still calls it ready.
+
+Only models whose instances are processes (Python, and backends in Python) can lose one. A model is mended when it is
+``READY`` by Triton's index and has fewer living processes than instances, twice in a row.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Any, Final
+
+from dimml_server.triton.process import stub_processes
+
+POLL_S: Final = 0.5
+_CALL_LIMIT_S: Final = 5.0
+#: Unloading waits for requests in flight, loading for the model.
+_RELOAD_LIMIT_S: Final = 120.0
+
+Version = tuple[str, str]
+
+
+class Watchdog:
+    """Looks at a server's processes whenever ``look`` is called."""
+
+    def __init__(self, pid: int, http: str, say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)):
+        self._pid = pid
+        self._url = f"http://{http}"
+        self._say = say
+        self._instances: dict[Version, int] = {}
+        self._suspects: set[Version] = set()
+
+    def look(self) -> list[str]:
+        """Mend what is found dead a second time; the models that were loaded again."""
+        alive = self._alive()
+        ready = self._ready()
+        # Instances are learned from a model's processes when it is whole, and forgotten when it is not ready.
+        self._instances = {version: self._instances.get(version, 0) for version in ready}
+        for version in ready:
+            self._instances[version] = max(self._instances[version], alive[version])
+        dead = {version for version, instances in self._instances.items() if alive[version] < instances}
+        for version in dead & self._suspects:
+            # While a version is loaded anew, as for another version policy, its old and new instances run side by
+            # side: then more processes were counted than it has instances.
+            if alive[version] >= self._configured(*version):
+                self._instances[version] = alive[version]
+                dead.discard(version)
+        mended = []
+        for model in sorted({model for model, _ in dead & self._suspects}):
+            self._reload(model)
+            mended.append(model)
+        self._suspects = {version for version in dead if version[0] not in mended}
+        return mended
+
+    def _alive(self) -> Counter[Version]:
+        found: Counter[Version] = Counter()
+        for words in stub_processes(self._pid).values():
+            # …/triton_python_backend_stub <repository>/<model>/<version>/model.py …
+            if len(words) > 1 and len(parts := PurePath(words[1]).parts) >= 3:
+                found[parts[-3], parts[-2]] += 1
+        return found
+
+    def _ready(self) -> set[Version]:
+        try:
+            index = self._call("/v2/repository/index", {"ready": True}, _CALL_LIMIT_S)
+        except (OSError, ValueError):
+            return set()
+        return {(entry["name"], entry["version"]) for entry in index if entry.get("state") == "READY"}
+
+    def _configured(self, model: str, version: str) -> int:
+        """Instances that a version has by its configuration; more than there can be where it cannot be had."""
+        try:
+            config = self._call(f"/v2/models/{model}/versions/{version}/config", None, _CALL_LIMIT_S)
+            return sum(int(group["count"]) for group in config["instance_group"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return sys.maxsize
+
+    def _reload(self, model: str) -> None:
+        self._say(f"watchdog: a process of {model} died; loading it again")
+        try:
+            # As it was loaded: a client may have chosen other versions than config.pbtxt does.
+            config = self._call(f"/v2/models/{model}/config", None, _CALL_LIMIT_S)
+            self._call(f"/v2/repository/models/{model}/unload", {}, _RELOAD_LIMIT_S)
+            given = {"parameters": {"config": json.dumps(config)}}
+            self._call(f"/v2/repository/models/{model}/load", given, _RELOAD_LIMIT_S)
+        except (OSError, ValueError) as error:
+            self._say(f"watchdog: {model} does not load again: {_reason(error)}")
+        else:
+            self._say(f"watchdog: {model} is loaded again")
+        self._instances = {version: n for version, n in self._instances.items() if version[0] != model}
+
+    def _call(self, path: str, body: dict[str, Any] | None, limit_s: float) -> Any:
+        """POST of ``body``, or GET without one."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310  # http://, and our own server
+            self._url + path, data, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=limit_s) as answer:  # noqa: S310
+            text = answer.read()
+        return json.loads(text) if text else None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        try:
+            return str(json.loads(error.read())["error"]).split("\n", 1)[0]
+        except (OSError, ValueError, KeyError):
+            return f"HTTP {error.code}"
+    return str(error)

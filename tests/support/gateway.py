@@ -1,0 +1,107 @@
+"""A gateway (`dimml serve --engine triton`) before a real Triton server, and load on it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from dimml.contract import model_specs
+from dimml.repository import bundle_names, load_bundle
+from support.server_process import ServerProcess, running_server
+
+#: Requests that may wait on Triton for the encoder that stalls.
+QUEUE_SIZE = 16
+
+
+def encoders_and_fusion(repository: Path, *bundles: str) -> list[str]:
+    """Names of the models that a gateway needs on Triton, of all bundles of a repository where none is named."""
+    found = [load_bundle(repository, name) for name in bundles or bundle_names(repository)]
+    return [spec.name for bundle in found for spec in model_specs(bundle) if spec.role in ("encoder", "fusion")]
+
+
+@contextmanager
+def gateway(repository: Path, triton: str, **settings: object) -> Iterator[ServerProcess]:
+    """A gateway to the Triton at ``host:port``."""
+    with running_server(repository, engine="triton", triton_url=triton, decode_workers=1, **settings) as server:
+        yield server
+        assert "Traceback" not in server.log, server.log
+
+
+@dataclass
+class Answered:
+    """One answered request of a load."""
+
+    at: float
+    status: int
+    degraded: bool = False
+    modalities: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Load:
+    """Requests that go on until they are stopped."""
+
+    answers: list[Answered] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def since(self, began: float) -> list[Answered]:
+        """Answers to requests that ended after ``time.monotonic()`` was ``began``."""
+        return [answer for answer in list(self.answers) if answer.at >= began]
+
+    def wait_for(self, count: int, began: float, limit_s: float = 60.0) -> list[Answered]:
+        """Block until so many have been answered since ``began``."""
+        end = time.monotonic() + limit_s
+        while len(self.since(began)) < count:
+            assert time.monotonic() < end, f"{len(self.since(began))} of {count} answers in {limit_s} s"
+            time.sleep(0.02)
+        return self.since(began)
+
+
+def wait_until(true: Callable[[], bool], limit_s: float = 60.0) -> None:
+    """Block until it is."""
+    end = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.1)
+
+
+@contextmanager
+def load(server: ServerProcess, clip: bytes, *, workers: int = 2, **fields: object) -> Iterator[Load]:
+    """``workers`` clients that send ``clip`` one time after the other, at most for three minutes."""
+    made, stop = Load(), threading.Event()
+    end = time.monotonic() + 180
+
+    def work() -> None:
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            while not stop.is_set() and time.monotonic() < end:
+                try:
+                    answer = http.post("/v1/predict", files={"media": clip}, data=fields)
+                    made.answers.append(_answered(answer))
+                except Exception as error:
+                    made.errors.append(repr(error))
+                time.sleep(0.01)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield made
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(90)
+    assert not made.errors, made.errors[:3]
+
+
+def _answered(answer: httpx.Response) -> Answered:
+    document: dict[str, Any] = answer.json()
+    parts = document.get("modalities") or document.get("error", {}).get("modalities") or {}
+    fates = {name: f"{p['status']}:{p['reason']}" if p.get("reason") else p["status"] for name, p in parts.items()}
+    return Answered(time.monotonic(), answer.status_code, document.get("degraded", False), fates)
