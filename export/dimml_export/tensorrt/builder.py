@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ import numpy.typing as npt
 from dimml.contract import FEATURES, LOGITS, ModelSpec
 from dimml.errors import BundleError, SetupError
 from dimml_export.tensorrt.device import Device, first_device
+
+if TYPE_CHECKING:
+    import tensorrt
 
 #: Batch that TensorRT tunes for. Requests come alone or few at a time; dynamic batching makes somewhat more of them.
 _TUNED_BATCH: Final = 8
@@ -75,29 +78,29 @@ class TensorRTBuilder:
 
     def __init__(self) -> None:
         try:
-            import tensorrt
+            import tensorrt as trt
         except ImportError as error:
             raise SetupError(
                 "TensorRT's Python package cannot be imported "
                 f"({error}): on the host that will serve, pip install 'tensorrt==VERSION' of the version that its "
                 "Triton has (docs/tensorrt.md)"
             ) from error
-        self._trt = tensorrt
+        self._version = str(trt.__version__)
         self._errors: list[str] = []
-        self._logger = _logger(tensorrt, self._errors)
+        self._logger = _logger(self._errors)
 
     def host(self) -> Host:
         """TensorRT's version and the GPU. Raises SetupError for a TensorRT before 10, or without a GPU."""
-        version = str(self._trt.__version__)
-        if int(version.split(".", maxsplit=1)[0]) < 10:
-            raise SetupError(f"TensorRT {version} is installed, plans need 10 or newer")
-        return Host(version, first_device())
+        if int(self._version.split(".", maxsplit=1)[0]) < 10:
+            raise SetupError(f"TensorRT {self._version} is installed, plans need 10 or newer")
+        return Host(self._version, first_device())
 
     def build(
         self, model: bytes, profile: Profile, *, workspace_bytes: int, timing_cache: bytes
     ) -> tuple[bytes, bytes]:
         """See ``PlanBuilder``."""
-        trt = self._trt
+        import tensorrt as trt
+
         self._errors.clear()
         builder = trt.Builder(self._logger)
         # Batches are explicit in TensorRT 10 and 11 whatever is asked. 11 is always strongly typed, 10 must be told.
@@ -120,17 +123,19 @@ class TensorRTBuilder:
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise BundleError(self._last_words("built no plan"))
-        return bytes(plan), bytes(config.get_timing_cache().serialize())
+        return _copied(plan), _copied(config.get_timing_cache().serialize())
 
     def runner(self, plan: bytes, tensor: str) -> Run:
         """See ``PlanBuilder``. Raises SetupError where polygraphy, which copies to the GPU and back, is missing."""
+        import tensorrt as trt
+
         try:
             from polygraphy.backend.trt import TrtRunner
         except ImportError as error:
             raise SetupError(f"comparing a plan needs polygraphy ({error}): pip install 'dimml[tensorrt]'") from error
         self._errors.clear()
         # Kept by the function below: an engine must not outlive its runtime.
-        runtime = self._trt.Runtime(self._logger)
+        runtime = trt.Runtime(self._logger)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BundleError(self._last_words("does not load the plan it built"))
@@ -147,26 +152,32 @@ class TensorRTBuilder:
         return f"TensorRT {what}: {self._errors[-1] if self._errors else 'it does not say why'}"
 
 
-def _parser_errors(parser: Any) -> str:
+def _copied(memory: Any) -> bytes:
+    """The bytes of an ``IHostMemory``, by the buffer protocol, which pybind11's signatures do not show."""
+    return bytes(memory)
+
+
+def _parser_errors(parser: tensorrt.OnnxParser) -> str:
     """All that the parser had to say, by node, in one line."""
     said = []
     for index in range(parser.num_errors):
-        error = parser.get_error(index)
+        error: tensorrt.ParserError = parser.get_error(index)
         said.append(f"node {error.node_name() or error.node()!r} ({error.node_operator()}): {error.desc()}")
     return "TensorRT cannot read the ONNX model: " + (
         "; ".join(" ".join(text.split()) for text in said) or "it does not say why"
     )
 
 
-def _logger(trt: Any, errors: list[str]) -> Any:
+def _logger(errors: list[str]) -> tensorrt.ILogger:
     """A logger that keeps errors, one line each, and drops the rest."""
+    import tensorrt as trt
 
     class Keeper(trt.ILogger):  # type: ignore[misc]  # TensorRT ships no types
         def __init__(self) -> None:
             # pybind11 wants its base set up by name.
             trt.ILogger.__init__(self)
 
-        def log(self, severity: Any, message: str) -> None:
+        def log(self, severity: tensorrt.ILogger.Severity, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 errors.append(" ".join(message.split()))
 
