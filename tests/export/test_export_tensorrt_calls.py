@@ -20,6 +20,7 @@ from support.side_packages import side_packages
 
 BUILDER = REPOSITORY_ROOT / "export" / "dimml_export" / "tensorrt" / "builder.py"
 VERSIONS = {"10": "tensorrt-cu12-bindings==10.16.1.11", "11": "tensorrt-cu12-bindings==11.4.0.106"}
+POLYGRAPHY = "polygraphy==0.53.6"
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 SYMBOLS = (
     *("createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL"),
@@ -138,3 +139,14 @@ def test_calls_fit_tensorrts_own_signatures_and_wrong_ones_would_not(stubs: Path
     errors = errors_by_file(tmp_path, stubs)
     assert errors.pop("right.py") == []
     assert {name: len(found) for name, found in errors.items()} == dict.fromkeys(errors, 1)
+
+
+def test_polygraphy_has_what_runs_a_plan() -> None:
+    """It is untyped, but imports without TensorRT: its signatures can be asked."""
+    code = (
+        "import inspect\nfrom polygraphy.backend.trt import TrtRunner as R\n"
+        "inspect.signature(R).bind('engine'); inspect.signature(R.infer).bind('self', {}); R.__enter__, R.__exit__"
+    )
+    succeed([sys.executable, "-c", code], PYTHONPATH=str(side_packages(POLYGRAPHY)))
+    with pytest.raises(AssertionError, match="TypeError"):
+        succeed([sys.executable, "-c", code.replace("{})", "{}, 1, 2, 3)")], PYTHONPATH=str(side_packages(POLYGRAPHY)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from dimml.bundle import Bundle, read_bundle
 from dimml.contract import model_specs
 from dimml.errors import BundleError, SetupError
 from dimml.repository import load_bundle
-from dimml_export.tensorrt.builder import Profile, TensorRTBuilder, profile_of
+from dimml_export.tensorrt.builder import Profile, TensorRTBuilder, _parser_errors, profile_of
 from dimml_export.tensorrt.device import first_device
 from dimml_export.tensorrt.plan_parity import check_plan
 from dimml_export.tensorrt.plans import BuiltPlan, Options, build_plans
@@ -241,6 +242,21 @@ def test_without_tensorrt_or_gpu_the_way_out_is_named(monkeypatch: pytest.Monkey
         TensorRTBuilder()
     with pytest.raises(SetupError, match="there is no NVIDIA driver here"):
         first_device(str(tmp_path / "libcuda.so.1"))
+
+
+def test_everything_that_the_parser_says_is_told_by_node() -> None:
+    """Objects with the methods of ``tensorrt.ParserError``, whose names ``test_export_tensorrt_calls`` holds."""
+
+    def error(name: str, node: int, operator: str, said: str) -> Any:
+        return SimpleNamespace(
+            node_name=lambda: name, node=lambda: node, node_operator=lambda: operator, desc=lambda: said
+        )
+
+    errors = [error("node_conv", 3, "Conv", "kernel\n  too large"), error("", 7, "Nonsense", "No importer")]
+    parser: Any = SimpleNamespace(num_errors=2, get_error=lambda index: errors[index])
+    assert _parser_errors(parser) == (
+        "TensorRT cannot read the ONNX model: node 'node_conv' (Conv): kernel too large; node 7 (Nonsense): No importer"
+    )
 
 
 def test_as_json(repository: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -85,6 +86,9 @@ class TensorRTBuilder:
                 f"({error}): on the host that will serve, pip install 'tensorrt==VERSION' of the version that its "
                 "Triton has (docs/tensorrt.md)"
             ) from error
+        # Needed only after a build, which takes minutes: its absence is told before.
+        if find_spec("polygraphy") is None:
+            raise SetupError("comparing a plan needs polygraphy: pip install 'dimml[tensorrt]'")
         self._version = str(trt.__version__)
         self._errors: list[str] = []
         self._logger = _logger(self._errors)
@@ -126,30 +130,36 @@ class TensorRTBuilder:
         return _copied(plan), _copied(config.get_timing_cache().serialize())
 
     def runner(self, plan: bytes, tensor: str) -> Run:
-        """See ``PlanBuilder``. Raises SetupError where polygraphy, which copies to the GPU and back, is missing."""
+        """See ``PlanBuilder``."""
         import tensorrt as trt
 
-        try:
-            from polygraphy.backend.trt import TrtRunner
-        except ImportError as error:
-            raise SetupError(f"comparing a plan needs polygraphy ({error}): pip install 'dimml[tensorrt]'") from error
         self._errors.clear()
-        # Kept by the function below: an engine must not outlive its runtime.
         runtime = trt.Runtime(self._logger)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BundleError(self._last_words("does not load the plan it built"))
-
-        def run(rows: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-            with TrtRunner(engine) as runner:
-                outputs: Mapping[str, Any] = runner.infer({tensor: np.ascontiguousarray(rows)})
-                return np.array(outputs[FEATURES], np.float32), np.array(outputs[LOGITS], np.float32)
-
-        run.runtime = runtime  # type: ignore[attr-defined]  # a function takes attributes, which mypy does not model
-        return run
+        return _Runner(runtime, engine, tensor)
 
     def _last_words(self, what: str) -> str:
         return f"TensorRT {what}: {self._errors[-1] if self._errors else 'it does not say why'}"
+
+
+class _Runner:
+    """Runs a plan; polygraphy copies to the GPU and back."""
+
+    def __init__(self, runtime: tensorrt.Runtime, engine: tensorrt.ICudaEngine, tensor: str) -> None:
+        # An engine must not outlive its runtime.
+        self._runtime = runtime
+        self._engine = engine
+        self._tensor = tensor
+
+    def __call__(self, rows: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        from polygraphy.backend.trt import TrtRunner
+
+        with TrtRunner(self._engine) as runner:
+            outputs: Mapping[str, Any] = runner.infer({self._tensor: np.ascontiguousarray(rows)})
+            # Copies: the runner reuses its buffers.
+            return np.array(outputs[FEATURES], np.float32), np.array(outputs[LOGITS], np.float32)
 
 
 def _copied(memory: Any) -> bytes:
