@@ -87,6 +87,8 @@ def test_what_is_built_is_kept_until_something_changed(repository: Path) -> None
     assert again.built == []
     assert set(outcomes(build_plans(repository, again, Options("fp32", force=True))).values()) == {"built"}
     assert set(outcomes(build_plans(repository, Standin(gpu="Other"), FP32)).values()) == {"built"}
+    other = Standin(gpu="Other", capability="9.0")
+    assert set(outcomes(build_plans(repository, other, FP32)).values()) == {"built"}
     newer = Standin(tensorrt="11.5.0.1", gpu="Other")
     assert set(outcomes(build_plans(repository, newer, FP32)).values()) == {"built"}
     (repository / "tiny_audio" / "1" / "model.plan").write_bytes(b"half copied")

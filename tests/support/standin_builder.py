@@ -17,8 +17,10 @@ from dimml_export.tensorrt.device import Device
 class Standin:
     """A "plan" is the network's ONNX file, run by ONNX Runtime; all else of a builder is noted."""
 
-    def __init__(self, tensorrt: str = "11.4.0.106", gpu: str = "Test GPU", off: float = 0.0) -> None:
-        self._host = Host(tensorrt, Device(gpu, "8.9"))
+    def __init__(
+        self, tensorrt: str = "11.4.0.106", gpu: str = "Test GPU", capability: str = "8.9", off: float = 0.0
+    ) -> None:
+        self._host = Host(tensorrt, Device(gpu, capability))
         self.off = off
         self.built: list[tuple[Profile, int, bytes]] = []
 
