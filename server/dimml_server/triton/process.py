@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from dimml_server.triton.failure import NO_GPU
 from dimml_server.triton.installation import Installation
@@ -91,7 +91,11 @@ class TritonProcess:
             self._reader.join(10.0)
         return code
 
-    def _read(self, lines: Iterable[str]) -> None:
+    def _read(self, stream: IO[str]) -> None:
+        with stream:
+            self._read_lines(stream)
+
+    def _read_lines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self._log.append(line.rstrip("\n"))
             if self._shown and not NO_GPU.search(line):
