@@ -3,8 +3,9 @@
     python scripts/triton_faults.py [--seconds 6] [--clients 4]
 
 Each row: requests from the moment of the fault until answers are whole again, how many failed, how many were answered
-without the modality (and with which statuses), and the time from the beginning of the mending (for a killed
-process: from the kill, since nobody mends it by hand) to the last answer without the modality. Needs what the tests need: `make test` sets it up.
+without the modality (and with which statuses), and the time from the beginning of the mending (for a killed process:
+from the kill, since nobody mends it by hand) to the last answer without the modality. Needs what the tests need:
+`make test` sets it up.
 """
 
 from __future__ import annotations
