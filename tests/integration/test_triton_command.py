@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from dimml.errors import SetupError
 from dimml_server.triton.failure import explain
 from dimml_server.triton.host import check_host
 from dimml_server.triton.installation import default_home, install
@@ -22,6 +23,7 @@ from dimml_server.triton.ports import choose_ports
 from dimml_server.triton.process import TritonProcess, server_command
 from dimml_server.triton.run_folder import RunFolder
 from dimml_server.triton.shared_memory import SHARED_MEMORY, RunName
+from support.data import unavailable
 from support.tiny_bundle import make_tiny_bundle
 from support.triton_process import running_triton, triton_command
 
@@ -31,6 +33,10 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of three ONNX models, which starts quickly."""
+    try:
+        install(default_home(), check_host(), print)  # Now, so that no test's start has that to tell.
+    except SetupError as error:
+        unavailable(f"no Triton server can be had: {error.message}")
     repository = tmp_path_factory.mktemp("encoders")
     make_tiny_bundle(repository)
     shutil.rmtree(repository / "tiny_media")
