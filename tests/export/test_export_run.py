@@ -28,7 +28,7 @@ from dimml_export.parity import Outputs, check_chain, check_encoder, check_fusio
 from dimml_training.fusion_file import write_fusion
 from dimml_training.run_directory import load_run
 from support.hardly_trained import BACKBONE, CONFIG, LABELS, alone, make_run, rows
-from support.tiny_bundle import random_reliability
+from support.reliability import random_reliability
 
 
 @pytest.fixture(scope="module", autouse=True)
