@@ -99,7 +99,8 @@ def _show(exported: Exported) -> None:
 
     console = Console(highlight=False)
     bundle = exported.bundle
-    megabytes = {path.split("/")[0]: record.bytes / 1e6 for path, record in bundle.files.items()}
+    onnx = {path: record for path, record in bundle.files.items() if path.endswith(".onnx")}
+    megabytes = {path.split("/")[0]: record.bytes / 1e6 for path, record in onnx.items()}
     table = Table("model", "MB", "compared with", "at batch", "largest logit difference", box=None, pad_edge=False)
     for model, against in dict.fromkeys((parity.model, parity.against) for parity in exported.parity):
         compared = [parity for parity in exported.parity if (parity.model, parity.against) == (model, against)]
