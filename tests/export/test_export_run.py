@@ -31,7 +31,7 @@ from dimml_training.fusion_file import write_fusion
 from dimml_training.joint.fusion import build_joint_head
 from dimml_training.models import build_encoder
 from dimml_training.run_directory import load_run, write_run
-from support.tiny_bundle import random_reliability
+from support.reliability import random_reliability
 
 LABELS = ("nought", "one", "two", "three")
 BACKBONE = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "stem": "strided"}
