@@ -47,7 +47,7 @@ class Watchdog:
             return []
         mended = sorted({version[0] for version in dead & self._suspects})
         for model in mended:
-            self._reload(model)
+            self._reload(model, sorted(int(version) for name, version in ready if name == model))
         self._suspects = {version for version in dead if version[0] not in mended}
         return mended
 
@@ -76,11 +76,13 @@ class Watchdog:
         index = self._call("/v2/repository/index", {"ready": True}, _CALL_LIMIT_S)
         return {(entry["name"], entry["version"]) for entry in index if entry.get("state") == "READY"}
 
-    def _reload(self, model: str) -> None:
+    def _reload(self, model: str, versions: list[int]) -> None:
         self._say(f"watchdog: a process of {model} died; loading it again")
         try:
-            # As it was loaded: a client may have chosen other versions than config.pbtxt does.
+            # The versions that were served: a client may have chosen others than config.pbtxt does. Triton gives the
+            # policy of the load that made the instances, which a later one may have narrowed (seen).
             config = self._call(f"/v2/models/{model}/config", None, _CALL_LIMIT_S)
+            config["version_policy"] = {"specific": {"versions": versions}}
             self._call(f"/v2/repository/models/{model}/unload", {}, _RELOAD_LIMIT_S)
             given = {"parameters": {"config": json.dumps(config)}}
             self._call(f"/v2/repository/models/{model}/load", given, _RELOAD_LIMIT_S)
