@@ -104,8 +104,7 @@ class LocalBundle:
             outcome = Outcome(self.bundle, result, queue_s=0.0, start_s=decoded.start_s, end_s=decoded.end_s)
             nothing = ensemble.no_answer(outcome.statuses(row))
             fates.append(
-                nothing
-                or build_prediction(outcome, request_id="", top_k=self.bundle.classes, total_s=spent_s, row=row)
+                nothing or build_prediction(outcome, request_id="", top_k=self.bundle.classes, total_s=spent_s, row=row)
             )
         return fates
 
@@ -113,7 +112,7 @@ class LocalBundle:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._engine.close)
+        self._call(self._engine.close())
         self._call(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from dimml_client.scoring.engine import Engine
-    from dimml_client.scoring.run import Outcome
-
-_ENGINES = ("local", "server", "ray")
+#: As a shell gives it for Ctrl-C.
+EXIT_STOPPED = 130
 
 
 def register(app: typer.Typer) -> None:
@@ -26,9 +23,7 @@ def score(
     ],
     *,
     out: Annotated[Path, typer.Option("--out", help="The table: .parquet, .jsonl or .csv.")],
-    repository: Annotated[
-        Path, typer.Option("--repository", help="Model repository, for --engine local and ray.")
-    ] = Path("model_repository"),
+    repository: Annotated[Path, typer.Option("--repository", help="The model repository.")] = Path("model_repository"),
     model: Annotated[
         str | None, typer.Option("--model", help="The bundle; may be left out where there is only one.")
     ] = None,
@@ -46,32 +41,40 @@ def score(
     fail_on: Annotated[
         str, typer.Option("--fail-on", help="Rows that make the exit code 3: error, degraded (or error), never.")
     ] = "error",
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, and no summary but that of --json.")
+    ] = False,
 ) -> None:
     """Score recordings into a table with one row for each, whatever happens on the way.
 
     Killed or stopped, the same command goes on. Exit code 0: all have an answer; 3: some rows are errors; 1: the run
-    could not go on; 2: wrong usage; 130: stopped by Ctrl-C.
+    could not go on; 2: wrong usage; 130: stopped by Ctrl-C or SIGTERM.
     """
+    import json
+
+    from rich.console import Console
+
     from dimml.cores import usable_cores
     from dimml_client.scoring.inputs import list_inputs
-    from dimml_client.scoring.local import LocalEngine
+    from dimml_client.scoring.local import LocalScorer
     from dimml_client.scoring.manifest import column_names
     from dimml_client.scoring.output import check_suffix
+    from dimml_client.scoring.report import as_document, show
     from dimml_client.scoring.run import score_table
+    from dimml_client.scoring.summary import FAIL_ON
 
-    if fail_on not in ("error", "degraded", "never"):
-        raise typer.BadParameter("choose error, degraded or never", param_hint="--fail-on")
+    wanted = next((known for known in FAIL_ON if known == fail_on), None)
+    if wanted is None:
+        raise typer.BadParameter(f"choose one of {', '.join(FAIL_ON)}", param_hint="--fail-on")
     check_suffix(out)
     listing = list_inputs(inputs, column_names(column or []), root)
-    engine = LocalEngine(repository, model, version, cores=cores or usable_cores())
-    outcome = score_table(engine, listing, out, {"engine": "in process"}, quiet=quiet)
-    _tell(outcome, out, listing.repeated, as_json=as_json, quiet=quiet)
+    scorer = LocalScorer(repository, model, version, cores=cores or usable_cores())
+    outcome = score_table(scorer, listing, out, quiet=quiet)
+    if as_json:
+        typer.echo(json.dumps(as_document(outcome, out, listing.repeated)))
+    elif not quiet:
+        show(outcome, out, listing.repeated, Console())
     if not outcome.complete:
-        raise typer.Exit(130)
-    raise typer.Exit(outcome.summary.exit_code(fail_on))  # type: ignore[arg-type]  # checked above
-
-
-def _tell(outcome: Outcome, out: Path, repeated: int, *, as_json: bool, quiet: bool) -> None:
-    pass
+        raise typer.Exit(EXIT_STOPPED)
+    raise typer.Exit(outcome.summary.exit_code(wanted))

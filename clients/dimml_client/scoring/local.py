@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
-from dimml.bundle import Bundle
 from dimml.errors import ConfigurationError, DimmlError, UnavailableError
 from dimml.media.pool import DecodePool
 from dimml.media.types import Decoded, MediaLimits
-from dimml.media.worker import DecodeFunction
-from dimml.media import decode
-from dimml.prediction import Prediction
-from dimml_client.scoring.engine import Room, no_limit
 from dimml_client.scoring.media import decode_request, parts_at_hand
 from dimml_client.scoring.pipeline import Pipeline
 from dimml_client.scoring.recording import Recording, Scored
@@ -31,24 +27,25 @@ from dimml_client.scoring.schema import ScoredBundle
 
 #: Time limit of decoding one recording.
 DECODE_LIMIT_S: Final = 60.0
-#: Rows of one run of the encoders. More brought nothing on a CPU (benchmarks/batch.py).
+#: Rows of one run of the encoders.
 BATCH_ROWS: Final = 16
 #: How long a batch that is not full waits for more rows. Nobody waits for a single answer here.
 LINGER_S: Final = 0.2
 
+#: Whether the recording with this index may be taken up; waits for it so many seconds.
+Room = Callable[[int, float], bool]
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A recording that is decoded and waits for its answer; ``window`` is its number, start and end."""
+    """A recording that is decoded and waits for its answer."""
 
     recording: Recording
     decoded: Decoded
     spent_s: float
-    window: tuple[int, float, float] | None = None
-    last: bool = True
 
 
-class LocalEngine:
+class LocalScorer:
     """Scores with a bundle of a repository, on ``cores`` cores. Entering loads it, and starts the decode workers.
 
     Raises BundleError, and ConfigurationError where the serving part of dimml is not installed.
@@ -61,29 +58,30 @@ class LocalEngine:
         version: int | None = None,
         *,
         cores: int,
-        batch_rows: int = BATCH_ROWS,
         limits: MediaLimits = MediaLimits(),
-        decode_function: DecodeFunction = decode,
     ) -> None:
         try:
             from dimml_server.local import LocalBundle
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"scoring in this process needs {error.name}, which is not installed: pip install 'dimml[serve]'",
-                field="--engine",
+                f"scoring in this process needs {error.name}, which is not installed: pip install 'dimml[serve,score]'"
             ) from error
         self._runner = LocalBundle(repository, model, version, concurrency=cores)
         #: What it scores with.
         self.bundle = ScoredBundle.of(self._runner.bundle)
         self._cores = cores
-        self._batch_rows = min(batch_rows, self._runner.bundle.max_batch_size)
+        self._batch_rows = min(BATCH_ROWS, self._runner.bundle.max_batch_size)
         self._limits = limits
-        self._decode_function = decode_function
         self._stack = ExitStack()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What rows depend on beside the bundle and the recording."""
+        return {"decode_limit_s": DECODE_LIMIT_S, **asdict(self._limits)}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._pool = stack.enter_context(DecodePool(self._cores, decode_function=self._decode_function))
+            self._pool = stack.enter_context(DecodePool(self._cores))
             stack.enter_context(self._runner)
             self._pool.warm_up()
             self._stack = stack.pop_all()
@@ -94,15 +92,19 @@ class LocalEngine:
     ) -> None:
         self._stack.close()
 
-    def score(self, recordings: Iterable[Recording], room: Room = no_limit) -> Iterator[Scored]:
-        """Rows as they come. Raises UnavailableError where no decode worker can be had; a bad recording is a row."""
+    def score(self, recordings: Iterable[Recording], room: Room) -> Generator[Scored, None, None]:
+        """One row of each recording, in any order; a bad recording is a row. ``recordings`` is read lazily, from any
+        thread, one at a time. Closing the iterator gives the run up.
+
+        Raises UnavailableError where no decode worker can be had.
+        """
         line: Pipeline[_Job, Scored] = Pipeline(self._cores, batch=self._batch_rows, linger_s=LINGER_S)
         feed = _Feed(recordings)
         return line.run(lambda: self._decode(feed, line, room), lambda: self._predict(line))
 
     def _decode(self, feed: _Feed, line: Pipeline[_Job, Scored], room: Room) -> None:
         for recording in feed:
-            room(recording.index)
+            line.wait_for(partial(room, recording.index))
             began = time.perf_counter()
             try:
                 with parts_at_hand(recording, self._limits.max_bytes) as parts:
@@ -113,7 +115,7 @@ class LocalEngine:
                 raise
             except DimmlError as error:
                 ms = 1000.0 * (time.perf_counter() - began)
-                line.give(Scored(recording.index, 0, scored_row(recording, self.bundle, error, ms)))
+                line.give(Scored(recording.index, scored_row(recording, self.bundle, error, ms)))
                 continue
             line.hand_on(_Job(recording, decoded, time.perf_counter() - began))
 
@@ -123,7 +125,8 @@ class LocalEngine:
             fates = self._runner.predict([job.decoded for job in jobs])
             share_s = (time.perf_counter() - began) / len(jobs)
             for job, fate in zip(jobs, fates, strict=True):
-                line.give(_scored(job, self.bundle, fate, 1000.0 * (job.spent_s + share_s)))
+                ms = 1000.0 * (job.spent_s + share_s)
+                line.give(Scored(job.recording.index, scored_row(job.recording, self.bundle, fate, ms)))
 
 
 class _Feed:
@@ -140,10 +143,3 @@ class _Feed:
             if recording is None:
                 return
             yield recording
-
-
-def _scored(job: _Job, bundle: ScoredBundle, fate: Prediction | DimmlError, ms: float) -> Scored:
-    position = 0 if job.window is None else job.window[0]
-    return Scored(
-        job.recording.index, position, scored_row(job.recording, bundle, fate, ms, window=job.window), job.last
-    )

@@ -1,10 +1,9 @@
-"""From a recording of the listing to what a decoder or a server is asked for."""
+"""From a recording of the listing to what a decoder is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from dimml.bundle import Bundle
@@ -12,14 +11,6 @@ from dimml.errors import ConfigurationError, InvalidParameterError
 from dimml.media.types import DecodeRequest, MediaLimits
 from dimml_client.scoring.locations import at_hand
 from dimml_client.scoring.recording import MEDIA_PART, Recording
-
-
-@dataclass(frozen=True, slots=True)
-class WindowOptions:
-    """A timeline: a row for every ``window_s`` seconds, ``stride_s`` apart."""
-
-    window_s: float
-    stride_s: float
 
 
 def check_parts(own_files: Sequence[str], modalities: Sequence[str]) -> None:
@@ -46,9 +37,7 @@ def parts_at_hand(recording: Recording, max_bytes: int) -> Iterator[dict[str, Pa
         yield {name: places[location] for name, location in recording.parts.items()}
 
 
-def decode_request(
-    bundle: Bundle, recording: Recording, parts: dict[str, Path], limits: MediaLimits
-) -> DecodeRequest:
+def decode_request(bundle: Bundle, recording: Recording, parts: dict[str, Path], limits: MediaLimits) -> DecodeRequest:
     """What to decode; a modality without a file of its own takes the recording's."""
     shared = parts.get(MEDIA_PART)
     found = {modality.name: parts.get(modality.name, shared) for modality in bundle.modalities}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -170,20 +168,3 @@ def removed(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def read_batches(out: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of a finished table, whatever its format."""
-    ending = out.suffix.lower()
-    if ending == ".csv":
-        # Nothing but what is counted is read as a number, and then from text: an empty column has no type.
-        with pa_csv.open_csv(out, read_options=pa_csv.ReadOptions(block_size=1 << 22)) as reader:
-            yield from reader
-    elif ending == ".jsonl":
-        with out.open(encoding="utf-8") as file:
-            while lines := list(itertools.islice(file, 4096)):
-                yield pa.RecordBatch.from_pylist([json.loads(line) for line in lines])
-    else:
-        for path in sorted(out.glob("part-*.parquet")) if out.is_dir() else [out]:
-            with pq.ParquetFile(path) as whole:
-                yield from whole.iter_batches(4096)

@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ _RUN, _INPUTS, _LOCK, _OPEN = "run.json", "inputs.parquet", "lock", "part.tmp"
 _PART: Final = re.compile(r"part-(\d+)-(\d+)\.parquet")
 #: A part is made whole when it has so many rows…
 ROWS_PER_PART: Final = 20_000
-#: …or is so old: what a kill costs at most, beside the recording under way.
+#: …or is so old: about what a kill costs at most.
 PART_S: Final = 10.0
 #: Rows that become one row group.
 _ROWS_PER_WRITE: Final = 1_000
@@ -42,12 +43,12 @@ def folder_of(out: Path) -> Path:
 class Parts:
     """The folder of one run, locked while it is open. Rows come in the order of the inputs.
 
-    Raises OSError where the folder cannot be made or written.
+    Raises OSError where the folder cannot be made or written, ConfigurationError where another process has it open.
     """
 
     def __init__(self, out: Path, schema: pa.Schema) -> None:
         self.folder = folder_of(out)
-        self._schema = schema
+        self.schema = schema
         self.folder.mkdir(exist_ok=True)
         self._lock = (self.folder / _LOCK).open("w")
         try:
@@ -82,7 +83,7 @@ class Parts:
     def files(self) -> list[Path]:
         """Whole parts in order. Raises DataError where one is missing between others."""
         found = sorted((int(m[1]), int(m[2])) for p in self.folder.iterdir() if (m := _PART.fullmatch(p.name)))
-        for (_, end), (first, _) in zip(found, found[1:], strict=False):
+        for (_, end), (first, _) in pairwise(found):
             if end != first:
                 raise DataError(f"a part is missing in {self.folder}; remove the folder to start over")
         return [self.folder / _name(*part) for part in found]
@@ -96,51 +97,41 @@ class Parts:
 
     def begin(self, record: dict[str, Any], listing: Listing) -> None:
         """Note which run this is; the inputs first, so that a record never stands without them."""
-        for name, write in (
-            (_INPUTS, lambda path: pq.write_table(listing.table, path)),
-            (_RUN, lambda path: path.write_text(json.dumps(record, indent=1))),
-        ):
-            aside = self.folder / f"{name}.tmp"
-            write(aside)
-            synced(aside)
-            aside.replace(self.folder / name)
+        aside = self.folder / "begin.tmp"
+        pq.write_table(listing.table, aside)
+        synced(aside)
+        aside.replace(self.folder / _INPUTS)
+        aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        synced(aside)
+        aside.replace(self.folder / _RUN)
         synced(self.folder)
 
     def add(self, row: Row) -> None:
-        """One row of the recording under way."""
+        """The next recording's row; a part that is large or old enough is made whole."""
         if self._sink is None and not self._rows:
             self._began = time.monotonic()
         self._rows.append(row)
         if len(self._rows) >= _ROWS_PER_WRITE:
             self._write()
+        if self._sunk + len(self._rows) >= ROWS_PER_PART or time.monotonic() - self._began >= PART_S:
+            self.commit()
 
-    def done(self, index: int) -> None:
-        """Recording ``index`` has all of its rows; a part that is large or old enough is made whole."""
-        rows = self._sunk + len(self._rows)
-        if rows >= ROWS_PER_PART or time.monotonic() - self._began >= PART_S:
-            self.commit(index + 1)
-
-    def commit(self, end: int) -> None:
-        """Make a whole part of all recordings from the last part up to before ``end``."""
-        if self._sink is None and not self._rows:
-            return
+    def commit(self) -> None:
+        """Make a whole part of all rows that are in none yet."""
         self._write()
-        assert self._sink is not None
+        if self._sink is None:
+            return
         self._sink.close()
-        self._sink, self._sunk = None, 0
+        end = self._first + self._sunk
         (self.folder / _OPEN).replace(self.folder / _name(self._first, end))
         synced(self.folder)
-        self._first = end
+        self._sink, self._sunk, self._first = None, 0, end
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows of whole parts, in order."""
         for path in self.files:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(_ROWS_PER_WRITE)
-
-    def count(self) -> int:
-        """Rows in whole parts."""
-        return sum(pq.read_metadata(path).num_rows for path in self.files)
 
     def close(self) -> None:
         """Let go of the lock; rows that are in no whole part are lost, which ``commit`` prevents."""
@@ -154,8 +145,8 @@ class Parts:
         if not self._rows:
             return
         if self._sink is None:
-            self._sink = ParquetSink(self.folder / _OPEN, self._schema)
-        self._sink.write(pa.RecordBatch.from_pylist(self._rows, self._schema))
+            self._sink = ParquetSink(self.folder / _OPEN, self.schema)
+        self._sink.write(pa.RecordBatch.from_pylist(self._rows, self.schema))
         self._sunk += len(self._rows)
         self._rows = []
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Generator
+from typing import Any, Final, Generic, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -24,7 +25,8 @@ class _End:
 
 
 class Pipeline(Generic[Job, Result]):
-    """``produce`` makes jobs (``hand_on``), ``consume`` takes them in batches (``gather``) and gives results (``give``).
+    """``produce`` makes jobs (``hand_on``), ``consume`` takes batches of them (``gather``) and gives
+    results (``give``).
 
     Both run in ``threads`` threads each, and end by returning; what they raise ends the run.
     """
@@ -48,30 +50,38 @@ class Pipeline(Generic[Job, Result]):
         """A result of the run, from either stage. Raises StoppedError."""
         self._put(self._results, result)
 
+    def wait_for(self, came: Callable[[float], bool]) -> None:
+        """Wait until ``came``, which is given the seconds it may wait, says so. Raises StoppedError."""
+        while not came(_LOOK_S):
+            if self._stop.is_set():
+                raise StoppedError
+
     def gather(self) -> list[Job]:
         """The next jobs, a whole batch where there are as many or they come soon; empty at the end.
 
         Raises StoppedError.
         """
         with self._gathering:
-            first = self._get(None)
+            first = self._get()
             if isinstance(first, _End):
                 self._jobs.put(first)  # For the next thread.
                 return []
             jobs = [first]
             end = time.monotonic() + self._linger_s
             while len(jobs) < self._batch:
-                following = self._get(end)
+                try:
+                    following = self._get(end)
+                except queue.Empty:
+                    break
                 if isinstance(following, _End):
                     self._jobs.put(following)
-                if following is None or isinstance(following, _End):
                     break
                 jobs.append(following)
             return jobs
 
-    def run(self, produce: Callable[[], None], consume: Callable[[], None]) -> Iterator[Result]:
+    def run(self, produce: Callable[[], None], consume: Callable[[], None]) -> Generator[Result, None, None]:
         """Results as they come. Raises what a stage raised. Closing the iterator gives the run up."""
-        stages = [(produce, self._jobs), (consume, self._results)]
+        stages: list[tuple[Callable[[], None], queue.Queue[Any]]] = [(produce, self._jobs), (consume, self._results)]
         left = [self._threads, self._threads]
 
         def work(stage: int) -> None:
@@ -87,9 +97,8 @@ class Pipeline(Generic[Job, Result]):
                 left[stage] -= 1
                 if left[stage] > 0:
                     return
-            with_end: queue.Queue[object] = after  # type: ignore[assignment]  # an end fits either queue
             try:
-                self._put(with_end, _End())
+                self._put(after, _End())
             except StoppedError:
                 return
 
@@ -110,7 +119,7 @@ class Pipeline(Generic[Job, Result]):
             for thread in threads:
                 thread.join()
 
-    def _put(self, to: queue.Queue[object], item: object) -> None:
+    def _put(self, to: queue.Queue[Any], item: object) -> None:
         while not self._stop.is_set():
             try:
                 to.put(item, timeout=_LOOK_S)
@@ -125,13 +134,14 @@ class Pipeline(Generic[Job, Result]):
         except StoppedError:
             return
 
-    def _get(self, end: float | None) -> Job | _End | None:
-        """The next job; None where ``end`` passes before there is one."""
+    def _get(self, end: float = math.inf) -> Job | _End:
+        """The next job. Raises queue.Empty where ``end`` passes before there is one, and StoppedError."""
         while not self._stop.is_set():
-            left_s = _LOOK_S if end is None else min(_LOOK_S, end - time.monotonic())
+            left_s = end - time.monotonic()
+            if left_s <= 0.0:
+                return self._jobs.get_nowait()
             try:
-                return self._jobs.get(timeout=left_s) if left_s > 0.0 else self._jobs.get_nowait()
+                return self._jobs.get(timeout=min(_LOOK_S, left_s))
             except queue.Empty:
-                if end is not None and time.monotonic() >= end:
-                    return None
+                continue
         raise StoppedError

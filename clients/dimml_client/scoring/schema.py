@@ -14,25 +14,22 @@ from dimml.errors import ConfigurationError
 #: Of the table: goes up when a column changes its name, type or meaning.
 SCHEMA_VERSION: Final = 1
 
-#: Kinds of row: a whole recording (or its range), a window of it, or what all windows together say.
-RECORDING, WINDOW, AGGREGATE = "recording", "window", "aggregate"
-
 
 @dataclass(frozen=True, slots=True)
 class ScoredBundle:
-    """What scoring needs to know of a bundle, in this process or on a server."""
+    """What scoring needs to know of a bundle."""
 
     name: str
     version: int
     labels: tuple[str, ...]
     modalities: tuple[str, ...]
     fused_head: bool
-    #: Of the manifest and thereby of every file; None where a server does not say.
-    sha256: str | None = None
+    #: Of the manifest and thereby of every file.
+    sha256: str
 
     @classmethod
     def of(cls, bundle: Bundle) -> ScoredBundle:
-        """Of a bundle that is at hand."""
+        """What a bundle's manifest says."""
         return cls(
             name=bundle.name,
             version=bundle.version,
@@ -57,8 +54,6 @@ def table_schema(bundle: ScoredBundle, own_files: Sequence[str] = (), truth: boo
         ("id", pa.string()),
         ("path", pa.string()),
         *((f"path_{name}", pa.string()) for name in own_files),
-        ("kind", pa.string()),
-        ("window", pa.int32()),
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
         *([("truth", pa.string())] if truth else []),

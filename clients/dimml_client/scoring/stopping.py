@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable
+import sys
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Final, Self
+
+_WORDS: Final = b"\nfinishing what is under way; once more to stop at once\n"
 
 
 class StopRequest:
-    """A context manager for the main thread; ``asked`` turns true at the first signal, the second raises
-    KeyboardInterrupt. ``on_first`` is called at the first."""
+    """A context manager for the main thread; ``asked`` turns true at the first signal.
 
-    def __init__(self, on_first: Callable[[], None]) -> None:
+    The second ends the process as that signal does by default. Nothing is lost by it but what no part has: a run
+    must be safe against ``kill -9`` anyway.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
         self.asked = False
-        self._on_first = on_first
+        self._quiet = quiet
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
@@ -30,6 +36,9 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            raise KeyboardInterrupt
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self.asked = True
-        self._on_first()
+        if not self._quiet:
+            # Not through rich: the signal may have come in the middle of a write of its own.
+            os.write(sys.stderr.fileno(), _WORDS)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self, get_args
 
 import pyarrow as pa
 
 from dimml_client.scoring.rows import Row
-from dimml_client.scoring.schema import AGGREGATE
 
 FailOn = Literal["error", "degraded", "never"]
+FAIL_ON: Final[tuple[FailOn, ...]] = get_args(FailOn)
 #: Some rows are not as ``--fail-on`` wants them.
 EXIT_ROWS: Final = 3
 
 
 @dataclass
 class Summary:
-    """Counts of rows; aggregates are not counted, since their windows are."""
+    """Counts of rows."""
 
     rows: int = 0
     errors: Counter[str] = field(default_factory=Counter)
@@ -28,8 +29,6 @@ class Summary:
 
     def add(self, row: Row, modalities: tuple[str, ...]) -> None:
         """Count one row."""
-        if row.get("kind") == AGGREGATE:
-            return
         self.rows += 1
         self.degraded += row.get("degraded") is True
         error = row.get("error")
@@ -42,7 +41,7 @@ class Summary:
 
     def add_batch(self, batch: pa.RecordBatch, modalities: tuple[str, ...]) -> None:
         """Count the rows of a batch of the table."""
-        wanted = ["kind", "degraded", "error", *(f"{name}_status" for name in modalities)]
+        wanted = ["degraded", "error", *(f"{name}_status" for name in modalities)]
         for row in batch.select(wanted).to_pylist():
             self.add(row, modalities)
 
@@ -59,7 +58,7 @@ class Summary:
         return EXIT_ROWS if failed else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """For ``--json`` and for the table's metadata."""
         return {
             "rows": self.rows,
             "answered": self.rows - self.failed,
@@ -67,3 +66,13 @@ class Summary:
             "errors": dict(self.errors.most_common()),
             "statuses": {name: dict(counts.most_common()) for name, counts in self.statuses.items()},
         }
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Self:
+        """From what ``as_dict`` gave."""
+        return cls(
+            rows=found["rows"],
+            errors=Counter(found["errors"]),
+            degraded=found["degraded"],
+            statuses={name: Counter(counts) for name, counts in found["statuses"].items()},
+        )
