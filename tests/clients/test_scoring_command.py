@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -66,7 +65,7 @@ def test_a_mixed_folder_gives_a_row_for_each_in_order_and_exit_code_3(folder: Pa
     summary = json.loads(done.stdout)
     assert (summary["complete"], summary["rows"], summary["answered"]) == (True, 11, 5)
     assert summary["errors"] == {"unusable_media": 4, "unreadable": 2}
-    assert os.listdir(out.parent) == [out.name]
+    assert list(out.parent.iterdir()) == [out]
 
 
 def test_rows_say_what_the_local_predictor_says(folder: Path, scored: tuple[Path, Any]) -> None:
@@ -203,7 +202,7 @@ def test_a_disk_that_takes_no_more_is_an_error_with_a_way_on(tmp_path: Path) -> 
         text=True,
         check=False,
         timeout=LIMIT_S,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),  # noqa: PLW1509  # no threads here
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),  # no threads here
     )
     assert full.returncode == 1, full.stderr
     assert "cannot write" in full.stderr

@@ -71,7 +71,13 @@ def test_own_names_of_columns_and_a_root(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("m.csv", b""), ("m.csv", b"path\n\xff\xfe\n"), ("m.jsonl", b"[1]\n"), ("m.jsonl", b"{\n"), ("m.parquet", b"PAR1")],
+    [
+        ("m.csv", b""),
+        ("m.csv", b"path\n\xff\xfe\n"),
+        ("m.jsonl", b"[1]\n"),
+        ("m.jsonl", b"{\n"),
+        ("m.parquet", b"PAR1"),
+    ],
 )
 def test_a_manifest_that_is_none_is_refused_by_name(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
