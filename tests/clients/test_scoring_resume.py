@@ -6,6 +6,8 @@ import json
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -115,3 +117,23 @@ def test_two_at_once_are_refused(folder: Path, tmp_path: Path) -> None:
         run.communicate(timeout=90.0)
     assert other.returncode == 1
     assert "another `dimml score` is writing" in other.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once(number: signal.Signals) -> None:
+    code = (
+        "import time; from dimml_client.scoring.stopping import StopRequest\n"
+        "with StopRequest(quiet=False) as stop:\n"
+        "    print('ready', flush=True)\n"
+        "    while not stop.asked: time.sleep(0.01)\n"
+        "    print('asked', flush=True)\n"
+        "    time.sleep(100)\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    for word in ("ready", "asked"):
+        assert run.stdout.readline().strip() == word
+        run.send_signal(number)
+    _, stderr = run.communicate(timeout=60.0)
+    assert run.returncode == -number
+    assert stderr.strip() == "finishing what is under way; once more to stop at once"
