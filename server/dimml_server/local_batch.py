@@ -37,8 +37,8 @@ class LocalBundle:
     """A context manager that loads one bundle and answers batches, from many threads at once.
 
     ``model`` may be None where the repository holds one bundle; ``version`` None is the newest. Up to
-    ``concurrency`` batches run at a time, each encoder with ``intra_op_threads``. Entering raises BundleError, or
-    ConfigurationError where the machine lacks the device.
+    ``concurrency`` batches run at a time, each encoder with ``intra_op_threads``. Raises BundleError, also on entering,
+    and ConfigurationError where the machine lacks the device.
     """
 
     def __init__(
@@ -52,15 +52,11 @@ class LocalBundle:
         intra_op_threads: int = 1,
     ) -> None:
         self._repository = repository
-        self._loop = asyncio.new_event_loop()
         self._engine = LocalEngine(concurrency=concurrency, device=device, intra_op_threads=intra_op_threads)
-        try:
-            self.bundle: Bundle = load_bundle(repository, model or _only_bundle(repository), version)
-        except BaseException:
-            self._loop.close()
-            raise
+        self.bundle: Bundle = load_bundle(repository, model or _only_bundle(repository), version)
 
     def __enter__(self) -> LocalBundle:
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dimml-local-batch", daemon=True)
         self._thread.start()
         try:

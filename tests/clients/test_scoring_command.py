@@ -19,8 +19,9 @@ from dimml.repository import load_bundle
 from dimml_client.scoring.schema import ScoredBundle, table_schema
 from dimml_server.local import LocalPredictor
 from support.data import REPOSITORY_ROOT
-from support.scoring import LIMIT_S, REPOSITORY, SAMPLES, rows_of, score
+from support.scoring import LIMIT_S, REPOSITORY, SAMPLES, rows_of, score, score_here
 
+pytestmark = pytest.mark.timeout(300)
 GOOD = ["clean_five.mp4", "no_sound.mp4", "silent_sound.mp4", "spoken_nine.wav", "written_nine.png"]
 BAD = {
     "broken.mp4": "unusable_media",
@@ -115,14 +116,13 @@ def test_every_column_stands_in_the_docs() -> None:
 
 @pytest.mark.parametrize(("fail_on", "code"), [("error", 3), ("degraded", 3), ("never", 0)])
 def test_a_whole_table_is_left_alone_and_told_again(
-    folder: Path, scored: tuple[Path, Any], fail_on: str, code: int
+    folder: Path, scored: tuple[Path, Any], capsys: pytest.CaptureFixture[str], fail_on: str, code: int
 ) -> None:
     out, first = scored
     before = out.stat()
-    done = score(folder, "--out", out, "--json", "--fail-on", fail_on)
-    assert done.returncode == code, done.stderr
+    assert score_here(folder, "--out", out, "--json", "--fail-on", fail_on) == code
     assert out.stat().st_mtime_ns == before.st_mtime_ns
-    again, told = json.loads(done.stdout), json.loads(first.stdout)
+    again, told = json.loads(capsys.readouterr().out), json.loads(first.stdout)
     assert again["done_before"] == 11
     assert {n: again[n] for n in ("rows", "errors", "statuses")} == {n: told[n] for n in ("rows", "errors", "statuses")}
 
@@ -162,7 +162,9 @@ def test_a_manifest_brings_ranges_ids_and_labels(tmp_path: Path) -> None:
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-def test_refusals_name_what_is_wrong_and_leave_nothing_behind(folder: Path, tmp_path: Path) -> None:
+def test_refusals_name_what_is_wrong_and_leave_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip, mine = SAMPLES / "clean_five.mp4", tmp_path / "mine.parquet"
     mine.write_text("somebody's")
     (tmp_path / "empty").mkdir()
@@ -175,20 +177,24 @@ def test_refusals_name_what_is_wrong_and_leave_nothing_behind(folder: Path, tmp_
         ((tmp_path / "empty", "--out", tmp_path / "t.parquet"), "no recordings in"),
         ((clip, "--model", "other", "--out", tmp_path / "t.parquet"), "other"),
     ):
-        done = score(*words)
-        assert done.returncode == 1, (words, done.stdout)
-        assert named in done.stderr, done.stderr
-        assert done.stderr.startswith("error: "), done.stderr
-        assert "Traceback" not in done.stderr
+        assert score_here(*words) == 1
+        stderr = capsys.readouterr().err
+        assert named in stderr, stderr
+        assert stderr.startswith("error: "), stderr
     assert mine.read_text() == "somebody's"
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_a_table_of_other_inputs_is_not_touched(scored: tuple[Path, Any]) -> None:
+def test_a_table_of_other_inputs_is_not_touched(scored: tuple[Path, Any], capsys: pytest.CaptureFixture[str]) -> None:
     before = scored[0].read_bytes()
-    done = score(SAMPLES / "clean_five.mp4", "--out", scored[0])
-    assert (done.returncode, scored[0].read_bytes()) == (1, before)
-    assert "other inputs" in done.stderr
+    assert score_here(SAMPLES / "clean_five.mp4", "--out", scored[0]) == 1
+    assert scored[0].read_bytes() == before
+    assert "other inputs" in capsys.readouterr().err
+
+
+def test_wrong_usage_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score_here(SAMPLES, "--out", tmp_path / "t.csv", "--fail-on", "sometimes") == 2
+    assert "--fail-on" in capsys.readouterr().err
 
 
 def test_a_disk_that_takes_no_more_is_an_error_with_a_way_on(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from dimml_client.scoring.parts import folder_of
 from support.scoring import REPOSITORY, SAMPLES, assert_same_rows, rows_of, score, start_with_small_parts
 
+pytestmark = pytest.mark.timeout(300)
 COPIES = 12
 
 
@@ -44,11 +45,11 @@ def parts_of(out: Path) -> list[Path]:
 def interrupt(folder: Path, out: Path, number: signal.Signals, after_parts: int) -> tuple[int, str]:
     """Send a signal once there are so many parts; the exit code and stderr."""
     run = start_with_small_parts(folder, "--out", out)
-    end = time.monotonic() + 90.0
+    end = time.monotonic() + 120.0
     while len(parts_of(out)) < after_parts and run.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
     run.send_signal(number)
-    _, stderr = run.communicate(timeout=90.0)
+    _, stderr = run.communicate(timeout=120.0)
     return run.returncode, stderr
 
 
@@ -75,11 +76,11 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
 ) -> None:
     out = tmp_path / "t.parquet"
     run = start_with_small_parts(folder, "--out", out)
-    end = time.monotonic() + 90.0
+    end = time.monotonic() + 120.0
     while not parts_of(out) and run.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
     run.send_signal(signal.SIGINT)
-    stdout, stderr = run.communicate(timeout=90.0)
+    stdout, stderr = run.communicate(timeout=120.0)
     assert run.returncode == 130, stderr
     assert "finishing what is under way" in stderr
     assert "the same command goes on from there" in stdout
@@ -107,14 +108,14 @@ def test_two_at_once_are_refused(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.parquet"
     run = start_with_small_parts(folder, "--out", out)
     try:
-        end = time.monotonic() + 90.0
+        end = time.monotonic() + 120.0
         while not (folder_of(out) / "run.json").exists() and run.poll() is None and time.monotonic() < end:
             time.sleep(0.005)
         run.send_signal(signal.SIGSTOP)
         other = score(folder, "--out", out)
     finally:
         run.kill()
-        run.communicate(timeout=90.0)
+        run.communicate(timeout=120.0)
     assert other.returncode == 1
     assert "another `dimml score` is writing" in other.stderr
 
