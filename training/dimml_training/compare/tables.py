@@ -79,7 +79,9 @@ def _row(summary: Summary, method: str, seen: Sequence[str], unseen: Sequence[st
     confidence_P = np.concatenate([cell.confidences() for cell in cells])
     nll = summary.mean(method, lambda cell: cell.conditions[CLEAN].nll)
     macro_f1 = summary.mean(method, lambda cell: cell.conditions[CLEAN].macro_f1)
-    aurocs = [value for cell in cells for value in cell.certainty_auroc.values() if value is not None]
+    # Cell by cell first: a repeat whose fusion has a head more counts no more than another.
+    by_cell = [[value for value in cell.certainty_auroc.values() if value is not None] for cell in cells]
+    aurocs = [float(np.mean(of_heads)) for of_heads in by_cell if of_heads]
     return Row(
         method=method,
         description=cells[0].description,
