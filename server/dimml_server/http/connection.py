@@ -44,6 +44,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_body = False
         #: Bytes of this head or of these trailers that the parser has given to us, and that it still keeps.
         self._head_bytes = self._kept_bytes = 0
+        #: Bytes of a body that came after its answer.
+        self._passed_over = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         super().connection_made(transport)
@@ -89,11 +91,15 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop("head")
         self._in_head, self._in_body = False, True
-        self._kept_bytes = 0
+        self._kept_bytes = self._passed_over = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._kept_bytes = 0
+        if self.cycle.response_complete:
+            self._passed_over += len(body)
+            if self._passed_over > self._settings.max_body_bytes:
+                self.transport.pause_reading()  # Until the time for lingering is over.
         super().on_body(body)
 
     def on_message_complete(self) -> None:

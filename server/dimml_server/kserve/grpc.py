@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc
 
 from dimml.errors import (
     CapacityError,
@@ -82,11 +82,29 @@ def create_server(service: PredictionService, metrics: Metrics, settings: Server
         ),
     )
     methods = _methods(DataPlane(service, metrics, settings), limit)
-    servicer = service_pb2_grpc.GRPCInferenceServiceServicer()
-    for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
-        setattr(servicer, method.name, _answered(method.name, methods.get(method.name) or _refusal(method.name)))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    described = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    handlers = {}
+    for method in described.methods:
+        kind = grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        handlers[method.name] = kind(
+            _answered(method.name, methods.get(method.name) or _refusal(method.name)),
+            request_deserializer=_reader(getattr(pb, method.input_type.name)),
+            response_serializer=getattr(pb, method.output_type.name).SerializeToString,
+        )
+    server.add_registered_method_handlers(described.full_name, handlers)
     return server
+
+
+def _reader(message: Any) -> Callable[[bytes], Any]:
+    """Reads a message. gRPC would answer UNKNOWN to what raises there, and log it as a fault of the server."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return message.FromString(data)
+        except DecodeError:
+            return RequestError(f"the message is not a {message.DESCRIPTOR.full_name}", field="body")
+
+    return read
 
 
 def _ms(seconds: float) -> int:
@@ -191,12 +209,16 @@ def _error_metadata(error: DimmlError) -> tuple[tuple[str, str | bytes], ...]:
     return (*headers, (ERROR_DETAIL, json.dumps(detail).encode()))
 
 
+async def _unreadable(error: RequestError) -> Any:
+    raise error
+
+
 def _answered(name: str, method: Method) -> Method:
     """``method``, its errors as gRPC statuses."""
 
     async def answered(request: Any, context: Context) -> Any:
         try:
-            return await method(request, context)
+            return await (_unreadable(request) if isinstance(request, RequestError) else method(request, context))
         except (RequestError, CapacityError) as error:
             code = next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
             return await context.abort(code, error.message, _error_metadata(error))
