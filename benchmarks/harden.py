@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     runs = parser.add_subparsers(required=True)
 
-    def command(name: str, run: Callable[..., Report], **options: float) -> None:
+    def command(name: str, run: Callable[..., Report], **options: float | str) -> None:
         sub = runs.add_parser(name, help=run.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         for option, default in options.items():
             sub.add_argument(f"--{option.replace('_', '-')}", type=type(default), default=default, help=" ")
@@ -38,7 +38,7 @@ def main() -> None:
     command("load", load, seconds=180.0, factor=2.0, peak_s=20.0)
     command("soak", soak, seconds=1200.0)
     command("kill", kill, seconds=120.0, restart_every_s=10.0)
-    command("hostile", hostile)
+    command("hostile", hostile, only="")
     given = vars(parser.parse_args())
     report: Report = given.pop("run")(**given)
     print(report)

@@ -113,8 +113,8 @@ def test_recordings_decode_alike_inside_and_outside(tmp_path: Path) -> None:
         for path, request, there in zip(files, requests, pool.map(requests, timeout_s=60), strict=True):
             try:
                 here = decode(request)
-            except DimmlError as error:
-                assert str(error) == str(there), path.name
+            except DimmlError:
+                assert isinstance(there, DimmlError), path.name
                 continue
             assert not isinstance(there, DimmlError), path.name
             for name, track in here.tracks.items():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dimml.errors import InvalidParameterError
-from dimml.media import Decoded, DecodeRequest
+from dimml.media import Decoded, DecodeRequest, seccomp
 
 _PR_SET_PDEATHSIG = 1
 
@@ -63,7 +63,7 @@ def attempts(port: int, folder: Path, secret: Path) -> dict[str, Callable[[], An
         "writes to a file": lambda: _opens_for_writing(kept, os.O_RDWR),
         "empties a file": lambda: _opens_for_writing(kept, os.O_RDONLY | os.O_TRUNC),
         "cuts a file": lambda: os.truncate(kept, 1),
-        "makes a folder": lambda: (folder / "folder").mkdir(),
+        "makes a folder": (folder / "folder").mkdir,
         "links a file": lambda: (folder / "link").symlink_to(kept),
         "changes a file's rights": lambda: kept.chmod(0o600),
         "changes a file's times": lambda: os.utime(kept),
@@ -71,7 +71,7 @@ def attempts(port: int, folder: Path, secret: Path) -> dict[str, Callable[[], An
         "makes a file in memory": lambda: os.close(os.memfd_create("x")),
         "forks": _forks,
         "runs a program": lambda: subprocess.run([sys.executable, "-c", ""], check=True, timeout=60),
-        "becomes a program": lambda: os.execv("/nonexistent", ["/nonexistent"]),
+        "becomes a program": lambda: os.execv("/nonexistent", ["/nonexistent"]),  # noqa: S606 (that is the point)
         "signals its parent": lambda: os.kill(parent, 0),
         "raises its memory limit": _raises_its_memory_limit,
         "survives its parent": _survives_its_parent,
@@ -108,8 +108,6 @@ def trespasses(request: DecodeRequest) -> Decoded:
 
 def shuts_out_landlock_and_seccomp() -> None:
     """Make this process one to which the kernel refuses both, as an old kernel or a strict container would."""
-    from dimml.media import seccomp  # noqa: PLC0415
-
     numbers = {"landlock_create_ruleset": (444, 444), "seccomp": seccomp.JUDGED["seccomp"]}
     seccomp.REFUSED.clear()
     seccomp.REFUSED.update(numbers)

@@ -22,14 +22,18 @@ from dimml_server.settings import ServerSettings
 LINGER_S = 5.0
 
 _REFUSALS = {
-    HTTPStatus.BAD_REQUEST: ("bad_request", "this is not an HTTP request"),
+    HTTPStatus.BAD_REQUEST: ("invalid_request", "this is not an HTTP request"),
     HTTPStatus.REQUEST_TIMEOUT: ("header_timeout", "the request's head did not arrive in time (header_timeout_s)"),
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("headers_too_large", "the request's head is over max_header_bytes"),
     HTTPStatus.SERVICE_UNAVAILABLE: ("unavailable", "the server has too many connections; try again later"),
 }
 
 
-class _HeadTooLargeError(Exception):
+#: Requests that may wait for the one before on their connection. Each takes kilobytes, of the forty bytes it came in.
+MAX_PIPELINED = 16
+
+
+class _RefusedError(Exception):
     """Raised in a callback of the parser, which ends the connection."""
 
 
@@ -44,6 +48,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_body = False
         #: Bytes of this head or of these trailers that the parser has given to us, and that it still keeps.
         self._head_bytes = self._kept_bytes = 0
+        #: Bytes of all kinds that it has given to us of what came last, and whether a body was among them.
+        self._given_bytes, self._body_came = 0, False
         #: Bytes of a body that came after its answer.
         self._passed_over = 0
 
@@ -65,13 +71,16 @@ class BoundedConnection(HttpToolsProtocol):
         if self._in_head and "head" not in self._timers:
             # The next request on a connection that was kept; uvicorn bounds the wait for its first byte.
             self._start("head", self._settings.header_timeout_s, self._head_is_late)
-        self._kept_bytes += len(data)
+        self._given_bytes, self._body_came = 0, False
         super().data_received(data)
+        self._kept_bytes = 0 if self._body_came and self._in_body else self._kept_bytes + len(data) - self._given_bytes
         if self._kept_bytes > self._settings.max_header_bytes and not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls for a request that the parser, or one of our callbacks, refuses."""
+        if self.transport.is_closing():
+            return
         too_large = self._head_bytes > self._settings.max_header_bytes
         self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST)
 
@@ -92,10 +101,16 @@ class BoundedConnection(HttpToolsProtocol):
         self._stop("head")
         self._in_head, self._in_body = False, True
         self._kept_bytes = self._passed_over = 0
+        if len(self.pipeline) >= MAX_PIPELINED:
+            # Without a word, which would come in the middle of the answers before.
+            self.transport.close()
+            self._start("unread", LINGER_S, self.transport.abort)
+            raise _RefusedError
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._kept_bytes = 0
+        self._given_bytes += len(body)
+        self._body_came = True
         if self.cycle.response_complete:
             self._passed_over += len(body)
             if self._passed_over > self._settings.max_body_bytes:
@@ -110,6 +125,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()  # uvicorn has just gone on reading.
         if self._in_body and self.cycle.response_complete:
             # Refused before its body had come: what still comes is passed over for a while.
             self._start("body", LINGER_S, self.transport.close)
@@ -130,9 +147,9 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
-        self._kept_bytes = 0
+        self._given_bytes += size
         if self._head_bytes > self._settings.max_header_bytes:
-            raise _HeadTooLargeError
+            raise _RefusedError
 
     def _head_is_late(self) -> None:
         if self._kept_bytes or self._head_bytes:

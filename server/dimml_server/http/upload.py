@@ -81,6 +81,8 @@ class _FormReader:
         self._header_name = self._header_value = b""
         self._name = ""
         self._data = bytearray()
+        #: Of files in memory; the threshold is for all of them together.
+        self._held_bytes = 0
         self._file: BinaryIO | None = None
         self._parser = MultipartParser(
             boundary,
@@ -149,7 +151,7 @@ class _FormReader:
         if self._name in self._field_names:
             if len(self._data) > MAX_FIELD_BYTES:
                 raise TooLargeError(f"{self._name!r} is longer than {MAX_FIELD_BYTES} bytes", field=self._name)
-        elif len(self._data) > self._spool_bytes:
+        elif self._held_bytes + len(self._data) > self._spool_bytes:
             self._spool()
 
     def _on_part_end(self) -> None:
@@ -165,6 +167,7 @@ class _FormReader:
                 raise InvalidParameterError(f"{self._name!r} is not UTF-8 text", field=self._name) from error
         else:
             self._form.files[self._name] = bytes(self._data)
+            self._held_bytes += len(self._data)
         self._data = bytearray()
 
     def _on_end(self) -> None:

@@ -91,7 +91,7 @@ def create_server(service: PredictionService, metrics: Metrics, settings: Server
             request_deserializer=_reader(getattr(pb, method.input_type.name)),
             response_serializer=getattr(pb, method.output_type.name).SerializeToString,
         )
-    server.add_registered_method_handlers(described.full_name, handlers)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(described.full_name, handlers),))
     return server
 
 
