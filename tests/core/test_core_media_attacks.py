@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import socket
 import struct
@@ -248,6 +249,20 @@ def test_a_wav_header_that_promises_gigabytes() -> None:
     data = header + b"data" + struct.pack("<I", 0xFFFFFF00) + (b"\x00\x20" * 8000)
     decoded = decode_source(data, AUDIO, end_s=0.5)
     assert statuses(decoded) == {"audio": "ok"}
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16_000])
+@pytest.mark.parametrize(("sample", "status"), [(math.nan, "undecodable"), (math.inf, "undecodable"), (3.4e38, None)])
+def test_floats_that_are_no_sound_never_reach_an_encoder(sample: float, status: str | None, rate_hz: int) -> None:
+    """An encoder would make NaN of them, and that reads as the server's fault. Resampling may overflow, too."""
+    samples = np.full(rate_hz, 0.25, "<f4") * np.sin(np.arange(rate_hz, dtype="<f4"))
+    samples[4000:4100:2], samples[4001:4100:2] = sample, -sample
+    form = struct.pack("<HHIIHH", 3, 1, rate_hz, 4 * rate_hz, 4, 32)
+    data = samples.tobytes()
+    wav = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", len(data)) + data
+    track = decode_source(b"RIFF" + struct.pack("<I", len(wav)) + wav, AUDIO).tracks["audio"]
+    assert track.row is None or np.isfinite(track.row).all()
+    assert status is None or track.status.reason == status
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "flv", "mov"])
