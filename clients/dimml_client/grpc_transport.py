@@ -42,7 +42,8 @@ _CODES: dict[grpc.StatusCode, str] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "deadline_exceeded",
 }
 _CLIENT_FAULTS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
-_TRY_AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+#: CANCELLED, which nobody here asks for: the call came just as the server stopped, and it never took it.
+_TRY_AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 #: How gRPC itself refuses a message, under the same code as a full queue.
 _MESSAGE_TOO_LARGE = "larger than max"
 #: How gRPC says that it never reached a server; it has no status code for that.
@@ -61,7 +62,7 @@ class GrpcTransport:
         self._lock = Lock()
 
     def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
-        """Predict once. Raises TryAgainError for RESOURCE_EXHAUSTED and UNAVAILABLE, RequestError, CapacityError."""
+        """Predict once. Raises TryAgainError for ``_TRY_AGAIN``, RequestError, CapacityError."""
         end = time.monotonic() + timeout_s
         model = request.model or self._only_bundle(timeout_s)
         version = "" if request.version is None else str(request.version)

@@ -24,7 +24,12 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
     )
     app.add_middleware(AccessMiddleware)
     install_error_handlers(app)
-    uploads = Uploads(limit=settings.concurrency + settings.queue_length, timeout_s=settings.upload_timeout_s)
+    uploads = Uploads(
+        limit=settings.concurrency + settings.queue_length,
+        timeout_s=settings.upload_timeout_s,
+        folder=service.upload_folder,
+        check_queue=service.check_queue,
+    )
     app.include_router(predict.router(service, metrics, settings, uploads))
     app.include_router(models.router(service))
     app.include_router(health.router(service, metrics))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dimml.media.pool import DecodePool
 from dimml_server.engine import ServingEngine
 from dimml_server.local_engine import LocalEngine
@@ -12,15 +14,20 @@ from dimml_server.triton_channel import TritonChannel
 from dimml_server.triton_engine import TritonEngine
 
 
-def build_service(settings: ServerSettings, metrics: Metrics, decoder: Decoder | None = None) -> PredictionService:
+def build_service(
+    settings: ServerSettings, metrics: Metrics, decoder: Decoder | None = None, upload_folder: Path | None = None
+) -> PredictionService:
     """A service that is not started yet; ``decoder`` replaces the decode workers of the settings.
+
+    ``upload_folder`` is then the only one with recordings; None means that they may lie anywhere.
 
     Raises ConfigurationError where the machine lacks the device.
     """
     engine = _triton_engine(settings) if settings.engine == "triton" else _local_engine(settings)
     if decoder is None:
-        decoder = DecodePool(settings.decode_workers, decode_memory_bytes=settings.decode_memory)
-    return PredictionService(engine, decoder, metrics, settings)
+        readable = None if upload_folder is None else [upload_folder]
+        decoder = DecodePool(settings.decode_workers, decode_memory_bytes=settings.decode_memory, readable=readable)
+    return PredictionService(engine, decoder, metrics, settings, upload_folder)
 
 
 def _local_engine(settings: ServerSettings) -> ServingEngine:

@@ -35,6 +35,11 @@ class Gate:
         """Requests that wait for one."""
         return len(self._waiters)
 
+    def check(self) -> None:
+        """Raise QueueFullError where ``permit`` would at once."""
+        if self._running >= self._concurrency and len(self._waiters) >= self._queue_length:
+            raise self._full("the queue is full")
+
     @asynccontextmanager
     async def permit(self, timeout_s: float) -> AsyncIterator[float]:
         """Hold a permit; gives the seconds waited for it.
@@ -55,8 +60,7 @@ class Gate:
         if self._running < self._concurrency:
             self._running += 1
             return
-        if len(self._waiters) >= self._queue_length:
-            raise self._full("the queue is full")
+        self.check()
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:

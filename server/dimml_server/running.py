@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import sys
 
 import uvloop
@@ -19,6 +20,9 @@ from dimml_server.settings import ServerSettings
 def run_until_stopped(settings: ServerSettings, decoder: Decoder | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then end the process with 0. Raises SetupError where the server cannot start."""
     configure_logging(settings.log_level)
+    # Connections and spooled bodies are open files: as many as this user may have.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run_server(settings, announce=_announce, decoder=decoder))
     # All of ours is closed. A thread that is still inside ONNX Runtime or gRPC cannot be ended, and the interpreter

@@ -6,8 +6,11 @@ import asyncio
 import logging
 import math
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,6 +19,7 @@ from dimml.errors import ConfigurationError
 from dimml.repository import bundle_names
 from dimml_server.app import create_app
 from dimml_server.building import build_service
+from dimml_server.http.connection import BoundedConnection
 from dimml_server.kserve.grpc import create_server
 from dimml_server.listening import BACKLOG, Addresses, authority, bind
 from dimml_server.metrics import Metrics
@@ -41,8 +45,9 @@ async def run_server(
     for number in _STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     metrics = Metrics()
-    service = build_service(settings, metrics, decoder)
     async with AsyncExitStack() as stack:
+        uploads = stack.enter_context(tempfile.TemporaryDirectory(prefix="dimml-uploads-", ignore_cleanup_errors=True))
+        service = build_service(settings, metrics, decoder, Path(uploads))
         # Unwound from the last to the first: listeners end while engine and workers still answer for them.
         stack.push_async_callback(service.close)
         app = create_app(service, metrics, settings)
@@ -86,6 +91,8 @@ async def _http_listener(app: FastAPI, settings: ServerSettings) -> AsyncIterato
     listener = bind(settings.host, settings.http_port, "http_port")
     config = uvicorn.Config(
         app,
+        http=partial(BoundedConnection, settings=settings),  # type: ignore[arg-type]  # called like the class
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="off",

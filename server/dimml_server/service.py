@@ -11,6 +11,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -67,9 +68,20 @@ class Decoder(Protocol):
 
 
 class PredictionService:
-    """Bundles of one repository, ready to predict. Lives in one event loop."""
+    """Bundles of one repository, ready to predict. Lives in one event loop.
 
-    def __init__(self, engine: ServingEngine, decoder: Decoder, metrics: Metrics, settings: ServerSettings) -> None:
+    ``upload_folder`` is the only one from which the decoder can read files; None means that it can from anywhere.
+    """
+
+    def __init__(
+        self,
+        engine: ServingEngine,
+        decoder: Decoder,
+        metrics: Metrics,
+        settings: ServerSettings,
+        upload_folder: Path | None = None,
+    ) -> None:
+        self.upload_folder = upload_folder
         self.registry = BundleRegistry()
         self.control = ModelControl(engine, self.registry, metrics, settings.repository)
         self.metrics = metrics
@@ -121,6 +133,10 @@ class PredictionService:
         """Whether this model would get an answer now."""
         part = served.spec.name if served.spec.role in ("encoder", "fusion") else None
         return self.accepting and self._engine.ready(served.bundle, part)
+
+    def check_queue(self) -> None:
+        """Raise QueueFullError where a request would be refused that asked for its turn now."""
+        self._gate.check()
 
     async def predict_media(self, request: MediaPrediction) -> Prediction:
         """Decode a recording and predict. Raises RequestError and CapacityError (design, section 6)."""

@@ -96,6 +96,16 @@ class ServerSettings(BaseSettings):
         default=1536 * 2**20, ge=256 * 2**20, description="Memory that one decoding may take on top of its worker's."
     )
     max_body_bytes: int = Field(default=256 * 2**20, ge=1024, description="Largest request body; past it, 413.")
+    max_grpc_bytes: int = Field(
+        default=64 * 2**20, ge=1024, description="Largest gRPC message, which gRPC holds in memory whole."
+    )
+    max_parts: int = Field(default=32, ge=1, description="Parts of a multipart body; past it, 413.")
+    max_header_bytes: int = Field(default=32 * 2**10, ge=1024, description="An HTTP request's head; past it, 431.")
+    header_timeout_s: Positive = Field(default=10.0, description="Time for an HTTP request's head; past it, 408.")
+    max_connections: int = Field(default=1000, ge=1, description="Open HTTP connections; the next one gets 503.")
+    grpc_connection_age_s: Positive = Field(
+        default=600.0, description="After it a gRPC connection is asked to end, and made to after the longest call."
+    )
     upload_timeout_s: Positive = Field(default=30.0, description="Time for a request's body to arrive; past it, 408.")
     spool_bytes: int = Field(
         default=2**20, ge=0, description="An uploaded part past this size goes to a temporary file, not memory."

@@ -350,7 +350,9 @@ def grpc_server() -> Iterator[Callable[[Any], str]]:
         server.stop(None).wait()
 
 
-@pytest.mark.parametrize("code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE])
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED]
+)
 def test_grpc_is_asked_again_and_its_tensors_become_a_prediction(
     code: grpc.StatusCode, grpc_server: Callable[[Any], str]
 ) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
+import socket
 import struct
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -87,7 +91,12 @@ def external_mov(target: Path, template: bytes) -> bytes:
     record[10:12] = b"\x01V"
     path = b"V" + str(target).replace("/", ":").encode()
     record += struct.pack(">hH", 2, len(path)) + path + b"\0" * (len(path) % 2) + struct.pack(">hH", -1, 0)
-    entry = struct.pack(">I4sI", 12 + len(record), b"alis", 0) + bytes(record)
+    return _with_data_reference(template, b"alis", bytes(record))
+
+
+def _with_data_reference(template: bytes, kind_of_reference: bytes, record: bytes) -> bytes:
+    """A QuickTime file whose only data reference is replaced."""
+    entry = struct.pack(">I4sI", 12 + len(record), kind_of_reference, 0) + record
 
     def grown(data: bytes, path: tuple[bytes, ...]) -> bytes:
         """``data``, a run of boxes, with the data reference beneath ``path`` replaced."""
@@ -119,6 +128,76 @@ def test_a_quicktime_reference_to_another_file_is_not_followed(tmp_path: Path) -
     for source in (path, path.read_bytes()):
         track = decode_source(source, AUDIO).tracks["audio"]
         assert track.row is None or np.abs(track.row).max() < 0.2
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A server that must see no connection; one that it does see gets no answer."""
+    with socket.create_server(("127.0.0.1", 0)) as it:
+        it.settimeout(0)
+        yield it
+
+
+def files_that_call_home(url: str, template: bytes) -> dict[str, bytes]:
+    return {
+        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}/a.ts\n#EXT-X-ENDLIST\n".encode(),
+        "m3u8 master": f"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{url}/a.m3u8\n".encode(),
+        "m3u8 key": (
+            f'#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI="{url}/k"\n#EXTINF:1,\n{url}/a.ts\n'
+        ).encode(),
+        "ffconcat": f"ffconcat version 1.0\nfile '{url}/a.mp4'\n".encode(),
+        "file list": f"{url}/a.mp4\n{url}/b.mp4\n".encode(),
+        "dash": (
+            '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet>'
+            f'<Representation id="1"><BaseURL>{url}/a.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>'
+        ).encode(),
+        "rtsp redirect": f"RTSPtext\n{url.replace('http', 'rtsp')}/a\n".encode(),
+        "vobsub": f"# VobSub index file, v7\nid: en, index: 0\nlangidx: 0\n# {url}\n".encode(),
+        "subtitles": f"1\n00:00:00,000 --> 00:00:01,000\n<img src='{url}/a.png'>\n".encode(),
+        "svg": f'<svg xmlns:x="http://www.w3.org/1999/xlink"><image x:href="{url}/a.png"/></svg>'.encode(),
+        "mov reference": _with_data_reference(template, b"url ", url.encode() + b"\0"),
+        "ogg with a playlist": b"OggS" + f"\n#EXTM3U\n#EXTINF:1,\n{url}/a.ts\n".encode(),
+        "mp4 with a playlist": b"\0\0\0\x18ftypisom" + f"\n#EXTM3U\n#EXTINF:1,\n{url}/a.ts\n".encode(),
+    }
+
+
+@pytest.mark.parametrize("kind", sorted(files_that_call_home("", b"")))
+def test_no_file_opens_a_connection(tmp_path: Path, listener: socket.socket, kind: str) -> None:
+    template = write_clip(tmp_path / "own.mov", picture=None, audio_codec="pcm_s16le").read_bytes()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    data = files_that_call_home(url, template)[kind]
+    for name in ("clip", "clip.m3u8", "clip.mp4", "clip.idx"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        for source in (path, data):
+            assert "visual" in statuses(decode_source(source))
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+
+
+def test_such_files_do_call_home_where_nobody_refuses_them(tmp_path: Path, listener: socket.socket) -> None:
+    """The control: where the network is allowed, FFmpeg connects at once."""
+    path = tmp_path / "clip.m3u8"
+    path.write_bytes(files_that_call_home(f"http://127.0.0.1:{listener.getsockname()[1]}", b"")["m3u8"])
+    listener.settimeout(30)
+
+    def hang_up() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                listener.accept()[0].close()
+                seen.set()
+                continue
+            return
+
+    allowed = {"protocol_whitelist": "file,http,tcp", "allowed_extensions": "ALL"}
+    seen = threading.Event()
+    thread = threading.Thread(target=hang_up, daemon=True)
+    thread.start()
+    with contextlib.suppress(av.error.FFmpegError), av.open(str(path), options=allowed, timeout=5) as container:
+        next(container.decode(video=0))
+    assert seen.wait(30)
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join(30)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +249,20 @@ def test_a_wav_header_that_promises_gigabytes() -> None:
     data = header + b"data" + struct.pack("<I", 0xFFFFFF00) + (b"\x00\x20" * 8000)
     decoded = decode_source(data, AUDIO, end_s=0.5)
     assert statuses(decoded) == {"audio": "ok"}
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16_000])
+@pytest.mark.parametrize(("sample", "status"), [(math.nan, "undecodable"), (math.inf, "undecodable"), (3.4e38, None)])
+def test_floats_that_are_no_sound_never_reach_an_encoder(sample: float, status: str | None, rate_hz: int) -> None:
+    """An encoder would make NaN of them, and that reads as the server's fault. Resampling may overflow, too."""
+    samples = np.full(rate_hz, 0.25, "<f4") * np.sin(np.arange(rate_hz, dtype="<f4"))
+    samples[4000:4100:2], samples[4001:4100:2] = sample, -sample
+    form = struct.pack("<HHIIHH", 3, 1, rate_hz, 4 * rate_hz, 4, 32)
+    data = samples.tobytes()
+    wav = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", len(data)) + data
+    track = decode_source(b"RIFF" + struct.pack("<I", len(wav)) + wav, AUDIO).tracks["audio"]
+    assert track.row is None or np.isfinite(track.row).all()
+    assert status is None or track.status.reason == status
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "flv", "mov"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -390,3 +391,47 @@ def test_an_http_caller_that_hangs_up_frees_the_place(narrow: ServerProcess) -> 
     began = time.perf_counter()
     wait_for(lambda: in_flight(narrow) == 0)
     assert time.perf_counter() - began < 3
+
+
+def test_a_grpc_message_that_never_comes_ends_with_its_connection(tmp_path: Path) -> None:
+    make_tiny_bundle(tmp_path)
+    bounds = {"grpc_connection_age_s": 1, "upload_timeout_s": 1, "max_timeout_s": 2, "timeout_s": 2}
+    ended = threading.Event()
+    with running_server(tmp_path, **bounds) as server, grpc.insecure_channel(server.grpc) as channel:
+        upload = channel.stream_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+        )
+        stalled = upload.future(iter(ended.wait, True))
+        try:
+            with pytest.raises(grpc.RpcError) as raised:
+                stalled.result(timeout=30)
+            assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+            # The channel comes back by itself: an honest caller sees nothing of it.
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            for _ in range(20):
+                assert stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=20, wait_for_ready=True).live
+                time.sleep(0.1)
+        finally:
+            ended.set()
+
+
+@pytest.mark.parametrize("method", ["ServerLive", "ModelInfer", "RepositoryModelLoad"])
+def test_a_grpc_message_that_is_none_is_the_callers_fault(narrow: ServerProcess, method: str) -> None:
+    with grpc.insecure_channel(narrow.grpc) as channel:
+        call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+        with pytest.raises(grpc.RpcError) as raised:
+            call(b"\xff\xff\xff", timeout=20)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "Traceback" not in narrow.log
+
+
+def test_a_grpc_message_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    make_tiny_bundle(tmp_path)
+    with running_server(tmp_path, max_grpc_bytes=100_000) as server, grpc.insecure_channel(server.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        request = service_pb2.ModelInferRequest(model_name="tiny_media", raw_input_contents=[bytes(150_000)])
+        with pytest.raises(grpc.RpcError) as raised:
+            stub.ModelInfer(request, timeout=20)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "max_grpc_bytes (100000)" in str(raised.value.details())

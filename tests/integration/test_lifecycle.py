@@ -16,7 +16,7 @@ import pytest
 import tritonclient.grpc
 
 from support import faulty_decoding, faulty_server
-from support.server_process import READY, STOP_LIMIT_S, running_server, serve_command
+from support.server_process import READY, STOP_LIMIT_S, ServerProcess, running_server, serve_command
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import LABELS, marked, tiny_clip
 
@@ -185,3 +185,41 @@ def test_a_request_past_the_grace_period_is_told_so_and_does_not_hold_the_stop(
             assert time.monotonic() - began < 4.0
         assert answer.result().status_code == 503
         assert answer.result().json()["error"]["code"] == "unavailable"
+
+
+def test_a_server_that_is_killed_leaves_no_worker_behind(repository: Path, tmp_path: Path) -> None:
+    clip = marked(tiny_clip(tmp_path, 1), faulty_decoding.PICTURE_HANGS)
+    command = serve_command(repository, {"decode_workers": 2}, faulty_server.SCRIPT)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    with process.stdout, ThreadPoolExecutor(1) as clients:
+        ready = READY.fullmatch(process.stdout.readline().strip())
+        assert ready is not None
+        server = ServerProcess(process, ready[1], ready[2])
+        workers = server.children()
+        assert len(workers) == 2
+        # One of them hangs in a decoder, where it hears of nothing; the other waits.
+        answer = clients.submit(httpx.post, f"{server.url}/v1/predict", files={"media": clip}, timeout=30.0)
+        server.wait_for_load(1, 0)
+        process.kill()
+        process.wait(STOP_LIMIT_S)
+        end = time.monotonic() + STOP_LIMIT_S
+        while any(Path(f"/proc/{worker}").exists() for worker in workers):
+            assert time.monotonic() < end, f"still there: {workers}"
+            time.sleep(0.02)
+        with pytest.raises(httpx.TransportError):
+            answer.result()
+
+
+def test_decode_workers_are_shut_in_and_the_log_says_how(repository: Path, tmp_path: Path) -> None:
+    """Recordings past the spool's threshold reach them nevertheless, and nothing of them stays."""
+    clip = tiny_clip(tmp_path, 1)
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    with running_server(repository, environment={"TMPDIR": str(folder)}, spool_bytes=1000) as server:
+        server.wait_for_log("decode workers: enforced: files cannot grow")
+        answer = httpx.post(f"{server.url}/v1/predict", files={"media": clip}, timeout=30.0)
+        assert answer.json()["degraded"] is False, answer.text
+        (uploads,) = folder.glob("dimml-uploads-*")
+        assert list(uploads.iterdir()) == []
+    assert list(folder.glob("dimml-*")) == []

@@ -123,3 +123,30 @@ def test_a_malformed_body_is_refused_with_the_reason(
 def test_another_content_type_is_refused() -> None:
     with pytest.raises(InvalidParameterError, match="multipart/form-data"):
         read([b"{}"], headers={"content-type": "application/json"})
+
+
+def test_the_threshold_is_for_all_parts_together() -> None:
+    """Thirty parts just below it would be thirty times as much memory."""
+    parts = [(f"part{number}", bytes([number]) * 50) for number in range(10)]
+    _, files, paths = read([body_of(*parts)], spool_bytes=64)
+    assert files == dict(parts)
+    assert len(paths) >= 8
+
+
+def test_a_parts_own_headers_are_bounded() -> None:
+    for long in (b"X-Long: " + b"a" * 100_000, b"X" * 100_000 + b": a", b"\r\n".join([b"X: a"] * 20_000)):
+        head = b'--%b\r\nContent-Disposition: form-data; name="media"\r\n%b\r\n\r\n' % (BOUNDARY, long)
+        with pytest.raises(InvalidParameterError, match="well-formed"):
+            read([head + b"data\r\n--%b--\r\n" % BOUNDARY])
+
+
+def test_the_number_of_parts_is_a_setting() -> None:
+    async def scenario() -> None:
+        request = request_of([body_of(*((f"part{number}", b"x") for number in range(4)))])
+        uploads = Uploads(limit=1, timeout_s=60.0)
+        limits = {"max_body_bytes": 2**20, "spool_bytes": 64, "max_parts": 3}
+        async with read_form(request, uploads, field_names=FIELDS, **limits):
+            pass
+
+    with pytest.raises(TooLargeError, match="more than 3 parts"):
+        asyncio.run(scenario())

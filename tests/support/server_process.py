@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,18 +103,24 @@ def serve_command(repository: Path, settings: dict[str, object], script: Path | 
 
 @contextmanager
 def running_server(
-    repository: Path, *, script: Path | None = None, stop: bool = True, **settings: object
+    repository: Path,
+    *,
+    script: Path | None = None,
+    stop: bool = True,
+    environment: Mapping[str, str] | None = None,
+    **settings: object,
 ) -> Iterator[ServerProcess]:
     """Start a server, wait for its ready line, and at the end stop it by SIGTERM.
 
     Asserts that it exits with 0 and leaves no process behind. With ``stop=False`` the test has stopped it itself.
+    ``environment`` is on top of our own.
     """
     process = subprocess.Popen(
         serve_command(repository, settings, script),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
     )
     assert process.stdout is not None
     assert process.stderr is not None

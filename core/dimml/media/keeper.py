@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from dimml.errors import DimmlError, UnavailableError
+from dimml.media.isolation import Isolation
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.worker import EXIT_OUT_OF_MEMORY, Broke, OutOfMemory, Ready, Reply
 from dimml.status import Reason
@@ -96,11 +97,17 @@ class WorkerProcess:
                 start_new_session=True,
             )
 
-    def wait_ready(self) -> None:
-        """Block until it has imported what it needs. Raises OSError or EOFError where it does not get there."""
+    def wait_ready(self) -> Isolation:
+        """Block until it has imported what it needs, and tell how it is shut in.
+
+        Raises OSError or EOFError where it does not get there.
+        """
         self._pipe.send_bytes(self._settings)
-        if not (self._pipe.poll(START_TIMEOUT_S) and isinstance(self._pipe.recv(), Ready)):
-            raise TimeoutError(f"not ready after {START_TIMEOUT_S:g} s")
+        if self._pipe.poll(START_TIMEOUT_S):
+            ready = self._pipe.recv()
+            if isinstance(ready, Ready):
+                return ready.isolation
+        raise TimeoutError(f"not ready after {START_TIMEOUT_S:g} s")
 
     @property
     def alive(self) -> bool:
@@ -167,12 +174,19 @@ class WorkerProcess:
 class Keeper:
     """A thread that does ``jobs`` one at a time in its worker. A None among the jobs ends it.
 
-    ``on_lost`` is called for every worker that died or had to be killed.
+    ``on_ready`` is called for every worker that has started, ``on_lost`` for every one that died or had to be killed.
     """
 
-    def __init__(self, jobs: queue.SimpleQueue[Job | None], settings: bytes, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        jobs: queue.SimpleQueue[Job | None],
+        settings: bytes,
+        on_ready: Callable[[Isolation], None],
+        on_lost: Callable[[], None],
+    ) -> None:
         self._jobs = jobs
         self._settings = settings
+        self._on_ready = on_ready
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._worker: WorkerProcess | None = None
@@ -262,7 +276,7 @@ class Keeper:
                 logger.exception("a decode worker could not be started")
                 return None
         try:
-            self._worker.wait_ready()
+            self._on_ready(self._worker.wait_ready())
         except (EOFError, OSError):
             if not self._closed:
                 logger.exception("a decode worker ended while it started")

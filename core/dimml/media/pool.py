@@ -8,6 +8,7 @@ worker has a pipe and a thread of its own; a round trip costs well under a milli
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import queue
 import threading
@@ -16,16 +17,20 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from dimml.errors import DimmlError, UnavailableError
 from dimml.media.decoding import decode
+from dimml.media.isolation import Isolation
 from dimml.media.keeper import PATIENCE_S, START_TIMEOUT_S, Job, Keeper, Lost, Outcome
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
 from dimml.media.worker import DecodeFunction, WorkerSettings
 from dimml.modality import Modality, Waveform
 from dimml.status import ModalityStatus, Reason
+
+logger = logging.getLogger(__name__)
 
 DECODE_MEMORY_BYTES: Final = 1536 * 2**20
 #: Share of the time that the first try may take where there are tracks to try alone after it.
@@ -40,8 +45,10 @@ _Attempts = Generator[_Step, Outcome, Decoded]
 class DecodePool:
     """Worker processes that run ``decode_function``, with a time limit per request and a memory limit per worker.
 
-    ``decode_memory_bytes`` is what a worker may use beyond what its imports took. ``decode_function`` must be
-    importable by name; tests pass one that crashes. A context manager; workers start at once, in the background.
+    ``decode_memory_bytes`` is what a worker may use beyond what its imports took. ``readable`` are the only folders
+    from which workers may read recordings, where the kernel can hold them to it; None means that recordings may lie
+    anywhere. ``decode_function`` must be importable by name; tests pass one that crashes. A context manager; workers
+    start at once, in the background.
     """
 
     def __init__(
@@ -49,6 +56,7 @@ class DecodePool:
         workers: int,
         *,
         decode_memory_bytes: int = DECODE_MEMORY_BYTES,
+        readable: Sequence[Path] | None = None,
         decode_function: DecodeFunction = decode,
     ) -> None:
         if workers < 1:
@@ -56,10 +64,11 @@ class DecodePool:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._lost = 0
+        self._isolation: Isolation | None = None
         self._closed = False
         # Pickled here, so that a function no worker could import is an error of the caller and not of the workers.
-        settings = pickle.dumps(WorkerSettings(decode_function, decode_memory_bytes))
-        self._keepers = [Keeper(self._jobs, settings, self._count_lost) for _ in range(workers)]
+        settings = pickle.dumps(WorkerSettings(decode_function, decode_memory_bytes, readable))
+        self._keepers = [Keeper(self._jobs, settings, self._note_isolation, self._count_lost) for _ in range(workers)]
 
     async def decode(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
         """Like ``dimml.media.decode``, in a worker, within ``timeout_s``.
@@ -142,6 +151,11 @@ class DecodePool:
         """Workers that died, or were killed for being late or busy for nobody, since the pool began."""
         return self._lost
 
+    @property
+    def isolation(self) -> Isolation | None:
+        """How the workers are shut in; None before the first has started."""
+        return self._isolation
+
     def close(self) -> None:
         """Kill the workers. Requests still running or waiting get UnavailableError. Calling it again does nothing."""
         with self._lock:
@@ -207,6 +221,12 @@ class DecodePool:
     def _abandon(self, job: Job) -> None:
         for keeper in self._keepers:
             keeper.abandon(job)
+
+    def _note_isolation(self, isolation: Isolation) -> None:
+        with self._lock:
+            known, self._isolation = self._isolation, isolation
+        if isolation != known:
+            logger.log(logging.WARNING if isolation.missing else logging.INFO, "decode workers: %s", isolation)
 
     def _count_lost(self) -> None:
         with self._lock:

@@ -78,6 +78,8 @@ class SoundBuffer:
         if self.rate_hz != modality.sample_rate_hz:
             sound = soxr.resample(sound, self.rate_hz, modality.sample_rate_hz)
             margin = round(margin * modality.sample_rate_hz / self.rate_hz)
+            if not np.isfinite(sound).all():
+                return None  # Finite, but so large that resampling was not.
         wanted = min(modality.samples, math.ceil(self._window.seconds * modality.sample_rate_hz - 1e-6))
         inside = sound[margin : margin + wanted]
         row = np.zeros(modality.samples, np.float32)

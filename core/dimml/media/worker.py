@@ -13,7 +13,7 @@ import pickle
 import resource
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +23,7 @@ import av
 import cv2
 
 from dimml.errors import DimmlError
+from dimml.media.isolation import Isolation, isolate
 from dimml.media.types import Decoded, DecodeRequest
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -38,11 +39,15 @@ class WorkerSettings:
 
     decode_function: DecodeFunction
     decode_memory_bytes: int
+    #: The only folders with recordings; None means that they may lie anywhere.
+    readable: Sequence[Path] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """First message from a worker: everything is imported, and its limits stand."""
+    """First message from a worker: everything is imported, and its limits stand as far as they could be had."""
+
+    isolation: Isolation
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def main(descriptor: int, parent: int) -> None:
             settings = connection.recv()
             _quieten()
             _limit(settings.decode_memory_bytes)
-            connection.send(Ready())
+            connection.send(Ready(isolate(settings.readable)))
             while True:
                 _answer(connection, settings.decode_function)
         except (EOFError, ConnectionError):
@@ -124,5 +129,6 @@ def _limit(decode_memory_bytes: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + decode_memory_bytes
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -30,7 +30,7 @@ class MediaModel:
         self._answering = Answering(args, pb_utils, bundle_name=args["model_name"].removesuffix(_SUFFIX))
         settings = self._answering.settings
         self._files = {file_input(m.tensor): m.name for m in self._answering.bundle.modalities}
-        self._decoders = DecodePool(settings.decode_workers, decode_memory_bytes=settings.decode_memory)
+        self._decoders = DecodePool(settings.decode_workers, decode_memory_bytes=settings.decode_memory, readable=())
         self._answering.metrics.watch_decoders(lambda: self._decoders.workers_lost)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:

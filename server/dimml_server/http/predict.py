@@ -67,6 +67,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
                     field_names=_FIELDS,
                     max_body_bytes=settings.max_body_bytes,
                     spool_bytes=settings.spool_bytes,
+                    max_parts=settings.max_parts,
                 ) as form:
                     prediction = _prediction(form, request_id(request))
                     record.model = service.registry.bundle(prediction.model, prediction.version).name

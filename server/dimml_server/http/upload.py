@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from dimml.errors import InvalidParameterError, TooLargeError
 from dimml.media.types import Source
+from dimml_server.http.spool import storing
 from dimml_server.http.uploads import Uploads
 
 MAX_PARTS = 32
@@ -31,7 +32,13 @@ class Form:
 
 @asynccontextmanager
 async def read_form(
-    request: Request, uploads: Uploads, *, field_names: frozenset[str], max_body_bytes: int, spool_bytes: int
+    request: Request,
+    uploads: Uploads,
+    *,
+    field_names: frozenset[str],
+    max_body_bytes: int,
+    spool_bytes: int,
+    max_parts: int = MAX_PARTS,
 ) -> AsyncIterator[Form]:
     """Read a multipart body; parts named in ``field_names`` are text, all others files.
 
@@ -46,7 +53,7 @@ async def read_form(
     if declared.isdecimal() and int(declared) > max_body_bytes:
         raise TooLargeError(limit)
     async with AsyncExitStack() as stack:
-        reader = _FormReader(options[b"boundary"], field_names, spool_bytes)
+        reader = _FormReader(options[b"boundary"], field_names, spool_bytes, max_parts, uploads.folder)
         stack.callback(reader.discard)
         received = 0
         async with uploads.reading():
@@ -61,7 +68,11 @@ async def read_form(
 class _FormReader:
     """Callbacks of python-multipart's parser, building a ``Form``."""
 
-    def __init__(self, boundary: bytes, field_names: frozenset[str], spool_bytes: int) -> None:
+    def __init__(
+        self, boundary: bytes, field_names: frozenset[str], spool_bytes: int, max_parts: int, place: Path | None
+    ) -> None:
+        self._max_parts = max_parts
+        self._place = place
         self._field_names = field_names
         self._spool_bytes = spool_bytes
         self._form = Form()
@@ -70,6 +81,8 @@ class _FormReader:
         self._header_name = self._header_value = b""
         self._name = ""
         self._data = bytearray()
+        #: Of files in memory; the threshold is for all of them together.
+        self._held_bytes = 0
         self._file: BinaryIO | None = None
         self._parser = MultipartParser(
             boundary,
@@ -106,8 +119,8 @@ class _FormReader:
             self._folder.cleanup()
 
     def _on_part_begin(self) -> None:
-        if len(self._form.fields) + len(self._form.files) >= MAX_PARTS:
-            raise TooLargeError(f"the body has more than {MAX_PARTS} parts")
+        if len(self._form.fields) + len(self._form.files) >= self._max_parts:
+            raise TooLargeError(f"the body has more than {self._max_parts} parts")
         self._name, self._data = "", bytearray()
         self._header_name = self._header_value = b""
 
@@ -131,19 +144,21 @@ class _FormReader:
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
-            self._file.write(memoryview(data)[start:end])
+            with storing():
+                self._file.write(memoryview(data)[start:end])
             return
         self._data += memoryview(data)[start:end]
         if self._name in self._field_names:
             if len(self._data) > MAX_FIELD_BYTES:
                 raise TooLargeError(f"{self._name!r} is longer than {MAX_FIELD_BYTES} bytes", field=self._name)
-        elif len(self._data) > self._spool_bytes:
+        elif self._held_bytes + len(self._data) > self._spool_bytes:
             self._spool()
 
     def _on_part_end(self) -> None:
         if self._file is not None:
             self._form.files[self._name] = Path(self._file.name)
-            self._file.close()
+            with storing():
+                self._file.close()
             self._file = None
         elif self._name in self._field_names:
             try:
@@ -152,15 +167,17 @@ class _FormReader:
                 raise InvalidParameterError(f"{self._name!r} is not UTF-8 text", field=self._name) from error
         else:
             self._form.files[self._name] = bytes(self._data)
+            self._held_bytes += len(self._data)
         self._data = bytearray()
 
     def _on_end(self) -> None:
         self._ended = True
 
     def _spool(self) -> None:
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="dimml-upload-")
-        # The client's file name has no part in the path.
-        self._file = (Path(self._folder.name) / str(len(self._form.files))).open("xb")
-        self._file.write(self._data)
+        with storing():
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="dimml-upload-", dir=self._place)
+            # The client's file name has no part in the path.
+            self._file = (Path(self._folder.name) / str(len(self._form.files))).open("xb")
+            self._file.write(self._data)
         self._data = bytearray()

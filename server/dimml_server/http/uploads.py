@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from dimml.errors import QueueFullError, UploadTimeoutError
 
@@ -12,9 +13,22 @@ _RETRY_AFTER_S = 1.0
 
 
 class Uploads:
-    """Bodies being read: at most ``limit`` at once, each within ``timeout_s``. Lives in one event loop."""
+    """Bodies being read: at most ``limit`` at once, each within ``timeout_s``. Lives in one event loop.
 
-    def __init__(self, *, limit: int, timeout_s: float) -> None:
+    ``folder`` is where large ones are kept, the system's own for temporary files where None. ``check_queue`` raises
+    QueueFullError where a request would be refused that had its body.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        timeout_s: float,
+        folder: Path | None = None,
+        check_queue: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder = folder
+        self._check_queue = check_queue
         self._limit = limit
         self._timeout_s = timeout_s
         self._reading = 0
@@ -22,6 +36,7 @@ class Uploads:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
         """Around the reading of one body. Raises QueueFullError at once, UploadTimeoutError after ``timeout_s``."""
+        self._check_queue()
         if self._reading >= self._limit:
             raise QueueFullError(
                 "the server is busy: too many bodies are being sent; try again later", retry_after_s=_RETRY_AFTER_S

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc
 
 from dimml.errors import (
     CapacityError,
@@ -53,6 +53,8 @@ _INT32_MAX: Final = 2**31 - 1
 #: Kept back from a call's deadline for the answer's way to the caller: a share of it, and at most so much.
 _WAY_BACK_SHARE: Final = 0.1
 _WAY_BACK_S: Final = 0.2
+#: Silence after which gRPC asks whether a caller is still there.
+_KEEPALIVE_MS: Final = 60_000
 
 Context = Any
 Method = Callable[[Any, Context], Awaitable[Any]]
@@ -60,7 +62,10 @@ Method = Callable[[Any, Context], Awaitable[Any]]
 
 def create_server(service: PredictionService, metrics: Metrics, settings: ServerSettings) -> grpc.aio.Server:
     """A server that answers KServe v2; its caller adds a port, starts and stops it."""
-    read_bytes = min(settings.max_body_bytes * _READ_BEYOND_LIMIT, _INT32_MAX)
+    limit = min(settings.max_body_bytes, settings.max_grpc_bytes)
+    read_bytes = min(limit * _READ_BEYOND_LIMIT, _INT32_MAX)
+    # The longest that a call can take, from its first byte to its last.
+    longest_s = settings.upload_timeout_s + settings.max_timeout_s
     server = grpc.aio.server(
         # gRPC reads a message whole before it is ours: as many again as the queue takes may be on their way.
         maximum_concurrent_rpcs=2 * (settings.concurrency + settings.queue_length),
@@ -69,17 +74,44 @@ def create_server(service: PredictionService, metrics: Metrics, settings: Server
             ("grpc.max_send_message_length", _INT32_MAX),
             # A port that another process listens on is an error, not a port to share with it.
             ("grpc.so_reuseport", 0),
+            # Nobody holds a connection for ever: by saying nothing, by sending a message without an end, by being gone.
+            ("grpc.max_connection_age_ms", _ms(settings.grpc_connection_age_s)),
+            ("grpc.max_connection_age_grace_ms", _ms(longest_s)),
+            ("grpc.server_handshake_timeout_ms", _ms(settings.header_timeout_s)),
+            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ),
     )
-    methods = _methods(DataPlane(service, metrics, settings))
-    servicer = service_pb2_grpc.GRPCInferenceServiceServicer()
-    for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
-        setattr(servicer, method.name, _answered(method.name, methods.get(method.name) or _refusal(method.name)))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    methods = _methods(DataPlane(service, metrics, settings), limit)
+    described = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    handlers = {}
+    for method in described.methods:
+        kind = grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        handlers[method.name] = kind(
+            _answered(method.name, methods.get(method.name) or _refusal(method.name)),
+            request_deserializer=_reader(getattr(pb, method.input_type.name)),
+            response_serializer=getattr(pb, method.output_type.name).SerializeToString,
+        )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(described.full_name, handlers),))
     return server
 
 
-def _methods(plane: DataPlane) -> dict[str, Method]:
+def _reader(message: Any) -> Callable[[bytes], Any]:
+    """Reads a message. gRPC would answer UNKNOWN to what raises there, and log it as a fault of the server."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return message.FromString(data)
+        except DecodeError:
+            return RequestError(f"the message is not a {message.DESCRIPTOR.full_name}", field="body")
+
+    return read
+
+
+def _ms(seconds: float) -> int:
+    return min(round(seconds * 1000), _INT32_MAX)
+
+
+def _methods(plane: DataPlane, limit: int) -> dict[str, Method]:
     """The calls that are offered, by the service's names for them."""
     catalog = plane.catalog
 
@@ -124,7 +156,7 @@ def _methods(plane: DataPlane) -> dict[str, Method]:
         return pb.RepositoryModelUnloadResponse()
 
     async def model_infer(request: Any, context: Context) -> Any:
-        return await _infer(plane, request, context)
+        return await _infer(plane, request, context, limit)
 
     return {
         "ServerLive": server_live,
@@ -141,14 +173,15 @@ def _methods(plane: DataPlane) -> dict[str, Method]:
     }
 
 
-async def _infer(plane: DataPlane, request: Any, context: Context) -> Any:
+async def _infer(plane: DataPlane, request: Any, context: Context, limit: int) -> Any:
     """A caller that hangs up, or whose deadline passes, cancels this coroutine, and so frees its place."""
     name, version = check_text("model_name", request.model_name), check_text("model_version", request.model_version)
     with plane.call(name, version, TRANSPORT) as call:
         with call.timed("compute_input"):
-            size, limit = request.ByteSize(), plane.max_body_bytes
+            size = request.ByteSize()
             if size > limit:
-                raise TooLargeError(f"request of {size} bytes exceeds max_body_bytes ({limit})", field="body")
+                name_of_limit = "max_body_bytes" if limit == plane.max_body_bytes else "max_grpc_bytes"
+                raise TooLargeError(f"request of {size} bytes exceeds {name_of_limit} ({limit})", field="body")
             asked = parse_infer(request)
         left_s = context.time_remaining()
         if left_s is not None:
@@ -176,12 +209,16 @@ def _error_metadata(error: DimmlError) -> tuple[tuple[str, str | bytes], ...]:
     return (*headers, (ERROR_DETAIL, json.dumps(detail).encode()))
 
 
+async def _unreadable(error: RequestError) -> Any:
+    raise error
+
+
 def _answered(name: str, method: Method) -> Method:
     """``method``, its errors as gRPC statuses."""
 
     async def answered(request: Any, context: Context) -> Any:
         try:
-            return await method(request, context)
+            return await (_unreadable(request) if isinstance(request, RequestError) else method(request, context))
         except (RequestError, CapacityError) as error:
             code = next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
             return await context.abort(code, error.message, _error_metadata(error))

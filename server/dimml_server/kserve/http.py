@@ -15,6 +15,7 @@ from dimml.errors import CapacityError, NotFoundError, RequestError, TooLargeErr
 from dimml_server.http.access import request_id
 from dimml_server.http.errors import error_headers, http_status
 from dimml_server.http.hangup import CLIENT_CLOSED_REQUEST, unless_gone
+from dimml_server.http.spool import Spool
 from dimml_server.http.uploads import Uploads
 from dimml_server.kserve.calls import CallerGoneError
 from dimml_server.kserve.compression import accepted_encoding, compress, read_body
@@ -113,7 +114,7 @@ def _add_metadata(routes: APIRouter, plane: DataPlane) -> None:
 
 def _add_repository(routes: APIRouter, plane: DataPlane, uploads: Uploads) -> None:
     async def document(request: Request) -> dict[str, Any]:
-        body = await _body(request, uploads, plane.max_body_bytes)
+        body = await _body(request, uploads, plane)
         if len(body) > MAX_JSON_BYTES:
             raise TooLargeError(f"the JSON has {len(body)} bytes, at most {MAX_JSON_BYTES} are taken")
         return parse_object(body)
@@ -143,7 +144,7 @@ def _add_infer(routes: APIRouter, plane: DataPlane, uploads: Uploads) -> None:
     @routes.post("/models/{model}/versions/{version}/infer", summary="Inference with a model version", **described)
     async def infer(request: Request, model: str, version: str = "") -> Response:
         with plane.call(model, version, TRANSPORT) as call:
-            body = await _body(request, uploads, plane.max_body_bytes)
+            body = await _body(request, uploads, plane)
             with call.timed("compute_input"):
                 asked = parse_infer(body, request.headers.get(HEADER_LENGTH), model, version)
             answer = await unless_gone(request, plane.infer(call, asked.request))
@@ -180,10 +181,16 @@ def _add_refusals(routes: APIRouter) -> None:
     routes.add_api_route("/{rest:path}", unknown, methods=methods, include_in_schema=False)
 
 
-async def _body(request: Request, uploads: Uploads, max_bytes: int) -> bytes:
+async def _body(request: Request, uploads: Uploads, plane: DataPlane) -> bytes | memoryview:
+    declared = request.headers.get("Content-Length", "")
+    if declared.isdecimal() and int(declared) > plane.max_body_bytes:
+        raise TooLargeError(
+            f"request body of {declared} bytes exceeds max_body_bytes ({plane.max_body_bytes})", field="body"
+        )
+    encoding, spool = request.headers.get("Content-Encoding", ""), Spool(plane.spool_bytes, uploads.folder)
     try:
         async with uploads.reading():
-            return await read_body(request.stream(), request.headers.get("Content-Encoding", ""), max_bytes)
+            return await read_body(request.stream(), encoding, plane.max_body_bytes, spool)
     except ClientDisconnect as error:
         raise CallerGoneError from error
 

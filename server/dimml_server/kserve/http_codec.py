@@ -38,7 +38,7 @@ class HttpInfer:
     binary: Mapping[str, bool]
 
 
-def parse_infer(body: bytes, header_length: str | None, model: str, version: str) -> HttpInfer:
+def parse_infer(body: bytes | memoryview, header_length: str | None, model: str, version: str) -> HttpInfer:
     """Read an inference request; binary inputs are views of ``body``. Raises RequestError, in Triton's words."""
     length = _header_length(header_length, len(body))
     if length > MAX_JSON_BYTES:

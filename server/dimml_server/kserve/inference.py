@@ -5,7 +5,7 @@ Both transports call this and only this; it knows neither HTTP nor gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -27,7 +27,9 @@ from dimml.contract import (
 )
 from dimml.errors import InvalidTensorError, UnavailableError
 from dimml.fusion import Fused
+from dimml.media.types import Source
 from dimml_server.answer import Outcome
+from dimml_server.http.spool import as_sources
 from dimml_server.kserve.calls import CallerGoneError, InferCall, counted
 from dimml_server.kserve.catalog import Catalog
 from dimml_server.kserve.classification import top_classes
@@ -48,6 +50,7 @@ class DataPlane:
     def __init__(self, service: PredictionService, metrics: Metrics, settings: ServerSettings) -> None:
         self.catalog = Catalog(service.registry, settings.repository, metrics.inference)
         self.max_body_bytes = settings.max_body_bytes
+        self.spool_bytes = settings.spool_bytes
         self.max_timeout_s = settings.max_timeout_s
         self._service = service
         self._metrics = metrics
@@ -121,7 +124,8 @@ class DataPlane:
             call.queue_ns = _ns(queue_s)
             return _fused(fused)
         if served.spec.role == "media":
-            outcome = await service.predict_media_rows(_media_prediction(served, request, inputs))
+            with as_sources(_recordings(served, inputs), service.upload_folder) as sources:
+                outcome = await service.predict_media_rows(_media_prediction(served, request, inputs, sources))
         else:
             by_modality = {m.name: tensors[m.tensor] for m in bundle.modalities if m.tensor in tensors}
             outcome = await service.infer_tensors(bundle, by_modality, timeout_s=timeout_s)
@@ -129,12 +133,19 @@ class DataPlane:
         return {**_fused(outcome.result.fused), STATUS: _statuses(outcome)}
 
 
-def _media_prediction(served: ServedModel, request: InferRequest, inputs: Inputs) -> MediaPrediction:
-    tensors = inputs.tensors
+def _recordings(served: ServedModel, inputs: Inputs) -> dict[str, bytes | memoryview]:
+    """By part or modality. Raises InvalidTensorError where there is none."""
     names = {MEDIA: MEDIA_PART} | {file_input(m.tensor): m.name for m in served.bundle.modalities}
-    sources = {part: tensors[tensor][0] for tensor, part in names.items() if tensor in tensors}
-    if not sources:
+    recordings = {part: inputs.tensors[name][0] for name, part in names.items() if name in inputs.tensors}
+    if not recordings:
         raise InvalidTensorError(f"model '{served.spec.name}' needs a recording: give one of {list(names)}")
+    return recordings
+
+
+def _media_prediction(
+    served: ServedModel, request: InferRequest, inputs: Inputs, sources: Mapping[str, Source]
+) -> MediaPrediction:
+    tensors = inputs.tensors
     return MediaPrediction(
         request_id=request.request_id or new_request_id(),
         sources=sources,

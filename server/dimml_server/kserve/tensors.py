@@ -7,6 +7,7 @@ have a 4-byte length before them; BOOL is one byte an element.
 from __future__ import annotations
 
 import math
+import mmap
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -92,10 +93,14 @@ def to_elements(output: OutputTensor) -> list[Any]:
     return list(output.array.ravel().tolist())
 
 
-def split_bytes(name: str, raw: bytes | memoryview, count: int) -> list[bytes]:
-    """Elements of a BYTES tensor. Raises InvalidTensorError when they are not exactly ``count``."""
+def split_bytes(name: str, raw: bytes | memoryview, count: int) -> list[bytes | memoryview]:
+    """Elements of a BYTES tensor; views where ``raw`` is on disk, so that they stay there.
+
+    Raises InvalidTensorError when they are not exactly ``count``.
+    """
     view = memoryview(raw)
-    elements: list[bytes] = []
+    on_disk = isinstance(view.obj, mmap.mmap)
+    elements: list[bytes | memoryview] = []
     position = 0
     while position < len(view):
         if len(view) - position < _LENGTH.size:
@@ -117,7 +122,8 @@ def split_bytes(name: str, raw: bytes | memoryview, count: int) -> list[bytes]:
                 f"unexpected number of string elements {count + 1} for inference input '{name}', expecting {count}",
                 field=name,
             )
-        elements.append(bytes(view[position : position + length]))
+        element = view[position : position + length]
+        elements.append(element if on_disk else bytes(element))
         position += length
     if len(elements) != count:
         raise InvalidTensorError(
@@ -185,10 +191,11 @@ def _flattened(name: str, data: Sequence[Any], shape: Sequence[int]) -> Sequence
     return level
 
 
-def _objects(elements: Sequence[bytes]) -> Array:
+def _objects(elements: Sequence[bytes | memoryview]) -> Array:
     # np.array(elements) would make an S array, which loses trailing zero bytes.
     array = np.empty(len(elements), np.object_)
-    array[:] = elements
+    for index, element in enumerate(elements):  # One by one: numpy would look into a view.
+        array[index] = element
     return array
 
 

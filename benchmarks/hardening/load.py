@@ -1,0 +1,86 @@
+"""Open-loop arrivals beyond capacity: who is taken is answered in time, everybody else is told at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from statistics import median
+from time import perf_counter
+
+from hardening import recordings
+from hardening.raw import Answer, multipart, post
+from hardening.report import Report, ms, quantile
+from support.server_process import ServerProcess, running_server
+
+DEADLINE_S = 10.0
+#: Clients of the closed loop that measures the peak: enough to keep every turn taken.
+CLOSED_CLIENTS = 12
+
+
+async def _peak_per_s(server: ServerProcess, body: bytes, kind: str, seconds: float) -> float:
+    """Answers per second with a fixed number of clients, each of which waits for its answer."""
+    end, done = perf_counter() + seconds, 0
+
+    async def client() -> None:
+        nonlocal done
+        while perf_counter() < end:
+            answer = await post(server.http, "/v1/predict", body, kind, limit_s=60.0)
+            done += answer.status == 200 and perf_counter() <= end
+
+    await asyncio.gather(*(client() for _ in range(CLOSED_CLIENTS)))
+    return done / seconds
+
+
+async def _open_loop(server: ServerProcess, body: bytes, kind: str, per_s: float, seconds: float) -> list[Answer]:
+    """Arrivals at even distances, whatever becomes of those before."""
+    began, running = perf_counter(), []
+    for number in range(int(per_s * seconds)):
+        await asyncio.sleep(max(0.0, began + number / per_s - perf_counter()))
+        running.append(asyncio.ensure_future(post(server.http, "/v1/predict", body, kind, limit_s=60.0)))
+    return list(await asyncio.gather(*running))
+
+
+def load(*, seconds: float, factor: float = 2.0, peak_s: float = 10.0, queue_length: int = 64) -> Report:
+    """``seconds`` of arrivals at ``factor`` times the peak, measured before and after."""
+    report = Report(f"Load: open-loop arrivals at {factor:g} × the peak for {seconds:g} s")
+    body, kind = multipart({"media": recordings.GOOD.read_bytes()})
+    settings = {"timeout_s": DEADLINE_S, "queue_length": queue_length, "log_level": "warning"}
+    with running_server(recordings.REPOSITORY, **settings) as server:
+
+        async def everything() -> tuple[list[float], list[Answer]]:
+            await _peak_per_s(server, body, kind, min(3.0, peak_s))
+            peaks = [await _peak_per_s(server, body, kind, peak_s)]
+            answers = await _open_loop(server, body, kind, factor * peaks[0], seconds)
+            peaks.append(await _peak_per_s(server, body, kind, peak_s))
+            return peaks, answers
+
+        peaks, answers = asyncio.run(everything())
+    taken = [a for a in answers if a.status == 200]
+    refused = [a for a in answers if a.status == 429]
+    report.note("peak before, after", ", ".join(f"{peak:.1f}/s" for peak in peaks))
+    statuses = ", ".join(f"{s}: {n}" for s, n in sorted(Counter(a.status for a in answers).items()))
+    report.check("answers by status", statuses, "200 and 429 alone", len(taken) + len(refused) == len(answers))
+    unanswered = sum(a.status == 0 for a in answers)
+    report.check("left without an answer", unanswered, "0", unanswered == 0)
+    late = quantile([a.total_s for a in taken], 0.99)
+    report.check(
+        "accepted: median, p99",
+        f"{ms([a.total_s for a in taken], 0.5)}, {late * 1000:.0f} ms",
+        "p99 < 10 s",
+        late < DEADLINE_S,
+    )
+    after = [a.after_last_byte_s for a in refused]
+    report.check("429 after the last byte: median", ms(after, 0.5), "≤ 50 ms", not after or median(after) <= 0.05)
+    report.check(
+        "429 after the last byte: p99", ms(after, 0.99), "≤ 250 ms", not after or quantile(after, 0.99) <= 0.25
+    )
+    told = all((a.headers or {}).get("retry-after", "").isdecimal() for a in refused)
+    report.check("every 429 has Retry-After", told, "true", told)
+    # While arrivals go on, and from when the queue is full: before that, and after, it is not overload.
+    first, last = min(a.began for a in answers) + min(2.0, seconds / 4), max(a.began for a in answers)
+    rate = sum(first <= a.answered <= last for a in taken) / (last - first)
+    peak = median(peaks)
+    report.check(
+        "throughput at overload", f"{rate:.1f}/s, {rate / peak:.0%} of the peaks' mean", "≥ 95 %", rate >= 0.95 * peak
+    )
+    return report

@@ -1,0 +1,184 @@
+"""What one HTTP connection may cost before and after its request: time and bytes for its head, and lingering.
+
+uvicorn bounds none of it: a client may hold a connection for ever by sending nothing, a head without an end, or by
+never reading its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from dimml_server.media_request import new_request_id
+from dimml_server.settings import ServerSettings
+
+#: After an answer that came before the whole body, or that nobody reads, until the connection is cut. Closing at once
+#: would throw away the answer where the client is still sending.
+LINGER_S = 5.0
+
+_REFUSALS = {
+    HTTPStatus.BAD_REQUEST: ("invalid_request", "this is not an HTTP request"),
+    HTTPStatus.REQUEST_TIMEOUT: ("header_timeout", "the request's head did not arrive in time (header_timeout_s)"),
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("headers_too_large", "the request's head is over max_header_bytes"),
+    HTTPStatus.SERVICE_UNAVAILABLE: ("unavailable", "the server has too many connections; try again later"),
+}
+
+
+#: Requests that may wait for the one before on their connection. Each takes kilobytes, of the forty bytes it came in.
+MAX_PIPELINED = 16
+
+
+class _RefusedError(Exception):
+    """Raised in a callback of the parser, which ends the connection."""
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """uvicorn's protocol within the bounds of ``settings``."""
+
+    def __init__(self, *arguments: Any, settings: ServerSettings, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._settings = settings
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._in_head = True
+        self._in_body = False
+        #: Bytes of this head or of these trailers that the parser has given to us, and that it still keeps.
+        self._head_bytes = self._kept_bytes = 0
+        #: Bytes of all kinds that it has given to us of what came last, and whether a body was among them.
+        self._given_bytes, self._body_came = 0, False
+        #: Bytes of a body that came after its answer.
+        self._passed_over = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        super().connection_made(transport)
+        if len(self.connections) > self._settings.max_connections:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+        else:
+            self._start("head", self._settings.header_timeout_s, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for name in list(self._timers):
+            self._stop(name)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._in_head and "head" not in self._timers:
+            # The next request on a connection that was kept; uvicorn bounds the wait for its first byte.
+            self._start("head", self._settings.header_timeout_s, self._head_is_late)
+        self._given_bytes, self._body_came = 0, False
+        super().data_received(data)
+        self._kept_bytes = 0 if self._body_came and self._in_body else self._kept_bytes + len(data) - self._given_bytes
+        if self._kept_bytes > self._settings.max_header_bytes and not self.transport.is_closing():
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls for a request that the parser, or one of our callbacks, refuses."""
+        if self.transport.is_closing():
+            return
+        too_large = self._head_bytes > self._settings.max_header_bytes
+        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST)
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._in_body = True, False
+        self._head_bytes = self._kept_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._stop("head")
+        self._in_head, self._in_body = False, True
+        self._kept_bytes = self._passed_over = 0
+        if len(self.pipeline) >= MAX_PIPELINED:
+            # Without a word, which would come in the middle of the answers before.
+            self.transport.close()
+            self._start("unread", LINGER_S, self.transport.abort)
+            raise _RefusedError
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._given_bytes += len(body)
+        self._body_came = True
+        if self.cycle.response_complete:
+            self._passed_over += len(body)
+            if self._passed_over > self._settings.max_body_bytes:
+                self.transport.pause_reading()  # Until the time for lingering is over.
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._in_body = True, False
+        self._kept_bytes = 0
+        self._stop("body")
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()  # uvicorn has just gone on reading.
+        if self._in_body and self.cycle.response_complete:
+            # Refused before its body had come: what still comes is passed over for a while.
+            self._start("body", LINGER_S, self.transport.close)
+        if self.transport.get_write_buffer_size() > 0:
+            self._start("unread", self._settings.upload_timeout_s, self._nobody_reads)
+
+    def pause_writing(self) -> None:
+        self._start("unread", self._settings.upload_timeout_s, self._nobody_reads)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stop("unread")
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._start("unread", LINGER_S, self.transport.abort)
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        self._given_bytes += size
+        if self._head_bytes > self._settings.max_header_bytes:
+            raise _RefusedError
+
+    def _head_is_late(self) -> None:
+        if self._kept_bytes or self._head_bytes:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+        else:
+            self.transport.close()
+
+    def _nobody_reads(self) -> None:
+        if self.transport.get_write_buffer_size() > 0:
+            self.transport.abort()
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answer without the application, which this connection has not reached, and close."""
+        code, message = _REFUSALS[status]
+        detail = {"code": code, "message": message, "request_id": new_request_id()}
+        body = json.dumps({"error": detail}).encode()
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+        self._start("unread", LINGER_S, self.transport.abort)
+
+    def _start(self, name: str, after_s: float, call: Callable[[], None]) -> None:
+        self._stop(name)
+        self._timers[name] = self.loop.call_later(after_s, call)
+
+    def _stop(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()

@@ -1,0 +1,94 @@
+"""A body that is kept on disk past a threshold, and read there."""
+
+from __future__ import annotations
+
+import mmap
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from dimml.errors import UnavailableError
+from dimml.media.types import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """Where bodies past ``threshold`` bytes go; ``folder`` None means the system's own for temporary files."""
+
+    threshold: int
+    folder: Path | None = None
+
+
+@contextmanager
+def storing() -> Iterator[None]:
+    """Around writing to the spool. Raises UnavailableError where there is no room."""
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(f"the server cannot store the body now: {error.strerror}") from error
+
+
+class SpooledBody:
+    """Bytes as they come, in memory up to the threshold; a context manager.
+
+    What ``content`` gave of a large one stays readable after the end, until nobody refers to it.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._threshold = spool.threshold
+        # Has no name once it is on disk: nothing is left behind, however the process ends.
+        folder = None if spool.folder is None else str(spool.folder)
+        self._file = tempfile.SpooledTemporaryFile(max(1, spool.threshold), dir=folder)  # noqa: SIM115 (see __exit__)
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises UnavailableError."""
+        with storing():
+            self._file.write(data)
+        self._size += len(data)
+
+    def content(self) -> bytes | memoryview:
+        """All of it: a view of the file where it is on disk."""
+        with storing():
+            if self._size <= max(1, self._threshold):
+                self._file.seek(0)
+                return self._file.read()
+            self._file.flush()
+            return memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+@contextmanager
+def as_sources(elements: Mapping[str, bytes | memoryview], folder: Path | None) -> Iterator[dict[str, Source]]:
+    """Recordings for the decoder: what is a view of a body on disk becomes a file, which is deleted at the end.
+
+    Raises UnavailableError where there is no room for it.
+    """
+    views = {name: element for name, element in elements.items() if isinstance(element, memoryview)}
+    sources: dict[str, Source] = {name: bytes(e) for name, e in elements.items() if name not in views}
+    if not views:
+        yield sources
+        return
+    with storing():
+        place = Path(tempfile.mkdtemp(prefix="dimml-upload-", dir=folder))
+    try:
+        for number, (name, view) in enumerate(views.items()):
+            path = place / str(number)
+            with storing(), path.open("xb") as file:
+                file.write(view)
+            sources[name] = path
+        yield sources
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

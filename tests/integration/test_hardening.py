@@ -1,0 +1,53 @@
+"""The scripts of docs/hardening.md, for seconds: that they run, and that nothing is lost, leaked or stuck.
+
+Latency and throughput are theirs to judge, on a machine of their own.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hardening import hostile
+from hardening.fuzz import fuzz
+from hardening.kill import kill
+from hardening.load import load
+from hardening.report import Report
+from hardening.soak import soak
+
+from support.data import REPOSITORY_ROOT
+
+PAGE = (REPOSITORY_ROOT / "docs" / "hardening.md").read_text()
+
+
+def check(report: Report, *, but: str = "$.") -> None:
+    """Nothing missed its bound, other than what ``but`` matches."""
+    assert len(report.rows) > 3
+    assert not [failure for failure in report.failures if not re.search(but, failure)], str(report)
+
+
+def test_fuzz() -> None:
+    check(fuzz(count=60, requests=60))
+
+
+def test_load() -> None:
+    check(load(seconds=3.0, peak_s=1.0), but="429 after|throughput|p99")
+
+
+def test_soak() -> None:
+    check(soak(seconds=6.0), but="medians|workers")
+
+
+@pytest.mark.timeout(240)
+def test_kill() -> None:
+    check(kill(seconds=12.0, restart_every_s=5.0))
+
+
+@pytest.mark.parametrize("name", ["slow loris", "path in a file name", "header bombs"])
+def test_hostile(name: str) -> None:
+    check(hostile.hostile(only=name))
+
+
+def test_every_attack_stands_in_the_docs() -> None:
+    for name, *_ in hostile.ATTACKS:
+        assert f"| {name} |" in PAGE
