@@ -106,10 +106,44 @@ class ServerSettings(BaseSettings):
 
     grace_s: Positive = Field(default=20.0, description="After SIGTERM, time for requests in flight to be answered.")
 
-    @field_validator("models", mode="before")
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of API keys, a line each (`dimml keys new`); where there are keys, calls need one.",
+    )
+    api_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="The same lines, with `;` between them; beside the file or in its place."
+    )
+    key_concurrency: int = Field(
+        default=32,
+        ge=1,
+        description="Requests of one API key under way at once, where its line does not say; then 429.",
+    )
+    health_open: bool = Field(default=True, description="Whether live and ready answer without a key.")
+    metrics_open: bool = Field(default=False, description="Whether `/metrics` answers without a key.")
+    tls_certificate: Path | None = Field(
+        default=None, description="Certificate chain (PEM) of this server, for HTTP and gRPC; without it, no TLS."
+    )
+    tls_key: Path | None = Field(default=None, description="Private key (PEM, not encrypted) of `tls_certificate`.")
+    tls_client_ca: Path | None = Field(
+        default=None, description="Authorities (PEM) of client certificates; where set, callers must show one."
+    )
+    bundle_public_keys: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="Ed25519 public keys (PEM files); where set, only bundles signed by one of them load."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Web origins whose pages may call, as `https://example.org`; none where empty."
+    )
+    docs_page: bool = Field(default=True, description="Whether `/docs` and `/openapi.json` are there, without a key.")
+
+    @field_validator("models", "bundle_public_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _lines(cls, value: object) -> object:
+        return [line.strip() for line in value.split(";") if line.strip()] if isinstance(value, str) else value
 
     @field_validator("deadlines_ms", mode="before")
     @classmethod
