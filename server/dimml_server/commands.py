@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dimml_server import keys_command
+from dimml_server import bundle_command, keys_command
 from dimml_server.triton.options import ModelControl
 
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command("serve", help="Serve the bundles of a model repository over HTTP and gRPC.")(serve)
     app.command("triton", help="Serve a model repository with a real Triton server, fetched from pip.")(triton)
     app.add_typer(keys_command.build(), name="keys")
+    app.add_typer(bundle_command.build(), name="bundle")
 
 
 def serve(

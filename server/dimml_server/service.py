@@ -31,6 +31,7 @@ from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.prediction import Prediction
 from dimml.recording import decode_in_share, recording_rows
+from dimml.signing import read_public_keys
 from dimml_server.answer import Outcome, build_prediction
 from dimml_server.engine import ServingEngine
 from dimml_server.gate import Gate
@@ -71,7 +72,9 @@ class PredictionService:
 
     def __init__(self, engine: ServingEngine, decoder: Decoder, metrics: Metrics, settings: ServerSettings) -> None:
         self.registry = BundleRegistry()
-        self.control = ModelControl(engine, self.registry, metrics, settings.repository)
+        self.control = ModelControl(
+            engine, self.registry, metrics, settings.repository, read_public_keys(settings.bundle_public_keys)
+        )
         self.metrics = metrics
         #: Whether to take requests: false before warm-up is done and once the server is stopping.
         self.accepting = False
