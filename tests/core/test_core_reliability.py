@@ -16,7 +16,7 @@ from dimml.fusion import (
     reliability_of,
     reliability_statistics,
 )
-from support.tiny_bundle import random_reliability
+from support.reliability import random_reliability
 
 CLASSES, WIDTHS = 4, (5, 3, 8)
 SPEC = FusionSpec(certainty="reliability", temperature=0.1, fused_head=True)

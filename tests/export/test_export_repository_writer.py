@@ -20,7 +20,7 @@ from support.data import REPOSITORY_ROOT
 from support.tiny_bundle import AUDIO, REAR, VISUAL, make_tiny_bundle
 
 #: Renames of one export: as version 1, and as a later version of models that are there.
-FIRST_RENAMES, NEXT_RENAMES = 6, 4
+FIRST_RENAMES, NEXT_RENAMES = 6, 5
 
 
 def tree(folder: Path) -> list[str]:
@@ -32,11 +32,13 @@ def test_a_bundle_has_the_designs_layout_and_verifies(tmp_path: Path) -> None:
     repository = tmp_path / "new" / "repository"
     assert [path for path in tree(repository) if (repository / path).is_file()] == [
         "tiny/1/bundle.json",
+        "tiny/1/model.py",
         "tiny/config.pbtxt",
         "tiny_audio/1/model.onnx",
         "tiny_audio/config.pbtxt",
         "tiny_fusion/1/model.onnx",
         "tiny_fusion/config.pbtxt",
+        "tiny_media/1/model.py",
         "tiny_media/config.pbtxt",
         "tiny_visual/1/model.onnx",
         "tiny_visual/config.pbtxt",

@@ -166,7 +166,7 @@ def test_json_that_is_none(http: httpx.Client, body: bytes) -> None:
     [
         ("gzip", b"not gzip"),
         ("deflate", b"not deflate"),
-        ("gzip", gzip.compress(b"{}")[:-4]),
+        ("gzip", gzip.compress(b"{}", mtime=0)[:-4]),
         ("deflate", zlib.compress(b"{}") + b"more"),
         ("br", b"{}"),
         ("gzip, deflate", b"{}"),

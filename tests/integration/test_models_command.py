@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -18,7 +20,7 @@ from support.gateway import encoders_and_fusion, gateway, load
 from support.server_process import running_server
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import tiny_clip
-from support.triton_process import running_triton
+from support.triton_process import TritonServer, running_triton
 
 PARTS = ("tiny_audio", "tiny_visual", "tiny_fusion")
 
@@ -45,14 +47,14 @@ def loaded(url: str) -> dict[str, list[str]]:
 
 
 @contextmanager
-def a_server(kind: str, repository: Path) -> Iterator[tuple[str, str]]:
-    """``http`` and ``grpc`` URLs of a server that has version 1."""
+def a_server(kind: str, repository: Path) -> Iterator[tuple[str, str, TritonServer | None]]:
+    """``http`` and ``grpc`` URLs of a server that has version 1; and it, where it is Triton."""
     if kind == "triton":
         with running_triton(repository, model=encoders_and_fusion(repository)) as triton:
-            yield f"http://{triton.http}", f"grpc://{triton.grpc}"
+            yield f"http://{triton.http}", f"grpc://{triton.grpc}", triton
     else:
         with running_server(repository, model_control="explicit", decode_workers=1) as server:
-            yield f"http://{server.http}", f"grpc://{server.grpc}"
+            yield f"http://{server.http}", f"grpc://{server.grpc}", None
 
 
 def spoil(repository: Path, bundle: Bundle) -> None:
@@ -62,7 +64,7 @@ def spoil(repository: Path, bundle: Bundle) -> None:
 @pytest.mark.parametrize("kind", ["triton", "embedded"])
 def test_a_new_version_a_rollback_and_a_broken_one(kind: str, tmp_path: Path) -> None:
     make_tiny_bundle(tmp_path)
-    with a_server(kind, tmp_path) as (http, grpc):
+    with a_server(kind, tmp_path) as (http, grpc, triton):
         first = loaded(http)
         assert set(PARTS) <= set(first)
         assert set(map(tuple, first.values())) == {("1",)}
@@ -72,6 +74,12 @@ def test_a_new_version_a_rollback_and_a_broken_one(kind: str, tmp_path: Path) ->
         assert loaded(grpc) == {name: ["2"] for name in first}
         dimml_models("load", "tiny", "--version", "1", "--url", http)
         assert loaded(http) == {name: ["1"] for name in first}
+        if triton is not None:
+            # A process that dies after a roll-back brings back the version that was chosen, not the newest.
+            for stub in triton.stubs("tiny_audio"):
+                os.kill(stub, signal.SIGKILL)
+            triton.wait_for_log("tiny_audio is loaded again")
+            assert loaded(http) == {name: ["1"] for name in first}
         if kind == "embedded":  # On Triton the roll-out below does it.
             dimml_models("load", "tiny", "--version", "1", "--version", "2", "--url", grpc)
             assert loaded(http) == {name: ["1", "2"] for name in first}

@@ -18,11 +18,14 @@ from onnx import TensorProto, helper, numpy_helper
 from dimml import __version__
 from dimml.bundle import Bundle, Encoder
 from dimml.contract import FEATURES, LOGITS, ModelSpec, model_specs
-from dimml.fusion import STATISTICS, Certainty, FusionParameters, FusionSpec, HeadReliability, Pooling
+from dimml.fusion import Certainty, FusionParameters, FusionSpec, Pooling
 from dimml.modality import Frames, Modality, Waveform
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.onnx_graph import finished_model
 from dimml_export.repository_writer import write_bundle
+from dimml_export.tensorrt.config import TensorRT
+from dimml_export.tensorrt.samples import Samples
+from support.reliability import random_reliability
 
 AUDIO = Waveform(name="audio", sample_rate_hz=8000, samples=4000)
 VISUAL = Frames(name="visual", frames=4, height=16, width=16)
@@ -55,6 +58,8 @@ def make_tiny_bundle(
     stall: str | None = None,
     raises: str | None = None,
     nan: str | None = None,
+    tensorrt: TensorRT | None = None,
+    samples: Samples | None = None,
 ) -> Bundle:
     """Write a bundle into ``repository`` as its next version; the manifest as written.
 
@@ -95,7 +100,8 @@ def make_tiny_bundle(
         heads = [_head(modality, classes) for modality in modalities]
         weight = np.concatenate([head[0] for head in heads]).T / len(heads)
         bias = np.sum([head[1] for head in heads], axis=0) / len(heads)
-    return write_bundle(repository, draft, encoders, fusion_model(draft, weight, bias, tiny_parameters(draft)))
+    fusion = fusion_model(draft, weight, bias, tiny_parameters(draft))
+    return write_bundle(repository, draft, encoders, fusion, tensorrt=tensorrt, samples=samples)
 
 
 def tiny_parameters(bundle: Bundle) -> FusionParameters:
@@ -104,22 +110,6 @@ def tiny_parameters(bundle: Bundle) -> FusionParameters:
     rng = np.random.default_rng(11)
     heads = [random_reliability(rng, width, bundle.classes) for width in (*widths, sum(widths))]
     return FusionParameters(tuple(heads[: len(bundle.heads)]))
-
-
-def random_reliability(rng: np.random.Generator, width: int, classes: int) -> HeadReliability:
-    """A reliability that learned nothing, but tells clips apart."""
-    statistics, units = len(STATISTICS), 16
-    sizes: dict[str, tuple[int, ...]] = {
-        "whitening_DD": (width, width),
-        "whitened_means_CD": (classes, width),
-        "offset_K": (statistics,),
-        "hidden_weight_KU": (statistics, units),
-        "hidden_bias_U": (units,),
-        "out_weight_U": (units,),
-        "out_bias": (1,),
-    }
-    drawn = {name: rng.normal(size=size, scale=0.5).astype(np.float32) for name, size in sizes.items()}
-    return HeadReliability(**drawn, scale_K=rng.uniform(0.5, 2.0, statistics).astype(np.float32))
 
 
 def tiny_row(modality: Modality, label_index: int, classes: int = 3) -> npt.NDArray[Any]:

@@ -51,12 +51,14 @@ class TritonServer:
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry these labels."""
+        # The parser adds _total to counters that lack it, as those do that a histogram consists of.
+        names = {name, f"{name}_total"}
         families = text_string_to_metric_families(httpx.get(f"http://{self.metrics}/metrics").text)
         return sum(
             sample.value
             for family in families
             for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
+            if sample.name in names and labels.items() <= sample.labels.items()
         )
 
     def server_pid(self) -> int:

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from dimml_server.triton.failure import NO_GPU
 from dimml_server.triton.installation import Installation
@@ -24,6 +25,9 @@ from dimml_server.triton.shared_memory import RunName
 GRACE_S: Final = 20
 #: Beyond that, for models to be unloaded and processes to end.
 _KILL_AFTER_S: Final = 25.0
+_STOP_POLL_S: Final = 0.1
+#: Without a single model's process for so long, nothing is left to wait for.
+_IDLE_S: Final = 2.0
 _LOG_LINES: Final = 5000
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -79,10 +83,14 @@ class TritonProcess:
         """Let requests in flight end, then the process; its exit code."""
         if self.exit_code is None:
             self._process.terminate()
-        try:
-            self._process.wait(GRACE_S + _KILL_AFTER_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        idle_s, end = 0.0, time.monotonic() + GRACE_S + _KILL_AFTER_S
+        while self.exit_code is None:
+            time.sleep(_STOP_POLL_S)
+            # After a load that failed, Triton 2.51 believes that a model still lives, and waits for it.
+            idle_s = 0.0 if stub_processes(self.pid) else idle_s + _STOP_POLL_S
+            if idle_s > _IDLE_S or time.monotonic() > end:
+                _kill_group(self.pid)
+                break
         code = self._process.wait()
         # Stubs are told by Triton to end; one that hangs holds its regions, and the log, open.
         self._reader.join(1.0)
@@ -91,7 +99,11 @@ class TritonProcess:
             self._reader.join(10.0)
         return code
 
-    def _read(self, lines: Iterable[str]) -> None:
+    def _read(self, stream: IO[str]) -> None:
+        with stream:
+            self._read_lines(stream)
+
+    def _read_lines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self._log.append(line.rstrip("\n"))
             if self._shown and not NO_GPU.search(line):

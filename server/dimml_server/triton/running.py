@@ -61,7 +61,9 @@ def run_triton(options: TritonOptions) -> None:
             process.show_log()
             grpc, metrics = authority(options.host, ports.grpc), authority(options.host, ports.metrics)
             print(f"ready http={http} grpc={grpc} metrics={metrics}", flush=True)
-            _watch(process, http, stopping, mend=options.model_control is ModelControl.EXPLICIT)
+            backends = frozenset(folder.name for folder in run.backends.iterdir())
+            watchdog = Watchdog(process.pid, http, backends, _say)
+            _watch(process, watchdog if options.model_control is ModelControl.EXPLICIT else None, stopping)
 
 
 def models_to_load(options: TritonOptions) -> list[str]:
@@ -107,13 +109,12 @@ def _is_ready(http: str) -> bool:
         return False
 
 
-def _watch(process: TritonProcess, http: str, stopping: threading.Event, *, mend: bool) -> None:
-    watchdog = Watchdog(process.pid, http, _say)
+def _watch(process: TritonProcess, watchdog: Watchdog | None, stopping: threading.Event) -> None:
     while not stopping.wait(POLL_S):
         code = process.exit_code
         if code is not None:
             raise SetupError(explain(process.log, code))
-        if mend:
+        if watchdog is not None:
             watchdog.look()
 
 

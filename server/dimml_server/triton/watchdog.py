@@ -7,7 +7,6 @@ Only models whose instances are processes (Python, and backends in Python) can l
 from __future__ import annotations
 
 import json
-import sys
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -26,36 +25,44 @@ Version = tuple[str, str]
 
 
 class Watchdog:
-    """Looks at a server's processes whenever ``look`` is called."""
+    """Looks at a server's processes whenever ``look`` is called; ``backends`` run their models in processes."""
 
-    def __init__(self, pid: int, http: str, say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)):
+    def __init__(self, pid: int, http: str, backends: frozenset[str], say: Callable[[str], None]) -> None:
         self._pid = pid
         self._url = f"http://{http}"
+        self._backends = backends
         self._say = say
         self._instances: dict[Version, int] = {}
         self._suspects: set[Version] = set()
 
     def look(self) -> list[str]:
         """Mend what is found dead a second time; the models that were loaded again."""
-        alive = self._alive()
-        ready = self._ready()
-        # Instances are learned from a model's processes when it is whole, and forgotten when it is not ready.
-        self._instances = {version: self._instances.get(version, 0) for version in ready}
-        for version in ready:
-            self._instances[version] = max(self._instances[version], alive[version])
-        dead = {version for version, instances in self._instances.items() if alive[version] < instances}
-        for version in dead & self._suspects:
-            # While a version is loaded anew, as for another version policy, its old and new instances run side by
-            # side: then more processes were counted than it has instances.
-            if alive[version] >= self._configured(*version):
-                self._instances[version] = alive[version]
-                dead.discard(version)
-        mended = []
-        for model in sorted({model for model, _ in dead & self._suspects}):
-            self._reload(model)
-            mended.append(model)
+        try:
+            ready = self._ready()
+            alive = self._alive()
+            self._instances = {version: n for version, n in self._instances.items() if version in ready}
+            dead = {version for version in ready if self._lacks(version, alive[version])}
+        except (OSError, ValueError):
+            # Triton is too busy to answer, or stopping.
+            return []
+        mended = sorted({version[0] for version in dead & self._suspects})
+        for model in mended:
+            self._reload(model, sorted(int(version) for name, version in ready if name == model))
         self._suspects = {version for version in dead if version[0] not in mended}
         return mended
+
+    def _lacks(self, version: Version, alive: int) -> bool:
+        """Whether a ready version has fewer processes than instances; while it is loaded anew, it has more."""
+        if alive < self._instances.get(version, alive + 1):
+            # Asked again: it may have been loaded with another configuration meanwhile.
+            self._instances[version] = self._instances_of(version)
+        return alive < self._instances[version]
+
+    def _instances_of(self, version: Version) -> int:
+        config = self._call(f"/v2/models/{version[0]}/versions/{version[1]}/config", None, _CALL_LIMIT_S)
+        if config.get("backend") not in self._backends:
+            return 0
+        return sum(int(group.get("count", 1)) for group in config.get("instance_group", []))
 
     def _alive(self) -> Counter[Version]:
         found: Counter[Version] = Counter()
@@ -66,25 +73,16 @@ class Watchdog:
         return found
 
     def _ready(self) -> set[Version]:
-        try:
-            index = self._call("/v2/repository/index", {"ready": True}, _CALL_LIMIT_S)
-        except (OSError, ValueError):
-            return set()
+        index = self._call("/v2/repository/index", {"ready": True}, _CALL_LIMIT_S)
         return {(entry["name"], entry["version"]) for entry in index if entry.get("state") == "READY"}
 
-    def _configured(self, model: str, version: str) -> int:
-        """Instances that a version has by its configuration; more than there can be where it cannot be had."""
-        try:
-            config = self._call(f"/v2/models/{model}/versions/{version}/config", None, _CALL_LIMIT_S)
-            return sum(int(group["count"]) for group in config["instance_group"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return sys.maxsize
-
-    def _reload(self, model: str) -> None:
+    def _reload(self, model: str, versions: list[int]) -> None:
         self._say(f"watchdog: a process of {model} died; loading it again")
         try:
-            # As it was loaded: a client may have chosen other versions than config.pbtxt does.
+            # The versions that were served: a client may have chosen others than config.pbtxt does. Triton gives the
+            # policy of the load that made the instances, which a later one may have narrowed (seen).
             config = self._call(f"/v2/models/{model}/config", None, _CALL_LIMIT_S)
+            config["version_policy"] = {"specific": {"versions": versions}}
             self._call(f"/v2/repository/models/{model}/unload", {}, _RELOAD_LIMIT_S)
             given = {"parameters": {"config": json.dumps(config)}}
             self._call(f"/v2/repository/models/{model}/load", given, _RELOAD_LIMIT_S)
@@ -92,7 +90,6 @@ class Watchdog:
             self._say(f"watchdog: {model} does not load again: {_reason(error)}")
         else:
             self._say(f"watchdog: {model} is loaded again")
-        self._instances = {version: n for version, n in self._instances.items() if version[0] != model}
 
     def _call(self, path: str, body: dict[str, Any] | None, limit_s: float) -> Any:
         """POST of ``body``, or GET without one."""

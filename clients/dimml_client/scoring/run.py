@@ -1,0 +1,175 @@
+"""One run: from a listing to a whole table, continued where an earlier call of the same command ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from dimml.errors import ConfigurationError, DataError
+from dimml_client.scoring import output
+from dimml_client.scoring.identity import refuse_other_inputs, refuse_other_run, run_record
+from dimml_client.scoring.inputs import Listing
+from dimml_client.scoring.local import LocalScorer
+from dimml_client.scoring.media import check_parts
+from dimml_client.scoring.ordering import InOrder
+from dimml_client.scoring.parts import Parts, folder_of
+from dimml_client.scoring.progress import ScoreProgress
+from dimml_client.scoring.recording import Recording
+from dimml_client.scoring.schema import table_schema
+from dimml_client.scoring.stopping import StopRequest
+from dimml_client.scoring.summary import Summary
+
+_TABLE: Final = "table.tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: ``done`` recordings of all have their row, those before ``first`` by an earlier call."""
+
+    summary: Summary
+    recordings: int
+    first: int
+    done: int
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """False where it was stopped."""
+        return self.done == self.recordings
+
+
+def score_table(
+    scorer: LocalScorer, listing: Listing, out: Path, *, quiet: bool, rows_per_file: int = output.ROWS_PER_FILE
+) -> Outcome:
+    """Score all recordings with ``scorer``, which is not entered yet, into ``out``; from the main thread.
+
+    Raises ConfigurationError where ``out``, finished or not, is of another run, and DataError where it cannot be
+    written; whatever is whole by then stays, and the next call goes on from it.
+    """
+    bundle = scorer.bundle
+    check_parts(listing.own_files, bundle.modalities)
+    schema = table_schema(bundle, listing.own_files, listing.labelled)
+    record = run_record(bundle, scorer.settings)
+    if out.exists() or out.is_symlink():
+        return _already_there(out, record, listing)
+    with ExitStack() as stack:
+        try:
+            parts = stack.enter_context(closing(Parts(out, schema)))
+        except OSError as error:
+            raise DataError(f"cannot write {out}: {error.strerror}: {error.filename}", field="--out") from error
+        try:
+            return _score(scorer, listing, out, parts, record, quiet=quiet, rows_per_file=rows_per_file)
+        except (OSError, pa.ArrowException) as error:
+            words = getattr(error, "strerror", None) or str(error)
+            raise DataError(
+                f"cannot write {out}: {words}; {parts.next_index} of {len(listing)} recordings are safe in "
+                f"{parts.folder}, and the same command goes on from there",
+                field="--out",
+            ) from error
+
+
+def _score(
+    scorer: LocalScorer,
+    listing: Listing,
+    out: Path,
+    parts: Parts,
+    record: dict[str, Any],
+    *,
+    quiet: bool,
+    rows_per_file: int,
+) -> Outcome:
+    there = parts.record
+    if there is None:
+        parts.begin(record, listing)
+    else:
+        refuse_other_run(there, record, parts.folder)
+        refuse_other_inputs(parts.listing, listing, parts.folder)
+        listing = parts.listing
+    first, began = parts.next_index, time.monotonic()
+    if first < len(listing):
+        with ScoreProgress(len(listing), first, quiet=quiet) as progress:
+            _fill(scorer, listing, parts, progress, quiet=quiet)
+    summary = Summary()
+    for batch in parts.batches():
+        summary.add_batch(batch, scorer.bundle.modalities)
+    done = parts.next_index
+    if done == len(listing):
+        _finish(parts, out, {**record, **_about(listing), "summary": summary.as_dict()}, summary.rows, rows_per_file)
+    return Outcome(summary, len(listing), first, done, time.monotonic() - began)
+
+
+def _fill(scorer: LocalScorer, listing: Listing, parts: Parts, progress: ScoreProgress, *, quiet: bool) -> None:
+    """Score what no part has, up to the end or to where it was stopped."""
+    order = InOrder(parts.next_index)
+    seen = Summary()
+    with StopRequest(quiet=quiet) as stop:
+
+        def recordings() -> Iterator[Recording]:
+            for recording in listing.recordings(order.index):
+                if stop.asked:
+                    return
+                yield recording
+
+        with scorer, closing(scorer.score(recordings(), order.room)) as scored:
+            for one in scored:
+                for row in order.take(one):
+                    seen.add(row, scorer.bundle.modalities)
+                    progress.recording_done(seen)
+                    parts.add(row)
+        parts.commit()
+    if order.index < len(listing) and not stop.asked:
+        raise RuntimeError(f"recording {order.index} was given no row")
+
+
+def _finish(parts: Parts, out: Path, metadata: dict[str, Any], rows: int, rows_per_file: int) -> None:
+    """All parts as one table, put in its place in one step; then the parts go."""
+    aside = parts.folder / _TABLE
+    output.removed(aside)
+    sink = output.open_sink(aside, out, output.with_metadata(parts.schema, metadata), rows, rows_per_file)
+    for batch in parts.batches():
+        sink.write(batch)
+    sink.close()
+    if out.suffix.lower() != ".parquet":
+        note = parts.folder / "meta.tmp"
+        note.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+        output.synced(note)
+        note.replace(output.sidecar(out))
+    aside.replace(out)
+    output.synced(out.parent)
+    parts.remove()
+
+
+def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> Outcome:
+    """The same run's whole table. Raises ConfigurationError where it is anything else."""
+    there = output.read_metadata(out)
+    if there is None:
+        raise ConfigurationError(
+            f"{out} is there and was not written by dimml score; remove it, or choose another --out", field="--out"
+        )
+    summary = Summary.from_dict(there.pop("summary"))
+    inputs = there.pop("inputs")
+    refuse_other_run(there, record, out)
+    if inputs != _about(listing)["inputs"]:
+        raise ConfigurationError(
+            f"{out} holds the rows of other inputs; remove it, or choose another --out", field="--out"
+        )
+    # A kill between the table's last step and this one leaves parts that nobody needs.
+    output.removed(folder_of(out))
+    return Outcome(summary, len(listing), first=len(listing), done=len(listing), seconds=0.0)
+
+
+def _about(listing: Listing) -> dict[str, Any]:
+    """How many recordings there are, and the SHA-256 over every entry of the listing."""
+    found = hashlib.sha256()
+    for batch in listing.table.to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            found.update(json.dumps(row, sort_keys=True).encode())
+    return {"inputs": {"recordings": len(listing), "sha256": found.hexdigest()}}

@@ -1,0 +1,64 @@
+"""Rows come out in the order of the inputs, and nobody runs too far ahead of a recording that hangs."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from dimml_client.scoring.ordering import InOrder
+from dimml_client.scoring.pipeline import Pipeline
+from dimml_client.scoring.recording import Scored
+
+
+def test_any_order_becomes_that_of_the_inputs() -> None:
+    order = InOrder(5)
+    indices = list(range(5, 105))
+    random.Random(1).shuffle(indices)
+    given = [row["n"] for index in indices for row in order.take(Scored(index, {"n": index}))]
+    assert given == list(range(5, 105))
+    assert order.index == 105
+
+
+def test_room_ends_so_far_ahead_and_moves_on_with_the_first() -> None:
+    order = InOrder(0, recordings_ahead=2)
+    assert [order.room(index, 0.0) for index in range(4)] == [True, True, False, False]
+    assert list(order.take(Scored(1, {}))) == []
+    assert not order.room(2, 0.0)
+    assert len(list(order.take(Scored(0, {})))) == 2
+    assert [order.room(index, 0.0) for index in range(2, 5)] == [True, True, False]
+
+
+def test_an_error_in_one_stage_ends_the_run_although_the_other_waits_for_room() -> None:
+    line: Pipeline[int, int] = Pipeline(2, batch=2, linger_s=0.01)
+    order = InOrder(0, recordings_ahead=1)
+
+    def produce() -> None:
+        line.hand_on(1)
+        line.wait_for(lambda seconds: order.room(7, seconds))
+
+    def consume() -> None:
+        line.gather()
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        list(line.run(produce, consume))
+
+
+def test_every_job_is_consumed_once_and_batches_are_bounded() -> None:
+    line: Pipeline[int, int] = Pipeline(3, batch=4, linger_s=0.05)
+    numbers = iter(range(200))
+    sizes: list[int] = []
+
+    def produce() -> None:
+        for number in numbers:
+            line.hand_on(number)
+
+    def consume() -> None:
+        while jobs := line.gather():
+            sizes.append(len(jobs))
+            for job in jobs:
+                line.give(job)
+
+    assert sorted(line.run(produce, consume)) == list(range(200))
+    assert max(sizes) <= 4
