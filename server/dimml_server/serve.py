@@ -44,7 +44,6 @@ async def run_server(
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     guard, tls = Guard(settings), server_tls(settings)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.reload)
-    _warn_if_open(settings, guard)
     metrics = Metrics()
     service = build_service(settings, metrics, decoder)
     async with AsyncExitStack() as stack:
@@ -53,6 +52,7 @@ async def run_server(
         app = create_app(service, metrics, settings, guard)
         http = await stack.enter_async_context(_http_listener(app, settings, tls))
         grpc_address = await stack.enter_async_context(_grpc_listener(service, metrics, settings, guard, tls))
+        _warn_if_open(settings, guard)
         if await _started(service, stopping):
             announce(Addresses(http.address, grpc_address))
             await stopping.wait()
