@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from urllib.parse import urlsplit
 
 from dimml.errors import ConfigurationError
 from dimml.prediction import Prediction
+from dimml_client.credentials import Credentials, credentials
 from dimml_client.request import Media, PredictRequest, Transport, gather_parts
 from dimml_client.retry import RetryPolicy
+from dimml_client.server_address import parse_address
 
 
 class Client:
-    """Predicts recordings on a dimml server, over ``http://host:port``, ``https://…`` or ``grpc://host:port``.
+    """Predicts recordings on a dimml server, over ``http://host:port``, ``https://…``, ``grpc://host:port`` or ``grpcs://…``.
 
     ``timeout_s`` bounds one call in all, repetitions included. A call is repeated at most ``retries`` times, and
     only where the server says that it is full (429, RESOURCE_EXHAUSTED) or cannot answer now (503, UNAVAILABLE).
-    Safe to share between threads. Raises ConfigurationError for an address it cannot use.
+    ``api_key`` is by default that of ``DIMML_API_KEY``. ``ca`` is a PEM file of authorities to trust in place of the
+    machine's, ``certificate`` and ``certificate_key`` the client's own for mutual TLS.
+    Safe to share between threads. Raises ConfigurationError for an address, key or file it cannot use.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, retries: int = 2) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 30.0,
+        retries: int = 2,
+        api_key: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
+        certificate: str | os.PathLike[str] | None = None,
+        certificate_key: str | os.PathLike[str] | None = None,
+    ) -> None:
         if not (math.isfinite(timeout_s) and timeout_s > 0.0):
             raise ConfigurationError(f"timeout_s must be above 0, got {timeout_s}", field="timeout_s")
         if retries < 0:
             raise ConfigurationError(f"retries must be 0 or more, got {retries}", field="retries")
         self.url = url
         self._policy = RetryPolicy(retries=retries, timeout_s=timeout_s)
-        self._transport = _transport(url)
+        shown = credentials(api_key=api_key, ca=ca, certificate=certificate, certificate_key=certificate_key)
+        self._transport = _transport(url, shown)
 
     def __enter__(self) -> Client:
         return self
@@ -58,7 +73,8 @@ class Client:
         judge; ``top_k`` how many classes to list; ``timeout_ms`` the server's time limit; ``modalities`` those
         to use. Over gRPC an answer has no timings, no stretch, and no votes of single modalities.
 
-        Raises RequestError (the request is at fault; UnusableMediaError carries a status per modality) and
+        Raises RequestError (the request is at fault; UnusableMediaError carries a status per modality, and
+        UnauthenticatedError means that the server wants another API key) and
         CapacityError (QueueFullError, UnavailableError, DeadlineExceededError: try again later).
         """
         request = PredictRequest(
@@ -82,20 +98,12 @@ class Client:
         self._transport.close()
 
 
-def _transport(url: str) -> Transport:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"url {url!r}: {error}", field="url") from error
-    if parts.scheme in ("http", "https") and host:
-        from dimml_client.http_transport import HttpTransport
-
-        return HttpTransport(url)
-    if parts.scheme == "grpc" and host and port:
+def _transport(url: str, shown: Credentials) -> Transport:
+    address = parse_address(url)
+    if address.grpc:
         from dimml_client.grpc_transport import GrpcTransport
 
-        return GrpcTransport(parts.netloc)
-    raise ConfigurationError(
-        f"url {url!r} is none of http://host:port, https://host:port, grpc://host:port", field="url"
-    )
+        return GrpcTransport(address, shown)
+    from dimml_client.http_transport import HttpTransport
+
+    return HttpTransport(url, shown)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+from dimml_client.options import DEFAULT_URL, ApiKeyFile, Ca, Certificate, CertificateKey, given_credentials
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,9 @@ def predict(
     *,
     url: Annotated[
         str | None,
-        typer.Option("--url", help=f"A running server: http://host:port or grpc://host:port. [default: {DEFAULT_URL}]"),
+        typer.Option(
+            "--url", help=f"A running server: http(s)://host:port or grpc(s)://host:port. [default: {DEFAULT_URL}]"
+        ),
     ] = None,
     repository: Annotated[
         Path | None, typer.Option("--repository", help="Predict in this process with this model repository instead.")
@@ -40,6 +42,10 @@ def predict(
         list[str] | None,
         typer.Option("--modality", metavar="NAME=FILE", help="A modality's own file; FILE serves the others."),
     ] = None,
+    api_key_file: ApiKeyFile = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line instead of a table.")] = False,
 ) -> None:
     """Predict recordings, on a server or in this process.
@@ -62,7 +68,11 @@ def predict(
 
     jobs = jobs_of(files or [], own_files)
     options = Options(model=model, start_s=start, end_s=end, top_k=top_k)
-    source = remote(url or DEFAULT_URL, options) if repository is None else local(repository, options)
+    if repository is None:
+        shown = given_credentials(api_key_file, ca, certificate, certificate_key)
+        source = remote(url or DEFAULT_URL, shown, options)
+    else:
+        source = local(repository, options)
     done = []
     with source as predict_job:
         progress = Console(stderr=True)

@@ -24,10 +24,13 @@ from dimml.errors import (
     UnavailableError,
 )
 from dimml.prediction import Prediction
+from dimml_client.credentials import Credentials
 from dimml_client.grpc_codec import Meaning, add_input, classes_to_list, media_sources, to_prediction
+from dimml_client.handshake import closed_hint, untrusted
 from dimml_client.remote_errors import typed_error
 from dimml_client.request import MEDIA_PART, PredictRequest, read_part
 from dimml_client.retry import TryAgainError
+from dimml_client.server_address import ServerAddress
 
 _MEDIA_SUFFIX = "_media"
 #: Trailing metadata in which a dimml server gives an error's code, field and statuses.
@@ -37,11 +40,19 @@ _CODES: dict[grpc.StatusCode, str] = {
     grpc.StatusCode.INVALID_ARGUMENT: "invalid_request",
     grpc.StatusCode.NOT_FOUND: "not_found",
     grpc.StatusCode.UNIMPLEMENTED: "unsupported",
+    grpc.StatusCode.UNAUTHENTICATED: "unauthenticated",
+    grpc.StatusCode.PERMISSION_DENIED: "permission_denied",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "queue_full",
     grpc.StatusCode.UNAVAILABLE: "unavailable",
     grpc.StatusCode.DEADLINE_EXCEEDED: "deadline_exceeded",
 }
-_CLIENT_FAULTS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
+_CLIENT_FAULTS = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
 #: CANCELLED, which nobody here asks for: the call came just as the server stopped, and it never took it.
 _TRY_AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 #: How gRPC itself refuses a message, under the same code as a full queue.
@@ -51,12 +62,12 @@ _NOT_CONNECTED = ("failed to connect", "DNS resolution failed", "Name resolution
 
 
 class GrpcTransport:
-    """One server by ``host:port``."""
+    """One server by its address."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
-        options = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
-        self._channel = grpc.insecure_channel(address, options=options)
+    def __init__(self, address: ServerAddress, shown: Credentials) -> None:
+        self._url, self._secure = address.url, address.secure
+        self._metadata = shown.metadata
+        self._channel = shown.channel(address.authority, secure=address.secure)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._meanings: dict[tuple[str, str], Meaning] = {}
         self._lock = Lock()
@@ -109,7 +120,7 @@ class GrpcTransport:
         if len(bundles) == 1:
             return str(bundles[0])
         if not bundles:
-            raise NotFoundError(f"grpc://{self._address} serves no bundle", field="model")
+            raise NotFoundError(f"{self._url} serves no bundle", field="model")
         raise InvalidParameterError(f"name the model, one of {bundles}", field="model")
 
     def _meaning(self, model: str, version: str, timeout_s: float) -> Meaning:
@@ -124,7 +135,7 @@ class GrpcTransport:
             values = {field.name: json.loads(parameters[field.name].string_value) for field in fields(Meaning)}
         except ValueError as error:
             raise UnavailableError(
-                f"grpc://{self._address} does not say what the tensors of {model!r} mean; predict over HTTP instead"
+                f"{self._url} does not say what the tensors of {model!r} mean; predict over HTTP instead"
             ) from error
         meaning = Meaning(**values)
         with self._lock:
@@ -133,7 +144,7 @@ class GrpcTransport:
 
     def _call(self, method: str, message: Any, timeout_s: float) -> Any:
         try:
-            return getattr(self._stub, method)(message, timeout=max(timeout_s, 0.0))
+            return getattr(self._stub, method)(message, timeout=max(timeout_s, 0.0), metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._typed(error, timeout_s) from error
 
@@ -141,14 +152,17 @@ class GrpcTransport:
         status, text = error.code(), error.details() or error.code().name
         metadata = dict(error.trailing_metadata() or ())
         if _ERROR_DETAIL not in metadata:
+            if why := untrusted(text):
+                return UnavailableError(f"no trusted connection to {self._url}: {why}")
             if any(sign in text for sign in _NOT_CONNECTED):
                 return UnavailableError(
-                    f"cannot connect to grpc://{self._address}; is the server running? `dimml serve` starts one"
+                    f"cannot connect to {self._url}; is the server running? `dimml serve` starts one"
+                    f"{closed_hint(text, secure=self._secure)}"
                 )
             if _MESSAGE_TOO_LARGE in text:
-                return TooLargeError(f"grpc://{self._address} takes no recording of this size: {text}")
+                return TooLargeError(f"{self._url} takes no recording of this size: {text}")
             if status is grpc.StatusCode.DEADLINE_EXCEEDED:
-                return DeadlineExceededError(f"no answer from grpc://{self._address} within {timeout_s:.3g} s")
+                return DeadlineExceededError(f"no answer from {self._url} within {timeout_s:.3g} s")
         detail = json.loads(metadata.get(_ERROR_DETAIL, b"{}"))
         wait_s = float(metadata["retry-after"]) if "retry-after" in metadata else None
         typed = typed_error(

@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from dimml.errors import CapacityError, DeadlineExceededError, InvalidParameterError, RequestError, UnavailableError
 from dimml.prediction import Prediction
+from dimml_client.credentials import Credentials
+from dimml_client.handshake import closed_hint, untrusted
 from dimml_client.remote_errors import typed_error
 from dimml_client.request import PredictRequest
 from dimml_client.retry import TryAgainError
@@ -25,9 +27,11 @@ _TRY_AGAIN = (429, 503)
 class HttpTransport:
     """One server by its base URL; connections are kept open between calls."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, shown: Credentials) -> None:
         self._url = url.rstrip("/")
-        self._client = httpx.Client(base_url=self._url)
+        self._secure = self._url.startswith("https:")
+        verify = shown.ssl_context() if self._secure else True
+        self._client = httpx.Client(base_url=self._url, headers=shown.headers, verify=verify)
 
     def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
         """Predict once. Raises TryAgainError for 429 and 503, RequestError, CapacityError."""
@@ -72,11 +76,16 @@ class HttpTransport:
         except httpx.TimeoutException as error:
             raise DeadlineExceededError(f"no answer from {self._url} within {timeout_s:.3g} s") from error
         except httpx.ConnectError as error:
+            if why := untrusted(str(error)):
+                raise UnavailableError(f"no trusted connection to {self._url}: {why}") from error
             raise UnavailableError(
                 f"cannot connect to {self._url} ({error}); is the server running? `dimml serve` starts one"
             ) from error
         except httpx.TransportError as error:
-            raise UnavailableError(f"the connection to {self._url} broke: {error}") from error
+            if why := untrusted(str(error)):
+                raise UnavailableError(f"no trusted connection to {self._url}: {why}") from error
+            hint = closed_hint(str(error), secure=self._secure)
+            raise UnavailableError(f"the connection to {self._url} broke: {error}{hint}") from error
         except httpx.InvalidURL as error:
             raise InvalidParameterError(f"{self._url}: {error}", field="url") from error
 
@@ -139,7 +148,15 @@ def _error(response: httpx.Response) -> Exception:
         detail, code, message = {}, "", f"the server answered {status} {response.reason_phrase}"
     wait_s = retry_after_s(response.headers.get("Retry-After"))
     error = typed_error(
-        code or {429: "queue_full", 503: "unavailable", 504: "deadline_exceeded", 413: "too_large"}.get(status, ""),
+        code
+        or {
+            401: "unauthenticated",
+            403: "permission_denied",
+            429: "queue_full",
+            503: "unavailable",
+            504: "deadline_exceeded",
+            413: "too_large",
+        }.get(status, ""),
         message,
         field=detail.get("field"),
         statuses=_statuses(detail.get("modalities") or {}),

@@ -5,9 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from dimml.errors import CapacityError, ConfigurationError, DimmlError, NotFoundError, RequestError, UnavailableError
+from dimml.errors import (
+    CapacityError,
+    DimmlError,
+    NotFoundError,
+    PermissionDeniedError,
+    RequestError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from dimml_client.credentials import Credentials
+from dimml_client.handshake import closed_hint, untrusted
+from dimml_client.server_address import ServerAddress, parse_address
 
 READY = "READY"
 
@@ -50,28 +61,19 @@ class ModelServer(Protocol):
         ...
 
 
-def model_server(url: str, *, timeout_s: float) -> ModelServer:
-    """The server at ``http://…``, ``https://…`` or ``grpc://host:port``. Raises ConfigurationError."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"url {url!r}: {error}", field="url") from error
-    if parts.scheme in ("http", "https") and host:
-        return _Http(url, timeout_s)
-    if parts.scheme == "grpc" and host and port:
-        return _Grpc(parts.netloc, timeout_s)
-    raise ConfigurationError(
-        f"url {url!r} is none of http://host:port, https://host:port, grpc://host:port", field="url"
-    )
+def model_server(url: str, shown: Credentials, *, timeout_s: float) -> ModelServer:
+    """The server at ``http://…``, ``https://…``, ``grpc://host:port`` or ``grpcs://…``. Raises ConfigurationError."""
+    address = parse_address(url)
+    return _Grpc(address, shown, timeout_s) if address.grpc else _Http(url, shown, timeout_s)
 
 
 class _Http:
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, shown: Credentials, timeout_s: float) -> None:
         import httpx
 
-        self._url = url
-        self._http = httpx.Client(base_url=url, timeout=timeout_s)
+        self._url, self._secure = url, url.startswith("https:")
+        verify = shown.ssl_context() if self._secure else True
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=shown.headers, verify=verify)
 
     def server_name(self) -> str:
         return str(self._call("GET", "/v2")["name"])
@@ -99,7 +101,9 @@ class _Http:
         try:
             answer = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
-            raise UnavailableError(f"no answer from {self._url}: {error or type(error).__name__}") from error
+            why = untrusted(str(error)) or error or type(error).__name__
+            hint = closed_hint(str(error), secure=self._secure)
+            raise UnavailableError(f"no answer from {self._url}: {why}{hint}") from error
         try:
             document = answer.json() if answer.content else {}
         except ValueError:
@@ -108,19 +112,19 @@ class _Http:
             return document
         said = document.get("error") if isinstance(document, dict) else None
         message = _first_line(said) if isinstance(said, str) else f"{self._url}{path} answered {answer.status_code}"
-        if answer.status_code == 404:
-            raise NotFoundError(message)
+        kinds = {401: UnauthenticatedError, 403: PermissionDeniedError, 404: NotFoundError}
+        if answer.status_code in kinds:
+            raise kinds[answer.status_code](message)
         raise (RequestError if answer.status_code < 500 or answer.status_code == 501 else CapacityError)(message)
 
 
 class _Grpc:
-    def __init__(self, address: str, timeout_s: float) -> None:
-        import grpc
+    def __init__(self, address: ServerAddress, shown: Credentials, timeout_s: float) -> None:
         from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-        self._address, self._timeout_s, self._pb = address, timeout_s, service_pb2
-        options = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
-        self._channel = grpc.insecure_channel(address, options=options)
+        self._url, self._secure, self._timeout_s, self._pb = address.url, address.secure, timeout_s, service_pb2
+        self._metadata = shown.metadata
+        self._channel = shown.channel(address.authority, secure=address.secure)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def server_name(self) -> str:
@@ -152,16 +156,21 @@ class _Grpc:
         import grpc
 
         try:
-            return getattr(self._stub, method)(request, timeout=self._timeout_s)
+            return getattr(self._stub, method)(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             kinds: dict[grpc.StatusCode, type[DimmlError]] = {
                 grpc.StatusCode.NOT_FOUND: NotFoundError,
                 grpc.StatusCode.UNAVAILABLE: UnavailableError,
                 grpc.StatusCode.INVALID_ARGUMENT: RequestError,
                 grpc.StatusCode.UNIMPLEMENTED: RequestError,
+                grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+                grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
             }
-            said = _first_line(error.details() or error.code().name)
-            raise kinds.get(error.code(), CapacityError)(f"grpc://{self._address}: {said}") from error
+            text = error.details() or error.code().name
+            said = untrusted(text) or _first_line(text)
+            raise kinds.get(error.code(), CapacityError)(
+                f"{self._url}: {said}{closed_hint(text, secure=self._secure)}"
+            ) from error
 
 
 def _first_line(text: str) -> str:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dimml_client.options import DEFAULT_URL, ApiKeyFile, Ca, Certificate, CertificateKey, given_credentials
+
 if TYPE_CHECKING:
+    from dimml_client.credentials import Credentials
     from dimml_client.model_server import ModelServer
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 #: Loading may compile for long on some devices.
 TIMEOUT_S = 600.0
 
 Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle, by its entry's name.")]
-Url = Annotated[str, typer.Option("--url", help="The server: http://host:port or grpc://host:port.")]
+Url = Annotated[str, typer.Option("--url", help="The server: http(s)://host:port or grpc(s)://host:port.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 
 
@@ -30,7 +32,15 @@ def build() -> typer.Typer:
     return group
 
 
-def list_models(*, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def list_models(
+    *,
+    url: Url = DEFAULT_URL,
+    api_key_file: ApiKeyFile = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what a server's repository has and what is loaded."""
     import json
     from dataclasses import asdict
@@ -40,7 +50,7 @@ def list_models(*, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
     from dimml_client.table import PIPE_WIDTH
 
-    with _server(url) as server:
+    with _server(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
         entries = server.index()
     if as_json:
         typer.echo(json.dumps([asdict(entry) for entry in entries]))
@@ -64,6 +74,10 @@ def load(
         Path | None,
         typer.Option("--repository", help="The server's repository as seen from here; Triton needs it at times."),
     ] = None,
+    api_key_file: ApiKeyFile = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve these versions of a bundle and no others; an older one to roll back.
@@ -75,7 +89,7 @@ def load(
 
     from dimml_client.bundle_loading import BundleLoader
 
-    with _server(url) as server:
+    with _server(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
         now = BundleLoader(server, repository).load(bundle, version or ())
     if as_json:
         typer.echo(json.dumps({"bundle": bundle, "versions": list(now)}))
@@ -83,22 +97,31 @@ def load(
         typer.echo(f"{bundle}: version {', '.join(map(str, now))} is served")
 
 
-def unload(bundle: Bundle, *, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def unload(
+    bundle: Bundle,
+    *,
+    url: Url = DEFAULT_URL,
+    api_key_file: ApiKeyFile = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
+    as_json: AsJson = False,
+) -> None:
     """Unload every model of a bundle."""
     import json
 
     from dimml_client.bundle_loading import BundleLoader
 
-    with _server(url) as server:
+    with _server(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
         BundleLoader(server).unload(bundle)
     typer.echo(json.dumps({"bundle": bundle, "versions": []}) if as_json else f"{bundle}: unloaded")
 
 
 @contextmanager
-def _server(url: str) -> Iterator[ModelServer]:
+def _server(url: str, shown: Credentials) -> Iterator[ModelServer]:
     from dimml_client.model_server import model_server
 
-    server = model_server(url, timeout_s=TIMEOUT_S)
+    server = model_server(url, shown, timeout_s=TIMEOUT_S)
     try:
         yield server
     finally:

@@ -12,6 +12,7 @@ from typing import Any
 from dimml.errors import CapacityError, ConfigurationError, RequestError
 from dimml.prediction import Prediction
 from dimml_client.client import Client
+from dimml_client.credentials import Credentials
 from dimml_client.request import MEDIA_PART, gather_parts
 
 
@@ -68,9 +69,15 @@ def jobs_of(files: Sequence[Path], own_files: Mapping[str, Path]) -> list[Job]:
 
 
 @contextmanager
-def remote(url: str, options: Options) -> Iterator[PredictJob]:
+def remote(url: str, shown: Credentials, options: Options) -> Iterator[PredictJob]:
     """Predictions by a server."""
-    with Client(url) as client:
+    with Client(
+        url,
+        api_key=shown.api_key,
+        ca=shown.ca,
+        certificate=shown.certificate,
+        certificate_key=shown.certificate_key,
+    ) as client:
         yield lambda job: client.predict(
             parts=job.parts,
             model=options.model,

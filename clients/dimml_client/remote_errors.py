@@ -11,9 +11,11 @@ from dimml.errors import (
     InvalidParameterError,
     InvalidTensorError,
     NotFoundError,
+    PermissionDeniedError,
     QueueFullError,
     RequestError,
     TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
     UnusableMediaError,
@@ -26,7 +28,7 @@ _BY_CODE: Mapping[str, type[DimmlError]] = {
     kind.code: kind
     for kind in (
         *(RequestError, InvalidParameterError, InvalidTensorError, UnusableMediaError, TooLargeError),
-        *(UploadTimeoutError, NotFoundError, UnsupportedError),
+        *(UploadTimeoutError, NotFoundError, UnauthenticatedError, PermissionDeniedError, UnsupportedError),
         *(CapacityError, UnavailableError, DeadlineExceededError),
     )
 }

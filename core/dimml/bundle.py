@@ -19,6 +19,7 @@ from dimml.errors import BundleError
 from dimml.fusion import FusionSpec
 from dimml.modality import Modality, Name
 from dimml.quality import QualityThresholds
+from dimml.signing import PublicKeys
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME = "bundle.json"
@@ -181,10 +182,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_bundle(path: Path) -> Bundle:
-    """Parse one ``bundle.json``. Raises BundleError that names the file and the field at fault."""
+def read_bundle(path: Path, *, signers: PublicKeys | None = None) -> Bundle:
+    """Parse one ``bundle.json``. Raises BundleError that names the file and the field at fault.
+
+    With ``signers``, the very bytes that are parsed must be signed by one of them.
+    """
     try:
-        return Bundle.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
+        if signers is not None:
+            signers.check(data, path)
+        return Bundle.model_validate_json(data)
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:

@@ -8,6 +8,8 @@ DimmlError
 │   ├── TooLargeError            a size, length or count limit is exceeded
 │   ├── UploadTimeoutError       the body did not arrive in time
 │   ├── NotFoundError            no such bundle, model or version
+│   ├── UnauthenticatedError     no API key, or not one of the server's
+│   ├── PermissionDeniedError    a call that needs an admin key
 │   └── UnsupportedError         a call this server does not offer
 ├── CapacityError                try again later
 │   ├── QueueFullError           no permit within the queue's bound; carries retry_after_s
@@ -89,6 +91,18 @@ class NotFoundError(RequestError):
     """There is no such bundle, model or version."""
 
     code = "not_found"
+
+
+class UnauthenticatedError(RequestError):
+    """The call has no API key, or none that the server knows."""
+
+    code = "unauthenticated"
+
+
+class PermissionDeniedError(RequestError):
+    """The API key is known, and the call needs an admin key."""
+
+    code = "permission_denied"
 
 
 class UnsupportedError(RequestError):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dimml.bundle import MANIFEST_NAME, Bundle, read_bundle
 from dimml.errors import BundleError
+from dimml.signing import PublicKeys
 
 
 def versions(repository: Path, model: str) -> list[int]:
@@ -28,15 +29,20 @@ def bundle_names(repository: Path) -> list[str]:
     return sorted(entry.name for entry in repository.iterdir() if bundle_versions(repository, entry.name))
 
 
-def load_bundle(repository: Path, name: str, version: int | None = None) -> Bundle:
-    """Manifest of a bundle (by default its newest version), with every file verified. Raises BundleError."""
+def load_bundle(
+    repository: Path, name: str, version: int | None = None, *, signers: PublicKeys | None = None
+) -> Bundle:
+    """Manifest of a bundle (by default its newest version), with every file verified. Raises BundleError.
+
+    With ``signers``, the manifest must be signed by one of them.
+    """
     known = bundle_versions(repository, name)
     if not known:
         raise BundleError(f"no bundle {name!r} in {repository}")
     if version is not None and version not in known:
         raise BundleError(f"bundle {name!r} has no version {version}; it has {known}")
     chosen = known[-1] if version is None else version
-    bundle = read_bundle(repository / name / str(chosen) / MANIFEST_NAME)
+    bundle = read_bundle(repository / name / str(chosen) / MANIFEST_NAME, signers=signers)
     if (bundle.name, bundle.version) != (name, chosen):
         raise BundleError(
             f"{name}/{chosen}/{MANIFEST_NAME} says it is {bundle.name!r} version {bundle.version}; "

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import APIKeyHeader
+from starlette.middleware.cors import CORSMiddleware
 
 from dimml import __version__
 from dimml_server.http import health, models, predict
-from dimml_server.http.access import AccessMiddleware
+from dimml_server.http.access import REQUEST_ID_HEADER, AccessMiddleware
+from dimml_server.http.authentication import API_KEY_HEADER, AuthenticationMiddleware
 from dimml_server.http.errors import install_error_handlers
+from dimml_server.http.security_headers import SecurityHeadersMiddleware, add_docs_page
 from dimml_server.http.uploads import Uploads
 from dimml_server.kserve import http as kserve_http
 from dimml_server.metrics import Metrics
+from dimml_server.security.guard import Guard
 from dimml_server.service import PredictionService
 from dimml_server.settings import ServerSettings
 
 
-def create_app(service: PredictionService, metrics: Metrics, settings: ServerSettings) -> FastAPI:
+def create_app(service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard) -> FastAPI:
     """The application. Loading bundles and closing the service are its caller's."""
     app = FastAPI(
         title="dimml",
         version=__version__,
         description="Multimodal predictions that keep answering when a modality is missing, broken, silent or late.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs_page else None,
+        # The middleware checks keys; this only tells OpenAPI of them, and gives the docs page its field for one.
+        dependencies=[Security(APIKeyHeader(name=API_KEY_HEADER, auto_error=False))] if guard.closed else None,
     )
+    # The last one added is the outermost.
+    app.add_middleware(AuthenticationMiddleware, guard=guard, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "Content-Type", API_KEY_HEADER, REQUEST_ID_HEADER),
+            expose_headers=("Retry-After", REQUEST_ID_HEADER),
+        )
     app.add_middleware(AccessMiddleware)
+    app.add_middleware(SecurityHeadersMiddleware)
     install_error_handlers(app)
     uploads = Uploads(
         limit=settings.concurrency + settings.queue_length,
@@ -33,5 +54,7 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
     app.include_router(predict.router(service, metrics, settings, uploads))
     app.include_router(models.router(service))
     app.include_router(health.router(service, metrics))
+    if settings.docs_page:
+        add_docs_page(app)
     app.include_router(kserve_http.router(service, metrics, settings, uploads))
     return app

@@ -7,13 +7,25 @@ from typing import Annotated
 
 import typer
 
+from dimml_server import bundle_command, keys_command
 from dimml_server.triton.options import ModelControl
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting of docs/settings.md, repeatable."),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.", show_default=False)
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
     app.command("serve", help="Serve the bundles of a model repository over HTTP and gRPC.")(serve)
     app.command("triton", help="Serve a model repository with a real Triton server, fetched from pip.")(triton)
+    app.add_typer(keys_command.build(), name="keys")
+    app.command("doctor", help="Check whether this machine and these settings can serve.")(doctor)
+    app.add_typer(bundle_command.build(), name="bundle")
 
 
 def serve(
@@ -46,17 +58,19 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error; by default info.", show_default=False)
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of docs/settings.md, repeatable."),
-    ] = None,
+    set_: SetOption = None,
+    config: ConfigOption = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print all settings as TOML, secrets masked, and leave.")
+    ] = False,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C. Every setting can also come from the environment as DIMML_NAME.
+    """Serve until SIGTERM or Ctrl-C. Settings come from the environment (DIMML_NAME), over it --config, over it flags.
 
     Once requests are taken, one line on stdout says where: ``ready http=HOST:PORT grpc=HOST:PORT``.
     """
     from dimml_server.running import run_until_stopped
-    from dimml_server.settings import load_settings
+    from dimml_server.settings import SECRETS, load_settings
+    from dimml_server.settings_sources import as_toml
 
     flags: dict[str, object] = {
         "repository": repository,
@@ -69,12 +83,11 @@ def serve(
         "device": device,
         "log_level": log_level,
     }
-    for pair in set_ or []:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--set")
-        flags[name] = value
-    run_until_stopped(load_settings(**flags))
+    settings = load_settings(config, **{**flags, **settings_given(set_)})
+    if print_config:
+        typer.echo(as_toml(settings, SECRETS), nl=False)
+        return
+    run_until_stopped(settings)
 
 
 def triton(
@@ -123,3 +136,35 @@ def triton(
             model_control=model_control,
         )
     )
+
+
+def doctor(
+    *,
+    repository: Annotated[
+        Path | None, typer.Option(help="Model repository; by default ./model_repository.", show_default=False)
+    ] = None,
+    set_: SetOption = None,
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,
+) -> None:
+    """Check host, versions, repository, ports, limits, devices, keys and certificates; say what to mend, and how.
+
+    Takes the settings that `dimml serve` takes. Exit code 1 where something must be mended.
+    """
+    from dimml_server.doctor.command import run_doctor
+    from dimml_server.settings import load_settings
+
+    settings = load_settings(config, **{"repository": repository, **settings_given(set_)})
+    if not run_doctor(settings, as_json=as_json):
+        raise typer.Exit(1)
+
+
+def settings_given(pairs: list[str] | None) -> dict[str, object]:
+    """Settings of ``--set``. Raises BadParameter."""
+    given: dict[str, object] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--set")
+        given[name] = value
+    return given

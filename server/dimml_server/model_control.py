@@ -15,6 +15,7 @@ from dimml.bundle import MANIFEST_NAME, Bundle, read_bundle
 from dimml.contract import model_specs
 from dimml.errors import BundleError, NotFoundError, RequestError
 from dimml.repository import bundle_names, bundle_versions, load_bundle
+from dimml.signing import PublicKeys
 from dimml_server.engine import ServingEngine
 from dimml_server.kserve.config import CONFIG_NAME, read_config, version_policy_of
 from dimml_server.metrics import Metrics
@@ -35,11 +36,20 @@ class ModelControl:
     The parts of a bundle (encoders, fusion, entry, media) come and go together, under one version number.
     """
 
-    def __init__(self, engine: ServingEngine, registry: BundleRegistry, metrics: Metrics, repository: Path) -> None:
+    def __init__(
+        self,
+        engine: ServingEngine,
+        registry: BundleRegistry,
+        metrics: Metrics,
+        repository: Path,
+        signers: PublicKeys | None = None,
+    ) -> None:
+        """``signers``: whose signature a bundle must have to be loaded; None for anybody's or none."""
         self._engine = engine
         self._registry = registry
         self._metrics = metrics
         self._repository = repository
+        self._signers = signers
         self._changing = asyncio.Lock()
         self._uses: Counter[tuple[str, int]] = Counter()
         self._retiring: dict[tuple[str, int], Bundle] = {}
@@ -159,7 +169,7 @@ class ModelControl:
 
     async def _load(self, name: str, version: int, must_run: bool) -> Bundle:
         began = perf_counter()
-        bundle = await asyncio.to_thread(load_bundle, self._repository, name, version)
+        bundle = await asyncio.to_thread(load_bundle, self._repository, name, version, signers=self._signers)
         await self._engine.load(bundle, self._repository, must_run=must_run)
         logger.info("loaded bundle %s version %d in %.2f s", name, version, perf_counter() - began)
         return bundle

@@ -21,8 +21,10 @@ from dimml_server.app import create_app
 from dimml_server.building import build_service
 from dimml_server.http.connection import BoundedConnection
 from dimml_server.kserve.grpc import create_server
-from dimml_server.listening import BACKLOG, Addresses, authority, bind
+from dimml_server.listening import BACKLOG, Addresses, authority, bind, is_loopback
 from dimml_server.metrics import Metrics
+from dimml_server.security.guard import Guard
+from dimml_server.security.tls import ServerTls, server_tls
 from dimml_server.service import Decoder, PredictionService
 from dimml_server.settings import ServerSettings
 
@@ -44,21 +46,33 @@ async def run_server(
     stopping = asyncio.Event()
     for number in _STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    guard, tls = Guard(settings), server_tls(settings)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.reload)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         uploads = stack.enter_context(tempfile.TemporaryDirectory(prefix="dimml-uploads-", ignore_cleanup_errors=True))
         service = build_service(settings, metrics, decoder, Path(uploads))
         # Unwound from the last to the first: listeners end while engine and workers still answer for them.
         stack.push_async_callback(service.close)
-        app = create_app(service, metrics, settings)
-        http = await stack.enter_async_context(_http_listener(app, settings))
-        grpc_address = await stack.enter_async_context(_grpc_listener(service, metrics, settings))
+        app = create_app(service, metrics, settings, guard)
+        http = await stack.enter_async_context(_http_listener(app, settings, tls))
+        grpc_address = await stack.enter_async_context(_grpc_listener(service, metrics, settings, guard, tls))
+        _warn_if_open(settings, guard)
         if await _started(service, stopping):
             announce(Addresses(http.address, grpc_address))
             await stopping.wait()
         service.accepting = False
         http.should_exit = True  # Now, so that both listeners close at once and share the grace period.
         logger.info("stopping; requests in flight have %g s", settings.grace_s)
+
+
+def _warn_if_open(settings: ServerSettings, guard: Guard) -> None:
+    if not (guard.closed or settings.tls_client_ca or is_loopback(settings.host)):
+        logger.warning(
+            "everybody who reaches %s may send requests: no API keys (api_keys_file) and no client certificates "
+            "(tls_client_ca) are configured",
+            settings.host,
+        )
 
 
 async def _started(service: PredictionService, stopping: asyncio.Event) -> bool:
@@ -87,7 +101,8 @@ class _HttpServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _http_listener(app: FastAPI, settings: ServerSettings) -> AsyncIterator[_HttpServer]:
+async def _http_listener(app: FastAPI, settings: ServerSettings, tls: ServerTls | None) -> AsyncIterator[_HttpServer]:
+    context = None if tls is None else tls.context()
     listener = bind(settings.host, settings.http_port, "http_port")
     config = uvicorn.Config(
         app,
@@ -101,6 +116,8 @@ async def _http_listener(app: FastAPI, settings: ServerSettings) -> AsyncIterato
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.grace_s),
     )
+    config.load()
+    config.ssl = context
     server = _HttpServer(config, authority(settings.host, listener.getsockname()[1]))
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
@@ -111,12 +128,18 @@ async def _http_listener(app: FastAPI, settings: ServerSettings) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _grpc_listener(service: PredictionService, metrics: Metrics, settings: ServerSettings) -> AsyncIterator[str]:
+async def _grpc_listener(
+    service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard, tls: ServerTls | None
+) -> AsyncIterator[str]:
     # gRPC says only that it failed; a plain socket says why.
     bind(settings.host, settings.grpc_port, "grpc_port").close()
-    server = create_server(service, metrics, settings)
+    server = create_server(service, metrics, settings, guard)
     try:
-        port = server.add_insecure_port(authority(settings.host, settings.grpc_port))
+        address = authority(settings.host, settings.grpc_port)
+        if tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, tls.grpc_credentials())
     except RuntimeError as error:
         raise ConfigurationError(f"gRPC cannot listen on port {settings.grpc_port}", field="grpc_port") from error
     await server.start()

@@ -32,6 +32,7 @@ from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.prediction import Prediction
 from dimml.recording import decode_in_share, recording_rows
+from dimml.signing import read_public_keys
 from dimml_server.answer import Outcome, build_prediction
 from dimml_server.engine import ServingEngine
 from dimml_server.gate import Gate
@@ -83,7 +84,9 @@ class PredictionService:
     ) -> None:
         self.upload_folder = upload_folder
         self.registry = BundleRegistry()
-        self.control = ModelControl(engine, self.registry, metrics, settings.repository)
+        self.control = ModelControl(
+            engine, self.registry, metrics, settings.repository, read_public_keys(settings.bundle_public_keys)
+        )
         self.metrics = metrics
         #: Whether to take requests: false before warm-up is done and once the server is stopping.
         self.accepting = False

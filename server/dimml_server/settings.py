@@ -11,15 +11,18 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dimml.errors import ConfigurationError
 from dimml.media.types import MediaLimits
+from dimml_server.settings_sources import check_variables, read_settings_file, unknown_setting
 
 ENV_PREFIX = "DIMML_"
+#: Settings that are not shown: digests of keys say who may come in.
+SECRETS = frozenset({"api_keys"})
 
 Positive = Annotated[float, Field(gt=0.0)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
 class ServerSettings(BaseSettings):
-    """Settings of ``dimml serve``: defaults, then ``DIMML_…`` of the environment, then flags.
+    """Settings of ``dimml serve``: defaults, ``DIMML_…`` of the environment, a file, flags.
 
     Sizes are bytes, times are seconds unless the name says otherwise. Built by ``load_settings``, which turns
     what does not validate into an error that names the setting.
@@ -116,10 +119,44 @@ class ServerSettings(BaseSettings):
 
     grace_s: Positive = Field(default=20.0, description="After SIGTERM, time for requests in flight to be answered.")
 
-    @field_validator("models", mode="before")
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of API keys, a line each (`dimml keys new`); where there are keys, calls need one.",
+    )
+    api_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="The same lines, with `;` between them; beside the file or in its place."
+    )
+    key_concurrency: int = Field(
+        default=32,
+        ge=1,
+        description="Requests of one API key under way at once, where its line does not say; then 429.",
+    )
+    health_open: bool = Field(default=True, description="Whether live and ready answer without a key.")
+    metrics_open: bool = Field(default=False, description="Whether `/metrics` answers without a key.")
+    tls_certificate: Path | None = Field(
+        default=None, description="Certificate chain (PEM) of this server, for HTTP and gRPC; without it, no TLS."
+    )
+    tls_key: Path | None = Field(default=None, description="Private key (PEM, not encrypted) of `tls_certificate`.")
+    tls_client_ca: Path | None = Field(
+        default=None, description="Authorities (PEM) of client certificates; where set, callers must show one."
+    )
+    bundle_public_keys: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="Ed25519 public keys (PEM files); where set, only bundles signed by one of them load."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Web origins whose pages may call, as `https://example.org`; none where empty."
+    )
+    docs_page: bool = Field(default=True, description="Whether `/docs` and `/openapi.json` are there, without a key.")
+
+    @field_validator("models", "bundle_public_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _lines(cls, value: object) -> object:
+        return [line.strip() for line in value.split(";") if line.strip()] if isinstance(value, str) else value
 
     @field_validator("deadlines_ms", mode="before")
     @classmethod
@@ -140,18 +177,25 @@ class ServerSettings(BaseSettings):
         )
 
 
-def load_settings(**overrides: object) -> ServerSettings:
-    """Settings from the environment, with ``overrides`` (flags; None means not given) on top.
+def load_settings(config: Path | None = None, /, **overrides: object) -> ServerSettings:
+    """Settings from the environment, then the TOML file ``config``, then ``overrides`` (flags; None: not given).
 
-    Raises ConfigurationError that names the setting and its variable.
+    What comes later counts. Raises ConfigurationError that names the setting and where it was set.
     """
+    check_variables(os.environ, ENV_PREFIX, ServerSettings.model_fields)
+    of_file = {} if config is None else read_settings_file(config)
+    for name in of_file:
+        if name not in ServerSettings.model_fields:
+            raise unknown_setting(name, ServerSettings.model_fields, f"{config}: ")
     given = {name: value for name, value in overrides.items() if value is not None}
+    for name in given:
+        if name not in ServerSettings.model_fields:
+            raise unknown_setting(name, ServerSettings.model_fields)
     try:
-        return ServerSettings(**given)  # type: ignore[arg-type]  # pydantic checks them
+        return ServerSettings(**{**of_file, **given})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"
-        if first["type"] == "extra_forbidden":
-            raise ConfigurationError(f"there is no setting {name!r}; see docs/settings.md", field=name) from error
-        variable = ENV_PREFIX + name.split(".")[0].upper()
-        raise ConfigurationError(f"setting {name} ({variable}): {first['msg']}", field=name) from error
+        setting = name.split(".")[0]
+        where = f"in {config}" if setting in of_file and setting not in given else ENV_PREFIX + setting.upper()
+        raise ConfigurationError(f"setting {name} ({where}): {first['msg']}", field=name) from error

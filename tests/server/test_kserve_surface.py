@@ -19,6 +19,7 @@ from dimml_server.building import build_service
 from dimml_server.kserve import grpc as kserve_grpc
 from dimml_server.kserve.tensors import NUMPY_TYPES
 from dimml_server.metrics import Metrics
+from dimml_server.security.guard import Guard
 from dimml_server.settings import load_settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "kserve.md"
@@ -56,7 +57,7 @@ def document(tmp_path: Path) -> dict[str, Any]:
     metrics = Metrics()
     service = build_service(settings, metrics)
     try:
-        return create_app(service, metrics, settings).openapi()
+        return create_app(service, metrics, settings, Guard(settings)).openapi()
     finally:
         asyncio.run(service.close())
 
@@ -74,7 +75,7 @@ def test_openapi_lists_what_a_model_path_answers_and_nothing_else(document: dict
     assert len(of_model) == 8
     for path in of_model:
         ready = {"503"} if path.endswith("/ready") else set()
-        assert found[path] == {"200", "400", "404", "500", "default"} | ready, path
+        assert found[path] == {"200", "400", "401", "404", "500", "default"} | ready, path
     assert found["/v2/health/ready"] == {"200", "503"}
 
 

@@ -19,6 +19,7 @@ from dimml_server.building import build_service
 from dimml_server.http.access import AccessMiddleware
 from dimml_server.http.errors import DESCRIPTIONS, INTERNAL, http_status, install_error_handlers
 from dimml_server.metrics import Metrics
+from dimml_server.security.guard import Guard
 from dimml_server.settings import load_settings
 from support.data import REPOSITORY_ROOT
 
@@ -30,7 +31,7 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     settings = load_settings(repository=tmp_path_factory.mktemp("repository"), decode_workers=1)
     metrics = Metrics()
     service = build_service(settings, metrics)
-    yield create_app(service, metrics, settings).openapi()
+    yield create_app(service, metrics, settings, Guard(settings)).openapi()
     asyncio.run(service.close())
 
 

@@ -62,10 +62,17 @@ class AccessMiddleware:
                 await stopping_error(identity)(scope, receive, send_with_id)
         finally:
             access_logger.info(
-                "%s %s %d %.1fms request_id=%s",
+                "%s %s %d %.1fms request_id=%s%s",
                 scope["method"],
                 scope["path"].encode("unicode_escape").decode("ascii"),
                 status,
                 (perf_counter() - began) * 1000.0,
                 identity,
+                _key_of(scope),
             )
+
+
+def _key_of(scope: Scope) -> str:
+    """The name, never more, of the API key that a request came with."""
+    name = scope["state"].get("key_name")
+    return f" key={name}" if name else ""

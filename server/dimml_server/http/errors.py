@@ -18,9 +18,11 @@ from dimml.errors import (
     InvalidParameterError,
     InvalidTensorError,
     NotFoundError,
+    PermissionDeniedError,
     QueueFullError,
     RequestError,
     TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
     UnusableMediaError,
@@ -36,6 +38,8 @@ HTTP_STATUS: dict[type[DimmlError], int] = {
     UnusableMediaError: 422,
     TooLargeError: 413,
     NotFoundError: 404,
+    UnauthenticatedError: 401,
+    PermissionDeniedError: 403,
     UnsupportedError: 501,
     UploadTimeoutError: 408,
     CapacityError: 503,
@@ -45,6 +49,8 @@ HTTP_STATUS: dict[type[DimmlError], int] = {
     DimmlError: 500,
 }
 INTERNAL = "internal"
+#: What a caller without a known key is asked for (RFC 6750, section 3).
+_CHALLENGE = 'Bearer realm="dimml"'
 
 
 class ModalityFate(BaseModel):
@@ -74,11 +80,13 @@ class ErrorBody(BaseModel):
 
 #: Error answers of a prediction, for OpenAPI.
 DESCRIPTIONS: dict[int, str] = {
+    401: "No API key, or not one of the server's (`unauthenticated`), where keys are configured.",
     404: "No such bundle or version (`not_found`).",
     408: "The body did not arrive in time (`upload_timeout`).",
     413: "Body, picture or stretch of media over a limit (`too_large`).",
     422: "Nothing that was sent can be used (`unusable_media`), or a parameter is wrong (`invalid_parameter`).",
-    429: "The queue is full, or too many bodies are being sent (`queue_full`); try again after Retry-After seconds.",
+    429: "The queue is full, too many bodies are being sent, or too much with this API key (`queue_full`); "
+    "try again after Retry-After seconds.",
     500: "A fault of the server (`internal`); the request id finds it in the log.",
     503: "Every encoder failed, no decoder could be had, or the server is not ready (`unavailable`).",
     504: "Every encoder was late, or the request's time ran out (`deadline_exceeded`).",
@@ -105,6 +113,8 @@ def error_headers(error: DimmlError) -> dict[str, str]:
     """Headers that go with an error."""
     if isinstance(error, QueueFullError):
         return {"Retry-After": str(math.ceil(error.retry_after_s))}
+    if isinstance(error, UnauthenticatedError):
+        return {"WWW-Authenticate": _CHALLENGE}
     # The rest of the body may never come: the connection is of no further use.
     return {"Connection": "close"} if isinstance(error, UploadTimeoutError) else {}
 
@@ -119,6 +129,19 @@ def stopping_error(identity: str) -> JSONResponse:
     return _response(503, UnavailableError.code, "the server stopped before the request was done", identity)
 
 
+def error_response(error: DimmlError, identity: str) -> JSONResponse:
+    """The answer that a domain error is."""
+    return _response(
+        http_status(error),
+        error.code,
+        error.message,
+        identity,
+        field=error.field,
+        modalities={n: ModalityFate(status=s.status, reason=s.reason) for n, s in error.statuses.items()} or None,
+        headers=error_headers(error),
+    )
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Make the application answer errors as ``ErrorBody``."""
 
@@ -128,15 +151,7 @@ def install_error_handlers(app: FastAPI) -> None:
         if status == HTTP_STATUS[DimmlError]:
             # A setup error inside a request is the server's own affair.
             raise RuntimeError("a setup error reached a request") from error
-        return _response(
-            status,
-            error.code,
-            error.message,
-            request.state.request_id,
-            field=error.field,
-            modalities={n: ModalityFate(status=s.status, reason=s.reason) for n, s in error.statuses.items()} or None,
-            headers=error_headers(error),
-        )
+        return error_response(error, request.state.request_id)
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> JSONResponse:

@@ -18,17 +18,21 @@ from dimml.errors import (
     DeadlineExceededError,
     DimmlError,
     NotFoundError,
+    PermissionDeniedError,
     QueueFullError,
     RequestError,
     TooLargeError,
+    UnauthenticatedError,
     UnsupportedError,
 )
 from dimml_server.http.errors import error_headers
+from dimml_server.kserve.grpc_authentication import AuthenticationInterceptor
 from dimml_server.kserve.grpc_codec import format_infer, parameters_of, parse_infer
 from dimml_server.kserve.inference import DataPlane
 from dimml_server.kserve.messages import check_text
 from dimml_server.media_request import new_request_id
 from dimml_server.metrics import Metrics
+from dimml_server.security.guard import Guard
 from dimml_server.service import PredictionService
 from dimml_server.settings import ServerSettings
 
@@ -42,6 +46,8 @@ ERROR_DETAIL: Final = "dimml-error-bin"
 STATUS_CODES: Final[dict[type[DimmlError], grpc.StatusCode]] = {
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     CapacityError: grpc.StatusCode.UNAVAILABLE,
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -60,13 +66,16 @@ Context = Any
 Method = Callable[[Any, Context], Awaitable[Any]]
 
 
-def create_server(service: PredictionService, metrics: Metrics, settings: ServerSettings) -> grpc.aio.Server:
+def create_server(
+    service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard
+) -> grpc.aio.Server:
     """A server that answers KServe v2; its caller adds a port, starts and stops it."""
     limit = min(settings.max_body_bytes, settings.max_grpc_bytes)
     read_bytes = min(limit * _READ_BEYOND_LIMIT, _INT32_MAX)
     # The longest that a call can take, from its first byte to its last.
     longest_s = settings.upload_timeout_s + settings.max_timeout_s
     server = grpc.aio.server(
+        interceptors=(AuthenticationInterceptor(guard, settings, _abort),),
         # gRPC reads a message whole before it is ours: as many again as the queue takes may be on their way.
         maximum_concurrent_rpcs=2 * (settings.concurrency + settings.queue_length),
         options=(
@@ -213,6 +222,12 @@ async def _unreadable(error: RequestError) -> Any:
     raise error
 
 
+async def _abort(context: Context, error: DimmlError) -> Any:
+    """End a call with an error's status; never returns."""
+    code = next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
+    return await context.abort(code, error.message, _error_metadata(error))
+
+
 def _answered(name: str, method: Method) -> Method:
     """``method``, its errors as gRPC statuses."""
 
@@ -220,8 +235,7 @@ def _answered(name: str, method: Method) -> Method:
         try:
             return await (_unreadable(request) if isinstance(request, RequestError) else method(request, context))
         except (RequestError, CapacityError) as error:
-            code = next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
-            return await context.abort(code, error.message, _error_metadata(error))
+            return await _abort(context, error)
         except Exception:
             identity = new_request_id()
             logger.exception("request %s: %s", identity, name)

@@ -69,6 +69,8 @@ INFER_BODY: Final[dict[str, Any]] = {
 }
 _MEANINGS: Final = {
     400: "Malformed, or a tensor that does not fit the model.",
+    401: "No API key, or not one of the server's, where keys are configured.",
+    403: "The key is not an admin key.",
     404: "No such model or version.",
     408: "The body did not arrive in time.",
     413: "Over a limit on size or length.",
@@ -93,13 +95,13 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 #: ``responses`` of what is asked of one model.
-MODEL_ERRORS: Final = errors(400, 404, 500)
+MODEL_ERRORS: Final = errors(400, 401, 404, 500)
 #: ``responses`` of readiness: the answer itself has no body.
 NOT_READY: Final[dict[int | str, dict[str, Any]]] = {503: {"description": "Not ready."}}
 #: ``responses`` of a call that has a body.
-BODY_ERRORS: Final = errors(400, 408, 413, 429, 500)
+BODY_ERRORS: Final = errors(400, 401, 408, 413, 429, 500)
 #: ``responses`` of loading and unloading.
-CONTROL_ERRORS: Final = errors(400, 404, 408, 413, 429, 500, 501)
+CONTROL_ERRORS: Final = errors(400, 401, 403, 404, 408, 413, 429, 500, 501)
 
 #: ``responses`` of inference.
 INFER_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
@@ -110,5 +112,5 @@ INFER_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
             "application/octet-stream": {"schema": _BINARY},
         },
     },
-    **errors(*_MEANINGS),
+    **errors(*(status for status in _MEANINGS if status != 403)),
 }

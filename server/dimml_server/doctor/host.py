@@ -1,0 +1,165 @@
+"""Checks of the machine: Python, libraries, memory, cores, open files, shared memory, devices."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Final
+
+from dimml import __version__
+from dimml.errors import ConfigurationError
+from dimml_server.doctor.finding import Finding
+from dimml_server.settings import ServerSettings
+
+MIB: Final = 2**20
+_OLDEST_PYTHON: Final = (3, 11)
+_CGROUP: Final = Path("/sys/fs/cgroup")
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - looked at, never written to
+#: Of the server with a small bundle, and of one decoding process; measured here: 159 and 85 MB resident.
+_SERVER_BYTES: Final = 200 * MIB
+_WORKER_BYTES: Final = 100 * MIB
+#: Open files of the server beside one per connection.
+_SPARE_FILES: Final = 256
+
+
+def host_findings(settings: ServerSettings) -> Iterator[Finding]:
+    """All checks of the machine, in order."""
+    yield _python()
+    yield _libraries(settings)
+    yield _device(settings)
+    yield _memory(settings)
+    yield _cores(settings)
+    yield _open_files(settings)
+    yield _shared_memory(settings)
+
+
+def _python() -> Finding:
+    found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, dimml {__version__}"
+    if sys.platform != "linux":
+        return Finding("host", "mend", found, "serve on Linux: the limits of decoding need it")
+    if sys.version_info < _OLDEST_PYTHON:
+        return Finding("host", "mend", found, "install Python 3.11 or newer")
+    return Finding("host", "ok", found)
+
+
+def _libraries(settings: ServerSettings) -> Finding:
+    from packaging.requirements import Requirement
+
+    wrong, seen = [], []
+    try:
+        listed = [Requirement(text) for text in requires("dimml") or ()]
+    except PackageNotFoundError:
+        return Finding("libraries", "note", "dimml is not installed as a package; versions are not checked")
+    extra = "serve-gpu" if settings.device in ("cuda", "tensorrt") else "serve"
+    for requirement in listed:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        try:
+            there = version(requirement.name)
+        except PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if requirement.specifier.contains(there, prereleases=True):
+            seen.append(requirement.name)
+        else:
+            wrong.append(f"{requirement.name} {there} is not {requirement.specifier}")
+    if wrong:
+        return Finding("libraries", "mend", "; ".join(wrong), f"pip install 'dimml[{extra}]'")
+    return Finding("libraries", "ok", f"{len(seen)} packages of dimml[{extra}] at versions it takes")
+
+
+def _device(settings: ServerSettings) -> Finding:
+    if settings.engine == "triton":
+        return Finding("device", "ok", "encoders run on Triton")
+    import onnxruntime as ort
+
+    from dimml_server.session import providers
+
+    try:
+        chosen = providers(settings.device)[0]
+    except ConfigurationError as error:
+        return Finding("device", "mend", error.message)
+    return Finding("device", "ok", f"ONNX Runtime {ort.__version__} runs encoders with {chosen}")
+
+
+def _memory(settings: ServerSettings) -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _number(_CGROUP / "memory.max")
+    have = total if limit is None else min(total, limit)
+    least = _SERVER_BYTES + settings.decode_workers * _WORKER_BYTES
+    most = least + settings.decode_workers * settings.decode_memory
+    found = (
+        f"{have // MIB} MiB{'' if limit is None else ' (limit of the cgroup)'}; with a small bundle the server takes "
+        f"about {least // MIB} MiB, {most // MIB} MiB while every decoding takes all that it may"
+    )
+    if have < least:
+        return Finding("memory", "mend", found, "give it more memory, or lower decode_workers")
+    if have < most:
+        return Finding("memory", "note", found, "lower decode_memory or decode_workers to be safe from the OOM killer")
+    return Finding("memory", "ok", found)
+
+
+def _cores(settings: ServerSettings) -> Finding:
+    cores = len(os.sched_getaffinity(0))
+    found = f"{cores} cores may be used"
+    quota = _quota()
+    if quota is not None and quota < cores:
+        # The defaults count cores and know nothing of the quota.
+        return Finding(
+            "cores",
+            "note",
+            f"{found}, and the cgroup gives time for {quota:g} of them",
+            f"set decode_workers, intra_op_threads and concurrency for {max(1, round(quota))} cores",
+        )
+    if settings.decode_workers > 2 * cores:
+        return Finding("cores", "note", f"{found} by {settings.decode_workers} decode_workers", "lower decode_workers")
+    return Finding("cores", "ok", found)
+
+
+def _open_files(settings: ServerSettings) -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # One for a connection, one for a spooled part.
+    wanted = 4 * (settings.concurrency + settings.queue_length) + 8 * settings.decode_workers + _SPARE_FILES
+    found = f"{soft} files may be open at once, {hard} where the limit is raised; a full queue may take {wanted}"
+    if soft < wanted:
+        return Finding("open files", "mend", found, f"ulimit -n {wanted}, or LimitNOFILE= of the unit")
+    return Finding("open files", "ok", found)
+
+
+def _shared_memory(settings: ServerSettings) -> Finding:
+    try:
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+        writable = os.access(_SHARED_MEMORY, os.W_OK)
+    except OSError as error:
+        free, writable = 0, False
+        found = f"{_SHARED_MEMORY}: {error.strerror}"
+    else:
+        found = f"{free // MIB} MiB free in {_SHARED_MEMORY}{'' if writable else ', not writable'}"
+    # Semaphores of the decoding processes live there; Triton's Python models also pass their tensors through it.
+    if not writable or free < MIB:
+        return Finding("shared memory", "mend", found, "docker run --shm-size=256m, or mount a tmpfs there")
+    if settings.engine == "triton" and free < 64 * MIB:
+        return Finding("shared memory", "note", found, "a Triton on this machine wants 64 MiB or more")
+    return Finding("shared memory", "ok", found)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # Not there, or "max".
+        return None
+
+
+def _quota() -> float | None:
+    """Cores' worth of time that the cgroup (version 2) gives, None where it sets no limit."""
+    try:
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

@@ -1,0 +1,40 @@
+"""``dimml keys``: make API keys."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def build() -> typer.Typer:
+    """The group of commands."""
+    group = typer.Typer(no_args_is_help=True, help="Make API keys for `dimml serve`.")
+    group.command("new")(new)
+    group.callback()(lambda: None)  # A group of one command would take its place.
+    return group
+
+
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; it stands in the access log.")],
+    *,
+    admin: Annotated[bool, typer.Option("--admin", help="May load and unload bundles, too.")] = False,
+    concurrent: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests under way at once; by default key_concurrency.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object: name, key, line.")] = False,
+) -> None:
+    """Make a key of 256 random bits and show it, once: it is stored nowhere.
+
+    The line goes into the server's keys file (api_keys_file) or into DIMML_API_KEYS, the key to the caller.
+    """
+    import json
+
+    from dimml_server.security.keys import new_key
+
+    secret, key = new_key(name, admin=admin, concurrent=concurrent)
+    if as_json:
+        typer.echo(json.dumps({"name": key.name, "key": secret, "line": key.line}))
+    else:
+        typer.echo(f"for the caller, shown only now:\n  {secret}\nfor the server's keys file:\n  {key.line}")

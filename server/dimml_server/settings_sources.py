@@ -1,0 +1,78 @@
+"""Where settings come from beside flags: a TOML file and the environment; and how they are shown."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from dimml.errors import ConfigurationError
+
+#: Variables of ours that are no settings of the server: the client's key, and where tests and tools find data.
+_OTHER_VARIABLES: Final = frozenset({"DIMML_API_KEY", "DIMML_DATA", "DIMML_TEST_DATA"})
+#: What Kubernetes puts into every pod for a Service whose name begins with "dimml".
+_OF_A_SERVICE: Final = re.compile(r".*_(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
+_LINK: Final = re.compile(r"(tcp|udp|sctp)://.*")
+MASK: Final = "***"
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file. Raises ConfigurationError naming the file and the line."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read settings file {path}: {error.strerror}", field="config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"settings file {path} is not TOML: {error}", field="config") from error
+
+
+def check_variables(environment: Mapping[str, str], prefix: str, known: Collection[str]) -> None:
+    """Raise ConfigurationError for a variable with our prefix that is no setting: it would be ignored in silence."""
+    for variable, value in environment.items():
+        upper = variable.upper()
+        name = upper.removeprefix(prefix).lower()
+        if not upper.startswith(prefix) or name in known or upper in _OTHER_VARIABLES:
+            continue
+        if _OF_A_SERVICE.fullmatch(upper) or (upper.endswith("_PORT") and _LINK.fullmatch(value)):
+            continue
+        raise unknown_setting(name, known, f"environment variable {variable}: ")
+
+
+def unknown_setting(name: str, known: Collection[str], where: str = "") -> ConfigurationError:
+    """The error for a name that is no setting, with the nearest that is one."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else "see docs/settings.md"
+    return ConfigurationError(f"{where}there is no setting {name!r}; {hint}", field=name)
+
+
+def as_toml(settings: BaseModel, masked: Collection[str]) -> str:
+    """Every setting as a settings file has it, its description above; those of ``masked`` without their values."""
+    blocks = []
+    for name, value in settings.model_dump(mode="json").items():
+        description = type(settings).model_fields[name].description
+        if value is None:
+            line = f"# {name} ="
+        elif name in masked and value:
+            # A list of keys still tells how many there are.
+            line = f"{name} = {_toml([MASK] * len(value) if isinstance(value, list) else MASK)}"
+        else:
+            line = f"{name} = {_toml(value)}"
+        blocks.append(f"# {description}\n{line}\n")
+    return "\n".join(blocks)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    # TOML takes JSON's strings (but for DEL, which JSON does not escape), numbers and booleans.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

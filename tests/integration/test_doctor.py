@@ -1,0 +1,130 @@
+"""``dimml doctor``: a sound house is told so, and each thing that is wrong is found, with exit code 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dimml.signing import generate_keys
+from dimml_server.security.keys import new_key
+from support.certificates import Authority
+from support.tiny_bundle import make_tiny_bundle
+
+READER, _LINE = new_key("reader")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("doctor")
+    make_tiny_bundle(folder / "models")
+    generate_keys(folder / "maker.key", folder / "maker.pub")
+    (folder / "keys").write_text(_LINE.line)
+    authority = Authority(folder)
+    authority.sign("server")
+    authority.sign("old", valid=-timedelta(days=1))
+    authority.sign("soon", valid=timedelta(days=2))
+    return folder
+
+
+def command(folder: Path, settings: dict[str, object]) -> list[str]:
+    given = {"http_port": 0, "grpc_port": 0, "decode_workers": 1, **settings}
+    options = [f"--set={name}={value}" for name, value in given.items()]
+    return [sys.executable, "-m", "dimml", "doctor", "--repository", str(folder / "models"), *options]
+
+
+def findings(
+    folder: Path, before: Callable[[], None] | None = None, **settings: object
+) -> tuple[int, dict[str, list[dict[str, Any]]]]:
+    """Exit code, and findings by check."""
+    done = subprocess.run(
+        [*command(folder, settings), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=before,
+    )
+    assert done.stderr == ""
+    document = json.loads(done.stdout)
+    assert document["healthy"] == (done.returncode == 0)
+    by_check: dict[str, list[dict[str, Any]]] = {}
+    for finding in document["findings"]:
+        by_check.setdefault(finding["check"], []).append(finding)
+    return done.returncode, by_check
+
+
+def tls(folder: Path, name: str) -> dict[str, object]:
+    return {"tls_certificate": folder / f"{name}.crt", "tls_key": folder / f"{name}.key"}
+
+
+def test_a_sound_house_is_told_so(folder: Path) -> None:
+    code, found = findings(folder, api_keys_file=folder / "keys", **tls(folder, "server"))
+    assert code == 0, found
+    checks = {"host", "libraries", "device", "memory", "cores", "open files", "shared memory", "repository", "keys"}
+    assert checks | {"TLS", "http_port", "grpc_port"} == set(found)
+    assert "tiny version 1" in found["repository"][0]["found"]
+    assert found["keys"][0]["found"] == "calls need an API key"
+    text = subprocess.run(command(folder, {}), capture_output=True, text=True, timeout=60, check=True)
+    assert "repository: tiny version 1" in text.stdout
+
+
+def test_each_thing_that_is_wrong_must_be_mended(folder: Path, tmp_path: Path) -> None:
+    loose = tmp_path / "keys"
+    loose.write_text(_LINE.line)
+    loose.chmod(0o666)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, found = findings(
+            folder,
+            api_keys_file=loose,
+            bundle_public_keys=folder / "maker.pub",
+            device="tensorrt",
+            http_port=taken.getsockname()[1],
+            models="huge",
+            **tls(folder, "old"),
+        )
+    assert code == 1
+    for check, said in {
+        "device": "TensorrtExecutionProvider",
+        "repository": "is not signed",
+        "keys": "others may write",
+        "http_port": "is taken",
+        "TLS": "ended on",
+    }.items():
+        wrong = [finding for finding in found[check] if finding["level"] == "mend"]
+        assert any(said in finding["found"] for finding in wrong), (check, found[check])
+    assert any("no bundle 'huge'" in finding["found"] for finding in found["repository"])
+
+
+def test_limits_of_the_process_are_held_against_the_settings(folder: Path) -> None:
+    def few_files() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+
+    code, found = findings(folder, few_files, queue_length=200)
+    assert code == 1
+    (files,) = found["open files"]
+    assert files["level"] == "mend"
+    assert "ulimit -n" in files["fix"]
+    _, found = findings(folder, decode_memory=2**50)
+    assert found["memory"][0]["level"] == "note"
+
+
+def test_notes_keep_the_exit_code(folder: Path) -> None:
+    settings = {"host": "0.0.0.0", "engine": "triton", "triton_url": "127.0.0.1:1"}  # noqa: S104 - what is tested
+    code, found = findings(folder, **settings, **tls(folder, "soon"))
+    assert code == 0, found
+    assert [found[check][0]["level"] for check in ("keys", "TLS", "Triton")] == ["note", "note", "note"]
+    assert "renew it soon" in [finding["fix"] for finding in found["TLS"]]
+    code, found = findings(folder / "nowhere")
+    assert code == 1
+    assert "is not a folder" in found["repository"][0]["found"]
