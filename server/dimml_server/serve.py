@@ -48,7 +48,7 @@ async def run_server(
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     guard, tls = Guard(settings), server_tls(settings)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.reload)
-    metrics = Metrics()
+    metrics = Metrics(settings.drift)
     async with AsyncExitStack() as stack:
         uploads = stack.enter_context(tempfile.TemporaryDirectory(prefix="dimml-uploads-", ignore_cleanup_errors=True))
         service = build_service(settings, metrics, decoder, Path(uploads))
