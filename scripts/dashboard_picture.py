@@ -3,9 +3,9 @@
     python scripts/dashboard_picture.py [--out docs/images/dashboard.png] [--scale 60]
 
 A server with a tiny bundle gets traffic while one thing after another happens to its microphone: a third of the
-recordings is silent, all is well again, every recording has noise for sound, all is well. The windows of rules and
-dashboard are ``--scale`` times shorter than the deployed ones, and the picture's time axis is as much longer: one second
-stands for a minute. Takes three minutes. Needs what the tests need, Debian's prometheus among it.
+recordings is silent, all is well again, every recording has noise for sound, all is well. Windows of rules and of the
+dashboard are ``--scale`` times shorter than the deployed ones, and the picture's time axis is as much longer: one
+second stands for a minute. Takes three minutes. Needs what the tests need, Debian's prometheus among it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
+from support.data import REPOSITORY_ROOT
 from support.monitoring import DASHBOARD, Prometheus, running_prometheus, shortened
 from support.server_process import running_server
 from support.traffic import Traffic, clean_clips, noisy_clips, referenced_bundle, silent_clips
@@ -42,7 +39,7 @@ FIRST_COLUMNS = ("alertname", "severity", "model", "version", "modality", "insta
 def main() -> None:
     """Run the story, then draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "dashboard.png")
+    parser.add_argument("--out", type=Path, default=REPOSITORY_ROOT / "docs" / "images" / "dashboard.png")
     parser.add_argument("--scale", type=float, default=60.0, help="how many times shorter windows are")
     given = parser.parse_args()
     dashboard = json.loads(DASHBOARD.read_text())
@@ -96,7 +93,7 @@ def _draw(
 ) -> None:
     end = time.time()
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"])
-    figure = plt.figure(figsize=(22, rows * HEIGHT_OF_A_CELL), facecolor="#f4f5f5")
+    figure = Figure(figsize=(22, rows * HEIGHT_OF_A_CELL), facecolor="#f4f5f5")
     for panel in dashboard["panels"]:
         at = panel["gridPos"]
         # A margin around each for titles and numbers.

@@ -24,7 +24,7 @@ PACKAGES = {
 MAY_IMPORT_OWN = {
     "dimml": set(),
     "dimml_training": {"dimml"},
-    "dimml_export": {"dimml", "dimml_training.models", "dimml_training.run_directory"},
+    "dimml_export": {"dimml", "dimml_training.models", "dimml_training.run_directory", "dimml_training.votes"},
     "dimml_server": {"dimml"},
     "dimml_client": {"dimml", "dimml_server.local"},
 }

@@ -80,7 +80,7 @@ def test_a_trained_run_becomes_a_bundle(tmp_path: Path) -> None:
     reference, validation = bundle.reference, metrics["validation"]
     assert reference is not None
     assert reference.labels == tuple(np.sum(validation["confusion"], axis=0))
-    assert set(reference.certainty) == {"audio", "visual", "fused"}
+    assert set(reference.certainty) == set(bundle.heads)
     bounds = np.array([0.0, *reference.certainty_bounds])
     for head, counts in reference.certainty.items():
         low, high = np.average(bounds[:-1], weights=counts), np.average(bounds[1:], weights=counts)

@@ -246,6 +246,9 @@ def test_metrics_stand_on_triton_s_page(faults: Faults) -> None:
             "refused": metric("dimml_requests_total", **mine, outcome="unusable_media"),
             "ok rows": metric("dimml_modality_status_total", **status, status="ok", reason=""),
             "silent rows": metric("dimml_modality_status_total", **status, status="unusable", reason="silent"),
+            "answers": metric("dimml_predictions_total", **mine, version="1"),
+            "degraded answers": metric("dimml_degraded_total", **mine, version="1"),
+            "disagreements": metric("dimml_disagreement_ratio_count", **mine, version="1"),
             "certainties": metric("dimml_modality_certainty_ratio_count", **status),
             "certainties at most 1": metric("dimml_modality_certainty_ratio_bucket", **status, le="+Inf"),
             "fusions": metric("dimml_stage_seconds_count", **mine, stage="fuse"),
@@ -257,6 +260,7 @@ def test_metrics_stand_on_triton_s_page(faults: Faults) -> None:
     with faults.client() as client:
         for label in (0, 1, 2):
             client.infer("tiny", tiny_inputs(tritonclient.grpc, label, ("audio",)))
+        client.infer("tiny", tiny_inputs(tritonclient.grpc, 0, ("audio", "visual")))
         silence = tritonclient.grpc.InferInput("WAVEFORM", [1, AUDIO.samples], "FP32")
         silence.set_data_from_numpy(np.zeros((1, AUDIO.samples), np.float32))
         with pytest.raises(InferenceServerException):
@@ -264,12 +268,15 @@ def test_metrics_stand_on_triton_s_page(faults: Faults) -> None:
     wanted = {
         "degraded": 3.0,
         "refused": 1.0,
-        "ok rows": 3.0,
+        "ok rows": 4.0,
         "silent rows": 1.0,
-        "certainties": 3.0,
-        "certainties at most 1": 3.0,
-        "fusions": 3.0,
-        "durations": 4.0,
+        "answers": 4.0,
+        "degraded answers": 3.0,
+        "disagreements": 1.0,
+        "certainties": 4.0,
+        "certainties at most 1": 4.0,
+        "fusions": 4.0,
+        "durations": 5.0,
     }
     end = time.monotonic() + 20.0
     while (seen := {name: value - before[name] for name, value in read().items()}) != wanted:

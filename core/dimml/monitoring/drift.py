@@ -1,7 +1,7 @@
 """How far what is served is from what validation looked like: a distance between histograms, over a sliding window.
 
 The statistic is the Jensen-Shannon distance in bits: the square root of the Jensen-Shannon divergence with base 2 (Lin
-1991, IEEE Trans. Inf. Theory 37(1), eq. 3.1), which is a metric in [0, 1] (Endres and Schindelin 2003, IEEE Trans. Inf.
+1991, IEEE Trans. Inf. Theory 37(1)), which is a metric in [0, 1] (Endres and Schindelin 2003, IEEE Trans. Inf.
 Theory 49(7)). It is taken rather than the population stability index since that is infinite where a bin is empty on one
 side only: a confident model leaves most bins of its certainty empty, and the constant that is then put into them would
 decide the value. The distance needs no constant, is bounded, and means the same for every head.
