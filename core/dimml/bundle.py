@@ -132,6 +132,11 @@ class Bundle(BaseModel):
         """Path of a model's ONNX file of this version."""
         return repository / model / str(self.version) / "model.onnx"
 
+    @property
+    def sha256(self) -> str:
+        """Of the whole manifest, which holds the hash of every file: equal for the same bundle and no other."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
     def verify(self, repository: Path) -> None:
         """Check every file's size and SHA-256. Raises BundleError naming the first file that differs."""
         for relative, record in self.files.items():

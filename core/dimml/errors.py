@@ -17,6 +17,7 @@ DimmlError
     ├── ConfigurationError       a setting, a config file or a command line option
     ├── BundleError              a bundle does not load: missing file, hash mismatch, bad manifest
     └── DataError                a training manifest or a data file; carries every problem found
+        └── UnreadableError      a recording that is not there, or that may not be read
 """
 
 from __future__ import annotations
@@ -151,3 +152,9 @@ class DataError(SetupError):
         listed = "".join(f"\n  - {problem}" for problem in problems)
         super().__init__(message + listed, field=field)
         self.problems = list(problems)
+
+
+class UnreadableError(DataError):
+    """A recording cannot be read: it is not there, not a regular file, or not ours to read."""
+
+    code = "unreadable"

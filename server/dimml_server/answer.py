@@ -41,25 +41,25 @@ class Outcome:
         return {name: column[row] for name, column in self.result.statuses.items()}
 
 
-def build_prediction(outcome: Outcome, *, request_id: str, top_k: int, total_s: float) -> Prediction:
-    """The answer of an outcome of one row in which at least one modality is ok."""
+def build_prediction(outcome: Outcome, *, request_id: str, top_k: int, total_s: float, row: int = 0) -> Prediction:
+    """The answer of one row of an outcome, in which at least one modality is ok."""
     bundle, result = outcome.bundle, outcome.result
     fused, labels = result.fused, bundle.labels
-    probabilities_C = fused.probabilities_BC[0]
+    probabilities_C = fused.probabilities_BC[row]
     order = np.argsort(-probabilities_C, kind="stable")
     ranked = [LabelProbability(label=labels[i], probability=_unit(probabilities_C[i])) for i in order[:top_k]]
-    statuses = outcome.statuses(0)
+    statuses = outcome.statuses(row)
     answers = {}
     for head, (name, status) in enumerate(statuses.items()):
         if not status.ok:
             answers[name] = ModalityAnswer(status=status.status, reason=status.reason)
             continue
-        own_C = softmax(result.logits[name][0])
+        own_C = softmax(result.logits[name][row])
         vote = int(own_C.argmax())
         answers[name] = ModalityAnswer(
             status=status.status,
-            certainty=float(fused.certainty_BH[0, head]),
-            weight=float(fused.weights_BH[0, head]),
+            certainty=float(fused.certainty_BH[row, head]),
+            weight=float(fused.weights_BH[row, head]),
             label=labels[vote],
             probability=_unit(own_C[vote]),
         )
@@ -70,9 +70,9 @@ def build_prediction(outcome: Outcome, *, request_id: str, top_k: int, total_s: 
         label=ranked[0].label,
         probability=ranked[0].probability,
         predictions=ranked,
-        degraded=outcome.degraded,
+        degraded=any(status.degrades for status in statuses.values()),
         modalities=answers,
-        fused_head=_fused_head(outcome, all(status.ok for status in statuses.values())),
+        fused_head=_fused_head(outcome, row, all(status.ok for status in statuses.values())),
         start_s=outcome.start_s,
         end_s=outcome.end_s,
         timings_ms=Timings(
@@ -85,13 +85,13 @@ def build_prediction(outcome: Outcome, *, request_id: str, top_k: int, total_s: 
     )
 
 
-def _fused_head(outcome: Outcome, votes: bool) -> FusedHeadAnswer | None:
+def _fused_head(outcome: Outcome, row: int, votes: bool) -> FusedHeadAnswer | None:
     if FUSED_HEAD not in outcome.bundle.heads:
         return None
     if not votes:
         return FusedHeadAnswer()
     fused = outcome.result.fused
-    return FusedHeadAnswer(certainty=float(fused.certainty_BH[0, -1]), weight=float(fused.weights_BH[0, -1]))
+    return FusedHeadAnswer(certainty=float(fused.certainty_BH[row, -1]), weight=float(fused.weights_BH[row, -1]))
 
 
 def _unit(probability: np.float32) -> float:

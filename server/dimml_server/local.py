@@ -15,10 +15,13 @@ from dimml.bundle import Bundle
 from dimml.media.types import Source
 from dimml.prediction import Prediction
 from dimml_server.building import build_service
+from dimml_server.local_batch import Fate, LocalBundle
 from dimml_server.media_request import MEDIA_PART, MediaPrediction, new_request_id
 from dimml_server.metrics import Metrics
 from dimml_server.service import PredictionService
 from dimml_server.settings import load_settings
+
+__all__ = ["Fate", "LocalBundle", "LocalPredictor"]
 
 T = TypeVar("T")
 

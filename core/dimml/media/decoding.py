@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import soundfile
 
-from dimml.errors import DataError, TooLargeError
+from dimml.errors import TooLargeError, UnreadableError
 from dimml.media.container import UNREADABLE, best_stream, open_container
 from dimml.media.flow_file import FlowFile
 from dimml.media.image import decode_image
@@ -30,8 +30,8 @@ from dimml.status import OK, ModalityStatus, Reason
 def decode(request: DecodeRequest) -> Decoded:
     """Every wanted modality as a row, or the reason why there is none; never both, never neither.
 
-    Raises InvalidParameterError (``start_s``, ``end_s``), TooLargeError, and DataError where a path cannot be
-    read. Media that does not decode raises nothing: its modalities are ``unusable``.
+    Raises InvalidParameterError (``start_s``, ``end_s``), TooLargeError, and UnreadableError where a path cannot
+    be read. Media that does not decode raises nothing: its modalities are ``unusable``.
     """
     check_range(request)
     tracks: dict[str, DecodedTrack] = {}
@@ -91,10 +91,10 @@ def _opened(source: Source, request: DecodeRequest) -> Iterator[tuple[BinaryIO, 
     try:
         status = source.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"cannot read {source}: not a regular file", field=str(source))
+            raise UnreadableError(f"cannot read {source}: not a regular file", field=str(source))
         file = source.open("rb")
     except OSError as error:
-        raise DataError(f"cannot read {source}: {error.strerror}", field=str(source)) from error
+        raise UnreadableError(f"cannot read {source}: {error.strerror}", field=str(source)) from error
     with file:
         _check_bytes(status.st_size, request)
         yield file, status.st_size

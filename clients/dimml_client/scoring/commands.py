@@ -1,0 +1,77 @@
+"""``dimml score``; heavy imports stand inside the functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from dimml_client.scoring.engine import Engine
+    from dimml_client.scoring.run import Outcome
+
+_ENGINES = ("local", "server", "ray")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this component's subcommands."""
+    app.command("score")(score)
+
+
+def score(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files, folders, globs, URLs, or manifests (.csv, .parquet, .jsonl)."),
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The table: .parquet, .jsonl or .csv.")],
+    repository: Annotated[
+        Path, typer.Option("--repository", help="Model repository, for --engine local and ray.")
+    ] = Path("model_repository"),
+    model: Annotated[
+        str | None, typer.Option("--model", help="The bundle; may be left out where there is only one.")
+    ] = None,
+    version: Annotated[int | None, typer.Option("--version", min=1, help="Its version; by default the newest.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="NAME=COLUMN", help="A manifest's own name of a column, repeatable."),
+    ] = None,
+    root: Annotated[
+        str | None, typer.Option("--root", help="Folder or URL of a manifest's relative paths; by default its own.")
+    ] = None,
+    cores: Annotated[
+        int | None, typer.Option("--cores", min=1, help="Cores to use; by default what the cgroup leaves us.")
+    ] = None,
+    fail_on: Annotated[
+        str, typer.Option("--fail-on", help="Rows that make the exit code 3: error, degraded (or error), never.")
+    ] = "error",
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+) -> None:
+    """Score recordings into a table with one row for each, whatever happens on the way.
+
+    Killed or stopped, the same command goes on. Exit code 0: all have an answer; 3: some rows are errors; 1: the run
+    could not go on; 2: wrong usage; 130: stopped by Ctrl-C.
+    """
+    from dimml.cores import usable_cores
+    from dimml_client.scoring.inputs import list_inputs
+    from dimml_client.scoring.local import LocalEngine
+    from dimml_client.scoring.manifest import column_names
+    from dimml_client.scoring.output import check_suffix
+    from dimml_client.scoring.run import score_table
+
+    if fail_on not in ("error", "degraded", "never"):
+        raise typer.BadParameter("choose error, degraded or never", param_hint="--fail-on")
+    check_suffix(out)
+    listing = list_inputs(inputs, column_names(column or []), root)
+    engine = LocalEngine(repository, model, version, cores=cores or usable_cores())
+    outcome = score_table(engine, listing, out, {"engine": "in process"}, quiet=quiet)
+    _tell(outcome, out, listing.repeated, as_json=as_json, quiet=quiet)
+    if not outcome.complete:
+        raise typer.Exit(130)
+    raise typer.Exit(outcome.summary.exit_code(fail_on))  # type: ignore[arg-type]  # checked above
+
+
+def _tell(outcome: Outcome, out: Path, repeated: int, *, as_json: bool, quiet: bool) -> None:
+    pass

@@ -1,0 +1,149 @@
+"""Scoring in this process: decode workers → batches → ONNX Runtime → rows, as a pipeline with bounded queues.
+
+As many decode workers as cores, and as many batches at a time, each encoder with one thread: whichever of the two is
+the bottleneck has all cores, since the other waits at a queue. Nothing is gained by threads within a run then.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from dimml.bundle import Bundle
+from dimml.errors import ConfigurationError, DimmlError, UnavailableError
+from dimml.media.pool import DecodePool
+from dimml.media.types import Decoded, MediaLimits
+from dimml.media.worker import DecodeFunction
+from dimml.media import decode
+from dimml.prediction import Prediction
+from dimml_client.scoring.engine import Room, no_limit
+from dimml_client.scoring.media import decode_request, parts_at_hand
+from dimml_client.scoring.pipeline import Pipeline
+from dimml_client.scoring.recording import Recording, Scored
+from dimml_client.scoring.rows import scored_row
+from dimml_client.scoring.schema import ScoredBundle
+
+#: Time limit of decoding one recording.
+DECODE_LIMIT_S: Final = 60.0
+#: Rows of one run of the encoders. More brought nothing on a CPU (benchmarks/batch.py).
+BATCH_ROWS: Final = 16
+#: How long a batch that is not full waits for more rows. Nobody waits for a single answer here.
+LINGER_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A recording that is decoded and waits for its answer; ``window`` is its number, start and end."""
+
+    recording: Recording
+    decoded: Decoded
+    spent_s: float
+    window: tuple[int, float, float] | None = None
+    last: bool = True
+
+
+class LocalEngine:
+    """Scores with a bundle of a repository, on ``cores`` cores. Entering loads it, and starts the decode workers.
+
+    Raises BundleError, and ConfigurationError where the serving part of dimml is not installed.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        model: str | None = None,
+        version: int | None = None,
+        *,
+        cores: int,
+        batch_rows: int = BATCH_ROWS,
+        limits: MediaLimits = MediaLimits(),
+        decode_function: DecodeFunction = decode,
+    ) -> None:
+        try:
+            from dimml_server.local import LocalBundle
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"scoring in this process needs {error.name}, which is not installed: pip install 'dimml[serve]'",
+                field="--engine",
+            ) from error
+        self._runner = LocalBundle(repository, model, version, concurrency=cores)
+        #: What it scores with.
+        self.bundle = ScoredBundle.of(self._runner.bundle)
+        self._cores = cores
+        self._batch_rows = min(batch_rows, self._runner.bundle.max_batch_size)
+        self._limits = limits
+        self._decode_function = decode_function
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._pool = stack.enter_context(DecodePool(self._cores, decode_function=self._decode_function))
+            stack.enter_context(self._runner)
+            self._pool.warm_up()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def score(self, recordings: Iterable[Recording], room: Room = no_limit) -> Iterator[Scored]:
+        """Rows as they come. Raises UnavailableError where no decode worker can be had; a bad recording is a row."""
+        line: Pipeline[_Job, Scored] = Pipeline(self._cores, batch=self._batch_rows, linger_s=LINGER_S)
+        feed = _Feed(recordings)
+        return line.run(lambda: self._decode(feed, line, room), lambda: self._predict(line))
+
+    def _decode(self, feed: _Feed, line: Pipeline[_Job, Scored], room: Room) -> None:
+        for recording in feed:
+            room(recording.index)
+            began = time.perf_counter()
+            try:
+                with parts_at_hand(recording, self._limits.max_bytes) as parts:
+                    request = decode_request(self._runner.bundle, recording, parts, self._limits)
+                    decoded = self._pool.decode_blocking(request, timeout_s=DECODE_LIMIT_S)
+            except UnavailableError:
+                # Not the recording's fault: without workers no other would fare better.
+                raise
+            except DimmlError as error:
+                ms = 1000.0 * (time.perf_counter() - began)
+                line.give(Scored(recording.index, 0, scored_row(recording, self.bundle, error, ms)))
+                continue
+            line.hand_on(_Job(recording, decoded, time.perf_counter() - began))
+
+    def _predict(self, line: Pipeline[_Job, Scored]) -> None:
+        while jobs := line.gather():
+            began = time.perf_counter()
+            fates = self._runner.predict([job.decoded for job in jobs])
+            share_s = (time.perf_counter() - began) / len(jobs)
+            for job, fate in zip(jobs, fates, strict=True):
+                line.give(_scored(job, self.bundle, fate, 1000.0 * (job.spent_s + share_s)))
+
+
+class _Feed:
+    """Recordings for many threads from one iterator, which is not safe to share."""
+
+    def __init__(self, recordings: Iterable[Recording]) -> None:
+        self._recordings = iter(recordings)
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[Recording]:
+        while True:
+            with self._lock:
+                recording = next(self._recordings, None)
+            if recording is None:
+                return
+            yield recording
+
+
+def _scored(job: _Job, bundle: ScoredBundle, fate: Prediction | DimmlError, ms: float) -> Scored:
+    position = 0 if job.window is None else job.window[0]
+    return Scored(
+        job.recording.index, position, scored_row(job.recording, bundle, fate, ms, window=job.window), job.last
+    )

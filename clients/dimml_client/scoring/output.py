@@ -1,0 +1,189 @@
+"""The table as a file: Parquet, JSON lines or CSV, written beside its place and put there in one step."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from dimml.errors import ConfigurationError
+
+SUFFIXES: Final = (".parquet", ".jsonl", ".csv")
+#: A Parquet table with more rows becomes a folder of files with at most so many.
+ROWS_PER_FILE: Final = 1_000_000
+METADATA_KEY: Final = b"dimml"
+
+
+class Sink(Protocol):
+    """Takes batches of the table in order."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        ...
+
+    def close(self) -> None:
+        """Make what was written whole, and bring it to the disk."""
+        ...
+
+
+class ParquetSink:
+    """One Parquet file."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows, as one row group."""
+        self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        """Write the footer."""
+        self._writer.close()
+        synced(self._path)
+
+
+class ParquetFolder:
+    """A folder of Parquet files with at most ``rows_per_file`` rows, named so that they sort in order."""
+
+    def __init__(self, path: Path, schema: pa.Schema, rows_per_file: int) -> None:
+        path.mkdir()
+        self._path, self._schema, self._rows_per_file = path, schema, rows_per_file
+        self._files = self._rows = 0
+        self._sink: ParquetSink | None = None
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows; the files fill up to the last row."""
+        while batch.num_rows:
+            if self._sink is None:
+                self._sink = ParquetSink(self._path / f"part-{self._files:05d}.parquet", self._schema)
+                self._files, self._rows = self._files + 1, 0
+            fits = batch.slice(0, self._rows_per_file - self._rows)
+            self._sink.write(fits)
+            self._rows += fits.num_rows
+            batch = batch.slice(fits.num_rows)
+            if self._rows == self._rows_per_file:
+                self._sink.close()
+                self._sink = None
+
+    def close(self) -> None:
+        """Finish the last file."""
+        if self._sink is not None:
+            self._sink.close()
+        synced(self._path)
+
+
+class JsonLinesSink:
+    """One object per line; columns that say nothing are null."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("w", encoding="utf-8")
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        self._file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        synced(self._path)
+
+
+class CsvSink:
+    """With a header; what says nothing is empty."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._writer = pa_csv.CSVWriter(path, schema)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+        synced(self._path)
+
+
+def check_suffix(out: Path) -> None:
+    """Raises ConfigurationError for an ending that names no format."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise ConfigurationError(f"--out {out}: the ending must be one of {', '.join(SUFFIXES)}", field="--out")
+
+
+def open_sink(path: Path, out: Path, schema: pa.Schema, rows: int, rows_per_file: int = ROWS_PER_FILE) -> Sink:
+    """A sink at ``path`` in the format of ``out``."""
+    ending = out.suffix.lower()
+    if ending == ".jsonl":
+        return JsonLinesSink(path)
+    if ending == ".csv":
+        return CsvSink(path, schema)
+    return ParquetFolder(path, schema, rows_per_file) if rows > rows_per_file else ParquetSink(path, schema)
+
+
+def sidecar(out: Path) -> Path:
+    """Where the metadata of a format without any goes."""
+    return out.with_name(out.name + ".meta.json")
+
+
+def with_metadata(schema: pa.Schema, metadata: dict[str, Any]) -> pa.Schema:
+    """The schema with dimml's metadata as JSON under the key ``dimml``."""
+    return schema.with_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+
+
+def read_metadata(out: Path) -> dict[str, Any] | None:
+    """What a finished table says of itself; None where it is not one of ours."""
+    try:
+        if out.suffix.lower() != ".parquet":
+            text = sidecar(out).read_bytes()
+        else:
+            first = sorted(out.glob("part-*.parquet"))[0] if out.is_dir() else out
+            text = (pq.read_schema(first).metadata or {})[METADATA_KEY]
+        found = json.loads(text)
+    except (OSError, ValueError, KeyError, IndexError, pa.ArrowException):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def synced(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def removed(path: Path) -> None:
+    """Remove a file or a folder that may be there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_batches(out: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of a finished table, whatever its format."""
+    ending = out.suffix.lower()
+    if ending == ".csv":
+        # Nothing but what is counted is read as a number, and then from text: an empty column has no type.
+        with pa_csv.open_csv(out, read_options=pa_csv.ReadOptions(block_size=1 << 22)) as reader:
+            yield from reader
+    elif ending == ".jsonl":
+        with out.open(encoding="utf-8") as file:
+            while lines := list(itertools.islice(file, 4096)):
+                yield pa.RecordBatch.from_pylist([json.loads(line) for line in lines])
+    else:
+        for path in sorted(out.glob("part-*.parquet")) if out.is_dir() else [out]:
+            with pq.ParquetFile(path) as whole:
+                yield from whole.iter_batches(4096)

@@ -1,0 +1,137 @@
+"""Threads in two stages with a bounded queue after each: whoever is ahead waits, and memory stays bounded."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, Generic, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+#: How often somebody who waits at a queue looks whether the run was given up.
+_LOOK_S: Final = 0.1
+
+
+class StoppedError(Exception):
+    """The run was given up; it ends a thread."""
+
+
+class _End:
+    """Nothing comes after this."""
+
+
+class Pipeline(Generic[Job, Result]):
+    """``produce`` makes jobs (``hand_on``), ``consume`` takes them in batches (``gather``) and gives results (``give``).
+
+    Both run in ``threads`` threads each, and end by returning; what they raise ends the run.
+    """
+
+    def __init__(self, threads: int, *, batch: int, linger_s: float) -> None:
+        self._threads = threads
+        self._batch = batch
+        self._linger_s = linger_s
+        self._stop = threading.Event()
+        self._gathering = threading.Lock()
+        self._counting = threading.Lock()
+        # Room for a batch that is gathered beside those that are run.
+        self._jobs: queue.Queue[Job | _End] = queue.Queue(2 * batch)
+        self._results: queue.Queue[Result | _End | BaseException] = queue.Queue(16 * batch)
+
+    def hand_on(self, job: Job) -> None:
+        """A job for the second stage. Raises StoppedError."""
+        self._put(self._jobs, job)
+
+    def give(self, result: Result) -> None:
+        """A result of the run, from either stage. Raises StoppedError."""
+        self._put(self._results, result)
+
+    def gather(self) -> list[Job]:
+        """The next jobs, a whole batch where there are as many or they come soon; empty at the end.
+
+        Raises StoppedError.
+        """
+        with self._gathering:
+            first = self._get(None)
+            if isinstance(first, _End):
+                self._jobs.put(first)  # For the next thread.
+                return []
+            jobs = [first]
+            end = time.monotonic() + self._linger_s
+            while len(jobs) < self._batch:
+                following = self._get(end)
+                if isinstance(following, _End):
+                    self._jobs.put(following)
+                if following is None or isinstance(following, _End):
+                    break
+                jobs.append(following)
+            return jobs
+
+    def run(self, produce: Callable[[], None], consume: Callable[[], None]) -> Iterator[Result]:
+        """Results as they come. Raises what a stage raised. Closing the iterator gives the run up."""
+        stages = [(produce, self._jobs), (consume, self._results)]
+        left = [self._threads, self._threads]
+
+        def work(stage: int) -> None:
+            doing, after = stages[stage]
+            try:
+                doing()
+            except StoppedError:
+                return
+            except BaseException as error:
+                self._put_anyway(error)
+                return
+            with self._counting:
+                left[stage] -= 1
+                if left[stage] > 0:
+                    return
+            with_end: queue.Queue[object] = after  # type: ignore[assignment]  # an end fits either queue
+            try:
+                self._put(with_end, _End())
+            except StoppedError:
+                return
+
+        threads = [
+            threading.Thread(target=work, args=(stage,), name=f"dimml-score-{stage}-{number}", daemon=True)
+            for stage in (0, 1)
+            for number in range(self._threads)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while not isinstance(result := self._results.get(), _End):
+                if isinstance(result, BaseException):
+                    raise result
+                yield result
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+
+    def _put(self, to: queue.Queue[object], item: object) -> None:
+        while not self._stop.is_set():
+            try:
+                to.put(item, timeout=_LOOK_S)
+            except queue.Full:
+                continue
+            return
+        raise StoppedError
+
+    def _put_anyway(self, error: BaseException) -> None:
+        try:
+            self._put(self._results, error)
+        except StoppedError:
+            return
+
+    def _get(self, end: float | None) -> Job | _End | None:
+        """The next job; None where ``end`` passes before there is one."""
+        while not self._stop.is_set():
+            left_s = _LOOK_S if end is None else min(_LOOK_S, end - time.monotonic())
+            try:
+                return self._jobs.get(timeout=left_s) if left_s > 0.0 else self._jobs.get_nowait()
+            except queue.Empty:
+                if end is not None and time.monotonic() >= end:
+                    return None
+        raise StoppedError

@@ -1,0 +1,95 @@
+"""The table's columns, as an Arrow schema. ``docs/scoring.md`` describes each; a test holds it to this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from dimml.bundle import FUSED_HEAD, Bundle
+from dimml.errors import ConfigurationError
+
+#: Of the table: goes up when a column changes its name, type or meaning.
+SCHEMA_VERSION: Final = 1
+
+#: Kinds of row: a whole recording (or its range), a window of it, or what all windows together say.
+RECORDING, WINDOW, AGGREGATE = "recording", "window", "aggregate"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBundle:
+    """What scoring needs to know of a bundle, in this process or on a server."""
+
+    name: str
+    version: int
+    labels: tuple[str, ...]
+    modalities: tuple[str, ...]
+    fused_head: bool
+    #: Of the manifest and thereby of every file; None where a server does not say.
+    sha256: str | None = None
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> ScoredBundle:
+        """Of a bundle that is at hand."""
+        return cls(
+            name=bundle.name,
+            version=bundle.version,
+            labels=bundle.labels,
+            modalities=tuple(modality.name for modality in bundle.modalities),
+            fused_head=FUSED_HEAD in bundle.heads,
+            sha256=bundle.sha256,
+        )
+
+
+def probability_column(label: str) -> str:
+    """The column of a class's fused probability."""
+    return f"probability_{label}"
+
+
+def table_schema(bundle: ScoredBundle, own_files: Sequence[str] = (), truth: bool = False) -> pa.Schema:
+    """Columns in order. ``own_files`` are modalities with files of their own, ``truth`` whether labels are known.
+
+    Raises ConfigurationError where a label and a modality would give two columns one name.
+    """
+    fields: list[tuple[str, pa.DataType]] = [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        *((f"path_{name}", pa.string()) for name in own_files),
+        ("kind", pa.string()),
+        ("window", pa.int32()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        *([("truth", pa.string())] if truth else []),
+        ("label", pa.string()),
+        ("probability", pa.float32()),
+        *((probability_column(label), pa.float32()) for label in bundle.labels),
+    ]
+    for name in bundle.modalities:
+        fields += [
+            (f"{name}_status", pa.string()),
+            (f"{name}_certainty", pa.float32()),
+            (f"{name}_weight", pa.float32()),
+            (f"{name}_label", pa.string()),
+            (f"{name}_probability", pa.float32()),
+        ]
+    if bundle.fused_head:
+        fields += [("fused_certainty", pa.float32()), ("fused_weight", pa.float32())]
+    fields += [
+        ("degraded", pa.bool_()),
+        ("error", pa.string()),
+        ("message", pa.string()),
+        ("bundle", pa.string()),
+        ("version", pa.int32()),
+        ("ms", pa.float32()),
+    ]
+    names = [name for name, _ in fields]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(
+                f"bundle {bundle.name!r}: two columns of the table would be called {name!r}; rename the label or the "
+                "modality that gives it",
+                field=name,
+            )
+    return pa.schema(fields)
