@@ -104,8 +104,7 @@ class LocalBundle:
             outcome = Outcome(self.bundle, result, queue_s=0.0, start_s=decoded.start_s, end_s=decoded.end_s)
             nothing = ensemble.no_answer(outcome.statuses(row))
             fates.append(
-                nothing
-                or build_prediction(outcome, request_id="", top_k=self.bundle.classes, total_s=spent_s, row=row)
+                nothing or build_prediction(outcome, request_id="", top_k=self.bundle.classes, total_s=spent_s, row=row)
             )
         return fates
 

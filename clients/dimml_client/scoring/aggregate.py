@@ -75,9 +75,9 @@ class Aggregator:
 
     def take(self) -> Row:
         """The recording's own row; the next row added begins another one."""
-        assert self._first is not None
         kept = ("id", "path", "start_s", "truth", "bundle", "version", *(f"path_{n}" for n in self._bundle.modalities))
-        row: Row = {name: self._first[name] for name in kept if name in self._first}
+        first = self._first or {}
+        row: Row = {name: first[name] for name in kept if name in first}
         row |= {"kind": AGGREGATE, "end_s": self._end_s, "degraded": self._degraded, "ms": self._ms}
         for name, statuses in self._statuses.items():
             if statuses:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-if TYPE_CHECKING:
-    from dimml_client.scoring.engine import Engine
-    from dimml_client.scoring.run import Outcome
+from dimml.cli import EXIT_INTERRUPTED
 
-_ENGINES = ("local", "server", "ray")
+if TYPE_CHECKING:
+    from dimml_client.scoring.summary import FailOn
 
 
 def register(app: typer.Typer) -> None:
@@ -60,18 +59,21 @@ def score(
     from dimml_client.scoring.manifest import column_names
     from dimml_client.scoring.output import check_suffix
     from dimml_client.scoring.run import score_table
+    from dimml_client.scoring.telling import outcome_json, tell
 
     if fail_on not in ("error", "degraded", "never"):
         raise typer.BadParameter("choose error, degraded or never", param_hint="--fail-on")
     check_suffix(out)
     listing = list_inputs(inputs, column_names(column or []), root)
+    if listing.repeated and not quiet:
+        typer.echo(f"note: {listing.repeated} recordings are named more than once; each has its own rows", err=True)
     engine = LocalEngine(repository, model, version, cores=cores or usable_cores())
     outcome = score_table(engine, listing, out, {"engine": "in process"}, quiet=quiet)
-    _tell(outcome, out, listing.repeated, as_json=as_json, quiet=quiet)
-    if not outcome.complete:
-        raise typer.Exit(130)
-    raise typer.Exit(outcome.summary.exit_code(fail_on))  # type: ignore[arg-type]  # checked above
+    code = outcome.summary.exit_code(cast("FailOn", fail_on)) if outcome.complete else EXIT_INTERRUPTED
+    if as_json:
+        typer.echo(outcome_json(outcome, out, code))
+    elif not quiet:
+        from rich.console import Console
 
-
-def _tell(outcome: Outcome, out: Path, repeated: int, *, as_json: bool, quiet: bool) -> None:
-    pass
+        tell(outcome, out, Console(stderr=True))
+    raise typer.Exit(code)

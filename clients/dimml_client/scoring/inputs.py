@@ -124,10 +124,11 @@ def _lines(
                 yield line, f"line {line.number} of {argument}"
             continue
         found = _in_store(argument) if is_url(argument) else _in_folders(argument)
-        count = 0
-        for count, path in enumerate(found, start=1):
+        nothing = True
+        for path in found:
+            nothing = False
             yield manifest.Line(0, {MEDIA_PART: path}, None, None, None, None, None), path
-        if not count:
+        if nothing:
             raise DataError(f"no recordings in {argument}", field=argument)
 
 

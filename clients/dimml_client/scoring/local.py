@@ -15,12 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from dimml.bundle import Bundle
 from dimml.errors import ConfigurationError, DimmlError, UnavailableError
+from dimml.media import decode
 from dimml.media.pool import DecodePool
 from dimml.media.types import Decoded, MediaLimits
 from dimml.media.worker import DecodeFunction
-from dimml.media import decode
 from dimml.prediction import Prediction
 from dimml_client.scoring.engine import Room, no_limit
 from dimml_client.scoring.media import decode_request, parts_at_hand

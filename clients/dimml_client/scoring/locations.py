@@ -59,15 +59,15 @@ def at_hand(location: str, max_bytes: int) -> Iterator[Path]:
         copy = Path(folder) / "recording"
         try:
             size = files.info(path).get("size")
-            if size is not None and size > max_bytes:
-                raise TooLargeError(f"{location} has {size} bytes, more than max_bytes = {max_bytes}")
-            files.get_file(path, str(copy))
-        except TooLargeError:
-            raise
+            fits = size is None or size <= max_bytes
+            if fits:
+                files.get_file(path, str(copy))
         except FileNotFoundError as error:
             raise UnreadableError(f"cannot read {location}: there is no such object", field=location) from error
         except Exception as error:
             # Every store has errors of its own, and no common base.
             words = str(error).strip().split("\n", 1)[0][:200] or "no reason given"
             raise UnreadableError(f"cannot read {location}: {type(error).__name__}: {words}", field=location) from error
+        if not fits:
+            raise TooLargeError(f"{location} has {size} bytes, more than max_bytes = {max_bytes}")
         yield copy

@@ -46,9 +46,7 @@ def parts_at_hand(recording: Recording, max_bytes: int) -> Iterator[dict[str, Pa
         yield {name: places[location] for name, location in recording.parts.items()}
 
 
-def decode_request(
-    bundle: Bundle, recording: Recording, parts: dict[str, Path], limits: MediaLimits
-) -> DecodeRequest:
+def decode_request(bundle: Bundle, recording: Recording, parts: dict[str, Path], limits: MediaLimits) -> DecodeRequest:
     """What to decode; a modality without a file of its own takes the recording's."""
     shared = parts.get(MEDIA_PART)
     found = {modality.name: parts.get(modality.name, shared) for modality in bundle.modalities}

@@ -12,7 +12,8 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,7 +83,7 @@ class Parts:
     def files(self) -> list[Path]:
         """Whole parts in order. Raises DataError where one is missing between others."""
         found = sorted((int(m[1]), int(m[2])) for p in self.folder.iterdir() if (m := _PART.fullmatch(p.name)))
-        for (_, end), (first, _) in zip(found, found[1:], strict=False):
+        for (_, end), (first, _) in pairwise(found):
             if end != first:
                 raise DataError(f"a part is missing in {self.folder}; remove the folder to start over")
         return [self.folder / _name(*part) for part in found]
@@ -96,14 +97,14 @@ class Parts:
 
     def begin(self, record: dict[str, Any], listing: Listing) -> None:
         """Note which run this is; the inputs first, so that a record never stands without them."""
-        for name, write in (
-            (_INPUTS, lambda path: pq.write_table(listing.table, path)),
-            (_RUN, lambda path: path.write_text(json.dumps(record, indent=1))),
-        ):
-            aside = self.folder / f"{name}.tmp"
-            write(aside)
-            synced(aside)
-            aside.replace(self.folder / name)
+        self._place(_INPUTS, lambda path: pq.write_table(listing.table, path))
+        self._place(_RUN, lambda path: path.write_text(json.dumps(record, indent=1)))
+
+    def _place(self, name: str, write: Callable[[Path], object]) -> None:
+        aside = self.folder / f"{name}.tmp"
+        write(aside)
+        synced(aside)
+        aside.replace(self.folder / name)
         synced(self.folder)
 
     def add(self, row: Row) -> None:
@@ -124,9 +125,7 @@ class Parts:
         """Make a whole part of all recordings from the last part up to before ``end``."""
         if self._sink is None and not self._rows:
             return
-        self._write()
-        assert self._sink is not None
-        self._sink.close()
+        self._write().close()
         self._sink, self._sunk = None, 0
         (self.folder / _OPEN).replace(self.folder / _name(self._first, end))
         synced(self.folder)
@@ -150,14 +149,13 @@ class Parts:
         """Delete the folder: its rows stand in the table."""
         shutil.rmtree(self.folder)
 
-    def _write(self) -> None:
-        if not self._rows:
-            return
+    def _write(self) -> ParquetSink:
         if self._sink is None:
             self._sink = ParquetSink(self.folder / _OPEN, self._schema)
         self._sink.write(pa.RecordBatch.from_pylist(self._rows, self._schema))
         self._sunk += len(self._rows)
         self._rows = []
+        return self._sink
 
 
 def _name(first: int, end: int) -> str:

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -23,8 +23,12 @@ class _End:
     """Nothing comes after this."""
 
 
+class _Late:
+    """Nothing came in time."""
+
+
 class Pipeline(Generic[Job, Result]):
-    """``produce`` makes jobs (``hand_on``), ``consume`` takes them in batches (``gather``) and gives results (``give``).
+    """``produce`` makes jobs (``hand_on``); ``consume`` takes them in batches (``gather``), gives results (``give``).
 
     Both run in ``threads`` threads each, and end by returning; what they raise ends the run.
     """
@@ -54,24 +58,22 @@ class Pipeline(Generic[Job, Result]):
         Raises StoppedError.
         """
         with self._gathering:
-            first = self._get(None)
-            if isinstance(first, _End):
-                self._jobs.put(first)  # For the next thread.
-                return []
-            jobs = [first]
-            end = time.monotonic() + self._linger_s
+            jobs: list[Job] = []
+            end: float | None = None
             while len(jobs) < self._batch:
-                following = self._get(end)
-                if isinstance(following, _End):
-                    self._jobs.put(following)
-                if following is None or isinstance(following, _End):
+                job = self._get(end)
+                if isinstance(job, _End):
+                    self._jobs.put(job)  # For the next thread.
                     break
-                jobs.append(following)
+                if isinstance(job, _Late):
+                    break
+                jobs.append(job)
+                end = end or time.monotonic() + self._linger_s
             return jobs
 
     def run(self, produce: Callable[[], None], consume: Callable[[], None]) -> Iterator[Result]:
         """Results as they come. Raises what a stage raised. Closing the iterator gives the run up."""
-        stages = [(produce, self._jobs), (consume, self._results)]
+        stages: list[tuple[Callable[[], None], queue.Queue[Any]]] = [(produce, self._jobs), (consume, self._results)]
         left = [self._threads, self._threads]
 
         def work(stage: int) -> None:
@@ -87,9 +89,8 @@ class Pipeline(Generic[Job, Result]):
                 left[stage] -= 1
                 if left[stage] > 0:
                     return
-            with_end: queue.Queue[object] = after  # type: ignore[assignment]  # an end fits either queue
             try:
-                self._put(with_end, _End())
+                self._put(after, _End())
             except StoppedError:
                 return
 
@@ -110,7 +111,7 @@ class Pipeline(Generic[Job, Result]):
             for thread in threads:
                 thread.join()
 
-    def _put(self, to: queue.Queue[object], item: object) -> None:
+    def _put(self, to: queue.Queue[Any], item: object) -> None:
         while not self._stop.is_set():
             try:
                 to.put(item, timeout=_LOOK_S)
@@ -125,13 +126,13 @@ class Pipeline(Generic[Job, Result]):
         except StoppedError:
             return
 
-    def _get(self, end: float | None) -> Job | _End | None:
-        """The next job; None where ``end`` passes before there is one."""
+    def _get(self, end: float | None) -> Job | _End | _Late:
+        """The next job, unless ``end`` passes before there is one."""
         while not self._stop.is_set():
             left_s = _LOOK_S if end is None else min(_LOOK_S, end - time.monotonic())
             try:
                 return self._jobs.get(timeout=left_s) if left_s > 0.0 else self._jobs.get_nowait()
             except queue.Empty:
                 if end is not None and time.monotonic() >= end:
-                    return None
+                    return _Late()
         raise StoppedError

@@ -83,7 +83,15 @@ def score_table(
                 complete = first == len(listing) or _fill(engine, listing, parts, aggregator, progress)
             summary = Summary()
             if complete:
-                summary = _finish(parts, out, schema, record, listing, bundle.modalities, rows_per_file)
+                summary = _finish(
+                    parts,
+                    out,
+                    schema,
+                    record=record,
+                    listing=listing,
+                    modalities=bundle.modalities,
+                    rows_per_file=rows_per_file,
+                )
             else:
                 for batch in parts.batches():
                     summary.add_batch(batch, bundle.modalities)
@@ -141,6 +149,7 @@ def _finish(
     parts: Parts,
     out: Path,
     schema: pa.Schema,
+    *,
     record: dict[str, Any],
     listing: Listing,
     modalities: tuple[str, ...],
