@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,7 @@ def test_other_formats_hold_the_same(repository: Path, clips: Path, tmp_path: Pa
         assert same_but_for_time([json.loads(line) for line in text.splitlines()]) == wanted
     else:
         for row, cells in zip(wanted, csv.DictReader(text.splitlines()), strict=True):
-            assert list(cells) == list(row) + ["ms"]
+            assert list(cells) == [*list(row), "ms"]
             for name, value in row.items():
                 text_of = {None: "", True: "true", False: "false"}
                 if isinstance(value, float):
@@ -319,7 +318,7 @@ def test_a_full_disk_leaves_what_is_whole(repository: Path, clips: Path, tmp_pat
 
 
 @pytest.fixture
-def manifest(clips: Path, tmp_path: Path) -> Iterator[Path]:
+def manifest(clips: Path, tmp_path: Path) -> Path:
     path = tmp_path / "list.jsonl"
     lines = [
         {"id": "a", "path": "red_000.mp4", "start_s": 0.1, "end_s": 0.9, "label": "red"},
@@ -330,7 +329,7 @@ def manifest(clips: Path, tmp_path: Path) -> Iterator[Path]:
         {"id": "f", "path": "red_000.mp4", "start_s": 50},
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    yield path
+    return path
 
 
 def test_a_manifest_brings_ids_ranges_labels_and_a_file_for_each_modality(
@@ -367,3 +366,35 @@ def test_an_id_that_stands_twice_is_refused_and_a_path_that_does_is_not(
     assert done.returncode == 0, done.stderr
     assert "named more than once" in done.stderr
     assert [row["id"] for row in table(tmp_path / "t.parquet")] == [str(clip), f"{clip}#2"]
+
+
+def test_a_timeline_has_a_row_for_every_window_and_one_over_them(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    words = [
+        "--window",
+        "1.2",
+        "--stride",
+        "1.2",
+        "--aggregate",
+        "vote",
+        "--repository",
+        REPOSITORY_ROOT / "model_repository",
+    ]
+    done = score(SAMPLES / "long.mp4", SAMPLES / "broken.mp4", SAMPLES / "written_nine.png", *words, "--out", out)
+    assert done.returncode == 3, done.stderr
+    rows = table(out)
+    assert [row["kind"] for row in rows] == ["window"] * 3 + ["aggregate", "recording", "aggregate"] * 1 + [
+        "recording",
+        "aggregate",
+    ]
+    assert [row["label"] for row in rows[:3]] == ["zero", "eight", "four"]
+    assert [(row["start_s"], row["end_s"]) for row in rows[:3]] == [(0.0, 1.2), (1.2, 2.4), (2.4, pytest.approx(3.6))]
+    assert [rows[3][f"probability_{label}"] for label in ("zero", "eight", "four")] == [pytest.approx(1 / 3)] * 3
+    assert [row["error"] for row in rows[4:6]] == ["unusable_media"] * 2
+    assert rows[6]["label"] == rows[7]["label"] == "nine"
+    picture = tmp_path / "t.svg"
+    drawn = subprocess.run(
+        [sys.executable, "-m", "dimml", "plot", str(out)], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    assert picture.read_text().startswith("<?xml")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -10,12 +12,15 @@ import typer
 from dimml.cli import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
+    from dimml_client.scoring.aggregate import Aggregation
+    from dimml_client.scoring.media import WindowOptions
     from dimml_client.scoring.summary import FailOn
 
 
 def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
     app.command("score")(score)
+    app.command("plot")(plot)
 
 
 def score(
@@ -39,6 +44,15 @@ def score(
     root: Annotated[
         str | None, typer.Option("--root", help="Folder or URL of a manifest's relative paths; by default its own.")
     ] = None,
+    window: Annotated[
+        float | None, typer.Option("--window", help="Score as a timeline: a row for every so many seconds.")
+    ] = None,
+    stride: Annotated[
+        float | None, typer.Option("--stride", help="Seconds from window to window; by default --window.")
+    ] = None,
+    aggregate: Annotated[
+        str | None, typer.Option("--aggregate", help="One more row per recording over its windows: mean, max or vote.")
+    ] = None,
     cores: Annotated[
         int | None, typer.Option("--cores", min=1, help="Cores to use; by default what the cgroup leaves us.")
     ] = None,
@@ -54,6 +68,7 @@ def score(
     could not go on; 2: wrong usage; 130: stopped by Ctrl-C.
     """
     from dimml.cores import usable_cores
+    from dimml_client.scoring.aggregate import AGGREGATIONS
     from dimml_client.scoring.inputs import list_inputs
     from dimml_client.scoring.local import LocalEngine
     from dimml_client.scoring.manifest import column_names
@@ -64,11 +79,16 @@ def score(
     if fail_on not in ("error", "degraded", "never"):
         raise typer.BadParameter("choose error, degraded or never", param_hint="--fail-on")
     check_suffix(out)
+    options = _windows(window, stride)
+    if aggregate is not None and (options is None or aggregate not in AGGREGATIONS):
+        raise typer.BadParameter("mean, max or vote, and with --window", param_hint="--aggregate")
     listing = list_inputs(inputs, column_names(column or []), root)
     if listing.repeated and not quiet:
         typer.echo(f"note: {listing.repeated} recordings are named more than once; each has its own rows", err=True)
-    engine = LocalEngine(repository, model, version, cores=cores or usable_cores())
-    outcome = score_table(engine, listing, out, {"engine": "in process"}, quiet=quiet)
+    engine = LocalEngine(repository, model, version, cores=cores or usable_cores(), window=options)
+    settings = {"engine": "in process", "window": None if options is None else asdict(options)}
+    aggregation = cast("Aggregation | None", aggregate)
+    outcome = score_table(engine, listing, out, settings, aggregation=aggregation, quiet=quiet)
     code = outcome.summary.exit_code(cast("FailOn", fail_on)) if outcome.complete else EXIT_INTERRUPTED
     if as_json:
         typer.echo(outcome_json(outcome, out, code))
@@ -77,3 +97,34 @@ def score(
 
         tell(outcome, out, Console(stderr=True))
     raise typer.Exit(code)
+
+
+def _windows(window: float | None, stride: float | None) -> WindowOptions | None:
+    from dimml_client.scoring.media import WindowOptions
+
+    for name, value in (("--window", window), ("--stride", stride)):
+        if value is not None and not 0.0 < value < math.inf:
+            raise typer.BadParameter(f"must be above 0 seconds, got {value:g}", param_hint=name)
+    if window is None:
+        if stride is not None:
+            raise typer.BadParameter("goes with --window", param_hint="--stride")
+        return None
+    return WindowOptions(window, stride or window)
+
+
+def plot(
+    timeline: Annotated[Path, typer.Argument(metavar="TIMELINE", help="A table that `dimml score --window` wrote.")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The picture, .png, .svg or .pdf; by default the table's name.svg.")
+    ] = None,
+    recording: Annotated[
+        str | None, typer.Option("--id", help="Which recording; may be left out where there is only one.")
+    ] = None,
+) -> None:
+    """Draw label, certainty and weight of each modality over time."""
+    from dimml_client.scoring.plot import draw, read_timeline
+
+    picture = out or timeline.with_suffix(".svg")
+    draw(read_timeline(timeline, recording), picture)
+    typer.echo(f"written: {picture}", err=True)

@@ -6,6 +6,8 @@ the bottleneck has all cores, since the other waits at a queue. Nothing is gaine
 
 from __future__ import annotations
 
+import math
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -18,16 +20,20 @@ from typing import Final, Self
 from dimml.errors import ConfigurationError, DimmlError, UnavailableError
 from dimml.media import decode
 from dimml.media.pool import DecodePool
-from dimml.media.types import Decoded, MediaLimits
+from dimml.media.streaming import decode_timeline
+from dimml.media.types import Decoded, DecodeRequest, MediaLimits
+from dimml.media.windows import WindowPlan
 from dimml.media.worker import DecodeFunction
 from dimml.prediction import Prediction
 from dimml_client.scoring.engine import Room, no_limit
-from dimml_client.scoring.media import decode_request, parts_at_hand
+from dimml_client.scoring.media import WindowOptions, decode_request, parts_at_hand
 from dimml_client.scoring.pipeline import Pipeline
 from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.rows import scored_row
 from dimml_client.scoring.schema import ScoredBundle
 
+#: Of a recording that is read in windows; a picture's size still has its limit.
+UNLIMITED: Final = MediaLimits(max_bytes=sys.maxsize, max_seconds=math.inf, max_frames_decoded=sys.maxsize)
 #: Time limit of decoding one recording.
 DECODE_LIMIT_S: Final = 60.0
 #: Rows of one run of the encoders. More brought nothing on a CPU (benchmarks/batch.py).
@@ -61,7 +67,8 @@ class LocalEngine:
         *,
         cores: int,
         batch_rows: int = BATCH_ROWS,
-        limits: MediaLimits = MediaLimits(),
+        limits: MediaLimits | None = None,
+        window: WindowOptions | None = None,
         decode_function: DecodeFunction = decode,
     ) -> None:
         try:
@@ -76,7 +83,9 @@ class LocalEngine:
         self.bundle = ScoredBundle.of(self._runner.bundle)
         self._cores = cores
         self._batch_rows = min(batch_rows, self._runner.bundle.max_batch_size)
-        self._limits = limits
+        # Windows are read one after another, so that neither length nor size is a limit.
+        self._limits = limits or (MediaLimits() if window is None else UNLIMITED)
+        self._plan = None if window is None else WindowPlan(window.window_s, window.stride_s)
         self._decode_function = decode_function
         self._stack = ExitStack()
 
@@ -106,6 +115,9 @@ class LocalEngine:
             try:
                 with parts_at_hand(recording, self._limits.max_bytes) as parts:
                     request = decode_request(self._runner.bundle, recording, parts, self._limits)
+                    if self._plan is not None:
+                        self._decode_windows(recording, request, self._plan, line, room)
+                        continue
                     decoded = self._pool.decode_blocking(request, timeout_s=DECODE_LIMIT_S)
             except UnavailableError:
                 # Not the recording's fault: without workers no other would fare better.
@@ -115,6 +127,18 @@ class LocalEngine:
                 line.give(Scored(recording.index, 0, scored_row(recording, self.bundle, error, ms)))
                 continue
             line.hand_on(_Job(recording, decoded, time.perf_counter() - began))
+
+    def _decode_windows(
+        self, recording: Recording, request: DecodeRequest, plan: WindowPlan, line: Pipeline[_Job, Scored], room: Room
+    ) -> None:
+        limit_s = max(DECODE_LIMIT_S, 2.0 * plan.stride_s)
+        began = time.perf_counter()
+        for one in decode_timeline(self._pool, request, plan, timeout_s=limit_s):
+            room(recording.index)
+            place = None if one.window is None else (one.number, one.window.start_s, one.window.end_s)
+            spent_s = time.perf_counter() - began
+            line.hand_on(_Job(recording, one.decoded, spent_s, place, last=one.number == one.count - 1))
+            began = time.perf_counter()
 
     def _predict(self, line: Pipeline[_Job, Scored]) -> None:
         while jobs := line.gather():
