@@ -13,8 +13,13 @@ from dimml.cli import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from dimml_client.scoring.aggregate import Aggregation
+    from dimml_client.scoring.engine import Engine
     from dimml_client.scoring.media import WindowOptions
     from dimml_client.scoring.summary import FailOn
+
+_ENGINES = ("local", "server", "ray")
+#: Engines of one kind give the same rows, so that one may go on where the other was stopped.
+_IDENTITY = {"local": "in process", "ray": "in process", "server": "server"}
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +58,17 @@ def score(
     aggregate: Annotated[
         str | None, typer.Option("--aggregate", help="One more row per recording over its windows: mean, max or vote.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="local, server or ray; by default server with --url, else local.")
+    ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="The server: http://host:port or grpc://host:port.")] = None,
+    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Requests to the server at a time.")] = 8,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="A Ray cluster, or auto; by default one is started here.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Ray actors of one core; by default all cores there are.")
+    ] = None,
     cores: Annotated[
         int | None, typer.Option("--cores", min=1, help="Cores to use; by default what the cgroup leaves us.")
     ] = None,
@@ -85,10 +101,35 @@ def score(
     listing = list_inputs(inputs, column_names(column or []), root)
     if listing.repeated and not quiet:
         typer.echo(f"note: {listing.repeated} recordings are named more than once; each has its own rows", err=True)
-    engine = LocalEngine(repository, model, version, cores=cores or usable_cores(), window=options)
-    settings = {"engine": "in process", "window": None if options is None else asdict(options)}
+    kind = engine or ("local" if url is None else "server")
+    if kind not in _ENGINES:
+        raise typer.BadParameter(f"choose one of {', '.join(_ENGINES)}", param_hint="--engine")
+    if (kind == "server") != (url is not None):
+        raise typer.BadParameter("goes with --engine server, and that with it", param_hint="--url")
+    if kind == "server" and options is not None:
+        raise typer.BadParameter("a server takes no windows; score with --engine local or ray", param_hint="--window")
+    at_work: Engine
+    if kind == "server":
+        from dimml_client.scoring.remote import ServerEngine
+
+        at_work = ServerEngine(url or "", model, version, in_flight=in_flight)
+    elif kind == "ray":
+        from dimml_client.scoring.on_ray import RayEngine
+
+        at_work = RayEngine(
+            repository,
+            model,
+            version,
+            address=ray_address,
+            workers=workers,
+            machine_cores=cores or usable_cores(),
+            window=options,
+        )
+    else:
+        at_work = LocalEngine(repository, model, version, cores=cores or usable_cores(), window=options)
+    settings = {"engine": _IDENTITY[kind], "url": url, "window": None if options is None else asdict(options)}
     aggregation = cast("Aggregation | None", aggregate)
-    outcome = score_table(engine, listing, out, settings, aggregation=aggregation, quiet=quiet)
+    outcome = score_table(at_work, listing, out, settings, aggregation=aggregation, quiet=quiet)
     code = outcome.summary.exit_code(cast("FailOn", fail_on)) if outcome.complete else EXIT_INTERRUPTED
     if as_json:
         typer.echo(outcome_json(outcome, out, code))

@@ -26,6 +26,7 @@ from dimml.media.windows import WindowPlan
 from dimml.media.worker import DecodeFunction
 from dimml.prediction import Prediction
 from dimml_client.scoring.engine import Room, no_limit
+from dimml_client.scoring.feed import Feed
 from dimml_client.scoring.media import WindowOptions, decode_request, parts_at_hand
 from dimml_client.scoring.pipeline import Pipeline
 from dimml_client.scoring.recording import Recording, Scored
@@ -56,6 +57,9 @@ class _Job:
 class LocalEngine:
     """Scores with a bundle of a repository, on ``cores`` cores. Entering loads it, and starts the decode workers.
 
+    With ``take_turns`` decoding and encoding share these cores strictly (but for windows), as a worker does that was
+    given no more by Ray; without, the machine's scheduler shares them.
+
     Raises BundleError, and ConfigurationError where the serving part of dimml is not installed.
     """
 
@@ -69,6 +73,7 @@ class LocalEngine:
         batch_rows: int = BATCH_ROWS,
         limits: MediaLimits | None = None,
         window: WindowOptions | None = None,
+        take_turns: bool = False,
         decode_function: DecodeFunction = decode,
     ) -> None:
         try:
@@ -87,6 +92,8 @@ class LocalEngine:
         self._limits = limits or (MediaLimits() if window is None else UNLIMITED)
         self._plan = None if window is None else WindowPlan(window.window_s, window.stride_s)
         self._decode_function = decode_function
+        # More would be as good as none: there are no more threads than these.
+        self._turns = threading.BoundedSemaphore(cores if take_turns else 2 * cores)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -105,10 +112,10 @@ class LocalEngine:
     def score(self, recordings: Iterable[Recording], room: Room = no_limit) -> Iterator[Scored]:
         """Rows as they come. Raises UnavailableError where no decode worker can be had; a bad recording is a row."""
         line: Pipeline[_Job, Scored] = Pipeline(self._cores, batch=self._batch_rows, linger_s=LINGER_S)
-        feed = _Feed(recordings)
+        feed = Feed(recordings)
         return line.run(lambda: self._decode(feed, line, room), lambda: self._predict(line))
 
-    def _decode(self, feed: _Feed, line: Pipeline[_Job, Scored], room: Room) -> None:
+    def _decode(self, feed: Feed, line: Pipeline[_Job, Scored], room: Room) -> None:
         for recording in feed:
             room(recording.index)
             began = time.perf_counter()
@@ -118,7 +125,8 @@ class LocalEngine:
                     if self._plan is not None:
                         self._decode_windows(recording, request, self._plan, line, room)
                         continue
-                    decoded = self._pool.decode_blocking(request, timeout_s=DECODE_LIMIT_S)
+                    with self._turns:
+                        decoded = self._pool.decode_blocking(request, timeout_s=DECODE_LIMIT_S)
             except UnavailableError:
                 # Not the recording's fault: without workers no other would fare better.
                 raise
@@ -143,26 +151,11 @@ class LocalEngine:
     def _predict(self, line: Pipeline[_Job, Scored]) -> None:
         while jobs := line.gather():
             began = time.perf_counter()
-            fates = self._runner.predict([job.decoded for job in jobs])
+            with self._turns:
+                fates = self._runner.predict([job.decoded for job in jobs])
             share_s = (time.perf_counter() - began) / len(jobs)
             for job, fate in zip(jobs, fates, strict=True):
                 line.give(_scored(job, self.bundle, fate, 1000.0 * (job.spent_s + share_s)))
-
-
-class _Feed:
-    """Recordings for many threads from one iterator, which is not safe to share."""
-
-    def __init__(self, recordings: Iterable[Recording]) -> None:
-        self._recordings = iter(recordings)
-        self._lock = threading.Lock()
-
-    def __iter__(self) -> Iterator[Recording]:
-        while True:
-            with self._lock:
-                recording = next(self._recordings, None)
-            if recording is None:
-                return
-            yield recording
 
 
 def _scored(job: _Job, bundle: ScoredBundle, fate: Prediction | DimmlError, ms: float) -> Scored:

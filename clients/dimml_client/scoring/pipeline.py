@@ -71,6 +71,11 @@ class Pipeline(Generic[Job, Result]):
                 end = end or time.monotonic() + self._linger_s
             return jobs
 
+    def nothing_more(self) -> None:
+        """A second stage for a run whose first gives all results."""
+        while self.gather():
+            pass
+
     def run(self, produce: Callable[[], None], consume: Callable[[], None]) -> Iterator[Result]:
         """Results as they come. Raises what a stage raised. Closing the iterator gives the run up."""
         stages: list[tuple[Callable[[], None], queue.Queue[Any]]] = [(produce, self._jobs), (consume, self._results)]
