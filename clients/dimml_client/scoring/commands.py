@@ -72,6 +72,9 @@ def score(
     cores: Annotated[
         int | None, typer.Option("--cores", min=1, help="Cores to use; by default what the cgroup leaves us.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Judge the answers by the manifest's labels, as an HTML page.")
+    ] = None,
     fail_on: Annotated[
         str, typer.Option("--fail-on", help="Rows that make the exit code 3: error, degraded (or error), never.")
     ] = "error",
@@ -99,6 +102,8 @@ def score(
     if aggregate is not None and (options is None or aggregate not in AGGREGATIONS):
         raise typer.BadParameter("mean, max or vote, and with --window", param_hint="--aggregate")
     listing = list_inputs(inputs, column_names(column or []), root)
+    if report is not None and not listing.labelled:
+        raise typer.BadParameter("needs a manifest with a column 'label'", param_hint="--report")
     if listing.repeated and not quiet:
         typer.echo(f"note: {listing.repeated} recordings are named more than once; each has its own rows", err=True)
     kind = engine or ("local" if url is None else "server")
@@ -130,6 +135,11 @@ def score(
     settings = {"engine": _IDENTITY[kind], "url": url, "window": None if options is None else asdict(options)}
     aggregation = cast("Aggregation | None", aggregate)
     outcome = score_table(at_work, listing, out, settings, aggregation=aggregation, quiet=quiet)
+    if report is not None and outcome.complete:
+        from dimml_client.scoring.judging import judge_table
+        from dimml_client.scoring.report import write_report
+
+        write_report(judge_table(out), out, report)
     code = outcome.summary.exit_code(cast("FailOn", fail_on)) if outcome.complete else EXIT_INTERRUPTED
     if as_json:
         typer.echo(outcome_json(outcome, out, code))
