@@ -79,9 +79,14 @@ def _opened(location: str) -> IO[bytes]:
 
 
 def _csv(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
-    for row in reader:
-        yield reader.line_num, {key: (value or "").strip() for key, value in row.items() if key}
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    try:
+        reader = csv.DictReader(text)
+        for row in reader:
+            yield reader.line_num, {key: (value or "").strip() for key, value in row.items() if key}
+    finally:
+        # Whoever opened the file closes it.
+        text.detach()
 
 
 def _parquet(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
