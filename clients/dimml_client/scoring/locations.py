@@ -58,8 +58,9 @@ def at_hand(location: str, max_bytes: int) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="dimml-score-") as folder:
         copy = Path(folder) / "recording"
         try:
-            size = files.info(path).get("size") or 0
-            if size <= max_bytes:
+            size = files.info(path).get("size")
+            fits = size is None or size <= max_bytes
+            if fits:
                 files.get_file(path, str(copy))
         except FileNotFoundError as error:
             raise UnreadableError(f"cannot read {location}: there is no such object", field=location) from error
@@ -67,6 +68,6 @@ def at_hand(location: str, max_bytes: int) -> Iterator[Path]:
             # Every store has errors of its own, and no common base.
             words = str(error).strip().split("\n", 1)[0][:200] or "no reason given"
             raise UnreadableError(f"cannot read {location}: {type(error).__name__}: {words}", field=location) from error
-        if size > max_bytes:
+        if not fits:
             raise TooLargeError(f"{location} has {size} bytes, more than max_bytes = {max_bytes}")
         yield copy
