@@ -40,10 +40,10 @@ def in_process_settings(window: WindowOptions | None) -> dict[str, Any]:
     limits = asdict(limits_of(window))
     return {
         "engine": "in process",
+        "window": None if window is None else asdict(window),
         "decode_limit_s": DECODE_LIMIT_S,
         # JSON has no infinity.
         **{name: value if value < sys.maxsize else None for name, value in limits.items()},
-        "window": None if window is None else asdict(window),
     }
 
 
