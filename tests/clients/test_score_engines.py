@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
-import importlib.util
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +22,6 @@ from dimml_client.scoring.local import LocalEngine
 from dimml_client.scoring.remote import ServerEngine
 from dimml_client.scoring.report import write_report
 from dimml_client.scoring.run import score_table
-from support.data import unavailable
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import LABELS, tiny_clip
@@ -148,23 +144,6 @@ def test_recordings_in_stores(repository: Path, clips: Path, tmp_path: Path) -> 
     assert labels[:20] == [Path(row["path"]).name.split("_")[0] for row in rows[:20]]
     assert labels[23:30] == ["red"] * 7
     assert (labels[30], [row["error"] for row in rows[31:]]) == ("blue", ["unreadable"] * 2)
-
-
-@pytest.mark.timeout(300)
-def test_ray_gives_the_same_table(repository: Path, clips: Path, wanted: list[dict[str, Any]], tmp_path: Path) -> None:
-    if importlib.util.find_spec("ray") is None:
-        unavailable("ray is not installed: pip install 'dimml[ray]'")
-    out = tmp_path / "t.parquet"
-    words = ["score", str(clips), "--engine", "ray", "--workers", "1", "--cores", "2", "-q"]
-    done = subprocess.run(
-        [sys.executable, "-m", "dimml", *words, "--repository", str(repository), "--out", str(out)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 3, done.stderr
-    assert comparable(out) == wanted
 
 
 def test_labels_in_a_manifest_are_judged(repository: Path, clips: Path, tmp_path: Path) -> None:

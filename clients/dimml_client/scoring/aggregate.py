@@ -20,7 +20,8 @@ class Aggregator:
 
     A class's figure is the mean of its probabilities over the windows that have an answer, their maximum, or the share
     of windows whose label it is; maxima are scaled to sum to 1. Certainty and weight are means over the windows in
-    which the modality was ok. Its status is ``ok`` where it was in any window, else the one it had most often.
+    which the modality was ok. Its status is ``ok`` where it was in any window, else the one it had most often; its own
+    vote is the label that it gave most often, with that label's share for a probability.
     """
 
     def __init__(self, aggregation: Aggregation, bundle: ScoredBundle) -> None:
@@ -95,7 +96,8 @@ class Aggregator:
                     row[f"{name}_certainty"], row[f"{name}_weight"] = certainty / count, weight / count
             for name, votes in self._votes.items():
                 if votes:
-                    row[f"{name}_label"] = votes.most_common(1)[0][0]
+                    row[f"{name}_label"], count = votes.most_common(1)[0]
+                    row[f"{name}_probability"] = count / votes.total()
         elif self._error is not None:
             row["error"], row["message"] = self._error["error"], self._error["message"]
         self._clear()
