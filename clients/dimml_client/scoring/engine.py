@@ -25,6 +25,8 @@ class Engine(Protocol):
 
     #: What rows depend on beside the bundle and the recording, for JSON: with others, a run is another one.
     settings: dict[str, Any]
+    #: Whether it has taken up all recordings before the first row comes: a stop then has to give it up.
+    takes_all_at_once: bool
 
     def score(self, recordings: Iterable[Recording], room: Room) -> Generator[Scored, None, None]:
         """All rows of all recordings, in any order, at least one of each. ``recordings`` is read lazily, from any

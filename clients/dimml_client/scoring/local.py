@@ -65,6 +65,8 @@ class LocalEngine:
     Raises BundleError, and ConfigurationError where the serving part of dimml is not installed.
     """
 
+    takes_all_at_once = False
+
     def __init__(
         self,
         repository: Path,

@@ -12,7 +12,8 @@ import math
 import os
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -42,6 +43,8 @@ class RayEngine:
     ``address`` is a cluster's, ``auto`` the one of this machine; None starts one here for as long as the engine is
     entered. Raises BundleError, and ConfigurationError where Ray is not installed.
     """
+
+    takes_all_at_once = True
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class RayEngine:
 
         cluster: Any = ray
         workers = self._workers or max(1, int(cluster.cluster_resources().get("CPU", 1)) // self._cores)
-        tables = _tables(list(recordings), workers)
+        tables = _tables([_text(one) for one in recordings], workers)
         if not tables:
             return
         # Held here: an actor that is restarted asks for it again.
@@ -123,10 +126,7 @@ class RayEngine:
             num_cpus=self._cores,
             fn_constructor_args=(
                 files,
-                self.bundle.name,
-                self.bundle.version,
-                self._cores,
-                self._window,
+                _Setup(self.bundle.name, self.bundle.version, self._cores, self._window, Path.cwd()),
             ),
         )
         try:
@@ -139,14 +139,25 @@ class RayEngine:
             raise UnavailableError(f"Ray gave up: {first}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What every worker is told; below ``folder``, the command's own, are relative paths."""
+
+    model: str
+    version: int
+    cores: int
+    window: WindowOptions | None
+    folder: Path
+
+
 class _Worker:
     """One actor: the engine, made once, for one table of recordings after another."""
 
-    def __init__(
-        self, files: dict[str, bytes] | Any, model: str, version: int, cores: int, window: WindowOptions | None
-    ) -> None:
+    def __init__(self, files: dict[str, bytes] | Any, setup: _Setup) -> None:
         import ray
 
+        with suppress(OSError):
+            os.chdir(setup.folder)
         found: dict[str, bytes] = files if isinstance(files, dict) else ray.get(files)
         self._stack = ExitStack()
         repository = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="dimml-bundle-")))
@@ -154,7 +165,9 @@ class _Worker:
             path = repository / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        engine = LocalEngine(repository, model, version, cores=cores, window=window, take_turns=True)
+        engine = LocalEngine(
+            repository, setup.model, setup.version, cores=setup.cores, window=setup.window, take_turns=True
+        )
         self._engine = self._stack.enter_context(engine)
 
     def __call__(self, recordings: pa.Table) -> Iterator[pa.Table]:
@@ -179,22 +192,22 @@ def _recording(row: dict[str, Any]) -> Recording:
     return Recording(**json.loads(row["recording"]))
 
 
-def _tables(recordings: list[Recording], workers: int) -> list[pa.Table]:
-    size = min(_MOST, max(_LEAST, math.ceil(len(recordings) / (workers * _TASKS_PER_WORKER))))
-    texts = [
-        json.dumps(
-            {
-                "index": one.index,
-                "id": one.id,
-                "parts": dict(one.parts),
-                "start_s": one.start_s,
-                "end_s": one.end_s,
-                "truth": one.truth,
-                "problem": one.problem,
-            }
-        )
-        for one in recordings
-    ]
+def _text(recording: Recording) -> str:
+    return json.dumps(
+        {
+            "index": recording.index,
+            "id": recording.id,
+            "parts": dict(recording.parts),
+            "start_s": recording.start_s,
+            "end_s": recording.end_s,
+            "truth": recording.truth,
+            "problem": recording.problem,
+        }
+    )
+
+
+def _tables(texts: list[str], workers: int) -> list[pa.Table]:
+    size = min(_MOST, max(_LEAST, math.ceil(len(texts) / (workers * _TASKS_PER_WORKER))))
     return [pa.table({"recording": texts[begin : begin + size]}) for begin in range(0, len(texts), size)]
 
 

@@ -40,6 +40,11 @@ def folder_of(out: Path) -> Path:
     return out.with_name(f".{out.name}.parts")
 
 
+def remove_parts(folder: Path) -> None:
+    """Delete a folder of parts that nobody needs; what another process deletes at the same time is as good."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class Parts:
     """The folder of one run, locked while it is open. Rows come in the order of the inputs.
 
@@ -147,7 +152,7 @@ class Parts:
 
     def remove(self) -> None:
         """Delete the folder: its rows stand in the table."""
-        shutil.rmtree(self.folder)
+        remove_parts(self.folder)
 
     def _write(self) -> ParquetSink:
         if self._sink is None:

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 from dimml.bundle import FUSED_HEAD
 from dimml.errors import DimmlError, UnavailableError
+from dimml.media.decoding import opened
 from dimml.media.types import MediaLimits
 from dimml.prediction import Prediction
 from dimml_client.client import Client
@@ -29,6 +30,8 @@ RETURN_S: Final = 60.0
 #: A recording that is answered by the server's disappearance so often is not sent again.
 _TRIES: Final = 3
 _MANY: Final = 10_000
+#: What is larger is not sent.
+_MAX_BYTES: Final = MediaLimits().max_bytes
 
 
 class ServerEngine:
@@ -36,6 +39,8 @@ class ServerEngine:
 
     Raises UnavailableError where nobody answers there, NotFoundError or InvalidParameterError for the model.
     """
+
+    takes_all_at_once = False
 
     def __init__(self, url: str, model: str | None = None, version: int | None = None, *, in_flight: int) -> None:
         self._url = url
@@ -81,7 +86,11 @@ class ServerEngine:
     def _fate(self, recording: Recording, gone: threading.Lock) -> Prediction | DimmlError:
         for left in reversed(range(_TRIES)):
             try:
-                with parts_at_hand(recording, MediaLimits().max_bytes) as parts:
+                with parts_at_hand(recording, _MAX_BYTES) as parts:
+                    for path in parts.values():
+                        # As a decoder here would refuse it.
+                        with opened(path, _MAX_BYTES):
+                            pass
                     return self._client.predict(
                         parts=parts,
                         model=self.bundle.name,

@@ -21,7 +21,7 @@ from dimml_client.scoring.identity import refuse_other_inputs, refuse_other_run,
 from dimml_client.scoring.inputs import Listing
 from dimml_client.scoring.media import check_parts
 from dimml_client.scoring.ordering import InOrder
-from dimml_client.scoring.parts import Parts, folder_of
+from dimml_client.scoring.parts import Parts, folder_of, remove_parts
 from dimml_client.scoring.progress import ScoreProgress
 from dimml_client.scoring.recording import Recording
 from dimml_client.scoring.rows import Row
@@ -73,6 +73,10 @@ def score_table(
             parts = stack.enter_context(closing(Parts(out, schema)))
         except OSError as error:
             raise DataError(f"cannot write {out}: {error.strerror}: {error.filename}", field="--out") from error
+        if out.exists():
+            # Another process finished it since we looked.
+            parts.remove()
+            return _already_there(out, record, listing)
         run = _Run(engine, out, parts, record, aggregation, quiet=quiet, rows_per_file=rows_per_file)
         try:
             return run.go(listing)
@@ -145,15 +149,17 @@ class _Run:
                     yield recording
 
             with engine, closing(engine.score(recordings(), order.room)) as scored:
-                for one in scored:
-                    for row, last in order.take(one):
-                        self._add(row)
-                        seen.add(row, engine.bundle.modalities)
-                        if last:
-                            if self._aggregator is not None:
-                                parts.add(self._aggregator.take())
-                            progress.recording_done(seen)
-                            parts.done(order.index - 1)
+                for row, last in (given for one in scored for given in order.take(one)):
+                    self._add(row)
+                    seen.add(row, engine.bundle.modalities)
+                    if not last:
+                        continue
+                    if self._aggregator is not None:
+                        parts.add(self._aggregator.take())
+                    progress.recording_done(seen)
+                    parts.done(order.index - 1)
+                    if stop.asked and engine.takes_all_at_once:
+                        break
             parts.commit(order.index)
         if order.index < len(listing) and not stop.asked:
             raise RuntimeError(f"recording {order.index} was given no row")
@@ -198,7 +204,7 @@ def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> Outco
             f"{out} holds the rows of other inputs; remove it, or choose another --out", field="--out"
         )
     # A kill between the table's last step and this one leaves parts that nobody needs.
-    output.removed(folder_of(out))
+    remove_parts(folder_of(out))
     return Outcome(summary, len(listing), first=len(listing), done=len(listing), seconds=0.0)
 
 

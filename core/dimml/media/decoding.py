@@ -64,7 +64,7 @@ def by_source(request: DecodeRequest) -> list[tuple[Source, list[Modality]]]:
 
 def _decode_source(source: Source, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
     try:
-        with opened(source, request) as (file, size):
+        with opened(source, request.limits.max_bytes) as (file, size):
             if size == 0:
                 return all_because(Reason.EMPTY, modalities), None
             file_type = identify(file)
@@ -81,10 +81,10 @@ def _decode_source(source: Source, modalities: Sequence[Modality], request: Deco
 
 
 @contextmanager
-def opened(source: Source, request: DecodeRequest) -> Iterator[tuple[BinaryIO, int]]:
-    """The source as a seekable file, and its size. Raises TooLargeError above ``max_bytes``."""
+def opened(source: Source, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
+    """The source as a seekable file, and its size. Raises UnreadableError, and TooLargeError above ``max_bytes``."""
     if isinstance(source, bytes):
-        _check_bytes(len(source), request)
+        _check_bytes(len(source), max_bytes)
         yield io.BytesIO(source), len(source)
         return
     try:
@@ -95,13 +95,13 @@ def opened(source: Source, request: DecodeRequest) -> Iterator[tuple[BinaryIO, i
     except OSError as error:
         raise UnreadableError(f"cannot read {source}: {error.strerror}", field=str(source)) from error
     with file:
-        _check_bytes(status.st_size, request)
+        _check_bytes(status.st_size, max_bytes)
         yield file, status.st_size
 
 
-def _check_bytes(size: int, request: DecodeRequest) -> None:
-    if size > request.limits.max_bytes:
-        raise TooLargeError(f"the file has {size} bytes, more than max_bytes = {request.limits.max_bytes}")
+def _check_bytes(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise TooLargeError(f"the file has {size} bytes, more than max_bytes = {max_bytes}")
 
 
 def _decode_file(file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:

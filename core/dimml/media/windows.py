@@ -108,7 +108,7 @@ class _Source:
         self.duration_s: float | None = None
         self._sound: SoundFile | None = None
         self._index: ContainerIndex | None = None
-        self._file, size = stack.enter_context(opened(source, request))
+        self._file, size = stack.enter_context(opened(source, request.limits.max_bytes))
         self._file_type = identify(self._file) if size else None
         if self._file_type is None or self._file_type.kind in ("image", "flow"):
             return
@@ -192,7 +192,7 @@ class _Source:
         return timelines
 
     def _track(self, kind: str, modalities: Sequence[Modality], parts: Sequence[Window]) -> Iterator[Tracks]:
-        file, _ = self._stack.enter_context(opened(self._source, self._request))
+        file, _ = self._stack.enter_context(opened(self._source, self._request.limits.max_bytes))
         container = _container_of(file, self._file_type, self._request)
         stream = None if container is None else best_stream(container, kind)
         if container is None or stream is None or self._index is None:
