@@ -24,7 +24,7 @@ $(VENV)/.serve: $(DEPENDS) | $(VENV)/bin/python
 # Everything, for development. constraints.txt names torch's version; which build that is (CPU, CUDA) is pip's
 # configuration's choice: set PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS to where CPU builds are, or it is several GB.
 $(VENV)/.dev: $(DEPENDS) | $(VENV)/bin/python
-	$(PIP) install --quiet -c constraints.txt -e '.[train,export,serve,client,score,dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[train,export,serve,client,score,ray,dev]'
 	@touch $@ $(VENV)/.serve
 
 demo: $(VENV)/.serve ## Serve the demo bundle, predict sample clips over HTTP and gRPC, print the answers

@@ -10,8 +10,8 @@ from types import TracebackType
 from dimml.errors import ConfigurationError
 from dimml.prediction import Prediction
 from dimml_client.credentials import Credentials, credentials
-from dimml_client.request import Media, PredictRequest, Transport, gather_parts
-from dimml_client.retry import RetryPolicy
+from dimml_client.request import Media, ModelDescription, PredictRequest, Transport, gather_parts
+from dimml_client.retry import RetryPolicy, TryAgainError
 from dimml_client.server_address import parse_address
 
 
@@ -88,6 +88,16 @@ class Client:
             modalities=modalities,
         )
         return self._policy.run(lambda left_s: self._transport.predict(request, left_s))
+
+    def describe(self, model: str | None = None, version: int | None = None) -> ModelDescription:
+        """Labels, modalities and heads of a bundle, by default the only one, in its newest version.
+
+        Raises NotFoundError, InvalidParameterError, CapacityError. Not repeated.
+        """
+        try:
+            return self._transport.describe(model, version, self._policy.timeout_s)
+        except TryAgainError as again:
+            raise again.error from None
 
     def ready(self) -> bool:
         """Whether the server takes requests now; False where it cannot be reached. Not repeated."""

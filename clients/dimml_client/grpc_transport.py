@@ -28,7 +28,7 @@ from dimml_client.credentials import Credentials
 from dimml_client.grpc_codec import Meaning, add_input, classes_to_list, media_sources, to_prediction
 from dimml_client.handshake import closed_hint, untrusted
 from dimml_client.remote_errors import typed_error
-from dimml_client.request import MEDIA_PART, PredictRequest, read_part
+from dimml_client.request import MEDIA_PART, ModelDescription, PredictRequest, read_part
 from dimml_client.retry import TryAgainError
 from dimml_client.server_address import ServerAddress
 
@@ -97,6 +97,19 @@ class GrpcTransport:
         # By the version that answered: labels may differ between versions.
         meaning = self._meaning(model, response.model_version, end - time.monotonic())
         return to_prediction(response, model, meaning, request)
+
+    def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
+        """``RepositoryIndex`` and ``ModelConfig``."""
+        end = time.monotonic() + timeout_s
+        name = model or self._only_bundle(timeout_s)
+        index = self._call("RepositoryIndex", pb.RepositoryIndexRequest(ready=True), end - time.monotonic())
+        versions = [int(one.version or 1) for one in index.models if one.name == name + _MEDIA_SUFFIX]
+        if not versions or version not in (None, *versions):
+            wanted = name if version is None else f"{name} version {version}"
+            raise NotFoundError(f"grpc://{self._address} does not serve {wanted}", field="model")
+        newest = version or max(versions)
+        meaning = self._meaning(name, str(newest), end - time.monotonic())
+        return ModelDescription(name, newest, meaning.labels, meaning.modalities, meaning.heads)
 
     def ready(self, timeout_s: float) -> bool:
         """``ServerReady``."""

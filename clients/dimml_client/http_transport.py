@@ -18,7 +18,7 @@ from dimml.prediction import Prediction
 from dimml_client.credentials import Credentials
 from dimml_client.handshake import closed_hint, untrusted
 from dimml_client.remote_errors import typed_error
-from dimml_client.request import PredictRequest
+from dimml_client.request import ModelDescription, PredictRequest, chosen
 from dimml_client.retry import TryAgainError
 
 _TRY_AGAIN = (429, 503)
@@ -44,6 +44,28 @@ class HttpTransport:
             return Prediction.model_validate_json(response.content)
         except ValidationError as error:
             raise UnavailableError(f"{self._url} did not answer like a dimml server") from error
+
+    def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
+        """``GET /v1/models``."""
+        response = self._exchange("GET", "/v1/models", timeout_s)
+        if response.status_code != httpx.codes.OK:
+            raise _error(response)
+        try:
+            served = response.json()["models"]
+            found = [
+                ModelDescription(
+                    name=one["name"],
+                    version=one["version"],
+                    labels=one["labels"],
+                    modalities=[modality["name"] for modality in one["modalities"]],
+                    heads=one["heads"],
+                    sha256=one.get("sha256"),
+                )
+                for one in served
+            ]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnavailableError(f"{self._url} did not answer like a dimml server") from error
+        return chosen(found, model, version)
 
     def ready(self, timeout_s: float) -> bool:
         """``GET /health/ready``."""

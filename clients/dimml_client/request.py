@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from dimml.errors import InvalidParameterError
+from dimml.errors import InvalidParameterError, NotFoundError
 from dimml.prediction import Prediction
 
 #: What a caller may give for a recording: a file's path, or its bytes.
@@ -31,11 +31,27 @@ class PredictRequest:
     modalities: Sequence[str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """A bundle as a server describes it; ``sha256`` of its manifest is None over gRPC."""
+
+    name: str
+    version: int
+    labels: Sequence[str]
+    modalities: Sequence[str]
+    heads: Sequence[str]
+    sha256: str | None = None
+
+
 class Transport(Protocol):
     """One way to a server. ``timeout_s`` bounds one exchange with it."""
 
     def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
         """Predict once, without repeating anything. Raises RequestError and CapacityError."""
+        ...
+
+    def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
+        """A bundle that is served. Raises RequestError and CapacityError."""
         ...
 
     def ready(self, timeout_s: float) -> bool:
@@ -72,3 +88,19 @@ def read_part(name: str, source: Path | bytes) -> bytes:
         return source.read_bytes()
     except OSError as error:
         raise InvalidParameterError(f"{name}: cannot read {source}: {error.strerror}", field=name) from error
+
+
+def chosen(served: Sequence[ModelDescription], model: str | None, version: int | None) -> ModelDescription:
+    """One of the bundles that are served. Raises NotFoundError, or InvalidParameterError where it has to be named."""
+    names = sorted({one.name for one in served})
+    if model is None and len(names) > 1:
+        raise InvalidParameterError(f"name the model, one of {names}", field="model")
+    found = (
+        [one for one in served if one.name == (model or names[0]) and version in (None, one.version)] if names else []
+    )
+    if not found:
+        which = "a model" if model is None else repr(model)
+        raise NotFoundError(
+            f"the server has no {which}{'' if version is None else f' version {version}'}", field="model"
+        )
+    return max(found, key=lambda one: one.version)

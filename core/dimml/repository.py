@@ -29,6 +29,16 @@ def bundle_names(repository: Path) -> list[str]:
     return sorted(entry.name for entry in repository.iterdir() if bundle_versions(repository, entry.name))
 
 
+def only_bundle(repository: Path) -> str:
+    """The name of the one bundle in a repository. Raises BundleError where it holds none or several."""
+    names = bundle_names(repository)
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise BundleError(f"model repository {repository} holds no bundle; `dimml export` writes one")
+    raise BundleError(f"name the bundle; {repository} holds {', '.join(names)}", field="model")
+
+
 def load_bundle(
     repository: Path, name: str, version: int | None = None, *, signers: PublicKeys | None = None
 ) -> Bundle:

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from dimml import ensemble
 from dimml.bundle import Bundle
 from dimml.ensemble import Rows
-from dimml.errors import BundleError, DimmlError
+from dimml.errors import DimmlError
 from dimml.media.types import Decoded
 from dimml.prediction import Prediction
-from dimml.repository import bundle_names, load_bundle
+from dimml.repository import load_bundle, only_bundle
 from dimml.status import ModalityStatus, Reason
 from dimml_server.answer import Outcome, build_prediction
 from dimml_server.local_engine import LocalEngine
@@ -53,7 +53,7 @@ class LocalBundle:
     ) -> None:
         self._repository = repository
         self._engine = LocalEngine(concurrency=concurrency, device=device, intra_op_threads=intra_op_threads)
-        self.bundle: Bundle = load_bundle(repository, model or _only_bundle(repository), version)
+        self.bundle: Bundle = load_bundle(repository, model or only_bundle(repository), version)
 
     def __enter__(self) -> LocalBundle:
         self._loop = asyncio.new_event_loop()
@@ -113,15 +113,6 @@ class LocalBundle:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-def _only_bundle(repository: Path) -> str:
-    names = bundle_names(repository)
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise BundleError(f"model repository {repository} holds no bundle; `dimml export` writes one")
-    raise BundleError(f"name the bundle with --model; {repository} holds {', '.join(names)}", field="model")
 
 
 def _broke(fate: Fate) -> bool:

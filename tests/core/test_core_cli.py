@@ -13,7 +13,7 @@ import typer
 from dimml import __version__, cli
 from dimml.errors import BundleError
 
-COMMANDS = ["train", "evaluate", "make-avdigits", "export", "serve", "predict"]
+COMMANDS = ["train", "evaluate", "make-avdigits", "export", "serve", "predict", "score", "plot"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -1,40 +1,104 @@
-"""``dimml score`` as a process, and what its table holds."""
+"""``dimml score`` in this process or as one of its own, recordings for it, and what its table holds."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from dimml.cli import main
+from dimml_client.scoring.parts import folder_of
 from support.data import REPOSITORY_ROOT
+from support.tiny_media import LABELS, tiny_clip
 
 REPOSITORY, SAMPLES = REPOSITORY_ROOT / "model_repository", REPOSITORY_ROOT / "samples"
 LIMIT_S = 280.0
-#: A part for every two rows instead of every 20 000, so that a short run can be killed between parts.
-SMALL_PARTS = "from dimml_client.scoring import parts; parts.ROWS_PER_PART = 2; from dimml.cli import run; run()"
+#: ``dimml`` with a part for every few rows instead of every 20 000, so that much happens in a short run.
+SMALL_PARTS = "from dimml_client.scoring import parts; parts.ROWS_PER_PART = 3; from dimml.cli import run; run()"
 #: What differs between two runs over the same inputs.
 TIMING = "ms"
 
+#: Good clips that ``mixed_folder`` makes; enough for several batches.
+GOOD = 40
+#: The error code of every bad recording in it.
+BAD = {
+    "cut.mp4": "unusable_media",
+    "empty.mp4": "unusable_media",
+    "gone.mp4": "unreadable",
+    "long.wav": "too_large",
+    "loop.mp4": "unreadable",
+    "pipe.mp4": "unreadable",
+    "silent.mp4": "unusable_media",
+    "text.mp4": "unusable_media",
+    "wrong_kind.zip": "unusable_media",
+    "zero_length.wav": "unusable_media",
+}
 
-def score(*words: str | Path, repository: Path = REPOSITORY, cwd: Path | None = None) -> Any:
-    """Run it to its end; a ``subprocess.CompletedProcess`` of text."""
-    command = [sys.executable, "-m", "dimml", "score", *map(str, words), "--repository", str(repository)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=LIMIT_S)
+
+def mixed_folder(folder: Path, made: Path) -> Path:
+    """Good clips whose name begins with their label, one of them without sound, one bad recording of every kind in a
+    folder ``bad``, and what lies beside recordings and is none. ``made`` is a folder for what is on the way."""
+    by_label = [tiny_clip(made, label) for label in range(3)]
+    for number in range(GOOD):
+        (folder / f"{LABELS[number % 3]}_{number:03d}.mp4").write_bytes(by_label[number % 3])
+    (folder / "blue_without_sound.mp4").write_bytes(tiny_clip(made, 2, sound=None))
+    bad = folder / "bad"
+    bad.mkdir()
+    (bad / "empty.mp4").write_bytes(b"")
+    (bad / "text.mp4").write_bytes(b"this is no recording" * 50)
+    (bad / "cut.mp4").write_bytes(by_label[0][:400])
+    (bad / "long.wav").write_bytes(silent_wav(seconds=200))
+    (bad / "zero_length.wav").write_bytes(silent_wav(seconds=0))
+    (bad / "wrong_kind.zip").write_bytes(b"PK\x03\x04" + bytes(100))
+    (bad / "silent.mp4").write_bytes(tiny_clip(made, 1, sound="silence", picture="black"))
+    (bad / "gone.mp4").symlink_to("nowhere")
+    (bad / "loop.mp4").symlink_to("loop.mp4")
+    os.mkfifo(bad / "pipe.mp4")
+    (folder / "notes.csv").write_text("not,a,recording\n")
+    (folder / ".hidden.mp4").write_bytes(by_label[0])
+    return folder
 
 
-def score_here(*words: str | Path) -> int:
-    """Run it in this process, where it ends before it scores anything; the exit code."""
-    return main(["score", *map(str, words), "--repository", str(REPOSITORY)])
+def silent_wav(seconds: int) -> bytes:
+    """8 kHz, 8 bits, one channel."""
+    size = 8000 * seconds
+    head = b"RIFF" + (36 + size).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
+    layout = b"\x01\x00\x01\x00" + (8000).to_bytes(4, "little") * 2 + b"\x01\x00\x08\x00"
+    return head + layout + b"data" + size.to_bytes(4, "little") + b"\x80" * size
 
 
-def start_with_small_parts(*words: str | Path) -> subprocess.Popen[str]:
-    """Start it, and leave it to the caller."""
-    command = [sys.executable, "-c", SMALL_PARTS, "score", *map(str, words), "--repository", str(REPOSITORY)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def score(*words: str | Path, repository: Path = REPOSITORY) -> int:
+    """Run it in this process; the exit code."""
+    return main(["score", *map(str, words), "--repository", str(repository)])
+
+
+def command(*words: str | Path, repository: Path = REPOSITORY, before: str = "") -> list[str]:
+    """It as a process with small parts, after some Python."""
+    return [sys.executable, "-c", before + SMALL_PARTS, "score", *map(str, words), "--repository", str(repository)]
+
+
+def finished(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+
+
+def started(words: list[str], out: Path, parts: int) -> subprocess.Popen[str]:
+    """Start a command, and come back when the table has so many parts, or the process has ended."""
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120.0
+    while len(parts_of(out)) < parts and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    return process
+
+
+def parts_of(out: Path) -> list[Path]:
+    """Whole parts of a table that is not finished."""
+    return sorted(folder_of(out).glob("part-*.parquet"))
 
 
 def rows_of(table: Path) -> list[dict[str, Any]]:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-#: As a shell gives it for Ctrl-C.
-EXIT_STOPPED = 130
+from dimml.cli import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from dimml_client.scoring.aggregate import Aggregation
+    from dimml_client.scoring.engine import Engine
+    from dimml_client.scoring.media import WindowOptions
+
+_ENGINES = ("local", "server", "ray")
 
 
 def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
     app.command("score")(score)
+    app.command("plot")(plot)
 
 
 def score(
@@ -23,7 +31,9 @@ def score(
     ],
     *,
     out: Annotated[Path, typer.Option("--out", help="The table: .parquet, .jsonl or .csv.")],
-    repository: Annotated[Path, typer.Option("--repository", help="The model repository.")] = Path("model_repository"),
+    repository: Annotated[
+        Path, typer.Option("--repository", help="Model repository, for --engine local and ray.")
+    ] = Path("model_repository"),
     model: Annotated[
         str | None, typer.Option("--model", help="The bundle; may be left out where there is only one.")
     ] = None,
@@ -35,46 +45,133 @@ def score(
     root: Annotated[
         str | None, typer.Option("--root", help="Folder or URL of a manifest's relative paths; by default its own.")
     ] = None,
+    window: Annotated[
+        float | None, typer.Option("--window", help="Score as a timeline: a row for every so many seconds.")
+    ] = None,
+    stride: Annotated[
+        float | None, typer.Option("--stride", help="Seconds from window to window; by default --window.")
+    ] = None,
+    aggregate: Annotated[
+        str | None, typer.Option("--aggregate", help="One more row per recording over its windows: mean, max or vote.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="local, server or ray; by default server with --url, else local.")
+    ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="The server: http://host:port or grpc://host:port.")] = None,
+    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Requests to the server at a time.")] = 8,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="A Ray cluster, or auto; by default one is started here.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Ray actors of one core; by default all cores there are.")
+    ] = None,
     cores: Annotated[
         int | None, typer.Option("--cores", min=1, help="Cores to use; by default what the cgroup leaves us.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Judge the answers by the manifest's labels, as an HTML page.")
     ] = None,
     fail_on: Annotated[
         str, typer.Option("--fail-on", help="Rows that make the exit code 3: error, degraded (or error), never.")
     ] = "error",
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, and no summary but that of --json.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
 ) -> None:
     """Score recordings into a table with one row for each, whatever happens on the way.
 
     Killed or stopped, the same command goes on. Exit code 0: all have an answer; 3: some rows are errors; 1: the run
     could not go on; 2: wrong usage; 130: stopped by Ctrl-C or SIGTERM.
     """
-    import json
-
-    from rich.console import Console
-
     from dimml.cores import usable_cores
+    from dimml_client.scoring.aggregate import AGGREGATIONS
     from dimml_client.scoring.inputs import list_inputs
-    from dimml_client.scoring.local import LocalScorer
+    from dimml_client.scoring.local import LocalEngine
     from dimml_client.scoring.manifest import column_names
     from dimml_client.scoring.output import check_suffix
-    from dimml_client.scoring.report import as_document, show
     from dimml_client.scoring.run import score_table
     from dimml_client.scoring.summary import FAIL_ON
+    from dimml_client.scoring.telling import outcome_json, tell
 
-    wanted = next((known for known in FAIL_ON if known == fail_on), None)
-    if wanted is None:
+    if fail_on not in FAIL_ON:
         raise typer.BadParameter(f"choose one of {', '.join(FAIL_ON)}", param_hint="--fail-on")
     check_suffix(out)
+    options = _windows(window, stride)
+    if aggregate is not None and (options is None or aggregate not in AGGREGATIONS):
+        raise typer.BadParameter("mean, max or vote, and with --window", param_hint="--aggregate")
     listing = list_inputs(inputs, column_names(column or []), root)
-    scorer = LocalScorer(repository, model, version, cores=cores or usable_cores())
-    outcome = score_table(scorer, listing, out, quiet=quiet)
+    if report is not None and not listing.labelled:
+        raise typer.BadParameter("needs a manifest with a column 'label'", param_hint="--report")
+    if listing.repeated and not quiet:
+        typer.echo(f"note: {listing.repeated} recordings are named more than once; each has its own rows", err=True)
+    kind = engine or ("local" if url is None else "server")
+    if kind not in _ENGINES:
+        raise typer.BadParameter(f"choose one of {', '.join(_ENGINES)}", param_hint="--engine")
+    if (kind == "server") != (url is not None):
+        raise typer.BadParameter("goes with --engine server, and that with it", param_hint="--url")
+    if kind == "server" and options is not None:
+        raise typer.BadParameter("a server takes no windows; score with --engine local or ray", param_hint="--window")
+    at_work: Engine
+    if kind == "server":
+        from dimml_client.scoring.remote import ServerEngine
+
+        at_work = ServerEngine(url or "", model, version, in_flight=in_flight)
+    elif kind == "ray":
+        from dimml_client.scoring.on_ray import RayEngine
+
+        at_work = RayEngine(
+            repository,
+            model,
+            version,
+            address=ray_address,
+            workers=workers,
+            machine_cores=cores or usable_cores(),
+            window=options,
+        )
+    else:
+        at_work = LocalEngine(repository, model, version, cores=cores or usable_cores(), window=options)
+    aggregation = cast("Aggregation | None", aggregate)
+    outcome = score_table(at_work, listing, out, aggregation=aggregation, quiet=quiet)
+    if report is not None and outcome.complete:
+        from dimml_client.scoring.judging import judge_table
+        from dimml_client.scoring.report import write_report
+
+        write_report(judge_table(out), out, report)
+    code = outcome.summary.exit_code(fail_on) if outcome.complete else EXIT_INTERRUPTED
     if as_json:
-        typer.echo(json.dumps(as_document(outcome, out, listing.repeated)))
+        typer.echo(outcome_json(outcome, out, code))
     elif not quiet:
-        show(outcome, out, listing.repeated, Console())
-    if not outcome.complete:
-        raise typer.Exit(EXIT_STOPPED)
-    raise typer.Exit(outcome.summary.exit_code(wanted))
+        from rich.console import Console
+
+        tell(outcome, out, Console(stderr=True))
+    raise typer.Exit(code)
+
+
+def _windows(window: float | None, stride: float | None) -> WindowOptions | None:
+    from dimml_client.scoring.media import WindowOptions
+
+    for name, value in (("--window", window), ("--stride", stride)):
+        if value is not None and not 0.0 < value < math.inf:
+            raise typer.BadParameter(f"must be above 0 seconds, got {value:g}", param_hint=name)
+    if window is None:
+        if stride is not None:
+            raise typer.BadParameter("goes with --window", param_hint="--stride")
+        return None
+    return WindowOptions(window, stride or window)
+
+
+def plot(
+    timeline: Annotated[Path, typer.Argument(metavar="TIMELINE", help="A table that `dimml score --window` wrote.")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The picture, .png, .svg or .pdf; by default the table's name.svg.")
+    ] = None,
+    recording: Annotated[
+        str | None, typer.Option("--id", help="Which recording; may be left out where there is only one.")
+    ] = None,
+) -> None:
+    """Draw label, certainty and weight of each modality over time."""
+    from dimml_client.scoring.plot import draw, read_timeline
+
+    picture = out or timeline.with_suffix(".svg")
+    draw(read_timeline(timeline, recording), picture)
+    typer.echo(f"written: {picture}", err=True)

@@ -30,8 +30,8 @@ def refuse_other_run(there: Mapping[str, Any], ours: Mapping[str, Any], where: P
     """Raises ConfigurationError that names the first thing in which two records differ."""
     for name, was, now in _differences(there, ours):
         raise ConfigurationError(
-            f"{where} belongs to another run: {name} was {was!r} and is now {now!r}; remove it, or choose another "
-            "--out",
+            f"{where} belongs to another run: {name} was {was!r} and is now {now!r}; "
+            "remove it, or choose another --out",
             field="--out",
         )
 

@@ -124,11 +124,11 @@ def _lines(
                 yield line, f"line {line.number} of {argument}"
             continue
         found = _in_store(argument) if is_url(argument) else _in_folders(argument)
-        empty = True
+        nothing = True
         for path in found:
-            empty = False
+            nothing = False
             yield manifest.Line(0, {MEDIA_PART: path}, None, None, None, None, None), path
-        if empty:
+        if nothing:
             raise DataError(f"no recordings in {argument}", field=argument)
 
 

@@ -8,48 +8,64 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from dimml.errors import ConfigurationError, DimmlError, UnavailableError
+from dimml.media import decode
 from dimml.media.pool import DecodePool
-from dimml.media.types import Decoded, MediaLimits
-from dimml_client.scoring.media import decode_request, parts_at_hand
+from dimml.media.streaming import decode_timeline
+from dimml.media.types import Decoded, DecodeRequest
+from dimml.media.windows import WindowPlan
+from dimml.media.worker import DecodeFunction
+from dimml.prediction import Prediction
+from dimml_client.scoring.engine import Room, no_limit
+from dimml_client.scoring.feed import Feed
+from dimml_client.scoring.media import (
+    DECODE_LIMIT_S,
+    WindowOptions,
+    decode_request,
+    in_process_settings,
+    limits_of,
+    parts_at_hand,
+)
 from dimml_client.scoring.pipeline import Pipeline
 from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.rows import scored_row
 from dimml_client.scoring.schema import ScoredBundle
 
-#: Time limit of decoding one recording.
-DECODE_LIMIT_S: Final = 60.0
-#: Rows of one run of the encoders.
+#: Rows of one run of the encoders. More brought nothing on a CPU (benchmarks/batch.py).
 BATCH_ROWS: Final = 16
 #: How long a batch that is not full waits for more rows. Nobody waits for a single answer here.
 LINGER_S: Final = 0.2
 
-#: Whether the recording with this index may be taken up; waits for it so many seconds.
-Room = Callable[[int, float], bool]
-
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A recording that is decoded and waits for its answer."""
+    """A recording that is decoded and waits for its answer; ``window`` is its number, start and end."""
 
     recording: Recording
     decoded: Decoded
     spent_s: float
+    window: tuple[int, float, float] | None = None
+    last: bool = True
 
 
-class LocalScorer:
+class LocalEngine:
     """Scores with a bundle of a repository, on ``cores`` cores. Entering loads it, and starts the decode workers.
+
+    With ``take_turns`` decoding and encoding share these cores strictly (but for windows), as a worker does that was
+    given no more by Ray; without, the machine's scheduler shares them.
 
     Raises BundleError, and ConfigurationError where the serving part of dimml is not installed.
     """
+
+    takes_all_at_once = False
 
     def __init__(
         self,
@@ -58,30 +74,35 @@ class LocalScorer:
         version: int | None = None,
         *,
         cores: int,
-        limits: MediaLimits = MediaLimits(),
+        batch_rows: int = BATCH_ROWS,
+        window: WindowOptions | None = None,
+        take_turns: bool = False,
+        decode_function: DecodeFunction = decode,
     ) -> None:
         try:
             from dimml_server.local import LocalBundle
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"scoring in this process needs {error.name}, which is not installed: pip install 'dimml[serve,score]'"
+                f"scoring in this process needs {error.name}, which is not installed: pip install 'dimml[serve,score]'",
+                field="--engine",
             ) from error
         self._runner = LocalBundle(repository, model, version, concurrency=cores)
         #: What it scores with.
         self.bundle = ScoredBundle.of(self._runner.bundle)
         self._cores = cores
-        self._batch_rows = min(BATCH_ROWS, self._runner.bundle.max_batch_size)
-        self._limits = limits
+        self._batch_rows = min(batch_rows, self._runner.bundle.max_batch_size)
+        self._limits = limits_of(window)
+        #: What rows depend on beside the bundle and the recording.
+        self.settings: dict[str, Any] = in_process_settings(window)
+        self._plan = None if window is None else WindowPlan(window.window_s, window.stride_s)
+        self._decode_function = decode_function
+        # More would be as good as none: there are no more threads than these.
+        self._turns = threading.BoundedSemaphore(cores if take_turns else 2 * cores)
         self._stack = ExitStack()
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What rows depend on beside the bundle and the recording."""
-        return {"decode_limit_s": DECODE_LIMIT_S, **asdict(self._limits)}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._pool = stack.enter_context(DecodePool(self._cores))
+            self._pool = stack.enter_context(DecodePool(self._cores, decode_function=self._decode_function))
             stack.enter_context(self._runner)
             self._pool.warm_up()
             self._stack = stack.pop_all()
@@ -92,54 +113,66 @@ class LocalScorer:
     ) -> None:
         self._stack.close()
 
-    def score(self, recordings: Iterable[Recording], room: Room) -> Generator[Scored, None, None]:
-        """One row of each recording, in any order; a bad recording is a row. ``recordings`` is read lazily, from any
-        thread, one at a time. Closing the iterator gives the run up.
-
-        Raises UnavailableError where no decode worker can be had.
-        """
+    def score(self, recordings: Iterable[Recording], room: Room = no_limit) -> Generator[Scored, None, None]:
+        """Rows as they come. Raises UnavailableError where no decode worker can be had; a bad recording is a row."""
         line: Pipeline[_Job, Scored] = Pipeline(self._cores, batch=self._batch_rows, linger_s=LINGER_S)
-        feed = _Feed(recordings)
+        feed = Feed(recordings)
         return line.run(lambda: self._decode(feed, line, room), lambda: self._predict(line))
 
-    def _decode(self, feed: _Feed, line: Pipeline[_Job, Scored], room: Room) -> None:
+    def _decode(self, feed: Feed, line: Pipeline[_Job, Scored], room: Room) -> None:
         for recording in feed:
             line.wait_for(partial(room, recording.index))
             began = time.perf_counter()
             try:
                 with parts_at_hand(recording, self._limits.max_bytes) as parts:
                     request = decode_request(self._runner.bundle, recording, parts, self._limits)
-                    decoded = self._pool.decode_blocking(request, timeout_s=DECODE_LIMIT_S)
+                    if self._plan is not None:
+                        self._decode_windows(recording, request, self._plan, line, room)
+                        continue
+                    with self._turns:
+                        decoded = self._pool.decode_blocking(request, timeout_s=DECODE_LIMIT_S)
             except UnavailableError:
                 # Not the recording's fault: without workers no other would fare better.
                 raise
             except DimmlError as error:
                 ms = 1000.0 * (time.perf_counter() - began)
-                line.give(Scored(recording.index, scored_row(recording, self.bundle, error, ms)))
+                line.give(Scored(recording.index, 0, scored_row(recording, self.bundle, error, ms)))
                 continue
             line.hand_on(_Job(recording, decoded, time.perf_counter() - began))
+
+    def _decode_windows(
+        self, recording: Recording, request: DecodeRequest, plan: WindowPlan, line: Pipeline[_Job, Scored], room: Room
+    ) -> None:
+        limit_s = max(DECODE_LIMIT_S, 2.0 * plan.stride_s)
+        began = time.perf_counter()
+        following = 0
+        try:
+            for one in decode_timeline(self._pool, request, plan, timeout_s=limit_s):
+                line.wait_for(partial(room, recording.index))
+                place = None if one.window is None else (one.number, one.window.start_s, one.window.end_s)
+                spent_s = time.perf_counter() - began
+                line.hand_on(_Job(recording, one.decoded, spent_s, place, last=one.number == one.count - 1))
+                following = one.number + 1
+                began = time.perf_counter()
+        except UnavailableError:
+            raise
+        except DimmlError as error:
+            # What was read stays; a file that is lost on the way has one row more, which says so.
+            ms = 1000.0 * (time.perf_counter() - began)
+            line.give(Scored(recording.index, following, scored_row(recording, self.bundle, error, ms)))
 
     def _predict(self, line: Pipeline[_Job, Scored]) -> None:
         while jobs := line.gather():
             began = time.perf_counter()
-            fates = self._runner.predict([job.decoded for job in jobs])
+            with self._turns:
+                fates = self._runner.predict([job.decoded for job in jobs])
             share_s = (time.perf_counter() - began) / len(jobs)
             for job, fate in zip(jobs, fates, strict=True):
-                ms = 1000.0 * (job.spent_s + share_s)
-                line.give(Scored(job.recording.index, scored_row(job.recording, self.bundle, fate, ms)))
+                line.give(_scored(job, self.bundle, fate, 1000.0 * (job.spent_s + share_s)))
 
 
-class _Feed:
-    """Recordings for many threads from one iterator, which is not safe to share."""
-
-    def __init__(self, recordings: Iterable[Recording]) -> None:
-        self._recordings = iter(recordings)
-        self._lock = threading.Lock()
-
-    def __iter__(self) -> Iterator[Recording]:
-        while True:
-            with self._lock:
-                recording = next(self._recordings, None)
-            if recording is None:
-                return
-            yield recording
+def _scored(job: _Job, bundle: ScoredBundle, fate: Prediction | DimmlError, ms: float) -> Scored:
+    position = 0 if job.window is None else job.window[0]
+    return Scored(
+        job.recording.index, position, scored_row(job.recording, bundle, fate, ms, window=job.window), job.last
+    )

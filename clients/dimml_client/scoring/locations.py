@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dimml.errors import ConfigurationError, TooLargeError, UnreadableError
 
 #: Characters that make a glob of a name.
 GLOB: Final = frozenset("*?[")
+_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_url(location: str) -> bool:
@@ -43,7 +45,8 @@ def filesystem(url: str) -> tuple[Any, str]:
 def at_hand(location: str, max_bytes: int) -> Iterator[Path]:
     """A local file with the recording's bytes: itself, or a copy for as long as it is needed.
 
-    Raises UnreadableError, and TooLargeError where a store says that it holds more than ``max_bytes``.
+    Raises UnreadableError, and TooLargeError where a store says that it holds more than ``max_bytes``; OSError where
+    there is no room for the copy.
     """
     if not is_url(location):
         yield Path(location)
@@ -58,15 +61,19 @@ def at_hand(location: str, max_bytes: int) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="dimml-score-") as folder:
         copy = Path(folder) / "recording"
         try:
-            size = files.info(path).get("size") or 0
-            if size <= max_bytes:
+            size = files.info(path).get("size")
+            fits = size is None or size <= max_bytes
+            if fits:
                 files.get_file(path, str(copy))
         except FileNotFoundError as error:
             raise UnreadableError(f"cannot read {location}: there is no such object", field=location) from error
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                # Not the recording's fault: the next would fare no better.
+                raise
             # Every store has errors of its own, and no common base.
             words = str(error).strip().split("\n", 1)[0][:200] or "no reason given"
             raise UnreadableError(f"cannot read {location}: {type(error).__name__}: {words}", field=location) from error
-        if size > max_bytes:
+        if not fits:
             raise TooLargeError(f"{location} has {size} bytes, more than max_bytes = {max_bytes}")
         yield copy

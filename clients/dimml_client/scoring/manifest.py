@@ -59,10 +59,10 @@ def read_lines(location: str, columns: Mapping[str, str], root: str | None) -> I
             first = next(rows, None)
             if first is None:
                 raise DataError(f"the manifest {location} lists nothing", field=location)
-            own = _columns(location, first[1], columns)
-            yield _line(*first, own, base)
+            _check_columns(location, first[1], columns)
+            yield _line(*first, columns, base)
             for number, row in rows:
-                yield _line(number, row, own, base)
+                yield _line(number, row, columns, base)
     except OSError as error:
         raise DataError(f"cannot read the manifest {location}: {error.strerror or error}", field=location) from error
     except (ValueError, csv.Error, pa.ArrowException) as error:
@@ -79,6 +79,7 @@ def _opened(location: str) -> IO[bytes]:
 
 
 def _csv(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+    # Closes the file, too: whoever leaves the generator early leaves nothing open.
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         reader = csv.DictReader(text)
         for row in reader:
@@ -106,27 +107,28 @@ def _json_lines(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
 _READERS: Final = {".csv": _csv, ".parquet": _parquet, ".jsonl": _json_lines, ".ndjson": _json_lines}
 
 
-def _columns(location: str, first: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
-    """Our name of each column that is there, with the manifest's own name for it."""
+def _columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
+    """Our name of each column that is there, with the manifest's own; of JSON lines, each has columns of its own."""
+    return {name: name for name in row if name in COLUMNS or name.startswith(_PATH)} | dict(columns)
+
+
+def _check_columns(location: str, first: Mapping[str, Any], columns: Mapping[str, str]) -> None:
     for ours, theirs in columns.items():
         if theirs not in first:
             raise DataError(
                 f"{location} has no column {theirs!r} (--column {ours}={theirs}); it has {', '.join(first)}",
                 field=theirs,
             )
-    known = {name: name for name in first if name in COLUMNS or name.startswith(_PATH)}
-    found = known | dict(columns)
-    if not any(name == "path" or name.startswith(_PATH) for name in found):
+    if not any(name == "path" or name.startswith(_PATH) for name in _columns(first, columns)):
         raise DataError(
             f"{location} has no column 'path' or 'path_<modality>'; it has {', '.join(first)}; name it with "
             "--column path=COLUMN",
             field="path",
         )
-    return found
 
 
 def _line(number: int, row: Mapping[str, Any], columns: Mapping[str, str], base: str) -> Line:
-    texts = {ours: _text(row.get(theirs)) for ours, theirs in columns.items()}
+    texts = {ours: _text(row.get(theirs)) for ours, theirs in _columns(row, columns).items()}
     parts = {
         MEDIA_PART if name == "path" else name.removeprefix(_PATH): _placed(text, base)
         for name, text in texts.items()

@@ -1,16 +1,50 @@
-"""From a recording of the listing to what a decoder is asked for."""
+"""From a recording of the listing to what a decoder or a server is asked for."""
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from dimml.bundle import Bundle
 from dimml.errors import ConfigurationError, InvalidParameterError
 from dimml.media.types import DecodeRequest, MediaLimits
 from dimml_client.scoring.locations import at_hand
 from dimml_client.scoring.recording import MEDIA_PART, Recording
+
+#: Time limit of decoding one recording, or some windows of one.
+DECODE_LIMIT_S: Final = 60.0
+#: Of a recording that is read in windows, one after another; a picture's size still has its limit.
+_UNLIMITED: Final = MediaLimits(max_bytes=sys.maxsize, max_seconds=math.inf, max_frames_decoded=sys.maxsize)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOptions:
+    """A timeline: a row for every ``window_s`` seconds, ``stride_s`` apart."""
+
+    window_s: float
+    stride_s: float
+
+
+def limits_of(window: WindowOptions | None) -> MediaLimits:
+    """What a recording may be: in windows, of any length and size."""
+    return MediaLimits() if window is None else _UNLIMITED
+
+
+def in_process_settings(window: WindowOptions | None) -> dict[str, Any]:
+    """What rows depend on where the workers decode, beside the bundle and the recording."""
+    limits = asdict(limits_of(window))
+    return {
+        "engine": "in process",
+        "window": None if window is None else asdict(window),
+        "decode_limit_s": DECODE_LIMIT_S,
+        # JSON has no infinity.
+        **{name: value if value < sys.maxsize else None for name, value in limits.items()},
+    }
 
 
 def check_parts(own_files: Sequence[str], modalities: Sequence[str]) -> None:

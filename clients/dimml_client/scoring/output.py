@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -168,3 +169,24 @@ def removed(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def read_rows(out: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """The rows of a finished table, whatever its format; ``schema`` names its columns, and may name more."""
+    ending = out.suffix.lower()
+    if ending == ".csv":
+        # What a column holds cannot be told from its first rows: an empty one, or labels that are digits.
+        convert = pa_csv.ConvertOptions(
+            column_types={field.name: field.type for field in schema}, null_values=[""], strings_can_be_null=True
+        )
+        with pa_csv.open_csv(out, convert_options=convert) as reader:
+            for batch in reader:
+                yield from batch.to_pylist()
+    elif ending == ".jsonl":
+        with out.open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+    else:
+        for path in sorted(out.glob("part-*.parquet")) if out.is_dir() else [out]:
+            with pq.ParquetFile(path) as whole:
+                for batch in whole.iter_batches(4096):
+                    yield from batch.to_pylist()

@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,7 @@ _RUN, _INPUTS, _LOCK, _OPEN = "run.json", "inputs.parquet", "lock", "part.tmp"
 _PART: Final = re.compile(r"part-(\d+)-(\d+)\.parquet")
 #: A part is made whole when it has so many rows…
 ROWS_PER_PART: Final = 20_000
-#: …or is so old: about what a kill costs at most.
+#: …or is so old: what a kill costs at most, beside the recording under way.
 PART_S: Final = 10.0
 #: Rows that become one row group.
 _ROWS_PER_WRITE: Final = 1_000
@@ -38,6 +38,11 @@ _ROWS_PER_WRITE: Final = 1_000
 def folder_of(out: Path) -> Path:
     """Where the parts of a table are until it is whole."""
     return out.with_name(f".{out.name}.parts")
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete a folder of parts that nobody needs; what another process deletes at the same time is as good."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Parts:
@@ -97,35 +102,39 @@ class Parts:
 
     def begin(self, record: dict[str, Any], listing: Listing) -> None:
         """Note which run this is; the inputs first, so that a record never stands without them."""
-        aside = self.folder / "begin.tmp"
-        pq.write_table(listing.table, aside)
+        self._place(_INPUTS, lambda path: pq.write_table(listing.table, path))
+        self._place(_RUN, lambda path: path.write_text(json.dumps(record, indent=1), encoding="utf-8"))
+
+    def _place(self, name: str, write: Callable[[Path], object]) -> None:
+        aside = self.folder / f"{name}.tmp"
+        write(aside)
         synced(aside)
-        aside.replace(self.folder / _INPUTS)
-        aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        synced(aside)
-        aside.replace(self.folder / _RUN)
+        aside.replace(self.folder / name)
         synced(self.folder)
 
     def add(self, row: Row) -> None:
-        """The next recording's row; a part that is large or old enough is made whole."""
+        """One row of the recording under way."""
         if self._sink is None and not self._rows:
             self._began = time.monotonic()
         self._rows.append(row)
         if len(self._rows) >= _ROWS_PER_WRITE:
             self._write()
-        if self._sunk + len(self._rows) >= ROWS_PER_PART or time.monotonic() - self._began >= PART_S:
-            self.commit()
 
-    def commit(self) -> None:
-        """Make a whole part of all rows that are in none yet."""
-        self._write()
-        if self._sink is None:
+    def done(self, index: int) -> None:
+        """Recording ``index`` has all of its rows; a part that is large or old enough is made whole."""
+        rows = self._sunk + len(self._rows)
+        if rows >= ROWS_PER_PART or time.monotonic() - self._began >= PART_S:
+            self.commit(index + 1)
+
+    def commit(self, end: int) -> None:
+        """Make a whole part of all recordings from the last part up to before ``end``."""
+        if self._sink is None and not self._rows:
             return
-        self._sink.close()
-        end = self._first + self._sunk
+        self._write().close()
+        self._sink, self._sunk = None, 0
         (self.folder / _OPEN).replace(self.folder / _name(self._first, end))
         synced(self.folder)
-        self._sink, self._sunk, self._first = None, 0, end
+        self._first = end
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows of whole parts, in order."""
@@ -133,22 +142,25 @@ class Parts:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(_ROWS_PER_WRITE)
 
+    def count(self) -> int:
+        """Rows in whole parts."""
+        return sum(pq.read_metadata(path).num_rows for path in self.files)
+
     def close(self) -> None:
         """Let go of the lock; rows that are in no whole part are lost, which ``commit`` prevents."""
         self._lock.close()
 
     def remove(self) -> None:
         """Delete the folder: its rows stand in the table."""
-        shutil.rmtree(self.folder)
+        remove_parts(self.folder)
 
-    def _write(self) -> None:
-        if not self._rows:
-            return
+    def _write(self) -> ParquetSink:
         if self._sink is None:
             self._sink = ParquetSink(self.folder / _OPEN, self.schema)
         self._sink.write(pa.RecordBatch.from_pylist(self._rows, self.schema))
         self._sunk += len(self._rows)
         self._rows = []
+        return self._sink
 
 
 def _name(first: int, end: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 import time
@@ -24,9 +23,12 @@ class _End:
     """Nothing comes after this."""
 
 
+class _Late:
+    """Nothing came in time."""
+
+
 class Pipeline(Generic[Job, Result]):
-    """``produce`` makes jobs (``hand_on``), ``consume`` takes batches of them (``gather``) and gives
-    results (``give``).
+    """``produce`` makes jobs (``hand_on``); ``consume`` takes them in batches (``gather``), gives results (``give``).
 
     Both run in ``threads`` threads each, and end by returning; what they raise ends the run.
     """
@@ -62,22 +64,23 @@ class Pipeline(Generic[Job, Result]):
         Raises StoppedError.
         """
         with self._gathering:
-            first = self._get()
-            if isinstance(first, _End):
-                self._jobs.put(first)  # For the next thread.
-                return []
-            jobs = [first]
-            end = time.monotonic() + self._linger_s
+            jobs: list[Job] = []
+            end: float | None = None
             while len(jobs) < self._batch:
-                try:
-                    following = self._get(end)
-                except queue.Empty:
+                job = self._get(end)
+                if isinstance(job, _End):
+                    self._jobs.put(job)  # For the next thread.
                     break
-                if isinstance(following, _End):
-                    self._jobs.put(following)
+                if isinstance(job, _Late):
                     break
-                jobs.append(following)
+                jobs.append(job)
+                end = end or time.monotonic() + self._linger_s
             return jobs
+
+    def nothing_more(self) -> None:
+        """A second stage for a run whose first gives all results."""
+        while self.gather():
+            pass
 
     def run(self, produce: Callable[[], None], consume: Callable[[], None]) -> Generator[Result, None, None]:
         """Results as they come. Raises what a stage raised. Closing the iterator gives the run up."""
@@ -134,14 +137,13 @@ class Pipeline(Generic[Job, Result]):
         except StoppedError:
             return
 
-    def _get(self, end: float = math.inf) -> Job | _End:
-        """The next job. Raises queue.Empty where ``end`` passes before there is one, and StoppedError."""
+    def _get(self, end: float | None) -> Job | _End | _Late:
+        """The next job, unless ``end`` passes before there is one."""
         while not self._stop.is_set():
-            left_s = end - time.monotonic()
-            if left_s <= 0.0:
-                return self._jobs.get_nowait()
+            left_s = _LOOK_S if end is None else min(_LOOK_S, end - time.monotonic())
             try:
-                return self._jobs.get(timeout=min(_LOOK_S, left_s))
+                return self._jobs.get(timeout=left_s) if left_s > 0.0 else self._jobs.get_nowait()
             except queue.Empty:
-                continue
+                if end is not None and time.monotonic() >= end:
+                    return _Late()
         raise StoppedError

@@ -32,7 +32,12 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The row of the recording with this index. They may come in any order."""
+    """One row of one recording. ``position`` counts its rows from 0; ``last`` marks the last one.
+
+    Rows of a recording, and recordings, may come in any order.
+    """
 
     index: int
+    position: int
     row: Mapping[str, object]
+    last: bool = True

@@ -1,35 +1,57 @@
-"""The one place where an answer or an error becomes a row of the table."""
+"""The one place where an answer or an error becomes a row of the table, whichever engine gave it."""
 
 from __future__ import annotations
 
 from dimml.errors import DimmlError
 from dimml.prediction import Prediction
 from dimml_client.scoring.recording import MEDIA_PART, Recording
-from dimml_client.scoring.schema import ScoredBundle, probability_column
+from dimml_client.scoring.schema import RECORDING, WINDOW, ScoredBundle, probability_column
 
 Row = dict[str, object]
 
+#: What a row's ``error`` is where something broke that nobody foresaw.
+INTERNAL = "internal"
 
-def scored_row(recording: Recording, bundle: ScoredBundle, fate: Prediction | DimmlError, ms: float) -> Row:
-    """A row by column name; columns that have nothing to say are left out. ``ms`` is what the recording cost."""
-    row: Row = {
-        "id": recording.id,
-        "path": recording.path,
-        "start_s": recording.start_s,
-        "end_s": recording.end_s,
-        "truth": recording.truth,
-        "degraded": False,
-        "bundle": bundle.name,
-        "version": bundle.version,
-        "ms": ms,
-    }
-    for name, path in recording.parts.items():
-        if name != MEDIA_PART:
-            row[f"path_{name}"] = path
+
+def scored_row(
+    recording: Recording,
+    bundle: ScoredBundle,
+    fate: Prediction | DimmlError,
+    ms: float | None,
+    *,
+    window: tuple[int, float, float] | None = None,
+) -> Row:
+    """A row by column name; columns that have nothing to say are left out.
+
+    ``window`` is its number, start and end; ``ms`` what the recording, or its window, cost.
+    """
+    row = _named(recording, bundle)
+    row["ms"] = ms
+    if window is not None:
+        row["kind"] = WINDOW
+        row["window"], row["start_s"], row["end_s"] = window
     if isinstance(fate, Prediction):
         _answer(row, fate)
     else:
         _error(row, fate)
+    return row
+
+
+def _named(recording: Recording, bundle: ScoredBundle) -> Row:
+    row: Row = {
+        "id": recording.id,
+        "path": recording.path,
+        "kind": RECORDING,
+        "start_s": recording.start_s,
+        "end_s": recording.end_s,
+        "truth": recording.truth,
+        "bundle": bundle.name,
+        "version": bundle.version,
+        "degraded": False,
+    }
+    for name, path in recording.parts.items():
+        if name != MEDIA_PART:
+            row[f"path_{name}"] = path
     return row
 
 

@@ -15,14 +15,16 @@ import pyarrow as pa
 
 from dimml.errors import ConfigurationError, DataError
 from dimml_client.scoring import output
+from dimml_client.scoring.aggregate import Aggregation, Aggregator
+from dimml_client.scoring.engine import Engine
 from dimml_client.scoring.identity import refuse_other_inputs, refuse_other_run, run_record
 from dimml_client.scoring.inputs import Listing
-from dimml_client.scoring.local import LocalScorer
 from dimml_client.scoring.media import check_parts
 from dimml_client.scoring.ordering import InOrder
-from dimml_client.scoring.parts import Parts, folder_of
+from dimml_client.scoring.parts import Parts, folder_of, remove_parts
 from dimml_client.scoring.progress import ScoreProgress
 from dimml_client.scoring.recording import Recording
+from dimml_client.scoring.rows import Row
 from dimml_client.scoring.schema import table_schema
 from dimml_client.scoring.stopping import StopRequest
 from dimml_client.scoring.summary import Summary
@@ -32,7 +34,7 @@ _TABLE: Final = "table.tmp"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: ``done`` recordings of all have their row, those before ``first`` by an earlier call."""
+    """How a run ended: ``done`` recordings of all have their rows, those before ``first`` by an earlier call."""
 
     summary: Summary
     recordings: int
@@ -47,17 +49,23 @@ class Outcome:
 
 
 def score_table(
-    scorer: LocalScorer, listing: Listing, out: Path, *, quiet: bool, rows_per_file: int = output.ROWS_PER_FILE
+    engine: Engine,
+    listing: Listing,
+    out: Path,
+    *,
+    aggregation: Aggregation | None = None,
+    quiet: bool = True,
+    rows_per_file: int = output.ROWS_PER_FILE,
 ) -> Outcome:
-    """Score all recordings with ``scorer``, which is not entered yet, into ``out``; from the main thread.
+    """Score all recordings with ``engine``, which is not entered yet, into ``out``; from the main thread.
 
     Raises ConfigurationError where ``out``, finished or not, is of another run, and DataError where it cannot be
     written; whatever is whole by then stays, and the next call goes on from it.
     """
-    bundle = scorer.bundle
+    bundle = engine.bundle
     check_parts(listing.own_files, bundle.modalities)
     schema = table_schema(bundle, listing.own_files, listing.labelled)
-    record = run_record(bundle, scorer.settings)
+    record = run_record(bundle, {**engine.settings, "aggregate": aggregation})
     if out.exists() or out.is_symlink():
         return _already_there(out, record, listing)
     with ExitStack() as stack:
@@ -65,8 +73,13 @@ def score_table(
             parts = stack.enter_context(closing(Parts(out, schema)))
         except OSError as error:
             raise DataError(f"cannot write {out}: {error.strerror}: {error.filename}", field="--out") from error
+        if out.exists():
+            # Another process finished it since we looked.
+            parts.remove()
+            return _already_there(out, record, listing)
+        run = _Run(engine, out, parts, record, aggregation, quiet=quiet, rows_per_file=rows_per_file)
         try:
-            return _score(scorer, listing, out, parts, record, quiet=quiet, rows_per_file=rows_per_file)
+            return run.go(listing)
         except (OSError, pa.ArrowException) as error:
             words = getattr(error, "strerror", None) or str(error)
             raise DataError(
@@ -76,75 +89,104 @@ def score_table(
             ) from error
 
 
-def _score(
-    scorer: LocalScorer,
-    listing: Listing,
-    out: Path,
-    parts: Parts,
-    record: dict[str, Any],
-    *,
-    quiet: bool,
-    rows_per_file: int,
-) -> Outcome:
-    there = parts.record
-    if there is None:
-        parts.begin(record, listing)
-    else:
-        refuse_other_run(there, record, parts.folder)
-        refuse_other_inputs(parts.listing, listing, parts.folder)
-        listing = parts.listing
-    first, began = parts.next_index, time.monotonic()
-    if first < len(listing):
-        with ScoreProgress(len(listing), first, quiet=quiet) as progress:
-            _fill(scorer, listing, parts, progress, quiet=quiet)
-    summary = Summary()
-    for batch in parts.batches():
-        summary.add_batch(batch, scorer.bundle.modalities)
-    done = parts.next_index
-    if done == len(listing):
-        _finish(parts, out, {**record, **_about(listing), "summary": summary.as_dict()}, summary.rows, rows_per_file)
-    return Outcome(summary, len(listing), first, done, time.monotonic() - began)
+class _Run:
+    """One call of ``score_table`` whose folder of parts is open."""
 
+    def __init__(
+        self,
+        engine: Engine,
+        out: Path,
+        parts: Parts,
+        record: dict[str, Any],
+        aggregation: Aggregation | None,
+        *,
+        quiet: bool,
+        rows_per_file: int,
+    ) -> None:
+        self._engine = engine
+        self._out = out
+        self._parts = parts
+        self._record = record
+        self._aggregator = None if aggregation is None else Aggregator(aggregation, engine.bundle)
+        self._quiet = quiet
+        self._rows_per_file = rows_per_file
 
-def _fill(scorer: LocalScorer, listing: Listing, parts: Parts, progress: ScoreProgress, *, quiet: bool) -> None:
-    """Score what no part has, up to the end or to where it was stopped."""
-    order = InOrder(parts.next_index)
-    seen = Summary()
-    with StopRequest(quiet=quiet) as stop:
+    def go(self, listing: Listing) -> Outcome:
+        """Raises OSError and ArrowException where something cannot be written."""
+        parts = self._parts
+        there = parts.record
+        if there is None:
+            parts.begin(self._record, listing)
+        else:
+            refuse_other_run(there, self._record, parts.folder)
+            refuse_other_inputs(parts.listing, listing, parts.folder)
+            listing = parts.listing
+        first, began = parts.next_index, time.monotonic()
+        if first < len(listing):
+            with ScoreProgress(len(listing), first, quiet=self._quiet) as progress:
+                if first:
+                    progress.note(f"going on after {first} of {len(listing)} recordings")
+                self._fill(listing, progress)
+        summary = Summary()
+        for batch in parts.batches():
+            summary.add_batch(batch, self._engine.bundle.modalities)
+        done = parts.next_index
+        if done == len(listing):
+            self._finish({**self._record, **_about(listing), "summary": summary.as_dict()})
+        return Outcome(summary, len(listing), first, done, time.monotonic() - began)
 
-        def recordings() -> Iterator[Recording]:
-            for recording in listing.recordings(order.index):
-                if stop.asked:
-                    return
-                yield recording
+    def _fill(self, listing: Listing, progress: ScoreProgress) -> None:
+        """Score what no part has, up to the end or to where it was stopped."""
+        parts, engine = self._parts, self._engine
+        order = InOrder(parts.next_index)
+        seen = Summary()
+        with StopRequest(quiet=self._quiet) as stop:
 
-        with scorer, closing(scorer.score(recordings(), order.room)) as scored:
-            for one in scored:
-                for row in order.take(one):
-                    seen.add(row, scorer.bundle.modalities)
+            def recordings() -> Iterator[Recording]:
+                for recording in listing.recordings(order.index):
+                    if stop.asked:
+                        return
+                    yield recording
+
+            with engine, closing(engine.score(recordings(), order.room)) as scored:
+                for row, last in (given for one in scored for given in order.take(one)):
+                    self._add(row)
+                    seen.add(row, engine.bundle.modalities)
+                    if not last:
+                        continue
+                    if self._aggregator is not None:
+                        parts.add(self._aggregator.take())
                     progress.recording_done(seen)
-                    parts.add(row)
-        parts.commit()
-    if order.index < len(listing) and not stop.asked:
-        raise RuntimeError(f"recording {order.index} was given no row")
+                    parts.done(order.index - 1)
+                    if stop.asked and engine.takes_all_at_once:
+                        break
+            parts.commit(order.index)
+        if order.index < len(listing) and not stop.asked:
+            raise RuntimeError(f"recording {order.index} was given no row")
 
+    def _add(self, row: Row) -> None:
+        self._parts.add(row)
+        if self._aggregator is not None:
+            self._aggregator.add(row)
 
-def _finish(parts: Parts, out: Path, metadata: dict[str, Any], rows: int, rows_per_file: int) -> None:
-    """All parts as one table, put in its place in one step; then the parts go."""
-    aside = parts.folder / _TABLE
-    output.removed(aside)
-    sink = output.open_sink(aside, out, output.with_metadata(parts.schema, metadata), rows, rows_per_file)
-    for batch in parts.batches():
-        sink.write(batch)
-    sink.close()
-    if out.suffix.lower() != ".parquet":
-        note = parts.folder / "meta.tmp"
-        note.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
-        output.synced(note)
-        note.replace(output.sidecar(out))
-    aside.replace(out)
-    output.synced(out.parent)
-    parts.remove()
+    def _finish(self, metadata: dict[str, Any]) -> None:
+        """All parts as one table, put in its place in one step; then the parts go."""
+        parts, out = self._parts, self._out
+        aside = parts.folder / _TABLE
+        output.removed(aside)
+        schema = output.with_metadata(parts.schema, metadata)
+        sink = output.open_sink(aside, out, schema, parts.count(), self._rows_per_file)
+        for batch in parts.batches():
+            sink.write(batch.replace_schema_metadata(None))
+        sink.close()
+        if out.suffix.lower() != ".parquet":
+            note = parts.folder / "meta.tmp"
+            note.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+            output.synced(note)
+            note.replace(output.sidecar(out))
+        aside.replace(out)
+        output.synced(out.parent)
+        parts.remove()
 
 
 def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> Outcome:
@@ -162,7 +204,7 @@ def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> Outco
             f"{out} holds the rows of other inputs; remove it, or choose another --out", field="--out"
         )
     # A kill between the table's last step and this one leaves parts that nobody needs.
-    output.removed(folder_of(out))
+    remove_parts(folder_of(out))
     return Outcome(summary, len(listing), first=len(listing), done=len(listing), seconds=0.0)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -14,22 +14,25 @@ from dimml.errors import ConfigurationError
 #: Of the table: goes up when a column changes its name, type or meaning.
 SCHEMA_VERSION: Final = 1
 
+#: Kinds of row: a whole recording (or its range), a window of it, or what all windows together say.
+RECORDING, WINDOW, AGGREGATE = "recording", "window", "aggregate"
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredBundle:
-    """What scoring needs to know of a bundle."""
+    """What scoring needs to know of a bundle, in this process or on a server."""
 
     name: str
     version: int
     labels: tuple[str, ...]
     modalities: tuple[str, ...]
     fused_head: bool
-    #: Of the manifest and thereby of every file.
-    sha256: str
+    #: Of the manifest and thereby of every file; None where a server does not say.
+    sha256: str | None = None
 
     @classmethod
     def of(cls, bundle: Bundle) -> ScoredBundle:
-        """What a bundle's manifest says."""
+        """Of a bundle that is at hand."""
         return cls(
             name=bundle.name,
             version=bundle.version,
@@ -38,6 +41,15 @@ class ScoredBundle:
             fused_head=FUSED_HEAD in bundle.heads,
             sha256=bundle.sha256,
         )
+
+
+def schema_of_table(metadata: Mapping[str, Any]) -> pa.Schema:
+    """All columns that a finished table can have, by what it says of itself; it may lack paths and ``truth``."""
+    bundle = metadata["bundle"]
+    scored = ScoredBundle(
+        **{**bundle, "labels": tuple(bundle["labels"]), "modalities": tuple(bundle["modalities"])},
+    )
+    return table_schema(scored, scored.modalities, truth=True)
 
 
 def probability_column(label: str) -> str:
@@ -54,6 +66,8 @@ def table_schema(bundle: ScoredBundle, own_files: Sequence[str] = (), truth: boo
         ("id", pa.string()),
         ("path", pa.string()),
         *((f"path_{name}", pa.string()) for name in own_files),
+        ("kind", pa.string()),
+        ("window", pa.int32()),
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
         *([("truth", pa.string())] if truth else []),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
 from types import FrameType, TracebackType
 from typing import Final, Self
 
 _WORDS: Final = b"\nfinishing what is under way; once more to stop at once\n"
+_STDERR: Final = 2
 
 
 class StopRequest:
@@ -41,4 +42,5 @@ class StopRequest:
         self.asked = True
         if not self._quiet:
             # Not through rich: the signal may have come in the middle of a write of its own.
-            os.write(sys.stderr.fileno(), _WORDS)
+            with contextlib.suppress(OSError):
+                os.write(_STDERR, _WORDS)

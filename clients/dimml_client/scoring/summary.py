@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, Self, get_args
 import pyarrow as pa
 
 from dimml_client.scoring.rows import Row
+from dimml_client.scoring.schema import AGGREGATE
 
 FailOn = Literal["error", "degraded", "never"]
 FAIL_ON: Final[tuple[FailOn, ...]] = get_args(FailOn)
@@ -19,7 +20,7 @@ EXIT_ROWS: Final = 3
 
 @dataclass
 class Summary:
-    """Counts of rows."""
+    """Counts of rows; aggregates are not counted, since their windows are."""
 
     rows: int = 0
     errors: Counter[str] = field(default_factory=Counter)
@@ -29,6 +30,8 @@ class Summary:
 
     def add(self, row: Row, modalities: tuple[str, ...]) -> None:
         """Count one row."""
+        if row.get("kind") == AGGREGATE:
+            return
         self.rows += 1
         self.degraded += row.get("degraded") is True
         error = row.get("error")
@@ -41,7 +44,7 @@ class Summary:
 
     def add_batch(self, batch: pa.RecordBatch, modalities: tuple[str, ...]) -> None:
         """Count the rows of a batch of the table."""
-        wanted = ["degraded", "error", *(f"{name}_status" for name in modalities)]
+        wanted = ["kind", "degraded", "error", *(f"{name}_status" for name in modalities)]
         for row in batch.select(wanted).to_pylist():
             self.add(row, modalities)
 

@@ -16,15 +16,15 @@ from dimml.media.container import UNREADABLE, best_stream, open_container
 from dimml.media.flow_file import FlowFile
 from dimml.media.image import decode_image
 from dimml.media.index import ContainerIndex, scan
-from dimml.media.pictures import PictureRow, StillPicture, rows_of_one_picture
+from dimml.media.judging import Tracks, all_because, judged, picture_tracks
+from dimml.media.pictures import StillPicture, rows_of_one_picture
 from dimml.media.ranges import Window, check_range, judged_window
 from dimml.media.sniff import FileType, identify
 from dimml.media.sound import SoundFile
 from dimml.media.tracks import PictureReader, SoundReader, TrackReader, read_tracks
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source
 from dimml.modality import Flow, Modality, Waveform
-from dimml.quality import no_signal
-from dimml.status import OK, ModalityStatus, Reason
+from dimml.status import ModalityStatus, Reason
 
 
 def decode(request: DecodeRequest) -> Decoded:
@@ -35,25 +35,24 @@ def decode(request: DecodeRequest) -> Decoded:
     """
     check_range(request)
     tracks: dict[str, DecodedTrack] = {}
-    judged: Window | None = None
-    for source, modalities in _by_source(request):
+    stretch: Window | None = None
+    for source, modalities in by_source(request):
         part, window = _decode_source(source, modalities, request)
         tracks |= part
-        judged = judged or window
+        stretch = stretch or window
     missing = DecodedTrack(ModalityStatus.because(Reason.NOT_SENT))
     return Decoded(
         tracks={modality.name: tracks.get(modality.name, missing) for modality in request.modalities},
         # To the microsecond: finer than any container's clock, and without floats' dust.
-        start_s=None if judged is None else round(judged.start_s, 6),
-        end_s=None if judged is None else round(judged.end_s, 6),
+        start_s=None if stretch is None else round(stretch.start_s, 6),
+        end_s=None if stretch is None else round(stretch.end_s, 6),
     )
 
 
-_Tracks = dict[str, DecodedTrack]
-_Part = tuple[_Tracks, Window | None]
+_Part = tuple[Tracks, Window | None]
 
 
-def _by_source(request: DecodeRequest) -> list[tuple[Source, list[Modality]]]:
+def by_source(request: DecodeRequest) -> list[tuple[Source, list[Modality]]]:
     """Modalities that share one source object, in the order of the request."""
     groups: dict[int, tuple[Source, list[Modality]]] = {}
     for modality in request.modalities:
@@ -65,16 +64,16 @@ def _by_source(request: DecodeRequest) -> list[tuple[Source, list[Modality]]]:
 
 def _decode_source(source: Source, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
     try:
-        with _opened(source, request) as (file, size):
+        with opened(source, request.limits.max_bytes) as (file, size):
             if size == 0:
-                return _all_because(Reason.EMPTY, modalities), None
+                return all_because(Reason.EMPTY, modalities), None
             file_type = identify(file)
             if file_type is None:
-                return _all_because(Reason.UNDECODABLE, modalities), None
+                return all_because(Reason.UNDECODABLE, modalities), None
             return _decode_file(file, file_type, modalities, request)
     except MemoryError:
         if len(modalities) == 1:
-            return _all_because(Reason.DECODE_MEMORY, modalities), None
+            return all_because(Reason.DECODE_MEMORY, modalities), None
     # One track that asks for too much must not cost the others.
     parts = [_decode_source(source, [modality], request) for modality in modalities]
     windows = [window for _, window in parts if window is not None]
@@ -82,10 +81,10 @@ def _decode_source(source: Source, modalities: Sequence[Modality], request: Deco
 
 
 @contextmanager
-def _opened(source: Source, request: DecodeRequest) -> Iterator[tuple[BinaryIO, int]]:
-    """The source as a seekable file, and its size. Raises TooLargeError above ``max_bytes``."""
+def opened(source: Source, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
+    """The source as a seekable file, and its size. Raises UnreadableError, and TooLargeError above ``max_bytes``."""
     if isinstance(source, bytes):
-        _check_bytes(len(source), request)
+        _check_bytes(len(source), max_bytes)
         yield io.BytesIO(source), len(source)
         return
     try:
@@ -96,13 +95,13 @@ def _opened(source: Source, request: DecodeRequest) -> Iterator[tuple[BinaryIO, 
     except OSError as error:
         raise UnreadableError(f"cannot read {source}: {error.strerror}", field=str(source)) from error
     with file:
-        _check_bytes(status.st_size, request)
+        _check_bytes(status.st_size, max_bytes)
         yield file, status.st_size
 
 
-def _check_bytes(size: int, request: DecodeRequest) -> None:
-    if size > request.limits.max_bytes:
-        raise TooLargeError(f"the file has {size} bytes, more than max_bytes = {request.limits.max_bytes}")
+def _check_bytes(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise TooLargeError(f"the file has {size} bytes, more than max_bytes = {max_bytes}")
 
 
 def _decode_file(file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
@@ -126,35 +125,35 @@ def _decode_image(file: BinaryIO, file_type: FileType, modalities: Sequence[Moda
     file.seek(0)
     rgb = decode_image(file.read(), file_type.demuxer, request.limits)
     pictured = [modality for modality in modalities if not isinstance(modality, Waveform)]
-    tracks = _all_because(Reason.NO_TRACK, [m for m in modalities if isinstance(m, Waveform)])
+    tracks = all_because(Reason.NO_TRACK, [m for m in modalities if isinstance(m, Waveform)])
     if rgb is None:
-        return tracks | _all_because(Reason.UNDECODABLE, pictured), None
-    return tracks | _picture_tracks(rows_of_one_picture(StillPicture(rgb), pictured), request), None
+        return tracks | all_because(Reason.UNDECODABLE, pictured), None
+    return tracks | picture_tracks(rows_of_one_picture(StillPicture(rgb), pictured), request), None
 
 
 def _decode_flow(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
     """Flow computed elsewhere; a range does not apply to it, since it has no time."""
-    tracks = _all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Flow)])
+    tracks = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Flow)])
     flows = [modality for modality in modalities if isinstance(modality, Flow)]
     try:
         flow = FlowFile(file, request.limits)
-        return tracks | {m.name: _judged(m, flow.row(m), (), request) for m in flows}, None
+        return tracks | {m.name: judged(m, flow.row(m), (), request) for m in flows}, None
     except ValueError:
-        return tracks | _all_because(Reason.UNDECODABLE, flows), None
+        return tracks | all_because(Reason.UNDECODABLE, flows), None
 
 
 def _decode_sound_file(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
     sound = SoundFile(file)
     try:
-        tracks = _all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
+        tracks = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
         heard = [modality for modality in modalities if isinstance(modality, Waveform)]
         if sound.empty:
-            return tracks | _all_because(Reason.EMPTY, heard), None
+            return tracks | all_because(Reason.EMPTY, heard), None
         window = judged_window(sound.duration_s, request)
         if heard:
             buffer = sound.read(window)
             for modality in heard:
-                tracks[modality.name] = _judged(modality, buffer.row(modality), (), request)
+                tracks[modality.name] = judged(modality, buffer.row(modality), (), request)
         return tracks, window
     finally:
         sound.close()
@@ -165,14 +164,14 @@ def _decode_container(
 ) -> _Part:
     container = open_container(file, file_type.demuxer, request.limits)
     if container is None:
-        return _all_because(Reason.UNDECODABLE, modalities), None
-    tracks: _Tracks = {}
+        return all_because(Reason.UNDECODABLE, modalities), None
+    tracks: Tracks = {}
     readable: list[Modality] = []
     with container:
         streams = {kind: best_stream(container, kind) for kind in ("audio", "video")}
         index = scan(container, [stream for stream in streams.values() if stream is not None])
         for modality in modalities:
-            reason = _unreadable(container, streams[_stream_kind(modality)], _stream_kind(modality), index)
+            reason = unreadable(container, streams[stream_kind(modality)], stream_kind(modality), index)
             if reason is None:
                 readable.append(modality)
             else:
@@ -187,7 +186,7 @@ def _decode_container(
     # The seek missed, or this container cannot seek: once more from the very start, passing over what comes before.
     container = open_container(file, file_type.demuxer, request.limits)
     if container is None:
-        return tracks | _all_because(Reason.UNDECODABLE, readable), window
+        return tracks | all_because(Reason.UNDECODABLE, readable), window
     with container:
         streams = {kind: best_stream(container, kind) for kind in ("audio", "video")}
         readers = _readers(streams, index, window, readable, request)
@@ -195,11 +194,12 @@ def _decode_container(
         return tracks | _read_rows(readers, readable, request), window
 
 
-def _stream_kind(modality: Modality) -> str:
+def stream_kind(modality: Modality) -> str:
+    """FFmpeg's word for the track that a modality comes from."""
     return "audio" if isinstance(modality, Waveform) else "video"
 
 
-def _unreadable(container: Any, stream: Any | None, kind: str, index: ContainerIndex) -> Reason | None:
+def unreadable(container: Any, stream: Any | None, kind: str, index: ContainerIndex) -> Reason | None:
     """Why a track cannot even be tried."""
     if stream is not None:
         return None if index.tracks[stream.index].packets else Reason.EMPTY
@@ -242,35 +242,17 @@ def _seek(container: Any, readers: Sequence[TrackReader]) -> bool:
     return True
 
 
-def _read_rows(readers: Sequence[TrackReader], modalities: Sequence[Modality], request: DecodeRequest) -> _Tracks:
-    tracks: _Tracks = {}
+def _read_rows(readers: Sequence[TrackReader], modalities: Sequence[Modality], request: DecodeRequest) -> Tracks:
+    tracks: Tracks = {}
     for reader in readers:
         if isinstance(reader, SoundReader):
             for modality in modalities:
                 if isinstance(modality, Waveform):
-                    tracks[modality.name] = _judged(modality, reader.row(modality), (), request)
+                    tracks[modality.name] = judged(modality, reader.row(modality), (), request)
         elif isinstance(reader, PictureReader):
             reader.finish()
             if reader.decoded:
-                tracks |= _picture_tracks(reader.rows, request)
+                tracks |= picture_tracks(reader.rows, request)
             else:
-                tracks |= _all_because(Reason.UNDECODABLE, [row.modality for row in reader.rows])
+                tracks |= all_because(Reason.UNDECODABLE, [row.modality for row in reader.rows])
     return tracks
-
-
-def _picture_tracks(rows: Sequence[PictureRow], request: DecodeRequest) -> _Tracks:
-    return {row.modality.name: _judged(row.modality, row.array, tuple(row.times_s), request) for row in rows}
-
-
-def _judged(modality: Modality, row: Any | None, times_s: tuple[float, ...], request: DecodeRequest) -> DecodedTrack:
-    """The track with the signal check's verdict; a row without signal is not handed on."""
-    if row is None:
-        return DecodedTrack(ModalityStatus.because(Reason.UNDECODABLE))
-    reason = no_signal(modality, row, request.quality, times_s or None)
-    if reason is not None:
-        return DecodedTrack(ModalityStatus.because(reason), times_s=times_s)
-    return DecodedTrack(OK, row, times_s)
-
-
-def _all_because(reason: Reason, modalities: Sequence[Modality]) -> _Tracks:
-    return {modality.name: DecodedTrack(ModalityStatus.because(reason)) for modality in modalities}

@@ -2,60 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import pickle
 import queue
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from typing import Final
 
 from dimml.errors import DimmlError, UnavailableError
 from dimml.media.isolation import Isolation
-from dimml.media.types import Decoded, DecodeRequest
-from dimml.media.worker import EXIT_OUT_OF_MEMORY, Broke, OutOfMemory, Ready, Reply
-from dimml.status import Reason
+from dimml.media.streaming import StreamJob
+from dimml.media.types import DecodeRequest
+from dimml.media.worker_process import Outcome, WorkerProcess
 
 logger = logging.getLogger(__name__)
-
-#: A worker imports FFmpeg and OpenCV; a loaded machine takes seconds.
-START_TIMEOUT_S: Final = 60.0
-#: From the end of a worker's pipe to its own.
-_EXIT_TIMEOUT_S: Final = 1.0
-#: A worker may run for so long although nobody waits for it any more: less than it takes to replace it.
-PATIENCE_S: Final = 0.5
-
-# The parent's import path, so that whatever it could import, the worker can.
-_BOOTSTRAP: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from dimml.media.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
-)
-_WORKER_ENVIRONMENT: Final = {
-    # Each malloc arena reserves 64 MB of address space, which is what is limited.
-    "MALLOC_ARENA_MAX": "2",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-#: Of each direction of a worker's pipe; the kernel caps it at net.core.wmem_max.
-_PIPE_BYTES: Final = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """No reply that can be used: the worker died, outlasted its time, or ran out of memory."""
-
-    reason: Reason
-
-
-Outcome = Decoded | Lost
 
 
 @dataclass(slots=True)
@@ -68,109 +29,6 @@ class Job:
     future: Future[Outcome] = field(default_factory=Future)
 
 
-def _wide_pipe() -> tuple[Connection, Connection]:
-    """A two-way pipe whose buffers take a whole reply where the kernel allows it, so that writing one is one step."""
-    ends = socket.socketpair()
-    for end in ends:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIPE_BYTES)
-    ours, theirs = (Connection(end.detach()) for end in ends)
-    return ours, theirs
-
-
-class WorkerProcess:
-    """A worker, just started; ``wait_ready`` before anything else. ``settings`` are pickled WorkerSettings.
-
-    Raises OSError where no process can be started.
-    """
-
-    def __init__(self, settings: bytes) -> None:
-        self._settings = settings
-        self._patience_s: float | None = None
-        self._pipe, theirs = _wide_pipe()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=os.environ | _WORKER_ENVIRONMENT,
-                # A group of its own: Ctrl-C at the terminal goes to the parent alone.
-                start_new_session=True,
-            )
-
-    def wait_ready(self) -> Isolation:
-        """Block until it has imported what it needs, and tell how it is shut in.
-
-        Raises OSError or EOFError where it does not get there.
-        """
-        self._pipe.send_bytes(self._settings)
-        if self._pipe.poll(START_TIMEOUT_S):
-            ready = self._pipe.recv()
-            if isinstance(ready, Ready):
-                return ready.isolation
-        raise TimeoutError(f"not ready after {START_TIMEOUT_S:g} s")
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """End the process at once; from any thread."""
-        self._process.kill()
-
-    def dispose(self) -> None:
-        """End the process and let go of its pipe."""
-        self._process.kill()
-        self._process.wait()
-        self._pipe.close()
-
-    def run(self, request: DecodeRequest, limit_s: float) -> Outcome | DimmlError:
-        """The reply to one request; ``settle`` before the next. After a crash or a timeout the process is dead.
-
-        It is not after a time limit so short that the caller's hurry, rather than the file, may be to blame.
-        """
-        try:
-            self._pipe.send_bytes(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL))
-            if not self._pipe.poll(limit_s):
-                self._patience_s = PATIENCE_S - limit_s
-                if self._patience_s <= 0.0:
-                    self._process.kill()
-                    self._process.wait()
-                return Lost(Reason.DECODE_TIMEOUT)
-            reply: Reply = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 (it comes from our own worker)
-        except (EOFError, OSError):
-            return Lost(self._how_it_ended())
-        if isinstance(reply, OutOfMemory):
-            return Lost(Reason.DECODE_MEMORY)
-        if isinstance(reply, Broke):
-            logger.error("decoding raised an unexpected error:\n%s", reply.details)
-            return Lost(Reason.DECODER_CRASHED)
-        return reply
-
-    def settle(self) -> None:
-        """Wait a little for the reply that came too late for its caller, and drop it; where none comes, kill."""
-        if self._patience_s is None or not self.alive:
-            return
-        try:
-            if self._pipe.poll(self._patience_s):
-                self._pipe.recv_bytes()
-                self._patience_s = None
-                return
-        except (EOFError, OSError):
-            pass
-        self._process.kill()
-        self._process.wait()
-
-    def _how_it_ended(self) -> Reason:
-        """Why the pipe broke; the process is dead afterwards."""
-        try:
-            code = self._process.wait(_EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        return Reason.DECODE_MEMORY if code == EXIT_OUT_OF_MEMORY else Reason.DECODER_CRASHED
-
-
 class Keeper:
     """A thread that does ``jobs`` one at a time in its worker. A None among the jobs ends it.
 
@@ -179,7 +37,7 @@ class Keeper:
 
     def __init__(
         self,
-        jobs: queue.SimpleQueue[Job | None],
+        jobs: queue.SimpleQueue[Job | StreamJob | None],
         settings: bytes,
         on_ready: Callable[[Isolation], None],
         on_lost: Callable[[], None],
@@ -231,6 +89,9 @@ class Keeper:
             job = self._jobs.get()
             if job is None:
                 break
+            if isinstance(job, StreamJob):
+                self._stream(job)
+                continue
             if not job.future.set_running_or_notify_cancel():
                 continue
             try:
@@ -261,6 +122,24 @@ class Keeper:
         if isinstance(reply, DimmlError):
             raise reply
         return reply
+
+    def _stream(self, job: StreamJob) -> None:
+        worker = self._living_worker()
+        if worker is None:
+            job.put(UnavailableError("no decode worker could be started"))
+            return
+        try:
+            for item in worker.stream(job.request, job.limit_s):
+                if not job.put(item):
+                    # Nobody listens any more, and the worker is in the middle of it.
+                    worker.kill()
+                    break
+        except DimmlError as error:
+            job.put(error)
+        else:
+            job.put(None)
+        if job.stopped or not worker.alive:
+            self._bury()
 
     def _living_worker(self) -> WorkerProcess | None:
         """The worker, replaced if it died meanwhile; None where none can be started."""

@@ -24,9 +24,12 @@ from typing import Final, Self
 from dimml.errors import DimmlError, UnavailableError
 from dimml.media.decoding import decode
 from dimml.media.isolation import Isolation
-from dimml.media.keeper import PATIENCE_S, START_TIMEOUT_S, Job, Keeper, Lost, Outcome
+from dimml.media.keeper import Job, Keeper
+from dimml.media.streaming import Lost, StreamJob
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
-from dimml.media.worker import DecodeFunction, WorkerSettings
+from dimml.media.windows import WindowDecoded, WindowPlan
+from dimml.media.worker import DecodeFunction, WindowsRequest, WorkerSettings
+from dimml.media.worker_process import PATIENCE_S, START_TIMEOUT_S, Outcome
 from dimml.modality import Modality, Waveform
 from dimml.status import ModalityStatus, Reason
 
@@ -61,7 +64,7 @@ class DecodePool:
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | StreamJob | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._lost = 0
         self._isolation: Isolation | None = None
@@ -139,6 +142,21 @@ class DecodePool:
             while running:
                 yield running.popleft().result()
 
+    def stream(
+        self, request: DecodeRequest, plan: WindowPlan, first: int, *, timeout_s: float
+    ) -> Generator[WindowDecoded | Lost]:
+        """``dimml.media.windows.decode_windows`` in a worker, ``timeout_s`` for each chunk of windows. A Lost, where
+        the worker is, is the last item; ``dimml.media.streaming`` goes on after it.
+
+        Raises what ``decode_windows`` raises, and UnavailableError. Closing the iterator ends the worker's part.
+        """
+        job = StreamJob(WindowsRequest(request, plan, first), timeout_s)
+        with self._lock:
+            if self._closed:
+                raise UnavailableError("the decode pool is closed")
+            self._jobs.put(job)
+        return job.items()
+
     def warm_up(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Block until all workers are ready. Raises UnavailableError where one is not."""
         end = time.monotonic() + timeout_s
@@ -170,7 +188,9 @@ class DecodePool:
             keeper.join()
         while not self._jobs.empty():
             job = self._jobs.get()
-            if job is not None and job.future.set_running_or_notify_cancel():
+            if isinstance(job, StreamJob):
+                job.put(UnavailableError("the decode pool is closed"))
+            elif job is not None and job.future.set_running_or_notify_cancel():
                 job.future.set_exception(UnavailableError("the decode pool is closed"))
 
     def __enter__(self) -> Self:
@@ -187,7 +207,7 @@ class DecodePool:
         All tracks together first. Then each alone, sound first since it is the quickest, one after another: a bad
         file must not take several workers away from good ones.
         """
-        groups = _tracks(request)
+        groups = tracks_of(request)
         left_s = end - time.monotonic()
         outcome = yield request, left_s * FIRST_TRY_SHARE if len(groups) > 1 else left_s
         if isinstance(outcome, Decoded):
@@ -242,7 +262,7 @@ def _advance(attempts: _Attempts, outcome: Outcome | UnavailableError) -> _Step 
         return answer
 
 
-def _tracks(request: DecodeRequest) -> list[list[Modality]]:
+def tracks_of(request: DecodeRequest) -> list[list[Modality]]:
     """Modalities that come from the same track of the same source; sound first."""
     groups: dict[tuple[bool, int], list[Modality]] = {}
     for modality in request.modalities:

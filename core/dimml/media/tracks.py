@@ -15,7 +15,8 @@ from dimml.media.container import UNREADABLE
 from dimml.media.index import TrackIndex
 from dimml.media.pictures import EPSILON_S, Picture, PictureRow, check_pixels
 from dimml.media.ranges import Window
-from dimml.media.sound import SoundBuffer, mono_samples
+from dimml.media.sound import FloatArray, mono_samples
+from dimml.media.stretches import PictureStretch, SoundStretch
 from dimml.media.types import MediaLimits
 from dimml.modality import Flow, Frames, Waveform
 
@@ -71,45 +72,45 @@ class TrackReader:
 
 
 class SoundReader(TrackReader):
-    """Fills a SoundBuffer."""
+    """Fills one window's stretch of sound."""
 
     def __init__(self, stream: Any, index: TrackIndex, zero_s: float, window: Window) -> None:
-        preroll_s = zero_s + window.start_s - PREROLL_S
-        position = max(0, bisect.bisect_right(index.times_s, preroll_s) - 1)
-        super().__init__(stream, index, zero_s, index.times_s[position] if index.times_s else -math.inf)
-        self._window = window
-        self._buffer: SoundBuffer | None = None
-        self._written = 0
+        super().__init__(stream, index, zero_s, first_sound_s(index, zero_s + window.start_s))
+        self._stretch = SoundStretch(window, index, zero_s)
 
     def take(self, frame: Any) -> None:
         """Write a frame of sound at its place."""
-        if self._buffer is None:
-            try:
-                self._buffer = SoundBuffer(self._window, frame.sample_rate)
-            except ValueError:
-                self.done = True
-                return
-        if frame.sample_rate != self._buffer.rate_hz:
-            # A stream that changes its rate midway stays silent for that part rather than at a wrong pitch.
+        try:
+            heard = self.hear(frame, self._stretch.rate_hz)
+            if heard is not None:
+                self._stretch.write(*heard)
+        except ValueError:
+            self.done = True
             return
+        self.done = self._stretch.full
+
+    def hear(self, frame: Any, rate_hz: int | None) -> tuple[FloatArray, int, float | None] | None:
+        """A frame's mono sound, its rate and its time from the recording's start; None where it is of no use."""
+        if rate_hz is not None and frame.sample_rate != rate_hz:
+            # A stream that changes its rate midway stays silent for that part rather than at a wrong pitch.
+            return None
         time_s = None if frame.pts is None else frame.pts * self.tick_s - self.zero_s
         try:
-            mono = mono_samples(frame)
+            return mono_samples(frame), frame.sample_rate, time_s
         except MemoryError:
             raise
         except UNREADABLE:
-            return
-        self._written += self._buffer.write(mono, time_s)
-        self.done = self._buffer.full
+            return None
 
     def row(self, modality: Waveform) -> Any | None:
         """The modality's row; None where sound was due in the window and none could be decoded."""
-        begin_s = self.zero_s + self._window.start_s
-        due = self.index.packets_between(begin_s, begin_s + self._window.seconds)
-        if self._written == 0 and due:
-            return None
-        # No sound here at all: the track ended earlier or starts later.
-        return (self._buffer or SoundBuffer(self._window, modality.sample_rate_hz)).row(modality)
+        return self._stretch.row(modality)
+
+
+def first_sound_s(index: TrackIndex, begin_s: float) -> float:
+    """The packet to begin with so that sound from ``begin_s`` on is right."""
+    position = max(0, bisect.bisect_right(index.times_s, begin_s - PREROLL_S) - 1)
+    return index.times_s[position] if index.times_s else -math.inf
 
 
 class PictureReader(TrackReader):
@@ -128,39 +129,44 @@ class PictureReader(TrackReader):
         modalities: Sequence[Frames | Flow],
         limits: MediaLimits,
     ) -> None:
-        self.rows = [PictureRow(modality, window) for modality in modalities]
-        self._first_wanted_s = zero_s + min(row.first_wanted_s for row in self.rows)
-        self._last_wanted_s = zero_s + max(row.last_wanted_s for row in self.rows)
-        keyframe_s = index.keyframe_before(self._first_wanted_s)
-        if keyframe_s is None:
-            keyframe_s = index.times_s[0] if index.times_s else -math.inf
-        super().__init__(stream, index, zero_s, keyframe_s)
+        self._stretch = PictureStretch(window, modalities, index, zero_s)
+        super().__init__(stream, index, zero_s, first_picture_s(index, self._stretch.first_wanted_s))
         self._limits = limits
         self._converter = VideoReformatter()
         self._last: Picture | None = None
-        self._seen_inside = 0
         check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
-        count = index.packets_between(self.from_s, self._last_wanted_s)
+        count = index.packets_between(self.from_s, self._stretch.last_wanted_s)
         if count > limits.max_frames_decoded:
             raise TooLargeError(
                 f"{count} pictures would have to be decoded, more than max_frames_decoded = "
                 f"{limits.max_frames_decoded}; ask for a shorter range with start_s and end_s"
             )
 
+    @property
+    def rows(self) -> list[PictureRow]:
+        """One for each modality."""
+        return self._stretch.rows
+
     def take(self, frame: Any) -> None:
         """Show the picture before this one until this one's time."""
-        if frame.is_corrupt:
+        picture = self.see(frame)
+        if picture is None:
             return
+        self._stretch.see(self.zero_s + picture.time_s)
+        last, self._last = self._last, picture
+        if last is not None:
+            self._show(last, picture)
+
+    def see(self, frame: Any) -> Picture | None:
+        """A frame as a picture, at or after the time of the one before; None where it is damaged."""
+        if frame.is_corrupt:
+            return None
         check_pixels(frame.width, frame.height, self._limits)
         last = self._last
         time_s = None if frame.pts is None else frame.pts * self.tick_s - self.zero_s
         if time_s is None:
             time_s = 0.0 if last is None else last.time_s + self.index.frame_s
-        picture = Picture(frame, time_s if last is None else max(time_s, last.time_s), self._converter)
-        self._seen_inside += self._first_wanted_s < self.zero_s + picture.time_s <= self._last_wanted_s
-        self._last = picture
-        if last is not None:
-            self._show(last, picture)
+        return Picture(frame, time_s if last is None else max(time_s, last.time_s), self._converter)
 
     def finish(self) -> None:
         """The last picture stays to the end."""
@@ -169,21 +175,27 @@ class PictureReader(TrackReader):
 
     def _show(self, picture: Picture, following: Picture | None) -> None:
         try:
-            for row in self.rows:
-                row.show(picture, following)
+            self._stretch.show(picture, following)
         except MemoryError:
             raise
         except (*UNREADABLE, cv2.error):
             # A pixel format that cannot become RGB.
             self.done, self._last = True, None
             return
-        self.done = all(row.done for row in self.rows)
+        self.done = self._stretch.done
 
     @property
     def decoded(self) -> bool:
         """Whether there is a picture, and not just one from before where several were due and did not decode."""
-        due = self.index.packets_between(self._first_wanted_s + EPSILON_S, self._last_wanted_s)
-        return all(row.done for row in self.rows) and (self._seen_inside > 0 or due < 2)
+        return self._stretch.decoded
+
+
+def first_picture_s(index: TrackIndex, wanted_s: float) -> float:
+    """The packet to begin with so that the picture on screen at ``wanted_s`` is right: a keyframe, if there is one."""
+    keyframe_s = index.keyframe_before(wanted_s)
+    if keyframe_s is None:
+        keyframe_s = index.times_s[0] if index.times_s else -math.inf
+    return keyframe_s
 
 
 def read_tracks(container: Any, readers: Sequence[TrackReader], *, verify: bool) -> bool:

@@ -12,6 +12,7 @@ import os
 import pickle
 import resource
 import signal
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,35 @@ import cv2
 from dimml.errors import DimmlError
 from dimml.media.isolation import Isolation, isolate
 from dimml.media.types import Decoded, DecodeRequest
+from dimml.media.windows import WindowDecoded, WindowPlan, decode_windows
 
 _PR_SET_PDEATHSIG: Final = 1
 #: Exit code of a worker that could not even say that its memory was not enough.
 EXIT_OUT_OF_MEMORY: Final = 71
 
 DecodeFunction = Callable[[DecodeRequest], Decoded]
+
+#: Windows are sent on once their rows have so many bytes, or the first of them has waited so long.
+_CHUNK_BYTES: Final = 2 * 2**20
+_CHUNK_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class WindowsRequest:
+    """A recording in windows, from number ``first`` on. The answer is several ``WindowsReply``, each but the last to
+    be followed by a True from the parent, which is how it holds the worker back."""
+
+    request: DecodeRequest
+    plan: WindowPlan
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowsReply:
+    """Some more windows; ``done`` where they are the last."""
+
+    windows: list[WindowDecoded]
+    done: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +86,7 @@ class Broke:
     details: str
 
 
-Reply = Decoded | DimmlError | OutOfMemory | Broke
+Reply = Decoded | WindowsReply | DimmlError | OutOfMemory | Broke
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -91,6 +115,9 @@ def _answer(connection: Connection, decode_function: DecodeFunction) -> None:
     request = connection.recv()
     reply: Reply
     try:
+        if isinstance(request, WindowsRequest):
+            _stream(connection, request)
+            return
         reply = decode_function(request)
     except DimmlError as error:
         reply = error
@@ -99,6 +126,20 @@ def _answer(connection: Connection, decode_function: DecodeFunction) -> None:
     except Exception:
         reply = Broke(traceback.format_exc())
     connection.send_bytes(pickle.dumps(reply, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def _stream(connection: Connection, wanted: WindowsRequest) -> None:
+    """All windows in chunks; never more than one chunk ahead of the parent."""
+    chunk: list[WindowDecoded] = []
+    size, began = 0, time.monotonic()
+    for window in decode_windows(wanted.request, wanted.plan, wanted.first):
+        if chunk and (size >= _CHUNK_BYTES or time.monotonic() - began >= _CHUNK_S):
+            connection.send(WindowsReply(chunk, done=False))
+            connection.recv()
+            chunk, size, began = [], 0, time.monotonic()
+        chunk.append(window)
+        size += sum(track.row.nbytes for track in window.decoded.tracks.values() if track.row is not None)
+    connection.send(WindowsReply(chunk, done=True))
 
 
 def _die_with(parent: int) -> None:

@@ -23,6 +23,7 @@ class ModelSummary(BaseModel):
     clip_s: float = Field(description="Seconds of media that one answer covers.")
     description: str
     created: str
+    sha256: str = Field(description="Of the manifest, and thereby of every file.")
 
 
 class ModelDetail(ModelSummary):
@@ -49,6 +50,7 @@ def _summary(bundle: Bundle) -> dict[str, object]:
         "clip_s": bundle.clip_s,
         "description": bundle.description,
         "created": bundle.created,
+        "sha256": bundle.sha256,
     }
 
 

@@ -15,18 +15,37 @@ def test_any_order_becomes_that_of_the_inputs() -> None:
     order = InOrder(5)
     indices = list(range(5, 105))
     random.Random(1).shuffle(indices)
-    given = [row["n"] for index in indices for row in order.take(Scored(index, {"n": index}))]
+    given = [row["n"] for index in indices for row, last in order.take(Scored(index, 0, {"n": index})) if last]
     assert given == list(range(5, 105))
     assert order.index == 105
+
+
+def test_windows_of_recordings_come_by_recording_and_then_by_number() -> None:
+    order = InOrder(0)
+    scored = [
+        Scored(index, number, {"n": (index, number)}, last=number == 3) for index in range(9) for number in range(4)
+    ]
+    random.Random(2).shuffle(scored)
+    given = [(row["n"], last) for one in scored for row, last in order.take(one)]
+    assert given == [((index, number), number == 3) for index in range(9) for number in range(4)]
 
 
 def test_room_ends_so_far_ahead_and_moves_on_with_the_first() -> None:
     order = InOrder(0, recordings_ahead=2)
     assert [order.room(index, 0.0) for index in range(4)] == [True, True, False, False]
-    assert list(order.take(Scored(1, {}))) == []
+    assert list(order.take(Scored(1, 0, {}))) == []
     assert not order.room(2, 0.0)
-    assert len(list(order.take(Scored(0, {})))) == 2
+    assert len(list(order.take(Scored(0, 0, {})))) == 2
     assert [order.room(index, 0.0) for index in range(2, 5)] == [True, True, False]
+
+
+def test_a_long_recording_holds_back_the_rows_of_later_ones_and_never_its_own() -> None:
+    order = InOrder(0, rows_ahead=3)
+    for number in range(3):
+        list(order.take(Scored(1, number, {}, last=False)))
+    assert [order.room(index, 0.0) for index in (0, 1)] == [True, False]
+    list(order.take(Scored(0, 0, {})))
+    assert [order.room(index, 0.0) for index in (1, 2)] == [True, True]
 
 
 def test_an_error_in_one_stage_ends_the_run_although_the_other_waits_for_room() -> None:

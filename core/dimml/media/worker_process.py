@@ -1,0 +1,190 @@
+"""A decode worker as its parent sees it: a process, a pipe, and what can go wrong with them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Final
+
+from dimml.errors import DimmlError
+from dimml.media.isolation import Isolation
+from dimml.media.streaming import Lost
+from dimml.media.types import Decoded, DecodeRequest
+from dimml.media.windows import WindowDecoded
+from dimml.media.worker import EXIT_OUT_OF_MEMORY, Broke, OutOfMemory, Ready, Reply, WindowsReply, WindowsRequest
+from dimml.status import Reason
+
+logger = logging.getLogger(__name__)
+
+#: A worker imports FFmpeg and OpenCV; a loaded machine takes seconds.
+START_TIMEOUT_S: Final = 60.0
+#: From the end of a worker's pipe to its own.
+_EXIT_TIMEOUT_S: Final = 1.0
+#: A worker may run for so long although nobody waits for it any more: less than it takes to replace it.
+PATIENCE_S: Final = 0.5
+
+# The parent's import path, so that whatever it could import, the worker can.
+_BOOTSTRAP: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from dimml.media.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+_WORKER_ENVIRONMENT: Final = {
+    # Each malloc arena reserves 64 MB of address space, which is what is limited.
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+#: Of each direction of a worker's pipe; the kernel caps it at net.core.wmem_max.
+_PIPE_BYTES: Final = 2**20
+
+
+Outcome = Decoded | Lost
+
+
+def _wide_pipe() -> tuple[Connection, Connection]:
+    """A two-way pipe whose buffers take a whole reply where the kernel allows it, so that writing one is one step."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIPE_BYTES)
+    ours, theirs = (Connection(end.detach()) for end in ends)
+    return ours, theirs
+
+
+class WorkerProcess:
+    """A worker, just started; ``wait_ready`` before anything else. ``settings`` are pickled WorkerSettings.
+
+    Raises OSError where no process can be started.
+    """
+
+    def __init__(self, settings: bytes) -> None:
+        self._settings = settings
+        self._patience_s: float | None = None
+        self._pipe, theirs = _wide_pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=os.environ | _WORKER_ENVIRONMENT,
+                # A group of its own: Ctrl-C at the terminal goes to the parent alone.
+                start_new_session=True,
+            )
+
+    def wait_ready(self) -> Isolation:
+        """Block until it has imported what it needs, and tell how it is shut in.
+
+        Raises OSError or EOFError where it does not get there.
+        """
+        self._pipe.send_bytes(self._settings)
+        if self._pipe.poll(START_TIMEOUT_S):
+            ready = self._pipe.recv()
+            if isinstance(ready, Ready):
+                return ready.isolation
+        raise TimeoutError(f"not ready after {START_TIMEOUT_S:g} s")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the process at once; from any thread."""
+        self._process.kill()
+
+    def dispose(self) -> None:
+        """End the process and let go of its pipe."""
+        self._process.kill()
+        self._process.wait()
+        self._pipe.close()
+
+    def run(self, request: DecodeRequest, limit_s: float) -> Outcome | DimmlError:
+        """The reply to one request; ``settle`` before the next. After a crash or a timeout the process is dead.
+
+        It is not after a time limit so short that the caller's hurry, rather than the file, may be to blame.
+        """
+        try:
+            self._pipe.send_bytes(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL))
+            if not self._pipe.poll(limit_s):
+                self._patience_s = PATIENCE_S - limit_s
+                if self._patience_s <= 0.0:
+                    self._process.kill()
+                    self._process.wait()
+                return Lost(Reason.DECODE_TIMEOUT)
+            reply: Reply = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 (it comes from our own worker)
+        except (EOFError, OSError):
+            return Lost(self._how_it_ended())
+        lost = _reason(reply)
+        if lost is not None:
+            return lost
+        if isinstance(reply, (Decoded, DimmlError)):
+            return reply
+        raise TypeError(f"a decode worker answered one request with {type(reply).__name__}")
+
+    def stream(self, request: WindowsRequest, limit_s: float) -> Iterator[WindowDecoded | Lost]:
+        """Windows as they come, ``limit_s`` for each chunk. After a Lost the process is dead or, where memory was
+        not enough or decoding raised, free for the next request. Raises DimmlError where the request is at fault."""
+        done = False
+        try:
+            self._pipe.send_bytes(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL))
+            while not done:
+                if not self._pipe.poll(limit_s):
+                    self._process.kill()
+                    self._process.wait()
+                    yield Lost(Reason.DECODE_TIMEOUT)
+                    return
+                reply: Reply = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 (it comes from our own worker)
+                if not isinstance(reply, WindowsReply):
+                    lost = _reason(reply)
+                    if lost is None:
+                        break
+                    yield lost
+                    return
+                done = reply.done
+                yield from reply.windows
+                if not done:
+                    self._pipe.send(True)
+        except (EOFError, OSError):
+            yield Lost(self._how_it_ended())
+            return
+        if not done and isinstance(reply, DimmlError):
+            raise reply
+
+    def settle(self) -> None:
+        """Wait a little for the reply that came too late for its caller, and drop it; where none comes, kill."""
+        if self._patience_s is None or not self.alive:
+            return
+        try:
+            if self._pipe.poll(self._patience_s):
+                self._pipe.recv_bytes()
+                self._patience_s = None
+                return
+        except (EOFError, OSError):
+            pass
+        self._process.kill()
+        self._process.wait()
+
+    def _how_it_ended(self) -> Reason:
+        """Why the pipe broke; the process is dead afterwards."""
+        try:
+            code = self._process.wait(_EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return Reason.DECODE_MEMORY if code == EXIT_OUT_OF_MEMORY else Reason.DECODER_CRASHED
+
+
+def _reason(reply: Reply) -> Lost | None:
+    """Why a reply is of no use, where it is not."""
+    if isinstance(reply, OutOfMemory):
+        return Lost(Reason.DECODE_MEMORY)
+    if isinstance(reply, Broke):
+        logger.error("decoding raised an unexpected error:\n%s", reply.details)
+        return Lost(Reason.DECODER_CRASHED)
+    return None

@@ -1,0 +1,55 @@
+"""``dimml score --engine ray``: the local engine's table, although a worker is killed in the middle."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from support.data import unavailable
+from support.scoring import assert_same_rows, command, parts_of, rows_of, score, started
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def descendants(root: int) -> dict[int, str]:
+    """Names of the processes below one, by process id."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            names[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:
+            continue
+    ours = {root}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return {pid: names[pid] for pid in ours - {root} if pid in names}
+
+
+def test_ray_gives_the_local_table_though_a_worker_is_killed(
+    tiny_repository: Path, mixed: Path, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec("ray") is None:
+        unavailable("ray is not installed: pip install 'dimml[ray]'")
+    inputs = [mixed, *[str(mixed / "*.mp4")] * 3]
+    whole, out = tmp_path / "local.parquet", tmp_path / "ray.parquet"
+    assert score(*inputs, "--out", whole, "-q", repository=tiny_repository) == 3
+    words = command(
+        *inputs, "--engine", "ray", "--workers", "1", "--cores", "1", "--out", out, repository=tiny_repository
+    )
+    run = started(words, out, 1)
+    try:
+        workers = [pid for pid, name in descendants(run.pid).items() if name.startswith("ray::MapWorker")]
+        assert len(workers) == 1
+        os.kill(workers[0], signal.SIGKILL)
+        assert len(parts_of(out)) < 40
+        _, said = run.communicate(timeout=250)
+    finally:
+        run.kill()
+    assert run.returncode == 3, said
+    assert "Traceback" not in said
+    assert_same_rows(rows_of(out), rows_of(whole))

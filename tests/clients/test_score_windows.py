@@ -1,0 +1,39 @@
+"""``dimml score --window``: a row for every window, one over them, and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dimml.cli import main
+from support.scoring import SAMPLES, rows_of, score
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_a_timeline_has_a_row_for_every_window_and_one_over_them(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    words = ["--window", "1.2", "--stride", "1.2", "--aggregate", "vote", "--out", str(out), "-q"]
+    assert score(SAMPLES / "long.mp4", SAMPLES / "broken.mp4", SAMPLES / "written_nine.png", *words) == 3
+    rows = rows_of(out)
+    assert [row["kind"] for row in rows] == [
+        *(["window"] * 3 + ["aggregate"]),
+        *(["recording", "aggregate"] * 2),
+    ]
+    assert [row["label"] for row in rows[:3]] == ["zero", "eight", "four"]
+    assert [(row["start_s"], row["end_s"]) for row in rows[:3]] == [(0.0, 1.2), (1.2, 2.4), (2.4, pytest.approx(3.6))]
+    assert [rows[3][f"probability_{label}"] for label in ("zero", "eight", "four")] == [pytest.approx(1 / 3)] * 3
+    assert [row["error"] for row in rows[4:6]] == ["unusable_media"] * 2
+    assert rows[6]["label"] == rows[7]["label"] == "nine"
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_a_timeline_is_drawn_from_every_format(tiny_repository: Path, mixed: Path, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"t.{ending}"
+    words = ["--window", "0.5", "--stride", "0.1", "--out", str(out), "-q"]
+    assert score(mixed / "red_000.mp4", *words, repository=tiny_repository) == 0
+    assert main(["plot", str(out)]) == 0
+    drawn = (tmp_path / "t.svg").read_text()
+    assert drawn.startswith("<?xml")
+    assert "red_000.mp4" in drawn
