@@ -89,6 +89,20 @@ def test_a_key_of_the_environment_or_a_file_is_sent(
         assert '"code": "unauthenticated"' in capsys.readouterr().out
         assert main([*command, url, "--api-key-file", str(tmp_path / "key")]) == 0
         assert main(["models", "list", "--url", url, "--api-key-file", str(tmp_path / "key")]) == 0
+        scored = [
+            "score",
+            str(tmp_path / "clip.mp4"),
+            "--model",
+            "tiny",
+            "--url",
+            url,
+            "--out",
+            str(tmp_path / "s.csv"),
+        ]
+        assert main(scored) == 1
+        assert "valid API key" in capsys.readouterr().err
+        assert main([*scored, "--api-key-file", str(tmp_path / "key")]) == 0
+        (tmp_path / "s.csv").unlink()
         with monkeypatch.context() as patched:
             patched.setenv("DIMML_API_KEY", READER)
             assert main([*command, url]) == 0

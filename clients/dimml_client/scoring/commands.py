@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from dimml.cli import EXIT_INTERRUPTED
+from dimml_client.options import ApiKeyFile, Ca, Certificate, CertificateKey, given_credentials
 
 if TYPE_CHECKING:
     from dimml_client.scoring.aggregate import Aggregation
@@ -58,6 +59,10 @@ def score(
         str | None, typer.Option("--engine", help="local, server or ray; by default server with --url, else local.")
     ] = None,
     url: Annotated[str | None, typer.Option("--url", help="The server: http://host:port or grpc://host:port.")] = None,
+    api_key_file: ApiKeyFile = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Requests to the server at a time.")] = 8,
     ray_address: Annotated[
         str | None, typer.Option("--ray-address", help="A Ray cluster, or auto; by default one is started here.")
@@ -114,7 +119,8 @@ def score(
     if kind == "server":
         from dimml_client.scoring.remote import ServerEngine
 
-        at_work = ServerEngine(url or "", model, version, in_flight=in_flight)
+        shown = given_credentials(api_key_file, ca, certificate, certificate_key)
+        at_work = ServerEngine(url or "", model, version, in_flight=in_flight, shown=shown)
     elif kind == "ray":
         from dimml_client.scoring.on_ray import RayEngine
 

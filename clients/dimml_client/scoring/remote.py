@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterable
+from dataclasses import asdict
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,6 +16,7 @@ from dimml.media.decoding import opened
 from dimml.media.types import MediaLimits
 from dimml.prediction import Prediction
 from dimml_client.client import Client
+from dimml_client.credentials import Credentials
 from dimml_client.scoring.engine import Room, no_limit
 from dimml_client.scoring.feed import Feed
 from dimml_client.scoring.media import parts_at_hand
@@ -42,13 +44,25 @@ class ServerEngine:
 
     takes_all_at_once = False
 
-    def __init__(self, url: str, model: str | None = None, version: int | None = None, *, in_flight: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        version: int | None = None,
+        *,
+        in_flight: int,
+        shown: Credentials | None = None,
+    ) -> None:
         self._url = url
-        self._client = Client(url, timeout_s=PATIENCE_S, retries=_MANY)
+        self._client = Client(url, timeout_s=PATIENCE_S, retries=_MANY, **({} if shown is None else asdict(shown)))
         self._in_flight = in_flight
         #: Another server may have other limits.
         self.settings: dict[str, Any] = {"engine": "server", "url": url}
-        served = self._client.describe(model, version)
+        try:
+            served = self._client.describe(model, version)
+        except DimmlError:
+            self._client.close()
+            raise
         #: What it scores with.
         self.bundle = ScoredBundle(
             name=served.name,
