@@ -106,7 +106,7 @@ class GrpcTransport:
         versions = [int(one.version or 1) for one in index.models if one.name == name + _MEDIA_SUFFIX]
         if not versions or version not in (None, *versions):
             wanted = name if version is None else f"{name} version {version}"
-            raise NotFoundError(f"grpc://{self._address} does not serve {wanted}", field="model")
+            raise NotFoundError(f"{self._url} does not serve {wanted}", field="model")
         newest = version or max(versions)
         meaning = self._meaning(name, str(newest), end - time.monotonic())
         return ModelDescription(name, newest, meaning.labels, meaning.modalities, meaning.heads)

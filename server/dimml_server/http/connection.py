@@ -37,6 +37,23 @@ class _RefusedError(Exception):
     """Raised in a callback of the parser, which ends the connection."""
 
 
+class LenientTransport:
+    """A transport that drops what is written to it after its end, as asyncio's own does; uvloop's raises, and the log
+    has a traceback for every client that went away at the wrong moment.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        """Send, if anybody is there."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class BoundedConnection(HttpToolsProtocol):
     """uvicorn's protocol within the bounds of ``settings``."""
 
@@ -54,7 +71,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._passed_over = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
-        super().connection_made(transport)
+        super().connection_made(LenientTransport(transport))  # type: ignore[arg-type]  # it is one in all it does
         if len(self.connections) > self._settings.max_connections:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
         else:

@@ -31,5 +31,5 @@ def _narrow(convolution: nn.Conv2d) -> bool:
     return pointwise and narrow and convolution.stride != (1, 1)
 
 
-def _every(step: tuple[int, int], _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _every(step: tuple[int, ...], _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value[..., :: step[0], :: step[1]] if isinstance(value, Tensor) else value for value in inputs)

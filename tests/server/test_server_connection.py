@@ -1,0 +1,38 @@
+"""The transport beneath a connection, held against uvloop's own."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import uvloop
+
+from dimml_server.http.connection import LenientTransport
+
+
+async def _closed_transport() -> asyncio.Transport:
+    lost = asyncio.Event()
+
+    class Protocol(asyncio.Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.set()
+
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(asyncio.Protocol, "127.0.0.1", 0) as server:
+        transport, _ = await loop.create_connection(Protocol, *server.sockets[0].getsockname())
+        LenientTransport(transport).write(b"while it is open")
+        assert transport.get_write_buffer_size() == 0
+        transport.abort()
+        await lost.wait()
+    return transport
+
+
+def test_what_is_written_after_the_end_is_dropped_where_uvloop_raises() -> None:
+    async def write() -> None:
+        transport = await _closed_transport()
+        with pytest.raises(RuntimeError, match="closed"):
+            transport.write(b"too late")
+        LenientTransport(transport).write(b"too late")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(write())
