@@ -30,6 +30,8 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs_page else None,
+        # Ours are of HTTP and gRPC alike; FastAPI's own would come beside them, with what OTEL_… variables say.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         # The middleware checks keys; this only tells OpenAPI of them, and gives the docs page its field for one.
         dependencies=[Security(APIKeyHeader(name=API_KEY_HEADER, auto_error=False))] if guard.closed else None,
     )
