@@ -158,9 +158,7 @@ def test_a_late_encoder_is_a_failed_span_of_an_answered_request(
     assert late.ended_ns - late.began_ns > 300e6
 
 
-def test_errors_are_told_the_callers_from_the_servers(
-    server: ServerProcess, collector: Collector, clip: bytes
-) -> None:
+def test_errors_are_told_the_callers_from_the_servers(server: ServerProcess, collector: Collector, clip: bytes) -> None:
     caller = Caller()
     assert predict(server, clip, caller.headers, model="none").status_code == 404
     (root,) = collector.wait_for_request(caller.trace).values()
