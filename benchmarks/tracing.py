@@ -4,7 +4,8 @@
     python benchmarks/tracing.py --requests 500 --before ../main     # and an older checkout's server
 
 Every server has the demo bundle and one client at a time; a collector in a process of its own takes the spans. Ratios
-are of medians, to the server without traces and with text lines.
+are of medians, to the server without traces and with text lines. The CPU time of the server's process, sending spans
+included, is given beside them: it says more where the machine is busy.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def collector() -> Iterator[str]:
 
 
 @contextmanager
-def server(checkout: Path, *settings: str) -> Iterator[socket.socket]:
-    """A connection to a server of a checkout."""
+def server(checkout: Path, *settings: str) -> Iterator[tuple[tuple[str, int], int]]:
+    """Address and process of a server of a checkout."""
     ports = ("http_port=0", "grpc_port=0", f"models={BUNDLE}")
     command = [sys.executable, "-m", "dimml", "serve", "--repository", str(ROOT / "model_repository")]
     path = os.pathsep.join(str(checkout / component) for component in COMPONENTS)
@@ -80,11 +81,25 @@ def server(checkout: Path, *settings: str) -> Iterator[socket.socket]:
     assert process.stdout is not None
     ready = re.search(r"ready http=(\S+):(\d+)", process.stdout.readline())
     assert ready is not None, "the server did not start"
-    with socket.create_connection((ready[1], int(ready[2]))) as connection:
+    try:
+        yield (ready[1], int(ready[2])), process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+@contextmanager
+def connection_to(address: tuple[str, int]) -> Iterator[socket.socket]:
+    with socket.create_connection(address) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(60.0)
         yield connection
-    process.send_signal(signal.SIGTERM)
-    process.wait(30)
+
+
+def cpu_time_s(pid: int) -> float:
+    """User and system time of a process, its decode workers' left out."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -102,22 +117,32 @@ def main() -> None:
             "1 % traced": (traces, "traces_ratio=0.01"),
             "all traced": (traces, "traces_ratio=1.0"),
         }
-        connections = {name: stack.enter_context(server(ROOT, *settings)) for name, settings in asked.items()}
+        servers = {name: stack.enter_context(server(ROOT, *settings)) for name, settings in asked.items()}
         if arguments.before is not None:
-            connections["before"] = stack.enter_context(server(arguments.before.resolve()))
+            servers["before"] = stack.enter_context(server(arguments.before.resolve()))
+        # Once all have started: a server cuts off who connects and says nothing for long.
+        connections = {name: stack.enter_context(connection_to(address)) for name, (address, _) in servers.items()}
         seconds: dict[str, list[float]] = {name: [] for name in connections}
+        cpu_s: dict[str, float] = {}
         for number in range(-20, arguments.requests):
+            if number == 0:
+                cpu_s = {name: -cpu_time_s(pid) for name, (_, pid) in servers.items()}
             for name, connection in connections.items():
                 began = time.perf_counter()
                 answer = exchange(connection, request)
                 if number >= 0:
                     seconds[name].append(time.perf_counter() - began)
                 assert b'"label":"three"' in answer, answer
+        time.sleep(6.0)  # The last batch of spans leaves within five.
+        for name, (_, pid) in servers.items():
+            cpu_s[name] += cpu_time_s(pid)
     print(f"load average before {load_before:.2f}, after {os.getloadavg()[0]:.2f}; {arguments.requests} requests each")
     base = statistics.median(seconds["off, text"])
     for name, values in seconds.items():
         median, p90 = statistics.median(values), statistics.quantiles(values, n=10)[-1]
+        cpu_ms, ratio = 1000 * cpu_s[name] / arguments.requests, cpu_s[name] / cpu_s["off, text"]
         print(f"{name:11} median {1000 * median:6.2f} ms   p90 {1000 * p90:6.2f} ms   ratio {median / base:.3f}")
+        print(f"{'':11} CPU of the server process {cpu_ms:.2f} ms a request, ratio {ratio:.3f}")
 
 
 if __name__ == "__main__":
