@@ -124,7 +124,8 @@ class Metrics:
     def request(self, transport: str) -> Iterator[RequestRecord]:
         """Around one request of a transport (``http``, ``kserve_http``, ``grpc``): its outcome and latency."""
         record = RequestRecord()
-        if (note := current_note()) is not None:
+        # The first one: what is run beside a request, for nobody's answer, is not what is said of it.
+        if (note := current_note()) is not None and note.record is None:
             note.record = record
         began = perf_counter()
         try:

@@ -33,7 +33,7 @@ except ModuleNotFoundError as error:
 logger = logging.getLogger(__name__)
 
 #: How long the server's stop waits for the last spans to be taken.
-FLUSH_S: Final = 3.0
+FLUSH_S: Final = 1.5
 _TRACES_PATH: Final = "/v1/traces"
 
 
@@ -56,8 +56,9 @@ class OtelSpan:
 
     @property
     def trace_id(self) -> str:
-        """Of this span, whether it is sampled or not."""
-        return trace.format_trace_id(self._span.get_span_context().trace_id)
+        """Of this span, whether it is sampled or not; empty where ``OTEL_SDK_DISABLED`` has its way."""
+        context = self._span.get_span_context()
+        return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
     def rename(self, name: str) -> None:
         """Give it another name."""
