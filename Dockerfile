@@ -37,7 +37,7 @@ COPY constraints.txt /tmp/constraints.txt
 COPY --from=build /wheels /tmp/wheels
 # The extras bring the CUDA libraries of the version that this onnxruntime-gpu is built for; the host needs the driver.
 RUN wheel=$(ls /tmp/wheels/*.whl) \
-    && pip install --no-cache-dir -c /tmp/constraints.txt "dimml[serve-gpu] @ file://$wheel" "onnxruntime-gpu[cuda,cudnn]==1.31.1" \
+    && pip install --no-cache-dir -c /tmp/constraints.txt "dimml[serve-gpu,otel] @ file://$wheel" "onnxruntime-gpu[cuda,cudnn]==1.31.1" \
     && find /usr/local/lib/python3.11/site-packages/nvidia -type d -name lib > /etc/ld.so.conf.d/nvidia-from-pip.conf \
     && ldconfig \
     && rm -r /tmp/wheels /tmp/constraints.txt
@@ -66,6 +66,6 @@ FROM gateway AS serve
 COPY constraints.txt /tmp/constraints.txt
 COPY --from=build /wheels /tmp/wheels
 RUN wheel=$(ls /tmp/wheels/*.whl) \
-    && pip install --no-cache-dir -c /tmp/constraints.txt "dimml[serve] @ file://$wheel" \
+    && pip install --no-cache-dir -c /tmp/constraints.txt "dimml[serve,otel] @ file://$wheel" \
     && rm -r /tmp/wheels /tmp/constraints.txt
 USER 10001

@@ -31,6 +31,7 @@ from dimml_client.remote_errors import typed_error
 from dimml_client.request import MEDIA_PART, ModelDescription, PredictRequest, read_part
 from dimml_client.retry import TryAgainError
 from dimml_client.server_address import ServerAddress
+from dimml_client.trace_context import trace_context
 
 _MEDIA_SUFFIX = "_media"
 #: Trailing metadata in which a dimml server gives an error's code, field and statuses.
@@ -157,7 +158,8 @@ class GrpcTransport:
 
     def _call(self, method: str, message: Any, timeout_s: float) -> Any:
         try:
-            return getattr(self._stub, method)(message, timeout=max(timeout_s, 0.0), metadata=self._metadata)
+            metadata = (*self._metadata, *trace_context().items())
+            return getattr(self._stub, method)(message, timeout=max(timeout_s, 0.0), metadata=metadata)
         except grpc.RpcError as error:
             raise self._typed(error, timeout_s) from error
 

@@ -20,6 +20,7 @@ from dimml_client.handshake import closed_hint, untrusted
 from dimml_client.remote_errors import typed_error
 from dimml_client.request import ModelDescription, PredictRequest, chosen
 from dimml_client.retry import TryAgainError
+from dimml_client.trace_context import trace_context
 
 _TRY_AGAIN = (429, 503)
 
@@ -82,7 +83,7 @@ class HttpTransport:
         # httpx bounds each single read and write; a peer that trickles would get a new timeout with every byte.
         end = time.monotonic() + timeout_s
         try:
-            request = self._client.build_request(method, path, timeout=timeout_s, **content)
+            request = self._client.build_request(method, path, timeout=timeout_s, headers=trace_context(), **content)
             bounds: dict[str, float] = request.extensions["timeout"]
             if isinstance(request.stream, httpx.SyncByteStream):
                 request.stream = _Bounded(request.stream, end, bounds)

@@ -20,6 +20,7 @@ from dimml.engine import Encoded, Engine, EngineError
 from dimml.errors import DeadlineExceededError, DimmlError, UnavailableError, UnusableMediaError
 from dimml.fusion import FloatArray, Fused
 from dimml.quality import no_signal
+from dimml.spans import NO_SPANS, Spans, bundle_attributes
 from dimml.status import OK, ModalityStatus, Reason, Status
 
 logger = logging.getLogger(__name__)
@@ -69,10 +70,12 @@ async def run(
     *,
     timeout_s: float,
     deadlines_s: Mapping[str, float] | None = None,
+    spans: Spans = NO_SPANS,
 ) -> EnsembleResult:
     """Encode and fuse. A modality that raises, is late or gives a non-finite number is out, with a status.
 
-    ``timeout_s`` bounds the whole; ``deadlines_s`` overrides the bundle's per-modality deadlines. A row in which
+    ``timeout_s`` bounds the whole; ``deadlines_s`` overrides the bundle's per-modality deadlines; every encoder run
+    and the fusion are one of ``spans``. A row in which
     nothing is left stays in the result with zero weights (``no_answer`` says what to tell the caller); raises
     UnavailableError or DeadlineExceededError only when fusion itself fails or is late.
     """
@@ -83,17 +86,28 @@ async def run(
 
     async def encode(name: str) -> tuple[Encoded, float]:
         encoder = bundle.encoder(name)
-        column = statuses[name]
         encoded = Encoded(
             features=np.zeros((batch, encoder.features), np.float32),
             logits=np.zeros((batch, bundle.classes), np.float32),
         )
-        usable = [i for i, status in enumerate(column) if status.ok]
+        usable = [i for i, status in enumerate(statuses[name]) if status.ok]
         if not usable:
             return encoded, 0.0
-        tensor = rows.tensors[name]
-        own_s = (deadlines_s or {}).get(name, encoder.deadline_ms / 1000.0)
         began = perf_counter()
+        attributes = {**bundle_attributes(bundle), "dimml.modality": name, "dimml.rows": len(usable)}
+        with spans.span(f"encode {name}", attributes) as span:
+            await attempt(name, encoded, usable)
+            fate = next((statuses[name][row] for row in usable if not statuses[name][row].ok), OK)
+            span.set("dimml.status", fate.status.value)
+            if fate.reason is not None:
+                span.set("dimml.reason", fate.reason.value)
+                span.fail(fate.reason.value)
+        return encoded, perf_counter() - began
+
+    async def attempt(name: str, encoded: Encoded, usable: Sequence[int]) -> None:
+        """Fill in the usable rows of ``encoded``, or their statuses."""
+        column, tensor = statuses[name], rows.tensors[name]
+        own_s = (deadlines_s or {}).get(name, bundle.encoder(name).deadline_ms / 1000.0)
         try:
             async with asyncio.timeout(min(own_s, end - FUSION_RESERVE_S - loop.time())):
                 output = await engine.encode(bundle, name, tensor if len(usable) == batch else tensor[usable])
@@ -117,7 +131,6 @@ async def run(
         if failure is not None:
             for row in usable:
                 column[row] = ModalityStatus.because(failure)
-        return encoded, perf_counter() - began
 
     names = [modality.name for modality in bundle.modalities]
     async with asyncio.TaskGroup() as group:
@@ -139,8 +152,9 @@ async def run(
     try:
         # Never less than its reserve: on a machine so busy that a late encoder used it up, an answer a moment late
         # is worth more than none.
-        async with asyncio.timeout_at(max(end, loop.time() + FUSION_RESERVE_S)):
-            fused = await engine.fuse(bundle, {n: encoded[n].features for n in names}, logits, present_BM)
+        with spans.span("fuse", {**bundle_attributes(bundle), "dimml.rows": batch}):
+            async with asyncio.timeout_at(max(end, loop.time() + FUSION_RESERVE_S)):
+                fused = await engine.fuse(bundle, {n: encoded[n].features for n in names}, logits, present_BM)
     except TimeoutError as error:
         raise DeadlineExceededError("the request's time ran out before fusion") from error
     except EngineError as error:

@@ -8,13 +8,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from dimml import __version__
 from dimml_server.http import health, models, predict
-from dimml_server.http.access import REQUEST_ID_HEADER, AccessMiddleware
+from dimml_server.http.access import AccessMiddleware
 from dimml_server.http.authentication import API_KEY_HEADER, AuthenticationMiddleware
 from dimml_server.http.errors import install_error_handlers
 from dimml_server.http.security_headers import SecurityHeadersMiddleware, add_docs_page
 from dimml_server.http.uploads import Uploads
 from dimml_server.kserve import http as kserve_http
 from dimml_server.metrics import Metrics
+from dimml_server.observing.note import REQUEST_ID_HEADER
 from dimml_server.security.guard import Guard
 from dimml_server.service import PredictionService
 from dimml_server.settings import ServerSettings
@@ -29,6 +30,8 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs_page else None,
+        # Ours are of HTTP and gRPC alike; FastAPI's own would come beside them, with what OTEL_… variables say.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         # The middleware checks keys; this only tells OpenAPI of them, and gives the docs page its field for one.
         dependencies=[Security(APIKeyHeader(name=API_KEY_HEADER, auto_error=False))] if guard.closed else None,
     )
@@ -42,7 +45,7 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
             allow_headers=("Authorization", "Content-Type", API_KEY_HEADER, REQUEST_ID_HEADER),
             expose_headers=("Retry-After", REQUEST_ID_HEADER),
         )
-    app.add_middleware(AccessMiddleware)
+    app.add_middleware(AccessMiddleware, tracer=service.tracer)
     app.add_middleware(SecurityHeadersMiddleware)
     install_error_handlers(app)
     uploads = Uploads(

@@ -8,6 +8,7 @@ from dimml.media.pool import DecodePool
 from dimml_server.engine import ServingEngine
 from dimml_server.local_engine import LocalEngine
 from dimml_server.metrics import Metrics
+from dimml_server.observing.tracer import NO_TRACER, Tracer
 from dimml_server.service import Decoder, PredictionService
 from dimml_server.settings import ServerSettings
 from dimml_server.triton_channel import TritonChannel
@@ -15,7 +16,11 @@ from dimml_server.triton_engine import TritonEngine
 
 
 def build_service(
-    settings: ServerSettings, metrics: Metrics, decoder: Decoder | None = None, upload_folder: Path | None = None
+    settings: ServerSettings,
+    metrics: Metrics,
+    decoder: Decoder | None = None,
+    upload_folder: Path | None = None,
+    tracer: Tracer = NO_TRACER,
 ) -> PredictionService:
     """A service that is not started yet; ``decoder`` replaces the decode workers of the settings.
 
@@ -23,11 +28,11 @@ def build_service(
 
     Raises ConfigurationError where the machine lacks the device.
     """
-    engine = _triton_engine(settings) if settings.engine == "triton" else _local_engine(settings)
+    engine = _triton_engine(settings, tracer) if settings.engine == "triton" else _local_engine(settings)
     if decoder is None:
         readable = None if upload_folder is None else [upload_folder]
         decoder = DecodePool(settings.decode_workers, decode_memory_bytes=settings.decode_memory, readable=readable)
-    return PredictionService(engine, decoder, metrics, settings, upload_folder)
+    return PredictionService(engine, decoder, metrics, settings, upload_folder, tracer=tracer)
 
 
 def _local_engine(settings: ServerSettings) -> ServingEngine:
@@ -39,10 +44,11 @@ def _local_engine(settings: ServerSettings) -> ServingEngine:
     )
 
 
-def _triton_engine(settings: ServerSettings) -> ServingEngine:
+def _triton_engine(settings: ServerSettings, tracer: Tracer) -> ServingEngine:
     channel = TritonChannel(
         settings.triton_url,
         max_message_bytes=settings.triton_max_message_bytes,
         keepalive_s=settings.triton_keepalive_s,
+        metadata=tracer.outgoing,
     )
     return TritonEngine(channel, wait_s=settings.triton_wait_s)

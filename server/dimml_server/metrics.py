@@ -24,6 +24,7 @@ from dimml.metric_buckets import SECONDS_BUCKETS
 from dimml.monitoring.drift import DriftWindow
 from dimml_server.bundle_metrics import BundleMetrics
 from dimml_server.kserve.statistics import Statistics
+from dimml_server.observing.note import current_note
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -46,6 +47,11 @@ class RequestRecord:
     degraded: bool = False
     outcome: str = ""
     total_s: float = 0.0
+
+    @property
+    def answered(self) -> bool:
+        """Whether the request has had an answer."""
+        return self.outcome in (OK, DEGRADED)
 
 
 class Metrics:
@@ -118,6 +124,9 @@ class Metrics:
     def request(self, transport: str) -> Iterator[RequestRecord]:
         """Around one request of a transport (``http``, ``kserve_http``, ``grpc``): its outcome and latency."""
         record = RequestRecord()
+        # The first one: what is run beside a request, for nobody's answer, is not what is said of it.
+        if (note := current_note()) is not None and note.record is None:
+            note.record = record
         began = perf_counter()
         try:
             yield record

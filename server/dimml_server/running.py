@@ -19,7 +19,7 @@ from dimml_server.settings import ServerSettings
 
 def run_until_stopped(settings: ServerSettings, decoder: Decoder | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then end the process with 0. Raises SetupError where the server cannot start."""
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     # Connections and spooled bodies are open files: as many as this user may have.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -23,6 +23,7 @@ from dimml_server.http.connection import BoundedConnection
 from dimml_server.kserve.grpc import create_server
 from dimml_server.listening import BACKLOG, Addresses, authority, bind, is_loopback
 from dimml_server.metrics import Metrics
+from dimml_server.observing.tracer import open_tracer
 from dimml_server.security.guard import Guard
 from dimml_server.security.tls import ServerTls, server_tls
 from dimml_server.service import Decoder, PredictionService
@@ -50,8 +51,10 @@ async def run_server(
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.reload)
     metrics = Metrics(settings.drift)
     async with AsyncExitStack() as stack:
+        tracer = open_tracer(settings)
+        stack.push_async_callback(asyncio.to_thread, tracer.close)
         uploads = stack.enter_context(tempfile.TemporaryDirectory(prefix="dimml-uploads-", ignore_cleanup_errors=True))
-        service = build_service(settings, metrics, decoder, Path(uploads))
+        service = build_service(settings, metrics, decoder, Path(uploads), tracer)
         # Unwound from the last to the first: listeners end while engine and workers still answer for them.
         stack.push_async_callback(service.close)
         app = create_app(service, metrics, settings, guard)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -33,12 +33,15 @@ from dimml.media.types import Decoded, DecodeRequest
 from dimml.prediction import Prediction
 from dimml.recording import decode_in_share, recording_rows
 from dimml.signing import read_public_keys
+from dimml.spans import bundle_attributes, status_attribute
 from dimml_server.answer import Outcome, build_prediction
 from dimml_server.engine import ServingEngine
 from dimml_server.gate import Gate
 from dimml_server.media_request import MediaPrediction
 from dimml_server.metrics import Metrics
 from dimml_server.model_control import ModelControl
+from dimml_server.observing.note import note_statuses
+from dimml_server.observing.tracer import NO_TRACER, Tracer
 from dimml_server.registry import BundleRegistry, ServedModel
 from dimml_server.settings import ServerSettings
 
@@ -81,8 +84,11 @@ class PredictionService:
         metrics: Metrics,
         settings: ServerSettings,
         upload_folder: Path | None = None,
+        *,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self.upload_folder = upload_folder
+        self.tracer = tracer
         self.registry = BundleRegistry()
         self.control = ModelControl(
             engine, self.registry, metrics, settings.repository, read_public_keys(settings.bundle_public_keys)
@@ -156,9 +162,12 @@ class PredictionService:
         decode_request = request.decode_request(bundle, self._settings.media_limits)
         async with self._permit(bundle, end) as queue_s:
             began = perf_counter()
-            decoded = await decode_in_share(
-                self._decoder, decode_request, end=end, limit_s=self._settings.decode_timeout_s
-            )
+            with self.tracer.span("decode", bundle_attributes(bundle)) as span:
+                decoded = await decode_in_share(
+                    self._decoder, decode_request, end=end, limit_s=self._settings.decode_timeout_s
+                )
+                for name, track in decoded.tracks.items():
+                    span.set(status_attribute(name), str(track.status))
             decode_s = perf_counter() - began
             self.metrics.bundles.observe_stage(bundle, "decode", decode_s)
             rows = recording_rows(bundle, decoded)
@@ -185,7 +194,9 @@ class PredictionService:
         """One encoder alone, as it is: no signal check, NaN passed on; and the seconds spent waiting for a turn."""
         end = self._end(timeout_s)
         async with self._permit(bundle, end) as queue_s:
-            return await _bounded(self._engine.encode(bundle, modality, tensor), end), queue_s
+            attributes = {**bundle_attributes(bundle), "dimml.modality": modality, "dimml.rows": len(tensor)}
+            with self.tracer.span(f"encode {modality}", attributes):
+                return await _bounded(self._engine.encode(bundle, modality, tensor), end), queue_s
 
     async def infer_fusion(
         self,
@@ -199,7 +210,8 @@ class PredictionService:
         """The fusion graph alone, and the seconds spent waiting for a turn."""
         end = self._end(timeout_s)
         async with self._permit(bundle, end) as queue_s:
-            return await _bounded(self._engine.fuse(bundle, features, logits, present_BM), end), queue_s
+            with self.tracer.span("fuse", {**bundle_attributes(bundle), "dimml.rows": len(present_BM)}):
+                return await _bounded(self._engine.fuse(bundle, features, logits, present_BM), end), queue_s
 
     def _end(self, timeout_s: float | None) -> float:
         """When a request that asks for ``timeout_s`` must be done, on ``perf_counter``'s clock."""
@@ -217,7 +229,9 @@ class PredictionService:
     async def _permit(self, bundle: Bundle, end: float) -> AsyncIterator[float]:
         # From before the wait on: a version that is unloaded meanwhile answers whom it has taken.
         with self.control.using(bundle):
-            async with self._gate.permit(end - perf_counter()) as queue_s:
+            async with AsyncExitStack() as stack:
+                with self.tracer.span("queue", bundle_attributes(bundle)):
+                    queue_s = await stack.enter_async_context(self._gate.permit(end - perf_counter()))
                 self.metrics.bundles.observe_stage(bundle, "queue", queue_s)
                 yield queue_s
 
@@ -225,11 +239,18 @@ class PredictionService:
         nothing = ensemble.no_answer_at_all(rows.statuses)
         if nothing is not None:
             self.metrics.bundles.observe_statuses(bundle, rows.statuses)
+            note_statuses(bundle, rows.statuses)
             raise nothing
         result = await ensemble.run(
-            self._engine, bundle, rows, timeout_s=end - perf_counter(), deadlines_s=self._deadlines_s
+            self._engine,
+            bundle,
+            rows,
+            timeout_s=end - perf_counter(),
+            deadlines_s=self._deadlines_s,
+            spans=self.tracer,
         )
         self.metrics.bundles.observe_result(bundle, result)
+        note_statuses(bundle, result.statuses)
         nothing = ensemble.no_answer_at_all(result.statuses)
         if nothing is not None:
             raise nothing

@@ -43,6 +43,20 @@ class ServerSettings(BaseSettings):
     http_port: Port = Field(default=8000, description="HTTP port; 0 takes a free one.")
     grpc_port: Port = Field(default=8001, description="gRPC port; 0 takes a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Form of log lines: `text` for people, `json` for machines."
+    )
+    traces_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/]+(/\S*)?$",
+        description="OTLP/HTTP collector, as `http://host:4318`; without it nothing is traced. Needs `dimml[otel]`.",
+    )
+    traces_ratio: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of requests traced, of those whose caller has not decided it by `traceparent`.",
+    )
 
     engine: Literal["local", "triton"] = Field(
         default="local", description="Where encoders and fusion run: in this process, or on a Triton server."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -43,10 +43,19 @@ class TritonChannel:
     """A channel that reconnects by itself. Used in one event loop, from the first call on.
 
     ``max_message_bytes`` bounds messages both ways; Triton's own side takes whatever protobuf can (2 GiB).
+    ``metadata`` gives what goes with an inference call beside its message: trace context.
     """
 
-    def __init__(self, url: str, *, max_message_bytes: int, keepalive_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_message_bytes: int,
+        keepalive_s: float,
+        metadata: Callable[[], tuple[tuple[str, str], ...]] = tuple,
+    ) -> None:
         self.url = url
+        self._metadata = metadata
         self._options = (
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
@@ -75,7 +84,7 @@ class TritonChannel:
         for tensor in spec.outputs:
             request.outputs.add(name=tensor.name)
         try:
-            response = await self._connected().ModelInfer(request)
+            response = await self._connected().ModelInfer(request, metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
             raise self._engine_error(error) from error
         raw = dict(zip((output.name for output in response.outputs), response.raw_output_contents, strict=False))

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
 from dimml.errors import DimmlError, UnavailableError
@@ -27,6 +28,8 @@ class Job:
     limit_s: float
     end: float
     future: Future[Outcome] = field(default_factory=Future)
+    #: The caller's, so that what is logged of a job can be told to be of its request.
+    context: Context = field(default_factory=copy_context)
 
 
 class Keeper:
@@ -111,7 +114,7 @@ class Keeper:
             raise UnavailableError("no decode worker was free in time")
         with self._lock:
             self._job = job
-        reply = worker.run(job.request, min(job.limit_s, left_s))
+        reply = job.context.run(worker.run, job.request, min(job.limit_s, left_s))
         with self._lock:
             killed, self._job = self._job is None, None
         # One that was killed may not be dead yet.

@@ -1,25 +1,28 @@
-"""Around every HTTP request: its id in and out, one access line, and nothing internal in an unexpected error."""
+"""Around every HTTP request: its id, its span, one access line, and nothing internal in an unexpected error."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from time import perf_counter
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dimml_server.http.errors import internal_error, stopping_error
-from dimml_server.media_request import new_request_id
+from dimml_server.http.hangup import CLIENT_CLOSED_REQUEST
+from dimml_server.metrics import CANCELLED
+from dimml_server.observing.access_line import log_access
+from dimml_server.observing.note import REQUEST_ID_HEADER, RequestNote, accepted_id
+from dimml_server.observing.tracer import NO_TRACER, RequestSpan, Tracer, describe
 
-access_logger = logging.getLogger("dimml_server.access")
 logger = logging.getLogger(__name__)
 
-REQUEST_ID_HEADER = "X-Request-Id"
-#: What a caller's id may be; anything else is replaced, so that no caller can forge log lines.
-_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+#: Asked for every few seconds by machines; their spans would bury all others.
+_UNTRACED: Final = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics"})
 
 
 def request_id(request: Request) -> str:
@@ -30,49 +33,80 @@ def request_id(request: Request) -> str:
 class AccessMiddleware:
     """Outermost middleware; plain ASGI, so that a handler still hears of a client that hangs up."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tracer: Tracer = NO_TRACER) -> None:
         self._app = app
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        identity = given if _ACCEPTED_ID.fullmatch(given) else new_request_id()
-        scope.setdefault("state", {})["request_id"] = identity
-        began, status = perf_counter(), 0
+        headers = Headers(scope=scope)
+        client = scope.get("client")
+        note = RequestNote(
+            request_id=accepted_id(headers.get(REQUEST_ID_HEADER)),
+            transport="http",
+            method=scope["method"],
+            target=scope["path"],
+            client=client[0] if client else "",
+        )
+        scope.setdefault("state", {})["request_id"] = note.request_id
+        tracer = NO_TRACER if note.target in _UNTRACED else self._tracer
+        with (
+            note.current(),
+            tracer.request(note.method, _trace_context(headers), {"http.request.method": note.method}) as span,
+        ):
+            note.trace_id = span.trace_id
+            try:
+                await self._answer(note, scope, receive, send)
+            finally:
+                if note.status == CLIENT_CLOSED_REQUEST:
+                    note.code = CANCELLED
+                _describe(span, note, scope)
+                log_access(note)
+
+    async def _answer(self, note: RequestNote, scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_counted() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                note.bytes_in += len(message.get("body", b""))
+            return message
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = identity
+                note.status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = note.request_id
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive_counted, send_with_id)
         except Exception:
-            logger.exception("request %s", identity)
-            if status:
+            logger.exception("request %s", note.request_id)
+            if note.status:
                 raise  # The answer has begun; only cutting it off can say that it is not whole.
-            await internal_error(identity)(scope, receive, send_with_id)
+            await internal_error(note.request_id)(scope, receive, send_with_id)
         except asyncio.CancelledError:
             # Nobody but the server cancels a request here, at the end of its grace period. Answering is the way out.
-            if not status:
-                await stopping_error(identity)(scope, receive, send_with_id)
-        finally:
-            access_logger.info(
-                "%s %s %d %.1fms request_id=%s%s",
-                scope["method"],
-                scope["path"].encode("unicode_escape").decode("ascii"),
-                status,
-                (perf_counter() - began) * 1000.0,
-                identity,
-                _key_of(scope),
-            )
+            if not note.status:
+                await stopping_error(note.request_id)(scope, receive, send_with_id)
 
 
-def _key_of(scope: Scope) -> str:
-    """The name, never more, of the API key that a request came with."""
-    name = scope["state"].get("key_name")
-    return f" key={name}" if name else ""
+def _trace_context(headers: Headers) -> Mapping[str, str]:
+    parent = headers.get("traceparent")
+    if parent is None:
+        return {}
+    return {"traceparent": parent, "tracestate": ",".join(headers.getlist("tracestate"))}
+
+
+def _describe(span: RequestSpan, note: RequestNote, scope: Scope) -> None:
+    # The path as it was declared: what a caller wrote in its place may be anything.
+    route = getattr(scope.get("route"), "path", None)
+    if route is not None:
+        span.rename(f"{note.method} {route}")
+        span.set("http.route", route)
+    describe(span, note)
+    if isinstance(note.status, int):
+        span.set("http.response.status_code", note.status)
+        if note.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            # A caller's error is none of the server's (OpenTelemetry's conventions for HTTP spans).
+            span.fail(note.outcome or str(note.status))

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dimml.errors import DimmlError
 from dimml_server.http.errors import error_headers, error_response, http_status
+from dimml_server.observing.note import current_note, note_error
 from dimml_server.security.guard import Guard, shown_key
 from dimml_server.settings import ServerSettings
 
@@ -38,7 +39,8 @@ class AuthenticationMiddleware:
         shown = shown_key(headers.get(API_KEY_HEADER), headers.get("Authorization"))
         try:
             key = self._guard.identify(shown, admin=scope["path"].startswith(_ADMIN_PREFIX))
-            scope["state"]["key_name"] = key.name if key is not None else None
+            if key is not None and (note := current_note()) is not None:
+                note.key = key.name
             with self._guard.place(key):
                 await self._app(scope, receive, send)
         except DimmlError as error:
@@ -48,5 +50,6 @@ class AuthenticationMiddleware:
 
 def _refusal(error: DimmlError, scope: Scope) -> JSONResponse:
     if scope["path"].startswith("/v2"):
+        note_error(error)
         return JSONResponse({"error": error.message}, http_status(error), error_headers(error))
     return error_response(error, scope["state"]["request_id"])

@@ -15,6 +15,8 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dimml_server.media_request import new_request_id
+from dimml_server.observing.access_line import log_access
+from dimml_server.observing.note import RequestNote
 from dimml_server.settings import ServerSettings
 
 #: After an answer that came before the whole body, or that nobody reads, until the connection is cut. Closing at once
@@ -181,7 +183,10 @@ class BoundedConnection(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus) -> None:
         """Answer without the application, which this connection has not reached, and close."""
         code, message = _REFUSALS[status]
-        detail = {"code": code, "message": message, "request_id": new_request_id()}
+        client = self.client[0] if self.client else ""
+        note = RequestNote(new_request_id(), "http", "-", "", client, status=status.value, code=code)
+        log_access(note)
+        detail = {"code": code, "message": message, "request_id": note.request_id}
         body = json.dumps({"error": detail}).encode()
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"

@@ -29,6 +29,7 @@ from dimml.errors import (
     UploadTimeoutError,
 )
 from dimml.status import Reason, Status
+from dimml_server.observing.note import note_code, note_error
 
 #: Design, section 6. The nearest class in an error's ancestry counts.
 HTTP_STATUS: dict[type[DimmlError], int] = {
@@ -131,6 +132,7 @@ def stopping_error(identity: str) -> JSONResponse:
 
 def error_response(error: DimmlError, identity: str) -> JSONResponse:
     """The answer that a domain error is."""
+    note_error(error)
     return _response(
         http_status(error),
         error.code,
@@ -178,6 +180,7 @@ def _response(
     modalities: dict[str, ModalityFate] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
+    note_code(code)
     detail = ErrorDetail(code=code, message=message, field=field, request_id=identity, modalities=modalities)
     return JSONResponse(
         {"error": detail.model_dump(mode="json", exclude_none=True)}, status_code=status, headers=headers

@@ -26,12 +26,13 @@ from dimml.errors import (
     UnsupportedError,
 )
 from dimml_server.http.errors import error_headers
+from dimml_server.kserve.grpc_access import REQUEST_ID_KEY, AccessInterceptor
 from dimml_server.kserve.grpc_authentication import AuthenticationInterceptor
 from dimml_server.kserve.grpc_codec import format_infer, parameters_of, parse_infer
 from dimml_server.kserve.inference import DataPlane
 from dimml_server.kserve.messages import check_text
-from dimml_server.media_request import new_request_id
-from dimml_server.metrics import Metrics
+from dimml_server.metrics import INTERNAL, Metrics
+from dimml_server.observing.note import accepted_id, current_note
 from dimml_server.security.guard import Guard
 from dimml_server.service import PredictionService
 from dimml_server.settings import ServerSettings
@@ -75,7 +76,7 @@ def create_server(
     # The longest that a call can take, from its first byte to its last.
     longest_s = settings.upload_timeout_s + settings.max_timeout_s
     server = grpc.aio.server(
-        interceptors=(AuthenticationInterceptor(guard, settings, _abort),),
+        interceptors=(AccessInterceptor(service.tracer), AuthenticationInterceptor(guard, settings, _abort)),
         # gRPC reads a message whole before it is ours: as many again as the queue takes may be on their way.
         maximum_concurrent_rpcs=2 * (settings.concurrency + settings.queue_length),
         options=(
@@ -215,7 +216,10 @@ def _error_metadata(error: DimmlError) -> tuple[tuple[str, str | bytes], ...]:
     """Trailing metadata of a refusal: what one of a few status codes and a text cannot say, for dimml's own client."""
     detail = {"code": error.code, "field": error.field, "modalities": {n: str(s) for n, s in error.statuses.items()}}
     headers = ((key.lower(), value) for key, value in error_headers(error).items())
-    return (*headers, (ERROR_DETAIL, json.dumps(detail).encode()))
+    note = current_note()
+    # What goes with an error takes the place of what was set before.
+    identity = () if note is None else ((REQUEST_ID_KEY, note.request_id),)
+    return (*headers, *identity, (ERROR_DETAIL, json.dumps(detail).encode()))
 
 
 async def _unreadable(error: RequestError) -> Any:
@@ -225,6 +229,9 @@ async def _unreadable(error: RequestError) -> Any:
 async def _abort(context: Context, error: DimmlError) -> Any:
     """End a call with an error's status; never returns."""
     code = next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
+    if (note := current_note()) is not None:
+        note.status = code.name
+        note.fail(error)
     return await context.abort(code, error.message, _error_metadata(error))
 
 
@@ -237,7 +244,9 @@ def _answered(name: str, method: Method) -> Method:
         except (RequestError, CapacityError) as error:
             return await _abort(context, error)
         except Exception:
-            identity = new_request_id()
+            identity = accepted_id(None)
+            if (note := current_note()) is not None:
+                identity, note.status, note.code = note.request_id, grpc.StatusCode.INTERNAL.name, INTERNAL
             logger.exception("request %s: %s", identity, name)
             return await context.abort(grpc.StatusCode.INTERNAL, f"internal error; request id {identity}")
 

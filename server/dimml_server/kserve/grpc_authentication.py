@@ -8,6 +8,7 @@ from typing import Any, Final
 import grpc
 
 from dimml.errors import DimmlError
+from dimml_server.observing.note import current_note
 from dimml_server.security.guard import Guard, shown_key
 from dimml_server.security.keys import ApiKey
 from dimml_server.settings import ServerSettings
@@ -32,16 +33,18 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[typ
         """Hand on the call's handler, or one that refuses it."""
         if not self._guard.closed or details.method in self._open:
             return await continuation(details)
+        key = None
         try:
             key = self._guard.identify(_shown(details.invocation_metadata), admin=details.method in _ADMIN)
             self._guard.check_place(key)
         except DimmlError as error:
-            return self._refusing(error)
+            return self._refusing(error, key)
         handler = await continuation(details)
         return handler if handler is None else self._counted(handler, key)
 
-    def _refusing(self, error: DimmlError) -> Any:
+    def _refusing(self, error: DimmlError, key: ApiKey | None) -> Any:
         async def refuse(messages: Any, context: Any) -> None:
+            _note_key(key)
             await self._abort(context, error)
 
         # On the wire any call can be answered as a stream. A handler of streams reads no message that it does not
@@ -54,6 +57,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[typ
             return handler  # ModelStreamInfer, which refuses at once.
 
         async def counted(request: Any, context: Any) -> Any:
+            _note_key(key)
             try:
                 with self._guard.place(key):
                     return await method(request, context)
@@ -61,6 +65,11 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[typ
                 return await self._abort(context, error)
 
         return grpc.unary_unary_rpc_method_handler(counted, handler.request_deserializer, handler.response_serializer)
+
+
+def _note_key(key: ApiKey | None) -> None:
+    if key is not None and (note := current_note()) is not None:
+        note.key = key.name
 
 
 def _shown(metadata: Any) -> str | None:

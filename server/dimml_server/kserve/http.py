@@ -30,7 +30,8 @@ from dimml_server.kserve.http_codec import (
 )
 from dimml_server.kserve.inference import DataPlane
 from dimml_server.kserve.openapi import BODY_ERRORS, CONTROL_ERRORS, INFER_ANSWERS, INFER_BODY, MODEL_ERRORS, NOT_READY
-from dimml_server.metrics import Metrics
+from dimml_server.metrics import INTERNAL, Metrics
+from dimml_server.observing.note import note_code, note_error
 from dimml_server.service import PredictionService
 from dimml_server.settings import ServerSettings
 
@@ -205,11 +206,13 @@ class _Route(APIRoute):
             try:
                 return await handler(request)
             except (RequestError, CapacityError) as error:
+                note_error(error)
                 return JSONResponse({"error": error.message}, http_status(error), error_headers(error))
             except CallerGoneError:
                 return Response(status_code=CLIENT_CLOSED_REQUEST)
             except Exception:
                 identity = request_id(request)
+                note_code(INTERNAL)
                 logger.exception("request %s: %s %s", identity, request.method, request.url.path)
                 return JSONResponse({"error": f"internal error; request id {identity}"}, 500)
 

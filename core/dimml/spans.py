@@ -1,0 +1,72 @@
+"""What the prediction core says of its stages to whoever traces it; OpenTelemetry is the server's affair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final, Protocol
+
+from dimml.bundle import Bundle
+
+#: Values are never content of the media, nor anything that a caller chose freely.
+Attributes = Mapping[str, str | int | bool]
+
+
+class Span(Protocol):
+    """One stage of one request."""
+
+    def set(self, name: str, value: str | int | bool) -> None:
+        """Set an attribute."""
+        ...
+
+    def fail(self, kind: str) -> None:
+        """Mark the stage as failed; ``kind`` is an error's code or a modality's reason."""
+        ...
+
+
+class Spans(Protocol):
+    """Makes spans; the one that is open in this task is the parent of the next."""
+
+    def span(self, name: str, attributes: Attributes) -> AbstractContextManager[Span]:
+        """Around one stage. A block that raises is marked with the error's code."""
+        ...
+
+    def outgoing(self) -> tuple[tuple[str, str], ...]:
+        """W3C trace context of the open span, as headers or gRPC metadata; empty where nothing is traced."""
+        ...
+
+
+class NoSpan:
+    """A span that nobody sees."""
+
+    def set(self, name: str, value: str | int | bool) -> None:
+        """Do nothing."""
+
+    def fail(self, kind: str) -> None:
+        """Do nothing."""
+
+
+class NoSpans:
+    """Nothing is traced."""
+
+    def span(self, name: str, attributes: Attributes) -> AbstractContextManager[Span]:
+        """A span that nobody sees."""
+        return _NOBODY_SEES
+
+    def outgoing(self) -> tuple[tuple[str, str], ...]:
+        """Nothing."""
+        return ()
+
+
+_NOBODY_SEES: Final = nullcontext(NoSpan())
+NO_SPANS: Final = NoSpans()
+
+
+def bundle_attributes(bundle: Bundle) -> dict[str, str | int | bool]:
+    """Attributes of every span that has to do with a bundle."""
+    return {"dimml.bundle": bundle.name, "dimml.version": bundle.version}
+
+
+def status_attribute(modality: str) -> str:
+    """Name of the attribute with what became of a modality."""
+    return f"dimml.modality.{modality}.status"

@@ -1,0 +1,1 @@
+"""What the server says of each request: log lines and spans. Metrics are in ``dimml_server.metrics``."""
