@@ -76,7 +76,7 @@ class ModelControl:
                     await self._serve(name, None, must_run=False, also=routing.versions)
                 except NotFoundError as error:  # config.pbtxt names a version that is not there.
                     raise BundleError(error.message, field=error.field) from error
-                await self._traffic.begin(name, routing)
+                self._traffic.begin(name, routing)
 
     async def load(self, model: str, policy: VersionPolicy | None = None) -> None:
         """Serve the versions that ``policy`` chooses, by default that of ``config.pbtxt``, else the newest alone.

@@ -156,7 +156,7 @@ class PredictionService:
             self._watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watching
-        await self.traffic.shadows.close()
+        await self.traffic.close()
         await self._engine.close()
         self._decoder.close()
 

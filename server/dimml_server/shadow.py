@@ -135,16 +135,16 @@ class Shadows:
         self._queue_length = queue_length
         self._shadows: dict[str, _Shadow] = {}
 
-    async def prepare(self, bundle: Bundle) -> Callable[[], None]:
-        """Warm a shadow up; what is given back makes it one. Raises BundleError, UnavailableError."""
+    async def prepare(self, bundle: Bundle) -> Runner:
+        """Warm up what would run a shadow; for ``begin``, or to be closed. Raises BundleError, UnavailableError."""
         runner = self._runner(bundle)
         await runner.start()
+        return runner
 
-        def begin() -> None:
-            self._metrics.began(bundle)
-            self._shadows[bundle.name] = _Shadow(bundle, runner, self._metrics, self._queue_length)
-
-        return begin
+    def begin(self, bundle: Bundle, runner: Runner) -> None:
+        """Make a bundle version the shadow of its bundle, which has none."""
+        self._metrics.began(bundle)
+        self._shadows[bundle.name] = _Shadow(bundle, runner, self._metrics, self._queue_length)
 
     def version(self, name: str) -> int | None:
         """The version of a bundle that is its shadow."""

@@ -42,6 +42,9 @@ class ShadowProcess:
         """Start it and warm the bundle up. Raises BundleError, and UnavailableError where it is lost or late."""
         try:
             reply = await asyncio.to_thread(self._start)
+        except asyncio.CancelledError:
+            self.close()  # Its thread may be about to start it.
+            raise
         except BaseException:
             self._kill()
             raise

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from dimml.errors import BundleError, CapacityError, ConfigurationError, RequestError
+from dimml.bundle import Bundle
+from dimml.errors import BundleError, CapacityError, ConfigurationError, DimmlError, RequestError
 from dimml_server.registry import BundleRegistry
 from dimml_server.routing import NEWEST_ANSWERS, Routing
 from dimml_server.routing_file import read_routing_file, write_routing_file
@@ -46,6 +47,7 @@ class Traffic:
         self.shadows = shadows
         self._registry = registry
         self._file = file
+        self._starting: set[asyncio.Task[None]] = set()
         self._by_calls = {} if file is None else read_routing_file(file)
         self._by_settings = {
             name: Routing(splits.get(name, {}), shadow_versions.get(name)) for name in {*splits, *shadow_versions}
@@ -78,17 +80,23 @@ class Traffic:
                     )
         return routing
 
-    async def begin(self, name: str, routing: Routing) -> None:
-        """At the start, once the versions are loaded. Raises ConfigurationError, BundleError."""
-        if routing == NEWEST_ANSWERS:
-            return
+    def begin(self, name: str, routing: Routing) -> None:
+        """At the start, once the versions are loaded. A shadow is started beside, and nobody waits for it.
+
+        Raises ConfigurationError.
+        """
         try:
-            await self._set(name, routing)
+            self._check(name, routing)
         except (RequestError, BundleError) as error:
             if name in self._by_calls:
                 self._forget(name, error.message)
                 return
             raise ConfigurationError(f"splits and shadows of {name!r}: {error.message}", field=error.field) from error
+        self._registry.set_routing(name, replace(routing, shadow=None))
+        if routing.shadow is not None:
+            starting = asyncio.get_running_loop().create_task(self._begin_shadow(name, routing.shadow))
+            self._starting.add(starting)
+            starting.add_done_callback(self._starting.discard)
 
     async def change(
         self,
@@ -102,20 +110,20 @@ class Traffic:
         An empty ``split`` gives all to the newest version that is loaded, ``shadow`` None ends it. Where anything
         fails, all stays as it was. Raises NotFoundError, RequestError.
         """
-        async with self.changing:
-            self._registry.bundle(name)
-            routing = self._registry.routing(name)
-            if not isinstance(split, _Unchanged):
-                routing = replace(routing, split=dict(split))
-            if not isinstance(shadow, _Unchanged):
-                routing = replace(routing, shadow=shadow)
-            try:
-                await self._set(name, routing)
-            except (BundleError, CapacityError) as error:
-                raise RequestError(f"{error.message}; nothing was changed", field=error.field) from error
-            await self._keep(name)
-            logger.info("requests of %s: %s", name, _said(routing))
-            return routing
+        try:
+            routing = await self._apply(name, split, shadow)
+        except (BundleError, CapacityError) as error:
+            raise RequestError(f"{error.message}; nothing was changed", field=error.field) from error
+        await self._keep(name)
+        logger.info("requests of %s: %s", name, _said(routing))
+        return routing
+
+    async def close(self) -> None:
+        """End all shadows."""
+        for starting in list(self._starting):
+            starting.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        await self.shadows.close()
 
     async def settle(self, name: str) -> None:
         """After versions of a bundle have gone: end a shadow that is among them, and keep what is left of the rest."""
@@ -126,19 +134,59 @@ class Traffic:
             logger.warning("a version with a share or shadow of %s has gone; now: %s", name, _said(routing))
             await self._keep(name)
 
-    async def _set(self, name: str, routing: Routing) -> None:
+    async def _begin_shadow(self, name: str, version: int) -> None:
+        try:
+            await self._apply(name, UNCHANGED, version)
+        except DimmlError as error:
+            logger.warning("version %d of %s is not its shadow: %s", version, name, error.message)
+
+    async def _apply(
+        self, name: str, split: Mapping[int, float] | _Unchanged, shadow: int | _Unchanged | None
+    ) -> Routing:
+        routing = self._changed(name, split, shadow)
+        shadowed: Bundle | None = None
+        if routing.shadow is not None and routing.shadow != self.shadows.version(name):
+            # Before the lock is taken: it has the lowest priority, and a roll-back must not wait for it.
+            shadowed = self._registry.bundle(name, routing.shadow)
+            runner = await self.shadows.prepare(shadowed)
+        async with self.changing:
+            try:
+                routing = self._changed(name, split, shadow)
+                if shadowed is not None:
+                    self._check_still(shadowed)
+            except BaseException:
+                if shadowed is not None:
+                    runner.close()
+                raise
+            if routing.shadow is None or shadowed is not None:
+                await self.shadows.end(name)
+            if shadowed is not None:
+                self.shadows.begin(shadowed, runner)
+            self._registry.set_routing(name, routing)
+        return routing
+
+    def _check_still(self, shadow: Bundle) -> None:
+        if self._registry.bundle(shadow.name, shadow.version) is not shadow:
+            raise RequestError("what is served was changed by another call; try again", field="shadow")
+
+    def _changed(self, name: str, split: Mapping[int, float] | _Unchanged, shadow: int | _Unchanged | None) -> Routing:
+        """The routing with these changes, checked. Raises NotFoundError, InvalidParameterError, BundleError."""
+        self._registry.bundle(name)
+        routing = self._registry.routing(name)
+        if not isinstance(split, _Unchanged):
+            routing = replace(routing, split=dict(split))
+        if not isinstance(shadow, _Unchanged):
+            routing = replace(routing, shadow=shadow)
+        self._check(name, routing)
+        return routing
+
+    def _check(self, name: str, routing: Routing) -> None:
         served = self._registry.versions(name)
         routing.check(name, served)
-        if routing.shadow is not None and routing.shadow != self.shadows.version(name):
+        if routing.shadow is not None:
             answering = routing.split or [routing.default(served)]
             shadow = self._registry.bundle(name, routing.shadow)
             check_inputs(shadow, [self._registry.bundle(name, version) for version in answering])
-            begin = await self.shadows.prepare(shadow)
-            await self.shadows.end(name)
-            begin()
-        elif routing.shadow is None:
-            await self.shadows.end(name)
-        self._registry.set_routing(name, routing)
 
     async def _keep(self, name: str) -> None:
         self._by_calls[name] = self._registry.routing(name)
