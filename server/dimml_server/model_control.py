@@ -16,6 +16,7 @@ from dimml.contract import model_specs
 from dimml.errors import BundleError, NotFoundError, RequestError
 from dimml.repository import bundle_names, bundle_versions, load_bundle
 from dimml.signing import PublicKeys
+from dimml_server.background import at_low_priority
 from dimml_server.engine import ServingEngine
 from dimml_server.kserve.config import CONFIG_NAME, read_config, version_policy_of
 from dimml_server.metrics import Metrics
@@ -233,7 +234,7 @@ class ModelControl:
 
     async def _load(self, name: str, version: int, must_run: bool) -> Bundle:
         began = perf_counter()
-        bundle = await asyncio.to_thread(load_bundle, self._repository, name, version, signers=self._signers)
+        bundle = await at_low_priority(load_bundle, self._repository, name, version, signers=self._signers)
         await self._engine.load(bundle, self._repository, must_run=must_run)
         logger.info("loaded bundle %s version %d in %.2f s", name, version, perf_counter() - began)
         return bundle
