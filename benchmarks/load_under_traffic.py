@@ -1,13 +1,14 @@
-"""What loading a version costs the requests of another: p50 and p99 while versions are loaded, and while none is.
+"""What loading a version, or a shadow, costs the requests of another: p50 and p99 with it and without.
 
     python benchmarks/load_under_traffic.py
     python benchmarks/load_under_traffic.py --encoder-mib 0 --rounds 20
 
 It starts `dimml serve` with two versions of the demo bundle, whose encoders are given some 40 MiB more weights each, as
 a ResNet-18 has, and sends steady traffic that names no version: recordings to `POST /v1/predict`, tensors over gRPC.
-Windows in which version 2 is loaded beside version 1 and unloaded again, without a pause, take turns with windows in
-which nothing is. A request's time runs from when it was due, so that one which had to wait for the one before counts.
-The worst case: in service a load is over in a second or so, and then comes none for days.
+Windows take turns: in one nothing else happens, in one version 2 is loaded beside version 1 and unloaded again without
+a pause, in one version 2 is the shadow. A request's time runs from when it was due, so that one which had to wait for
+the one before counts. Loading is shown at its worst: in service it is over in a second or so, and then comes none
+for days.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from dimml.contract import FEATURES, model_specs
 from dimml.repository import load_bundle
 
 SAMPLE = "clean_five.mp4"
+KINDS = ("quiet", "loading", "shadow")
 WIDTH = 512
 BRANCH_MIB = WIDTH * WIDTH * 4 / 2**20
 
@@ -103,7 +105,7 @@ class Traffic:
     """Requests at a steady rate, each timed from when it was due."""
 
     def __init__(self, ask: Ask, right: int, per_s: float) -> None:
-        self.seconds: dict[str, list[float]] = {"quiet": [], "loading": []}
+        self.seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
         self.wrong = 0
         self._ask, self._right, self._pause_s = ask, right, 1.0 / per_s
 
@@ -137,7 +139,12 @@ async def measure(bundle: Bundle, server: dict[str, str], clip: bytes, arguments
             answer = await http.post(url, json={"parameters": {"config": config}})
             assert answer.status_code == 200, answer.text
 
+        async def route(**changes: object) -> None:
+            answer = await http.patch(f"/v1/models/{bundle.name}/routing", json=changes)
+            assert answer.status_code == 200, answer.text
+
         await load([1])
+        await route(split={"1": 100})
         # What version 1 says is right; the server is to say it throughout (the versions are the same).
         asks = {
             "recordings, HTTP": recording,
@@ -154,11 +161,17 @@ async def measure(bundle: Bundle, server: dict[str, str], clip: bytes, arguments
                 await load([1])
 
         for _ in range(arguments.rounds):
-            for kind in ("quiet", "loading"):
+            for kind in KINDS:
+                if kind == "shadow":
+                    await load([1, 2])
+                    await route(shadow=2)
                 work = [stream.window(kind, arguments.window_s) for stream in streams.values()]
                 if kind == "loading":
                     work.append(loading(perf_counter() + arguments.window_s - 0.5))
                 await asyncio.gather(*work)
+                if kind == "shadow":
+                    await route(shadow=None)
+                    await load([1])
         wrong = sum(stream.wrong for stream in streams.values())
         print(f"{len(loads)} loads, {np.median(loads):.2f} s each; wrong or failed: {wrong}")
         print("\n| requests | of each | | p50 | p99 | longest |\n|---|---|---|---|---|---|")
@@ -168,10 +181,14 @@ async def measure(bundle: Bundle, server: dict[str, str], clip: bytes, arguments
                 print(
                     f"| {name} | {len(seconds)} | {kind} | {p50:.1f} ms | {p99:.1f} ms | {1000 * max(seconds):.0f} ms |"
                 )
-            ratios = [
-                np.quantile(stream.seconds["loading"], q) / np.quantile(stream.seconds["quiet"], q) for q in (0.5, 0.99)
-            ]
-            print(f"| | | ratio | {ratios[0]:.2f} | {ratios[1]:.2f} | |")
+            for kind in KINDS[1:]:
+                one, other = (stream.seconds[k] for k in (kind, "quiet"))
+                ratios = [f"{np.quantile(one, q) / np.quantile(other, q):.2f}" for q in (0.5, 0.99)]
+                print(f"| | | {kind} / quiet | {' | '.join(ratios)} | |")
+        counted = [
+            line for line in (await http.get("/metrics")).text.splitlines() if "dimml_shadow_requests_total{" in line
+        ]
+        print("\n" + "\n".join(counted))
 
 
 def main() -> None:
@@ -179,9 +196,9 @@ def main() -> None:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--clip", type=Path, default=None, help="a recording; by default one of the samples")
     parser.add_argument("--encoder-mib", type=int, default=40, help="weights added to each encoder")
-    parser.add_argument("--rounds", type=int, default=10, help="of one quiet and one loading window")
-    parser.add_argument("--window-s", type=float, default=4.0)
-    parser.add_argument("--per-s", type=float, default=10.0, help="requests a second of each kind")
+    parser.add_argument("--rounds", type=int, default=8, help="of one window of each kind")
+    parser.add_argument("--window-s", type=float, default=3.0)
+    parser.add_argument("--per-s", type=float, default=5.0, help="requests a second of each kind")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         repository = Path(folder) / "models"

@@ -97,6 +97,7 @@ class ModelControl:
                 still = f"version {', '.join(map(str, served))} goes on" if served else "nothing of it is served"
                 logger.warning("load of %s failed: %s", name, error.message)
                 raise RequestError(f"failed to load '{name}': {error.message}; {still}", field=error.field) from error
+            await self._traffic.settle(name)
 
     async def unload(self, model: str) -> None:
         """Serve no version of a bundle any more, and forget how its requests were spread.

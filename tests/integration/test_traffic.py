@@ -173,6 +173,13 @@ def test_a_version_with_a_share_is_not_unloaded_from_under_it(server: ServerProc
         # The newest alone, but for those that have a part to play.
         client.client.load_model("tiny", config='{"version_policy": {"latest": {"num_versions": 1}}}')
         assert httpx.get(f"{server.url}/v1/models/tiny/routing").json()["loaded"] == [1, 2, 3]
+        # Where all others that could answer go, the shadow answers, and is none any more.
+        assert change(server, split={}, shadow=2).status_code == 200
+        client.client.load_model("tiny", config='{"version_policy": {"specific": {"versions": [1, 2]}}}')
+        state = httpx.get(f"{server.url}/v1/models/tiny/routing").json()
+        assert (state["default"], state["shadow"], len(server.children())) == (2, None, 1)
+        client.client.load_model("tiny")
+        assert change(server, split={"1": 60, "2": 40}, shadow=3).status_code == 200
         # The whole bundle can go, and what was said of its versions goes with it.
         client.client.unload_model("tiny")
         client.client.load_model("tiny")
