@@ -33,9 +33,10 @@ demo: $(VENV)/.serve ## Serve the demo bundle, predict sample clips over HTTP an
 serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
 	$(BIN)/dimml serve --repository model_repository
 
-# A process a core; a file's tests stay in one process, since they share what was costly to make.
+# A process a core; a file's tests stay in one process, since they share what was costly to make. A process that dies ends
+# the run: pytest-xdist would replace it, and with "loadfile" then wait for ever (its issue 1378).
 test: $(VENV)/.dev ## Run all tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 check: $(VENV)/.dev ## Format, lint, types, import boundaries
 	$(BIN)/ruff format --check .

@@ -226,7 +226,7 @@ class ServerSettings(BaseSettings):
 
 
 def load_settings(config: Path | None = None, /, **overrides: object) -> ServerSettings:
-    """Settings from the environment, then the TOML file ``config``, then ``overrides`` (flags; None: not given).
+    """Settings from the TOML file ``config``, then the environment, then ``overrides`` (flags; None: not given).
 
     What comes later counts. Raises ConfigurationError that names the setting and where it was set.
     """
@@ -235,6 +235,8 @@ def load_settings(config: Path | None = None, /, **overrides: object) -> ServerS
     for name in of_file:
         if name not in ServerSettings.model_fields:
             raise unknown_setting(name, ServerSettings.model_fields, f"{config}: ")
+    variables = {name.upper() for name in os.environ}
+    of_file = {name: value for name, value in of_file.items() if ENV_PREFIX + name.upper() not in variables}
     given = {name: value for name, value in overrides.items() if value is not None}
     for name in given:
         if name not in ServerSettings.model_fields:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +25,7 @@ from dimml_training.models import (
     TemporalConvPoolingConfig,
     build_encoder,
 )
+from dimml_training.models.narrow_convolution import guard_narrow_convolutions
 from dimml_training.models.spectrogram import CLIP_POWER_FLOOR, LogSpectrogram, mel_filters
 
 TINY = ResNetBackboneConfig(embedding_size=4, hidden_sizes=(4, 8), depths=(1, 1), stem="strided")
@@ -167,18 +171,35 @@ def test_a_config_for_another_kind_of_modality_is_refused() -> None:
             build_encoder(modality, config, 3)
 
 
-def test_narrow_shortcuts_are_computed_in_nchw() -> None:
-    """In channels-last, oneDNN's gradient of their weights corrupts memory on CPUs without AVX-512."""
-    modality = Frames(name="visual", frames=1, height=16, width=16)
-    encoder = build_encoder(modality, PictureEncoderConfig(backbone=TINY), 2)
-    shortcuts = [
-        part
-        for part in encoder.modules()
-        if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.in_channels < 8
-    ]
-    assert shortcuts
-    seen: list[bool] = []
-    for shortcut in shortcuts:
-        shortcut.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].is_contiguous()))
-    encoder(torch.zeros(3, *modality.shape, dtype=torch.uint8))
-    assert seen == [True] * len(shortcuts)
+def test_a_narrow_strided_pointwise_convolution_picks_its_pixels_first() -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(4, 6, 1, stride=(2, 3))
+    guarded = nn.Sequential(nn.Conv2d(4, 6, 1, stride=(2, 3)), nn.Conv2d(6, 6, 3, stride=2))
+    guarded[0].load_state_dict(plain.state_dict())
+    guard_narrow_convolutions(guarded)
+    assert [part.stride for part in guarded if isinstance(part, nn.Conv2d)] == [(1, 1), (2, 2)]
+    rows = torch.randn(3, 4, 9, 11)
+    found, expected = guarded[0](rows), plain(rows)
+    torch.testing.assert_close(found, expected)
+    for side in (found, expected):
+        side.square().sum().backward()
+    torch.testing.assert_close(guarded[0].weight.grad, plain.weight.grad)
+
+
+def test_a_tiny_encoders_gradient_leaves_the_heap_whole() -> None:
+    """On CPUs without AVX-512, oneDNN's gradient of such weights writes past its memory; glibc's checker sees it."""
+    config = PictureEncoderConfig(backbone=TINY).model_dump_json()
+    code = (
+        "import torch; from dimml.modality import Frames\n"
+        "from dimml_training.models import PictureEncoderConfig, build_encoder\n"
+        "torch.set_num_threads(1); modality = Frames(name='visual', frames=1, height=16, width=16)\n"
+        f"config = PictureEncoderConfig.model_validate_json({config!r})\n"
+        "encoder = build_encoder(modality, config, 2).train()\n"
+        "for _ in range(4):\n"
+        "    encoder(torch.zeros(3, *modality.shape, dtype=torch.uint8))[1].square().mean().backward()\n"
+    )
+    checker = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | checker, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
