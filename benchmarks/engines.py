@@ -51,6 +51,7 @@ from dimml.contract import FEATURES, LOGITS, PRESENT, ModelSpec, features_input,
 from dimml.repository import load_bundle
 from dimml_server.building import build_service
 from dimml_server.metrics import Metrics
+from dimml_server.routing import Route
 from dimml_server.settings import load_settings
 
 Tensors = dict[str, np.ndarray[Any, np.dtype[Any]]]
@@ -257,7 +258,7 @@ async def compare(repository: Path, bundle: Bundle, addresses: dict[str, Any], a
     by_modality = {m.name: tensors[m.tensor] for m in bundle.modalities}
 
     async def in_process() -> int:
-        outcome = await service.infer_tensors(bundle, by_modality)
+        outcome = await service.infer_tensors(Route(bundle), by_modality)
         return int(outcome.result.fused.probabilities_BC.argmax())
 
     async with httpx.AsyncClient(base_url=f"http://{addresses['local']['http']}", timeout=60) as http:

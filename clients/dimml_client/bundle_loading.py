@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dimml.errors import CapacityError, ConfigurationError, DimmlError, NotFoundError, RequestError
 from dimml.repository import bundle_versions
-from dimml_client.model_server import READY, Entry, ModelServer
+from dimml_client.model_server import DIMML, READY, Entry, ModelServer
 
-#: The name of a server whose parts follow their bundle, and that reads nothing but ``version_policy`` in a config.
-_DIMML: Final = "dimml"
 _FUSION, _MEDIA = "_fusion", "_media"
 
 
@@ -65,7 +63,7 @@ class BundleLoader:
     def __init__(self, server: ModelServer, repository: Path | None = None) -> None:
         self._server = server
         self._repository = repository
-        self._partial = server.server_name() == _DIMML
+        self._partial = server.server_name() == DIMML
 
     def load(self, bundle: str, versions: Sequence[int] = ()) -> tuple[int, ...]:
         """Serve these versions of a bundle, by default the newest, and no others; what is served now.

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from dimml.errors import (
     CapacityError,
+    ConfigurationError,
     DimmlError,
     NotFoundError,
     PermissionDeniedError,
@@ -21,6 +22,8 @@ from dimml_client.handshake import closed_hint, untrusted
 from dimml_client.server_address import ServerAddress, parse_address
 
 READY = "READY"
+#: The name of a server whose parts follow their bundle, and that reads nothing but ``version_policy`` in a config.
+DIMML = "dimml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,14 @@ class Entry:
     version: str
     state: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What part a bundle version has in the requests that name none."""
+
+    percent: float
+    shadow: bool
 
 
 class ModelServer(Protocol):
@@ -54,6 +65,14 @@ class ModelServer(Protocol):
 
     def unload(self, model: str) -> None:
         """Unload a model."""
+        ...
+
+    def routing(self, bundle: str, change: dict[str, Any]) -> dict[str, Any]:
+        """Change how a bundle's requests are spread over its versions; how they are now. dimml alone, over HTTP."""
+        ...
+
+    def shares(self) -> dict[tuple[str, str], Share]:
+        """By bundle and version; empty where the server, or the transport, does not tell."""
         ...
 
     def close(self) -> None:
@@ -92,8 +111,26 @@ class _Http:
     def unload(self, model: str) -> None:
         self._call("POST", f"/v2/repository/models/{quote(model)}/unload", {})
 
+    def routing(self, bundle: str, change: dict[str, Any]) -> dict[str, Any]:
+        self._check_dimml()
+        return dict(self._call("PATCH", f"/v1/models/{quote(bundle, safe='')}/routing", change))
+
+    def shares(self) -> dict[tuple[str, str], Share]:
+        if self.server_name() != DIMML:
+            return {}
+        models = self._call("GET", "/v1/models")["models"]
+        return {(m["name"], str(m["version"])): Share(m["share_percent"], m["shadow"]) for m in models}
+
     def close(self) -> None:
         self._http.close()
+
+    def _check_dimml(self) -> None:
+        if self.server_name() != DIMML:
+            raise ConfigurationError(
+                f"{self._url} is no `dimml serve`: splits, default versions and shadows are its own, "
+                "also before a Triton server",
+                field="url",
+            )
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         import httpx
@@ -111,6 +148,8 @@ class _Http:
         if answer.is_success:
             return document
         said = document.get("error") if isinstance(document, dict) else None
+        if isinstance(said, dict):  # As on /v1; on /v2 it is a text.
+            said = said.get("message")
         message = _first_line(said) if isinstance(said, str) else f"{self._url}{path} answered {answer.status_code}"
         kinds = {401: UnauthenticatedError, 403: PermissionDeniedError, 404: NotFoundError}
         if answer.status_code in kinds:
@@ -148,6 +187,14 @@ class _Grpc:
 
     def unload(self, model: str) -> None:
         self._call("RepositoryModelUnload", self._pb.RepositoryModelUnloadRequest(model_name=model))
+
+    def routing(self, bundle: str, change: dict[str, Any]) -> dict[str, Any]:
+        raise ConfigurationError(
+            "splits, default versions and shadows are set over HTTP alone: give --url http://host:port", field="url"
+        )
+
+    def shares(self) -> dict[tuple[str, str], Share]:
+        return {}
 
     def close(self) -> None:
         self._channel.close()

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from dimml_client import routing_commands
+from dimml_client.models_options import AsJson, Bundle, Url, connected
 from dimml_client.options import DEFAULT_URL, ApiKeyFile, Ca, Certificate, CertificateKey, given_credentials
-
-if TYPE_CHECKING:
-    from dimml_client.credentials import Credentials
-    from dimml_client.model_server import ModelServer
-
-#: Loading may compile for long on some devices.
-TIMEOUT_S = 600.0
-
-Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle, by its entry's name.")]
-Url = Annotated[str, typer.Option("--url", help="The server: http(s)://host:port or grpc(s)://host:port.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 
 
 def build() -> typer.Typer:
@@ -29,6 +18,7 @@ def build() -> typer.Typer:
     group.command("list")(list_models)
     group.command("load")(load)
     group.command("unload")(unload)
+    routing_commands.add_to(group)
     return group
 
 
@@ -41,7 +31,10 @@ def list_models(
     certificate_key: CertificateKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a server's repository has and what is loaded."""
+    """Show what a server's repository has, what is loaded, and who answers requests that name no version.
+
+    Who answers is told by `dimml serve` alone, over HTTP.
+    """
     import json
     from dataclasses import asdict
 
@@ -50,14 +43,21 @@ def list_models(
 
     from dimml_client.table import PIPE_WIDTH
 
-    with _server(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
-        entries = server.index()
+    with connected(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
+        entries, shares = server.index(), server.shares()
     if as_json:
-        typer.echo(json.dumps([asdict(entry) for entry in entries]))
+        rows = []
+        for entry in entries:
+            share = shares.get((entry.name, entry.version))
+            told = {} if share is None else {"share_percent": share.percent, "shadow": share.shadow}
+            rows.append({**asdict(entry), **told})
+        typer.echo(json.dumps(rows))
         return
-    table = Table("model", "version", "state", "reason")
+    table = Table("model", "version", "state", "requests", "reason")
     for entry in entries:
-        table.add_row(entry.name, entry.version, entry.state, entry.reason)
+        share = shares.get((entry.name, entry.version))
+        requests = "" if share is None else "shadow" if share.shadow else f"{share.percent:g} %"
+        table.add_row(entry.name, entry.version, entry.state, requests, entry.reason)
     console = Console()
     (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
 
@@ -89,7 +89,7 @@ def load(
 
     from dimml_client.bundle_loading import BundleLoader
 
-    with _server(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
+    with connected(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
         now = BundleLoader(server, repository).load(bundle, version or ())
     if as_json:
         typer.echo(json.dumps({"bundle": bundle, "versions": list(now)}))
@@ -112,17 +112,6 @@ def unload(
 
     from dimml_client.bundle_loading import BundleLoader
 
-    with _server(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
+    with connected(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
         BundleLoader(server).unload(bundle)
     typer.echo(json.dumps({"bundle": bundle, "versions": []}) if as_json else f"{bundle}: unloaded")
-
-
-@contextmanager
-def _server(url: str, shown: Credentials) -> Iterator[ModelServer]:
-    from dimml_client.model_server import model_server
-
-    server = model_server(url, shown, timeout_s=TIMEOUT_S)
-    try:
-        yield server
-    finally:
-        server.close()

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from dimml.errors import InvalidParameterError
+
+ROUTE_KEY: Final = "route_key"
+MAX_ROUTE_KEY: Final = 256
+
+
+def route_key(parameters: Mapping[str, Any]) -> str | None:
+    """The text by which a version is picked where several answer, or None. Raises InvalidParameterError."""
+    value = parameters.get(ROUTE_KEY)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > MAX_ROUTE_KEY:
+        raise InvalidParameterError(
+            f"{ROUTE_KEY} must be a text of at most {MAX_ROUTE_KEY} characters", field=ROUTE_KEY
+        )
+    return value
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:

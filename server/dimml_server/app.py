@@ -7,7 +7,7 @@ from fastapi.security import APIKeyHeader
 from starlette.middleware.cors import CORSMiddleware
 
 from dimml import __version__
-from dimml_server.http import health, models, predict
+from dimml_server.http import health, models, predict, routing
 from dimml_server.http.access import AccessMiddleware
 from dimml_server.http.authentication import API_KEY_HEADER, AuthenticationMiddleware
 from dimml_server.http.errors import install_error_handlers
@@ -56,6 +56,7 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
     )
     app.include_router(predict.router(service, metrics, settings, uploads))
     app.include_router(models.router(service))
+    app.include_router(routing.router(service, settings, uploads))
     app.include_router(health.router(service, metrics))
     if settings.docs_page:
         add_docs_page(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dimml.bundle import Bundle
 from dimml.media.pool import DecodePool
 from dimml_server.engine import ServingEngine
 from dimml_server.local_engine import LocalEngine
@@ -11,6 +12,8 @@ from dimml_server.metrics import Metrics
 from dimml_server.observing.tracer import NO_TRACER, Tracer
 from dimml_server.service import Decoder, PredictionService
 from dimml_server.settings import ServerSettings
+from dimml_server.shadow import EngineRunner, Runner
+from dimml_server.shadow_process import ShadowProcess
 from dimml_server.triton_channel import TritonChannel
 from dimml_server.triton_engine import TritonEngine
 
@@ -32,7 +35,23 @@ def build_service(
     if decoder is None:
         readable = None if upload_folder is None else [upload_folder]
         decoder = DecodePool(settings.decode_workers, decode_memory_bytes=settings.decode_memory, readable=readable)
-    return PredictionService(engine, decoder, metrics, settings, upload_folder, tracer=tracer)
+
+    def shadow_runner(bundle: Bundle) -> Runner:
+        if settings.engine == "triton":
+            return EngineRunner(engine, bundle)
+        return ShadowProcess(
+            bundle, settings.repository, device=settings.device, intra_op_threads=settings.intra_op_threads
+        )
+
+    return PredictionService(
+        engine,
+        decoder,
+        metrics,
+        settings,
+        shadow_runner=shadow_runner,
+        upload_folder=upload_folder,
+        tracer=tracer,
+    )
 
 
 def _local_engine(settings: ServerSettings) -> ServingEngine:

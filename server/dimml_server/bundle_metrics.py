@@ -34,60 +34,61 @@ MODALITY: Final = (*BUNDLE, "modality")
 class BundleMetrics:
     """Metrics by bundle and version, in a registry that is given."""
 
-    def __init__(self, registry: CollectorRegistry, window: DriftWindow) -> None:
+    def __init__(self, registry: CollectorRegistry, window: DriftWindow, prefix: str = "dimml") -> None:
+        """``prefix`` is that of every metric's name."""
         self._window = window
         self._watched: dict[tuple[str, str], _Watched] = {}
         self._infos: dict[tuple[str, str], tuple[str, ...]] = {}
         self._statuses = Counter(
-            "dimml_modality_status",
+            f"{prefix}_modality_status",
             "Rows by what became of a modality in them.",
             (*MODALITY, "status", "reason"),
             registry=registry,
         )
         self._certainty = Histogram(
-            "dimml_modality_certainty_ratio",
+            f"{prefix}_modality_certainty_ratio",
             "Certainty of a head whose modality is ok, 0 to 1; modality 'fused' is the head on all features.",
             MODALITY,
             buckets=UNIT_BUCKETS,
             registry=registry,
         )
         self._weight = Histogram(
-            "dimml_modality_weight_ratio",
+            f"{prefix}_modality_weight_ratio",
             "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
             MODALITY,
             buckets=UNIT_BUCKETS,
             registry=registry,
         )
         self._disagreement = Histogram(
-            "dimml_disagreement_ratio",
+            f"{prefix}_disagreement_ratio",
             "Chance that two modalities' heads, drawing from their distributions, name different labels.",
             BUNDLE,
             buckets=UNIT_BUCKETS,
             registry=registry,
         )
         self._predictions = Counter(
-            "dimml_predictions", "Rows that were answered, by label.", (*BUNDLE, "label"), registry=registry
+            f"{prefix}_predictions", "Rows that were answered, by label.", (*BUNDLE, "label"), registry=registry
         )
         self._degraded = Counter(
-            "dimml_degraded",
+            f"{prefix}_degraded",
             "Rows that were answered without a modality that was asked for.",
             BUNDLE,
             registry=registry,
         )
         self._stages = Histogram(
-            "dimml_stage_seconds",
+            f"{prefix}_stage_seconds",
             "Time of one stage of a request: queue, decode, encode (by modality), fuse.",
             (*BUNDLE, "stage", "modality"),
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
         self._info = Gauge(
-            "dimml_bundle_info",
+            f"{prefix}_bundle_info",
             "1 for every bundle version that is served; whether it has a reference for drift.",
             (*BUNDLE, "created", "certainty", "reference"),
             registry=registry,
         )
-        registry.register(_DriftOf(self._watched))
+        registry.register(_DriftOf(self._watched, prefix))
 
     def served(self, bundle: Bundle) -> None:
         """Note that a bundle version is served. Its counters begin at 0: the first count is then seen as a rise."""
@@ -170,27 +171,27 @@ class _Watched:
 class _DriftOf(Collector):
     """Drift at the time of a scrape, of what is served now; no series where there are too few rows."""
 
-    def __init__(self, watched: Mapping[tuple[str, str], _Watched]) -> None:
-        self._watched = watched
+    def __init__(self, watched: Mapping[tuple[str, str], _Watched], prefix: str) -> None:
+        self._watched, self._prefix = watched, prefix
 
     def collect(self) -> Iterator[Metric]:
         certainty = GaugeMetricFamily(
-            "dimml_modality_certainty_drift_ratio",
+            f"{self._prefix}_modality_certainty_drift_ratio",
             "Jensen-Shannon distance, 0 to 1, of a head's last certainties from those on validation clips.",
             labels=MODALITY,
         )
         certainty_noise = GaugeMetricFamily(
-            "dimml_modality_certainty_drift_noise_ratio",
+            f"{self._prefix}_modality_certainty_drift_noise_ratio",
             "The distance that as many rows without drift pass about once in a thousand times.",
             labels=MODALITY,
         )
         answers = GaugeMetricFamily(
-            "dimml_label_drift_ratio",
+            f"{self._prefix}_label_drift_ratio",
             "Jensen-Shannon distance, 0 to 1, of the last answers' labels from those of validation clips.",
             labels=BUNDLE,
         )
         answers_noise = GaugeMetricFamily(
-            "dimml_label_drift_noise_ratio",
+            f"{self._prefix}_label_drift_noise_ratio",
             "The distance that as many rows without drift pass about once in a thousand times.",
             labels=BUNDLE,
         )

@@ -58,6 +58,9 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error; by default info.", show_default=False)
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Load versions that come to the repository, unload those that go.")
+    ] = False,
     set_: SetOption = None,
     config: ConfigOption = None,
     print_config: Annotated[
@@ -82,6 +85,7 @@ def serve(
         "triton_url": triton_url,
         "device": device,
         "log_level": log_level,
+        "watch": watch or None,
     }
     settings = load_settings(config, **{**flags, **settings_given(set_)})
     if print_config:

@@ -88,7 +88,11 @@ class LocalPredictor:
             timeout_s=timeout_s,
             modalities=modalities,
         )
-        return self._call(self._opened().predict_media(request))
+        return self._call(self._predict(request))
+
+    async def _predict(self, request: MediaPrediction) -> Prediction:
+        service = self._opened()
+        return await service.predict_media(request, service.route(request))
 
     async def _open(self) -> PredictionService:
         service = build_service(self._settings, Metrics())

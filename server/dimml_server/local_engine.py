@@ -27,6 +27,7 @@ from dimml.contract import (
 from dimml.engine import Encoded, EngineError
 from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.status import Reason
+from dimml_server.background import at_low_priority
 from dimml_server.session import ModelSession, providers
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,10 @@ class LocalEngine:
 
     async def load(self, bundle: Bundle, repository: Path, *, must_run: bool = True) -> None:
         """Make the sessions of a bundle, and run each once. Raises BundleError, and then nothing is kept."""
-        sessions = await asyncio.to_thread(self._make_sessions, bundle, repository)
+        # Making a session optimises its graph, which takes a core for as long as that. Where sessions start threads,
+        # those would keep a low priority; then there are more cores, too.
+        elsewhere = at_low_priority if self._threads(bundle) == 1 else asyncio.to_thread
+        sessions = await elsewhere(self._make_sessions, bundle, repository)
         try:
             for session in sessions.values():
                 await session.warm_up()
@@ -120,8 +124,11 @@ class LocalEngine:
             raise EngineError(Reason.ENCODER_GONE, f"{model} version {bundle.version} is not loaded")
         return session
 
+    def _threads(self, bundle: Bundle) -> int:
+        return self._intra_op_threads or max(1, (os.cpu_count() or 1) // len(bundle.encoders))
+
     def _make_sessions(self, bundle: Bundle, repository: Path) -> dict[str, ModelSession]:
-        threads = self._intra_op_threads or max(1, (os.cpu_count() or 1) // len(bundle.encoders))
+        threads = self._threads(bundle)
         sessions = {}
         for spec in model_specs(bundle):
             if spec.role not in ("encoder", "fusion"):

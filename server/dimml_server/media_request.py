@@ -26,8 +26,9 @@ class MediaPrediction:
     """One recording to predict.
 
     ``sources`` are by modality name, or ``media`` for all modalities without a source of their own.
-    ``model`` None means the only bundle served, ``version`` None the newest, ``modalities`` None all,
-    ``timeout_s`` None the server's default, ``top_k`` None the five best.
+    ``model`` None means the only bundle served, ``version`` None the one that the bundle's split gives to
+    ``route_key``, or to ``request_id`` where that is None. ``modalities`` None means all, ``timeout_s`` None the
+    server's default, ``top_k`` None the five best.
     """
 
     request_id: str
@@ -39,6 +40,7 @@ class MediaPrediction:
     top_k: int | None = None
     timeout_s: float | None = None
     modalities: Sequence[str] | None = None
+    route_key: str | None = None
 
     def top_k_of(self, bundle: Bundle) -> int:
         """How many classes to list. Raises InvalidParameterError."""

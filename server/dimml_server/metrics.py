@@ -25,6 +25,7 @@ from dimml.monitoring.drift import DriftWindow
 from dimml_server.bundle_metrics import BundleMetrics
 from dimml_server.kserve.statistics import Statistics
 from dimml_server.observing.note import current_note
+from dimml_server.shadow_metrics import ShadowMetrics
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -33,6 +34,8 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 #: Outcomes that are not an error's code.
 OK, DEGRADED, CANCELLED, INTERNAL = "ok", "degraded", "cancelled", "internal"
+#: Of a load, beside ok.
+FAILED = "failed"
 
 
 @dataclass(slots=True)
@@ -61,6 +64,7 @@ class Metrics:
         """``window`` is that of drift."""
         self.registry = CollectorRegistry()
         self.bundles = BundleMetrics(self.registry, window or DriftWindow())
+        self.shadows = ShadowMetrics(self.registry, window or DriftWindow())
         ProcessCollector(registry=self.registry)
         #: What the KServe statistics call gives, counted over all transports that speak KServe v2.
         self.inference = Statistics()
@@ -88,6 +92,12 @@ class Metrics:
         self._queued_limit = Gauge(
             "dimml_requests_queued_limit", "Requests that can wait; the next one is refused.", registry=self.registry
         )
+        self._loads = Counter(
+            "dimml_bundle_loads",
+            "Bundle versions that were loaded, or did not load: at the start, by a call, or by the watch.",
+            ("model", "outcome"),
+            registry=self.registry,
+        )
         build = Gauge("dimml_build_info", "1; the version that runs.", ("version", "python"), registry=self.registry)
         build.labels(__version__, platform.python_version()).set(1)
 
@@ -95,6 +105,11 @@ class Metrics:
         """How many requests there can be at most."""
         self._in_flight_limit.set(in_flight)
         self._queued_limit.set(queued)
+
+    def loaded(self, name: str, *, ok: bool) -> None:
+        """A bundle version was loaded, or failed to."""
+        for outcome, counts in ((OK, ok), (FAILED, not ok)):
+            self._loads.labels(name, outcome).inc(counts)
 
     def watch(
         self,

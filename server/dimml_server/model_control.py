@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -16,10 +16,12 @@ from dimml.contract import model_specs
 from dimml.errors import BundleError, NotFoundError, RequestError
 from dimml.repository import bundle_names, bundle_versions, load_bundle
 from dimml.signing import PublicKeys
+from dimml_server.background import at_low_priority
 from dimml_server.engine import ServingEngine
 from dimml_server.kserve.config import CONFIG_NAME, read_config, version_policy_of
 from dimml_server.metrics import Metrics
 from dimml_server.registry import BundleRegistry
+from dimml_server.traffic import Traffic
 from dimml_server.version_policy import NEWEST, VersionPolicy
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ class ModelControl:
         registry: BundleRegistry,
         metrics: Metrics,
         repository: Path,
+        *,
+        traffic: Traffic,
         signers: PublicKeys | None = None,
     ) -> None:
         """``signers``: whose signature a bundle must have to be loaded; None for anybody's or none."""
@@ -50,7 +54,8 @@ class ModelControl:
         self._metrics = metrics
         self._repository = repository
         self._signers = signers
-        self._changing = asyncio.Lock()
+        self._traffic = traffic
+        self._changing = traffic.changing
         self._uses: Counter[tuple[str, int]] = Counter()
         self._retiring: dict[tuple[str, int], Bundle] = {}
         #: Why a version is not served although a load asked for it.
@@ -61,23 +66,30 @@ class ModelControl:
         wanted = list(names) or bundle_names(self._repository)
         if not wanted and not may_be_empty:
             raise BundleError(f"model repository {self._repository} holds no bundle; `dimml export` writes one")
+        self._traffic.check_names(wanted)
         for name in wanted:
-            if not bundle_versions(self._repository, name):
+            available = bundle_versions(self._repository, name)
+            if not available:
                 raise BundleError(f"no bundle {name!r} in {self._repository}")
             async with self._changing:
+                routing = self._traffic.planned(name, available)
                 try:
-                    await self._serve(name, None, must_run=False)
+                    await self._serve(name, None, must_run=False, also=routing.versions)
                 except NotFoundError as error:  # config.pbtxt names a version that is not there.
                     raise BundleError(error.message, field=error.field) from error
+                self._traffic.begin(name, routing)
 
     async def load(self, model: str, policy: VersionPolicy | None = None) -> None:
         """Serve the versions that ``policy`` chooses, by default that of ``config.pbtxt``, else the newest alone.
 
         ``model`` is a bundle or any part of it. What is served goes on until all of the new is warmed up, and stays
-        where that fails; then versions that are not chosen are unloaded. Raises NotFoundError, RequestError.
+        where that fails; then versions that are not chosen are unloaded, but for those that have a share of the
+        requests or are a shadow. Raises NotFoundError, RequestError: also where ``policy`` names versions, and such a
+        one is not among them.
         """
         async with self._changing:
             name = await asyncio.to_thread(self._owner, model)
+            self._check_keeps(name, policy)
             try:
                 await self._serve(name, policy, must_run=True)
             except BundleError as error:
@@ -85,10 +97,12 @@ class ModelControl:
                 still = f"version {', '.join(map(str, served))} goes on" if served else "nothing of it is served"
                 logger.warning("load of %s failed: %s", name, error.message)
                 raise RequestError(f"failed to load '{name}': {error.message}; {still}", field=error.field) from error
+            await self._traffic.settle(name)
 
     async def unload(self, model: str) -> None:
-        """Serve no version of a bundle any more. One that is not served is no error, as on Triton.
+        """Serve no version of a bundle any more, and forget how its requests were spread.
 
+        One that is not served is no error, as on Triton.
         Raises NotFoundError, and RequestError for a part of a bundle that is served: it goes with its bundle.
         """
         async with self._changing:
@@ -98,6 +112,32 @@ class ModelControl:
                 raise RequestError(f"'{model}' is part of bundle '{name}' and goes with it: unload '{name}'")
             for version in served:
                 self._retire(self._registry.bundle(name, version))
+            await self._traffic.settle(name)
+
+    async def drop(self, name: str, version: int) -> None:
+        """Serve a version no more that has gone from the repository; its share goes to the others.
+
+        Where it was the only one, what the repository still has is served first. Raises RequestError where that does
+        not load: then the one that is gone goes on.
+        """
+        async with self._changing:
+            served = self._registry.versions(name)
+            if version not in served:
+                return
+            left = await asyncio.to_thread(bundle_versions, self._repository, name)
+            if served == [version] and left:
+                try:
+                    await self._serve(name, None, must_run=True, gone=version)
+                except (BundleError, NotFoundError) as error:
+                    logger.warning("version %d of %s goes on although it has gone: %s", version, name, error.message)
+                    raise RequestError(f"{error.message}; version {version} of {name!r} goes on") from error
+            else:
+                self._retire(self._registry.bundle(name, version))
+            await self._traffic.settle(name)
+
+    def serves(self, name: str, version: int) -> bool:
+        """Whether a bundle version takes requests."""
+        return version in self._registry.versions(name)
 
     @contextmanager
     def using(self, bundle: Bundle) -> Iterator[None]:
@@ -137,22 +177,47 @@ class ModelControl:
                 ]
         return sorted(entries, key=lambda entry: (entry["name"], int(entry["version"])))
 
-    async def _serve(self, name: str, policy: VersionPolicy | None, *, must_run: bool) -> None:
-        """Make the served versions of a bundle those of the policy, all of them or no change. Raises BundleError."""
+    def _check_keeps(self, name: str, policy: VersionPolicy | None) -> None:
+        """Raise RequestError where versions are asked for by number, without one that has a part to play."""
+        routing = self._registry.routing(name)
+        for version in sorted(routing.versions - set(policy.specific)) if policy and policy.specific else ():
+            part = f"has {routing.split[version]:g} % of the requests" if version in routing.split else "is the shadow"
+            raise RequestError(
+                f"version {version} of '{name}' {part} and would be unloaded: load it, too, or first change that "
+                "(dimml models default, split or shadow)",
+                field="version_policy",
+            )
+
+    async def _serve(
+        self,
+        name: str,
+        policy: VersionPolicy | None,
+        *,
+        must_run: bool,
+        also: Collection[int] = (),
+        gone: int | None = None,
+    ) -> None:
+        """Make the served versions of a bundle those of the policy, all of them or no change. Raises BundleError.
+
+        Beside them those of ``also``, and those that have a share of the requests or are a shadow, but for ``gone``.
+        """
         if policy is None:
             policy = await asyncio.to_thread(self._own_policy, name)
         available = await asyncio.to_thread(bundle_versions, self._repository, name)
-        wanted, before = policy.chosen(name, available), self._registry.versions(name)
+        chosen, before = policy.chosen(name, available), self._registry.versions(name)
+        wanted = sorted({*chosen, *also, *(self._registry.routing(name).versions - {gone})})
         loaded: list[Bundle] = []
         try:
             for version in wanted:
                 if version in before:
-                    await asyncio.to_thread(self._check_unchanged, name, version)
+                    if version in chosen:
+                        await asyncio.to_thread(self._check_unchanged, name, version)
                     continue
                 try:
                     loaded.append(await self._load(name, version, must_run))
                 except BundleError as error:
                     self._failures[name, version] = error.message
+                    self._metrics.loaded(name, ok=False)
                     raise
         except BaseException:
             for bundle in loaded:
@@ -164,12 +229,13 @@ class ModelControl:
             self._retiring.pop((name, bundle.version), None)
             self._registry.add(bundle)
             self._metrics.bundles.served(bundle)
+            self._metrics.loaded(name, ok=True)
         for version in set(before) - set(wanted):
             self._retire(self._registry.bundle(name, version))
 
     async def _load(self, name: str, version: int, must_run: bool) -> Bundle:
         began = perf_counter()
-        bundle = await asyncio.to_thread(load_bundle, self._repository, name, version, signers=self._signers)
+        bundle = await at_low_priority(load_bundle, self._repository, name, version, signers=self._signers)
         await self._engine.load(bundle, self._repository, must_run=must_run)
         logger.info("loaded bundle %s version %d in %.2f s", name, version, perf_counter() - began)
         return bundle

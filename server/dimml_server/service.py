@@ -6,9 +6,10 @@ It knows nothing of HTTP or gRPC, and raises only errors of ``dimml.errors``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +44,11 @@ from dimml_server.model_control import ModelControl
 from dimml_server.observing.note import note_statuses
 from dimml_server.observing.tracer import NO_TRACER, Tracer
 from dimml_server.registry import BundleRegistry, ServedModel
+from dimml_server.routing import Route
 from dimml_server.settings import ServerSettings
+from dimml_server.shadow import Runner, Shadows
+from dimml_server.traffic import Traffic
+from dimml_server.watch import RepositoryWatch
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +79,7 @@ class Decoder(Protocol):
 class PredictionService:
     """Bundles of one repository, ready to predict. Lives in one event loop.
 
+    ``shadow_runner`` makes what runs a shadow version.
     ``upload_folder`` is the only one from which the decoder can read files; None means that it can from anywhere.
     """
 
@@ -83,19 +89,33 @@ class PredictionService:
         decoder: Decoder,
         metrics: Metrics,
         settings: ServerSettings,
-        upload_folder: Path | None = None,
         *,
+        shadow_runner: Callable[[Bundle], Runner],
+        upload_folder: Path | None = None,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self.upload_folder = upload_folder
         self.tracer = tracer
         self.registry = BundleRegistry()
+        self.traffic = Traffic(
+            self.registry,
+            Shadows(shadow_runner, metrics.shadows, settings.shadow_queue),
+            splits=settings.splits,
+            shadow_versions=settings.shadows,
+            file=settings.routing_file,
+        )
         self.control = ModelControl(
-            engine, self.registry, metrics, settings.repository, read_public_keys(settings.bundle_public_keys)
+            engine,
+            self.registry,
+            metrics,
+            settings.repository,
+            traffic=self.traffic,
+            signers=read_public_keys(settings.bundle_public_keys),
         )
         self.metrics = metrics
         #: Whether to take requests: false before warm-up is done and once the server is stopping.
         self.accepting = False
+        self._watching: asyncio.Task[None] | None = None
         self._engine = engine
         self._decoder = decoder
         self._settings = settings
@@ -118,6 +138,11 @@ class PredictionService:
 
         Raises BundleError, or UnavailableError where the decode workers do not start.
         """
+        watch = None
+        if self._settings.watch:
+            names, interval_s = self._settings.models, self._settings.watch_interval_s
+            watch = RepositoryWatch(self.control, self._settings.repository, names, interval_s)
+            await watch.begin()
         try:
             async with asyncio.TaskGroup() as group:
                 explicit = self._settings.model_control == "explicit"
@@ -126,10 +151,17 @@ class PredictionService:
         except* DimmlError as errors:
             raise errors.exceptions[0] from None  # One thing to mend at a time.
         self.accepting = True
+        if watch is not None:
+            self._watching = asyncio.get_running_loop().create_task(watch.run())
 
     async def close(self) -> None:
         """Take no more requests, and stop what still runs."""
         self.accepting = False
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        await self.traffic.close()
         await self._engine.close()
         self._decoder.close()
 
@@ -148,17 +180,24 @@ class PredictionService:
         """Raise QueueFullError where a request would be refused that asked for its turn now."""
         self._gate.check()
 
-    async def predict_media(self, request: MediaPrediction) -> Prediction:
-        """Decode a recording and predict. Raises RequestError and CapacityError (design, section 6)."""
+    def route(self, request: MediaPrediction) -> Route:
+        """The bundle version that answers a request. Raises NotFoundError, InvalidParameterError."""
+        return self.registry.route(request.model, request.version, request.route_key or request.request_id)
+
+    async def predict_media(self, request: MediaPrediction, route: Route) -> Prediction:
+        """Decode a recording and predict. Raises RequestError and CapacityError (design, section 6).
+
+        Between ``route`` and this, the caller holds ``control.using`` of its bundle.
+        """
         began = perf_counter()
-        top_k = request.top_k_of(self.registry.bundle(request.model, request.version))
-        outcome = await self.predict_media_rows(request)
+        top_k = request.top_k_of(route.bundle)
+        outcome = await self.predict_media_rows(request, route)
         return build_prediction(outcome, request_id=request.request_id, top_k=top_k, total_s=perf_counter() - began)
 
-    async def predict_media_rows(self, request: MediaPrediction) -> Outcome:
+    async def predict_media_rows(self, request: MediaPrediction, route: Route) -> Outcome:
         """As ``predict_media``, but the ensemble's own arrays, of one row."""
         end = self._end(request.timeout_s)
-        bundle = self.registry.bundle(request.model, request.version)
+        bundle = route.bundle
         decode_request = request.decode_request(bundle, self._settings.media_limits)
         async with self._permit(bundle, end) as queue_s:
             began = perf_counter()
@@ -171,22 +210,23 @@ class PredictionService:
             decode_s = perf_counter() - began
             self.metrics.bundles.observe_stage(bundle, "decode", decode_s)
             rows = recording_rows(bundle, decoded)
-            outcome = await self._ensemble(bundle, rows, end, queue_s)
+            outcome = await self._ensemble(route, rows, end, queue_s)
         return replace(outcome, decode_s=decode_s, start_s=decoded.start_s, end_s=decoded.end_s)
 
     async def infer_tensors(
-        self, bundle: Bundle, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None
+        self, route: Route, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None
     ) -> Outcome:
         """The entry model: ``[B, *shape]`` by modality name, already checked against the contract.
 
         Every row is in the outcome. Raises the error of the first row only where no row has an answer.
         """
+        bundle = route.bundle
         if not tensors:
             raise InvalidTensorError(f"send at least one of {[m.tensor for m in bundle.modalities]}")
         end = self._end(timeout_s)
         async with self._permit(bundle, end) as queue_s:
             rows = ensemble.judged(bundle, tensors, len(next(iter(tensors.values()))))
-            return await self._ensemble(bundle, rows, end, queue_s)
+            return await self._ensemble(route, rows, end, queue_s)
 
     async def infer_encoder(
         self, bundle: Bundle, modality: str, tensor: npt.NDArray[Any], *, timeout_s: float | None = None
@@ -235,7 +275,8 @@ class PredictionService:
                 self.metrics.bundles.observe_stage(bundle, "queue", queue_s)
                 yield queue_s
 
-    async def _ensemble(self, bundle: Bundle, rows: Rows, end: float, queue_s: float) -> Outcome:
+    async def _ensemble(self, route: Route, rows: Rows, end: float, queue_s: float) -> Outcome:
+        bundle = route.bundle
         nothing = ensemble.no_answer_at_all(rows.statuses)
         if nothing is not None:
             self.metrics.bundles.observe_statuses(bundle, rows.statuses)
@@ -254,6 +295,8 @@ class PredictionService:
         nothing = ensemble.no_answer_at_all(result.statuses)
         if nothing is not None:
             raise nothing
+        if route.chosen:
+            self.traffic.shadows.offer(bundle, rows, result)
         return Outcome(bundle, result, queue_s)
 
 

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from dimml.errors import ConfigurationError
 from dimml.media.types import MediaLimits
 from dimml.monitoring.drift import DriftWindow
-from dimml_server.settings_sources import check_variables, read_settings_file, unknown_setting
+from dimml_server.settings_sources import check_variables, pairs_of, read_settings_file, unknown_setting
 
 ENV_PREFIX = "DIMML_"
 #: Settings that are not shown: digests of keys say who may come in.
@@ -37,7 +37,24 @@ class ServerSettings(BaseSettings):
     )
     model_control: Literal["none", "explicit"] = Field(
         default="none",
-        description="Whether callers may load and unload bundles (`explicit`), or what was loaded at start stays.",
+        description="Whether callers may load, unload and spread requests (`explicit`), or all stays as at start.",
+    )
+    watch: bool = Field(
+        default=False, description="Whether versions that come to the repository, or go, are loaded and unloaded."
+    )
+    watch_interval_s: Positive = Field(default=2.0, description="Time between two looks at the repository.")
+    splits: Annotated[dict[str, dict[int, Positive]], NoDecode] = Field(
+        default_factory=dict,
+        description="Percent of the requests that name no version, as `grid=1:90/2:10`; else the newest answers.",
+    )
+    shadows: Annotated[dict[str, int], NoDecode] = Field(
+        default_factory=dict, description="Versions that get a copy of what others have answered, as `grid=3`."
+    )
+    shadow_queue: int = Field(
+        default=8, ge=1, description="Answered requests that may wait for a shadow; the next one is not copied."
+    )
+    routing_file: Path | None = Field(
+        default=None, description="Where splits and shadows that were set by calls are kept over a restart."
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on, HTTP and gRPC alike.")
     http_port: Port = Field(default=8000, description="HTTP port; 0 takes a free one.")
@@ -178,13 +195,25 @@ class ServerSettings(BaseSettings):
     def _lines(cls, value: object) -> object:
         return [line.strip() for line in value.split(";") if line.strip()] if isinstance(value, str) else value
 
-    @field_validator("deadlines_ms", mode="before")
+    @field_validator("deadlines_ms", "shadows", mode="before")
     @classmethod
     def _pairs(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-        return {name.strip(): limit for name, _, limit in pairs}
+        return pairs_of(value, ",", "=")
+
+    @field_validator("splits", mode="before")
+    @classmethod
+    def _pairs_of_pairs(cls, value: object) -> object:
+        named = pairs_of(value, ",", "=")
+        return (
+            {name: pairs_of(shares, "/", ":") for name, shares in named.items()} if isinstance(named, dict) else value
+        )
+
+    @field_validator("engine")
+    @classmethod
+    def _not_watching(cls, value: str, info: ValidationInfo) -> str:
+        if value == "triton" and info.data.get("watch"):
+            raise ValueError("watch works with engine=local alone: before Triton load a version there first, then here")
+        return value
 
     @field_validator("drift_minimum")
     @classmethod

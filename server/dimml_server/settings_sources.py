@@ -52,6 +52,14 @@ def unknown_setting(name: str, known: Collection[str], where: str = "") -> Confi
     return ConfigurationError(f"{where}there is no setting {name!r}; {hint}", field=name)
 
 
+def pairs_of(value: object, between: str, within: str) -> object:
+    """A text such as ``a=1,b=2`` as a dictionary; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition(within) for pair in value.split(between) if pair.strip()]
+    return {name.strip(): item.strip() for name, _, item in pairs}
+
+
 def as_toml(settings: BaseModel, masked: Collection[str]) -> str:
     """Every setting as a settings file has it, its description above; those of ``masked`` without their values."""
     blocks = []

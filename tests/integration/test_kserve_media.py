@@ -203,10 +203,10 @@ def test_predictions_count_in_the_metrics(triton: Face, server: ServerProcess, c
         return after.get(key, 0) - before.get(key, 0)
 
     transport = "kserve_http" if triton.http else "grpc"
-    assert risen("dimml_requests_total", model="tiny", version="1", transport=transport, outcome="ok") == 1
-    assert risen("dimml_requests_total", model="tiny", version="1", transport=transport, outcome="degraded") == 2
-    assert risen("dimml_requests_total", model="tiny", version="1", transport=transport, outcome="unusable_media") == 1
     common = {"model": "tiny", "version": "1"}
+    assert risen("dimml_requests_total", **common, transport=transport, outcome="ok") == 1
+    assert risen("dimml_requests_total", **common, transport=transport, outcome="degraded") == 2
+    assert risen("dimml_requests_total", **common, transport=transport, outcome="unusable_media") == 1
     assert risen("dimml_modality_status_total", **common, modality="visual", status="ok", reason="") == 3
     assert risen("dimml_modality_status_total", **common, modality="audio", status="ok", reason="") == 1
     assert risen("dimml_modality_status_total", **common, modality="audio", status="absent", reason="no_track") == 1

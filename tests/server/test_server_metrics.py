@@ -38,6 +38,11 @@ def filled(tmp_path: Path) -> Metrics:
     own = {name: logits[:, index] for index, name in enumerate(statuses)}
     result = ensemble.EnsembleResult(fused, own, statuses, {"audio": 0.01, "visual": 0.02}, 0.001)
     metrics.bundles.observe_result(bundle, result)
+    metrics.shadows.began(bundle)
+    metrics.shadows.answered(bundle, result, bundle, result)
+    for stage in ("queue", "decode"):
+        metrics.bundles.observe_stage(bundle, stage, 0.01)
+    metrics.loaded("tiny", ok=True)
     with metrics.request("http") as record:
         record.model, record.version, record.degraded = "tiny", "1", True
     with pytest.raises(QueueFullError), metrics.request("grpc"):
@@ -98,6 +103,7 @@ def test_every_metric_stands_in_the_docs_with_its_type_and_labels(tmp_path: Path
 
 def test_drift_goes_with_the_version_and_counts_stay(tmp_path: Path) -> None:
     metrics = filled(tmp_path)
+    metrics.shadows.ended(load_bundle(tmp_path, "tiny"))
     drift = {name: value for name, value in samples(metrics).items() if "drift" in name}
     # The fused head and the picture's have no reference here.
     assert set(drift) == {
@@ -111,6 +117,26 @@ def test_drift_goes_with_the_version_and_counts_stay(tmp_path: Path) -> None:
     left = samples(metrics)
     assert not [name for name in left if "drift" in name or name.startswith("dimml_bundle_info")]
     assert left["dimml_degraded_total{model=tiny,version=1}"] == 1
+
+
+def test_a_shadow_counts_apart(tmp_path: Path) -> None:
+    metrics = filled(tmp_path)
+    before = {name: value for name, value in samples(metrics).items() if not name.startswith("dimml_shadow")}
+    bundle = load_bundle(tmp_path, "tiny")
+    metrics.shadows.dropped(bundle)
+    metrics.shadows.failed(bundle)
+    after = samples(metrics)
+    assert {name: after[name] for name in before if not name.startswith("process")} == {
+        name: value for name, value in before.items() if not name.startswith("process")
+    }
+    outcomes = [
+        after[f"dimml_shadow_requests_total{{model=tiny,outcome={o},version=1}}"]
+        for o in ("answered", "failed", "dropped")
+    ]
+    assert outcomes == [1, 1, 1]
+    # Of three rows two have an answer, and a version agrees with itself.
+    agreement = {name: value for name, value in after.items() if name.startswith("dimml_shadow_agreement_total{")}
+    assert agreement == {"dimml_shadow_agreement_total{agrees=yes,model=tiny,shadow=1,version=1}": 2}
 
 
 def test_below_the_minimum_nothing_is_said_of_drift(tmp_path: Path) -> None:

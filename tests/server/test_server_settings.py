@@ -99,6 +99,7 @@ def test_print_config_is_a_settings_file_with_secrets_masked(
     secret, key = new_key("reader")
     labels = 'quote " and \\ and \x7f and é'
     given = [f"api_keys={key.line}", "deadlines_ms=audio=500", f"triton_url={'a' * 9}:80", f"models={labels}"]
+    given += ["splits=grid=1:90/2:10,ave=3:100", "shadows=grid=3"]
     command = ["serve", "--print-config", *(f"--set={pair}" for pair in given)]
     assert main(command) == 0
     printed = capsys.readouterr().out

@@ -18,8 +18,10 @@ API_KEY_HEADER: Final = "X-API-Key"
 _HEALTH: Final = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 _METRICS: Final = ("/metrics",)
 _DOCS: Final = ("/docs", "/openapi.json")
-#: All that stands below it changes what is served.
+#: All that stands below it changes what is served; so does whatever below the other is more than a look.
 _ADMIN_PREFIX: Final = "/v2/repository/models/"
+_MODELS_PREFIX: Final = "/v1/models/"
+_LOOKS: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class AuthenticationMiddleware:
@@ -38,7 +40,7 @@ class AuthenticationMiddleware:
         headers = Headers(scope=scope)
         shown = shown_key(headers.get(API_KEY_HEADER), headers.get("Authorization"))
         try:
-            key = self._guard.identify(shown, admin=scope["path"].startswith(_ADMIN_PREFIX))
+            key = self._guard.identify(shown, admin=_changes(scope))
             if key is not None and (note := current_note()) is not None:
                 note.key = key.name
             with self._guard.place(key):
@@ -46,6 +48,11 @@ class AuthenticationMiddleware:
         except DimmlError as error:
             # The application answers its own errors, so this one is the guard's.
             await _refusal(error, scope)(scope, receive, send)
+
+
+def _changes(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.startswith(_ADMIN_PREFIX) or (path.startswith(_MODELS_PREFIX) and scope["method"] not in _LOOKS)
 
 
 def _refusal(error: DimmlError, scope: Scope) -> JSONResponse:

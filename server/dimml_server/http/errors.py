@@ -79,6 +79,12 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+#: Error answers of calls that change what is served, beside those of a prediction, for OpenAPI.
+CONTROL_DESCRIPTIONS: dict[int, str] = {
+    400: "It cannot be done as asked (`invalid_request`).",
+    403: "The key is not an admin key (`permission_denied`).",
+    501: "The server does not let callers change what is served (`unsupported`).",
+}
 #: Error answers of a prediction, for OpenAPI.
 DESCRIPTIONS: dict[int, str] = {
     401: "No API key, or not one of the server's (`unauthenticated`), where keys are configured.",
@@ -97,7 +103,8 @@ DESCRIPTIONS: dict[int, str] = {
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of these error answers."""
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorBody, "description": DESCRIPTIONS[status]} for status in statuses
+        status: {"model": ErrorBody, "description": (DESCRIPTIONS | CONTROL_DESCRIPTIONS)[status]}
+        for status in statuses
     }
     if 429 in responses:
         seconds = {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}

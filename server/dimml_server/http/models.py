@@ -9,6 +9,8 @@ from dimml.bundle import Bundle
 from dimml.fusion import FusionSpec
 from dimml.modality import Modality
 from dimml_server.http.errors import error_responses
+from dimml_server.registry import BundleRegistry
+from dimml_server.routing import WHOLE_PERCENT
 from dimml_server.service import PredictionService
 
 
@@ -24,6 +26,9 @@ class ModelSummary(BaseModel):
     description: str
     created: str
     sha256: str = Field(description="Of the manifest, and thereby of every file.")
+    default: bool = Field(description="Whether it is the version that is meant where none is named.")
+    share_percent: float = Field(description="Its share of the predictions that name no version.")
+    shadow: bool = Field(description="Whether it gets a copy of what others have answered.")
 
 
 class ModelDetail(ModelSummary):
@@ -40,8 +45,12 @@ class ModelList(BaseModel):
     models: list[ModelSummary]
 
 
-def _summary(bundle: Bundle) -> dict[str, object]:
+def _summary(registry: BundleRegistry, bundle: Bundle) -> dict[str, object]:
+    routing, default = registry.routing(bundle.name), registry.default(bundle.name)
     return {
+        "default": bundle.version == default,
+        "share_percent": (routing.split or {default: WHOLE_PERCENT}).get(bundle.version, 0.0),
+        "shadow": bundle.version == routing.shadow,
         "name": bundle.name,
         "version": bundle.version,
         "labels": list(bundle.labels),
@@ -60,14 +69,20 @@ def router(service: PredictionService) -> APIRouter:
 
     @routes.get("", summary="List the bundles that are served")
     async def list_models() -> ModelList:
-        return ModelList(models=[ModelSummary.model_validate(_summary(b)) for b in service.registry.bundles()])
+        registry = service.registry
+        return ModelList(models=[ModelSummary.model_validate(_summary(registry, b)) for b in registry.bundles()])
 
     @routes.get("/{name}", summary="Describe one bundle", responses=error_responses(404, 422))
     async def describe_model(name: str, version: int | None = None) -> ModelDetail:
         bundle = service.registry.bundle(name, version)
         deadlines_ms = {encoder.modality.name: encoder.deadline_ms for encoder in bundle.encoders}
         return ModelDetail.model_validate(
-            {**_summary(bundle), "fusion": bundle.fusion, "deadlines_ms": deadlines_ms, "metrics": bundle.metrics}
+            {
+                **_summary(service.registry, bundle),
+                "fusion": bundle.fusion,
+                "deadlines_ms": deadlines_ms,
+                "metrics": bundle.metrics,
+            }
         )
 
     return routes

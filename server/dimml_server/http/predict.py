@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from dimml.errors import InvalidParameterError, UnavailableError
 from dimml.prediction import Prediction
+from dimml.request_parameters import MAX_ROUTE_KEY, route_key
 from dimml_server.http.access import request_id
 from dimml_server.http.errors import DESCRIPTIONS, error_responses
 from dimml_server.http.hangup import CLIENT_CLOSED_REQUEST, unless_gone
@@ -23,6 +24,7 @@ from dimml_server.settings import ServerSettings
 TRANSPORT = "http"
 T = TypeVar("T", int, float)
 
+ROUTE_KEY = "Of several versions, the same one answers the same key, such as a user's id; else X-Request-Id is the key."
 _FILE = {"type": "string", "format": "binary"}
 #: The multipart body, for OpenAPI; it is read as a stream, which FastAPI cannot describe by itself.
 _BODY: dict[str, Any] = {
@@ -30,7 +32,8 @@ _BODY: dict[str, Any] = {
     "properties": {
         MEDIA_PART: {**_FILE, "description": "A recording: video with sound, sound alone, or a picture."},
         "model": {"type": "string", "description": "The bundle; may be left out where only one is served."},
-        "version": {"type": "integer", "minimum": 1, "description": "By default the newest that is served."},
+        "version": {"type": "integer", "minimum": 1, "description": "By default as the bundle's split says."},
+        "route_key": {"type": "string", "maxLength": MAX_ROUTE_KEY, "description": ROUTE_KEY},
         "start_s": {"type": "number", "minimum": 0, "description": "Start of the stretch to judge, in seconds."},
         "end_s": {"type": "number", "minimum": 0, "description": "Its end; after start_s, not past the end."},
         "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list; by default 5."},
@@ -70,9 +73,10 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
                     max_parts=settings.max_parts,
                 ) as form:
                     prediction = _prediction(form, request_id(request))
-                    bundle = service.registry.bundle(prediction.model, prediction.version)
-                    record.model, record.version = bundle.name, str(bundle.version)
-                    answer = await unless_gone(request, service.predict_media(prediction))
+                    route = service.route(prediction)
+                    record.model, record.version = route.bundle.name, str(route.bundle.version)
+                    with service.control.using(route.bundle):
+                        answer = await unless_gone(request, service.predict_media(prediction, route))
             except ClientDisconnect:
                 answer = None
             if answer is None:
@@ -96,6 +100,7 @@ def _prediction(form: Form, identity: str) -> MediaPrediction:
         end_s=_number(form, "end_s", float),
         top_k=_number(form, "top_k", int),
         timeout_s=None if timeout_ms is None else timeout_ms / 1000.0,
+        route_key=route_key(form.fields),
         modalities=None if modalities is None else [name.strip() for name in modalities.split(",") if name.strip()],
     )
 

@@ -24,6 +24,8 @@ class InferCall:
     """A call on a model that exists. Stages add up; ``queue_ns`` is taken out of ``compute_infer``."""
 
     served: ServedModel
+    #: Whether the server is to choose the version, once it has read the request.
+    chosen: bool = False
     batch: int = 1
     degraded: bool = False
     queue_ns: int = 0
@@ -46,11 +48,11 @@ def counted(statistics: Statistics, served: ServedModel) -> Iterator[InferCall]:
     """Count the block as one inference: failed where it raises or is cancelled."""
     began = perf_counter_ns()
     call = InferCall(served)
-    name, version = served.spec.name, served.version
+    name = served.spec.name
     try:
         yield call
     except BaseException:
-        statistics.failed(name, version, total_ns=perf_counter_ns() - began)
+        statistics.failed(name, call.served.version, total_ns=perf_counter_ns() - began)
         raise
     durations = Durations(
         queue=call.queue_ns,
@@ -58,4 +60,6 @@ def counted(statistics: Statistics, served: ServedModel) -> Iterator[InferCall]:
         compute_infer=max(0, call.compute_infer - call.queue_ns),
         compute_output=call.compute_output,
     )
-    statistics.succeeded(name, version, batch=call.batch, durations=durations, total_ns=perf_counter_ns() - began)
+    statistics.succeeded(
+        name, call.served.version, batch=call.batch, durations=durations, total_ns=perf_counter_ns() - began
+    )

@@ -8,7 +8,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from dimml.errors import RequestError
-from dimml.request_parameters import timeout_of
+from dimml.request_parameters import route_key, timeout_of
 from dimml_server.kserve.messages import (
     InferRequest,
     InferResponse,
@@ -75,6 +75,7 @@ def parse_infer(message: service_pb2.ModelInferRequest) -> InferRequest:
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         timeout_s=timeout_of(parameters),
+        route_key=route_key(parameters),
     )
 
 

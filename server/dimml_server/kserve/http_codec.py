@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from dimml.errors import RequestError, TooLargeError
-from dimml.request_parameters import timeout_of
+from dimml.request_parameters import route_key, timeout_of
 from dimml_server.kserve.messages import (
     InferRequest,
     InferResponse,
@@ -70,6 +70,7 @@ def parse_infer(body: bytes | memoryview, header_length: str | None, model: str,
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         timeout_s=timeout_of(parameters),
+        route_key=route_key(parameters),
     )
     return HttpInfer(request, binary_by_default, binary)
 

@@ -40,6 +40,7 @@ from dimml_server.kserve.validation import Inputs, checked_inputs, checked_outpu
 from dimml_server.media_request import MEDIA_PART, MediaPrediction, new_request_id
 from dimml_server.metrics import CANCELLED, Metrics
 from dimml_server.registry import ServedModel
+from dimml_server.routing import Route
 from dimml_server.service import PredictionService
 from dimml_server.settings import ServerSettings
 
@@ -80,14 +81,21 @@ class DataPlane:
             record.version = str(served.version)
             try:
                 with self._service.control.using(served.bundle), counted(self._metrics.inference, served) as call:
-                    yield call
+                    call.chosen = whole and not version
+                    try:
+                        yield call
+                    finally:
+                        record.version = str(call.served.version)
                 record.degraded = call.degraded
             except CallerGoneError:
                 record.outcome = CANCELLED
 
     async def infer(self, call: InferCall, request: InferRequest) -> InferResponse:
         """Validate, run, and pick the outputs. Raises RequestError and CapacityError."""
+        if call.chosen:
+            call.served = self._routed(call.served, request)
         served = call.served
+        # From here to the permit nothing waits, so that the version is still there.
         with call.timed("compute_input"):
             wanted = checked_outputs(request, served.spec)
             inputs = checked_inputs(request, served.spec)
@@ -105,9 +113,18 @@ class DataPlane:
                 outputs.append(tensor)
         return InferResponse(served.spec.name, str(served.version), request.request_id, tuple(outputs))
 
+    def _routed(self, served: ServedModel, request: InferRequest) -> ServedModel:
+        """The same model, of the version that the bundle's split gives to this request."""
+        registry, bundle = self._service.registry, served.bundle
+        if not registry.versions(bundle.name):
+            return served  # Unloaded while the body was on its way; it answers whom it has taken.
+        version = registry.route(bundle.name, None, request.route_key or request.request_id or None).bundle.version
+        return registry.model(served.spec.name, version)
+
     async def _run(self, call: InferCall, request: InferRequest, inputs: Inputs) -> dict[str, Array]:
         served, service = call.served, self._service
         bundle, tensors, timeout_s = served.bundle, inputs.tensors, request.timeout_s
+        route = Route(bundle, call.chosen)
         if served.spec.modality is not None:
             (tensor,) = tensors.values()
             encoded, queue_s = await service.infer_encoder(bundle, served.spec.modality, tensor, timeout_s=timeout_s)
@@ -126,10 +143,10 @@ class DataPlane:
             return _fused(fused)
         if served.spec.role == "media":
             with as_sources(_recordings(served, inputs), service.upload_folder) as sources:
-                outcome = await service.predict_media_rows(_media_prediction(served, request, inputs, sources))
+                outcome = await service.predict_media_rows(_media_prediction(served, request, inputs, sources), route)
         else:
             by_modality = {m.name: tensors[m.tensor] for m in bundle.modalities if m.tensor in tensors}
-            outcome = await service.infer_tensors(bundle, by_modality, timeout_s=timeout_s)
+            outcome = await service.infer_tensors(route, by_modality, timeout_s=timeout_s)
         call.queue_ns, call.degraded = _ns(outcome.queue_s), outcome.degraded
         return {**_fused(outcome.result.fused), STATUS: _statuses(outcome)}
 

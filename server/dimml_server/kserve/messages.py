@@ -34,6 +34,7 @@ class InferRequest:
     inputs: tuple[InputTensor, ...]
     outputs: tuple[RequestedOutput, ...] = ()
     timeout_s: float | None = None
+    route_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
