@@ -65,7 +65,9 @@ def test_flags_go_before_the_environment_and_that_before_a_file(
     monkeypatch.setenv("DIMML_GRPC_PORT", "9001")
     monkeypatch.setenv("DIMML_QUEUE_LENGTH", "3")
     file = tmp_path / "dimml.toml"
-    file.write_text('http_port = 9100\ngrpc_port = 9101\ndecode_workers = 3\nmodels = ["grid"]\ndeadlines_ms = { audio = 500 }\n')
+    file.write_text(
+        'http_port = 9100\ngrpc_port = 9101\ndecode_workers = 3\nmodels = ["grid"]\ndeadlines_ms = { audio = 500 }\n'
+    )
     settings = load_settings(file, http_port=9200)
     assert (settings.http_port, settings.grpc_port, settings.queue_length) == (9200, 9001, 3)
     assert settings.decode_workers == 3
