@@ -88,11 +88,7 @@ class LocalPredictor:
             timeout_s=timeout_s,
             modalities=modalities,
         )
-        return self._call(self._predict(request))
-
-    async def _predict(self, request: MediaPrediction) -> Prediction:
-        service = self._opened()
-        return await service.predict_media(request, service.route(request))
+        return self._call(_predict(self._opened(), request))
 
     async def _open(self) -> PredictionService:
         service = build_service(self._settings, Metrics())
@@ -115,3 +111,8 @@ class LocalPredictor:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _predict(service: PredictionService, request: MediaPrediction) -> Prediction:
+    """Version and prediction in one turn of the loop."""
+    return await service.predict_media(request, service.route(request))
