@@ -12,7 +12,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dimml_server.media_request import new_request_id
 from dimml_server.observing.access_line import log_access
@@ -40,17 +40,26 @@ class _RefusedError(Exception):
 
 
 class LenientTransport:
-    """A transport that drops what is written to it after its end, as asyncio's own does; uvloop's raises, and the log
-    has a traceback for every client that went away at the wrong moment.
+    """A transport whose end is not the application's concern.
+
+    What is written after it is dropped, as asyncio's own transports do; uvloop's raise, and the log would have a
+    traceback for every client that went away at the wrong moment. ``close`` is ``leave`` in place of the transport's.
     """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, leave: Callable[[], None] | None = None) -> None:
         self._transport = transport
+        self.close = leave or transport.close
+        #: Whether ``leave`` has been called, and only waits for the other side.
+        self.leaving = False
 
     def write(self, data: bytes) -> None:
         """Send, if anybody is there."""
-        if not self._transport.is_closing():
+        if not self.is_closing():
             self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is sent."""
+        return self.leaving or self._transport.is_closing()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -69,11 +78,13 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_bytes = self._kept_bytes = 0
         #: Bytes of all kinds that it has given to us of what came last, and whether a body was among them.
         self._given_bytes, self._body_came = 0, False
-        #: Bytes of a body that came after its answer.
+        #: Bytes that came after the last answer on this connection.
         self._passed_over = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
-        super().connection_made(LenientTransport(transport))  # type: ignore[arg-type]  # it is one in all it does
+        self._below = transport
+        self._lenient = LenientTransport(transport, self._leave)
+        super().connection_made(self._lenient)  # type: ignore[arg-type]  # it is one in all it does
         if len(self.connections) > self._settings.max_connections:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
         else:
@@ -85,6 +96,11 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._lenient.leaving:
+            self._passed_over += len(data)
+            if self._passed_over > self._settings.max_body_bytes:
+                self._below.pause_reading()  # Until the time for lingering is over.
+            return
         if self.transport.is_closing():
             return
         if self._in_head and "head" not in self._timers:
@@ -119,36 +135,30 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop("head")
         self._in_head, self._in_body = False, True
-        self._kept_bytes = self._passed_over = 0
+        self._kept_bytes = 0
         if len(self.pipeline) >= MAX_PIPELINED:
             # Without a word, which would come in the middle of the answers before.
             self.transport.close()
             self._start("unread", LINGER_S, self.transport.abort)
             raise _RefusedError
         super().on_headers_complete()
+        if self.cycle is not None:
+            self._close_after_an_early_answer(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._given_bytes += len(body)
         self._body_came = True
-        if self.cycle.response_complete:
-            self._passed_over += len(body)
-            if self._passed_over > self._settings.max_body_bytes:
-                self.transport.pause_reading()  # Until the time for lingering is over.
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_head, self._in_body = True, False
         self._kept_bytes = 0
-        self._stop("body")
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.pipeline:
             self.flow.pause_reading()  # uvicorn has just gone on reading.
-        if self._in_body and self.cycle.response_complete:
-            # Refused before its body had come: what still comes is passed over for a while.
-            self._start("body", LINGER_S, self.transport.close)
         if self.transport.get_write_buffer_size() > 0:
             self._start("unread", self._settings.upload_timeout_s, self._nobody_reads)
 
@@ -163,6 +173,31 @@ class BoundedConnection(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         self._start("unread", LINGER_S, self.transport.abort)
+
+    def _close_after_an_early_answer(self, cycle: RequestResponseCycle) -> None:
+        """Have an answer that comes before the whole body say that the connection ends with it (RFC 9112, 9.6)."""
+        plain = cycle.send
+
+        async def send(message: Any) -> None:
+            if cycle.more_body and not cycle.response_started:
+                cycle.keep_alive = False
+            await plain(message)
+
+        cycle.send = send  # type: ignore[method-assign]  # there is no other way in before the head is written
+
+    def _leave(self) -> None:
+        """Close the connection, but let the rest of a body come for a while: with it unread, the kernel would tell the
+        client of a reset, and the client would never see its answer."""
+        if self._lenient.is_closing() or not (
+            self._in_body and self.cycle is not None and self.cycle.response_complete
+        ):
+            self._below.close()
+            return
+        if self._below.can_write_eof():
+            self._below.write_eof()
+        self._lenient.leaving = True
+        self.flow.resume_reading()
+        self._start("body", LINGER_S, self._below.close)
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
