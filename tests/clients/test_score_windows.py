@@ -28,6 +28,31 @@ def test_a_timeline_has_a_row_for_every_window_and_one_over_them(tmp_path: Path)
     assert rows[6]["label"] == rows[7]["label"] == "nine"
 
 
+def test_what_cannot_be_drawn_is_one_clear_line(
+    tiny_repository: Path, mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timeline, whole, foreign = tmp_path / "t.parquet", tmp_path / "whole.parquet", tmp_path / "foreign.csv"
+    clips = [mixed / "red_000.mp4", mixed / "green_001.mp4"]
+    assert score(*clips, "--window", "0.5", "--out", timeline, "-q", repository=tiny_repository) == 0
+    assert score(*clips, "--out", whole, "-q", repository=tiny_repository) == 0
+    foreign.write_text("a,b\n")
+    for words, said in (
+        ([timeline], "choose one with --id"),
+        ([timeline, "--id", "nobody"], "holds no windows of 'nobody'"),
+        ([timeline, "--id", clips[0], "--out", tmp_path / "t.gif"], ".svg, .png, .pdf"),
+        ([timeline, "--id", clips[0], "--out", tmp_path / "no" / "t.svg"], "No such file"),
+        ([whole], "holds no windows"),
+        ([foreign], "is not a table that dimml score wrote"),
+        ([tmp_path / "gone.parquet"], "is not a table that dimml score wrote"),
+    ):
+        assert main(["plot", *map(str, words)]) == 1
+        stderr = capsys.readouterr().err
+        assert stderr.startswith("error: ")
+        assert said in stderr
+    assert main(["plot", str(timeline), "--id", str(clips[0]), "--out", str(tmp_path / "t.png")]) == 0
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
 def test_a_timeline_is_drawn_from_every_format(tiny_repository: Path, mixed: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"t.{ending}"
