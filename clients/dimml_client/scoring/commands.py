@@ -140,7 +140,7 @@ def score(
         write_report(judge_table(out), out, report)
     code = outcome.summary.exit_code(fail_on) if outcome.complete else EXIT_INTERRUPTED
     if as_json:
-        typer.echo(outcome_json(outcome, out, code))
+        typer.echo(outcome_json(outcome, out, listing.repeated, code))
     elif not quiet:
         from rich.console import Console
 
