@@ -5,12 +5,15 @@
 The limit is the best of a plain script, with the same decode and model calls, over its own batch sizes: one process
 per core, each decoding and encoding in turn, with one thread; nothing is written, nothing can go wrong. The loop is
 the same with one process and batches of one. All are measured in turn, in one run; medians. Start-up is not counted.
+Beside the clock stand the processor's seconds, of this process and all below it, which other work on the machine
+hardly touches: with all cores busy, a rate is their number divided by these.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -65,6 +68,23 @@ def plain(recordings: list[Recording]) -> list[int]:
     return [int(best) for best in probabilities.argmax(axis=1)]
 
 
+def processor_s() -> float:
+    """Of this process and all below it, so far."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name, in brackets, may hold spaces; state and parent follow it, user and system time later.
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(path.parent.name)], ticks[int(path.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    ours = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return sum(ticks[pid] for pid in ours) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest")
@@ -78,9 +98,15 @@ def main() -> None:
     recordings = list(listing.recordings())[: arguments.recordings]
     cores = usable_cores()
     seconds: dict[str, list[float]] = {}
+    processor: dict[str, list[float]] = {}
 
-    def note(name: str, began: float) -> None:
-        seconds.setdefault(name, []).append(time.perf_counter() - began)
+    def now() -> tuple[float, float]:
+        return time.perf_counter(), processor_s()
+
+    def note(name: str, began: tuple[float, float]) -> None:
+        clock_s, cpu_s = now()
+        seconds.setdefault(name, []).append(clock_s - began[0])
+        processor.setdefault(name, []).append(cpu_s - began[1])
 
     prepare(arguments.repository, bundle)
     spawn = multiprocessing.get_context("spawn")
@@ -94,10 +120,10 @@ def main() -> None:
         for repeat in range(arguments.repeats):
             for batch in arguments.batches:
                 chunks = [recordings[i : i + batch] for i in range(0, len(recordings), batch)]
-                began = time.perf_counter()
+                began = now()
                 wanted = [best for bests in pool.imap(plain, chunks) for best in bests]
                 note(f"plain, {cores} processes, batch {batch}", began)
-            began = time.perf_counter()
+            began = now()
             order, rows = InOrder(0), []
             for scored in engine.score(recordings, order.room):
                 rows += [row for row, _ in order.take(scored)]
@@ -106,18 +132,21 @@ def main() -> None:
             sink.close()
             note("dimml score, local", began)
             assert [row["label"] for row in rows] == [bundle.labels[best] for best in wanted]
-            began = time.perf_counter()
+            began = now()
             for recording in recordings:
                 plain([recording])
             note("one process, one thread", began)
     medians = {name: statistics.median(found) for name, found in seconds.items()}
+    cpu = {name: statistics.median(found) for name, found in processor.items()}
     for name, median in medians.items():
-        print(f"{name:32} {len(recordings) / median:7.1f} recordings/s   {[round(s, 2) for s in seconds[name]]} s")
-    ours = medians["dimml score, local"]
-    limit = min(median for name, median in medians.items() if name.startswith("plain"))
-    print(
-        f"of the machine's limit: {limit / ours:.3f}; times the loop: {medians['one process, one thread'] / ours:.2f}"
-    )
+        print(
+            f"{name:32} {len(recordings) / median:7.1f} recordings/s   {[round(s, 2) for s in seconds[name]]} s, "
+            f"{1000.0 * cpu[name] / len(recordings):.1f} ms of a processor each"
+        )
+    for what, found in (("by the clock", medians), ("by the processor", cpu)):
+        limit = min(median for name, median in found.items() if name.startswith("plain"))
+        print(f"of the machine's limit, {what}: {limit / found['dimml score, local']:.3f}")
+    print(f"times the loop, by the clock: {medians['one process, one thread'] / medians['dimml score, local']:.2f}")
 
 
 if __name__ == "__main__":

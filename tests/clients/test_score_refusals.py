@@ -79,6 +79,7 @@ def test_what_cannot_work_is_one_clear_line(
         (["--engine", "local", "--url", "http://127.0.0.1:9"], "--url"),
         (["--report", "page.html"], "--report"),
         (["--cores", "0"], "--cores"),
+        (["--url", "http://127.0.0.1:9", "--window", "1"], "--window"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(

@@ -218,4 +218,6 @@ def test_a_path_that_stands_twice_has_two_rows(
     clip, out = mixed / "red_000.mp4", tmp_path / "t.parquet"
     assert score(clip, clip, "--out", out, repository=tiny_repository) == 0
     assert "named more than once" in capsys.readouterr().err
+    assert score(clip, clip, "--out", out, "--json", "-q", repository=tiny_repository) == 0
+    assert json.loads(capsys.readouterr().out)["repeated_inputs"] == 1
     assert [row["id"] for row in rows_of(out)] == [str(clip), f"{clip}#2"]

@@ -114,7 +114,9 @@ def score(
     if (kind == "server") != (url is not None):
         raise typer.BadParameter("goes with --engine server, and that with it", param_hint="--url")
     if kind == "server" and options is not None:
-        raise typer.BadParameter("a server takes no windows; score with --engine local or ray", param_hint="--window")
+        raise typer.BadParameter(
+            "a server is sent whole recordings; score windows with --engine local or ray", param_hint="--window"
+        )
     at_work: Engine
     if kind == "server":
         from dimml_client.scoring.remote import ServerEngine
@@ -144,7 +146,7 @@ def score(
         write_report(judge_table(out), out, report)
     code = outcome.summary.exit_code(fail_on) if outcome.complete else EXIT_INTERRUPTED
     if as_json:
-        typer.echo(outcome_json(outcome, out, code))
+        typer.echo(outcome_json(outcome, out, listing.repeated, code))
     elif not quiet:
         from rich.console import Console
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 from dimml.errors import ConfigurationError, DataError
@@ -12,6 +15,8 @@ from dimml_client.scoring.schema import WINDOW, schema_of_table
 
 _ENDINGS: Final = (".svg", ".png", ".pdf")
 _FUSED: Final = "fused"
+#: Of a line: where there are many more windows, each point is the mean of some.
+_POINTS: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +64,18 @@ def draw(timeline: Timeline, out: Path) -> None:
     votes, certainty, weight = figure.subplots(
         3, 1, sharex=True, height_ratios=[max(2.0, len(timeline.labels) / 4), 2, 2]
     )
+    dot = 9.0 if len(rows) <= _POINTS else 1.0
     places = {label: place for place, label in enumerate(timeline.labels)}
     for offset, name in enumerate(timeline.modalities):
         said = [
             (at, places[row[f"{name}_label"]]) for at, row in zip(middles_s, rows, strict=True) if row[f"{name}_label"]
         ]
         shift = 0.12 * (offset + 1)
-        votes.scatter([at for at, _ in said], [y + shift for _, y in said], s=9, color=colours[name], label=name)
+        votes.scatter([at for at, _ in said], [y + shift for _, y in said], s=dot, color=colours[name], label=name)
     answered = [(at, places[row["label"]]) for at, row in zip(middles_s, rows, strict=True) if row["label"]]
-    votes.scatter([at for at, _ in answered], [y for _, y in answered], s=22, marker="|", color="black", label="answer")
+    votes.scatter(
+        [at for at, _ in answered], [y for _, y in answered], s=2.5 * dot, marker="|", color="black", label="answer"
+    )
     for row in rows:
         if row["error"]:
             votes.axvspan(row["start_s"], row["end_s"], color="red", alpha=0.12, linewidth=0)
@@ -75,13 +83,14 @@ def draw(timeline: Timeline, out: Path) -> None:
         votes.set_yticks(range(len(timeline.labels)), timeline.labels)
     votes.set_ylim(-0.6, len(timeline.labels) - 0.2)
     votes.set_ylabel("label")
-    votes.legend(loc="upper right", ncols=4, fontsize="small")
+    votes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, fontsize="small", frameon=False)
+    together = max(1, len(rows) // _POINTS)
     for axis, what in ((certainty, "certainty"), (weight, "weight")):
         for head in heads:
-            values = [float("nan") if row[f"{head}_{what}"] is None else row[f"{head}_{what}"] for row in rows]
-            axis.plot(middles_s, values, color=colours[head], linewidth=1.3, marker=".", markersize=3, label=head)
+            values = [row[f"{head}_{what}"] for row in rows]
+            axis.plot(*_means(middles_s, values, together), color=colours[head], marker=".", markersize=3, label=head)
         axis.set_ylim(-0.03, 1.03)
-        axis.set_ylabel(what)
+        axis.set_ylabel(what if together == 1 else f"{what}, mean of {together}")
         axis.grid(alpha=0.25)
     weight.legend(loc="upper right", ncols=4, fontsize="small")
     weight.set_xlabel("seconds")
@@ -94,3 +103,13 @@ def draw(timeline: Timeline, out: Path) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise DataError(f"cannot write {out}: {error.strerror}", field="--out") from error
+
+
+def _means(times_s: Sequence[float], values: Sequence[float | None], together: int) -> tuple[list[float], list[float]]:
+    """The mean of every so many values that are there, at the mean of all of their times; NaN where none is."""
+    points: tuple[list[float], list[float]] = ([], [])
+    for begin in range(0, len(values), together):
+        known = [value for value in values[begin : begin + together] if value is not None]
+        points[0].append(fmean(times_s[begin : begin + together]))
+        points[1].append(fmean(known) if known else math.nan)
+    return points

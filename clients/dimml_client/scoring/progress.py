@@ -31,9 +31,11 @@ class ScoreProgress:
             transient=True,
         )
         self._total = total
-        self._at_start = self._done = done
+        self._done = done
+        #: When the first one was done, and how many were then: starting up is no part of the rate.
+        self._first: tuple[float, int] | None = None
         self._task = self._bar.add_task("", total=total, completed=done, rate="", fate="")
-        self._began = self._last_line = self._bar.get_time()
+        self._last_line = self._bar.get_time()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -52,13 +54,14 @@ class ScoreProgress:
         """One recording more has all of its rows."""
         self._done += 1
         now = self._bar.get_time()
-        rate = (self._done - self._at_start) / max(1e-6, now - self._began)
+        self._first = self._first or (now, self._done)
+        rate = (self._done - self._first[1]) / max(1e-6, now - self._first[0])
         share = summary.degraded / max(1, summary.rows)
         fate = f"{summary.failed} errors, {share:.1%} degraded"
         if self._bar.disable:
             if now - self._last_line >= self.LINE_S:
                 self._last_line = now
-                left_s = (self._total - self._done) / max(1e-6, rate)
-                self.note(f"{self._done} of {self._total} recordings, {rate:.1f}/s, {left_s:.0f} s left, {fate}")
+                left = f"{(self._total - self._done) / rate:.0f} s" if rate else "unknown time"
+                self.note(f"{self._done} of {self._total} recordings, {rate:.1f}/s, {left} left, {fate}")
             return
         self._bar.update(self._task, completed=self._done, rate=f"{rate:.1f}/s", fate=fate)

@@ -13,14 +13,15 @@ from dimml_client.scoring.parts import folder_of
 from dimml_client.scoring.run import Outcome
 
 
-def outcome_json(outcome: Outcome, out: Path, exit_code: int) -> str:
-    """One object on several lines."""
+def outcome_json(outcome: Outcome, out: Path, repeated: int, exit_code: int) -> str:
+    """One object on several lines; ``repeated`` inputs name a recording again."""
     return json.dumps(
         {
             "out": str(out),
             "complete": outcome.complete,
             "recordings": outcome.recordings,
             "done_before": outcome.first,
+            "repeated_inputs": repeated,
             "seconds": round(outcome.seconds, 3),
             **outcome.summary.as_dict(),
             "exit_code": exit_code,
