@@ -14,7 +14,7 @@ PICTURE_CRASHES = b"dimml-test: picture crashes"
 PICTURE_HANGS = b"dimml-test: picture hangs"
 SLOW = b"dimml-test: slow"
 #: …and a slow one takes this long.
-SLOW_S = 1.0
+SLOW_S = 2.0
 
 
 def faulty_decode(request: DecodeRequest) -> Decoded:
