@@ -1,7 +1,8 @@
 """Scoring in this process: decode workers → batches → ONNX Runtime → rows, as a pipeline with bounded queues.
 
 As many decode workers as cores, and as many batches at a time, each encoder with one thread: whichever of the two is
-the bottleneck has all cores, since the other waits at a queue. Nothing is gained by threads within a run then.
+the bottleneck has all cores, since the other waits at a queue. Nothing is gained by threads within a run then. Both
+take turns: no more run at a time than there are cores, which costs less of the processor than having them compete.
 """
 
 from __future__ import annotations
@@ -59,9 +60,6 @@ class _Job:
 class LocalEngine:
     """Scores with a bundle of a repository, on ``cores`` cores. Entering loads it, and starts the decode workers.
 
-    With ``take_turns`` decoding and encoding share these cores strictly (but for windows), as a worker does that was
-    given no more by Ray; without, the machine's scheduler shares them.
-
     Raises BundleError, and ConfigurationError where the serving part of dimml is not installed.
     """
 
@@ -76,7 +74,6 @@ class LocalEngine:
         cores: int,
         batch_rows: int = BATCH_ROWS,
         window: WindowOptions | None = None,
-        take_turns: bool = False,
         decode_function: DecodeFunction = decode,
     ) -> None:
         try:
@@ -96,8 +93,8 @@ class LocalEngine:
         self.settings: dict[str, Any] = in_process_settings(window)
         self._plan = None if window is None else WindowPlan(window.window_s, window.stride_s)
         self._decode_function = decode_function
-        # More would be as good as none: there are no more threads than these.
-        self._turns = threading.BoundedSemaphore(cores if take_turns else 2 * cores)
+        # Of single recordings: windows are decoded ahead of their encoding.
+        self._turns = threading.BoundedSemaphore(cores)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:

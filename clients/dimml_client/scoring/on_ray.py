@@ -165,9 +165,7 @@ class _Worker:
             path = repository / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        engine = LocalEngine(
-            repository, setup.model, setup.version, cores=setup.cores, window=setup.window, take_turns=True
-        )
+        engine = LocalEngine(repository, setup.model, setup.version, cores=setup.cores, window=setup.window)
         self._engine = self._stack.enter_context(engine)
 
     def __call__(self, recordings: pa.Table) -> Iterator[pa.Table]:
