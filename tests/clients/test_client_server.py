@@ -166,7 +166,7 @@ def test_a_modality_that_is_asked_for_but_not_sent_is_unusable_media(client: Cli
 
 
 def test_a_bad_top_k_is_refused_before_a_recording_is_sent(server: ServerProcess, clips: dict[str, Path]) -> None:
-    asked = 'dimml_requests_total{model="tiny",outcome="ok",transport="grpc"}'
+    asked = 'dimml_requests_total{model="tiny",outcome="ok",transport="grpc"'
 
     def answered() -> str:
         lines = httpx.get(f"{server.url}/metrics").text.splitlines()
@@ -237,7 +237,8 @@ def test_what_the_transport_itself_refuses_is_too_large_and_not_repeated(client:
     began = time.monotonic()
     with pytest.raises(TooLargeError):
         client.predict(bytes(size))
-    assert time.monotonic() - began < 5.0
+    # The server lingers for 5 s over a body that goes on and on; once.
+    assert time.monotonic() - began < 10.0
 
 
 def test_ready(client: Client) -> None:
