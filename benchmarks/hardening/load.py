@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 
@@ -40,12 +43,29 @@ async def _open_loop(server: ServerProcess, body: bytes, kind: str, per_s: float
     return list(await asyncio.gather(*running))
 
 
+@contextmanager
+def _server_on_its_own_cores(report: Report, **settings: object) -> Iterator[ServerProcess]:
+    """A server on all cores but the last, the client's: what an arrival costs its sender is none of the server's."""
+    cores = sorted(os.sched_getaffinity(0))
+    apart = len(cores) > 1
+    try:
+        if apart:
+            os.sched_setaffinity(0, cores[:-1])  # Which the server inherits.
+            report.note("cores of the server, of the client", f"{len(cores) - 1}, 1")
+        with running_server(recordings.REPOSITORY, **settings) as server:
+            if apart:
+                os.sched_setaffinity(0, cores[-1:])
+            yield server
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def load(*, seconds: float, factor: float = 2.0, peak_s: float = 10.0, queue_length: int = 64) -> Report:
     """``seconds`` of arrivals at ``factor`` times the peak, measured before and after."""
     report = Report(f"Load: open-loop arrivals at {factor:g} × the peak for {seconds:g} s")
     body, kind = multipart({"media": recordings.GOOD.read_bytes()})
     settings = {"timeout_s": DEADLINE_S, "queue_length": queue_length, "log_level": "warning"}
-    with running_server(recordings.REPOSITORY, **settings) as server:
+    with _server_on_its_own_cores(report, **settings) as server:
 
         async def everything() -> tuple[list[float], list[Answer]]:
             await _peak_per_s(server, body, kind, min(3.0, peak_s))
