@@ -33,8 +33,9 @@ demo: $(VENV)/.serve ## Serve the demo bundle, predict sample clips over HTTP an
 serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
 	$(BIN)/dimml serve --repository model_repository
 
+# A process a core; a file's tests stay in one process, since they share what was costly to make.
 test: $(VENV)/.dev ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev ## Format, lint, types, import boundaries
 	$(BIN)/ruff format --check .

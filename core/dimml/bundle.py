@@ -40,6 +40,20 @@ class FileRecord(BaseModel):
     bytes: int = Field(ge=0)
 
 
+class PlanRecord(BaseModel):
+    """Where a TensorRT plan of the bundle was built, from what, and how near it came to the ONNX model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tensorrt: str = Field(description="Version of TensorRT: a plan loads in no other.")
+    gpu: str = Field(description="Name of the GPU it was built on.")
+    compute_capability: str = Field(description="Of that GPU, such as 8.9.")
+    precision: Literal["fp32", "fp16"]
+    onnx_sha256: Sha256 = Field(description="The model.onnx it was built from.")
+    built: str = Field(description="UTC time, ISO 8601.")
+    parity: dict[str, float] = Field(description="Largest absolute difference of each output from ONNX Runtime.")
+
+
 class Encoder(BaseModel):
     """What serving needs to know of one modality's encoder."""
 
@@ -73,6 +87,9 @@ class Bundle(BaseModel):
     )
     training: dict[str, Any] = Field(default_factory=dict, description="How it was trained: config, data, warnings.")
     files: dict[str, FileRecord] = Field(default_factory=dict, description="By path relative to the repository.")
+    plans: dict[str, PlanRecord] = Field(
+        default_factory=dict, description="TensorRT plans among the files, by path: written by `dimml build-plans`."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Bundle:
@@ -89,6 +106,8 @@ class Bundle(BaseModel):
             raise ValueError(f"fusion.head_temperatures has {len(temperatures)} entries, the heads are {self.heads}")
         if any(Path(path).is_absolute() or ".." in Path(path).parts for path in self.files):
             raise ValueError("a file path must stay inside the repository")
+        if unknown := sorted(self.plans.keys() - self.files.keys()):
+            raise ValueError(f"plans names {unknown[0]}, which is not among the files")
         return self
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,6 +37,13 @@ def export(
             metavar="MODALITY=MS",
         ),
     ] = None,
+    tensorrt: Annotated[
+        Literal["accelerator", "plan"] | None,
+        typer.Option(
+            help="How encoders use TensorRT: by ONNX Runtime's provider, or as plans that `dimml build-plans` builds "
+            "on the host that serves.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Export a training run as a bundle that `dimml serve` and Triton load.
@@ -55,12 +62,20 @@ def export(
     deadlines = dict(_deadline(given) for given in deadline_ms or ())
     with Console(stderr=True).status("loading the run") as status:
         exported = export_run(
-            run, repository, name=name, description=description, deadlines_ms=deadlines, say=status.update
+            run,
+            repository,
+            name=name,
+            description=description,
+            deadlines_ms=deadlines,
+            tensorrt=tensorrt,
+            say=status.update,
         )
     if as_json:
         typer.echo(json.dumps(exported.as_dict(), indent=2))
     else:
         _show(exported)
+        if tensorrt == "plan":
+            typer.echo(f"on the host that serves: dimml build-plans {exported.repository}")
 
 
 def _deadline(given: str) -> tuple[str, float]:
@@ -84,7 +99,8 @@ def _show(exported: Exported) -> None:
 
     console = Console(highlight=False)
     bundle = exported.bundle
-    megabytes = {path.split("/")[0]: record.bytes / 1e6 for path, record in bundle.files.items()}
+    onnx = {path: record for path, record in bundle.files.items() if path.endswith(".onnx")}
+    megabytes = {path.split("/")[0]: record.bytes / 1e6 for path, record in onnx.items()}
     table = Table("model", "MB", "compared with", "at batch", "largest logit difference", box=None, pad_edge=False)
     for model, against in dict.fromkeys((parity.model, parity.against) for parity in exported.parity):
         compared = [parity for parity in exported.parity if (parity.model, parity.against) == (model, against)]

@@ -18,6 +18,7 @@ from dimml_export.encoder_graph import encoder_model
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.parity import Outputs, Parity, check_chain, check_encoder, check_fusion
 from dimml_export.repository_writer import check_name, write_bundle
+from dimml_export.tensorrt.config import TensorRT
 from dimml_training.run_directory import TrainedRun, load_run
 
 
@@ -50,15 +51,17 @@ def export_run(
     name: str | None = None,
     description: str = "",
     deadlines_ms: Mapping[str, float] | None = None,
+    tensorrt: TensorRT | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Exported:
     """Export the run in ``run_folder`` as the next version of ``name`` (by default the run's own).
 
     ``description`` is for people to read; ``deadlines_ms`` are encoders' time limits by modality, where they are not to
-    be the usual one. ``say`` is told what is being done. Raises SetupError for a run that does not load, or whose
-    encoders cannot be held to those that were trained, ConfigurationError for a joint training, a name that cannot be
-    one or a deadline that fits no modality, and BundleError, with nothing written, where an exported model does not
-    give what the trained one gives on the run's sample clips, or where the repository cannot take the bundle.
+    be the usual one; ``tensorrt`` is how encoders are to use it, None for not at all. ``say`` is told what is being
+    done. Raises SetupError for a run that does not load, or whose encoders cannot be held to those that were trained,
+    ConfigurationError for a joint training, a name that cannot be one or a deadline that fits no modality, and
+    BundleError, with nothing written, where an exported model does not give what the trained one gives on the run's
+    sample clips, or where the repository, or TensorRT's parser, cannot take the bundle.
     """
     run = load_run(run_folder)
     if run.joint_head is not None:
@@ -74,7 +77,7 @@ def export_run(
             "export it with the version it was trained with"
         )
     draft = _draft(run, name, description, deadlines_ms or {})
-    check_name(repository, draft)
+    check_name(repository, draft, tensorrt)
     parity: list[Parity] = []
     outputs: dict[str, Outputs] = {}
     models = {}
@@ -101,7 +104,8 @@ def export_run(
     )
     say(f"writing to {repository}")
     metrics = {**run.metrics, "parity": [result.as_dict() for result in parity]}
-    bundle = write_bundle(repository, draft.model_copy(update={"metrics": metrics}), models, fusion)
+    draft = draft.model_copy(update={"metrics": metrics})
+    bundle = write_bundle(repository, draft, models, fusion, tensorrt=tensorrt, samples=run.samples)
     return Exported(repository, bundle, parity, _false_alarms(run))
 
 

@@ -10,6 +10,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from dimml.contract import Datatype, ModelSpec, Role
 from dimml.errors import BundleError
+from dimml_export.tensorrt.config import TensorRT, use_tensorrt
 
 CONFIG_NAME: Final = "config.pbtxt"
 
@@ -38,10 +39,11 @@ _INSTANCE_KINDS: Final[dict[Role, int]] = {
 _INSTANCES: Final[dict[Role, int]] = {"encoder": 1, "fusion": 1, "entry": 4, "media": 2}
 
 
-def model_config(spec: ModelSpec) -> str:
+def model_config(spec: ModelSpec, tensorrt: TensorRT | None = None) -> str:
     """Text of the ``config.pbtxt`` of one model: its tensors, batching and instances.
 
-    Shapes leave the batch out where ``max_batch_size`` is above 0, as Triton wants them.
+    Shapes leave the batch out where ``max_batch_size`` is above 0, as Triton wants them. ``tensorrt`` concerns
+    encoders only.
     """
     config = ModelConfig(name=spec.name, backend=_BACKENDS[spec.role], max_batch_size=spec.max_batch_size)
     for tensor in spec.inputs:
@@ -54,6 +56,8 @@ def model_config(spec: ModelSpec) -> str:
     if spec.max_batch_size > 0:
         # Present but empty: batch what is waiting, and wait for nothing.
         config.dynamic_batching.SetInParent()
+    if tensorrt is not None and spec.role == "encoder":
+        use_tensorrt(config, spec, tensorrt, _DATA_TYPES)
     return str(text_format.MessageToString(config))
 
 

@@ -25,22 +25,38 @@ from dimml.repository import versions
 from dimml_export.entry_files import ENTRY_FILE_NAME, entry_file
 from dimml_export.model_config import CONFIG_NAME, model_config, read_model_config, tensors_differ
 from dimml_export.onnx_graph import ELEMENT_TYPES
+from dimml_export.tensorrt.config import TensorRT, uses_tensorrt
+from dimml_export.tensorrt.operators import check_operators
+from dimml_export.tensorrt.samples import SAMPLES_NAME, Samples, samples_bytes
 
 _LOCK_NAME: Final = ".dimml-export.lock"
 _STAGING_PREFIX: Final = ".staging-"
 #: Protobuf's own limit on one message, hence on a model.onnx without external data.
 _MAX_ONNX_BYTES: Final = 2**31 - 1
+_TENSORRT_WORDS: Final = {None: "nothing of TensorRT", "accelerator": "TensorRT by provider", "plan": "TensorRT plans"}
+_TENSORRT_FLAGS: Final = {
+    None: "without --tensorrt",
+    "accelerator": "with --tensorrt accelerator",
+    "plan": "with --tensorrt plan",
+}
 
 
 def write_bundle(
-    repository: Path, draft: Bundle, encoder_models: Mapping[str, onnx.ModelProto], fusion: onnx.ModelProto
+    repository: Path,
+    draft: Bundle,
+    encoder_models: Mapping[str, onnx.ModelProto],
+    fusion: onnx.ModelProto,
+    *,
+    tensorrt: TensorRT | None = None,
+    samples: Samples | None = None,
 ) -> Bundle:
     """Write ``draft`` with its models as the next version of its name; the manifest as written.
 
     ``encoder_models`` by modality. ``draft.version`` and ``draft.files`` do not matter: the version is one above
     every version that any of the bundle's models has, and files are hashed as written. An existing
     ``config.pbtxt`` is kept as it is, since operators edit it. Concurrent calls wait for each other, and what a
-    crashed one left is cleared away.
+    crashed one left is cleared away. ``tensorrt`` is how encoders are to use it; ``samples`` are clips by modality
+    that lie beside each encoder then, for whoever builds its plan.
 
     Raises BundleError, with nothing left behind, where a model does not have the contract's tensors, where the
     name is taken by a bundle with other tensors, or where the repository cannot be written.
@@ -53,12 +69,14 @@ def write_bundle(
     for spec in specs:
         if spec.role in ("encoder", "fusion"):
             _check_model(models.get(spec.name), spec)
+        if spec.role == "encoder" and tensorrt == "plan":
+            check_operators(models[spec.name])
     try:
         repository.mkdir(parents=True, exist_ok=True)
-        with _locked(repository):
+        with locked(repository):
             _clear_crashed(repository, draft.name)
-            check_name(repository, draft)
-            return _write(repository, draft, specs, models)
+            check_name(repository, draft, tensorrt)
+            return _write(repository, draft, specs, models, tensorrt=tensorrt, samples=samples or {})
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise BundleError(
@@ -66,22 +84,39 @@ def write_bundle(
         ) from error
 
 
-def check_name(repository: Path, draft: Bundle) -> None:
+def check_name(repository: Path, draft: Bundle, tensorrt: TensorRT | None = None) -> None:
     """Raise BundleError where models already there under the draft's names have other tensors than its own.
 
-    Version N+1 can follow N in service only with the same tensors. ``write_bundle`` checks this too; asking first
-    saves exporting in vain.
+    Version N+1 can follow N in service only with the same tensors, and, since its configuration stays, with the same
+    use of TensorRT. ``write_bundle`` checks this too; asking first saves exporting in vain.
     """
     for spec in model_specs(draft):
         path = repository / spec.name / CONFIG_NAME
-        if path.exists() and (difference := tensors_differ(read_model_config(path), spec)):
+        if not path.exists():
+            continue
+        config = read_model_config(path)
+        if difference := tensors_differ(config, spec):
             raise BundleError(
                 f"{path} belongs to another model: {difference}; export under another name (--name)", field="name"
+            )
+        there = uses_tensorrt(config)
+        # A plain export into a configuration with the accelerator is served with it, as the operator wants.
+        if spec.role == "encoder" and there != tensorrt and (tensorrt is not None or there == "plan"):
+            raise BundleError(
+                f"{path} says {_TENSORRT_WORDS[there]}, and an existing configuration is kept: export "
+                f"{_TENSORRT_FLAGS[there]}, or under another name (--name)",
+                field="tensorrt",
             )
 
 
 def _write(
-    repository: Path, draft: Bundle, specs: tuple[ModelSpec, ...], models: Mapping[str, onnx.ModelProto]
+    repository: Path,
+    draft: Bundle,
+    specs: tuple[ModelSpec, ...],
+    models: Mapping[str, onnx.ModelProto],
+    *,
+    tensorrt: TensorRT | None,
+    samples: Samples,
 ) -> Bundle:
     version = 1 + max((v for spec in specs for v in versions(repository, spec.name)), default=0)
     entry = repository / draft.name
@@ -97,16 +132,20 @@ def _write(
         for spec in specs:
             folder = staging / spec.name
             folder.mkdir()
-            _write_file(folder / CONFIG_NAME, model_config(spec).encode())
+            _write_file(folder / CONFIG_NAME, model_config(spec, tensorrt).encode())
             if spec.name in models:
-                path, data = folder / str(version) / "model.onnx", models[spec.name].SerializeToString()
+                contents = {"model.onnx": models[spec.name].SerializeToString()}
+                if tensorrt == "plan" and spec.modality is not None and spec.modality in samples:
+                    contents[SAMPLES_NAME] = samples_bytes(samples[spec.modality])
             else:
-                path, data = folder / str(version) / ENTRY_FILE_NAME, entry_file(spec.role).encode()
-            path.parent.mkdir()
-            _write_file(path, data)
-            files[path.relative_to(staging).as_posix()] = FileRecord(
-                sha256=file_sha256(path), bytes=path.stat().st_size
-            )
+                contents = {ENTRY_FILE_NAME: entry_file(spec.role).encode()}
+            (folder / str(version)).mkdir()
+            for name, content in contents.items():
+                path = folder / str(version) / name
+                _write_file(path, content)
+                files[path.relative_to(staging).as_posix()] = FileRecord(
+                    sha256=file_sha256(path), bytes=path.stat().st_size
+                )
         bundle = Bundle.model_validate(draft.model_dump() | {"version": version, "files": files})
         manifest = staging / draft.name / str(version) / MANIFEST_NAME
         _write_file(manifest, (bundle.model_dump_json(indent=2) + "\n").encode())
@@ -172,7 +211,7 @@ def _clear_crashed(repository: Path, name: str) -> None:
 
 
 @contextmanager
-def _locked(repository: Path) -> Iterator[None]:
+def locked(repository: Path) -> Iterator[None]:
     """Hold the repository's lock, waiting for it; the kernel frees it when a process dies."""
     with (repository / _LOCK_NAME).open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -23,6 +23,8 @@ from dimml.modality import Frames, Modality, Waveform
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.onnx_graph import finished_model
 from dimml_export.repository_writer import write_bundle
+from dimml_export.tensorrt.config import TensorRT
+from dimml_export.tensorrt.samples import Samples
 from support.reliability import random_reliability
 
 AUDIO = Waveform(name="audio", sample_rate_hz=8000, samples=4000)
@@ -56,6 +58,8 @@ def make_tiny_bundle(
     stall: str | None = None,
     raises: str | None = None,
     nan: str | None = None,
+    tensorrt: TensorRT | None = None,
+    samples: Samples | None = None,
 ) -> Bundle:
     """Write a bundle into ``repository`` as its next version; the manifest as written.
 
@@ -96,7 +100,8 @@ def make_tiny_bundle(
         heads = [_head(modality, classes) for modality in modalities]
         weight = np.concatenate([head[0] for head in heads]).T / len(heads)
         bias = np.sum([head[1] for head in heads], axis=0) / len(heads)
-    return write_bundle(repository, draft, encoders, fusion_model(draft, weight, bias, tiny_parameters(draft)))
+    fusion = fusion_model(draft, weight, bias, tiny_parameters(draft))
+    return write_bundle(repository, draft, encoders, fusion, tensorrt=tensorrt, samples=samples)
 
 
 def tiny_parameters(bundle: Bundle) -> FusionParameters:

@@ -63,6 +63,7 @@ def cell(
         "clip_lines": cells.pack_lines(np.arange(CLIPS) + 100 * repeat),
         "conditions": records,
         "clean_confidence": cells.pack_confidences(rng.random(CLIPS)),
+        "replicates": {},
     }
     return Cell(**{**fields, **changed}), right
 

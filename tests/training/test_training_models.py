@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dimml.errors import ConfigurationError
 from dimml.modality import Flow, Frames, Modality, Waveform
@@ -164,3 +165,20 @@ def test_a_config_for_another_kind_of_modality_is_refused() -> None:
     for modality, config, message in wrong:
         with pytest.raises(ConfigurationError, match=message):
             build_encoder(modality, config, 3)
+
+
+def test_narrow_shortcuts_are_computed_in_nchw() -> None:
+    """In channels-last, oneDNN's gradient of their weights corrupts memory on CPUs without AVX-512."""
+    modality = Frames(name="visual", frames=1, height=16, width=16)
+    encoder = build_encoder(modality, PictureEncoderConfig(backbone=TINY), 2)
+    shortcuts = [
+        part
+        for part in encoder.modules()
+        if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.in_channels < 8
+    ]
+    assert shortcuts
+    seen: list[bool] = []
+    for shortcut in shortcuts:
+        shortcut.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].is_contiguous()))
+    encoder(torch.zeros(3, *modality.shape, dtype=torch.uint8))
+    assert seen == [True] * len(shortcuts)

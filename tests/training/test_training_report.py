@@ -209,6 +209,7 @@ def made_up_cell(data: str, method: str, right: Sequence[bool]) -> Cell:
         clip_lines=cells.pack_lines(np.arange(len(right))),
         conditions={"clean": clean},
         clean_confidence=cells.pack_confidences(np.full(len(right), 0.75)),
+        replicates={},
     )
 
 

@@ -23,6 +23,14 @@ def perfect_ece(confidence_N: npt.NDArray[Any], *, seed: int = 0) -> float:
     return float(np.quantile(_ece(confidence_N, right_SN), 0.95))
 
 
+def weighted_ece(
+    confidence_N: npt.NDArray[Any], right_N: npt.NDArray[np.bool_], weights_SN: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """``ece`` of S samples in which each clip counts as often as ``weights_SN`` says, ``[S]``."""
+    gap_SK = (weights_SN * (right_N - confidence_N.astype(np.float64))) @ _bins(confidence_N)
+    return np.asarray(np.abs(gap_SK).sum(axis=1) / weights_SN.sum(axis=1), np.float64)
+
+
 def auroc(score_N: npt.NDArray[Any], positive_N: npt.NDArray[np.bool_]) -> float:
     """The chance that a positive scores higher than a negative, ties counting half; both must occur."""
     positives = int(positive_N.sum())
@@ -67,7 +75,11 @@ def conflict(
 
 
 def _ece(confidence_N: npt.NDArray[Any], right_SN: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    bin_N = np.minimum((confidence_N * BINS).astype(np.int64), BINS - 1)
-    member_NK = bin_N[:, None] == np.arange(BINS)
-    gap_SK = (right_SN - confidence_N.astype(np.float64)) @ member_NK
+    gap_SK = (right_SN - confidence_N.astype(np.float64)) @ _bins(confidence_N)
     return np.asarray(np.abs(gap_SK).sum(axis=1) / len(confidence_N))
+
+
+def _bins(confidence_N: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which bin each confidence falls into, ``[N, K]``."""
+    bin_N = np.minimum((confidence_N * BINS).astype(np.int64), BINS - 1)
+    return np.asarray(bin_N[:, None] == np.arange(BINS))

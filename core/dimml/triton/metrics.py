@@ -1,9 +1,9 @@
 """Metrics of an entry model, on Triton's own /metrics page under the embedded server's names (``docs/metrics.md``).
 
-Triton 2.51 knows counters and gauges; a histogram is kept here as the counters that it consists of (``_bucket``,
-``_sum``, ``_count``), which Prometheus reads the same. Every call to Triton is a message to another process, so what
-is observed is added up here and handed over once in a while. A wrong call (a negative step, a metric whose family is
-gone) can abort the whole server: steps are positive, and families are kept as long as their metrics.
+Every call to Triton is a message to another process, so what is observed is added up here and handed over once in a
+while. A histogram is therefore kept as the counters that it consists of (``_bucket``, ``_sum``, ``_count``), which
+Prometheus reads the same; Triton's own would take a message per observation. A wrong call (a negative step, a metric
+whose family is gone) can abort the whole server: steps are positive, and families are kept as long as their metrics.
 """
 
 from __future__ import annotations

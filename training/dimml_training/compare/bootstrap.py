@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dimml_training.figures import ece, weighted_ece
+
 FloatArray = npt.NDArray[np.float64]
 RESAMPLES = 2_000
 #: Of the resampling; fixed, so that a table is made the same twice.
@@ -68,6 +70,20 @@ def pooled_estimate(parts: Sequence[tuple[FloatArray, FloatArray]]) -> Estimate:
     )
     low_K, high_K = _bounds(samples_S[:, None])
     return Estimate(value, float(low_K[0]), float(high_K[0]))
+
+
+def sampled_estimate(value: float, samples_RS: FloatArray) -> Estimate:
+    """A mean over R repeats with the interval of the mean of their replicates; NaN bounds where replicates are NaN."""
+    low_K, high_K = _bounds(samples_RS.mean(axis=0)[:, None])
+    return Estimate(value, float(low_K[0]), float(high_K[0]))
+
+
+def ece_estimate(confidence_P: FloatArray, right_P: npt.NDArray[np.bool_], weights_SP: FloatArray) -> Estimate:
+    """``figures.ece`` with its interval. Drawing clips anew adds noise, and noise adds to an ECE: the interval lies
+    somewhat high, the more so the fewer clips there are."""
+    samples_S = weighted_ece(confidence_P, right_P, weights_SP)
+    low_K, high_K = _bounds(samples_S[:, None])
+    return Estimate(ece(confidence_P, right_P), float(low_K[0]), float(high_K[0]))
 
 
 def _bounds(samples_SK: FloatArray) -> tuple[FloatArray, FloatArray]:

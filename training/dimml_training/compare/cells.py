@@ -16,7 +16,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,7 @@ class ConditionRecord(_Record):
 class Cell(_Record):
     """One method on one repeat."""
 
-    schema_version: int = 1
+    schema_version: Literal[2] = 2
     data: str
     method: str
     description: str
@@ -105,6 +105,8 @@ class Cell(_Record):
     conflict: dict[str, dict[str, float]] = {}
     #: The fusion that answered, where one did, and what it beat.
     fusion: dict[str, Any] | None = None
+    #: Bootstrap replicates by figure, float16, deflated, base64: see ``replicates``.
+    replicates: dict[str, str]
 
     def lines(self) -> npt.NDArray[np.uint32]:
         """Lines of the test clips in the manifest, ``[clips]``."""
@@ -113,6 +115,11 @@ class Cell(_Record):
     def confidences(self) -> npt.NDArray[np.float64]:
         """Confidence of each clean answer, ``[clips]``, 0 to 1."""
         return np.frombuffer(_inflate(self.clean_confidence), np.dtype("<u2")) / CONFIDENCE_STEPS
+
+    def samples(self, figure: str) -> npt.NDArray[np.float64] | None:
+        """Bootstrap replicates of a figure, ``[S]``; None where this method has no such figure."""
+        text = self.replicates.get(figure)
+        return None if text is None else np.frombuffer(_inflate(text), np.dtype("<f2")).astype(np.float64)
 
 
 def cell_path(out: Path, data: str, method: str, repeat: int) -> Path:
@@ -175,6 +182,11 @@ def pack_lines(lines: npt.NDArray[np.integer[Any]]) -> str:
 def pack_confidences(confidences: npt.NDArray[np.floating[Any]]) -> str:
     """Numbers from 0 to 1 as text."""
     return _deflate(np.round(confidences.astype(np.float64) * CONFIDENCE_STEPS).astype("<u2").tobytes())
+
+
+def pack_samples(samples_S: npt.NDArray[np.floating[Any]]) -> str:
+    """Replicates as text, to three digits."""
+    return _deflate(samples_S.astype("<f2").tobytes())
 
 
 def _deflate(data: bytes) -> str:

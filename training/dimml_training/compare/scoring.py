@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from dimml_training.compare.encodings import KeptEncodings, encodings, suite_dig
 from dimml_training.compare.methods import ChosenFusion, Method
 from dimml_training.compare.plan import Job, digest
 from dimml_training.compare.provenance import provenance, versions
+from dimml_training.compare.replicated_figures import certainty_judged, replicates_of
+from dimml_training.compare.replicates import clip_weights
 from dimml_training.compare.unseen import log_unseen
 from dimml_training.config import TrainConfig
 from dimml_training.corruptions.suite import Condition, conditions
@@ -69,16 +71,19 @@ def score_job(job: Job, folder: Path, out: Path, *, tell: Tell) -> None:
         began = time.monotonic()
         chosen = _choose(job, folder, run, validation)
         tell(f"  fusion chosen in {time.monotonic() - began:.0f} s")
+    weights_SN = clip_weights(_lines(job))
     names = [method.name for method in job.methods]
     log_unseen(out, job.config.name, digest(job.repeat.config.model_dump(mode="json")), f"compare {' '.join(names)}")
     for method in job.methods:
         began = time.monotonic()
         of_method = Scored(run, method, suite, chosen)
+        answers = of_method.by_condition(test)
         write_cell(
             out,
             Cell(
                 **_about(job, method, run, folder, suite),
-                **of_method.test(test),
+                **of_method.test(test, answers),
+                replicates=replicates_of(suite, answers, test.labels_N, len(run.labels), weights_SN),
                 validation=of_method.accuracies(validation) if method.judged and validation is not None else None,
                 seconds_scoring=round(encoding_s + time.monotonic() - began, 1),
                 fusion=chosen.report if chosen is not None and isinstance(method.answer, ChosenFusion) else None,
@@ -131,12 +136,15 @@ class Scored:
             for c in self.suite
         }
 
-    def test(self, kept: KeptEncodings) -> dict[str, Any]:
-        """The cell's fields that tell of the test clips."""
+    def by_condition(self, kept: KeptEncodings) -> dict[str, list[Answer]]:
+        """One answer per draw, under every condition."""
+        return {c.name: self.answers(kept, c) for c in self.suite}
+
+    def test(self, kept: KeptEncodings, answers: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
+        """The cell's fields that tell of the test clips and of the answers to them."""
         labels_N, classes = kept.labels_N, len(self.run.labels)
-        answers = {c.name: self.answers(kept, c) for c in self.suite}
         clean = answers[self.suite[0].name][0]
-        judged = [a for c in self.suite if c.group == "clean" or (c.in_means and not c.seen) for a in answers[c.name]]
+        judged = certainty_judged(self.suite, answers)
         return {
             "conditions": {c.name: _record(c, answers[c.name], labels_N, classes) for c in self.suite},
             "clean_confidence": pack_confidences(clean.probabilities_NC.max(axis=1)),
@@ -232,9 +240,14 @@ def _about(job: Job, method: Method, run: TrainedRun, folder: Path, suite: Seque
         "clips_train": len(splits["train"].rows),
         "clips_validation": len(splits["validation"].rows),
         "clips": len(splits["test"].rows),
-        "clip_lines": pack_lines(np.array([clip.line for clip in splits["test"].clips])),
+        "clip_lines": pack_lines(_lines(job)),
         "versions": versions(),
     }
+
+
+def _lines(job: Job) -> npt.NDArray[np.int64]:
+    """Lines of the test clips in the manifest, ``[N]``."""
+    return np.array([clip.line for clip in job.repeat.data.splits["test"].clips], np.int64)
 
 
 def _rounded(value: Any) -> float:

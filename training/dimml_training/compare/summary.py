@@ -16,9 +16,11 @@ import numpy as np
 from dimml_training.compare.bootstrap import (
     Estimate,
     FloatArray,
+    ece_estimate,
     estimates,
     mean_estimate,
     resample_weights,
+    sampled_estimate,
 )
 from dimml_training.compare.cells import Cell, ConditionRecord
 from dimml_training.compare.methods import table_place
@@ -94,6 +96,19 @@ class Summary:
     def mean(self, method: str, figure: Callable[[Cell], float]) -> float:
         """Mean over repeats of a figure of the cell."""
         return float(np.mean([figure(cell) for cell in self.cells[method].values()]))
+
+    def sampled(self, method: str, value: float, figure: str) -> Estimate:
+        """A mean over repeats, ``value``, with the interval that the repeats' replicates of ``figure`` give; without an
+        interval (NaN) where a repeat has none."""
+        found = [cell.samples(figure) for cell in self.cells[method].values()]
+        there = [samples_S for samples_S in found if samples_S is not None]
+        return sampled_estimate(value, np.stack(there) if len(there) == len(found) else np.full((1, 1), np.nan))
+
+    def ece(self, method: str) -> Estimate:
+        """Of the clean answers, all repeats together."""
+        cells = list(self.cells[method].values())
+        confidence_P = np.concatenate([cell.confidences() for cell in cells])
+        return ece_estimate(confidence_P, self._right(cells, [CLEAN])[0] > 0.0, self._weights(cells))
 
     def difference(self, method: str, other: str, conditions: Sequence[str]) -> Estimate | None:
         """Accuracy of a method minus another's, paired by clip; None where they share no repeat."""

@@ -15,9 +15,18 @@ import numpy as np
 from dimml.errors import SetupError
 from dimml_training.compare.bootstrap import Estimate
 from dimml_training.compare.cells import Cell
+from dimml_training.compare.replicated_figures import (
+    CERTAINTY_AUROC,
+    CONFIDENCE,
+    CONFLICT_CONFIDENCE,
+    DISAGREEMENT_AUROC,
+    MACRO_F1,
+    NLL,
+    rise_figure,
+)
 from dimml_training.compare.summary import CLEAN, Summary, Worst
 from dimml_training.compare.unseen import LOG, looks
-from dimml_training.figures import ece, perfect_ece
+from dimml_training.figures import perfect_ece
 
 TABLES = "tables"
 #: The method that is ours.
@@ -41,12 +50,12 @@ class Row:
     mean_regret: Estimate | None
     worst_regret: Worst | None
     #: Of the clean answers, all repeats pooled, and the 95th percentile of a perfect calibrator's.
-    ece: float
+    ece: Estimate
     ece_bound: float
-    nll: float
-    macro_f1: float
+    nll: Estimate
+    macro_f1: Estimate
     #: Of "this head's certainty says that it is right", clean and unseen; the mean over heads.
-    certainty_auroc: float | None
+    certainty_auroc: Estimate | None
     seconds_training: float
 
 
@@ -68,7 +77,8 @@ def rows(summary: Summary) -> list[Row]:
 def _row(summary: Summary, method: str, seen: Sequence[str], unseen: Sequence[str]) -> Row:
     cells = list(summary.cells[method].values())
     confidence_P = np.concatenate([cell.confidences() for cell in cells])
-    right_P = np.concatenate([cell.conditions[CLEAN].right_by_draw(cell.clips)[0] for cell in cells])
+    nll = summary.mean(method, lambda cell: cell.conditions[CLEAN].nll)
+    macro_f1 = summary.mean(method, lambda cell: cell.conditions[CLEAN].macro_f1)
     aurocs = [value for cell in cells for value in cell.certainty_auroc.values() if value is not None]
     return Row(
         method=method,
@@ -80,11 +90,11 @@ def _row(summary: Summary, method: str, seen: Sequence[str], unseen: Sequence[st
         unseen=summary.accuracy(method, unseen) if unseen else None,
         mean_regret=summary.mean_regret(method, unseen),
         worst_regret=summary.worst_regret(method, unseen),
-        ece=float(ece(confidence_P, right_P)),
+        ece=summary.ece(method),
         ece_bound=float(perfect_ece(confidence_P)),
-        nll=summary.mean(method, lambda cell: cell.conditions[CLEAN].nll),
-        macro_f1=summary.mean(method, lambda cell: cell.conditions[CLEAN].macro_f1),
-        certainty_auroc=float(np.mean(aurocs)) if aurocs else None,
+        nll=summary.sampled(method, nll, NLL),
+        macro_f1=summary.sampled(method, macro_f1, MACRO_F1),
+        certainty_auroc=summary.sampled(method, float(np.mean(aurocs)), CERTAINTY_AUROC) if aurocs else None,
         seconds_training=summary.mean(method, lambda cell: cell.seconds_training),
     )
 
@@ -102,9 +112,8 @@ def markdown(summary: Summary) -> str:
         lines.append(
             f"| `{row.method}` | {_clean(row)} | {_percent(row.seen)} | {_percent(row.unseen)} "
             f"| {points(row.mean_regret)} | {worst} "
-            f"| {row.ece:.3f} ({row.ece_bound:.3f}) | {row.nll:.3f} "
-            f"| {'–' if row.certainty_auroc is None else f'{row.certainty_auroc:.3f}'} | {row.macro_f1:.3f} "
-            f"| {row.repeats} |"
+            f"| {plain(row.ece)} ({row.ece_bound:.3f}) | {plain(row.nll)} | {plain(row.certainty_auroc)} "
+            f"| {plain(row.macro_f1)} | {row.repeats} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -128,25 +137,29 @@ def conditions_markdown(summary: Summary) -> str:
 def trust_markdown(summary: Summary) -> str:
     """What confidence is worth apart from accuracy: in conflict, and when a modality is taken away."""
     lines = [
-        "| method | AUROC, certainty says a head is right | AUROC, disagreement tells conflict | confidence clean "
-        "| confidence in conflict | confidence rises without a modality |",
-        "|---|---|---|---|---|---|",
+        "| method | AUROC, disagreement tells conflict | confidence clean | confidence in conflict "
+        "| confidence rises without a modality, % |",
+        "|---|---|---|---|---|",
     ]
     for method in summary.methods:
         cells = list(summary.cells[method].values())
         conflicts = [found for cell in cells for found in cell.conflict.values()]
         figures = (
-            [value for cell in cells for value in cell.certainty_auroc.values() if value is not None],
-            [found["disagreement_auroc"] for found in conflicts if "disagreement_auroc" in found],
-            [cell.conditions[CLEAN].confidence for cell in cells],
-            [found["confidence"] for found in conflicts],
+            ([found["disagreement_auroc"] for found in conflicts if "disagreement_auroc" in found], DISAGREEMENT_AUROC),
+            ([cell.conditions[CLEAN].confidence for cell in cells], CONFIDENCE),
+            ([found["confidence"] for found in conflicts], CONFLICT_CONFIDENCE),
         )
-        shown = " | ".join(f"{np.mean(values):.3f}" if values else "–" for values in figures)
-        rises = ", ".join(
-            f"{name.partition(':')[0]} {100 * np.mean([cell.confidence_rise[name] for cell in cells]):.0f} %"
-            for name in cells[0].confidence_rise
+        shown = " | ".join(
+            plain(summary.sampled(method, float(np.mean(values)), figure) if values else None)
+            for values, figure in figures
         )
-        lines.append(f"| `{method}` | {shown} | {rises or '–'} |")
+        rises = []
+        for name in cells[0].confidence_rise:
+            share = float(np.mean([cell.confidence_rise[name] for cell in cells]))
+            rise = summary.sampled(method, share, rise_figure(name))
+            # No interval: no clip is answered without that modality.
+            rises.append(f"{name.partition(':')[0]} {_percent(None if np.isnan(rise.low) else rise)}")
+        lines.append(f"| `{method}` | {shown} | {', '.join(rises) or '–'} |")
     return "\n".join(lines) + "\n"
 
 
@@ -236,6 +249,13 @@ def _percent(estimate: Estimate | None) -> str:
     if estimate is None:
         return "–"
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def plain(estimate: Estimate | None) -> str:
+    """A figure that is no share of clips, with its interval."""
+    if estimate is None:
+        return "–"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def points(estimate: Estimate | None) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dimml_training.compare.bootstrap import pooled_estimate
 from dimml_training.compare.summary import CLEAN, Summary
-from dimml_training.compare.tables import OURS, Row, points, rows
+from dimml_training.compare.tables import OURS, Row, plain, points, rows
 
 PLAIN = ("late_logits", "late_probabilities", "dimml_logits", "dimml_probabilities")
 JOINT = ("joint_concat", "joint_sum", "joint_film", "joint_gated", "ogm_ge", "mmpareto")
@@ -129,7 +129,9 @@ def above_rivals_together(summaries: Sequence[Summary]) -> Target:
 
 def _calibrated(ours: Row) -> Target:
     what = f"clean ECE at most {ECE:g}, or at most a perfect calibrator's 95th percentile"
-    return Target(what, f"{ours.ece:.3f} (perfect: {ours.ece_bound:.3f})", ours.ece <= max(ECE, ours.ece_bound))
+    return Target(
+        what, f"{plain(ours.ece)} (perfect: {ours.ece_bound:.3f})", ours.ece.value <= max(ECE, ours.ece_bound)
+    )
 
 
 def _best(summary: Summary, names: Sequence[str], conditions: Sequence[str]) -> str | None:

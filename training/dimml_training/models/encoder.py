@@ -14,6 +14,7 @@ from dimml_training.models.backbone import build_backbone
 from dimml_training.models.backbone_config import HuggingFaceBackboneConfig
 from dimml_training.models.config import EncoderConfig, PictureEncoderConfig, SoundEncoderConfig
 from dimml_training.models.huggingface import resolved
+from dimml_training.models.narrow_convolution import guard_narrow_convolutions
 from dimml_training.models.pooling import build_pooling
 from dimml_training.models.spectrogram import LogSpectrogram
 
@@ -116,6 +117,7 @@ def build_encoder(modality: Modality, config: EncoderConfig, classes: int, *, we
         if weight.dim() == 4:
             # Convolutions of few channels run about a third faster on a CPU in this layout, in training and evaluation.
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    guard_narrow_convolutions(embed)
     return Encoder(embed, config.width, classes, config.dropout)
 
 

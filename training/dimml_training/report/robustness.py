@@ -134,7 +134,7 @@ def comparison(files: RunFiles, results: Path) -> Table:
             "" if row.seen is None else f"{row.seen.value:.1%}",
             "" if row.unseen is None else f"{row.unseen.value:.1%}",
             "" if row.mean_regret is None else f"{100 * row.mean_regret.value:+.1f}",
-            f"{row.ece:.3f} ({row.ece_bound:.3f})",
+            f"{row.ece.value:.3f} ({row.ece_bound:.3f})",
             str(row.repeats),
         ]
         for row in rows(found[0])

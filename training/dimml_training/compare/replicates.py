@@ -1,0 +1,81 @@
+"""Bootstrap replicates of figures that no bit per clip can give, made when a cell is scored and kept in it.
+
+Each replicate is the figure of as many clips, drawn with replacement. The draw depends on the clips alone: cells that
+score the same clips (seeds) draw alike, those of other clips (folds) independently, as in ``bootstrap``. Shape
+suffixes: S replicates, N clips of the cell, A answers (conditions and their draws).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml_training.compare.bootstrap import SEED, FloatArray
+
+#: Enough for percentiles of a 95 % interval, at 2 bytes each in a cell.
+REPLICATES = 500
+#: Scores are ranked into so many bins of equal share; within one, positive and negative count as tied.
+AUROC_BINS = 512
+
+
+def clip_weights(lines_N: npt.NDArray[Any], replicates: int = REPLICATES) -> FloatArray:
+    """How often each clip is drawn, ``[S, N]``; ``lines_N`` names the clips."""
+    rng = np.random.default_rng([SEED, zlib.crc32(np.ascontiguousarray(lines_N, "<u4").tobytes())])
+    clips = len(lines_N)
+    return rng.multinomial(clips, np.full(clips, 1.0 / clips), size=replicates).astype(np.float64)
+
+
+def means(values_N: npt.NDArray[Any], weights_SN: FloatArray) -> FloatArray:
+    """The mean of the values over the clips drawn, ``[S]``; NaN where no clip that counts is drawn.
+
+    ``values_N`` may hold NaN for clips that do not count.
+    """
+    counts_N = np.isfinite(values_N)
+    drawn_S = weights_SN @ counts_N.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(weights_SN @ np.where(counts_N, values_N, 0.0) / drawn_S, np.float64)
+
+
+def macro_f1s(
+    labels_N: npt.NDArray[np.int64], guesses_N: npt.NDArray[np.int64], classes: int, weights_SN: FloatArray
+) -> FloatArray:
+    """``evaluation.macro_f1`` of the clips drawn, ``[S]``."""
+    known = np.arange(classes)
+    there_NC, said_NC = labels_N[:, None] == known, guesses_N[:, None] == known
+    hits_SC, there_SC, said_SC = (weights_SN @ of_NC for of_NC in (there_NC & said_NC, there_NC, said_NC))
+    either_SC = there_SC + said_SC
+    f1_SC = 2.0 * hits_SC / np.maximum(either_SC, 1.0)
+    return np.asarray(f1_SC.sum(axis=1) / (either_SC > 0).sum(axis=1), np.float64)
+
+
+def aurocs(
+    scores_AN: npt.NDArray[Any],
+    positive_AN: npt.NDArray[np.bool_],
+    there_AN: npt.NDArray[np.bool_],
+    weights_SN: FloatArray,
+) -> FloatArray:
+    """``figures.auroc`` of the clips drawn with all their answers, ``[S]``, over the pairs that are ``there``; NaN
+    where all or none are positive."""
+    edges = np.quantile(scores_AN[there_AN], np.linspace(0.0, 1.0, AUROC_BINS + 1)[1:-1])
+    bin_AN = np.searchsorted(np.unique(edges), scores_AN, side="right")
+    clip_AN = np.broadcast_to(np.arange(scores_AN.shape[1]), scores_AN.shape)
+
+    def drawn(chosen_AN: npt.NDArray[np.bool_]) -> FloatArray:
+        count_NK = np.zeros((scores_AN.shape[1], AUROC_BINS))
+        np.add.at(count_NK, (clip_AN[chosen_AN], bin_AN[chosen_AN]), 1.0)
+        return np.asarray(weights_SN @ count_NK, np.float64)
+
+    positive_SK, negative_SK = drawn(there_AN & positive_AN), drawn(there_AN & ~positive_AN)
+    below_SK = np.cumsum(negative_SK, axis=1) - 0.5 * negative_SK
+    pairs_S = positive_SK.sum(axis=1) * negative_SK.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((positive_SK * below_SK).sum(axis=1) / pairs_S, np.float64)
+
+
+def mean_of(samples: Sequence[FloatArray]) -> FloatArray | None:
+    """Replicate by replicate, the mean of several figures, ``[S]``; None where there is none."""
+    return np.asarray(np.mean(samples, axis=0), np.float64) if samples else None
