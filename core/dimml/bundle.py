@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from dimml.errors import BundleError
 from dimml.fusion import FusionSpec
 from dimml.modality import Modality, Name
+from dimml.monitoring.reference import Reference
 from dimml.quality import QualityThresholds
 
 SCHEMA_VERSION: Final = 1
@@ -85,6 +86,9 @@ class Bundle(BaseModel):
     selection: dict[str, Any] = Field(
         default_factory=dict, description="Which fusion validation chose and what it beat; empty where it was fixed."
     )
+    reference: Reference | None = Field(
+        default=None, description="What clean validation clips looked like; None in bundles of an earlier export."
+    )
     training: dict[str, Any] = Field(default_factory=dict, description="How it was trained: config, data, warnings.")
     files: dict[str, FileRecord] = Field(default_factory=dict, description="By path relative to the repository.")
     plans: dict[str, PlanRecord] = Field(
@@ -104,6 +108,11 @@ class Bundle(BaseModel):
         temperatures = self.fusion.head_temperatures
         if temperatures is not None and len(temperatures) != len(self.heads):
             raise ValueError(f"fusion.head_temperatures has {len(temperatures)} entries, the heads are {self.heads}")
+        if self.reference is not None:
+            if len(self.reference.labels) != len(self.labels):
+                raise ValueError(f"reference.labels counts {len(self.reference.labels)} labels of {len(self.labels)}")
+            if unknown := sorted(self.reference.certainty.keys() - set(self.heads)):
+                raise ValueError(f"reference.certainty names {unknown[0]!r}, the heads are {self.heads}")
         if any(Path(path).is_absolute() or ".." in Path(path).parts for path in self.files):
             raise ValueError("a file path must stay inside the repository")
         if unknown := sorted(self.plans.keys() - self.files.keys()):

@@ -17,6 +17,7 @@ from dimml.errors import ConfigurationError, SetupError
 from dimml_export.encoder_graph import encoder_model
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.parity import Outputs, Parity, check_chain, check_encoder, check_fusion
+from dimml_export.reference import reference_distributions
 from dimml_export.repository_writer import check_name, write_bundle
 from dimml_export.tensorrt.config import TensorRT
 from dimml_training.run_directory import TrainedRun, load_run
@@ -29,7 +30,7 @@ class Exported:
     repository: Path
     bundle: Bundle
     parity: list[Parity]
-    #: For a person to read: false alarms of the signal check.
+    #: For a person to read: false alarms of the signal check, a reference that is missing.
     warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -104,9 +105,10 @@ def export_run(
     )
     say(f"writing to {repository}")
     metrics = {**run.metrics, "parity": [result.as_dict() for result in parity]}
-    draft = draft.model_copy(update={"metrics": metrics})
+    reference, missing = reference_distributions(run_folder, run)
+    draft = draft.model_copy(update={"metrics": metrics, "reference": reference})
     bundle = write_bundle(repository, draft, models, fusion, tensorrt=tensorrt, samples=run.samples)
-    return Exported(repository, bundle, parity, _false_alarms(run))
+    return Exported(repository, bundle, parity, [*_false_alarms(run), *missing])
 
 
 def _draft(run: TrainedRun, name: str | None, description: str, deadlines_ms: Mapping[str, float]) -> Bundle:

@@ -1,42 +1,37 @@
-"""What Prometheus sees. ``docs/metrics.md`` lists every metric; label sets are bounded by bundles and enums.
+"""What Prometheus sees: of requests and of this process here, of each bundle version in ``bundle_metrics``.
 
-A modality's certainty and weight are observed exactly when its status is ``ok``, once per row, so that their
-counts equal the status counter's.
+``docs/metrics.md`` lists every metric.
 """
 
 from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
 from dimml import __version__
-from dimml.bundle import FUSED_HEAD, Bundle
 from dimml.errors import DimmlError
-from dimml.metric_buckets import SECONDS_BUCKETS, UNIT_BUCKETS
-from dimml.status import ModalityStatus
+from dimml.metric_buckets import SECONDS_BUCKETS
+from dimml.monitoring.drift import DriftWindow
+from dimml_server.bundle_metrics import BundleMetrics
 from dimml_server.kserve.statistics import Statistics
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from dimml.ensemble import EnsembleResult
-
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 #: Outcomes that are not an error's code.
 OK, DEGRADED, CANCELLED, INTERNAL = "ok", "degraded", "cancelled", "internal"
-#: ``modality`` of the stages that belong to no single one.
-NO_MODALITY = ""
 
 
 @dataclass(slots=True)
@@ -47,6 +42,7 @@ class RequestRecord:
     """
 
     model: str = ""
+    version: str = ""
     degraded: bool = False
     outcome: str = ""
     total_s: float = 0.0
@@ -55,48 +51,23 @@ class RequestRecord:
 class Metrics:
     """All metrics of one server, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: DriftWindow | None = None) -> None:
+        """``window`` is that of drift."""
         self.registry = CollectorRegistry()
+        self.bundles = BundleMetrics(self.registry, window or DriftWindow())
+        ProcessCollector(registry=self.registry)
         #: What the KServe statistics call gives, counted over all transports that speak KServe v2.
         self.inference = Statistics()
-        per_modality = ("model", "version", "modality")
         self._requests = Counter(
             "dimml_requests",
             "Requests answered, by outcome: ok, degraded, cancelled, internal, or an error's code.",
-            ("model", "transport", "outcome"),
-            registry=self.registry,
-        )
-        self._statuses = Counter(
-            "dimml_modality_status",
-            "Rows by what became of a modality in them.",
-            (*per_modality, "status", "reason"),
-            registry=self.registry,
-        )
-        self._certainty = Histogram(
-            "dimml_modality_certainty_ratio",
-            "Certainty of a head whose modality is ok, 0 to 1; modality 'fused' is the head on all features.",
-            per_modality,
-            buckets=UNIT_BUCKETS,
-            registry=self.registry,
-        )
-        self._weight = Histogram(
-            "dimml_modality_weight_ratio",
-            "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
-            per_modality,
-            buckets=UNIT_BUCKETS,
-            registry=self.registry,
-        )
-        self._stages = Histogram(
-            "dimml_stage_seconds",
-            "Time of one stage of a request: queue, decode, encode (by modality), fuse.",
-            ("model", "stage", "modality"),
-            buckets=SECONDS_BUCKETS,
+            ("model", "version", "transport", "outcome"),
             registry=self.registry,
         )
         self._latency = Histogram(
             "dimml_request_seconds",
             "Time from the first byte of a request to its answer.",
-            ("model", "transport"),
+            ("model", "version", "transport"),
             buckets=SECONDS_BUCKETS,
             registry=self.registry,
         )
@@ -105,14 +76,19 @@ class Metrics:
         self._strays = Gauge(
             "dimml_stray_runs", "Encoder runs that were told to stop and still go on.", registry=self.registry
         )
-        self._bundles = Gauge(
-            "dimml_bundle_info",
-            "1 for every bundle version that is served.",
-            ("model", "version"),
-            registry=self.registry,
+        self._in_flight_limit = Gauge(
+            "dimml_requests_in_flight_limit", "Requests that can be worked on at once.", registry=self.registry
+        )
+        self._queued_limit = Gauge(
+            "dimml_requests_queued_limit", "Requests that can wait; the next one is refused.", registry=self.registry
         )
         build = Gauge("dimml_build_info", "1; the version that runs.", ("version", "python"), registry=self.registry)
         build.labels(__version__, platform.python_version()).set(1)
+
+    def limit(self, *, in_flight: int, queued: int) -> None:
+        """How many requests there can be at most."""
+        self._in_flight_limit.set(in_flight)
+        self._queued_limit.set(queued)
 
     def watch(
         self,
@@ -138,14 +114,6 @@ class Metrics:
         """All metrics in Prometheus's text format."""
         return generate_latest(_WithoutCreated(self.registry))
 
-    def served(self, bundle: Bundle) -> None:
-        """Note that a bundle version is served."""
-        self._bundles.labels(bundle.name, str(bundle.version)).set(1)
-
-    def unserved(self, bundle: Bundle) -> None:
-        """Note that a bundle version is served no more; what it counted stays."""
-        self._bundles.remove(bundle.name, str(bundle.version))
-
     @contextmanager
     def request(self, transport: str) -> Iterator[RequestRecord]:
         """Around one request of a transport (``http``, ``kserve_http``, ``grpc``): its outcome and latency."""
@@ -165,36 +133,8 @@ class Metrics:
             raise
         finally:
             record.total_s = perf_counter() - began
-            self._requests.labels(record.model, transport, record.outcome).inc()
-            self._latency.labels(record.model, transport).observe(record.total_s)
-
-    def observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
-        """One stage of one request took this long."""
-        self._stages.labels(bundle.name, stage, modality).observe(seconds)
-
-    def observe_statuses(self, bundle: Bundle, statuses: Mapping[str, Sequence[ModalityStatus]]) -> None:
-        """What became of each modality, by row."""
-        for modality, column in statuses.items():
-            for status in column:
-                reason = "" if status.reason is None else status.reason.value
-                self._statuses.labels(bundle.name, str(bundle.version), modality, status.status.value, reason).inc()
-
-    def observe_result(self, bundle: Bundle, result: EnsembleResult) -> None:
-        """Statuses, certainty, weights and stage times of one ensemble's rows."""
-        self.observe_statuses(bundle, result.statuses)
-        for name, seconds in result.encode_s.items():
-            if seconds > 0.0:
-                self.observe_stage(bundle, "encode", seconds, name)
-        self.observe_stage(bundle, "fuse", result.fuse_s)
-        columns = list(result.statuses.values())
-        for row in range(len(columns[0])):
-            here = {name: column[row].ok for name, column in result.statuses.items()}
-            here[FUSED_HEAD] = all(here.values())
-            for head, name in enumerate(bundle.heads):
-                if here[name]:
-                    labels = (bundle.name, str(bundle.version), name)
-                    self._certainty.labels(*labels).observe(float(result.fused.certainty_BH[row, head]))
-                    self._weight.labels(*labels).observe(float(result.fused.weights_BH[row, head]))
+            self._requests.labels(record.model, record.version, transport, record.outcome).inc()
+            self._latency.labels(record.model, record.version, transport).observe(record.total_s)
 
 
 class _WithoutCreated(CollectorRegistry):

@@ -153,7 +153,7 @@ class ModelControl:
             # One that was unloaded a moment ago and still has requests in flight is wanted again.
             self._retiring.pop((name, bundle.version), None)
             self._registry.add(bundle)
-            self._metrics.served(bundle)
+            self._metrics.bundles.served(bundle)
         for version in set(before) - set(wanted):
             self._retire(self._registry.bundle(name, version))
 
@@ -168,7 +168,7 @@ class ModelControl:
         """Take no new request for it; its memory goes with the last one in flight."""
         key = (bundle.name, bundle.version)
         self._registry.remove(bundle)
-        self._metrics.unserved(bundle)
+        self._metrics.bundles.unserved(bundle)
         self._failures.pop(key, None)
         if self._uses[key]:
             self._retiring[key] = bundle

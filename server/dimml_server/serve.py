@@ -40,7 +40,7 @@ async def run_server(
     stopping = asyncio.Event()
     for number in _STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    metrics = Metrics()
+    metrics = Metrics(settings.drift)
     service = build_service(settings, metrics, decoder)
     async with AsyncExitStack() as stack:
         # Unwound from the last to the first: listeners end while engine and workers still answer for them.

@@ -84,6 +84,7 @@ class PredictionService:
             queue_wait_s=settings.queue_wait_s,
         )
         self._deadlines_s = {name: ms / 1000.0 for name, ms in settings.deadlines_ms.items()}
+        metrics.limit(in_flight=settings.concurrency, queued=settings.queue_length)
         metrics.watch(
             in_flight=lambda: self._gate.running,
             queued=lambda: self._gate.waiting,
@@ -140,7 +141,7 @@ class PredictionService:
                 self._decoder, decode_request, end=end, limit_s=self._settings.decode_timeout_s
             )
             decode_s = perf_counter() - began
-            self.metrics.observe_stage(bundle, "decode", decode_s)
+            self.metrics.bundles.observe_stage(bundle, "decode", decode_s)
             rows = recording_rows(bundle, decoded)
             outcome = await self._ensemble(bundle, rows, end, queue_s)
         return replace(outcome, decode_s=decode_s, start_s=decoded.start_s, end_s=decoded.end_s)
@@ -198,18 +199,18 @@ class PredictionService:
         # From before the wait on: a version that is unloaded meanwhile answers whom it has taken.
         with self.control.using(bundle):
             async with self._gate.permit(end - perf_counter()) as queue_s:
-                self.metrics.observe_stage(bundle, "queue", queue_s)
+                self.metrics.bundles.observe_stage(bundle, "queue", queue_s)
                 yield queue_s
 
     async def _ensemble(self, bundle: Bundle, rows: Rows, end: float, queue_s: float) -> Outcome:
         nothing = ensemble.no_answer_at_all(rows.statuses)
         if nothing is not None:
-            self.metrics.observe_statuses(bundle, rows.statuses)
+            self.metrics.bundles.observe_statuses(bundle, rows.statuses)
             raise nothing
         result = await ensemble.run(
             self._engine, bundle, rows, timeout_s=end - perf_counter(), deadlines_s=self._deadlines_s
         )
-        self.metrics.observe_result(bundle, result)
+        self.metrics.bundles.observe_result(bundle, result)
         nothing = ensemble.no_answer_at_all(result.statuses)
         if nothing is not None:
             raise nothing

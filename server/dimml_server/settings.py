@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dimml.errors import ConfigurationError
 from dimml.media.types import MediaLimits
+from dimml.monitoring.drift import DriftWindow
 
 ENV_PREFIX = "DIMML_"
 
@@ -104,6 +105,11 @@ class ServerSettings(BaseSettings):
     max_pixels: int = Field(default=4096 * 2304, ge=64, description="Largest picture that is decoded.")
     max_frames: int = Field(default=7500, ge=1, description="Pictures decoded on the way to the wanted ones.")
 
+    drift_window: int = Field(default=500, ge=1, description="Last rows of a bundle version over which drift is told.")
+    drift_minimum: int = Field(
+        default=100, ge=1, description="Rows from which on drift is told; at most `drift_window`."
+    )
+
     grace_s: Positive = Field(default=20.0, description="After SIGTERM, time for requests in flight to be answered.")
 
     @field_validator("models", mode="before")
@@ -118,6 +124,19 @@ class ServerSettings(BaseSettings):
             return value
         pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
         return {name.strip(): limit for name, _, limit in pairs}
+
+    @field_validator("drift_minimum")
+    @classmethod
+    def _reachable(cls, value: int, info: ValidationInfo) -> int:
+        window = info.data.get("drift_window")
+        if window is not None and value > window:
+            raise ValueError(f"must be at most drift_window, which is {window}")
+        return value
+
+    @property
+    def drift(self) -> DriftWindow:
+        """Over which rows drift is told."""
+        return DriftWindow(rows=self.drift_window, minimum=self.drift_minimum)
 
     @property
     def media_limits(self) -> MediaLimits:

@@ -76,4 +76,14 @@ def test_a_trained_run_becomes_a_bundle(tmp_path: Path) -> None:
     assert bundle.training["clips"] == {"train": 8, "validation": 4, "test": 4}
     assert bundle.training["config"]["name"] == "stripes"
     assert exported.warnings == []
+    # The reference is the validation clips': their answers, and each head's certainty in bins around its mean.
+    reference, validation = bundle.reference, metrics["validation"]
+    assert reference is not None
+    assert reference.labels == tuple(np.sum(validation["confusion"], axis=0))
+    assert set(reference.certainty) == {"audio", "visual", "fused"}
+    bounds = np.array([0.0, *reference.certainty_bounds])
+    for head, counts in reference.certainty.items():
+        low, high = np.average(bounds[:-1], weights=counts), np.average(bounds[1:], weights=counts)
+        assert sum(counts) == 4
+        assert low <= validation["heads"][head]["mean_certainty"] <= high + 1e-6
     assert {parity.clips for parity in exported.parity} == {len(load_run(tmp_path / "run").sample_labels)} == {4}

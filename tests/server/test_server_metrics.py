@@ -13,6 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dimml import ensemble, fusion
 from dimml.errors import QueueFullError
+from dimml.metric_buckets import UNIT_BUCKETS
+from dimml.monitoring.drift import DriftWindow
+from dimml.monitoring.reference import Reference
+from dimml.repository import load_bundle
 from dimml.status import OK, ModalityStatus, Reason
 from dimml_server.metrics import Metrics
 from support.data import REPOSITORY_ROOT, unavailable
@@ -21,18 +25,21 @@ from support.tiny_bundle import make_tiny_bundle
 
 def filled(tmp_path: Path) -> Metrics:
     """Metrics after three rows: both modalities ok, sound silent, both gone."""
-    bundle, metrics = make_tiny_bundle(tmp_path), Metrics()
+    reference = Reference(certainty={"audio": (1,) * len(UNIT_BUCKETS)}, labels=(1, 1, 1))
+    bundle, metrics = make_tiny_bundle(tmp_path, reference=reference), Metrics(DriftWindow(rows=5, minimum=1))
+    metrics.limit(in_flight=8, queued=64)
     metrics.watch(in_flight=lambda: 1, queued=lambda: 2, stray_runs=lambda: 3, decode_workers_lost=lambda: 4)
-    metrics.served(bundle)
+    metrics.bundles.served(bundle)
     silent, late = ModalityStatus.because(Reason.SILENT), ModalityStatus.because(Reason.DEADLINE)
     statuses = {"audio": [OK, silent, silent], "visual": [OK, OK, late]}
     present = np.array([[s.ok for s in row] for row in zip(*statuses.values(), strict=True)])
     logits = np.random.default_rng(0).normal(size=(3, 3, 3)).astype(np.float32)
     fused = fusion.fuse(logits, fusion.heads_present(present, fused_head=True))
-    result = ensemble.EnsembleResult(fused, {}, statuses, {"audio": 0.01, "visual": 0.02}, 0.001)
-    metrics.observe_result(bundle, result)
+    own = {name: logits[:, index] for index, name in enumerate(statuses)}
+    result = ensemble.EnsembleResult(fused, own, statuses, {"audio": 0.01, "visual": 0.02}, 0.001)
+    metrics.bundles.observe_result(bundle, result)
     with metrics.request("http") as record:
-        record.model, record.degraded = "tiny", True
+        record.model, record.version, record.degraded = "tiny", "1", True
     with pytest.raises(QueueFullError), metrics.request("grpc"):
         raise QueueFullError("full", retry_after_s=1.0)
     with pytest.raises(RuntimeError), metrics.request("http"):
@@ -60,12 +67,17 @@ def test_counts_agree_by_modality_and_status(tmp_path: Path) -> None:
     assert values[status.format(where.format("audio"), "", "ok")] == 1
     assert values[status.format(where.format("audio"), "silent", "unusable")] == 2
     assert values[status.format(where.format("visual"), "deadline", "timeout")] == 1
-    outcomes = {k: v for k, v in values.items() if k.startswith("dimml_requests_total")}
+    outcomes = {k: v for k, v in values.items() if k.startswith("dimml_requests_total{")}
     assert outcomes == {
-        "dimml_requests_total{model=tiny,outcome=degraded,transport=http}": 1,
-        "dimml_requests_total{model=,outcome=queue_full,transport=grpc}": 1,
-        "dimml_requests_total{model=,outcome=internal,transport=http}": 1,
+        "dimml_requests_total{model=tiny,outcome=degraded,transport=http,version=1}": 1,
+        "dimml_requests_total{model=,outcome=queue_full,transport=grpc,version=}": 1,
+        "dimml_requests_total{model=,outcome=internal,transport=http,version=}": 1,
     }
+    # Two rows have an answer, one of them degraded; only one has two modalities to disagree.
+    answers = [v for k, v in values.items() if k.startswith("dimml_predictions_total{")]
+    assert (sum(answers), len(answers)) == (2, 3)
+    assert values["dimml_degraded_total{model=tiny,version=1}"] == 1
+    assert values["dimml_disagreement_ratio_count{model=tiny,version=1}"] == 1
     gauges = ("dimml_requests_in_flight{}", "dimml_requests_queued{}", "dimml_stray_runs{}")
     assert [values[name] for name in (*gauges, "dimml_decode_workers_lost_total{}")] == [1, 2, 3, 4]
 
@@ -73,7 +85,7 @@ def test_counts_agree_by_modality_and_status(tmp_path: Path) -> None:
 def test_every_metric_stands_in_the_docs_with_its_type_and_labels(tmp_path: Path) -> None:
     documented = {}
     for line in (REPOSITORY_ROOT / "docs" / "metrics.md").read_text().splitlines():
-        if match := re.match(r"\| `(dimml_\w+)` \| (\w+) \|([^|]*)\|", line):
+        if match := re.match(r"\| `(\w+)` \| (\w+) \|([^|]*)\|", line):
             documented[match[1]] = (match[2], set(re.findall(r"`(\w+)`", match[3])))
     found = {}
     for family in text_string_to_metric_families(filled(tmp_path).exposition().decode()):
@@ -82,6 +94,29 @@ def test_every_metric_stands_in_the_docs_with_its_type_and_labels(tmp_path: Path
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         found[name] = (family.type, labels)
     assert found == documented
+
+
+def test_drift_goes_with_the_version_and_counts_stay(tmp_path: Path) -> None:
+    metrics = filled(tmp_path)
+    drift = {name: value for name, value in samples(metrics).items() if "drift" in name}
+    # The fused head and the picture's have no reference here.
+    assert set(drift) == {
+        "dimml_modality_certainty_drift_ratio{modality=audio,model=tiny,version=1}",
+        "dimml_modality_certainty_drift_noise_ratio{modality=audio,model=tiny,version=1}",
+        "dimml_label_drift_ratio{model=tiny,version=1}",
+        "dimml_label_drift_noise_ratio{model=tiny,version=1}",
+    }
+    assert all(0.0 < value <= 1.0 for value in drift.values())
+    metrics.bundles.unserved(load_bundle(tmp_path, "tiny"))
+    left = samples(metrics)
+    assert not [name for name in left if "drift" in name or name.startswith("dimml_bundle_info")]
+    assert left["dimml_degraded_total{model=tiny,version=1}"] == 1
+
+
+def test_below_the_minimum_nothing_is_said_of_drift(tmp_path: Path) -> None:
+    bundle, metrics = make_tiny_bundle(tmp_path, reference=Reference(labels=(1, 1, 1))), Metrics()
+    metrics.bundles.served(bundle)
+    assert not [name for name in samples(metrics) if "drift" in name]
 
 
 def test_promtool_finds_nothing_to_mend(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from dimml.bundle import Bundle, Encoder
 from dimml.contract import FEATURES, LOGITS, ModelSpec, model_specs
 from dimml.fusion import Certainty, FusionParameters, FusionSpec, Pooling
 from dimml.modality import Frames, Modality, Waveform
+from dimml.monitoring.reference import Reference
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.onnx_graph import finished_model
 from dimml_export.repository_writer import write_bundle
@@ -60,6 +61,7 @@ def make_tiny_bundle(
     nan: str | None = None,
     tensorrt: TensorRT | None = None,
     samples: Samples | None = None,
+    reference: Reference | None = None,
 ) -> Bundle:
     """Write a bundle into ``repository`` as its next version; the manifest as written.
 
@@ -80,6 +82,7 @@ def make_tiny_bundle(
         created="2026-01-01T00:00:00+00:00",
         dimml_version=__version__,
         description="Tones and colours, for tests.",
+        reference=reference,
     )
     classes = len(labels)
     encoders = {

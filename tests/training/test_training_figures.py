@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dimml_training.figures import auroc, auroc_or_none, confidence_rise, conflict, disagreement, ece, perfect_ece
+from dimml.monitoring.observation import disagreement
+from dimml_training.figures import auroc, auroc_or_none, confidence_rise, conflict, ece, perfect_ece
 
 
 def test_ece_is_that_of_a_plain_loop() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from dimml.monitoring.observation import disagreement
 
 BINS = 15
 SIMULATIONS = 1_000
@@ -39,14 +40,6 @@ def auroc(score_N: npt.NDArray[Any], positive_N: npt.NDArray[np.bool_]) -> float
     rank = np.cumsum(counts) - (counts - 1) / 2.0  # ties share the mean of their ranks
     ranks = float(rank[place_N][positive_N].sum())
     return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
-
-
-def disagreement(own_NMC: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Of N clips: the chance that two modalities' heads, each drawing from its distribution ``[N, M, C]``, name
-    different classes; the mean over pairs, of which there must be one."""
-    pairs = combinations(range(own_NMC.shape[1]), 2)
-    same = [(own_NMC[:, i] * own_NMC[:, j]).sum(axis=1) for i, j in pairs]
-    return np.asarray(1.0 - np.mean(same, axis=0), np.float64)
 
 
 def auroc_or_none(score_N: npt.NDArray[Any], positive_N: npt.NDArray[np.bool_]) -> float | None:

@@ -27,7 +27,8 @@ CLIPS = 20_000
 @dataclass(frozen=True)
 class Votes:
     """Heads' logits ``[N, H, C]`` with who was present ``[N, H]``, true classes ``[N]``, and the answers'
-    probabilities ``[N, C]``, given with ``fusion``."""
+    probabilities ``[N, C]``, given with ``fusion``, by which heads were so certain ``[N, H]``: None in a run of before
+    that was kept."""
 
     heads: tuple[str, ...]
     logits_NHC: FloatArray
@@ -35,6 +36,7 @@ class Votes:
     labels_N: npt.NDArray[np.int64]
     answer_NC: FloatArray
     fusion: FusionSpec
+    certainty_NH: FloatArray | None = None
 
 
 def write_votes(folder: Path, found: Mapping[str, tuple[HeadLogits, Fused]], fusion: FusionSpec) -> None:
@@ -49,6 +51,7 @@ def write_votes(folder: Path, found: Mapping[str, tuple[HeadLogits, Fused]], fus
         arrays[f"{split}.present"] = votes.present_NH[kept]
         arrays[f"{split}.labels"] = votes.labels_N[kept].astype(np.int64)
         arrays[f"{split}.answers"] = fused.probabilities_BC[kept].astype(np.float32)
+        arrays[f"{split}.certainty"] = fused.certainty_BH[kept].astype(np.float32)
     metadata = {"heads": json.dumps(heads), "fusion": fusion.model_dump_json()}
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     path = folder / VOTES_FILE
@@ -76,6 +79,7 @@ def read_votes(folder: Path) -> dict[str, Votes]:
                 labels_N=arrays[f"{split}.labels"],
                 answer_NC=arrays[f"{split}.answers"],
                 fusion=fusion,
+                certainty_NH=arrays.get(f"{split}.certainty"),
             )
             for split in dict.fromkeys(name.split(".")[0] for name in arrays)
         }

@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from dimml import __version__
-from dimml.bundle import FUSED_HEAD, Bundle
+from dimml.bundle import Bundle
 from dimml.ensemble import EnsembleResult
 from dimml.errors import DimmlError
 from dimml.metric_buckets import SECONDS_BUCKETS, UNIT_BUCKETS
+from dimml.monitoring.observation import bundle_info, label_name, observations
 from dimml.status import ModalityStatus
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ _HELP: Final = {
     "dimml_request_seconds": "Time from a request's arrival at the entry model to its answer.",
     "dimml_modality_status_total": "Rows by what became of a modality in them.",
     "dimml_modality_certainty_ratio": "Certainty of a head whose modality is ok, 0 to 1.",
+    "dimml_disagreement_ratio": "Chance that two modalities' heads, drawing from their distributions, differ.",
+    "dimml_predictions_total": "Rows that were answered, by label.",
+    "dimml_degraded_total": "Rows that were answered without a modality that was asked for.",
     "dimml_modality_weight_ratio": "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
     "dimml_stage_seconds": "Time of one stage of a request: decode, encode (by modality), fuse.",
     "dimml_decode_workers_lost_total": "Decoding processes that died or were killed for lateness.",
@@ -58,7 +62,7 @@ class TritonMetrics:
         self._decoders_told = 0
         self._closing = threading.Event()
         try:
-            self._gauge("dimml_bundle_info", self._version)
+            self._gauge("dimml_bundle_info", self._version | bundle_info(bundle))
             self._gauge("dimml_build_info", {"version": __version__, "python": platform.python_version()})
         except Exception as error:  # Triton was started without metrics.
             logger.warning("no metrics: %s", error)
@@ -87,8 +91,8 @@ class TritonMetrics:
 
     def observe_stage(self, stage: str, seconds: float, modality: str = "") -> None:
         """One stage of a request took this long."""
-        labels = {"model": self._bundle.name, "stage": stage, "modality": modality}
-        self._observe("dimml_stage_seconds", labels, seconds, SECONDS_BUCKETS)
+        labels = {"stage": stage, "modality": modality}
+        self._observe("dimml_stage_seconds", self._version | labels, seconds, SECONDS_BUCKETS)
 
     def observe_statuses(self, statuses: Mapping[str, Sequence[ModalityStatus]]) -> None:
         """What became of each modality, by row."""
@@ -99,26 +103,25 @@ class TritonMetrics:
                 self._add("dimml_modality_status_total", self._version | labels, 1)
 
     def observe_result(self, result: EnsembleResult) -> None:
-        """Statuses, certainty, weights and stage times of one ensemble's rows."""
+        """Everything that one ensemble's rows have to say, and its stage times."""
         self.observe_statuses(result.statuses)
         for name, seconds in result.encode_s.items():
             if seconds > 0.0:
                 self.observe_stage("encode", seconds, name)
         self.observe_stage("fuse", result.fuse_s)
-        for row in range(len(result.fused.logits_BC)):
-            here = {name: column[row].ok for name, column in result.statuses.items()}
-            here[FUSED_HEAD] = all(here.values())
-            for head, name in enumerate(self._bundle.heads):
-                if here[name]:
-                    labels = self._version | {"modality": name}
-                    for metric, values_BH in (
-                        ("dimml_modality_certainty_ratio", result.fused.certainty_BH),
-                        ("dimml_modality_weight_ratio", result.fused.weights_BH),
-                    ):
-                        self._observe(metric, labels, float(values_BH[row, head]), UNIT_BUCKETS)
+        for row in observations(self._bundle, result):
+            for head, (certainty, weight) in row.heads.items():
+                labels = self._version | {"modality": head}
+                self._observe("dimml_modality_certainty_ratio", labels, certainty, UNIT_BUCKETS)
+                self._observe("dimml_modality_weight_ratio", labels, weight, UNIT_BUCKETS)
+            if row.disagreement is not None:
+                self._observe("dimml_disagreement_ratio", self._version, row.disagreement, UNIT_BUCKETS)
+            self._add("dimml_predictions_total", self._version | {"label": label_name(self._bundle, row.answer)}, 1)
+            if row.degraded:
+                self._add("dimml_degraded_total", self._version, 1)
 
     def _request(self, seconds: float, outcome: str) -> None:
-        labels = {"model": self._bundle.name, "transport": TRANSPORT}
+        labels = self._version | {"transport": TRANSPORT}
         self._add("dimml_requests_total", labels | {"outcome": outcome}, 1)
         self._observe("dimml_request_seconds", labels, seconds, SECONDS_BUCKETS)
 

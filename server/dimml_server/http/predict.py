@@ -69,7 +69,8 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
                     spool_bytes=settings.spool_bytes,
                 ) as form:
                     prediction = _prediction(form, request_id(request))
-                    record.model = service.registry.bundle(prediction.model, prediction.version).name
+                    bundle = service.registry.bundle(prediction.model, prediction.version)
+                    record.model, record.version = bundle.name, str(bundle.version)
                     answer = await unless_gone(request, service.predict_media(prediction))
             except ClientDisconnect:
                 answer = None

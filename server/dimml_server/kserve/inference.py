@@ -74,6 +74,7 @@ class DataPlane:
             served = self.catalog.find(name, version)
             whole = served.spec.role in ("entry", "media")
             record.model = served.bundle.name if whole else served.spec.name
+            record.version = str(served.version)
             try:
                 with self._service.control.using(served.bundle), counted(self._metrics.inference, served) as call:
                     yield call

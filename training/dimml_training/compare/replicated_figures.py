@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.bundle import FUSED_HEAD
+from dimml.monitoring.observation import disagreement
 from dimml_training.compare import replicates
 from dimml_training.compare.answers import Answer
 from dimml_training.compare.bootstrap import FloatArray
 from dimml_training.compare.cells import pack_samples
 from dimml_training.corruptions.suite import Condition
-from dimml_training.figures import disagreement
 
 #: Of clean answers.
 MACRO_F1, NLL, CONFIDENCE = "macro_f1", "nll", "confidence"

@@ -1,0 +1,91 @@
+"""What one row of an answer has to say to who counts: the same for the embedded server and Triton's entry models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.bundle import FUSED_HEAD, Bundle
+from dimml.fusion import softmax
+
+if TYPE_CHECKING:
+    from dimml.ensemble import EnsembleResult
+
+#: Labels with a series of their own, the first of the bundle; answers with any other are counted as one.
+MAX_LABELS: Final = 100
+OTHER_LABELS: Final = "_other"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One row that has an answer."""
+
+    #: Class index of the answer.
+    answer: int
+    degraded: bool
+    #: By head that voted: certainty and weight.
+    heads: Mapping[str, tuple[float, float]]
+    #: None where fewer than two modalities are ok.
+    disagreement: float | None
+
+
+def observations(bundle: Bundle, result: EnsembleResult) -> Iterator[Observation]:
+    """One for every row in which at least one modality is ok."""
+    fused = result.fused
+    for row, answer in enumerate(fused.probabilities_BC.argmax(axis=1)):
+        statuses = {name: column[row] for name, column in result.statuses.items()}
+        votes = {name: status.ok for name, status in statuses.items()}
+        if not any(votes.values()):
+            continue
+        here = [name for name, ok in votes.items() if ok]
+        votes[FUSED_HEAD] = all(votes.values())
+        yield Observation(
+            answer=int(answer),
+            degraded=any(status.degrades for status in statuses.values()),
+            heads={
+                name: (float(fused.certainty_BH[row, head]), float(fused.weights_BH[row, head]))
+                for head, name in enumerate(bundle.heads)
+                if votes[name]
+            },
+            disagreement=_disagreement(np.stack([result.logits[name][row] for name in here])),
+        )
+
+
+def disagreement(own_NMC: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Of N clips: the chance that two modalities' heads, each drawing from its distribution ``[N, M, C]``, name
+    different classes; the mean over pairs, of which there must be one."""
+    pairs = combinations(range(own_NMC.shape[1]), 2)
+    same = [(own_NMC[:, i] * own_NMC[:, j]).sum(axis=1) for i, j in pairs]
+    return np.asarray(1.0 - np.mean(same, axis=0), np.float64)
+
+
+def label_series(bundle: Bundle) -> tuple[str, ...]:
+    """Values of the label ``label``: the bundle's own, and one for all past ``MAX_LABELS``."""
+    labels = bundle.labels
+    return labels if len(labels) <= MAX_LABELS else (*labels[:MAX_LABELS], OTHER_LABELS)
+
+
+def label_name(bundle: Bundle, answer: int) -> str:
+    """The value of the label ``label`` for a class."""
+    return bundle.labels[answer] if answer < MAX_LABELS else OTHER_LABELS
+
+
+def bundle_info(bundle: Bundle) -> dict[str, str]:
+    """Labels of the info metric, beside name and version; ``reference`` says whether drift can be told."""
+    return {
+        "created": bundle.created,
+        "certainty": bundle.fusion.certainty,
+        "reference": "none" if bundle.reference is None else "validation",
+    }
+
+
+def _disagreement(logits_MC: npt.NDArray[Any]) -> float | None:
+    if len(logits_MC) < 2:
+        return None
+    # A chance, but for rounding in single precision.
+    return min(1.0, max(0.0, float(disagreement(softmax(logits_MC)[None])[0])))
