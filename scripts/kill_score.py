@@ -16,11 +16,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
+from table_difference import difference
 
-TOLERANCE = 1e-5
 #: ``dimml`` with a part for every few rows, so that much happens between two kills.
 SMALL_PARTS = (
     "import sys; import dimml_client.scoring.parts as p; p.ROWS_PER_PART = 5; "
@@ -61,17 +60,7 @@ def main() -> int:
 
 
 def _differences(whole: Path, out: Path) -> str:
-    wanted: list[dict[str, Any]] = pq.read_table(whole).to_pylist()
-    found: list[dict[str, Any]] = pq.read_table(out).to_pylist()
-    if len(wanted) != len(found):
-        return f"{len(found)} rows instead of {len(wanted)}"
-    for one, other in zip(wanted, found, strict=True):
-        for name in one.keys() - {"ms"}:
-            a, b = one[name], other[name]
-            close = isinstance(a, float) and isinstance(b, float) and abs(a - b) <= TOLERANCE
-            if a != b and not close:
-                return f"{one['id']}: {name} is {b!r} instead of {a!r}"
-    return ""
+    return difference(pq.read_table(whole).to_pylist(), pq.read_table(out).to_pylist())
 
 
 if __name__ == "__main__":

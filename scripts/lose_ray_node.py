@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from ray.cluster_utils import Cluster
+from table_difference import difference
 
 from dimml_client.scoring import parts
 from dimml_client.scoring.inputs import Listing, list_inputs
@@ -26,7 +27,6 @@ from dimml_client.scoring.local import LocalEngine
 from dimml_client.scoring.on_ray import RayEngine
 from dimml_client.scoring.run import score_table
 
-TOLERANCE = 1e-5
 LIMIT_S = 600.0
 
 
@@ -70,19 +70,6 @@ def _lose_one(cluster: Cluster, node: Any, repository: Path, listing: Listing, o
     if not at_end:
         raise SystemExit("the run was over before the node was lost: give more inputs")
     return f"a node of two lost after {killed[0]} rows of whole parts"
-
-
-def difference(wanted: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
-    """The first one, timing aside; empty where there is none."""
-    if len(wanted) != len(found):
-        return f"{len(found)} rows instead of {len(wanted)}"
-    for one, other in zip(wanted, found, strict=True):
-        for name in one.keys() - {"ms"}:
-            a, b = one[name], other[name]
-            close = isinstance(a, float) and isinstance(b, float) and abs(a - b) <= TOLERANCE
-            if a != b and not close:
-                return f"{one['id']}: {name} is {b!r} instead of {a!r}"
-    return ""
 
 
 if __name__ == "__main__":
