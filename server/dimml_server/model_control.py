@@ -154,6 +154,10 @@ class ModelControl:
                 if retired is not None:
                     self._engine.unload(retired)
 
+    def check_loaded(self) -> None:
+        """Raise UnavailableError while the server's first bundles load."""
+        self._registry.check_loaded()
+
     def index(self) -> list[dict[str, str]]:
         """Entries of ``RepositoryIndexResponse``: what is served, and what else lies in the repository. Reads files."""
         entries = [

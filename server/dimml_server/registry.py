@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from dimml.bundle import Bundle
 from dimml.contract import ModelSpec, model_specs
-from dimml.errors import InvalidParameterError, NotFoundError
+from dimml.errors import InvalidParameterError, NotFoundError, UnavailableError
 from dimml_server.routing import NEWEST_ANSWERS, Route, Routing
 
 T = TypeVar("T")
@@ -33,6 +33,13 @@ class BundleRegistry:
         self._bundles: dict[str, dict[int, Bundle]] = {}
         self._models: dict[str, dict[int, ServedModel]] = {}
         self._routing: dict[str, Routing] = {}
+        #: While the first bundles load: what is not here may be yet to come.
+        self.loading = False
+
+    def check_loaded(self) -> None:
+        """Raise UnavailableError where some of the server's first bundles are yet to come."""
+        if self.loading:
+            raise UnavailableError("the server is starting and has not loaded all of its bundles yet; try again")
 
     def add(self, bundle: Bundle) -> None:
         """Serve this bundle version."""
@@ -80,7 +87,7 @@ class BundleRegistry:
     def route(self, name: str | None, version: int | None, key: str | None) -> Route:
         """Who answers one request. Where it names no version, its ``key`` tells, or chance where it has none.
 
-        Raises NotFoundError, or InvalidParameterError where the name is left out and is not plain.
+        Raises as ``bundle`` does.
         """
         bundle = self.bundle(name, version)
         if version is not None:
@@ -91,37 +98,42 @@ class BundleRegistry:
     def bundle(self, name: str | None, version: int | None = None) -> Bundle:
         """The bundle by name, by default its default version; without a name, the only bundle there is.
 
-        Raises NotFoundError, or InvalidParameterError where the name is left out and is not plain.
+        Raises NotFoundError, InvalidParameterError where the name is left out and is not plain, and UnavailableError
+        where the bundle may be yet to come.
         """
         if name is None:
+            self.check_loaded()
             if len(self._bundles) != 1:
                 known = ", ".join(sorted(self._bundles)) or "none"
                 raise InvalidParameterError(f"name the model; served are: {known}", field="model")
             name = next(iter(self._bundles))
-        return _pick(self._bundles, name, self.default(name) if version is None and name in self._bundles else version)
+        return self._pick(self._bundles, name, self.default(name) if version is None and name in self._bundles else version)
 
     def model(self, name: str, version: int | None = None) -> ServedModel:
-        """One model by its name in the repository, by default its bundle's default version. Raises NotFoundError."""
+        """One model by its name in the repository, by default its bundle's default version.
+
+        Raises NotFoundError, and UnavailableError where the model may be yet to come.
+        """
         if version is None and name in self._models:
             some = next(iter(self._models[name].values()))
             default = self.default(some.bundle.name)
             # A part that the default version does not have, such as another modality's encoder.
             version = default if default in self._models[name] else max(self._models[name])
-        return _pick(self._models, name, version)
+        return self._pick(self._models, name, version)
+
+    def _pick(self, table: dict[str, dict[int, T]], name: str, version: int | None) -> T:
+        by_version = table.get(name, {})
+        if version is not None and version in by_version:
+            return by_version[version]
+        self.check_loaded()
+        if not by_version:
+            raise NotFoundError(f"no model {name!r} is served here", field="model")
+        raise NotFoundError(
+            f"model {name!r} has no version {version} here; served: {sorted(by_version)}", field="version"
+        )
 
 
 def _drop(table: dict[str, dict[int, T]], name: str, version: int) -> None:
     del table[name][version]
     if not table[name]:
         del table[name]
-
-
-def _pick(table: dict[str, dict[int, T]], name: str, version: int | None) -> T:
-    by_version = table.get(name)
-    if not by_version or version is None:
-        raise NotFoundError(f"no model {name!r} is served here", field="model")
-    if version not in by_version:
-        raise NotFoundError(
-            f"model {name!r} has no version {version} here; served: {sorted(by_version)}", field="version"
-        )
-    return by_version[version]

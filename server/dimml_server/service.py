@@ -97,6 +97,7 @@ class PredictionService:
         self.upload_folder = upload_folder
         self.tracer = tracer
         self.registry = BundleRegistry()
+        self.registry.loading = True
         self.traffic = Traffic(
             self.registry,
             Shadows(shadow_runner, metrics.shadows, settings.shadow_queue),
@@ -150,6 +151,7 @@ class PredictionService:
                 group.create_task(asyncio.to_thread(self._decoder.warm_up))
         except* DimmlError as errors:
             raise errors.exceptions[0] from None  # One thing to mend at a time.
+        self.registry.loading = False
         self.accepting = True
         if watch is not None:
             self._watching = asyncio.get_running_loop().create_task(watch.run())
@@ -181,7 +183,7 @@ class PredictionService:
         self._gate.check()
 
     def route(self, request: MediaPrediction) -> Route:
-        """The bundle version that answers a request. Raises NotFoundError, InvalidParameterError."""
+        """The bundle version that answers a request. Raises as ``BundleRegistry.bundle`` does."""
         return self.registry.route(request.model, request.version, request.route_key or request.request_id)
 
     async def predict_media(self, request: MediaPrediction, route: Route) -> Prediction:

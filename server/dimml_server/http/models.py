@@ -67,12 +67,13 @@ def router(service: PredictionService) -> APIRouter:
     """The routes over one service."""
     routes = APIRouter(prefix="/v1/models", tags=["models"])
 
-    @routes.get("", summary="List the bundles that are served")
+    @routes.get("", summary="List the bundles that are served", responses=error_responses(503))
     async def list_models() -> ModelList:
         registry = service.registry
+        registry.check_loaded()
         return ModelList(models=[ModelSummary.model_validate(_summary(registry, b)) for b in registry.bundles()])
 
-    @routes.get("/{name}", summary="Describe one bundle", responses=error_responses(404, 422))
+    @routes.get("/{name}", summary="Describe one bundle", responses=error_responses(404, 422, 503))
     async def describe_model(name: str, version: int | None = None) -> ModelDetail:
         bundle = service.registry.bundle(name, version)
         deadlines_ms = {encoder.modality.name: encoder.deadline_ms for encoder in bundle.encoders}

@@ -34,7 +34,10 @@ class Catalog:
         self._statistics = statistics
 
     def find(self, name: str, version: str) -> ServedModel:
-        """The model by name; an empty version is the bundle's default. Raises NotFoundError, RequestError."""
+        """The model by name; an empty version is the bundle's default.
+
+        Raises NotFoundError, RequestError, and UnavailableError where it may be yet to come.
+        """
         if version and not (version.isascii() and version.isdigit() and len(version) <= 18 and int(version) > 0):
             raise RequestError(
                 f"failed to get model version from specified version string '{version[:40]}', version should be an "

@@ -23,6 +23,7 @@ from dimml.errors import (
     RequestError,
     TooLargeError,
     UnauthenticatedError,
+    UnavailableError,
     UnsupportedError,
 )
 from dimml_server.http.errors import error_headers
@@ -134,7 +135,7 @@ def _methods(plane: DataPlane, limit: int) -> dict[str, Method]:
     async def model_ready(request: Any, context: Context) -> Any:
         try:
             return pb.ModelReadyResponse(ready=plane.model_ready(request.name, request.version))
-        except NotFoundError:
+        except (NotFoundError, UnavailableError):
             return pb.ModelReadyResponse(ready=False)
 
     async def server_metadata(request: Any, context: Context) -> Any:

@@ -95,11 +95,11 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 #: ``responses`` of what is asked of one model.
-MODEL_ERRORS: Final = errors(400, 401, 404, 500)
+MODEL_ERRORS: Final = errors(400, 401, 404, 500, 503)
 #: ``responses`` of readiness: the answer itself has no body.
 NOT_READY: Final[dict[int | str, dict[str, Any]]] = {503: {"description": "Not ready."}}
 #: ``responses`` of a call that has a body.
-BODY_ERRORS: Final = errors(400, 401, 408, 413, 429, 500)
+BODY_ERRORS: Final = errors(400, 401, 408, 413, 429, 500, 503)
 #: ``responses`` of loading and unloading.
 CONTROL_ERRORS: Final = errors(400, 401, 403, 404, 408, 413, 429, 500, 501)
 

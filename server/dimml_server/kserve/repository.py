@@ -26,7 +26,12 @@ class RepositoryCalls:
         self._control = control
 
     async def index(self, *, ready: bool) -> list[dict[str, str]]:
-        """Entries of ``RepositoryIndexResponse``: all of the repository, or what is ready alone."""
+        """Entries of ``RepositoryIndexResponse``: all of the repository, or what is ready alone.
+
+        Raises UnavailableError where it asks for what is ready, and that may not be all yet.
+        """
+        if ready:
+            self._control.check_loaded()
         entries = await asyncio.to_thread(self._control.index)
         return [entry for entry in entries if entry["state"] == READY or not ready]
 
