@@ -35,7 +35,7 @@ def main() -> None:
         sub.set_defaults(run=run)
 
     command("fuzz", fuzz, count=20_000, requests=2_000, seed=1)
-    command("load", load, seconds=180.0, factor=2.0, peak_s=20.0)
+    command("load", load, seconds=180.0, factor=2.0, peak_s=10.0, spells=6)
     command("soak", soak, seconds=1200.0)
     command("kill", kill, seconds=120.0, restart_every_s=10.0)
     command("hostile", hostile, only="")

@@ -52,7 +52,7 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
         limit=settings.concurrency + settings.queue_length,
         timeout_s=settings.upload_timeout_s,
         folder=service.upload_folder,
-        check_queue=service.check_queue,
+        queue_refusal=service.queue_refusal,
     )
     app.include_router(predict.router(service, metrics, settings, uploads))
     app.include_router(models.router(service))

@@ -35,10 +35,11 @@ class Gate:
         """Requests that wait for one."""
         return len(self._waiters)
 
-    def check(self) -> None:
-        """Raise QueueFullError where ``permit`` would at once."""
+    def refusal(self) -> QueueFullError | None:
+        """What ``permit`` would raise at once."""
         if self._running >= self._concurrency and len(self._waiters) >= self._queue_length:
-            raise self._full("the queue is full")
+            return self._full("the queue is full")
+        return None
 
     @asynccontextmanager
     async def permit(self, timeout_s: float) -> AsyncIterator[float]:
@@ -60,7 +61,8 @@ class Gate:
         if self._running < self._concurrency:
             self._running += 1
             return
-        self.check()
+        if (full := self.refusal()) is not None:
+            raise full
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:

@@ -107,7 +107,9 @@ class BundleRegistry:
                 known = ", ".join(sorted(self._bundles)) or "none"
                 raise InvalidParameterError(f"name the model; served are: {known}", field="model")
             name = next(iter(self._bundles))
-        return self._pick(self._bundles, name, self.default(name) if version is None and name in self._bundles else version)
+        return self._pick(
+            self._bundles, name, self.default(name) if version is None and name in self._bundles else version
+        )
 
     def model(self, name: str, version: int | None = None) -> ServedModel:
         """One model by its name in the repository, by default its bundle's default version.

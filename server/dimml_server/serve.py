@@ -20,6 +20,7 @@ from dimml.repository import bundle_names
 from dimml_server.app import create_app
 from dimml_server.building import build_service
 from dimml_server.http.connection import BoundedConnection
+from dimml_server.http.full_queue import FullQueue
 from dimml_server.kserve.grpc import create_server
 from dimml_server.listening import BACKLOG, Addresses, authority, bind, is_loopback
 from dimml_server.metrics import Metrics
@@ -58,7 +59,7 @@ async def run_server(
         # Unwound from the last to the first: listeners end while engine and workers still answer for them.
         stack.push_async_callback(service.close)
         app = create_app(service, metrics, settings, guard)
-        http = await stack.enter_async_context(_http_listener(app, settings, tls))
+        http = await stack.enter_async_context(_http_listener(app, settings, FullQueue(service, metrics, guard), tls))
         grpc_address = await stack.enter_async_context(_grpc_listener(service, metrics, settings, guard, tls))
         _warn_if_open(settings, guard)
         if await _started(service, stopping):
@@ -104,12 +105,14 @@ class _HttpServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _http_listener(app: FastAPI, settings: ServerSettings, tls: ServerTls | None) -> AsyncIterator[_HttpServer]:
+async def _http_listener(
+    app: FastAPI, settings: ServerSettings, full_queue: FullQueue, tls: ServerTls | None
+) -> AsyncIterator[_HttpServer]:
     context = None if tls is None else tls.context()
     listener = bind(settings.host, settings.http_port, "http_port")
     config = uvicorn.Config(
         app,
-        http=partial(BoundedConnection, settings=settings),  # type: ignore[arg-type]  # called like the class
+        http=partial(BoundedConnection, settings=settings, full_queue=full_queue),  # type: ignore[arg-type]  # called like the class
         ws="none",
         log_config=None,
         access_log=False,

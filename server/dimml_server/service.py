@@ -27,6 +27,7 @@ from dimml.errors import (
     DimmlError,
     InvalidParameterError,
     InvalidTensorError,
+    QueueFullError,
     UnavailableError,
 )
 from dimml.fusion import BoolArray, FloatArray, Fused
@@ -178,9 +179,9 @@ class PredictionService:
         part = served.spec.name if served.spec.role in ("encoder", "fusion") else None
         return self.accepting and self._engine.ready(served.bundle, part)
 
-    def check_queue(self) -> None:
-        """Raise QueueFullError where a request would be refused that asked for its turn now."""
-        self._gate.check()
+    def queue_refusal(self) -> QueueFullError | None:
+        """Why a request would be refused that asked for its turn now, where it would."""
+        return self._gate.refusal()
 
     def route(self, request: MediaPrediction) -> Route:
         """The bundle version that answers a request. Raises as ``BundleRegistry.bundle`` does."""

@@ -54,9 +54,12 @@ class Logged:
         assert line["ms"] > 0.0
         return line
 
-    def post(self, identity: str, data: bytes | None = None, key: str = KEY, **fields: str) -> httpx.Response:
+    def post(
+        self, identity: str, data: bytes | None = None, key: str = KEY, page: str | None = None, **fields: str
+    ) -> httpx.Response:
+        """``page`` is the origin that a browser would name."""
         files = {"media": (FILE_NAME, self.clip if data is None else data)}
-        headers = {"X-Request-Id": identity, "X-API-Key": key}
+        headers = {"X-Request-Id": identity, "X-API-Key": key} | ({"Origin": page} if page else {})
         return httpx.post(
             f"{self.server.url}/v1/predict", files=files, data={"model": "tiny"} | fields, headers=headers, timeout=30.0
         )
@@ -135,9 +138,24 @@ def test_a_full_queue(logged: Logged) -> None:
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(logged.post, "slow-1", model="stalls")
         logged.server.wait_for_load(in_flight=1, queued=0)
-        assert logged.post("full-1").status_code == 429
-        line = logged.access("full-1")
-        assert (line["status"], line["code"]) == (429, "queue_full")
+        refusals = dict.fromkeys(("model", "version"), "") | {"transport": "http", "outcome": "queue_full"}
+        before = logged.server.metric("dimml_requests_total", **refusals)
+        # The connection refuses before the application, which has the ones that come from a page: no difference.
+        plain, paged = logged.post("full-1"), logged.post("full-2", page="https://example.org")
+        for answer in (plain, paged):
+            assert answer.status_code == 429
+            assert answer.headers["X-Request-Id"] == answer.json()["error"]["request_id"]
+            line = logged.access(answer.headers["X-Request-Id"])
+            assert (line["status"], line["code"], line["key"]) == (429, "queue_full", "reader")
+        assert {name: plain.headers[name] for name in plain.headers.keys() - {"x-request-id", "date", "connection"}} == {
+            name: paged.headers[name] for name in paged.headers.keys() - {"x-request-id", "date", "connection"}
+        }
+        assert plain.json()["error"] | {"request_id": "full-2"} == paged.json()["error"]
+        assert logged.server.metric("dimml_requests_total", **refusals) == before + 2
+        wrong = logged.post("full-3", key="wrong")
+        assert wrong.status_code == 401
+        assert "WWW-Authenticate" in wrong.headers
+        assert logged.access("full-3")["code"] == "unauthenticated"
         assert slow.result(30.0).status_code == 200
     assert logged.access("slow-1")["modalities"] == {"audio": "timeout:deadline", "visual": "ok"}
 

@@ -232,6 +232,30 @@ def test_a_full_queue_refuses_on_the_headers(server: ServerProcess, clip: bytes,
         answer = third.recv(65_536).decode()  # Not a byte of the body has been sent.
         assert answer.startswith("HTTP/1.1 429 "), answer
         assert "retry-after: " in answer.lower()
+        assert "connection: close" in answer.lower()
+
+
+def test_a_refusal_of_a_whole_request_keeps_its_connection(server: ServerProcess, clip: bytes) -> None:
+    hanging = marked(clip, faulty_decoding.PICTURE_HANGS)
+    body = httpx.Request("POST", f"{server.url}/v1/predict", files={"media": clip})
+    head = "".join(f"{name}: {value}\r\n" for name, value in body.headers.items())
+    whole = f"POST /v1/predict HTTP/1.1\r\n{head}\r\n".encode() + body.read()
+    with ThreadPoolExecutor() as pool, connect(server) as connection:
+        for waiting in (0, 1):
+            pool.submit(httpx.post, f"{server.url}/v1/predict", files={"media": hanging}, timeout=PATIENCE_S)
+            server.wait_for_load(1, waiting)
+        answers = connection.makefile("rb")
+        # One alone, and two of which the second comes before the first is answered.
+        for count in (1, 2):
+            connection.sendall(whole * count)
+            for _ in range(count):
+                assert answers.readline() == b"HTTP/1.1 429 Too Many Requests\r\n"
+                lines = dict(line.lower().split(b": ", 1) for line in iter(answers.readline, b"\r\n"))
+                assert b"connection" not in lines
+                assert json.loads(answers.read(int(lines[b"content-length"])))["error"]["code"] == "queue_full"
+        # The same connection, once there is room again, is answered by the application.
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answers.readline().startswith(b"HTTP/1.1 200 ")
     server.wait_for_load(0, 0)
 
 

@@ -1,4 +1,4 @@
-"""A server whose listeners are open while its bundles still load: whoever asks is told to try again, never "not found"."""
+"""While a server still loads its bundles, whoever asks is told to try again, and never that there is no such thing."""
 
 from __future__ import annotations
 

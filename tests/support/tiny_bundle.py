@@ -37,7 +37,7 @@ REAR = Frames(name="rear", tensor="REAR_FRAMES", frames=1, height=16, width=16)
 NAN_SAMPLE = 0.5
 NAN_PIXEL = 77
 
-#: Trips of the stalling encoder's loop: more seconds than any deadline here, on any one core, unless it is told to stop.
+#: Trips of the stalling encoder's loop: more seconds than any deadline here, on any core, unless it is told to stop.
 STALL_TRIPS = 12_000_000
 
 FEATURES_WIDTH = 8

@@ -1,4 +1,4 @@
-"""Training tests run beside others on few cores: one thread for torch, one seed for each. One tiny run is shared by those that read it."""
+"""Training tests run beside others on few cores: one thread for torch, and one seed. Those that read share a run."""
 
 from __future__ import annotations
 

@@ -30,6 +30,17 @@ def request_id(request: Request) -> str:
     return str(request.state.request_id)
 
 
+def request_note(method: str, path: str, headers: Headers, client: str) -> RequestNote:
+    """The note of a request that begins now, with the caller's id or a new one."""
+    return RequestNote(
+        request_id=accepted_id(headers.get(REQUEST_ID_HEADER)),
+        transport="http",
+        method=method,
+        target=path,
+        client=client,
+    )
+
+
 class AccessMiddleware:
     """Outermost middleware; plain ASGI, so that a handler still hears of a client that hangs up."""
 
@@ -43,13 +54,7 @@ class AccessMiddleware:
             return
         headers = Headers(scope=scope)
         client = scope.get("client")
-        note = RequestNote(
-            request_id=accepted_id(headers.get(REQUEST_ID_HEADER)),
-            transport="http",
-            method=scope["method"],
-            target=scope["path"],
-            client=client[0] if client else "",
-        )
+        note = request_note(scope["method"], scope["path"], headers, client[0] if client else "")
         scope.setdefault("state", {})["request_id"] = note.request_id
         tracer = NO_TRACER if note.target in _UNTRACED else self._tracer
         with (

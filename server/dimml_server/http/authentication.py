@@ -38,9 +38,8 @@ class AuthenticationMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        shown = shown_key(headers.get(API_KEY_HEADER), headers.get("Authorization"))
         try:
-            key = self._guard.identify(shown, admin=_changes(scope))
+            key = self._guard.identify(headers_key(headers), admin=_changes(scope))
             if key is not None and (note := current_note()) is not None:
                 note.key = key.name
             with self._guard.place(key):
@@ -48,6 +47,11 @@ class AuthenticationMiddleware:
         except DimmlError as error:
             # The application answers its own errors, so this one is the guard's.
             await _refusal(error, scope)(scope, receive, send)
+
+
+def headers_key(headers: Headers) -> str | None:
+    """The key that a request shows."""
+    return shown_key(headers.get(API_KEY_HEADER), headers.get("Authorization"))
 
 
 def _changes(scope: Scope) -> bool:

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from dimml_server.http.full_queue import FullQueue
 from dimml_server.media_request import new_request_id
 from dimml_server.observing.access_line import log_access
 from dimml_server.observing.note import RequestNote
@@ -66,11 +68,14 @@ class LenientTransport:
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """uvicorn's protocol within the bounds of ``settings``."""
+    """uvicorn's protocol within the bounds of ``settings``; ``full_queue`` answers what there is no room for."""
 
-    def __init__(self, *arguments: Any, settings: ServerSettings, **named: Any) -> None:
+    def __init__(self, *arguments: Any, settings: ServerSettings, full_queue: FullQueue, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._settings = settings
+        self._full_queue = full_queue
+        #: What it answers to the request that is being read.
+        self._refusal: Response | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._in_head = True
         self._in_body = False
@@ -108,6 +113,8 @@ class BoundedConnection(HttpToolsProtocol):
             self._start("head", self._settings.header_timeout_s, self._head_is_late)
         self._given_bytes, self._body_came = 0, False
         super().data_received(data)
+        if self._refusal is not None and not self.transport.is_closing():
+            self._turn_away(self._refusal, keep=False)
         self._kept_bytes = 0 if self._body_came and self._in_body else self._kept_bytes + len(data) - self._given_bytes
         if self._kept_bytes > self._settings.max_header_bytes and not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -141,6 +148,14 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport.close()
             self._start("unread", LINGER_S, self.transport.abort)
             raise _RefusedError
+        idle = self.cycle is None or self.cycle.response_complete
+        # Who does not read is not written to without a bound; the application waits until there is room.
+        if idle and not self.transport.get_write_buffer_size():
+            client = self.client[0] if self.client else ""
+            self._refusal = self._full_queue.refusal(self.parser.get_method(), self.url, self.headers, client)
+            if self._refusal is not None:
+                return
+        self._unset_keepalive_if_required()
         super().on_headers_complete()
         if self.cycle is not None:
             self._close_after_an_early_answer(self.cycle)
@@ -148,12 +163,16 @@ class BoundedConnection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._given_bytes += len(body)
         self._body_came = True
-        super().on_body(body)
+        if self._refusal is None:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_head, self._in_body = True, False
         self._kept_bytes = 0
-        super().on_message_complete()
+        if self._refusal is None:
+            super().on_message_complete()
+        else:
+            self._turn_away(self._refusal, keep=self.parser.should_keep_alive())
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -192,12 +211,35 @@ class BoundedConnection(HttpToolsProtocol):
             self._in_body and self.cycle is not None and self.cycle.response_complete
         ):
             self._below.close()
-            return
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
         if self._below.can_write_eof():
             self._below.write_eof()
         self._lenient.leaving = True
         self.flow.resume_reading()
         self._start("body", LINGER_S, self._below.close)
+
+    def _turn_away(self, response: Response, *, keep: bool) -> None:
+        """Answer in the application's place; ``keep`` the connection for the next request."""
+        self._refusal = None
+        self.server_state.total_requests += 1
+        headers = [*self.server_state.default_headers, *response.raw_headers]
+        if not keep:
+            headers.append((b"connection", b"close"))
+        head = [f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode()]
+        head += [name + b": " + value for name, value in headers]
+        self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
+        self._unset_keepalive_if_required()
+        if keep:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        elif self._in_body:
+            self._linger()
+        else:
+            self._below.close()
 
     def _count(self, size: int) -> None:
         self._head_bytes += size

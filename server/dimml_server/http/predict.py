@@ -22,6 +22,7 @@ from dimml_server.service import PredictionService
 from dimml_server.settings import ServerSettings
 
 TRANSPORT = "http"
+PATH = "/v1/predict"
 T = TypeVar("T", int, float)
 
 ROUTE_KEY = "Of several versions, the same one answers the same key, such as a user's id; else X-Request-Id is the key."
@@ -53,7 +54,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
     routes = APIRouter(tags=["predict"])
 
     @routes.post(
-        "/v1/predict",
+        PATH,
         response_model=Prediction,
         summary="Predict a recording",
         responses=error_responses(*DESCRIPTIONS),

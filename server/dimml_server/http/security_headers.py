@@ -40,12 +40,16 @@ class SecurityHeadersMiddleware:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _DEFAULTS.items():
-                    headers.setdefault(name, value)
+                add_security_headers(MutableHeaders(scope=message))
             await send(message)
 
         await self._app(scope, receive, send_guarded)
+
+
+def add_security_headers(headers: MutableHeaders) -> None:
+    """Those that are not set."""
+    for name, value in _DEFAULTS.items():
+        headers.setdefault(name, value)
 
 
 def add_docs_page(app: FastAPI) -> None:

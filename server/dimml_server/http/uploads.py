@@ -15,8 +15,8 @@ _RETRY_AFTER_S = 1.0
 class Uploads:
     """Bodies being read: at most ``limit`` at once, each within ``timeout_s``. Lives in one event loop.
 
-    ``folder`` is where large ones are kept, the system's own for temporary files where None. ``check_queue`` raises
-    QueueFullError where a request would be refused that had its body.
+    ``folder`` is where large ones are kept, the system's own for temporary files where None. ``queue_refusal`` says
+    why a request would be refused that had its body, where it would.
     """
 
     def __init__(
@@ -25,10 +25,10 @@ class Uploads:
         limit: int,
         timeout_s: float,
         folder: Path | None = None,
-        check_queue: Callable[[], None] = lambda: None,
+        queue_refusal: Callable[[], QueueFullError | None] = lambda: None,
     ) -> None:
         self.folder = folder
-        self._check_queue = check_queue
+        self._queue_refusal = queue_refusal
         self._limit = limit
         self._timeout_s = timeout_s
         self._reading = 0
@@ -36,7 +36,8 @@ class Uploads:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
         """Around the reading of one body. Raises QueueFullError at once, UploadTimeoutError after ``timeout_s``."""
-        self._check_queue()
+        if (full := self._queue_refusal()) is not None:
+            raise full
         if self._reading >= self._limit:
             raise QueueFullError(
                 "the server is busy: too many bodies are being sent; try again later", retry_after_s=_RETRY_AFTER_S

@@ -1,0 +1,67 @@
+"""A prediction that the queue has no room for, answered on its head.
+
+Under overload, refusals are most of what a server does, and the processor that they take is not there for answers. So
+this one is made before the application, its middleware and a task of its own; it says, counts and logs what they would.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from dimml.errors import DimmlError
+from dimml_server.http.access import request_note
+from dimml_server.http.authentication import headers_key
+from dimml_server.http.errors import error_response
+from dimml_server.http.predict import PATH, TRANSPORT
+from dimml_server.http.security_headers import add_security_headers
+from dimml_server.metrics import Metrics
+from dimml_server.observing.access_line import log_access
+from dimml_server.observing.note import REQUEST_ID_HEADER
+from dimml_server.observing.tracer import NO_TRACER
+from dimml_server.security.guard import Guard
+from dimml_server.service import PredictionService
+
+_METHOD: Final = b"POST"
+_PATH: Final = PATH.encode()
+
+
+class FullQueue:
+    """Looks at the head of every request, for the connections of one server."""
+
+    def __init__(self, service: PredictionService, metrics: Metrics, guard: Guard) -> None:
+        self._service = service
+        self._metrics = metrics
+        self._guard = guard
+
+    def refusal(self, method: bytes, url: bytes, raw: list[tuple[bytes, bytes]], client: str) -> Response | None:
+        """The whole answer to a request for which there is no room; None for any that the application is to answer.
+
+        Those are also the ones that are traced, or that came from a page: the application knows what goes with them.
+        """
+        service = self._service
+        if method != _METHOD or url.partition(b"?")[0] != _PATH or not service.accepting:
+            return None
+        full = service.queue_refusal()
+        if full is None or service.tracer is not NO_TRACER:
+            return None
+        headers = Headers(raw=raw)
+        if "origin" in headers:
+            return None
+        note = request_note(_METHOD.decode(), PATH, headers, client)
+        with note.current():
+            try:
+                key = self._guard.identify(headers_key(headers))
+                note.key = "" if key is None else key.name
+                self._guard.check_place(key)
+                with self._metrics.request(TRANSPORT):
+                    raise full
+            except DimmlError as error:
+                response = error_response(error, note.request_id)
+            note.status = response.status_code
+            log_access(note)
+        response.headers[REQUEST_ID_HEADER] = note.request_id
+        add_security_headers(response.headers)
+        return response
