@@ -147,9 +147,9 @@ def test_a_full_queue(logged: Logged) -> None:
             assert answer.headers["X-Request-Id"] == answer.json()["error"]["request_id"]
             line = logged.access(answer.headers["X-Request-Id"])
             assert (line["status"], line["code"], line["key"]) == (429, "queue_full", "reader")
-        assert {name: plain.headers[name] for name in plain.headers.keys() - {"x-request-id", "date", "connection"}} == {
-            name: paged.headers[name] for name in paged.headers.keys() - {"x-request-id", "date", "connection"}
-        }
+        assert {
+            name: plain.headers[name] for name in plain.headers.keys() - {"x-request-id", "date", "connection"}
+        } == {name: paged.headers[name] for name in paged.headers.keys() - {"x-request-id", "date", "connection"}}
         assert plain.json()["error"] | {"request_id": "full-2"} == paged.json()["error"]
         assert logged.server.metric("dimml_requests_total", **refusals) == before + 2
         wrong = logged.post("full-3", key="wrong")

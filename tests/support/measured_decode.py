@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import resource
 
-from dimml.media import Decoded, DecodedTrack, DecodeRequest, decode
-from dimml.status import OK
-
-#: Name of an additional track; its only time is the process's peak resident size in bytes.
-MEASURED = "peak_bytes"
+from dimml.media import Decoded, DecodeRequest, decode
 
 
 def measured_decode(request: DecodeRequest) -> Decoded:
-    """``dimml.media.decode`` and the peak resident size."""
+    """``dimml.media.decode``, and the process's peak resident size in bytes as one more time of every track."""
     decoded = decode(request)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    decoded.tracks[MEASURED] = DecodedTrack(OK, times_s=(float(peak_bytes),))
+    for track in decoded.tracks.values():
+        track.times_s += (float(peak_bytes),)
     return decoded

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import pickle
 import resource
 import signal
 import time
@@ -24,7 +23,8 @@ import av
 import cv2
 
 from dimml.errors import DimmlError
-from dimml.media.isolation import Isolation, isolate
+from dimml.media.isolation import isolate
+from dimml.media.replies import Broke, OutOfMemory, Ready, Reply, WindowsReply, send_reply
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.windows import WindowDecoded, WindowPlan, decode_windows
 
@@ -50,14 +50,6 @@ class WindowsRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowsReply:
-    """Some more windows; ``done`` where they are the last."""
-
-    windows: list[WindowDecoded]
-    done: bool
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """First message to a worker."""
 
@@ -65,28 +57,6 @@ class WorkerSettings:
     decode_memory_bytes: int
     #: The only folders with recordings; None means that they may lie anywhere.
     readable: Sequence[Path] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """First message from a worker: everything is imported, and its limits stand as far as they could be had."""
-
-    isolation: Isolation
-
-
-@dataclass(frozen=True, slots=True)
-class OutOfMemory:
-    """The request asked for more than ``decode_memory_bytes``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Broke:
-    """The decode function raised something that it should not; ``details`` is for the log only."""
-
-    details: str
-
-
-Reply = Decoded | WindowsReply | DimmlError | OutOfMemory | Broke
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -101,7 +71,7 @@ def main(descriptor: int, parent: int) -> None:
             settings = connection.recv()
             _quieten()
             _limit(settings.decode_memory_bytes)
-            connection.send(Ready(isolate(settings.readable)))
+            send_reply(descriptor, Ready(isolate(settings.readable)))
             while True:
                 _answer(connection, settings.decode_function)
         except (EOFError, ConnectionError):
@@ -125,7 +95,7 @@ def _answer(connection: Connection, decode_function: DecodeFunction) -> None:
         reply = OutOfMemory()
     except Exception:
         reply = Broke(traceback.format_exc())
-    connection.send_bytes(pickle.dumps(reply, protocol=pickle.HIGHEST_PROTOCOL))
+    send_reply(connection.fileno(), reply)
 
 
 def _stream(connection: Connection, wanted: WindowsRequest) -> None:
@@ -134,12 +104,12 @@ def _stream(connection: Connection, wanted: WindowsRequest) -> None:
     size, began = 0, time.monotonic()
     for window in decode_windows(wanted.request, wanted.plan, wanted.first):
         if chunk and (size >= _CHUNK_BYTES or time.monotonic() - began >= _CHUNK_S):
-            connection.send(WindowsReply(chunk, done=False))
+            send_reply(connection.fileno(), WindowsReply(chunk, done=False))
             connection.recv()
             chunk, size, began = [], 0, time.monotonic()
         chunk.append(window)
         size += sum(track.row.nbytes for track in window.decoded.tracks.values() if track.row is not None)
-    connection.send(WindowsReply(chunk, done=True))
+    send_reply(connection.fileno(), WindowsReply(chunk, done=True))
 
 
 def _die_with(parent: int) -> None:

@@ -9,16 +9,27 @@ import pickle
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Final
 
 from dimml.errors import DimmlError
 from dimml.media.isolation import Isolation
+from dimml.media.replies import (
+    Broke,
+    MalformedReplyError,
+    OutOfMemory,
+    Ready,
+    Reply,
+    ReplyReader,
+    WindowsReply,
+    check_rows,
+)
 from dimml.media.streaming import Lost
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.windows import WindowDecoded
-from dimml.media.worker import EXIT_OUT_OF_MEMORY, Broke, OutOfMemory, Ready, Reply, WindowsReply, WindowsRequest
+from dimml.media.worker import EXIT_OUT_OF_MEMORY, WindowsRequest
+from dimml.modality import Modality
 from dimml.status import Reason
 
 logger = logging.getLogger(__name__)
@@ -67,6 +78,7 @@ class WorkerProcess:
         self._settings = settings
         self._patience_s: float | None = None
         self._pipe, theirs = _wide_pipe()
+        self._replies = ReplyReader(self._pipe.fileno())
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
@@ -84,7 +96,7 @@ class WorkerProcess:
         """
         self._pipe.send_bytes(self._settings)
         if self._pipe.poll(START_TIMEOUT_S):
-            ready = self._pipe.recv()
+            ready = self._read(())
             if isinstance(ready, Ready):
                 return ready.isolation
         raise TimeoutError(f"not ready after {START_TIMEOUT_S:g} s")
@@ -103,6 +115,7 @@ class WorkerProcess:
         self._process.kill()
         self._process.wait()
         self._pipe.close()
+        self._replies.close()
 
     def run(self, request: DecodeRequest, limit_s: float) -> Outcome | DimmlError:
         """The reply to one request; ``settle`` before the next. After a crash or a timeout the process is dead.
@@ -117,7 +130,7 @@ class WorkerProcess:
                     self._process.kill()
                     self._process.wait()
                 return Lost(Reason.DECODE_TIMEOUT)
-            reply: Reply = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 (it comes from our own worker)
+            reply = self._read(request.modalities)
         except (EOFError, OSError):
             return Lost(self._how_it_ended())
         lost = _reason(reply)
@@ -125,7 +138,8 @@ class WorkerProcess:
             return lost
         if isinstance(reply, (Decoded, DimmlError)):
             return reply
-        raise TypeError(f"a decode worker answered one request with {type(reply).__name__}")
+        self._process.kill()  # It answered another question.
+        return Lost(self._how_it_ended())
 
     def stream(self, request: WindowsRequest, limit_s: float) -> Iterator[WindowDecoded | Lost]:
         """Windows as they come, ``limit_s`` for each chunk. After a Lost the process is dead or, where memory was
@@ -139,7 +153,7 @@ class WorkerProcess:
                     self._process.wait()
                     yield Lost(Reason.DECODE_TIMEOUT)
                     return
-                reply: Reply = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 (it comes from our own worker)
+                reply = self._read(request.request.modalities)
                 if not isinstance(reply, WindowsReply):
                     lost = _reason(reply)
                     if lost is None:
@@ -162,13 +176,24 @@ class WorkerProcess:
             return
         try:
             if self._pipe.poll(self._patience_s):
-                self._pipe.recv_bytes()
+                self._replies.read()
                 self._patience_s = None
                 return
-        except (EOFError, OSError):
+        except (EOFError, OSError, MalformedReplyError):
             pass
         self._process.kill()
         self._process.wait()
+
+    def _read(self, modalities: Sequence[Modality]) -> Reply:
+        """The next reply. Raises EOFError or OSError where the worker is lost, or has to be given up."""
+        try:
+            reply = self._replies.read()
+            check_rows(reply, modalities)
+        except (MalformedReplyError, BlockingIOError) as error:
+            logger.error("a decode worker is given up, its reply makes no sense or stops half way: %s", error)  # noqa: TRY400 - no fault of ours
+            self._process.kill()
+            raise EOFError from error
+        return reply
 
     def _how_it_ended(self) -> Reason:
         """Why the pipe broke; the process is dead afterwards."""
