@@ -30,12 +30,11 @@ class _Late:
 class Pipeline(Generic[Job, Result]):
     """``produce`` makes jobs (``hand_on``); ``consume`` takes them in batches (``gather``), gives results (``give``).
 
-    Both run in ``threads`` threads each, ``produce`` in ``ahead`` more, and end by returning; what they raise ends the
-    run.
+    Both run in ``threads`` threads each, and end by returning; what they raise ends the run.
     """
 
-    def __init__(self, threads: int, *, batch: int, linger_s: float, ahead: int = 0) -> None:
-        self._threads = (threads + ahead, threads)
+    def __init__(self, threads: int, *, batch: int, linger_s: float) -> None:
+        self._threads = threads
         self._batch = batch
         self._linger_s = linger_s
         self._stop = threading.Event()
@@ -86,7 +85,7 @@ class Pipeline(Generic[Job, Result]):
     def run(self, produce: Callable[[], None], consume: Callable[[], None]) -> Generator[Result, None, None]:
         """Results as they come. Raises what a stage raised. Closing the iterator gives the run up."""
         stages: list[tuple[Callable[[], None], queue.Queue[Any]]] = [(produce, self._jobs), (consume, self._results)]
-        left = list(self._threads)
+        left = [self._threads, self._threads]
 
         def work(stage: int) -> None:
             doing, after = stages[stage]
@@ -109,7 +108,7 @@ class Pipeline(Generic[Job, Result]):
         threads = [
             threading.Thread(target=work, args=(stage,), name=f"dimml-score-{stage}-{number}", daemon=True)
             for stage in (0, 1)
-            for number in range(self._threads[stage])
+            for number in range(self._threads)
         ]
         for thread in threads:
             thread.start()
