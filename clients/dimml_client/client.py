@@ -65,13 +65,15 @@ class Client:
         top_k: int | None = None,
         timeout_ms: float | None = None,
         modalities: Sequence[str] | None = None,
+        route_key: str | None = None,
     ) -> Prediction:
         """Predict one recording.
 
         ``media`` is a path or bytes, read for every modality that has no file of its own in ``parts``.
         ``model`` may be left out where only one bundle is served. ``start_s`` and ``end_s`` are the stretch to
         judge; ``top_k`` how many classes to list; ``timeout_ms`` the server's time limit; ``modalities`` those
-        to use. Over gRPC an answer has no timings, no stretch, and no votes of single modalities.
+        to use. Where several versions answer, the same ``route_key``, such as a user's id, gets the same one.
+        Over gRPC an answer has no timings, no stretch, and no votes of single modalities.
 
         Raises RequestError (the request is at fault; UnusableMediaError carries a status per modality, and
         UnauthenticatedError means that the server wants another API key) and
@@ -86,6 +88,7 @@ class Client:
             top_k=top_k,
             timeout_ms=timeout_ms,
             modalities=modalities,
+            route_key=route_key,
         )
         return self._policy.run(lambda left_s: self._transport.predict(request, left_s))
 

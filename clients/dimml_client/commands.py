@@ -33,6 +33,13 @@ def predict(
     model: Annotated[
         str | None, typer.Option("--model", help="The bundle; may be left out where there is only one.")
     ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option("--version", min=1, help="Of the bundle; by default the server's choice, or the newest."),
+    ] = None,
+    route_key: Annotated[
+        str | None, typer.Option("--route-key", help="Where several versions answer, the same key gets the same one.")
+    ] = None,
     start: Annotated[
         float | None, typer.Option("--start", min=0.0, help="Start of the stretch to judge, in seconds.")
     ] = None,
@@ -60,6 +67,9 @@ def predict(
     if url is not None and repository is not None:
         raise typer.BadParameter("give --url or --repository, not both", param_hint="--repository")
 
+    if route_key is not None and repository is not None:
+        raise typer.BadParameter("goes with a server; here --version chooses", param_hint="--route-key")
+
     from rich.console import Console
     from rich.progress import track
 
@@ -67,7 +77,7 @@ def predict(
     from dimml_client.table import PIPE_WIDTH, predictions_table
 
     jobs = jobs_of(files or [], own_files)
-    options = Options(model=model, start_s=start, end_s=end, top_k=top_k)
+    options = Options(model=model, version=version, route_key=route_key, start_s=start, end_s=end, top_k=top_k)
     if repository is None:
         shown = given_credentials(api_key_file, ca, certificate, certificate_key)
         source = remote(url or DEFAULT_URL, shown, options)

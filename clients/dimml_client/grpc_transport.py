@@ -24,6 +24,7 @@ from dimml.errors import (
     UnavailableError,
 )
 from dimml.prediction import Prediction
+from dimml.request_parameters import ROUTE_KEY
 from dimml_client.credentials import Credentials
 from dimml_client.grpc_codec import Meaning, add_input, classes_to_list, media_sources, to_prediction
 from dimml_client.handshake import closed_hint, untrusted
@@ -94,6 +95,8 @@ class GrpcTransport:
                 add_input(message, tensor, "FP64", struct.pack("<d", value))
         if request.timeout_ms is not None:
             message.parameters["timeout_ms"].double_param = request.timeout_ms
+        if request.route_key is not None:
+            message.parameters[ROUTE_KEY].string_param = request.route_key
         response = self._call("ModelInfer", message, end - time.monotonic())
         # By the version that answered: labels may differ between versions.
         meaning = self._meaning(model, response.model_version, end - time.monotonic())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import httpx
 from pydantic import ValidationError
@@ -143,8 +143,11 @@ def _left_s(end: float) -> float:
     return left_s
 
 
+_FIELDS: Final = ("model", "version", "start_s", "end_s", "top_k", "timeout_ms", "route_key")
+
+
 def _fields(request: PredictRequest) -> dict[str, str]:
-    given = {name: getattr(request, name) for name in ("model", "version", "start_s", "end_s", "top_k", "timeout_ms")}
+    given = {name: getattr(request, name) for name in _FIELDS}
     fields = {name: str(value) for name, value in given.items() if value is not None}
     if request.modalities is not None:
         fields["modalities"] = ",".join(request.modalities)

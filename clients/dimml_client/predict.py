@@ -29,6 +29,9 @@ class Options:
     """What is the same for all recordings."""
 
     model: str | None = None
+    version: int | None = None
+    #: For a server alone.
+    route_key: str | None = None
     start_s: float | None = None
     end_s: float | None = None
     top_k: int | None = None
@@ -81,6 +84,8 @@ def remote(url: str, shown: Credentials, options: Options) -> Iterator[PredictJo
         yield lambda job: client.predict(
             parts=job.parts,
             model=options.model,
+            version=options.version,
+            route_key=options.route_key,
             start_s=options.start_s,
             end_s=options.end_s,
             top_k=options.top_k,
@@ -101,6 +106,7 @@ def local(repository: Path, options: Options) -> Iterator[PredictJob]:
         yield lambda job: predictor.predict(
             gather_parts(None, job.parts),
             model=options.model,
+            version=options.version,
             start_s=options.start_s,
             end_s=options.end_s,
             top_k=options.top_k,

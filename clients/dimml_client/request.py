@@ -29,6 +29,7 @@ class PredictRequest:
     top_k: int | None = None
     timeout_ms: float | None = None
     modalities: Sequence[str] | None = None
+    route_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,7 @@ def test_a_modality_may_have_a_file_of_its_own(target: list[str], clips: Path) -
         ["a.mp4", "--modality", "audio"],
         ["--modality", "audio=a", "--modality", "audio=b"],
         ["a.mp4", "--url", "http://127.0.0.1:1", "--repository", "models"],
+        ["a.mp4", "--repository", "models", "--route-key", "me"],
         ["a.mp4", "--top-k", "0"],
         ["a.mp4", "--start", "-1"],
     ],

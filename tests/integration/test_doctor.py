@@ -125,6 +125,8 @@ def test_notes_keep_the_exit_code(folder: Path) -> None:
     assert code == 0, found
     assert [found[check][0]["level"] for check in ("keys", "TLS", "Triton")] == ["note", "note", "note"]
     assert "renew it soon" in [finding["fix"] for finding in found["TLS"]]
+    _, found = findings(folder, traces_endpoint="http://127.0.0.1:1")
+    assert "dimml[serve,otel]" in found["libraries"][0]["found"]
     code, found = findings(folder / "nowhere")
     assert code == 1
     assert "is not a folder" in found["repository"][0]["found"]

@@ -16,6 +16,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from dimml.errors import ConfigurationError
+from dimml_client import Client
 from dimml_server.local import LocalPredictor
 from dimml_server.security.keys import new_key
 from support.commands import dimml
@@ -87,13 +88,19 @@ def version_of(server: ServerProcess, kind: str, model: str = "tiny", **kwargs: 
         return int(as_dict(result.get_response())["model_version"])
 
 
-def test_the_default_version_answers_and_others_by_name_alone(server: ServerProcess, clip: bytes) -> None:
+def test_the_default_version_answers_and_others_by_name_alone(
+    server: ServerProcess, clip: bytes, tmp_path: Path
+) -> None:
     assert predict(server, clip)["version"] == 3
     assert change(server, split={"1": 100}).json() == {
         "name": "tiny", "loaded": [1, 2, 3], "default": 1, "split": {"1": 100.0}, "shadow": None,
     }  # fmt: skip
     assert predict(server, clip)["version"] == version_of(server, "grpc") == version_of(server, "http") == 1
     assert predict(server, clip, version="2")["version"] == 2
+    (tmp_path / "clip.mp4").write_bytes(clip)
+    words = ("predict", str(tmp_path / "clip.mp4"), "--url", server.url, "--json")
+    assert json.loads(dimml(*words, "--version", "2"))["version"] == 2
+    assert json.loads(dimml(*words, "--route-key", "anybody"))["version"] == 1
     assert version_of(server, "grpc", model_version="3") == 3
     # What describes a bundle without a version describes the one that answers.
     assert httpx.get(f"{server.url}/v1/models/tiny").json()["version"] == 1
@@ -113,6 +120,8 @@ def test_a_split_goes_by_key_over_every_transport_alike(server: ServerProcess, c
         headers = {"X-Request-Id": key}
         answer = httpx.post(f"{server.url}/v1/predict", files={"media": clip}, headers=headers, timeout=60)
         assert answer.json()["version"] == by_key[key]
+        with Client(server.url if kind == "http" else f"grpc://{server.grpc}") as client:
+            assert client.predict(clip, route_key=key).version == by_key[key]
     # A request without a key goes by chance, on each of its ways.
     assert len({version_of(server, kind) for _ in range(40)}) == 2
     with face(kind, server.http, server.grpc) as client:

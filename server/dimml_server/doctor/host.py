@@ -56,9 +56,12 @@ def _libraries(settings: ServerSettings) -> Finding:
         listed = [Requirement(text) for text in requires("dimml") or ()]
     except PackageNotFoundError:
         return Finding("libraries", "note", "dimml is not installed as a package; versions are not checked")
-    extra = "serve-gpu" if settings.device in ("cuda", "tensorrt") else "serve"
+    extras = ["serve-gpu" if settings.device in ("cuda", "tensorrt") else "serve"]
+    if settings.traces_endpoint is not None:
+        extras.append("otel")
     for requirement in listed:
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+        marker = requirement.marker
+        if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in extras):
             continue
         try:
             there = version(requirement.name)
@@ -69,9 +72,10 @@ def _libraries(settings: ServerSettings) -> Finding:
             seen.append(requirement.name)
         else:
             wrong.append(f"{requirement.name} {there} is not {requirement.specifier}")
+    wanted = f"dimml[{','.join(extras)}]"
     if wrong:
-        return Finding("libraries", "mend", "; ".join(wrong), f"pip install 'dimml[{extra}]'")
-    return Finding("libraries", "ok", f"{len(seen)} packages of dimml[{extra}] at versions it takes")
+        return Finding("libraries", "mend", "; ".join(wrong), f"pip install '{wanted}'")
+    return Finding("libraries", "ok", f"{len(seen)} packages of {wanted} at versions it takes")
 
 
 def _device(settings: ServerSettings) -> Finding:
