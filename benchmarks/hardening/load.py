@@ -23,16 +23,15 @@ CLOSED_CLIENTS = 12
 
 async def _peak_per_s(server: ServerProcess, body: bytes, kind: str, seconds: float) -> float:
     """Answers per second with a fixed number of clients, each of which waits for its answer."""
-    end, done = perf_counter() + seconds, 0
+    end = perf_counter() + seconds
+    answers: list[Answer] = []
 
     async def client() -> None:
-        nonlocal done
         while perf_counter() < end:
-            answer = await post(server.http, "/v1/predict", body, kind, limit_s=60.0)
-            done += answer.status == 200 and perf_counter() <= end
+            answers.append(await post(server.http, "/v1/predict", body, kind, limit_s=60.0))
 
     await asyncio.gather(*(client() for _ in range(CLOSED_CLIENTS)))
-    return done / seconds
+    return _rate_per_s(answers)
 
 
 async def _open_loop(server: ServerProcess, body: bytes, kind: str, per_s: float, seconds: float) -> list[Answer]:
@@ -114,7 +113,7 @@ def load(
 
 
 def _rate_per_s(answers: list[Answer]) -> float:
-    """Answers a second while arrivals go on, once the queue is full; nothing else is overload."""
+    """Answers a second while requests are sent, once it is as busy as it gets: at first nothing is under way."""
     first, last = min(a.began for a in answers), max(a.began for a in answers)
     first += min(2.0, (last - first) / 4)
     return sum(a.status == 200 and first <= a.answered <= last for a in answers) / (last - first)

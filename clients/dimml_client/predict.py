@@ -11,6 +11,7 @@ from typing import Any
 
 from dimml.errors import CapacityError, ConfigurationError, RequestError
 from dimml.prediction import Prediction
+from dimml.repository import only_bundle
 from dimml_client.client import Client
 from dimml_client.credentials import Credentials
 from dimml_client.request import MEDIA_PART, gather_parts
@@ -102,7 +103,11 @@ def local(repository: Path, options: Options) -> Iterator[PredictJob]:
             f"--repository needs {error.name}, which is not installed: pip install 'dimml[serve]'", field="--repository"
         ) from error
 
-    with LocalPredictor(repository) as predictor:
+    # The newest alone is loaded, unless another one has the answers.
+    splits = {}
+    if options.version is not None:
+        splits[options.model or only_bundle(repository)] = {options.version: 100.0}
+    with LocalPredictor(repository, splits=splits) as predictor:
         yield lambda job: predictor.predict(
             gather_parts(None, job.parts),
             model=options.model,

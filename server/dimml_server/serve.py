@@ -59,7 +59,9 @@ async def run_server(
         # Unwound from the last to the first: listeners end while engine and workers still answer for them.
         stack.push_async_callback(service.close)
         app = create_app(service, metrics, settings, guard)
-        http = await stack.enter_async_context(_http_listener(app, settings, FullQueue(service, metrics, guard), tls))
+        http = await stack.enter_async_context(
+            _http_listener(app, settings, FullQueue(service, metrics, settings, guard), tls)
+        )
         grpc_address = await stack.enter_async_context(_grpc_listener(service, metrics, settings, guard, tls))
         _warn_if_open(settings, guard)
         if await _started(service, stopping):

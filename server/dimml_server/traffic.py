@@ -108,8 +108,9 @@ class Traffic:
         """Set the shares of a bundle's versions, its shadow, or both in one step; what now counts.
 
         An empty ``split`` gives all to the newest version that is loaded, ``shadow`` None ends it. Where anything
-        fails, all stays as it was. Raises NotFoundError, RequestError.
+        fails, all stays as it was. Raises NotFoundError, RequestError, and UnavailableError at the start.
         """
+        self._registry.check_loaded()
         try:
             routing = await self._apply(name, split, shadow)
         except (BundleError, CapacityError) as error:

@@ -165,3 +165,14 @@ def test_without_the_serve_extra_the_repository_option_names_it(clips: Path, rep
     assert done.returncode == 1
     assert "pip install 'dimml[serve]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_version_that_is_not_the_newest_answers_in_this_process(tmp_path: Path, clips: Path) -> None:
+    for _ in range(2):
+        make_tiny_bundle(tmp_path / "models")
+    words = (str(clips / "blue.mp4"), "--repository", str(tmp_path / "models"), "--json")
+    assert lines(predict(*words, "--version", "1"))[0]["version"] == 1
+    none = predict(*words, "--version", "3")
+    assert none.returncode == 1
+    assert "no version 3" in none.stderr
+    assert "Traceback" not in none.stderr

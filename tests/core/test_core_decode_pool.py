@@ -21,8 +21,12 @@ import pytest
 from dimml.errors import DataError, DimmlError, InvalidParameterError, TooLargeError, UnavailableError
 from dimml.media import MediaLimits, decode
 from dimml.media.pool import DecodePool
+from dimml.media.streaming import decode_timeline
 from dimml.media.types import DecodeRequest
+from dimml.media.windows import WindowPlan
+from dimml.media.worker_process import WorkerProcess
 from dimml.modality import Flow, Frames
+from dimml.status import Reason
 from support import faulty_decoders
 from support.decoding import AUDIO, VISUAL, request_for, statuses
 from support.media_maker import write_clip
@@ -307,6 +311,23 @@ def test_a_short_time_limit_does_not_leave_a_hanging_worker_behind(clip: bytes) 
         assert statuses(late) == {"visual": "unusable:decode_timeout"}
         assert statuses(pool.decode_blocking(request_for(clip, AUDIO), timeout_s=20)) == {"audio": "ok"}
         assert pool.workers_lost == 1
+
+
+def test_what_nobody_foresaw_costs_the_worker_alone(clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with DecodePool(1) as pool:
+        pool.warm_up()
+        with monkeypatch.context() as broken:
+            broken.setattr(WorkerProcess, "run", never)
+            with pytest.raises(ZeroDivisionError):
+                pool.decode_blocking(request_for(clip, AUDIO), timeout_s=20)
+            broken.setattr(WorkerProcess, "stream", never)
+            lost = list(decode_timeline(pool, request_for(clip, AUDIO), WindowPlan(1.0, 1.0), timeout_s=20))
+            assert {t.status.reason for one in lost for t in one.decoded.tracks.values()} == {Reason.DECODER_CRASHED}
+        assert statuses(pool.decode_blocking(request_for(clip, AUDIO), timeout_s=20)) == {"audio": "ok"}
+        assert pool.workers_lost >= 2
 
 
 def test_a_worker_killed_while_idle_is_replaced(clip: bytes) -> None:

@@ -10,25 +10,40 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dimml.errors import DimmlError, InvalidParameterError, UnreadableError, UnusableMediaError
-from dimml.media import replies
 from dimml.media.isolation import Isolation
+from dimml.media.pipe import MalformedReplyError, ParentEnd, WorkerEnd, make_pipe
 from dimml.media.pool import DecodePool
 from dimml.media.ranges import Window
-from dimml.media.replies import Broke, MalformedReplyError, OutOfMemory, Ready, Reply, ReplyReader, WindowsReply
+from dimml.media.replies import (
+    Broke,
+    OutOfMemory,
+    Ready,
+    Reply,
+    WindowsReply,
+    check_reply,
+    encode_reply,
+    read_reply,
+    reply_bounds,
+)
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
 from dimml.media.windows import WindowDecoded
 from dimml.status import OK, ModalityStatus, Reason
-from support.tiny_bundle import AUDIO
+from support.tiny_bundle import AUDIO, VISUAL
 
 SILENT = ModalityStatus.because(Reason.SILENT)
+AUDIO_ROW = DecodedTrack(OK, np.zeros(AUDIO.shape, np.float32))
 
 
 def decoded() -> Decoded:
@@ -54,22 +69,32 @@ def same(one: Decoded, other: Decoded) -> None:
             np.testing.assert_array_equal(track.row, twin.row)
 
 
+@dataclass
+class Ends:
+    parent: ParentEnd
+    theirs: socket.socket
+
+    def send(self, reply: Reply) -> None:
+        WorkerEnd(self.theirs.fileno()).send(*encode_reply(reply))
+
+    def read(self, limit_s: float = 5.0) -> Reply:
+        return read_reply(*self.parent.receive(most_text=10**6, most_rows=10**6, limit_s=limit_s))
+
+    def through(self, reply: Reply) -> Reply:
+        self.send(reply)
+        return self.read()
+
+
 @pytest.fixture
-def ends() -> Iterator[tuple[socket.socket, ReplyReader]]:
-    theirs, ours = socket.socketpair()
-    with theirs, ours:
-        reader = ReplyReader(ours.fileno())
-        yield theirs, reader
-        reader.close()
+def ends() -> Iterator[Ends]:
+    parent, theirs = make_pipe()
+    with theirs:
+        yield Ends(parent, theirs)
+        parent.close()
 
 
-def through(ends: tuple[socket.socket, ReplyReader], reply: Reply) -> Reply:
-    replies.send_reply(ends[0].fileno(), reply)
-    return ends[1].read()
-
-
-def test_rows_come_out_as_they_went_in_and_can_be_written(ends: tuple[socket.socket, ReplyReader]) -> None:
-    got = through(ends, decoded())
+def test_rows_come_out_as_they_went_in_and_can_be_written(ends: Ends) -> None:
+    got = ends.through(decoded())
     assert isinstance(got, Decoded)
     same(got, decoded())
     row = got.tracks["visual"].row
@@ -77,12 +102,12 @@ def test_rows_come_out_as_they_went_in_and_can_be_written(ends: tuple[socket.soc
     row[:] = 0
 
 
-def test_windows_come_out_as_they_went_in(ends: tuple[socket.socket, ReplyReader]) -> None:
+def test_windows_come_out_as_they_went_in(ends: Ends) -> None:
     sent = [
         WindowDecoded(3, 9, Window(0.3, 1 / 7), Window(0.0, 1e9), decoded()),
         WindowDecoded(4, 9, None, None, decoded()),
     ]
-    got = through(ends, WindowsReply(sent, done=True))
+    got = ends.through(WindowsReply(sent, done=True))
     assert isinstance(got, WindowsReply)
     assert got.done
     for one, other in zip(got.windows, sent, strict=True):
@@ -91,8 +116,8 @@ def test_windows_come_out_as_they_went_in(ends: tuple[socket.socket, ReplyReader
 
 
 @pytest.mark.parametrize("reply", [Ready(Isolation(("a",), ("b: why",))), OutOfMemory(), Broke("Traceback …")])
-def test_what_has_no_rows(ends: tuple[socket.socket, ReplyReader], reply: Reply) -> None:
-    assert through(ends, reply) == reply
+def test_what_has_no_rows(ends: Ends, reply: Reply) -> None:
+    assert ends.through(reply) == reply
 
 
 @pytest.mark.parametrize(
@@ -103,8 +128,8 @@ def test_what_has_no_rows(ends: tuple[socket.socket, ReplyReader], reply: Reply)
         UnreadableError("not there", problems=["one"], field="path"),
     ],
 )
-def test_errors_keep_their_kind(ends: tuple[socket.socket, ReplyReader], error: DimmlError) -> None:
-    got = through(ends, error)
+def test_errors_keep_their_kind(ends: Ends, error: DimmlError) -> None:
+    got = ends.through(error)
     assert isinstance(got, DimmlError)
     assert (type(got), got.message, got.field, got.statuses) == (
         type(error),
@@ -114,56 +139,113 @@ def test_errors_keep_their_kind(ends: tuple[socket.socket, ReplyReader], error: 
     )
 
 
-def test_an_error_that_decoding_does_not_raise_is_a_fault(ends: tuple[socket.socket, ReplyReader]) -> None:
-    assert isinstance(through(ends, DimmlError("whatever")), Broke)
+def test_an_error_that_decoding_does_not_raise_is_a_fault(ends: Ends) -> None:
+    assert isinstance(ends.through(DimmlError("whatever")), Broke)
 
 
 def message(document: object, rows: bytes = b"") -> bytes:
     content = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return struct.pack("<IQ", len(content), len(rows)) + content + rows
+    return struct.pack("<QQ", len(content), len(rows)) + content + rows
 
 
 def track(**said: object) -> dict[str, object]:
     return {"decoded": {"tracks": {"a": {"status": "ok", "times_s": [], **said}}, "start_s": None, "end_s": None}}
 
 
+def window(**said: object) -> dict[str, object]:
+    return {"number": 0, "count": 9, "window": None, "span": None, **track(status="absent:not_sent"), **said}
+
+
 MALFORMED = {
     "a pickle": message(pickle.dumps(OutOfMemory())),
     "no object": message([1]),
     "nothing known": message({"else": 1}),
-    "an endless head": struct.pack("<IQ", 2**32 - 1, 0),
-    "endless rows": struct.pack("<IQ", 2, 2**63),
+    "an endless text": struct.pack("<QQ", 2**63, 0),
+    "endless rows": struct.pack("<QQ", 2, 2**63),
     "nesting without end": message(b"[" * 100_000),
     "a row that is not there": message(track(dtype="uint8", shape=[9]), bytes(8)),
     "a row of negative size": message(track(dtype="uint8", shape=[-8, -1]), bytes(8)),
     "a row past all numbers": message(track(dtype="uint8", shape=[2**40, 2**40]), bytes(8)),
     "a row of objects": message(track(dtype="object", shape=[1]), bytes(8)),
+    "rows that belong to nothing": message(track(dtype="uint8", shape=[8]), bytes(16)),
+    "rows without an answer": message({"out_of_memory": True}, bytes(8)),
+    "an endless row": message(track(dtype="uint8", shape=[float("inf")]), bytes(8)),
+    "a time that is none": message(track(times_s=[float("nan")])),
+    "a time past all numbers": message(b'{"decoded": {"tracks": {}, "start_s": 1' + b"0" * 400 + b', "end_s": null}}'),
+    "a window without ends": message({"windows": [window(window=[])], "done": True}),
+    "a window past the last": message({"windows": [window(number=9)], "done": True}),
+    "a window of a false number": message({"windows": [window(number=True)], "done": True}),
+    "half a letter": message({"broke": "\ud800"}),
     "a status that is none": message(track(status="fine")),
     "an error that is none": message({"error": "SystemExit", "message": "", "field": None, "statuses": {}}),
 }
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_what_no_sound_worker_says(ends: tuple[socket.socket, ReplyReader], name: str) -> None:
-    ends[0].sendall(MALFORMED[name])
+def test_what_no_sound_worker_says(ends: Ends, name: str) -> None:
+    ends.theirs.sendall(MALFORMED[name])
     with pytest.raises(MalformedReplyError):
-        ends[1].read()
+        ends.read()
 
 
-def test_a_reply_that_stops_half_way_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replies, "_STALL_S", 1)
-    theirs, ours = socket.socketpair()
-    with theirs, ours:
-        reader = ReplyReader(ours.fileno())
-        theirs.sendall(message(track(dtype="uint8", shape=[8]), bytes(8))[:-1])
+@pytest.mark.parametrize("interval_s", [10.0, 0.05])
+def test_a_reply_that_never_ends_is_not_waited_for(ends: Ends, interval_s: float) -> None:
+    """Be it that it stops, or that it goes on by a byte at a time."""
+    whole = message(track(dtype="uint8", shape=[8]), bytes(8))
+    over = threading.Event()
+
+    def drip() -> None:
+        for byte in whole[:-1]:
+            ends.theirs.sendall(bytes([byte]))
+            if over.wait(interval_s):
+                return
+
+    with ThreadPoolExecutor(1) as other:
+        other.submit(drip)
         began = time.monotonic()
-        with pytest.raises(BlockingIOError):
-            reader.read()
-        assert 0.5 < time.monotonic() - began < 5.0
-        theirs.close()
-        with pytest.raises(EOFError):
-            reader.read()
-        reader.close()
+        with pytest.raises(TimeoutError):
+            ends.read(limit_s=0.4)
+        assert 0.3 < time.monotonic() - began < 3.0
+        over.set()
+
+
+def test_a_worker_that_does_not_listen_is_not_waited_for(ends: Ends) -> None:
+    with pytest.raises(TimeoutError):
+        ends.parent.send(bytes(10**7), 0.2)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "fits"),
+    [
+        ({"audio": AUDIO_ROW}, True),
+        ({"audio": DecodedTrack(SILENT)}, True),
+        ({}, False),
+        ({"audio": AUDIO_ROW, "other": DecodedTrack(SILENT)}, False),
+        ({"audio": DecodedTrack(OK)}, False),
+        ({"audio": DecodedTrack(SILENT, AUDIO_ROW.row)}, False),
+        ({"audio": DecodedTrack(OK, np.zeros(3, np.float32))}, False),
+        ({"audio": DecodedTrack(OK, np.zeros(AUDIO.shape, np.uint8))}, False),
+    ],
+)
+def test_an_answer_is_of_what_was_asked(tracks: dict[str, DecodedTrack], *, fits: bool) -> None:
+    plain = Decoded(tracks)
+    for reply in (plain, WindowsReply([WindowDecoded(0, 1, None, None, plain)], done=True)):
+        with nullcontext() if fits else pytest.raises(MalformedReplyError):
+            check_reply(reply, (AUDIO,))
+
+
+def test_bounds_let_the_largest_answer_through(ends: Ends) -> None:
+    tall = VISUAL.model_copy(update={"frames": 1024, "height": 8, "width": 8})
+    times_s = tuple(np.random.default_rng(0).uniform(0, 1e5, 1024).tolist())
+    whole = Decoded({"audio": AUDIO_ROW, "visual": DecodedTrack(OK, np.zeros(tall.shape, np.uint8), times_s)})
+    for reply, bounds in (
+        (whole, reply_bounds((AUDIO, tall))),
+        (WindowsReply([WindowDecoded(0, 1, None, None, whole)], done=True), reply_bounds((AUDIO, tall), windows=True)),
+    ):
+        with ThreadPoolExecutor(1) as other:
+            sent = other.submit(ends.send, reply)
+            check_reply(read_reply(*ends.parent.receive(**bounds, limit_s=5.0)), (AUDIO, tall))
+            sent.result()
 
 
 def usurped(request: DecodeRequest) -> Decoded:

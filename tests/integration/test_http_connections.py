@@ -240,10 +240,11 @@ def test_a_refusal_of_a_whole_request_keeps_its_connection(server: ServerProcess
     body = httpx.Request("POST", f"{server.url}/v1/predict", files={"media": clip})
     head = "".join(f"{name}: {value}\r\n" for name, value in body.headers.items())
     whole = f"POST /v1/predict HTTP/1.1\r\n{head}\r\n".encode() + body.read()
-    with ThreadPoolExecutor() as pool, connect(server) as connection:
+    with ThreadPoolExecutor() as pool, ExitStack() as stack:
         for waiting in (0, 1):
             pool.submit(httpx.post, f"{server.url}/v1/predict", files={"media": hanging}, timeout=PATIENCE_S)
             server.wait_for_load(1, waiting)
+        connection = stack.enter_context(connect(server))
         answers = connection.makefile("rb")
         # One alone, and two of which the second comes before the first is answered.
         for count in (1, 2):
@@ -253,6 +254,23 @@ def test_a_refusal_of_a_whole_request_keeps_its_connection(server: ServerProcess
                 lines = dict(line.lower().split(b": ", 1) for line in iter(answers.readline, b"\r\n"))
                 assert b"connection" not in lines
                 assert json.loads(answers.read(int(lines[b"content-length"])))["error"]["code"] == "queue_full"
+        # Nor has anybody a thousand answers at once: what comes at once waits in line, and the line is short.
+        with connect(server) as greedy:
+            greedy.sendall(whole * 100)
+            assert b"".join(iter(lambda: greedy.recv(65_536), b"")).count(b"HTTP/1.1 429 ") < 50
+        # An old client, which takes the end of the connection for the end of the answer.
+        with connect(server) as old:
+            old.sendall(whole.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"Connection: keep-alive\r\n", b""))
+            assert b"connection: close" in b"".join(iter(lambda: old.recv(65_536), b""))
+        # What is wrong anyway is told so, and not to come back.
+        for kind, length, status in (
+            ("text/plain", "10", b"422"),
+            ("multipart/form-data; boundary=b", "9999999", b"413"),
+        ):
+            with connect(server) as wrong:
+                lines_sent = f"Host: x\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+                wrong.sendall(f"POST /v1/predict HTTP/1.1\r\n{lines_sent}".encode())
+                assert wrong.recv(65_536).split()[1] == status
         # The same connection, once there is room again, is answered by the application.
         connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answers.readline().startswith(b"HTTP/1.1 200 ")

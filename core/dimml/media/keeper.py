@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from dimml.errors import DimmlError, UnavailableError
 from dimml.media.isolation import Isolation
-from dimml.media.streaming import StreamJob
+from dimml.media.streaming import Lost, StreamJob
 from dimml.media.types import DecodeRequest
 from dimml.media.worker_process import Outcome, WorkerProcess
+from dimml.status import Reason
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,11 @@ class Keeper:
                 continue
             try:
                 outcome = self._do(job)
+            except DimmlError as error:
+                job.future.set_exception(error)
             except BaseException as error:
+                # Nobody foresaw it. It costs the worker, whatever state that is in, and not this thread.
+                self._give_up()
                 job.future.set_exception(error)
             else:
                 job.future.set_result(outcome)
@@ -139,10 +144,22 @@ class Keeper:
                     break
         except DimmlError as error:
             job.put(error)
+        except BaseException:
+            logger.exception("a decode worker's windows could not be read")
+            self._give_up()
+            job.put(Lost(Reason.DECODER_CRASHED))
+            job.put(None)
         else:
             job.put(None)
         if job.stopped or not worker.alive:
             self._bury()
+
+    def _give_up(self) -> None:
+        with self._lock:
+            self._job = None
+            if self._worker is not None:
+                self._worker.kill()
+        self._bury()
 
     def _living_worker(self) -> WorkerProcess | None:
         """The worker, replaced if it died meanwhile; None where none can be started."""

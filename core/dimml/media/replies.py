@@ -4,16 +4,14 @@ Nothing of it is unpickled. A worker that a hostile file has taken over is shut 
 reads is the one way out that is left: a pickle there would be any code, in the parent. It is also the cheaper way: rows
 are written from where they are, and read into where they stay.
 
-On the wire: the bytes of the JSON and of the rows (``_HEAD``), then the two. A row begins at a multiple of 8.
+How it is sent: ``pipe``.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import struct
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,18 +29,26 @@ from dimml.errors import (
     UnusableMediaError,
 )
 from dimml.media.isolation import Isolation
+from dimml.media.pipe import ALIGNMENT, MalformedReplyError
 from dimml.media.ranges import Window
 from dimml.media.types import Decoded, DecodedTrack
 from dimml.media.windows import WindowDecoded
-from dimml.modality import Modality
+from dimml.modality import Modality, Waveform
 from dimml.status import ModalityStatus
 
-_HEAD: Final = struct.Struct("<IQ")
-_ALIGNMENT: Final = 8
-_MAX_JSON_BYTES: Final = 16 * 2**20
-_MAX_ROWS_BYTES: Final = 2 * 2**30
-#: A worker that stops in the middle of a reply is given up after this.
-_STALL_S: Final = 10
+#: Windows are sent on once their rows have so many bytes, or there are so many.
+CHUNK_ROWS_BYTES: Final = 2 * 2**20
+CHUNK_WINDOWS: Final = 500
+#: Of a reply, beside the times of its frames.
+TEXT_BYTES: Final = 256 * 2**10
+CHUNK_TEXT_BYTES: Final = 2 * 2**20
+TIME_BYTES: Final = 32
+#: Of a text of a worker's that is shown or logged.
+_MOST_SAID: Final = 500
+#: Of what a worker says of itself, or of what broke.
+_MOST_TOLD: Final = 20_000
+#: Windows of one recording: three years of one a tenth of a second apart.
+_MOST_WINDOWS: Final = 10**9
 #: Of the contract (``dimml.modality``).
 _DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "uint8": np.dtype(np.uint8)}
 #: The errors that decoding raises; their messages are for the caller.
@@ -90,78 +96,47 @@ class Broke:
 Reply = Ready | Decoded | WindowsReply | DimmlError | OutOfMemory | Broke
 
 
-class MalformedReplyError(Exception):
-    """No reply that a sound worker would send."""
-
-
-def send_reply(descriptor: int, reply: Reply) -> None:
-    """Write one. Raises OSError where nobody reads any more."""
+def encode_reply(reply: Reply) -> tuple[bytes, list[npt.NDArray[Any]]]:
+    """Text and rows of a message. Raises ValueError or TypeError where JSON cannot have it."""
     rows: list[npt.NDArray[Any]] = []
-    content = json.dumps(_document(reply, rows)).encode()
-    pieces = [content]
-    size = 0
-    for row in rows:
-        pieces.append(memoryview(row).cast("B"))  # type: ignore[arg-type]  # any buffer will do
-        padding = -row.nbytes % _ALIGNMENT
-        pieces.append(bytes(padding))
-        size += row.nbytes + padding
-    left = [memoryview(piece) for piece in (_HEAD.pack(len(content), size), *pieces) if len(piece)]
-    while left:
-        written = os.writev(descriptor, left[: os.sysconf("SC_IOV_MAX")])
-        while left and written >= len(left[0]):
-            written -= len(left.pop(0))
-        if written:
-            left[0] = left[0][written:]
+    return json.dumps(_document(reply, rows), allow_nan=False).encode(), rows
 
 
-class ReplyReader:
-    """The parent's end of ``descriptor``, which stays its owner's."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._socket = socket.socket(fileno=os.dup(descriptor))
-        # Of the kernel, so that waiting for a whole reply is one call.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _STALL_S, 0))
-
-    def read(self) -> Reply:
-        """The reply that has begun to come. Raises EOFError, OSError, MalformedReplyError."""
-        head = bytearray(_HEAD.size)
-        self._fill(head)
-        json_bytes, rows_bytes = _HEAD.unpack(head)
-        if json_bytes > _MAX_JSON_BYTES or rows_bytes > _MAX_ROWS_BYTES:
-            raise MalformedReplyError(f"{json_bytes} bytes of JSON, {rows_bytes} of rows")
-        content = bytearray(json_bytes)
-        self._fill(content)
-        rows = np.empty(rows_bytes, np.uint8)
-        self._fill(rows.data)
-        try:
-            return _reply(json.loads(content), rows)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise MalformedReplyError(f"{type(error).__name__}: {error}"[:1000]) from error
-
-    def close(self) -> None:
-        """Let go of it."""
-        self._socket.close()
-
-    def _fill(self, buffer: bytearray | memoryview) -> None:
-        left = memoryview(buffer)
-        while left:
-            count = self._socket.recv_into(left, 0, socket.MSG_WAITALL)
-            if count == 0:
-                raise EOFError
-            left = left[count:]
+def read_reply(text: bytes | bytearray, rows: npt.NDArray[np.uint8]) -> Reply:
+    """Inverse of ``encode_reply``: rows of the reply are views of ``rows``, all of it. Raises MalformedReplyError."""
+    try:
+        return _reply(json.loads(text, parse_constant=_no_number), rows)
+    except Exception as error:
+        # Whatever it is that nobody thought of: the text is a stranger's.
+        raise MalformedReplyError(f"{type(error).__name__}: {error}"[:_MOST_SAID]) from error
 
 
-def check_rows(reply: Reply, modalities: Sequence[Modality]) -> None:
-    """Raise MalformedReplyError where a row is not what its modality's encoder takes."""
+def reply_bounds(modalities: Sequence[Modality], *, windows: bool = False) -> dict[str, int]:
+    """``most_text`` and ``most_rows`` of an answer about these modalities, for ``ParentEnd.receive``."""
+    rows = sum(math.prod(m.shape) * m.dtype.itemsize + ALIGNMENT for m in modalities)
+    # Every frame has a time.
+    frames = sum(m.shape[0] for m in modalities if not isinstance(m, Waveform))
+    if not windows:
+        return {"most_text": TEXT_BYTES + TIME_BYTES * frames, "most_rows": rows}
+    padding = ALIGNMENT * len(modalities) * CHUNK_WINDOWS
+    return {"most_text": CHUNK_TEXT_BYTES + TIME_BYTES * frames, "most_rows": CHUNK_ROWS_BYTES + rows + padding}
+
+
+def check_reply(reply: Reply, modalities: Sequence[Modality]) -> None:
+    """Raise MalformedReplyError where it does not answer for each of the modalities, with rows of their shapes."""
     wanted = {modality.name: modality for modality in modalities}
+    if isinstance(reply, DimmlError) and not reply.statuses.keys() <= wanted.keys():
+        raise MalformedReplyError("statuses of modalities that were not asked for")
     windows = reply.windows if isinstance(reply, WindowsReply) else ()
     for decoded in (reply,) if isinstance(reply, Decoded) else (window.decoded for window in windows):
+        if decoded.tracks.keys() != wanted.keys():
+            raise MalformedReplyError("tracks other than those that were asked for")
         for name, track in decoded.tracks.items():
-            modality = wanted.get(name)
-            if modality is None or track.status.ok != (track.row is not None):
-                raise MalformedReplyError(f"track {name!r} with status {track.status}")
-            if track.row is not None and (track.row.shape, track.row.dtype) != (modality.shape, modality.dtype):
-                raise MalformedReplyError(f"a row of {track.row.dtype} {track.row.shape} for {name!r}")
+            modality, row = wanted[name], track.row
+            if track.status.ok != (row is not None):
+                raise MalformedReplyError(f"{name} is {track.status}, with a row or without")
+            if row is not None and (row.shape, row.dtype) != (modality.shape, modality.dtype):
+                raise MalformedReplyError(f"a row of {row.dtype} {row.shape} for {name}")
 
 
 def _document(reply: Reply, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
@@ -176,7 +151,7 @@ def _document(reply: Reply, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
         case OutOfMemory():
             return {"out_of_memory": True}
         case Broke(details):
-            return {"broke": details}
+            return {"broke": details[-_MOST_TOLD:]}
     name = type(reply).__name__
     if name not in _ERRORS:
         return {"broke": f"decoding raised {name}: {reply}"}
@@ -205,63 +180,101 @@ def _ranges(one: WindowDecoded) -> dict[str, Window | None]:
 
 def _reply(document: dict[str, Any], rows: npt.NDArray[np.uint8]) -> Reply:
     """Inverse of ``_document``. Raises what Python does where it is none."""
-    taken = 0
-
-    def row(dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        nonlocal taken
-        size = dtype.itemsize
-        for extent in shape:
-            size *= extent
-        if size < 0 or taken + size > len(rows) or min(shape, default=0) < 0:
-            raise ValueError(f"a row of {shape} is not there")
-        found = rows[taken : taken + size].view(dtype).reshape(shape)
-        taken += size + -size % _ALIGNMENT
-        return found
-
+    source = _Rows(rows)
+    reply = _without_rows(document) if document.keys().isdisjoint(("decoded", "windows")) else None
     if "decoded" in document:
-        return _decoded(document["decoded"], row)
-    if "windows" in document:
-        return WindowsReply([_window(one, row) for one in document["windows"]], done=bool(document["done"]))
+        reply = _decoded(document["decoded"], source)
+    elif "windows" in document:
+        reply = WindowsReply([_window(one, source) for one in document["windows"]], done=document["done"] is True)
+    if reply is None or source.left:
+        raise ValueError(f"{source.left} bytes of rows belong to nothing")
+    return reply
+
+
+def _without_rows(document: dict[str, Any]) -> Reply:
     if "error" in document:
         return _error(document)
     if "ready" in document:
         told = document["ready"]
-        return Ready(Isolation(tuple(map(str, told["enforced"])), tuple(map(str, told["missing"]))))
+        return Ready(
+            Isolation(*(tuple(_text(t, _MOST_TOLD) for t in told[which]) for which in ("enforced", "missing")))
+        )
     if "out_of_memory" in document:
         return OutOfMemory()
-    return Broke(str(document["broke"]))
+    return Broke(_text(document["broke"], _MOST_TOLD))
 
 
-def _decoded(document: dict[str, Any], row: Callable[[np.dtype[Any], tuple[int, ...]], npt.NDArray[Any]]) -> Decoded:
+class _Rows:
+    """Rows, one after the other."""
+
+    def __init__(self, content: npt.NDArray[np.uint8]) -> None:
+        self._content = content
+        self._taken = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that no row has taken."""
+        return len(self._content) - self._taken
+
+    def take(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """The next row. Raises ValueError where it is not there."""
+        size = dtype.itemsize * math.prod(shape)
+        if size > self.left or min(shape, default=0) < 0:
+            raise ValueError(f"a row of {shape} is not there")
+        row = self._content[self._taken : self._taken + size].view(dtype).reshape(shape)
+        self._taken += size + -size % ALIGNMENT
+        return row
+
+
+def _decoded(document: dict[str, Any], rows: _Rows) -> Decoded:
     tracks = {}
     for name, told in document["tracks"].items():
-        track = DecodedTrack(ModalityStatus.parse(told["status"]), times_s=tuple(map(float, told["times_s"])))
+        track = DecodedTrack(ModalityStatus.parse(told["status"]), times_s=tuple(map(_number, told["times_s"])))
         if "shape" in told:
-            track.row = row(_DTYPES[told["dtype"]], tuple(map(int, told["shape"])))
+            track.row = rows.take(_DTYPES[told["dtype"]], tuple(_whole(extent, 2**62) for extent in told["shape"]))
         tracks[name] = track
-    return Decoded(tracks, _number(document["start_s"]), _number(document["end_s"]))
+    start_s, end_s = (None if it is None else _number(it) for it in (document["start_s"], document["end_s"]))
+    return Decoded(tracks, start_s, end_s)
 
 
-def _window(
-    document: dict[str, Any], row: Callable[[np.dtype[Any], tuple[int, ...]], npt.NDArray[Any]]
-) -> WindowDecoded:
+def _window(document: dict[str, Any], rows: _Rows) -> WindowDecoded:
     window, span = (
-        None if told is None else Window(float(told[0]), float(told[1]))
+        None if told is None else Window(_number(told[0]), _number(told[1]))
         for told in (document["window"], document["span"])
     )
+    count = _whole(document["count"], _MOST_WINDOWS)
     return WindowDecoded(
-        int(document["number"]), int(document["count"]), window, span, _decoded(document["decoded"], row)
+        _whole(document["number"], count - 1), count, window, span, _decoded(document["decoded"], rows)
     )
 
 
 def _error(document: dict[str, Any]) -> DimmlError:
-    kind, message, field = _ERRORS[document["error"]], str(document["message"]), document["field"]
-    field = None if field is None else str(field)
+    kind, message, field = _ERRORS[document["error"]], _text(document["message"], _MOST_TOLD), document["field"]
+    field = None if field is None else _text(field, _MOST_SAID)
     if issubclass(kind, DataError):
         return kind(message, field=field)
     statuses = {name: ModalityStatus.parse(told) for name, told in document["statuses"].items()}
     return kind(message, field=field, statuses=statuses)
 
 
-def _number(told: object) -> float | None:
-    return None if told is None else float(told)  # type: ignore[arg-type]  # raises where it is none
+def _number(told: object) -> float:
+    if type(told) not in (int, float) or not math.isfinite(number := float(told)):  # type: ignore[arg-type]
+        raise ValueError(f"{told!r} is no number")
+    return number
+
+
+def _whole(told: object, most: int) -> int:
+    if type(told) is not int or not 0 <= told <= most:
+        raise ValueError(f"{told!r} is no number from 0 to {most}")
+    return told
+
+
+def _text(told: object, most: int) -> str:
+    if not isinstance(told, str):
+        raise TypeError(f"{type(told).__name__} is no text")
+    told.encode()  # Raises for half a surrogate pair, which no log and no answer takes.
+    return told[:most]
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")

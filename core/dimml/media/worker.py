@@ -9,22 +9,31 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import pickle
 import resource
 import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 import cv2
 
 from dimml.errors import DimmlError
 from dimml.media.isolation import isolate
-from dimml.media.replies import Broke, OutOfMemory, Ready, Reply, WindowsReply, send_reply
+from dimml.media.pipe import WorkerEnd
+from dimml.media.replies import (
+    CHUNK_ROWS_BYTES,
+    CHUNK_WINDOWS,
+    Broke,
+    OutOfMemory,
+    Ready,
+    WindowsReply,
+    encode_reply,
+)
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.windows import WindowDecoded, WindowPlan, decode_windows
 
@@ -34,15 +43,14 @@ EXIT_OUT_OF_MEMORY: Final = 71
 
 DecodeFunction = Callable[[DecodeRequest], Decoded]
 
-#: Windows are sent on once their rows have so many bytes, or the first of them has waited so long.
-_CHUNK_BYTES: Final = 2 * 2**20
+#: Windows are also sent on once the first of them has waited so long.
 _CHUNK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class WindowsRequest:
     """A recording in windows, from number ``first`` on. The answer is several ``WindowsReply``, each but the last to
-    be followed by a True from the parent, which is how it holds the worker back."""
+    be followed by an empty message from the parent, which is how it holds the worker back."""
 
     request: DecodeRequest
     plan: WindowPlan
@@ -66,50 +74,54 @@ def main(descriptor: int, parent: int) -> None:
     # off a request that the parent still wants to answer.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with Connection(descriptor) as connection:
-        try:
-            settings = connection.recv()
-            _quieten()
-            _limit(settings.decode_memory_bytes)
-            send_reply(descriptor, Ready(isolate(settings.readable)))
-            while True:
-                _answer(connection, settings.decode_function)
-        except (EOFError, ConnectionError):
-            return
-        except MemoryError:
-            # Not even the request or the reply fits, and half of it may still be in the pipe.
-            os._exit(EXIT_OUT_OF_MEMORY)
+    pipe = WorkerEnd(descriptor)
+    try:
+        settings = _request(pipe)
+        _quieten()
+        _limit(settings.decode_memory_bytes)
+        pipe.send(*encode_reply(Ready(isolate(settings.readable))))
+        while True:
+            _answer(pipe, settings.decode_function)
+    except (EOFError, ConnectionError):
+        return
+    except MemoryError:
+        # Not even the request or the reply fits, and half of it may still be in the pipe.
+        os._exit(EXIT_OUT_OF_MEMORY)
 
 
-def _answer(connection: Connection, decode_function: DecodeFunction) -> None:
-    request = connection.recv()
-    reply: Reply
+def _request(pipe: WorkerEnd) -> Any:
+    return pickle.loads(pipe.receive())  # noqa: S301 (our own parent's)
+
+
+def _answer(pipe: WorkerEnd, decode_function: DecodeFunction) -> None:
+    request = _request(pipe)
     try:
         if isinstance(request, WindowsRequest):
-            _stream(connection, request)
+            _stream(pipe, request)
             return
-        reply = decode_function(request)
+        message = encode_reply(decode_function(request))
     except DimmlError as error:
-        reply = error
+        message = encode_reply(error)
     except MemoryError:
-        reply = OutOfMemory()
+        message = encode_reply(OutOfMemory())
     except Exception:
-        reply = Broke(traceback.format_exc())
-    send_reply(connection.fileno(), reply)
+        message = encode_reply(Broke(traceback.format_exc()))
+    pipe.send(*message)
 
 
-def _stream(connection: Connection, wanted: WindowsRequest) -> None:
+def _stream(pipe: WorkerEnd, wanted: WindowsRequest) -> None:
     """All windows in chunks; never more than one chunk ahead of the parent."""
     chunk: list[WindowDecoded] = []
     size, began = 0, time.monotonic()
     for window in decode_windows(wanted.request, wanted.plan, wanted.first):
-        if chunk and (size >= _CHUNK_BYTES or time.monotonic() - began >= _CHUNK_S):
-            send_reply(connection.fileno(), WindowsReply(chunk, done=False))
-            connection.recv()
+        full = size >= CHUNK_ROWS_BYTES or len(chunk) >= CHUNK_WINDOWS
+        if chunk and (full or time.monotonic() - began >= _CHUNK_S):
+            pipe.send(*encode_reply(WindowsReply(chunk, done=False)))
+            pipe.receive()
             chunk, size, began = [], 0, time.monotonic()
         chunk.append(window)
         size += sum(track.row.nbytes for track in window.decoded.tracks.values() if track.row is not None)
-    send_reply(connection.fileno(), WindowsReply(chunk, done=True))
+    pipe.send(*encode_reply(WindowsReply(chunk, done=True)))
 
 
 def _die_with(parent: int) -> None:

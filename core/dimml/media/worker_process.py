@@ -6,24 +6,24 @@ import json
 import logging
 import os
 import pickle
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
+from contextlib import ExitStack
 from typing import Final
 
 from dimml.errors import DimmlError
 from dimml.media.isolation import Isolation
+from dimml.media.pipe import MalformedReplyError, make_pipe
 from dimml.media.replies import (
     Broke,
-    MalformedReplyError,
     OutOfMemory,
     Ready,
     Reply,
-    ReplyReader,
     WindowsReply,
-    check_rows,
+    check_reply,
+    read_reply,
+    reply_bounds,
 )
 from dimml.media.streaming import Lost
 from dimml.media.types import Decoded, DecodeRequest
@@ -52,20 +52,11 @@ _WORKER_ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-#: Of each direction of a worker's pipe; the kernel caps it at net.core.wmem_max.
-_PIPE_BYTES: Final = 2**20
+#: For taking in a request or a reply, once it has begun; milliseconds in truth.
+_TRANSFER_S: Final = 10.0
 
 
 Outcome = Decoded | Lost
-
-
-def _wide_pipe() -> tuple[Connection, Connection]:
-    """A two-way pipe whose buffers take a whole reply where the kernel allows it, so that writing one is one step."""
-    ends = socket.socketpair()
-    for end in ends:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIPE_BYTES)
-    ours, theirs = (Connection(end.detach()) for end in ends)
-    return ours, theirs
 
 
 class WorkerProcess:
@@ -77,9 +68,11 @@ class WorkerProcess:
     def __init__(self, settings: bytes) -> None:
         self._settings = settings
         self._patience_s: float | None = None
-        self._pipe, theirs = _wide_pipe()
-        self._replies = ReplyReader(self._pipe.fileno())
-        with theirs:
+        #: Of the reply that is waited for, after its caller has gone.
+        self._late: Sequence[Modality] = ()
+        self._pipe, theirs = make_pipe()
+        with theirs, ExitStack() as unless_started:
+            unless_started.callback(self._pipe.close)
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
@@ -88,14 +81,15 @@ class WorkerProcess:
                 # A group of its own: Ctrl-C at the terminal goes to the parent alone.
                 start_new_session=True,
             )
+            unless_started.pop_all()
 
     def wait_ready(self) -> Isolation:
         """Block until it has imported what it needs, and tell how it is shut in.
 
         Raises OSError or EOFError where it does not get there.
         """
-        self._pipe.send_bytes(self._settings)
-        if self._pipe.poll(START_TIMEOUT_S):
+        self._pipe.send(self._settings, START_TIMEOUT_S)
+        if self._pipe.wait(START_TIMEOUT_S):
             ready = self._read(())
             if isinstance(ready, Ready):
                 return ready.isolation
@@ -115,7 +109,6 @@ class WorkerProcess:
         self._process.kill()
         self._process.wait()
         self._pipe.close()
-        self._replies.close()
 
     def run(self, request: DecodeRequest, limit_s: float) -> Outcome | DimmlError:
         """The reply to one request; ``settle`` before the next. After a crash or a timeout the process is dead.
@@ -123,9 +116,9 @@ class WorkerProcess:
         It is not after a time limit so short that the caller's hurry, rather than the file, may be to blame.
         """
         try:
-            self._pipe.send_bytes(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL))
-            if not self._pipe.poll(limit_s):
-                self._patience_s = PATIENCE_S - limit_s
+            self._pipe.send(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL), _TRANSFER_S)
+            if not self._pipe.wait(limit_s):
+                self._patience_s, self._late = PATIENCE_S - limit_s, request.modalities
                 if self._patience_s <= 0.0:
                     self._process.kill()
                     self._process.wait()
@@ -146,14 +139,14 @@ class WorkerProcess:
         not enough or decoding raised, free for the next request. Raises DimmlError where the request is at fault."""
         done = False
         try:
-            self._pipe.send_bytes(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL))
+            self._pipe.send(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL), _TRANSFER_S)
             while not done:
-                if not self._pipe.poll(limit_s):
+                if not self._pipe.wait(limit_s):
                     self._process.kill()
                     self._process.wait()
                     yield Lost(Reason.DECODE_TIMEOUT)
                     return
-                reply = self._read(request.request.modalities)
+                reply = self._read(request.request.modalities, windows=True)
                 if not isinstance(reply, WindowsReply):
                     lost = _reason(reply)
                     if lost is None:
@@ -163,7 +156,7 @@ class WorkerProcess:
                 done = reply.done
                 yield from reply.windows
                 if not done:
-                    self._pipe.send(True)
+                    self._pipe.send(b"", _TRANSFER_S)
         except (EOFError, OSError):
             yield Lost(self._how_it_ended())
             return
@@ -175,21 +168,22 @@ class WorkerProcess:
         if self._patience_s is None or not self.alive:
             return
         try:
-            if self._pipe.poll(self._patience_s):
-                self._replies.read()
+            if self._pipe.wait(self._patience_s):
+                self._read(self._late)
                 self._patience_s = None
                 return
-        except (EOFError, OSError, MalformedReplyError):
+        except (EOFError, OSError):
             pass
         self._process.kill()
         self._process.wait()
 
-    def _read(self, modalities: Sequence[Modality]) -> Reply:
+    def _read(self, modalities: Sequence[Modality], *, windows: bool = False) -> Reply:
         """The next reply. Raises EOFError or OSError where the worker is lost, or has to be given up."""
         try:
-            reply = self._replies.read()
-            check_rows(reply, modalities)
-        except (MalformedReplyError, BlockingIOError) as error:
+            bounds = reply_bounds(modalities, windows=windows)
+            reply = read_reply(*self._pipe.receive(**bounds, limit_s=_TRANSFER_S))
+            check_reply(reply, modalities)
+        except (MalformedReplyError, TimeoutError) as error:
             logger.error("a decode worker is given up, its reply makes no sense or stops half way: %s", error)  # noqa: TRY400 - no fault of ours
             self._process.kill()
             raise EOFError from error

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from dimml_server.http.full_queue import FullQueue
+from dimml_server.http.full_queue import FullQueue, Refusal
 from dimml_server.media_request import new_request_id
 from dimml_server.observing.access_line import log_access
 from dimml_server.observing.note import RequestNote
@@ -75,7 +74,9 @@ class BoundedConnection(HttpToolsProtocol):
         self._settings = settings
         self._full_queue = full_queue
         #: What it answers to the request that is being read.
-        self._refusal: Response | None = None
+        self._refusal: Refusal | None = None
+        #: Of the requests in what came last.
+        self._turned_away = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._in_head = True
         self._in_body = False
@@ -112,6 +113,7 @@ class BoundedConnection(HttpToolsProtocol):
             # The next request on a connection that was kept; uvicorn bounds the wait for its first byte.
             self._start("head", self._settings.header_timeout_s, self._head_is_late)
         self._given_bytes, self._body_came = 0, False
+        self._turned_away = 0
         super().data_received(data)
         if self._refusal is not None and not self.transport.is_closing():
             self._turn_away(self._refusal, keep=False)
@@ -149,8 +151,9 @@ class BoundedConnection(HttpToolsProtocol):
             self._start("unread", LINGER_S, self.transport.abort)
             raise _RefusedError
         idle = self.cycle is None or self.cycle.response_complete
-        # Who does not read is not written to without a bound; the application waits until there is room.
-        if idle and not self.transport.get_write_buffer_size():
+        # Who does not read is not written to without a bound, and nobody has a thousand answers in one turn of the
+        # loop: the rest waits for the application, with the bound on those that wait.
+        if idle and self._turned_away < MAX_PIPELINED and not self.transport.get_write_buffer_size():
             client = self.client[0] if self.client else ""
             self._refusal = self._full_queue.refusal(self.parser.get_method(), self.url, self.headers, client)
             if self._refusal is not None:
@@ -172,7 +175,8 @@ class BoundedConnection(HttpToolsProtocol):
         if self._refusal is None:
             super().on_message_complete()
         else:
-            self._turn_away(self._refusal, keep=self.parser.should_keep_alive())
+            keep = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+            self._turn_away(self._refusal, keep=keep)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -221,9 +225,11 @@ class BoundedConnection(HttpToolsProtocol):
         self.flow.resume_reading()
         self._start("body", LINGER_S, self._below.close)
 
-    def _turn_away(self, response: Response, *, keep: bool) -> None:
+    def _turn_away(self, refusal: Refusal, *, keep: bool) -> None:
         """Answer in the application's place; ``keep`` the connection for the next request."""
         self._refusal = None
+        self._turned_away += 1
+        response = refusal.response
         self.server_state.total_requests += 1
         headers = [*self.server_state.default_headers, *response.raw_headers]
         if not keep:
@@ -231,6 +237,7 @@ class BoundedConnection(HttpToolsProtocol):
         head = [f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode()]
         head += [name + b": " + value for name, value in headers]
         self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
+        self._full_queue.told(refusal)
         self._unset_keepalive_if_required()
         if keep:
             self.timeout_keep_alive_task = self.loop.call_later(

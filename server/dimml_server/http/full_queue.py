@@ -6,40 +6,54 @@ this one is made before the application, its middleware and a task of its own; i
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from dimml.errors import DimmlError
+from dimml.errors import DimmlError, QueueFullError
 from dimml_server.http.access import request_note
 from dimml_server.http.authentication import headers_key
 from dimml_server.http.errors import error_response
 from dimml_server.http.predict import PATH, TRANSPORT
 from dimml_server.http.security_headers import add_security_headers
+from dimml_server.http.upload import FORM_TYPE
 from dimml_server.metrics import Metrics
 from dimml_server.observing.access_line import log_access
-from dimml_server.observing.note import REQUEST_ID_HEADER
+from dimml_server.observing.note import REQUEST_ID_HEADER, RequestNote
 from dimml_server.observing.tracer import NO_TRACER
 from dimml_server.security.guard import Guard
 from dimml_server.service import PredictionService
+from dimml_server.settings import ServerSettings
 
 _METHOD: Final = b"POST"
 _PATH: Final = PATH.encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer in the application's place; ``of_queue`` unless the caller is refused for what it is."""
+
+    response: Response
+    note: RequestNote
+    of_queue: QueueFullError | None
+
+
 class FullQueue:
     """Looks at the head of every request, for the connections of one server."""
 
-    def __init__(self, service: PredictionService, metrics: Metrics, guard: Guard) -> None:
+    def __init__(self, service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard) -> None:
         self._service = service
         self._metrics = metrics
+        self._max_body_bytes = settings.max_body_bytes
         self._guard = guard
 
-    def refusal(self, method: bytes, url: bytes, raw: list[tuple[bytes, bytes]], client: str) -> Response | None:
+    def refusal(self, method: bytes, url: bytes, raw: list[tuple[bytes, bytes]], client: str) -> Refusal | None:
         """The whole answer to a request for which there is no room; None for any that the application is to answer.
 
-        Those are also the ones that are traced, or that came from a page: the application knows what goes with them.
+        Those are also the ones that are traced, that came from a page, or that would be refused anyway.
         """
         service = self._service
         if method != _METHOD or url.partition(b"?")[0] != _PATH or not service.accepting:
@@ -48,20 +62,30 @@ class FullQueue:
         if full is None or service.tracer is not NO_TRACER:
             return None
         headers = Headers(raw=raw)
-        if "origin" in headers:
+        declared = headers.get("content-length", "0")
+        too_large = not declared.isdecimal() or int(declared) > self._max_body_bytes
+        if "origin" in headers or too_large or not headers.get("content-type", "").lower().startswith(FORM_TYPE):
             return None
         note = request_note(_METHOD.decode(), PATH, headers, client)
+        of_queue = None
         with note.current():
             try:
                 key = self._guard.identify(headers_key(headers))
                 note.key = "" if key is None else key.name
                 self._guard.check_place(key)
-                with self._metrics.request(TRANSPORT):
-                    raise full
+                of_queue = full
+                response = error_response(full, note.request_id)
             except DimmlError as error:
                 response = error_response(error, note.request_id)
-            note.status = response.status_code
-            log_access(note)
+        note.status = response.status_code
         response.headers[REQUEST_ID_HEADER] = note.request_id
         add_security_headers(response.headers)
-        return response
+        return Refusal(response, note, of_queue)
+
+    def told(self, refusal: Refusal) -> None:
+        """Count and log a refusal that has been sent."""
+        with refusal.note.current():
+            if refusal.of_queue is not None:
+                with suppress(QueueFullError), self._metrics.request(TRANSPORT):
+                    raise refusal.of_queue
+            log_access(refusal.note)

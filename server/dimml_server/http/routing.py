@@ -54,14 +54,16 @@ def router(service: PredictionService, settings: ServerSettings, uploads: Upload
             shadow=routing.shadow,
         )
 
-    @routes.get("", summary="How a bundle's requests are spread over its versions", responses=error_responses(401, 404))
+    @routes.get(
+        "", summary="How a bundle's requests are spread over its versions", responses=error_responses(401, 404, 503)
+    )
     async def show(name: str) -> RoutingState:
         return state(name)
 
     @routes.patch(
         "",
         summary="Set default version, split and shadow of a bundle",
-        responses=error_responses(400, 401, 403, 404, 408, 413, 422, 429, 501),
+        responses=error_responses(400, 401, 403, 404, 408, 413, 422, 429, 501, 503),
         openapi_extra=_BODY,
     )
     async def change(name: str, request: Request) -> RoutingState:

@@ -19,6 +19,7 @@ from dimml_server.http.spool import storing
 from dimml_server.http.uploads import Uploads
 
 MAX_PARTS = 32
+FORM_TYPE = "multipart/form-data"
 MAX_FIELD_BYTES = 4096
 
 
@@ -46,7 +47,7 @@ async def read_form(
     multipart, what ``uploads`` raises, and starlette's ClientDisconnect.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
-    if kind != b"multipart/form-data" or not options.get(b"boundary"):
+    if kind != FORM_TYPE.encode() or not options.get(b"boundary"):
         raise InvalidParameterError("send the recording as multipart/form-data", field="Content-Type")
     limit = f"the body is larger than {max_body_bytes} bytes, this server's limit"
     declared = request.headers.get("content-length", "")

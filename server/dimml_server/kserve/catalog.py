@@ -89,6 +89,8 @@ class Catalog:
 
     def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
         """``ModelStatisticsResponse``: of one model (of one version), or of all. Raises NotFoundError."""
+        if not name:
+            self._registry.check_loaded()
         chosen = self._registry.models()
         if name:
             newest = self.find(name, version)
