@@ -17,6 +17,8 @@ from hardening.soak import soak
 
 from support.data import REPOSITORY_ROOT
 
+#: The attacks that are over soon.
+QUICK = {"slow loris", "path in a file name", "header bombs"}
 PAGE = (REPOSITORY_ROOT / "docs" / "hardening.md").read_text()
 
 
@@ -40,12 +42,22 @@ def test_soak() -> None:
 
 @pytest.mark.timeout(240)
 def test_kill() -> None:
-    check(kill(seconds=12.0, restart_every_s=5.0))
+    for seconds in (8.0, 20.0):  # More where starting a server takes a busy machine so long that none is started again.
+        report = kill(seconds=seconds, restart_every_s=3.0)
+        check(report)
+        (counts,) = (found for what, found, _ in report.rows if what == "workers killed, servers started")
+        workers, servers = map(int, counts.split(", "))
+        if servers >= 2:
+            break
+    assert workers >= 2
+    assert servers >= 2
 
 
-@pytest.mark.parametrize("name", ["slow loris", "path in a file name", "header bombs"])
-def test_hostile(name: str) -> None:
-    check(hostile.hostile(only=name))
+def test_hostile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostile, "ATTACKS", tuple(attack for attack in hostile.ATTACKS if attack[0] in QUICK))
+    report = hostile.hostile()
+    check(report)
+    assert {what for what, _, bound in report.rows if bound == "refused"} == QUICK
 
 
 def test_every_attack_stands_in_the_docs() -> None:
