@@ -13,7 +13,8 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,9 @@ import numpy.typing as npt
 
 ALIGNMENT: Final = 8
 _HEAD: Final = struct.Struct("<QQ")
+_TIMEVAL: Final = struct.Struct("ll")
+#: The kernel's shortest time limit.
+_LEAST_S: Final = 1e-5
 #: Of each direction; the kernel caps it at net.core.wmem_max.
 _BUFFER_BYTES: Final = 2**20
 
@@ -38,22 +42,29 @@ def make_pipe() -> tuple[ParentEnd, socket.socket]:
 
 
 class ParentEnd:
-    """For one thread. All methods raise OSError where the worker is gone, TimeoutError among them."""
+    """For one thread. All methods raise OSError where the worker is gone, TimeoutError among them.
+
+    The socket blocks, with the kernel's own time limits, so that waiting for all of a message is one call.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
 
     def send(self, text: bytes, limit_s: float) -> None:
         """Say something, within ``limit_s`` in all."""
-        self._socket.settimeout(limit_s)
-        self._socket.sendall(_HEAD.pack(len(text), 0) + text)
+        end = time.monotonic() + limit_s
+        left = memoryview(_HEAD.pack(len(text), 0) + text)
+        while left:
+            self._limit(socket.SO_SNDTIMEO, end)
+            with _timed():
+                left = left[self._socket.send(left) :]
 
     def wait(self, limit_s: float) -> bool:
         """Whether something comes within ``limit_s``, be it the end."""
-        self._socket.settimeout(max(limit_s, 0.0))
+        self._limit(socket.SO_RCVTIMEO, time.monotonic() + max(limit_s, _LEAST_S))
         try:
             self._socket.recv(1, socket.MSG_PEEK)
-        except (TimeoutError, BlockingIOError):
+        except BlockingIOError:
             return False
         return True
 
@@ -83,14 +94,29 @@ class ParentEnd:
 
     def _fill(self, left: memoryview, end: float) -> None:
         while left:
-            # 0 would mean not to wait at all, and raise another error.
-            self._socket.settimeout(max(end - time.monotonic(), 1e-3))
-            count = self._socket.recv_into(left)
+            self._limit(socket.SO_RCVTIMEO, end)
+            with _timed():
+                count = self._socket.recv_into(left, 0, socket.MSG_WAITALL)
             if count == 0:
                 raise EOFError
-            if time.monotonic() > end:
-                raise TimeoutError("the message did not end in time")
             left = left[count:]
+
+    def _limit(self, option: int, end: float) -> None:
+        left_s = end - time.monotonic()
+        if left_s <= 0.0:
+            raise TimeoutError("the message did not end in time")
+        # 0 would be no limit at all.
+        seconds, microseconds = divmod(max(round(left_s * 1e6), 1), 1_000_000)
+        self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(seconds, microseconds))
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    """The kernel says that a time limit has passed as it would say that nothing can be done at once."""
+    try:
+        yield
+    except BlockingIOError:
+        raise TimeoutError("the message did not end in time") from None
 
 
 class WorkerEnd:
