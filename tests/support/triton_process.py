@@ -80,7 +80,10 @@ class TritonServer:
     @property
     def prefix(self) -> str:
         """What its regions in /dev/shm begin with."""
-        opened = [link.readlink() for link in Path(f"/proc/{self.process.pid}/fd").iterdir()]
+        opened = set()
+        for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # Closed meanwhile.
+                opened.add(link.readlink())
         (lock,) = (path for path in opened if path.parent == SHARED_MEMORY and path.suffix == ".lock")
         return lock.stem
 
