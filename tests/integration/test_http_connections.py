@@ -41,9 +41,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def server(repository: Path) -> Iterator[ServerProcess]:
     bounds = {"header_timeout_s": HEADER_TIMEOUT_S, "max_header_bytes": MAX_HEADER_BYTES, "max_connections": 20}
     # Decoding that hangs ends soon, but not before a test has seen what waits behind it.
-    work = {"concurrency": 1, "queue_length": 1, "upload_timeout_s": 3, "decode_timeout_s": 2}
-    work |= {"max_body_bytes": 1_000_000}
-    with running_server(repository, script=faulty_server.SCRIPT, **bounds, **work) as it:
+    work = {"concurrency": 1, "queue_length": 1, "decode_timeout_s": 3}
+    bodies = {"upload_timeout_s": 3, "max_body_bytes": 1_000_000}
+    with running_server(repository, script=faulty_server.SCRIPT, **bounds, **work, **bodies) as it:
         yield it
         assert "Traceback" not in it.log
 

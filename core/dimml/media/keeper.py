@@ -104,7 +104,9 @@ class Keeper:
                 job.future.set_exception(error)
             except BaseException as error:
                 # Nobody foresaw it. It costs the worker, whatever state that is in, and not this thread.
-                self._give_up()
+                with self._lock:
+                    self._job = None
+                self._bury()
                 job.future.set_exception(error)
             else:
                 job.future.set_result(outcome)
@@ -146,20 +148,13 @@ class Keeper:
             job.put(error)
         except BaseException:
             logger.exception("a decode worker's windows could not be read")
-            self._give_up()
+            self._bury()
             job.put(Lost(Reason.DECODER_CRASHED))
             job.put(None)
         else:
             job.put(None)
         if job.stopped or not worker.alive:
             self._bury()
-
-    def _give_up(self) -> None:
-        with self._lock:
-            self._job = None
-            if self._worker is not None:
-                self._worker.kill()
-        self._bury()
 
     def _living_worker(self) -> WorkerProcess | None:
         """The worker, replaced if it died meanwhile; None where none can be started."""

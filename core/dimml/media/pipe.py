@@ -13,8 +13,9 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -23,8 +24,6 @@ import numpy.typing as npt
 ALIGNMENT: Final = 8
 _HEAD: Final = struct.Struct("<QQ")
 _TIMEVAL: Final = struct.Struct("ll")
-#: The kernel's shortest time limit.
-_LEAST_S: Final = 1e-5
 #: Of each direction; the kernel caps it at net.core.wmem_max.
 _BUFFER_BYTES: Final = 2**20
 
@@ -53,15 +52,13 @@ class ParentEnd:
     def send(self, text: bytes, limit_s: float) -> None:
         """Say something, within ``limit_s`` in all."""
         end = time.monotonic() + limit_s
-        left = memoryview(_HEAD.pack(len(text), 0) + text)
+        left = _pieces(_HEAD.pack(len(text), 0), text)
         while left:
-            self._limit(socket.SO_SNDTIMEO, end)
-            with _timed():
-                left = left[self._socket.send(left) :]
+            left = _after(left, self._within(end, socket.SO_SNDTIMEO, partial(self._socket.sendmsg, left)))
 
     def wait(self, limit_s: float) -> bool:
         """Whether something comes within ``limit_s``, be it the end."""
-        self._limit(socket.SO_RCVTIMEO, time.monotonic() + max(limit_s, _LEAST_S))
+        self._limit(socket.SO_RCVTIMEO, limit_s)
         try:
             self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -94,29 +91,25 @@ class ParentEnd:
 
     def _fill(self, left: memoryview, end: float) -> None:
         while left:
-            self._limit(socket.SO_RCVTIMEO, end)
-            with _timed():
-                count = self._socket.recv_into(left, 0, socket.MSG_WAITALL)
+            step = partial(self._socket.recv_into, left, 0, socket.MSG_WAITALL)
+            count = self._within(end, socket.SO_RCVTIMEO, step)
             if count == 0:
                 raise EOFError
             left = left[count:]
 
-    def _limit(self, option: int, end: float) -> None:
+    def _within(self, end: float, option: int, step: Callable[[], int]) -> int:
+        """One step on the way to ``end``; ``option`` is the time limit that it obeys."""
         left_s = end - time.monotonic()
-        if left_s <= 0.0:
-            raise TimeoutError("the message did not end in time")
+        if left_s > 0.0:
+            self._limit(option, left_s)
+            with suppress(BlockingIOError):  # So the kernel says that its time limit has passed.
+                return step()
+        raise TimeoutError("the message did not end in time")
+
+    def _limit(self, option: int, limit_s: float) -> None:
         # 0 would be no limit at all.
-        seconds, microseconds = divmod(max(round(left_s * 1e6), 1), 1_000_000)
+        seconds, microseconds = divmod(max(round(limit_s * 1e6), 1), 1_000_000)
         self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(seconds, microseconds))
-
-
-@contextmanager
-def _timed() -> Iterator[None]:
-    """The kernel says that a time limit has passed as it would say that nothing can be done at once."""
-    try:
-        yield
-    except BlockingIOError:
-        raise TimeoutError("the message did not end in time") from None
 
 
 class WorkerEnd:
@@ -125,26 +118,17 @@ class WorkerEnd:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def receive(self) -> bytes:
+    def receive(self) -> bytearray:
         """Text of the next message. Raises EOFError at the end."""
         text_bytes, _ = _HEAD.unpack(self._read(_HEAD.size))
-        return bytes(self._read(text_bytes))
+        return self._read(text_bytes)
 
     def send(self, text: bytes, rows: Sequence[npt.NDArray[Any]]) -> None:
         """Say something, with rows that are contiguous."""
-        pieces: list[bytes | memoryview] = [text]
-        size = 0
-        for row in rows:
-            padding = -row.nbytes % ALIGNMENT
-            pieces += [row.data.cast("B"), bytes(padding)]
-            size += row.nbytes + padding
-        left = [memoryview(piece) for piece in (_HEAD.pack(len(text), size), *pieces) if len(piece)]
+        padded = [piece for row in rows for piece in (row.data.cast("B"), bytes(-row.nbytes % ALIGNMENT))]
+        left = _pieces(_HEAD.pack(len(text), sum(map(len, padded))), text, *padded)
         while left:
-            written = os.writev(self._descriptor, left[: os.sysconf("SC_IOV_MAX")])
-            while left and written >= len(left[0]):
-                written -= len(left.pop(0))
-            if written:
-                left[0] = left[0][written:]
+            left = _after(left, os.writev(self._descriptor, left[: os.sysconf("SC_IOV_MAX")]))
 
     def _read(self, size: int) -> bytearray:
         buffer = bytearray(size)
@@ -155,3 +139,17 @@ class WorkerEnd:
                 raise EOFError
             left = left[count:]
         return buffer
+
+
+def _pieces(*buffers: bytes | memoryview) -> list[memoryview]:
+    """What there is to write."""
+    return [memoryview(buffer) for buffer in buffers if len(buffer)]
+
+
+def _after(pieces: list[memoryview], written: int) -> list[memoryview]:
+    """What is left to write of them."""
+    for done, piece in enumerate(pieces):
+        if written < len(piece):
+            return [piece[written:], *pieces[done + 1 :]]
+        written -= len(piece)
+    return []

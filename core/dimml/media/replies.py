@@ -40,9 +40,9 @@ from dimml.status import ModalityStatus
 CHUNK_ROWS_BYTES: Final = 2 * 2**20
 CHUNK_WINDOWS: Final = 500
 #: Of a reply, beside the times of its frames.
-TEXT_BYTES: Final = 256 * 2**10
-CHUNK_TEXT_BYTES: Final = 2 * 2**20
-TIME_BYTES: Final = 32
+_TEXT_BYTES: Final = 256 * 2**10
+_CHUNK_TEXT_BYTES: Final = 2 * 2**20
+_TIME_BYTES: Final = 32
 #: Of a text of a worker's that is shown or logged.
 _MOST_SAID: Final = 500
 #: Of what a worker says of itself, or of what broke.
@@ -117,9 +117,9 @@ def reply_bounds(modalities: Sequence[Modality], *, windows: bool = False) -> di
     # Every frame has a time.
     frames = sum(m.shape[0] for m in modalities if not isinstance(m, Waveform))
     if not windows:
-        return {"most_text": TEXT_BYTES + TIME_BYTES * frames, "most_rows": rows}
+        return {"most_text": _TEXT_BYTES + _TIME_BYTES * frames, "most_rows": rows}
     padding = ALIGNMENT * len(modalities) * CHUNK_WINDOWS
-    return {"most_text": CHUNK_TEXT_BYTES + TIME_BYTES * frames, "most_rows": CHUNK_ROWS_BYTES + rows + padding}
+    return {"most_text": _CHUNK_TEXT_BYTES + _TIME_BYTES * frames, "most_rows": CHUNK_ROWS_BYTES + rows + padding}
 
 
 def check_reply(reply: Reply, modalities: Sequence[Modality]) -> None:
@@ -170,23 +170,22 @@ def _decoded_document(decoded: Decoded, rows: list[npt.NDArray[Any]]) -> dict[st
 
 
 def _window_document(one: WindowDecoded, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
-    ranges = {name: None if it is None else (it.start_s, it.end_s) for name, it in _ranges(one).items()}
-    return {"number": one.number, "count": one.count, **ranges, "decoded": _decoded_document(one.decoded, rows)}
-
-
-def _ranges(one: WindowDecoded) -> dict[str, Window | None]:
-    return {"window": one.window, "span": one.span}
+    window, span = (None if it is None else (it.start_s, it.end_s) for it in (one.window, one.span))
+    decoded = _decoded_document(one.decoded, rows)
+    return {"number": one.number, "count": one.count, "window": window, "span": span, "decoded": decoded}
 
 
 def _reply(document: dict[str, Any], rows: npt.NDArray[np.uint8]) -> Reply:
     """Inverse of ``_document``. Raises what Python does where it is none."""
     source = _Rows(rows)
-    reply = _without_rows(document) if document.keys().isdisjoint(("decoded", "windows")) else None
+    reply: Reply
     if "decoded" in document:
         reply = _decoded(document["decoded"], source)
     elif "windows" in document:
         reply = WindowsReply([_window(one, source) for one in document["windows"]], done=document["done"] is True)
-    if reply is None or source.left:
+    else:
+        reply = _without_rows(document)
+    if source.left:
         raise ValueError(f"{source.left} bytes of rows belong to nothing")
     return reply
 

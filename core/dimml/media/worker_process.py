@@ -67,9 +67,8 @@ class WorkerProcess:
 
     def __init__(self, settings: bytes) -> None:
         self._settings = settings
-        self._patience_s: float | None = None
-        #: Of the reply that is waited for, after its caller has gone.
-        self._late: Sequence[Modality] = ()
+        #: How long to wait for a reply that its caller did not wait for, and what it is about.
+        self._late: tuple[float, Sequence[Modality]] | None = None
         self._pipe, theirs = make_pipe()
         with theirs, ExitStack() as unless_started:
             unless_started.callback(self._pipe.close)
@@ -116,10 +115,11 @@ class WorkerProcess:
         It is not after a time limit so short that the caller's hurry, rather than the file, may be to blame.
         """
         try:
-            self._pipe.send(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL), _TRANSFER_S)
+            self._ask(request)
             if not self._pipe.wait(limit_s):
-                self._patience_s, self._late = PATIENCE_S - limit_s, request.modalities
-                if self._patience_s <= 0.0:
+                patience_s = PATIENCE_S - limit_s
+                self._late = patience_s, request.modalities
+                if patience_s <= 0.0:
                     self._process.kill()
                     self._process.wait()
                 return Lost(Reason.DECODE_TIMEOUT)
@@ -139,7 +139,7 @@ class WorkerProcess:
         not enough or decoding raised, free for the next request. Raises DimmlError where the request is at fault."""
         done = False
         try:
-            self._pipe.send(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL), _TRANSFER_S)
+            self._ask(request)
             while not done:
                 if not self._pipe.wait(limit_s):
                     self._process.kill()
@@ -165,17 +165,21 @@ class WorkerProcess:
 
     def settle(self) -> None:
         """Wait a little for the reply that came too late for its caller, and drop it; where none comes, kill."""
-        if self._patience_s is None or not self.alive:
+        if self._late is None or not self.alive:
             return
+        patience_s, modalities = self._late
         try:
-            if self._pipe.wait(self._patience_s):
-                self._read(self._late)
-                self._patience_s = None
+            if self._pipe.wait(patience_s):
+                self._read(modalities)
+                self._late = None
                 return
         except (EOFError, OSError):
             pass
         self._process.kill()
         self._process.wait()
+
+    def _ask(self, request: DecodeRequest | WindowsRequest) -> None:
+        self._pipe.send(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL), _TRANSFER_S)
 
     def _read(self, modalities: Sequence[Modality], *, windows: bool = False) -> Reply:
         """The next reply. Raises EOFError or OSError where the worker is lost, or has to be given up."""

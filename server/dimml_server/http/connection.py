@@ -154,8 +154,8 @@ class BoundedConnection(HttpToolsProtocol):
         # Who does not read is not written to without a bound, and nobody has a thousand answers in one turn of the
         # loop: the rest waits for the application, with the bound on those that wait.
         if idle and self._turned_away < MAX_PIPELINED and not self.transport.get_write_buffer_size():
-            client = self.client[0] if self.client else ""
-            self._refusal = self._full_queue.refusal(self.parser.get_method(), self.url, self.headers, client)
+            method = self.parser.get_method()
+            self._refusal = self._full_queue.refusal(method, self.url, self.headers, self._client_host)
             if self._refusal is not None:
                 return
         self._unset_keepalive_if_required()
@@ -234,9 +234,7 @@ class BoundedConnection(HttpToolsProtocol):
         headers = [*self.server_state.default_headers, *response.raw_headers]
         if not keep:
             headers.append((b"connection", b"close"))
-        head = [f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode()]
-        head += [name + b": " + value for name, value in headers]
-        self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
+        self._write(HTTPStatus(response.status_code), headers, bytes(response.body))
         self._full_queue.told(refusal)
         self._unset_keepalive_if_required()
         if keep:
@@ -247,6 +245,15 @@ class BoundedConnection(HttpToolsProtocol):
             self._linger()
         else:
             self._below.close()
+
+    @property
+    def _client_host(self) -> str:
+        return self.client[0] if self.client else ""
+
+    def _write(self, status: HTTPStatus, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        head = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
+        head += [name + b": " + value for name, value in headers]
+        self.transport.write(b"\r\n".join([*head, b"", body]))
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
@@ -267,16 +274,16 @@ class BoundedConnection(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus) -> None:
         """Answer without the application, which this connection has not reached, and close."""
         code, message = _REFUSALS[status]
-        client = self.client[0] if self.client else ""
-        note = RequestNote(new_request_id(), "http", "-", "", client, status=status.value, code=code)
+        note = RequestNote(new_request_id(), "http", "-", "", self._client_host, status=status.value, code=code)
         log_access(note)
         detail = {"code": code, "message": message, "request_id": note.request_id}
         body = json.dumps({"error": detail}).encode()
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        self._write(status, headers, body)
         self.transport.close()
         self._start("unread", LINGER_S, self.transport.abort)
 

@@ -13,13 +13,13 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from dimml.errors import DimmlError, QueueFullError
+from dimml.errors import DimmlError, QueueFullError, RequestError
 from dimml_server.http.access import request_note
 from dimml_server.http.authentication import headers_key
 from dimml_server.http.errors import error_response
 from dimml_server.http.predict import PATH, TRANSPORT
 from dimml_server.http.security_headers import add_security_headers
-from dimml_server.http.upload import FORM_TYPE
+from dimml_server.http.upload import checked_head
 from dimml_server.metrics import Metrics
 from dimml_server.observing.access_line import log_access
 from dimml_server.observing.note import REQUEST_ID_HEADER, RequestNote
@@ -62,25 +62,26 @@ class FullQueue:
         if full is None or service.tracer is not NO_TRACER:
             return None
         headers = Headers(raw=raw)
-        declared = headers.get("content-length", "0")
-        too_large = not declared.isdecimal() or int(declared) > self._max_body_bytes
-        if "origin" in headers or too_large or not headers.get("content-type", "").lower().startswith(FORM_TYPE):
+        if "origin" in headers:
+            return None
+        try:
+            checked_head(headers, self._max_body_bytes)
+        except RequestError:
             return None
         note = request_note(_METHOD.decode(), PATH, headers, client)
-        of_queue = None
+        why: DimmlError = full
+        try:
+            key = self._guard.identify(headers_key(headers))
+            note.key = "" if key is None else key.name
+            self._guard.check_place(key)
+        except DimmlError as error:
+            why = error
         with note.current():
-            try:
-                key = self._guard.identify(headers_key(headers))
-                note.key = "" if key is None else key.name
-                self._guard.check_place(key)
-                of_queue = full
-                response = error_response(full, note.request_id)
-            except DimmlError as error:
-                response = error_response(error, note.request_id)
+            response = error_response(why, note.request_id)
         note.status = response.status_code
         response.headers[REQUEST_ID_HEADER] = note.request_id
         add_security_headers(response.headers)
-        return Refusal(response, note, of_queue)
+        return Refusal(response, note, full if why is full else None)
 
     def told(self, refusal: Refusal) -> None:
         """Count and log a refusal that has been sent."""

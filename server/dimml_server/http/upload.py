@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from dimml.errors import InvalidParameterError, TooLargeError
@@ -19,7 +20,6 @@ from dimml_server.http.spool import storing
 from dimml_server.http.uploads import Uploads
 
 MAX_PARTS = 32
-FORM_TYPE = "multipart/form-data"
 MAX_FIELD_BYTES = 4096
 
 
@@ -46,24 +46,34 @@ async def read_form(
     Raises TooLargeError as soon as a limit is passed, InvalidParameterError for what is not well-formed
     multipart, what ``uploads`` raises, and starlette's ClientDisconnect.
     """
-    kind, options = parse_options_header(request.headers.get("content-type"))
-    if kind != FORM_TYPE.encode() or not options.get(b"boundary"):
-        raise InvalidParameterError("send the recording as multipart/form-data", field="Content-Type")
-    limit = f"the body is larger than {max_body_bytes} bytes, this server's limit"
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_body_bytes:
-        raise TooLargeError(limit)
+    boundary = checked_head(request.headers, max_body_bytes)
     async with AsyncExitStack() as stack:
-        reader = _FormReader(options[b"boundary"], field_names, spool_bytes, max_parts, uploads.folder)
+        reader = _FormReader(boundary, field_names, spool_bytes, max_parts, uploads.folder)
         stack.callback(reader.discard)
         received = 0
         async with uploads.reading():
             async for chunk in request.stream():
                 received += len(chunk)
                 if received > max_body_bytes:
-                    raise TooLargeError(limit)
+                    raise _too_large(max_body_bytes)
                 reader.feed(chunk)
         yield reader.form()
+
+
+def checked_head(headers: Headers, max_body_bytes: int) -> bytes:
+    """The boundary of the form that a request's head declares. Raises InvalidParameterError, TooLargeError."""
+    kind, options = parse_options_header(headers.get("content-type"))
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise InvalidParameterError("send the recording as multipart/form-data", field="Content-Type")
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_body_bytes:
+        raise _too_large(max_body_bytes)
+    return boundary
+
+
+def _too_large(max_body_bytes: int) -> TooLargeError:
+    return TooLargeError(f"the body is larger than {max_body_bytes} bytes, this server's limit")
 
 
 class _FormReader:
