@@ -8,7 +8,7 @@ import http.server
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dimml.errors import UnavailableError
+from dimml.media.pool import DecodePool
+from dimml.media.types import DecodeRequest
 from dimml_client.scoring.engine import Room
 from dimml_client.scoring.inputs import list_inputs
 from dimml_client.scoring.judging import judge_table
@@ -26,6 +28,7 @@ from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.remote import ServerEngine
 from dimml_client.scoring.report import write_report
 from dimml_client.scoring.run import score_table
+from support import faulty_decoders
 from support.server_process import ServerProcess, running_server
 
 
@@ -127,6 +130,36 @@ def test_a_stop_gives_up_an_engine_that_has_taken_everything(
     done = score_table(LocalEngine(tiny_repository, cores=2), listing, out)
     assert (done.complete, done.first) == (True, 8)
     assert comparable(out) == wanted
+
+
+def test_recordings_that_are_decoded_together_do_not_cost_one_another(
+    tiny_repository: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One kills the worker amid quick ones, another is slow amid them; each has its row and the rest have theirs."""
+    (clip,) = mixed.glob("*_000.mp4")
+    names = [f"{number:02d}{'_kills' * (number == 30)}{'_slow' * (number in (12, 45))}" for number in range(60)]
+    for name in names:
+        (tmp_path / f"{name}.mp4").symlink_to(clip)
+    together: list[int] = []
+    several = DecodePool.decode_several
+
+    def counted(pool: DecodePool, requests: Sequence[DecodeRequest], *, timeout_s: float) -> Any:
+        results = several(pool, requests, timeout_s=timeout_s)
+        together.append(len(results))
+        return results
+
+    monkeypatch.setattr(DecodePool, "decode_several", counted)
+    listing = list_inputs([str(tmp_path)], {}, None)
+    engine = LocalEngine(tiny_repository, cores=2, decode_function=faulty_decoders.killed_by_a_name)
+    with engine:
+        rows = {one.index: dict(one.row) for one in engine.score(listing.recordings())}
+    assert [Path(str(rows[index]["path"])).stem for index in sorted(rows)] == names
+    for index, row in rows.items():
+        assert row.get("error") == (None if index != 30 else "unusable_media")
+    assert rows[30]["audio_status"] == rows[30]["visual_status"] == "unusable:decoder_crashed"
+    assert sum(together) == 60
+    assert max(together) > 1
+    assert float(str(rows[12]["ms"])) > 150.0
 
 
 @contextlib.contextmanager

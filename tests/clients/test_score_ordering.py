@@ -6,9 +6,10 @@ import random
 
 import pytest
 
+from dimml_client.scoring.feed import Feed
 from dimml_client.scoring.ordering import InOrder
 from dimml_client.scoring.pipeline import Pipeline
-from dimml_client.scoring.recording import Scored
+from dimml_client.scoring.recording import Recording, Scored
 
 
 def test_any_order_becomes_that_of_the_inputs() -> None:
@@ -81,3 +82,16 @@ def test_every_job_is_consumed_once_and_batches_are_bounded() -> None:
 
     assert sorted(line.run(produce, consume)) == list(range(200))
     assert max(sizes) <= 4
+
+
+def test_what_is_given_back_comes_next_and_in_its_order() -> None:
+    recordings = [Recording(index, str(index), {}) for index in range(7)]
+    feed = Feed(recordings)
+    first = feed.take(4)
+    assert first == recordings[:4]
+    feed.give_back(first[1:])
+    assert feed.take(2) == recordings[1:3]
+    assert feed.take(3) == recordings[3:6]
+    feed.give_back([])
+    assert feed.take(5) == recordings[6:]
+    assert feed.take(5) == []

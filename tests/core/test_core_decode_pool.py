@@ -22,7 +22,7 @@ from dimml.errors import DataError, DimmlError, InvalidParameterError, TooLargeE
 from dimml.media import MediaLimits, decode
 from dimml.media.pool import DecodePool
 from dimml.media.streaming import decode_timeline
-from dimml.media.types import DecodeRequest
+from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.windows import WindowPlan
 from dimml.media.worker_process import WorkerProcess
 from dimml.modality import Flow, Frames
@@ -201,6 +201,61 @@ def test_three_tracks_are_tried_alone_and_the_rest_is_not_sent(clip: bytes) -> N
         "rear": "unusable:decoder_crashed",
         "front": "absent:not_sent",
     }
+
+
+def test_several_at_once_are_answered_each_in_its_place(pool: DecodePool, clip: bytes, tmp_path: Path) -> None:
+    asked = [
+        request_for(clip, AUDIO),
+        request_for(tmp_path / "none.mp4"),
+        request_for(clip, VISUAL),
+        request_for(clip, AUDIO, start_s=-1.0),
+    ]
+    results: list[tuple[Decoded | DimmlError, float]] = []
+    while len(results) < len(asked):
+        results += pool.decode_several(asked[len(results) :], timeout_s=20)
+    for (together, spent_s), request in zip(results, asked, strict=True):
+        ((alone, _),) = pool.decode_several([request], timeout_s=20)
+        assert 0.0 < spent_s < 20.0
+        if isinstance(alone, Decoded):
+            assert isinstance(together, Decoded)
+            assert statuses(together) == statuses(alone)
+            for name, track in alone.tracks.items():
+                np.testing.assert_array_equal(together.tracks[name].row, track.row)  # type: ignore[arg-type]
+        else:
+            assert type(together) is type(alone)
+            assert str(together) == str(alone)
+    assert [isinstance(together, Decoded) for together, _ in results] == [True, False, True, False]
+
+
+def test_what_is_slow_is_answered_before_the_rest_is_begun(clip: bytes) -> None:
+    slow = [request_for(clip, AUDIO, clip_s=0.06)] * 5
+    with DecodePool(1, decode_function=faulty_decoders.sleeps_by_clip_s) as pool:
+        pool.warm_up()
+        assert len(pool.decode_several(slow, timeout_s=20)) == 2
+
+
+@pytest.mark.parametrize(
+    ("decode_function", "reason", "lost"),
+    [
+        (faulty_decoders.exits_on_pictures, "decoder_crashed", 2),
+        (faulty_decoders.hangs_on_pictures, "decode_timeout", 2),
+        (faulty_decoders.raises_on_pictures, "decoder_crashed", 0),
+        (faulty_decoders.allocates_on_pictures, "decode_memory", 0),
+    ],
+)
+def test_one_of_several_that_loses_the_worker_costs_the_others_nothing(
+    clip: bytes, decode_function: object, reason: str, lost: int
+) -> None:
+    asked = [request_for(clip, AUDIO), request_for(clip, VISUAL), request_for(clip, AUDIO)]
+    with DecodePool(2, decode_function=decode_function) as pool:  # type: ignore[arg-type]
+        pool.warm_up()
+        results = [result for result, _ in pool.decode_several(asked, timeout_s=3.0) if isinstance(result, Decoded)]
+        assert [statuses(result) for result in results] == [
+            {"audio": "ok"},
+            {"visual": f"unusable:{reason}"},
+            {"audio": "ok"},
+        ]
+        assert pool.workers_lost == lost
 
 
 def test_everything_hangs_and_the_time_is_kept(clip: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import pickle
 import signal
@@ -27,6 +28,9 @@ from dimml.media.pipe import MalformedReplyError, ParentEnd, WorkerEnd, make_pip
 from dimml.media.pool import DecodePool
 from dimml.media.ranges import Window
 from dimml.media.replies import (
+    CHUNK_ROWS_BYTES,
+    Answer,
+    AnswersReply,
     Broke,
     OutOfMemory,
     Ready,
@@ -94,10 +98,17 @@ def ends() -> Iterator[Ends]:
 
 
 def test_rows_come_out_as_they_went_in_and_can_be_written(ends: Ends) -> None:
-    got = ends.through(decoded())
-    assert isinstance(got, Decoded)
-    same(got, decoded())
-    row = got.tracks["visual"].row
+    sent = [Answer(decoded(), 0.25), Answer(OutOfMemory(), 1 / 3), Answer(Broke("why"), 0.0), Answer(decoded(), 2.0)]
+    got = ends.through(AnswersReply(sent))
+    assert isinstance(got, AnswersReply)
+    assert [one.seconds for one in got.answers] == [one.seconds for one in sent]
+    assert [one.outcome for one in got.answers[1:3]] == [one.outcome for one in sent[1:3]]
+    for one in (got.answers[0], got.answers[3]):
+        assert isinstance(one.outcome, Decoded)
+        same(one.outcome, decoded())
+    outcome = got.answers[0].outcome
+    assert isinstance(outcome, Decoded)
+    row = outcome.tracks["visual"].row
     assert row is not None
     row[:] = 0
 
@@ -129,14 +140,16 @@ def test_what_has_no_rows(ends: Ends, reply: Reply) -> None:
     ],
 )
 def test_errors_keep_their_kind(ends: Ends, error: DimmlError) -> None:
-    got = ends.through(error)
-    assert isinstance(got, DimmlError)
-    assert (type(got), got.message, got.field, got.statuses) == (
-        type(error),
-        error.message,
-        error.field,
-        error.statuses,
-    )
+    whole, within = ends.through(error), ends.through(AnswersReply([Answer(error, 0.1)]))
+    assert isinstance(within, AnswersReply)
+    for got in (whole, within.answers[0].outcome):
+        assert isinstance(got, DimmlError)
+        assert (type(got), got.message, got.field, got.statuses) == (
+            type(error),
+            error.message,
+            error.field,
+            error.statuses,
+        )
 
 
 def test_an_error_that_decoding_does_not_raise_is_a_fault(ends: Ends) -> None:
@@ -148,12 +161,20 @@ def message(document: object, rows: bytes = b"") -> bytes:
     return struct.pack("<QQ", len(content), len(rows)) + content + rows
 
 
-def track(**said: object) -> dict[str, object]:
+def outcome(**said: object) -> dict[str, object]:
     return {"decoded": {"tracks": {"a": {"status": "ok", "times_s": [], **said}}, "start_s": None, "end_s": None}}
 
 
+def answers(*outcomes: dict[str, object], **said: object) -> dict[str, object]:
+    return {"answers": [{"seconds": 0.1, **one, **said} for one in outcomes]}
+
+
+def track(**said: object) -> dict[str, object]:
+    return answers(outcome(**said))
+
+
 def window(**said: object) -> dict[str, object]:
-    return {"number": 0, "count": 9, "window": None, "span": None, **track(status="absent:not_sent"), **said}
+    return {"number": 0, "count": 9, "window": None, "span": None, **outcome(status="absent:not_sent"), **said}
 
 
 MALFORMED = {
@@ -171,7 +192,13 @@ MALFORMED = {
     "rows without an answer": message({"out_of_memory": True}, bytes(8)),
     "an endless row": message(track(dtype="uint8", shape=[float("inf")]), bytes(8)),
     "a time that is none": message(track(times_s=[float("nan")])),
-    "a time past all numbers": message(b'{"decoded": {"tracks": {}, "start_s": 1' + b"0" * 400 + b', "end_s": null}}'),
+    "a time past all numbers": message(
+        b'{"answers": [{"seconds": 1, "decoded": {"tracks": {}, "start_s": 1' + b"0" * 400 + b', "end_s": null}}]}'
+    ),
+    "an answer without seconds": message({"answers": [{"out_of_memory": True}]}),
+    "an answer of endless seconds": message(answers({"out_of_memory": True}, seconds=float("inf"))),
+    "answers that are none": message({"answers": {"seconds": 0.1}}),
+    "a row that two answers share": message(answers(*2 * [outcome(dtype="uint8", shape=[8])]), bytes(8)),
     "a window without ends": message({"windows": [window(window=[])], "done": True}),
     "a window past the last": message({"windows": [window(number=9)], "done": True}),
     "a window of a false number": message({"windows": [window(number=True)], "done": True}),
@@ -229,22 +256,45 @@ def test_a_worker_that_does_not_listen_is_not_waited_for(ends: Ends) -> None:
 )
 def test_an_answer_is_of_what_was_asked(tracks: dict[str, DecodedTrack], *, fits: bool) -> None:
     plain = Decoded(tracks)
-    for reply in (plain, WindowsReply([WindowDecoded(0, 1, None, None, plain)], done=True)):
+    fine = Answer(Decoded({"audio": AUDIO_ROW}), 0.1)
+    for reply, asked in (
+        (AnswersReply([Answer(plain, 0.1)]), 1),
+        (AnswersReply([fine, Answer(plain, 0.1)]), 3),
+        (WindowsReply([WindowDecoded(0, 1, None, None, plain)], done=True), 1),
+    ):
         with nullcontext() if fits else pytest.raises(MalformedReplyError):
-            check_reply(reply, (AUDIO,))
+            check_reply(reply, [(AUDIO,)] * asked)
+
+
+@pytest.mark.parametrize(("given", "fits"), [(0, False), (1, True), (2, True), (3, False)])
+def test_there_are_answers_but_no_more_than_requests(given: int, *, fits: bool) -> None:
+    with nullcontext() if fits else pytest.raises(MalformedReplyError):
+        check_reply(AnswersReply([Answer(Broke("why"), 0.1)] * given), [(AUDIO,), (AUDIO,)])
+
+
+def test_an_error_is_of_what_was_asked() -> None:
+    other = UnusableMediaError("nothing", statuses={"other": SILENT})
+    for reply in (other, AnswersReply([Answer(other, 0.1)])):
+        with pytest.raises(MalformedReplyError):
+            check_reply(reply, [(AUDIO,)])
 
 
 def test_bounds_let_the_largest_answer_through(ends: Ends) -> None:
     tall = VISUAL.model_copy(update={"frames": 1024, "height": 8, "width": 8})
     times_s = tuple(np.random.default_rng(0).uniform(0, 1e5, 1024).tolist())
     whole = Decoded({"audio": AUDIO_ROW, "visual": DecodedTrack(OK, np.zeros(tall.shape, np.uint8), times_s)})
-    for reply, bounds in (
-        (whole, reply_bounds((AUDIO, tall))),
-        (WindowsReply([WindowDecoded(0, 1, None, None, whole)], done=True), reply_bounds((AUDIO, tall), windows=True)),
+    reply: Reply
+    # As many as a worker puts into a reply: it goes on while it is below the bound.
+    many = math.ceil(CHUNK_ROWS_BYTES / sum(t.row.nbytes for t in whole.tracks.values() if t.row is not None))
+    for reply, asked, windows in (
+        (AnswersReply([Answer(whole, 1 / 3)]), 1, False),
+        (AnswersReply([Answer(whole, 1 / 3)] * many), many, False),
+        (WindowsReply([WindowDecoded(0, 1, None, None, whole)], done=True), 1, True),
     ):
         with ThreadPoolExecutor(1) as other:
             sent = other.submit(ends.send, reply)
-            check_reply(read_reply(*ends.parent.receive(**bounds, limit_s=5.0)), (AUDIO, tall))
+            bounds = reply_bounds([(AUDIO, tall)] * asked, windows=windows)
+            check_reply(read_reply(*ends.parent.receive(**bounds, limit_s=5.0)), [(AUDIO, tall)] * asked)
             sent.result()
 
 

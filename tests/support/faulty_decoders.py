@@ -74,3 +74,13 @@ def refuses(request: DecodeRequest) -> Decoded:
 def tells_its_process(request: DecodeRequest) -> Decoded:
     """The worker's process id, as ``start_s``."""
     return Decoded(start_s=float(os.getpid()))
+
+
+def killed_by_a_name(request: DecodeRequest) -> Decoded:
+    """By a file with ``kills`` in its name; one with ``slow`` takes a while."""
+    names = "".join(str(source) for source in request.sources.values())
+    if "kills" in names:
+        os._exit(9)
+    if "slow" in names:
+        time.sleep(0.15)
+    return decode(request)

@@ -44,6 +44,10 @@ from dimml_client.scoring.schema import ScoredBundle
 BATCH_ROWS: Final = 16
 #: How long a batch that is not full waits for more rows. Nobody waits for a single answer here.
 LINGER_S: Final = 0.2
+#: Recordings that go to a decode worker together: as many as were decoded in so long of late…
+SEVERAL_S: Final = 0.1
+#: …but no more than these, which are decoded again where one of them kills the worker.
+MOST_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,25 +121,45 @@ class LocalEngine:
         return line.run(lambda: self._decode(feed, line, room), lambda: self._predict(line))
 
     def _decode(self, feed: Feed, line: Pipeline[_Job, Scored], room: Room) -> None:
-        for recording in feed:
-            line.wait_for(partial(room, recording.index))
-            began = time.perf_counter()
-            try:
-                with parts_at_hand(recording, self._limits.max_bytes) as parts:
-                    request = decode_request(self._runner.bundle, recording, parts, self._limits)
-                    if self._plan is not None:
-                        self._decode_windows(recording, request, self._plan, line, room)
-                        continue
-                    with self._turns:
-                        decoded = self._pool.decode_blocking(request, timeout_s=DECODE_LIMIT_S)
-            except UnavailableError:
-                # Not the recording's fault: without workers no other would fare better.
-                raise
-            except DimmlError as error:
-                ms = 1000.0 * (time.perf_counter() - began)
-                line.give(Scored(recording.index, 0, scored_row(recording, self.bundle, error, ms)))
-                continue
-            line.hand_on(_Job(recording, decoded, time.perf_counter() - began))
+        several = 1
+        while recordings := feed.take(several):
+            # A thread that waited for the last of them could wait for the first, which is in its own hands.
+            line.wait_for(partial(room, recordings[0].index))
+            with ExitStack() as files:
+                began = time.perf_counter()
+                ready = [one for recording in recordings if (one := self._prepare(recording, files, line)) is not None]
+                if not ready:
+                    continue
+                if self._plan is not None:
+                    self._decode_windows(*ready[0], self._plan, line, room)
+                    continue
+                with self._turns:
+                    results = self._pool.decode_several([request for _, request in ready], timeout_s=DECODE_LIMIT_S)
+            each_s = (time.perf_counter() - began) / len(results)
+            several = max(1, min(MOST_AT_ONCE, int(SEVERAL_S / each_s)))
+            feed.give_back([recording for recording, _ in ready[len(results) :]])
+            for (recording, _), (result, spent_s) in zip(ready, results, strict=False):
+                if isinstance(result, DimmlError):
+                    self._give_error(line, recording, result, spent_s)
+                else:
+                    line.hand_on(_Job(recording, result, spent_s))
+
+    def _prepare(
+        self, recording: Recording, files: ExitStack, line: Pipeline[_Job, Scored]
+    ) -> tuple[Recording, DecodeRequest] | None:
+        """What to decode of it; None where that is an error, which is given. ``files`` holds its own."""
+        began = time.perf_counter()
+        try:
+            parts = files.enter_context(parts_at_hand(recording, self._limits.max_bytes))
+            return recording, decode_request(self._runner.bundle, recording, parts, self._limits)
+        except DimmlError as error:
+            self._give_error(line, recording, error, time.perf_counter() - began)
+        return None
+
+    def _give_error(
+        self, line: Pipeline[_Job, Scored], recording: Recording, error: DimmlError, spent_s: float, position: int = 0
+    ) -> None:
+        line.give(Scored(recording.index, position, scored_row(recording, self.bundle, error, 1000.0 * spent_s)))
 
     def _decode_windows(
         self, recording: Recording, request: DecodeRequest, plan: WindowPlan, line: Pipeline[_Job, Scored], room: Room
@@ -155,8 +179,7 @@ class LocalEngine:
             raise
         except DimmlError as error:
             # What was read stays; a file that is lost on the way has one row more, which says so.
-            ms = 1000.0 * (time.perf_counter() - began)
-            line.give(Scored(recording.index, following, scored_row(recording, self.bundle, error, ms)))
+            self._give_error(line, recording, error, time.perf_counter() - began, following)
 
     def _predict(self, line: Pipeline[_Job, Scored]) -> None:
         while jobs := line.gather():

@@ -88,7 +88,8 @@ class ServerEngine:
         gone = threading.Lock()
 
         def ask() -> None:
-            for recording in feed:
+            while taken := feed.take():
+                (recording,) = taken
                 line.wait_for(partial(room, recording.index))
                 began = time.perf_counter()
                 fate = self._fate(recording, gone)

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from dimml.errors import DimmlError, UnavailableError
 from dimml.media.isolation import Isolation
 from dimml.media.streaming import Lost, StreamJob
 from dimml.media.types import DecodeRequest
-from dimml.media.worker_process import Outcome, WorkerProcess
+from dimml.media.worker_process import Answered, WorkerProcess
 from dimml.status import Reason
 
 logger = logging.getLogger(__name__)
@@ -23,12 +23,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Job:
-    """One request for one worker. ``limit_s`` counts from when it is handed over, ``end`` is monotonic time."""
+    """Requests for one worker, which may answer the first so many of them. ``limit_s`` counts from when they are
+    handed over, ``end`` is monotonic time."""
 
-    request: DecodeRequest
+    requests: Sequence[DecodeRequest]
     limit_s: float
     end: float
-    future: Future[Outcome] = field(default_factory=Future)
+    future: Future[list[Answered] | Lost] = field(default_factory=Future)
     #: The caller's, so that what is logged of a job can be told to be of its request.
     context: Context = field(default_factory=copy_context)
 
@@ -100,7 +101,7 @@ class Keeper:
                 continue
             try:
                 outcome = self._do(job)
-            except DimmlError as error:
+            except UnavailableError as error:
                 job.future.set_exception(error)
             except BaseException as error:
                 # Nobody foresaw it. It costs the worker, whatever state that is in, and not this thread.
@@ -112,7 +113,7 @@ class Keeper:
                 job.future.set_result(outcome)
         self._bury()
 
-    def _do(self, job: Job) -> Outcome:
+    def _do(self, job: Job) -> list[Answered] | Lost:
         worker = self._living_worker()
         if worker is None:
             raise UnavailableError("no decode worker could be started")
@@ -121,7 +122,7 @@ class Keeper:
             raise UnavailableError("no decode worker was free in time")
         with self._lock:
             self._job = job
-        reply = job.context.run(worker.run, job.request, min(job.limit_s, left_s))
+        reply = job.context.run(worker.run, job.requests, min(job.limit_s, left_s))
         with self._lock:
             killed, self._job = self._job is None, None
         # One that was killed may not be dead yet.
@@ -129,8 +130,6 @@ class Keeper:
             if self._closed:
                 raise UnavailableError("the decode pool is closed")
             self._bury()
-        if isinstance(reply, DimmlError):
-            raise reply
         return reply
 
     def _stream(self, job: StreamJob) -> None:

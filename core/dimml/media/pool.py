@@ -29,7 +29,7 @@ from dimml.media.streaming import Lost, StreamJob
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
 from dimml.media.windows import WindowDecoded, WindowPlan
 from dimml.media.worker import DecodeFunction, WindowsRequest, WorkerSettings
-from dimml.media.worker_process import PATIENCE_S, START_TIMEOUT_S, Outcome
+from dimml.media.worker_process import PATIENCE_S, START_TIMEOUT_S, Answered, Outcome
 from dimml.modality import Modality, Waveform
 from dimml.status import ModalityStatus, Reason
 
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 DECODE_MEMORY_BYTES: Final = 1536 * 2**20
 #: Share of the time that the first try may take where there are tracks to try alone after it.
 FIRST_TRY_SHARE: Final = 0.5
+#: Time limit of requests that were thought to be quick, all together.
+_SEVERAL_LIMIT_S: Final = 10.0
 #: A keeper answers this soon after a job's time is up.
 _GRACE_S: Final = 0.25
 
@@ -87,9 +89,9 @@ class DecodePool:
         while not isinstance(step, Decoded):
             outcome: Outcome | UnavailableError
             try:
-                job = self._submit(*step, end)
+                job = self._submit((step[0],), step[1], end)
                 async with asyncio.timeout(end - time.monotonic() + _GRACE_S):
-                    outcome = await asyncio.wrap_future(job.future)
+                    outcome = _only(await asyncio.wrap_future(job.future))
             except asyncio.CancelledError:
                 if not job.future.cancel():
                     asyncio.get_running_loop().call_later(PATIENCE_S, self._abandon, job)
@@ -110,15 +112,32 @@ class DecodePool:
         while not isinstance(step, Decoded):
             outcome: Outcome | UnavailableError
             try:
-                job = self._submit(*step, end)
-                outcome = job.future.result(end - time.monotonic() + _GRACE_S)
-            except TimeoutError:
-                job.future.cancel()
-                outcome = UnavailableError("no decode worker was free in time")
+                outcome = _only(self._wait_for((step[0],), step[1], end))
             except UnavailableError as error:
                 outcome = error
             step = _advance(attempts, outcome)
         return step
+
+    def decode_several(
+        self, requests: Sequence[DecodeRequest], *, timeout_s: float
+    ) -> list[tuple[Decoded | DimmlError, float]]:
+        """``decode_blocking`` for requests so quick that the way to a worker and back would cost much of the time:
+        they go to one worker together. Results of the first so many of them, at least one, and the seconds that each
+        took; a request's error is its result.
+
+        Where one of them loses the worker, or is not quick at all, each is decoded again by itself. ``timeout_s`` is
+        for each. Raises UnavailableError.
+        """
+        answers: list[Answered] | Lost | None = None
+        if len(requests) > 1:
+            limit_s = min(timeout_s * FIRST_TRY_SHARE, _SEVERAL_LIMIT_S)
+            answers = self._wait_for(requests, limit_s, time.monotonic() + timeout_s)
+        if answers is None or isinstance(answers, Lost):
+            return [self._alone(request, timeout_s) for request in requests]
+        return [
+            self._alone(request, timeout_s) if isinstance(answer.outcome, Lost) else (answer.outcome, answer.seconds)
+            for request, answer in zip(requests, answers, strict=False)
+        ]
 
     def map(self, requests: Iterable[DecodeRequest], *, timeout_s: float) -> Iterator[Decoded | DimmlError]:
         """One result for each request, in order; a request's error is its result. ``requests`` is read lazily.
@@ -230,8 +249,28 @@ class DecodePool:
             outcomes.append((group, alone))
         return _assembled(request, outcomes)
 
-    def _submit(self, request: DecodeRequest, limit_s: float, end: float) -> Job:
-        job = Job(request, limit_s, end)
+    def _alone(self, request: DecodeRequest, timeout_s: float) -> tuple[Decoded | DimmlError, float]:
+        began = time.monotonic()
+        result: Decoded | DimmlError
+        try:
+            result = self.decode_blocking(request, timeout_s=timeout_s)
+        except UnavailableError:
+            raise
+        except DimmlError as error:
+            result = error
+        return result, time.monotonic() - began
+
+    def _wait_for(self, requests: Sequence[DecodeRequest], limit_s: float, end: float) -> list[Answered] | Lost:
+        """What a worker makes of them, by ``end``. Raises UnavailableError."""
+        job = self._submit(requests, limit_s, end)
+        try:
+            return job.future.result(end - time.monotonic() + _GRACE_S)
+        except TimeoutError:
+            job.future.cancel()
+            raise UnavailableError("no decode worker was free in time") from None
+
+    def _submit(self, requests: Sequence[DecodeRequest], limit_s: float, end: float) -> Job:
+        job = Job(requests, limit_s, end)
         with self._lock:
             if self._closed:
                 raise UnavailableError("the decode pool is closed")
@@ -251,6 +290,16 @@ class DecodePool:
     def _count_lost(self) -> None:
         with self._lock:
             self._lost += 1
+
+
+def _only(answers: list[Answered] | Lost) -> Outcome:
+    """Of one request. Raises the DimmlError that is its answer."""
+    if isinstance(answers, Lost):
+        return answers
+    outcome = answers[0].outcome
+    if isinstance(outcome, DimmlError):
+        raise outcome
+    return outcome
 
 
 def _advance(attempts: _Attempts, outcome: Outcome | UnavailableError) -> _Step | Decoded:

@@ -93,7 +93,22 @@ class Broke:
     details: str
 
 
-Reply = Ready | Decoded | WindowsReply | DimmlError | OutOfMemory | Broke
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one request, and the seconds that it took."""
+
+    outcome: Decoded | DimmlError | OutOfMemory | Broke
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersReply:
+    """To the first so many of the requests of a message."""
+
+    answers: Sequence[Answer]
+
+
+Reply = Ready | AnswersReply | WindowsReply | DimmlError | OutOfMemory | Broke
 
 
 def encode_reply(reply: Reply) -> tuple[bytes, list[npt.NDArray[Any]]]:
@@ -111,52 +126,78 @@ def read_reply(text: bytes | bytearray, rows: npt.NDArray[np.uint8]) -> Reply:
         raise MalformedReplyError(f"{type(error).__name__}: {error}"[:_MOST_SAID]) from error
 
 
-def reply_bounds(modalities: Sequence[Modality], *, windows: bool = False) -> dict[str, int]:
-    """``most_text`` and ``most_rows`` of an answer about these modalities, for ``ParentEnd.receive``."""
-    rows = sum(math.prod(m.shape) * m.dtype.itemsize + ALIGNMENT for m in modalities)
+def reply_bounds(asked: Sequence[Sequence[Modality]], *, windows: bool = False) -> dict[str, int]:
+    """``most_text`` and ``most_rows`` of an answer about the modalities of each request, for ``ParentEnd.receive``."""
+    rows = [sum(math.prod(m.shape) * m.dtype.itemsize + ALIGNMENT for m in modalities) for modalities in asked]
     # Every frame has a time.
-    frames = sum(m.shape[0] for m in modalities if not isinstance(m, Waveform))
+    frames = [sum(m.shape[0] for m in modalities if not isinstance(m, Waveform)) for modalities in asked]
     if not windows:
-        return {"most_text": _TEXT_BYTES + _TIME_BYTES * frames, "most_rows": rows}
+        padding = ALIGNMENT * sum(map(len, asked))
+        most_rows = min(sum(rows), CHUNK_ROWS_BYTES + max(rows) + padding)
+        return {"most_text": sum(_TEXT_BYTES + _TIME_BYTES * count for count in frames), "most_rows": most_rows}
+    (modalities,) = asked
     padding = ALIGNMENT * len(modalities) * CHUNK_WINDOWS
-    return {"most_text": _CHUNK_TEXT_BYTES + _TIME_BYTES * frames, "most_rows": CHUNK_ROWS_BYTES + rows + padding}
+    return {"most_text": _CHUNK_TEXT_BYTES + _TIME_BYTES * frames[0], "most_rows": CHUNK_ROWS_BYTES + rows[0] + padding}
 
 
-def check_reply(reply: Reply, modalities: Sequence[Modality]) -> None:
-    """Raise MalformedReplyError where it does not answer for each of the modalities, with rows of their shapes."""
+def check_reply(reply: Reply, asked: Sequence[Sequence[Modality]]) -> None:
+    """Raise MalformedReplyError where it does not answer for each of a request's modalities, with rows of their
+    shapes. ``asked`` are the modalities of each request, of which the first may be answered alone."""
+    if isinstance(reply, AnswersReply):
+        if not 1 <= len(reply.answers) <= len(asked):
+            raise MalformedReplyError(f"{len(reply.answers)} answers to {len(asked)} requests")
+        for answer, modalities in zip(reply.answers, asked, strict=False):
+            _check_outcome(answer.outcome, modalities)
+    elif isinstance(reply, WindowsReply):
+        for window in reply.windows:
+            _check_outcome(window.decoded, asked[0])
+    elif isinstance(reply, DimmlError):
+        _check_outcome(reply, asked[0])
+
+
+def _check_outcome(outcome: Decoded | DimmlError | OutOfMemory | Broke, modalities: Sequence[Modality]) -> None:
     wanted = {modality.name: modality for modality in modalities}
-    if isinstance(reply, DimmlError) and not reply.statuses.keys() <= wanted.keys():
+    if isinstance(outcome, DimmlError) and not outcome.statuses.keys() <= wanted.keys():
         raise MalformedReplyError("statuses of modalities that were not asked for")
-    windows = reply.windows if isinstance(reply, WindowsReply) else ()
-    for decoded in (reply,) if isinstance(reply, Decoded) else (window.decoded for window in windows):
-        if decoded.tracks.keys() != wanted.keys():
-            raise MalformedReplyError("tracks other than those that were asked for")
-        for name, track in decoded.tracks.items():
-            modality, row = wanted[name], track.row
-            if track.status.ok != (row is not None):
-                raise MalformedReplyError(f"{name} is {track.status}, with a row or without")
-            if row is not None and (row.shape, row.dtype) != (modality.shape, modality.dtype):
-                raise MalformedReplyError(f"a row of {row.dtype} {row.shape} for {name}")
+    if not isinstance(outcome, Decoded):
+        return
+    if outcome.tracks.keys() != wanted.keys():
+        raise MalformedReplyError("tracks other than those that were asked for")
+    for name, track in outcome.tracks.items():
+        modality, row = wanted[name], track.row
+        if track.status.ok != (row is not None):
+            raise MalformedReplyError(f"{name} is {track.status}, with a row or without")
+        if row is not None and (row.shape, row.dtype) != (modality.shape, modality.dtype):
+            raise MalformedReplyError(f"a row of {row.dtype} {row.shape} for {name}")
 
 
 def _document(reply: Reply, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
     """``reply`` as JSON has it; its rows are added to ``rows``."""
     match reply:
-        case Decoded():
-            return {"decoded": _decoded_document(reply, rows)}
+        case AnswersReply(answers):
+            return {"answers": [_outcome_document(one.outcome, rows) | {"seconds": one.seconds} for one in answers]}
         case WindowsReply(windows, done):
             return {"windows": [_window_document(window, rows) for window in windows], "done": done}
         case Ready(isolation):
             return {"ready": {"enforced": isolation.enforced, "missing": isolation.missing}}
+    return _outcome_document(reply, rows)
+
+
+def _outcome_document(
+    outcome: Decoded | DimmlError | OutOfMemory | Broke, rows: list[npt.NDArray[Any]]
+) -> dict[str, Any]:
+    match outcome:
+        case Decoded():
+            return {"decoded": _decoded_document(outcome, rows)}
         case OutOfMemory():
             return {"out_of_memory": True}
         case Broke(details):
             return {"broke": details[-_MOST_TOLD:]}
-    name = type(reply).__name__
+    name = type(outcome).__name__
     if name not in _ERRORS:
-        return {"broke": f"decoding raised {name}: {reply}"}
-    statuses = {modality: str(status) for modality, status in reply.statuses.items()}
-    return {"error": name, "message": reply.message, "field": reply.field, "statuses": statuses}
+        return {"broke": f"decoding raised {name}: {outcome}"}
+    statuses = {modality: str(status) for modality, status in outcome.statuses.items()}
+    return {"error": name, "message": outcome.message, "field": outcome.field, "statuses": statuses}
 
 
 def _decoded_document(decoded: Decoded, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
@@ -179,25 +220,30 @@ def _reply(document: dict[str, Any], rows: npt.NDArray[np.uint8]) -> Reply:
     """Inverse of ``_document``. Raises what Python does where it is none."""
     source = _Rows(rows)
     reply: Reply
-    if "decoded" in document:
-        reply = _decoded(document["decoded"], source)
+    if "answers" in document:
+        told = document["answers"]
+        reply = AnswersReply([Answer(_outcome(one, source), _number(one["seconds"])) for one in told])
     elif "windows" in document:
         reply = WindowsReply([_window(one, source) for one in document["windows"]], done=document["done"] is True)
+    elif "ready" in document:
+        told = document["ready"]
+        reply = Ready(
+            Isolation(*(tuple(_text(t, _MOST_TOLD) for t in told[which]) for which in ("enforced", "missing")))
+        )
     else:
-        reply = _without_rows(document)
+        reply = _failed(document)
     if source.left:
         raise ValueError(f"{source.left} bytes of rows belong to nothing")
     return reply
 
 
-def _without_rows(document: dict[str, Any]) -> Reply:
+def _outcome(document: dict[str, Any], rows: _Rows) -> Decoded | DimmlError | OutOfMemory | Broke:
+    return _decoded(document["decoded"], rows) if "decoded" in document else _failed(document)
+
+
+def _failed(document: dict[str, Any]) -> DimmlError | OutOfMemory | Broke:
     if "error" in document:
         return _error(document)
-    if "ready" in document:
-        told = document["ready"]
-        return Ready(
-            Isolation(*(tuple(_text(t, _MOST_TOLD) for t in told[which]) for which in ("enforced", "missing")))
-        )
     if "out_of_memory" in document:
         return OutOfMemory()
     return Broke(_text(document["broke"], _MOST_TOLD))

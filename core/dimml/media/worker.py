@@ -28,6 +28,8 @@ from dimml.media.pipe import WorkerEnd
 from dimml.media.replies import (
     CHUNK_ROWS_BYTES,
     CHUNK_WINDOWS,
+    Answer,
+    AnswersReply,
     Broke,
     OutOfMemory,
     Ready,
@@ -45,6 +47,8 @@ DecodeFunction = Callable[[DecodeRequest], Decoded]
 
 #: Windows are also sent on once the first of them has waited so long.
 _CHUNK_S: Final = 0.5
+#: No other request of a message is begun once they have taken so long.
+SEVERAL_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +98,12 @@ def _request(pipe: WorkerEnd) -> Any:
 
 
 def _answer(pipe: WorkerEnd, decode_function: DecodeFunction) -> None:
-    request = _request(pipe)
+    asked = _request(pipe)
     try:
-        if isinstance(request, WindowsRequest):
-            _stream(pipe, request)
+        if isinstance(asked, WindowsRequest):
+            _stream(pipe, asked)
             return
-        message = encode_reply(decode_function(request))
+        message = encode_reply(_several(asked, decode_function))
     except DimmlError as error:
         message = encode_reply(error)
     except MemoryError:
@@ -107,6 +111,33 @@ def _answer(pipe: WorkerEnd, decode_function: DecodeFunction) -> None:
     except Exception:
         message = encode_reply(Broke(traceback.format_exc()))
     pipe.send(*message)
+
+
+def _several(requests: Sequence[DecodeRequest], decode_function: DecodeFunction) -> AnswersReply:
+    """The first, and as many more as are quick, and whose rows are few."""
+    answers: list[Answer] = []
+    size, spent_s = 0, 0.0
+    for request in requests:
+        if answers and (spent_s >= SEVERAL_S or size >= CHUNK_ROWS_BYTES):
+            break
+        began = time.monotonic()
+        outcome = _outcome(request, decode_function)
+        answers.append(Answer(outcome, time.monotonic() - began))
+        spent_s += answers[-1].seconds
+        if isinstance(outcome, Decoded):
+            size += _rows_bytes(outcome)
+    return AnswersReply(answers)
+
+
+def _outcome(request: DecodeRequest, decode_function: DecodeFunction) -> Decoded | DimmlError | OutOfMemory | Broke:
+    try:
+        return decode_function(request)
+    except DimmlError as error:
+        return error
+    except MemoryError:
+        return OutOfMemory()
+    except Exception:
+        return Broke(traceback.format_exc())
 
 
 def _stream(pipe: WorkerEnd, wanted: WindowsRequest) -> None:
@@ -120,8 +151,12 @@ def _stream(pipe: WorkerEnd, wanted: WindowsRequest) -> None:
             pipe.receive()
             chunk, size, began = [], 0, time.monotonic()
         chunk.append(window)
-        size += sum(track.row.nbytes for track in window.decoded.tracks.values() if track.row is not None)
+        size += _rows_bytes(window.decoded)
     pipe.send(*encode_reply(WindowsReply(chunk, done=True)))
+
+
+def _rows_bytes(decoded: Decoded) -> int:
+    return sum(track.row.nbytes for track in decoded.tracks.values() if track.row is not None)
 
 
 def _die_with(parent: int) -> None:

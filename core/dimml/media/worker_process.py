@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Final
 
 from dimml.errors import DimmlError
 from dimml.media.isolation import Isolation
 from dimml.media.pipe import MalformedReplyError, make_pipe
 from dimml.media.replies import (
+    AnswersReply,
     Broke,
     OutOfMemory,
     Ready,
@@ -59,6 +61,14 @@ _TRANSFER_S: Final = 10.0
 Outcome = Decoded | Lost
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of one request, and the seconds that it took in the worker."""
+
+    outcome: Outcome | DimmlError
+    seconds: float
+
+
 class WorkerProcess:
     """A worker, just started; ``wait_ready`` before anything else. ``settings`` are pickled WorkerSettings.
 
@@ -68,7 +78,7 @@ class WorkerProcess:
     def __init__(self, settings: bytes) -> None:
         self._settings = settings
         #: How long to wait for a reply that its caller did not wait for, and what it is about.
-        self._late: tuple[float, Sequence[Modality]] | None = None
+        self._late: tuple[float, Sequence[Sequence[Modality]]] | None = None
         self._pipe, theirs = make_pipe()
         with theirs, ExitStack() as unless_started:
             unless_started.callback(self._pipe.close)
@@ -89,7 +99,7 @@ class WorkerProcess:
         """
         self._pipe.send(self._settings, START_TIMEOUT_S)
         if self._pipe.wait(START_TIMEOUT_S):
-            ready = self._read(())
+            ready = self._read([()])
             if isinstance(ready, Ready):
                 return ready.isolation
         raise TimeoutError(f"not ready after {START_TIMEOUT_S:g} s")
@@ -109,49 +119,46 @@ class WorkerProcess:
         self._process.wait()
         self._pipe.close()
 
-    def run(self, request: DecodeRequest, limit_s: float) -> Outcome | DimmlError:
-        """The reply to one request; ``settle`` before the next. After a crash or a timeout the process is dead.
+    def run(self, requests: Sequence[DecodeRequest], limit_s: float) -> list[Answered] | Lost:
+        """Answers to the first so many of the requests, at least one; ``settle`` before the next call.
 
-        It is not after a time limit so short that the caller's hurry, rather than the file, may be to blame.
+        After a crash or a timeout the process is dead. It is not after a time limit so short that the caller's hurry,
+        rather than the file, may be to blame.
         """
+        asked = [request.modalities for request in requests]
         try:
-            self._ask(request)
+            self._ask(requests)
             if not self._pipe.wait(limit_s):
                 patience_s = PATIENCE_S - limit_s
-                self._late = patience_s, request.modalities
+                self._late = patience_s, asked
                 if patience_s <= 0.0:
                     self._process.kill()
                     self._process.wait()
                 return Lost(Reason.DECODE_TIMEOUT)
-            reply = self._read(request.modalities)
+            reply = self._read(asked)
         except (EOFError, OSError):
             return Lost(self._how_it_ended())
-        lost = _reason(reply)
-        if lost is not None:
-            return lost
-        if isinstance(reply, (Decoded, DimmlError)):
-            return reply
-        self._process.kill()  # It answered another question.
-        return Lost(self._how_it_ended())
+        if isinstance(reply, AnswersReply):
+            return [Answered(_outcome(one.outcome), one.seconds) for one in reply.answers]
+        return self._lost(reply)
 
     def stream(self, request: WindowsRequest, limit_s: float) -> Iterator[WindowDecoded | Lost]:
         """Windows as they come, ``limit_s`` for each chunk. After a Lost the process is dead or, where memory was
         not enough or decoding raised, free for the next request. Raises DimmlError where the request is at fault."""
-        done = False
         try:
             self._ask(request)
+            done = False
             while not done:
                 if not self._pipe.wait(limit_s):
                     self._process.kill()
                     self._process.wait()
                     yield Lost(Reason.DECODE_TIMEOUT)
                     return
-                reply = self._read(request.request.modalities, windows=True)
+                reply = self._read([request.request.modalities], windows=True)
                 if not isinstance(reply, WindowsReply):
-                    lost = _reason(reply)
-                    if lost is None:
-                        break
-                    yield lost
+                    if isinstance(reply, DimmlError):
+                        raise reply
+                    yield self._lost(reply)
                     return
                 done = reply.done
                 yield from reply.windows
@@ -159,18 +166,15 @@ class WorkerProcess:
                     self._pipe.send(b"", _TRANSFER_S)
         except (EOFError, OSError):
             yield Lost(self._how_it_ended())
-            return
-        if not done and isinstance(reply, DimmlError):
-            raise reply
 
     def settle(self) -> None:
         """Wait a little for the reply that came too late for its caller, and drop it; where none comes, kill."""
         if self._late is None or not self.alive:
             return
-        patience_s, modalities = self._late
+        patience_s, asked = self._late
         try:
             if self._pipe.wait(patience_s):
-                self._read(modalities)
+                self._read(asked)
                 self._late = None
                 return
         except (EOFError, OSError):
@@ -178,20 +182,30 @@ class WorkerProcess:
         self._process.kill()
         self._process.wait()
 
-    def _ask(self, request: DecodeRequest | WindowsRequest) -> None:
+    def _ask(self, request: Sequence[DecodeRequest] | WindowsRequest) -> None:
         self._pipe.send(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL), _TRANSFER_S)
 
-    def _read(self, modalities: Sequence[Modality], *, windows: bool = False) -> Reply:
-        """The next reply. Raises EOFError or OSError where the worker is lost, or has to be given up."""
+    def _read(self, asked: Sequence[Sequence[Modality]], *, windows: bool = False) -> Reply:
+        """The next reply, about the modalities of each request.
+
+        Raises EOFError or OSError where the worker is lost, or has to be given up.
+        """
         try:
-            bounds = reply_bounds(modalities, windows=windows)
+            bounds = reply_bounds(asked, windows=windows)
             reply = read_reply(*self._pipe.receive(**bounds, limit_s=_TRANSFER_S))
-            check_reply(reply, modalities)
+            check_reply(reply, asked)
         except (MalformedReplyError, TimeoutError) as error:
             logger.error("a decode worker is given up, its reply makes no sense or stops half way: %s", error)  # noqa: TRY400 - no fault of ours
             self._process.kill()
             raise EOFError from error
         return reply
+
+    def _lost(self, reply: Reply) -> Lost:
+        """Why there is no answer in a reply."""
+        if isinstance(reply, (OutOfMemory, Broke)):
+            return _failure(reply)
+        self._process.kill()  # It answered another question.
+        return Lost(self._how_it_ended())
 
     def _how_it_ended(self) -> Reason:
         """Why the pipe broke; the process is dead afterwards."""
@@ -203,11 +217,12 @@ class WorkerProcess:
         return Reason.DECODE_MEMORY if code == EXIT_OUT_OF_MEMORY else Reason.DECODER_CRASHED
 
 
-def _reason(reply: Reply) -> Lost | None:
-    """Why a reply is of no use, where it is not."""
-    if isinstance(reply, OutOfMemory):
+def _outcome(told: Decoded | DimmlError | OutOfMemory | Broke) -> Outcome | DimmlError:
+    return _failure(told) if isinstance(told, (OutOfMemory, Broke)) else told
+
+
+def _failure(told: OutOfMemory | Broke) -> Lost:
+    if isinstance(told, OutOfMemory):
         return Lost(Reason.DECODE_MEMORY)
-    if isinstance(reply, Broke):
-        logger.error("decoding raised an unexpected error:\n%s", reply.details)
-        return Lost(Reason.DECODER_CRASHED)
-    return None
+    logger.error("decoding raised an unexpected error:\n%s", told.details)
+    return Lost(Reason.DECODER_CRASHED)
