@@ -8,7 +8,7 @@ import http.server
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,12 +21,14 @@ from dimml.errors import UnavailableError
 from dimml.media.pool import DecodePool
 from dimml.media.types import DecodeRequest
 from dimml_client.scoring.engine import Room
-from dimml_client.scoring.inputs import list_inputs
+from dimml_client.scoring.inputs import Listing, list_inputs
 from dimml_client.scoring.judging import judge_table
 from dimml_client.scoring.local import LocalEngine
+from dimml_client.scoring.ordering import InOrder
 from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.remote import ServerEngine
 from dimml_client.scoring.report import write_report
+from dimml_client.scoring.rows import Row
 from dimml_client.scoring.run import score_table
 from support import faulty_decoders
 from support.server_process import ServerProcess, running_server
@@ -132,34 +134,59 @@ def test_a_stop_gives_up_an_engine_that_has_taken_everything(
     assert comparable(out) == wanted
 
 
+@pytest.fixture
+def named(mixed: Path, tmp_path: Path) -> Callable[[list[str]], Listing]:
+    """Makes recordings of these names, which are one good clip."""
+
+    def make(names: list[str]) -> Listing:
+        (clip,) = mixed.glob("*_000.mp4")
+        for name in names:
+            (tmp_path / f"{name}.mp4").symlink_to(clip)
+        return list_inputs([str(tmp_path)], {}, None)
+
+    return make
+
+
 def test_recordings_that_are_decoded_together_do_not_cost_one_another(
-    tiny_repository: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_repository: Path, named: Callable[[list[str]], Listing], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One kills the worker amid quick ones, another is slow amid them; each has its row and the rest have theirs."""
-    (clip,) = mixed.glob("*_000.mp4")
+    """One kills the worker amid quick ones, others are slow amid them; each has its row and the rest have theirs."""
     names = [f"{number:02d}{'_kills' * (number == 30)}{'_slow' * (number in (12, 45))}" for number in range(60)]
-    for name in names:
-        (tmp_path / f"{name}.mp4").symlink_to(clip)
-    together: list[int] = []
+    together: list[list[str]] = []
     several = DecodePool.decode_several
 
-    def counted(pool: DecodePool, requests: Sequence[DecodeRequest], *, timeout_s: float) -> Any:
-        results = several(pool, requests, timeout_s=timeout_s)
-        together.append(len(results))
-        return results
+    def noted(pool: DecodePool, requests: Sequence[DecodeRequest], *, timeout_s: float) -> Any:
+        together.append([str(source) for request in requests for source in request.sources.values()])
+        return several(pool, requests, timeout_s=timeout_s)
 
-    monkeypatch.setattr(DecodePool, "decode_several", counted)
-    listing = list_inputs([str(tmp_path)], {}, None)
+    monkeypatch.setattr(DecodePool, "decode_several", noted)
+    monkeypatch.setattr("dimml_client.scoring.local.SEVERAL_S", 1.0)  # Also on a machine that has much else to do.
+    listing = named(names)
     engine = LocalEngine(tiny_repository, cores=2, decode_function=faulty_decoders.killed_by_a_name)
     with engine:
-        rows = {one.index: dict(one.row) for one in engine.score(listing.recordings())}
+        scored = list(engine.score(listing.recordings()))
+    rows = {one.index: dict(one.row) for one in scored}
+    assert len(scored) == len(rows) == 60
     assert [Path(str(rows[index]["path"])).stem for index in sorted(rows)] == names
     for index, row in rows.items():
         assert row.get("error") == (None if index != 30 else "unusable_media")
     assert rows[30]["audio_status"] == rows[30]["visual_status"] == "unusable:decoder_crashed"
-    assert sum(together) == 60
-    assert max(together) > 1
+    assert any("kills" in source for sources in together for source in sources)
     assert float(str(rows[12]["ms"])) > 150.0
+
+
+def test_what_is_given_back_never_waits_for_what_comes_after_it(
+    tiny_repository: Path, named: Callable[[list[str]], Listing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With hardly any room ahead of the first recording that is not done, which is in turn a slow one."""
+    monkeypatch.setattr("dimml_client.scoring.local.SEVERAL_S", 1.0)
+    listing = named([f"{number:02d}{'_slow' * (number % 7 in (3, 4))}" for number in range(42)])
+    order = InOrder(0, recordings_ahead=2)
+    given: list[Row] = []
+    with LocalEngine(tiny_repository, cores=3, decode_function=faulty_decoders.killed_by_a_name) as engine:
+        for one in engine.score(listing.recordings(), order.room):
+            given += [row for row, _ in order.take(one)]
+    assert [row["path"] for row in given] == [recording.path for recording in listing.recordings()]
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -84,14 +85,45 @@ def test_every_job_is_consumed_once_and_batches_are_bounded() -> None:
     assert max(sizes) <= 4
 
 
-def test_what_is_given_back_comes_next_and_in_its_order() -> None:
-    recordings = [Recording(index, str(index), {}) for index in range(7)]
+def numbered(count: int) -> list[Recording]:
+    return [Recording(index, str(index), {}) for index in range(count)]
+
+
+def test_what_is_given_back_comes_next_and_the_lowest_first() -> None:
+    recordings = numbered(12)
     feed = Feed(recordings)
-    first = feed.take(4)
-    assert first == recordings[:4]
-    feed.give_back(first[1:])
-    assert feed.take(2) == recordings[1:3]
-    assert feed.take(3) == recordings[3:6]
-    feed.give_back([])
-    assert feed.take(5) == recordings[6:]
-    assert feed.take(5) == []
+    first, second = feed.take(4, 0.0), feed.take(4, 0.0)
+    assert (first, second) == (recordings[:4], recordings[4:8])
+    feed.settle(undone=recordings[1:4])
+    feed.settle(undone=recordings[5:8])
+    assert feed.take(2, 0.0) == recordings[1:3]
+    assert feed.take(8, 0.0) == [recordings[3], *recordings[5:12]]
+    feed.settle()
+    feed.settle()
+    assert feed.take(5, 0.0) == []
+
+
+def test_what_is_to_be_taken_alone_is() -> None:
+    recordings = numbered(6)
+    feed = Feed(recordings)
+    assert feed.take(6, 0.0) == recordings
+    feed.settle(undone=[recordings[0], recordings[4], recordings[5]], alone=recordings[1:3])
+    assert feed.take(9, 0.0) == [recordings[0]]
+    assert [feed.take(9, 0.0), feed.take(9, 0.0)] == [[recordings[1]], [recordings[2]]]
+    assert feed.take(9, 0.0) == recordings[4:]
+    feed.settle()
+    assert feed.take(9, 0.0) == []
+
+
+def test_the_end_is_not_the_end_while_something_may_come_back() -> None:
+    recordings = numbered(3)
+    feed = Feed(recordings)
+    feed.take(3, 0.0)
+    assert feed.take(1, 0.0) is None
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(feed.take, 1, 20.0)
+        feed.settle(undone=recordings[1:])
+        # It may have been told before it waited, or after.
+        assert (waiting.result() or feed.take(1, 0.0)) == [recordings[1]]
+    assert feed.take(1, 0.0) == [recordings[2]]
+    assert feed.take(1, 0.0) == []

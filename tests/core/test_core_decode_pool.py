@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -21,10 +22,10 @@ import pytest
 from dimml.errors import DataError, DimmlError, InvalidParameterError, TooLargeError, UnavailableError
 from dimml.media import MediaLimits, decode
 from dimml.media.pool import DecodePool
-from dimml.media.streaming import decode_timeline
+from dimml.media.streaming import Lost, decode_timeline
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.windows import WindowPlan
-from dimml.media.worker_process import WorkerProcess
+from dimml.media.worker_process import Answered, WorkerProcess
 from dimml.modality import Flow, Frames
 from dimml.status import Reason
 from support import faulty_decoders
@@ -210,51 +211,53 @@ def test_several_at_once_are_answered_each_in_its_place(pool: DecodePool, clip: 
         request_for(clip, VISUAL),
         request_for(clip, AUDIO, start_s=-1.0),
     ]
-    results: list[tuple[Decoded | DimmlError, float]] = []
-    while len(results) < len(asked):
-        results += pool.decode_several(asked[len(results) :], timeout_s=20)
-    for (together, spent_s), request in zip(results, asked, strict=True):
-        ((alone, _),) = pool.decode_several([request], timeout_s=20)
-        assert 0.0 < spent_s < 20.0
-        if isinstance(alone, Decoded):
-            assert isinstance(together, Decoded)
-            assert statuses(together) == statuses(alone)
-            for name, track in alone.tracks.items():
-                np.testing.assert_array_equal(together.tracks[name].row, track.row)  # type: ignore[arg-type]
-        else:
-            assert type(together) is type(alone)
-            assert str(together) == str(alone)
-    assert [isinstance(together, Decoded) for together, _ in results] == [True, False, True, False]
+    answers: list[Answered] = []
+    while len(answers) < len(asked):
+        answers += pool.decode_several(asked[len(answers) :], timeout_s=20)
+    for answer, request in zip(answers, asked, strict=True):
+        assert 0.0 < answer.seconds < 20.0
+        if isinstance(answer.outcome, DimmlError):
+            with pytest.raises(type(answer.outcome), match=re.escape(answer.outcome.message)):
+                pool.decode_blocking(request, timeout_s=20)
+            continue
+        assert isinstance(answer.outcome, Decoded)
+        alone = pool.decode_blocking(request, timeout_s=20)
+        assert statuses(answer.outcome) == statuses(alone)
+        for name, track in alone.tracks.items():
+            np.testing.assert_array_equal(answer.outcome.tracks[name].row, track.row)  # type: ignore[arg-type]
+    assert [isinstance(answer.outcome, Decoded) for answer in answers] == [True, False, True, False]
 
 
 def test_what_is_slow_is_answered_before_the_rest_is_begun(clip: bytes) -> None:
-    slow = [request_for(clip, AUDIO, clip_s=0.06)] * 5
+    quick, slow = (request_for(clip, AUDIO, clip_s=clip_s) for clip_s in (0.0, 0.2))
     with DecodePool(1, decode_function=faulty_decoders.sleeps_by_clip_s) as pool:
         pool.warm_up()
-        assert len(pool.decode_several(slow, timeout_s=20)) == 2
+        assert len(pool.decode_several([slow] * 5, timeout_s=20)) == 1
+        assert len(pool.decode_several([quick, slow, quick, quick], timeout_s=20)) == 2
 
 
 @pytest.mark.parametrize(
     ("decode_function", "reason", "lost"),
     [
-        (faulty_decoders.exits_on_pictures, "decoder_crashed", 2),
-        (faulty_decoders.hangs_on_pictures, "decode_timeout", 2),
-        (faulty_decoders.raises_on_pictures, "decoder_crashed", 0),
-        (faulty_decoders.allocates_on_pictures, "decode_memory", 0),
+        (faulty_decoders.exits_on_pictures, Reason.DECODER_CRASHED, 1),
+        (faulty_decoders.hangs_on_pictures, Reason.DECODE_TIMEOUT, 1),
+        (faulty_decoders.raises_on_pictures, Reason.DECODER_CRASHED, 0),
+        (faulty_decoders.allocates_on_pictures, Reason.DECODE_MEMORY, 0),
     ],
 )
-def test_one_of_several_that_loses_the_worker_costs_the_others_nothing(
-    clip: bytes, decode_function: object, reason: str, lost: int
+def test_one_of_several_that_loses_the_worker_is_said_of_all(
+    clip: bytes, decode_function: object, reason: Reason, lost: int
 ) -> None:
+    """Nobody knows which of them it was; where the worker lives on, the others have their answers."""
     asked = [request_for(clip, AUDIO), request_for(clip, VISUAL), request_for(clip, AUDIO)]
-    with DecodePool(2, decode_function=decode_function) as pool:  # type: ignore[arg-type]
+    with DecodePool(1, decode_function=decode_function) as pool:  # type: ignore[arg-type]
         pool.warm_up()
-        results = [result for result, _ in pool.decode_several(asked, timeout_s=3.0) if isinstance(result, Decoded)]
-        assert [statuses(result) for result in results] == [
-            {"audio": "ok"},
-            {"visual": f"unusable:{reason}"},
-            {"audio": "ok"},
-        ]
+        outcomes = [answer.outcome for answer in pool.decode_several(asked, timeout_s=2.0)]
+        assert outcomes[1] == Lost(reason)
+        for one in (outcomes[0], outcomes[2]):
+            assert one == Lost(reason) if lost else isinstance(one, Decoded)
+        assert len(outcomes) == 3
+        assert pool.decode_blocking(asked[0], timeout_s=40).tracks["audio"].status.ok
         assert pool.workers_lost == lost
 
 

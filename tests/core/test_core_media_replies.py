@@ -37,10 +37,10 @@ from dimml.media.replies import (
     Reply,
     WindowsReply,
     check_reply,
-    encode_reply,
-    read_reply,
+    most_together,
     reply_bounds,
 )
+from dimml.media.reply_text import encode_reply, read_reply
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
 from dimml.media.windows import WindowDecoded
 from dimml.status import OK, ModalityStatus, Reason
@@ -102,11 +102,11 @@ def test_rows_come_out_as_they_went_in_and_can_be_written(ends: Ends) -> None:
     got = ends.through(AnswersReply(sent))
     assert isinstance(got, AnswersReply)
     assert [one.seconds for one in got.answers] == [one.seconds for one in sent]
-    assert [one.outcome for one in got.answers[1:3]] == [one.outcome for one in sent[1:3]]
+    assert [one.told for one in got.answers[1:3]] == [one.told for one in sent[1:3]]
     for one in (got.answers[0], got.answers[3]):
-        assert isinstance(one.outcome, Decoded)
-        same(one.outcome, decoded())
-    outcome = got.answers[0].outcome
+        assert isinstance(one.told, Decoded)
+        same(one.told, decoded())
+    outcome = got.answers[0].told
     assert isinstance(outcome, Decoded)
     row = outcome.tracks["visual"].row
     assert row is not None
@@ -142,7 +142,7 @@ def test_what_has_no_rows(ends: Ends, reply: Reply) -> None:
 def test_errors_keep_their_kind(ends: Ends, error: DimmlError) -> None:
     whole, within = ends.through(error), ends.through(AnswersReply([Answer(error, 0.1)]))
     assert isinstance(within, AnswersReply)
-    for got in (whole, within.answers[0].outcome):
+    for got in (whole, within.answers[0].told):
         assert isinstance(got, DimmlError)
         assert (type(got), got.message, got.field, got.statuses) == (
             type(error),
@@ -197,6 +197,7 @@ MALFORMED = {
     ),
     "an answer without seconds": message({"answers": [{"out_of_memory": True}]}),
     "an answer of endless seconds": message(answers({"out_of_memory": True}, seconds=float("inf"))),
+    "an answer of less than no time": message(answers({"out_of_memory": True}, seconds=-5.0)),
     "answers that are none": message({"answers": {"seconds": 0.1}}),
     "a row that two answers share": message(answers(*2 * [outcome(dtype="uint8", shape=[8])]), bytes(8)),
     "a window without ends": message({"windows": [window(window=[])], "done": True}),
@@ -284,8 +285,8 @@ def test_bounds_let_the_largest_answer_through(ends: Ends) -> None:
     times_s = tuple(np.random.default_rng(0).uniform(0, 1e5, 1024).tolist())
     whole = Decoded({"audio": AUDIO_ROW, "visual": DecodedTrack(OK, np.zeros(tall.shape, np.uint8), times_s)})
     reply: Reply
-    # As many as a worker puts into a reply: it goes on while it is below the bound.
-    many = math.ceil(CHUNK_ROWS_BYTES / sum(t.row.nbytes for t in whole.tracks.values() if t.row is not None))
+    many = most_together((AUDIO, tall), 10_000)
+    assert 1 < many < 100
     for reply, asked, windows in (
         (AnswersReply([Answer(whole, 1 / 3)]), 1, False),
         (AnswersReply([Answer(whole, 1 / 3)] * many), many, False),
@@ -296,6 +297,15 @@ def test_bounds_let_the_largest_answer_through(ends: Ends) -> None:
             bounds = reply_bounds([(AUDIO, tall)] * asked, windows=windows)
             check_reply(read_reply(*ends.parent.receive(**bounds, limit_s=5.0)), [(AUDIO, tall)] * asked)
             sent.result()
+
+
+def test_a_reply_to_many_is_bounded_by_what_a_worker_begins() -> None:
+    row_bytes = AUDIO.samples * 4
+    assert most_together((AUDIO,), 16) == 16
+    assert most_together((AUDIO,), 10**6) == math.ceil(CHUNK_ROWS_BYTES / row_bytes)
+    assert most_together((AUDIO.model_copy(update={"samples": 10**6}),), 16) == 1
+    assert reply_bounds([(AUDIO,)] * 1000)["most_rows"] < CHUNK_ROWS_BYTES + 2 * row_bytes
+    assert reply_bounds([(AUDIO,)] * 2)["most_rows"] < 3 * row_bytes
 
 
 def usurped(request: DecodeRequest) -> Decoded:

@@ -30,7 +30,7 @@ class Engine(Protocol):
 
     def score(self, recordings: Iterable[Recording], room: Room) -> Generator[Scored, None, None]:
         """All rows of all recordings, in any order, at least one of each. ``recordings`` is read lazily, from any
-        thread, one at a time. Closing the iterator gives the run up.
+        thread, by one at a time. Closing the iterator gives the run up.
 
         Raises DimmlError where the run as a whole cannot go on.
         """

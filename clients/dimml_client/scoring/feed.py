@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
-from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 from dimml_client.scoring.recording import Recording
 
 
 class Feed:
-    """Each recording goes to one of the threads that take."""
+    """Each recording goes to one of the threads that take, and comes again where that one gives it back.
+
+    What is given back comes before all that has not been taken yet, the lowest index first: a thread that waits for
+    earlier recordings to be done (``Room``) must not have one of them in its own hands, or leave it here.
+    """
 
     def __init__(self, recordings: Iterable[Recording]) -> None:
         self._recordings = iter(recordings)
-        self._returned: deque[Recording] = deque()
-        self._lock = threading.Lock()
+        #: Index, recording, and whether it is to be taken alone.
+        self._returned: list[tuple[int, Recording, bool]] = []
+        #: Lists of several that are out: some of them may come back.
+        self._out = 0
+        self._ended = False
+        self._changed = threading.Condition()
 
-    def take(self, count: int = 1) -> list[Recording]:
-        """The next so many; fewer at the end, and none after it."""
-        with self._lock:
-            taken = [self._returned.popleft() for _ in range(min(count, len(self._returned)))]
-            return taken + list(islice(self._recordings, count - len(taken)))
+    def take(self, count: int, timeout_s: float) -> list[Recording] | None:
+        """The next so many, or fewer; none at the end. None where nothing is there within ``timeout_s`` and it is not
+        the end, since another thread may still give something back. A list of several must be settled."""
+        with self._changed:
+            taken: list[Recording] = []
+            while len(taken) < count and self._returned:
+                _, recording, alone = self._returned[0]
+                if alone and taken:
+                    break
+                heapq.heappop(self._returned)
+                taken.append(recording)
+                if alone:
+                    return taken
+            while len(taken) < count and not self._ended:
+                recording_or_end = next(self._recordings, None)
+                if recording_or_end is None:
+                    self._ended = True
+                else:
+                    taken.append(recording_or_end)
+            if len(taken) > 1:
+                self._out += 1
+            if not taken and self._out:
+                self._changed.wait(timeout_s)
+                return None
+            return taken
 
-    def give_back(self, recordings: Sequence[Recording]) -> None:
-        """What was taken and not done comes next."""
-        with self._lock:
-            self._returned.extendleft(reversed(recordings))
+    def settle(self, undone: Sequence[Recording] = (), alone: Sequence[Recording] = ()) -> None:
+        """A list of several is done but for these; the last ones are to be taken alone."""
+        with self._changed:
+            self._out -= 1
+            for recordings, by_itself in ((undone, False), (alone, True)):
+                for recording in recordings:
+                    heapq.heappush(self._returned, (recording.index, recording, by_itself))
+            self._changed.notify_all()

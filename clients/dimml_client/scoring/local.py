@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +20,12 @@ from typing import Any, Final, Self
 from dimml.errors import ConfigurationError, DimmlError, UnavailableError
 from dimml.media import decode
 from dimml.media.pool import DecodePool
-from dimml.media.streaming import decode_timeline
+from dimml.media.replies import most_together
+from dimml.media.streaming import Lost, decode_timeline
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.windows import WindowPlan
-from dimml.media.worker import DecodeFunction
+from dimml.media.worker import SEVERAL_S, DecodeFunction
+from dimml.media.worker_process import Answered
 from dimml.prediction import Prediction
 from dimml_client.scoring.engine import Room, no_limit
 from dimml_client.scoring.feed import Feed
@@ -44,10 +46,11 @@ from dimml_client.scoring.schema import ScoredBundle
 BATCH_ROWS: Final = 16
 #: How long a batch that is not full waits for more rows. Nobody waits for a single answer here.
 LINGER_S: Final = 0.2
-#: Recordings that go to a decode worker together: as many as were decoded in so long of late…
-SEVERAL_S: Final = 0.1
-#: …but no more than these, which are decoded again where one of them kills the worker.
-MOST_AT_ONCE: Final = 16
+#: Recordings that go to a decode worker together: as many as were decoded in SEVERAL_S of late, but no more than
+#: these, which are decoded again where one of them kills the worker…
+MOST_TOGETHER: Final = 16
+#: …or they take so long, all of them.
+SEVERAL_LIMIT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class LocalEngine:
         self.settings: dict[str, Any] = in_process_settings(window)
         self._plan = None if window is None else WindowPlan(window.window_s, window.stride_s)
         self._decode_function = decode_function
+        self._most_together = 1 if self._plan else most_together(self._runner.bundle.modalities, MOST_TOGETHER)
         # Of single recordings: windows are decoded ahead of their encoding.
         self._turns = threading.BoundedSemaphore(cores)
         self._stack = ExitStack()
@@ -122,27 +126,49 @@ class LocalEngine:
 
     def _decode(self, feed: Feed, line: Pipeline[_Job, Scored], room: Room) -> None:
         several = 1
-        while recordings := feed.take(several):
-            # A thread that waited for the last of them could wait for the first, which is in its own hands.
+        while recordings := line.wait_to_get(partial(feed.take, several)):
+            # The first is the lowest: who waited for another one's room could wait for what is in his own hands.
             line.wait_for(partial(room, recordings[0].index))
             with ExitStack() as files:
                 began = time.perf_counter()
                 ready = [one for recording in recordings if (one := self._prepare(recording, files, line)) is not None]
-                if not ready:
-                    continue
                 if self._plan is not None:
-                    self._decode_windows(*ready[0], self._plan, line, room)
+                    for recording, request in ready:
+                        self._decode_windows(recording, request, self._plan, line, room)
                     continue
-                with self._turns:
-                    results = self._pool.decode_several([request for _, request in ready], timeout_s=DECODE_LIMIT_S)
-            each_s = (time.perf_counter() - began) / len(results)
-            several = max(1, min(MOST_AT_ONCE, int(SEVERAL_S / each_s)))
-            feed.give_back([recording for recording, _ in ready[len(results) :]])
-            for (recording, _), (result, spent_s) in zip(ready, results, strict=False):
-                if isinstance(result, DimmlError):
-                    self._give_error(line, recording, result, spent_s)
-                else:
-                    line.hand_on(_Job(recording, result, spent_s))
+                answers = self._answers([request for _, request in ready])
+            each_s = (time.perf_counter() - began) / max(1, len(answers))
+            several = min(self._most_together, max(1, int(SEVERAL_S / each_s)))
+            answered = list(zip([recording for recording, _ in ready], answers, strict=False))
+            if len(recordings) > 1:
+                # Before anything is waited for: other threads may have nothing else to do.
+                feed.settle(
+                    undone=[recording for recording, _ in ready[len(answers) :]],
+                    alone=[recording for recording, answer in answered if isinstance(answer.outcome, Lost)],
+                )
+            for recording, answer in answered:
+                if isinstance(answer.outcome, DimmlError):
+                    self._give_error(line, recording, answer.outcome, answer.seconds)
+                elif isinstance(answer.outcome, Decoded):
+                    line.hand_on(_Job(recording, answer.outcome, answer.seconds))
+
+    def _answers(self, requests: Sequence[DecodeRequest]) -> list[Answered]:
+        """To the first so many of them; a Lost, among several, is one to be decoded alone."""
+        if not requests:
+            return []
+        with self._turns:
+            if len(requests) > 1:
+                return self._pool.decode_several(requests, timeout_s=SEVERAL_LIMIT_S)
+            began = time.perf_counter()
+            outcome: Decoded | DimmlError
+            try:
+                outcome = self._pool.decode_blocking(requests[0], timeout_s=DECODE_LIMIT_S)
+            except UnavailableError:
+                # Not the recording's fault: without workers no other would fare better.
+                raise
+            except DimmlError as error:
+                outcome = error
+            return [Answered(outcome, time.perf_counter() - began)]
 
     def _prepare(
         self, recording: Recording, files: ExitStack, line: Pipeline[_Job, Scored]

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Something = TypeVar("Something")
 
 #: How often somebody who waits at a queue looks whether the run was given up.
 _LOOK_S: Final = 0.1
@@ -54,9 +55,14 @@ class Pipeline(Generic[Job, Result]):
 
     def wait_for(self, came: Callable[[float], bool]) -> None:
         """Wait until ``came``, which is given the seconds it may wait, says so. Raises StoppedError."""
-        while not came(_LOOK_S):
+        self.wait_to_get(lambda seconds: came(seconds) or None)
+
+    def wait_to_get(self, give: Callable[[float], Something | None]) -> Something:
+        """Wait until ``give``, which is given the seconds it may wait, has something. Raises StoppedError."""
+        while (something := give(_LOOK_S)) is None:
             if self._stop.is_set():
                 raise StoppedError
+        return something
 
     def gather(self) -> list[Job]:
         """The next jobs, a whole batch where there are as many or they come soon; empty at the end.

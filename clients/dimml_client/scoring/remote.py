@@ -88,7 +88,7 @@ class ServerEngine:
         gone = threading.Lock()
 
         def ask() -> None:
-            while taken := feed.take():
+            while taken := line.wait_to_get(partial(feed.take, 1)):
                 (recording,) = taken
                 line.wait_for(partial(room, recording.index))
                 began = time.perf_counter()

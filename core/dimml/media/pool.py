@@ -16,35 +16,26 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from dimml.errors import DimmlError, UnavailableError
+from dimml.media.attempts import Step, advance, attempts, only
 from dimml.media.decoding import decode
 from dimml.media.isolation import Isolation
 from dimml.media.keeper import Job, Keeper
 from dimml.media.streaming import Lost, StreamJob
-from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
+from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.windows import WindowDecoded, WindowPlan
 from dimml.media.worker import DecodeFunction, WindowsRequest, WorkerSettings
 from dimml.media.worker_process import PATIENCE_S, START_TIMEOUT_S, Answered, Outcome
-from dimml.modality import Modality, Waveform
-from dimml.status import ModalityStatus, Reason
 
 logger = logging.getLogger(__name__)
 
 DECODE_MEMORY_BYTES: Final = 1536 * 2**20
-#: Share of the time that the first try may take where there are tracks to try alone after it.
-FIRST_TRY_SHARE: Final = 0.5
-#: Time limit of requests that were thought to be quick, all together.
-_SEVERAL_LIMIT_S: Final = 10.0
 #: A keeper answers this soon after a job's time is up.
 _GRACE_S: Final = 0.25
-
-_Step = tuple[DecodeRequest, float]
-_Attempts = Generator[_Step, Outcome, Decoded]
 
 
 class DecodePool:
@@ -84,14 +75,14 @@ class DecodePool:
         in time or none can be started. Where the caller is cancelled, a worker that does not end soon is killed.
         """
         end = time.monotonic() + timeout_s
-        attempts = self._attempts(request, end)
-        step: _Step | Decoded = next(attempts)
+        trying = attempts(request, end, lambda: self._closed)
+        step: Step | Decoded = next(trying)
         while not isinstance(step, Decoded):
             outcome: Outcome | UnavailableError
             try:
                 job = self._submit((step[0],), step[1], end)
                 async with asyncio.timeout(end - time.monotonic() + _GRACE_S):
-                    outcome = _only(await asyncio.wrap_future(job.future))
+                    outcome = only(await asyncio.wrap_future(job.future))
             except asyncio.CancelledError:
                 if not job.future.cancel():
                     asyncio.get_running_loop().call_later(PATIENCE_S, self._abandon, job)
@@ -101,43 +92,32 @@ class DecodePool:
                 outcome = UnavailableError("no decode worker was free in time")
             except UnavailableError as error:
                 outcome = error
-            step = _advance(attempts, outcome)
+            step = advance(trying, outcome)
         return step
 
     def decode_blocking(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
         """``decode`` for callers without an event loop; from any thread."""
         end = time.monotonic() + timeout_s
-        attempts = self._attempts(request, end)
-        step: _Step | Decoded = next(attempts)
+        trying = attempts(request, end, lambda: self._closed)
+        step: Step | Decoded = next(trying)
         while not isinstance(step, Decoded):
             outcome: Outcome | UnavailableError
             try:
-                outcome = _only(self._wait_for((step[0],), step[1], end))
+                outcome = only(self._wait_for((step[0],), step[1], end))
             except UnavailableError as error:
                 outcome = error
-            step = _advance(attempts, outcome)
+            step = advance(trying, outcome)
         return step
 
-    def decode_several(
-        self, requests: Sequence[DecodeRequest], *, timeout_s: float
-    ) -> list[tuple[Decoded | DimmlError, float]]:
-        """``decode_blocking`` for requests so quick that the way to a worker and back would cost much of the time:
-        they go to one worker together. Results of the first so many of them, at least one, and the seconds that each
-        took; a request's error is its result.
+    def decode_several(self, requests: Sequence[DecodeRequest], *, timeout_s: float) -> list[Answered]:
+        """Decode, in one worker, requests so quick that the way there and back would cost much of the time; blocking.
 
-        Where one of them loses the worker, or is not quick at all, each is decoded again by itself. ``timeout_s`` is
-        for each. Raises UnavailableError.
+        Answers to the first so many of them, at least one: an error is an answer, a Lost is a request to be decoded
+        alone, by ``decode_blocking``, which finds out what is to blame. Where the worker is lost, or has not done
+        within ``timeout_s`` what was to take no time, that is all of them. Raises UnavailableError.
         """
-        answers: list[Answered] | Lost | None = None
-        if len(requests) > 1:
-            limit_s = min(timeout_s * FIRST_TRY_SHARE, _SEVERAL_LIMIT_S)
-            answers = self._wait_for(requests, limit_s, time.monotonic() + timeout_s)
-        if answers is None or isinstance(answers, Lost):
-            return [self._alone(request, timeout_s) for request in requests]
-        return [
-            self._alone(request, timeout_s) if isinstance(answer.outcome, Lost) else (answer.outcome, answer.seconds)
-            for request, answer in zip(requests, answers, strict=False)
-        ]
+        answers = self._wait_for(requests, timeout_s, time.monotonic() + timeout_s + _GRACE_S)
+        return [Answered(answers, 0.0) for _ in requests] if isinstance(answers, Lost) else answers
 
     def map(self, requests: Iterable[DecodeRequest], *, timeout_s: float) -> Iterator[Decoded | DimmlError]:
         """One result for each request, in order; a request's error is its result. ``requests`` is read lazily.
@@ -220,46 +200,6 @@ class DecodePool:
     ) -> None:
         self.close()
 
-    def _attempts(self, request: DecodeRequest, end: float) -> _Attempts:
-        """What to try, as (request, seconds it may run), until there is an answer; sent the outcome of each.
-
-        All tracks together first. Then each alone, sound first since it is the quickest, one after another: a bad
-        file must not take several workers away from good ones.
-        """
-        groups = tracks_of(request)
-        left_s = end - time.monotonic()
-        outcome = yield request, left_s * FIRST_TRY_SHARE if len(groups) > 1 else left_s
-        if isinstance(outcome, Decoded):
-            return outcome
-        if len(groups) == 1:
-            return _assembled(request, [(groups[0], outcome)])
-        outcomes: list[tuple[Sequence[Modality], Outcome]] = []
-        for position, group in enumerate(groups):
-            share_s = (end - time.monotonic()) / (len(groups) - position)
-            if share_s <= 0.0:
-                outcomes.append((group, Lost(Reason.DECODE_TIMEOUT)))
-                continue
-            try:
-                alone = yield replace(request, modalities=tuple(group)), share_s
-            except UnavailableError:
-                if self._closed:
-                    raise
-                # This request has already cost a worker: to say "try again later" would cost another.
-                alone = Lost(Reason.DECODE_TIMEOUT)
-            outcomes.append((group, alone))
-        return _assembled(request, outcomes)
-
-    def _alone(self, request: DecodeRequest, timeout_s: float) -> tuple[Decoded | DimmlError, float]:
-        began = time.monotonic()
-        result: Decoded | DimmlError
-        try:
-            result = self.decode_blocking(request, timeout_s=timeout_s)
-        except UnavailableError:
-            raise
-        except DimmlError as error:
-            result = error
-        return result, time.monotonic() - began
-
     def _wait_for(self, requests: Sequence[DecodeRequest], limit_s: float, end: float) -> list[Answered] | Lost:
         """What a worker makes of them, by ``end``. Raises UnavailableError."""
         job = self._submit(requests, limit_s, end)
@@ -290,50 +230,3 @@ class DecodePool:
     def _count_lost(self) -> None:
         with self._lock:
             self._lost += 1
-
-
-def _only(answers: list[Answered] | Lost) -> Outcome:
-    """Of one request. Raises the DimmlError that is its answer."""
-    if isinstance(answers, Lost):
-        return answers
-    outcome = answers[0].outcome
-    if isinstance(outcome, DimmlError):
-        raise outcome
-    return outcome
-
-
-def _advance(attempts: _Attempts, outcome: Outcome | UnavailableError) -> _Step | Decoded:
-    """What to try after ``outcome``, or the answer. Raises the UnavailableError where nothing can be tried."""
-    try:
-        return attempts.throw(outcome) if isinstance(outcome, UnavailableError) else attempts.send(outcome)
-    except StopIteration as stop:
-        answer: Decoded = stop.value
-        return answer
-
-
-def tracks_of(request: DecodeRequest) -> list[list[Modality]]:
-    """Modalities that come from the same track of the same source; sound first."""
-    groups: dict[tuple[bool, int], list[Modality]] = {}
-    for modality in request.modalities:
-        source = request.sources.get(modality.name)
-        if source is not None:
-            groups.setdefault((not isinstance(modality, Waveform), id(source)), []).append(modality)
-    return [groups[key] for key in sorted(groups, key=lambda key: key[0])] or [[]]
-
-
-def _assembled(request: DecodeRequest, outcomes: Sequence[tuple[Sequence[Modality], Outcome]]) -> Decoded:
-    tracks: dict[str, DecodedTrack] = {}
-    judged: Decoded | None = None
-    for group, outcome in outcomes:
-        if isinstance(outcome, Lost):
-            tracks |= {modality.name: DecodedTrack(ModalityStatus.because(outcome.reason)) for modality in group}
-        else:
-            tracks |= outcome.tracks
-            if judged is None and outcome.start_s is not None:
-                judged = outcome
-    missing = DecodedTrack(ModalityStatus.because(Reason.NOT_SENT))
-    return Decoded(
-        tracks={modality.name: tracks.get(modality.name, missing) for modality in request.modalities},
-        start_s=None if judged is None else judged.start_s,
-        end_s=None if judged is None else judged.end_s,
-    )

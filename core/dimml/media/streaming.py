@@ -73,7 +73,7 @@ def decode_timeline(
     Where a worker is lost, each track is tried alone from that window on; the guilty one is unusable from there to
     the recording's end, with the reason, and the others go on. Raises what ``decode_windows`` raises.
     """
-    from dimml.media.pool import tracks_of
+    from dimml.media.attempts import tracks_of
 
     lost: dict[str, Reason] = {}
     number, strikes = 0, 0

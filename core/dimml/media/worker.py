@@ -1,7 +1,7 @@
 """A decode worker: a process that reads hostile files, so that nobody else has to.
 
-Started by ``dimml.media.pool``; it takes requests from a pipe and answers each with one reply. It leaves when the
-pipe closes, and dies with its parent.
+Started by ``dimml.media.pool``; it takes messages from a pipe, of several requests or of one for windows, and answers
+each with a reply, or several of windows. It leaves when the pipe closes, and dies with its parent.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from dimml.media.replies import (
     Broke,
     OutOfMemory,
     Ready,
+    Told,
     WindowsReply,
-    encode_reply,
 )
+from dimml.media.reply_text import encode_reply
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.windows import WindowDecoded, WindowPlan, decode_windows
 
@@ -121,18 +122,20 @@ def _several(requests: Sequence[DecodeRequest], decode_function: DecodeFunction)
         if answers and (spent_s >= SEVERAL_S or size >= CHUNK_ROWS_BYTES):
             break
         began = time.monotonic()
-        outcome = _outcome(request, decode_function)
-        answers.append(Answer(outcome, time.monotonic() - began))
+        told = _told(request, decode_function)
+        answers.append(Answer(told, time.monotonic() - began))
         spent_s += answers[-1].seconds
-        if isinstance(outcome, Decoded):
-            size += _rows_bytes(outcome)
+        if isinstance(told, Decoded):
+            size += _rows_bytes(told)
     return AnswersReply(answers)
 
 
-def _outcome(request: DecodeRequest, decode_function: DecodeFunction) -> Decoded | DimmlError | OutOfMemory | Broke:
+def _told(request: DecodeRequest, decode_function: DecodeFunction) -> Told:
     try:
         return decode_function(request)
     except DimmlError as error:
+        # What raised it holds on to what it had read, and another request is decoded before this one is answered.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         return error
     except MemoryError:
         return OutOfMemory()

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from dimml.media.replies import (
     OutOfMemory,
     Ready,
     Reply,
+    Told,
     WindowsReply,
     check_reply,
-    read_reply,
     reply_bounds,
 )
+from dimml.media.reply_text import read_reply
 from dimml.media.streaming import Lost
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.windows import WindowDecoded
@@ -126,6 +128,7 @@ class WorkerProcess:
         rather than the file, may be to blame.
         """
         asked = [request.modalities for request in requests]
+        began = time.monotonic()
         try:
             self._ask(requests)
             if not self._pipe.wait(limit_s):
@@ -139,7 +142,8 @@ class WorkerProcess:
         except (EOFError, OSError):
             return Lost(self._how_it_ended())
         if isinstance(reply, AnswersReply):
-            return [Answered(_outcome(one.outcome), one.seconds) for one in reply.answers]
+            waited_s = time.monotonic() - began
+            return [Answered(_outcome(one.told), min(one.seconds, waited_s)) for one in reply.answers]
         return self._lost(reply)
 
     def stream(self, request: WindowsRequest, limit_s: float) -> Iterator[WindowDecoded | Lost]:
@@ -217,7 +221,7 @@ class WorkerProcess:
         return Reason.DECODE_MEMORY if code == EXIT_OUT_OF_MEMORY else Reason.DECODER_CRASHED
 
 
-def _outcome(told: Decoded | DimmlError | OutOfMemory | Broke) -> Outcome | DimmlError:
+def _outcome(told: Told) -> Outcome | DimmlError:
     return _failure(told) if isinstance(told, (OutOfMemory, Broke)) else told
 
 
