@@ -155,9 +155,9 @@ def test_recordings_that_are_decoded_together_do_not_cost_one_another(
     together: list[list[str]] = []
     several = DecodePool.decode_several
 
-    def noted(pool: DecodePool, requests: Sequence[DecodeRequest], *, timeout_s: float) -> Any:
+    def noted(pool: DecodePool, requests: Sequence[DecodeRequest], **limits: float) -> Any:
         together.append([str(source) for request in requests for source in request.sources.values()])
-        return several(pool, requests, timeout_s=timeout_s)
+        return several(pool, requests, **limits)
 
     monkeypatch.setattr(DecodePool, "decode_several", noted)
     monkeypatch.setattr("dimml_client.scoring.local.SEVERAL_S", 1.0)  # Also on a machine that has much else to do.

@@ -213,7 +213,7 @@ def test_several_at_once_are_answered_each_in_its_place(pool: DecodePool, clip: 
     ]
     answers: list[Answered] = []
     while len(answers) < len(asked):
-        answers += pool.decode_several(asked[len(answers) :], timeout_s=20)
+        answers += pool.decode_several(asked[len(answers) :], limit_s=20, timeout_s=20)
     for answer, request in zip(answers, asked, strict=True):
         assert 0.0 < answer.seconds < 20.0
         if isinstance(answer.outcome, DimmlError):
@@ -232,8 +232,8 @@ def test_what_is_slow_is_answered_before_the_rest_is_begun(clip: bytes) -> None:
     quick, slow = (request_for(clip, AUDIO, clip_s=clip_s) for clip_s in (0.0, 0.2))
     with DecodePool(1, decode_function=faulty_decoders.sleeps_by_clip_s) as pool:
         pool.warm_up()
-        assert len(pool.decode_several([slow] * 5, timeout_s=20)) == 1
-        assert len(pool.decode_several([quick, slow, quick, quick], timeout_s=20)) == 2
+        assert len(pool.decode_several([slow] * 5, limit_s=20, timeout_s=20)) == 1
+        assert len(pool.decode_several([quick, slow, quick, quick], limit_s=20, timeout_s=20)) == 2
 
 
 @pytest.mark.parametrize(
@@ -252,13 +252,19 @@ def test_one_of_several_that_loses_the_worker_is_said_of_all(
     asked = [request_for(clip, AUDIO), request_for(clip, VISUAL), request_for(clip, AUDIO)]
     with DecodePool(1, decode_function=decode_function) as pool:  # type: ignore[arg-type]
         pool.warm_up()
-        outcomes = [answer.outcome for answer in pool.decode_several(asked, timeout_s=2.0)]
+        outcomes = [answer.outcome for answer in pool.decode_several(asked, limit_s=2.0, timeout_s=20)]
         assert outcomes[1] == Lost(reason)
         for one in (outcomes[0], outcomes[2]):
             assert one == Lost(reason) if lost else isinstance(one, Decoded)
         assert len(outcomes) == 3
         assert pool.decode_blocking(asked[0], timeout_s=40).tracks["audio"].status.ok
         assert pool.workers_lost == lost
+
+
+def test_what_is_to_be_quick_may_wait_for_a_worker_that_starts(clip: bytes) -> None:
+    with DecodePool(1) as pool:
+        (answer, *_) = pool.decode_several([request_for(clip, AUDIO)] * 2, limit_s=0.3, timeout_s=60)
+        assert isinstance(answer.outcome, Decoded | Lost)
 
 
 def test_everything_hangs_and_the_time_is_kept(clip: bytes) -> None:

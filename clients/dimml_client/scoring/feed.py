@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from dimml_client.scoring.recording import Recording
 
@@ -22,28 +23,18 @@ class Feed:
         self._returned: list[tuple[int, Recording, bool]] = []
         #: Lists of several that are out: some of them may come back.
         self._out = 0
-        self._ended = False
         self._changed = threading.Condition()
 
     def take(self, count: int, timeout_s: float) -> list[Recording] | None:
         """The next so many, or fewer; none at the end. None where nothing is there within ``timeout_s`` and it is not
         the end, since another thread may still give something back. A list of several must be settled."""
         with self._changed:
+            if self._returned and self._alone():
+                return [self._pop()]
             taken: list[Recording] = []
-            while len(taken) < count and self._returned:
-                _, recording, alone = self._returned[0]
-                if alone and taken:
-                    break
-                heapq.heappop(self._returned)
-                taken.append(recording)
-                if alone:
-                    return taken
-            while len(taken) < count and not self._ended:
-                recording_or_end = next(self._recordings, None)
-                if recording_or_end is None:
-                    self._ended = True
-                else:
-                    taken.append(recording_or_end)
+            while len(taken) < count and self._returned and not self._alone():
+                taken.append(self._pop())
+            taken += islice(self._recordings, count - len(taken))
             if len(taken) > 1:
                 self._out += 1
             if not taken and self._out:
@@ -59,3 +50,10 @@ class Feed:
                 for recording in recordings:
                     heapq.heappush(self._returned, (recording.index, recording, by_itself))
             self._changed.notify_all()
+
+    def _alone(self) -> bool:
+        """Whether what comes next is to be taken alone."""
+        return self._returned[0][2]
+
+    def _pop(self) -> Recording:
+        return heapq.heappop(self._returned)[1]

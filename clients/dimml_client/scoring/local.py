@@ -158,7 +158,7 @@ class LocalEngine:
             return []
         with self._turns:
             if len(requests) > 1:
-                return self._pool.decode_several(requests, timeout_s=SEVERAL_LIMIT_S)
+                return self._pool.decode_several(requests, limit_s=SEVERAL_LIMIT_S, timeout_s=DECODE_LIMIT_S)
             began = time.perf_counter()
             outcome: Decoded | DimmlError
             try:

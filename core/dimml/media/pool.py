@@ -109,14 +109,15 @@ class DecodePool:
             step = advance(trying, outcome)
         return step
 
-    def decode_several(self, requests: Sequence[DecodeRequest], *, timeout_s: float) -> list[Answered]:
+    def decode_several(self, requests: Sequence[DecodeRequest], *, limit_s: float, timeout_s: float) -> list[Answered]:
         """Decode, in one worker, requests so quick that the way there and back would cost much of the time; blocking.
 
         Answers to the first so many of them, at least one: an error is an answer, a Lost is a request to be decoded
         alone, by ``decode_blocking``, which finds out what is to blame. Where the worker is lost, or has not done
-        within ``timeout_s`` what was to take no time, that is all of them. Raises UnavailableError.
+        within ``limit_s`` what was to take no time, that is all of them. Raises UnavailableError where no worker was
+        free within ``timeout_s``.
         """
-        answers = self._wait_for(requests, timeout_s, time.monotonic() + timeout_s + _GRACE_S)
+        answers = self._wait_for(requests, limit_s, time.monotonic() + timeout_s)
         return [Answered(answers, 0.0) for _ in requests] if isinstance(answers, Lost) else answers
 
     def map(self, requests: Iterable[DecodeRequest], *, timeout_s: float) -> Iterator[Decoded | DimmlError]:

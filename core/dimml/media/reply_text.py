@@ -196,7 +196,7 @@ def _error(document: dict[str, Any]) -> DimmlError:
 
 
 def _number(told: object) -> float:
-    if type(told) not in (int, float) or not math.isfinite(number := float(told)):  # type: ignore[arg-type]
+    if isinstance(told, bool) or not isinstance(told, (int, float)) or not math.isfinite(number := float(told)):
         raise ValueError(f"{told!r} is no number")
     return number
 
