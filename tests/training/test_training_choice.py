@@ -80,12 +80,16 @@ def test_calibrate_chooses_again_and_keeps_the_old_choice(
     assert printed["metrics"] == run.metrics
 
 
-def test_a_fixed_fusion_is_kept(tmp_path: Path) -> None:
+def test_a_fixed_fusion_is_kept_until_another_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = configured(write_clips(tmp_path))
     train(config, tmp_path / "run", cache_dir=tmp_path / "cache")
     run = load_run(tmp_path / "run")
     assert run.fusion == config.fusion
     assert not (tmp_path / "run" / "fusion.json").exists()
+    before = (tmp_path / "run" / "metrics.json").read_text()
+    assert main(["calibrate", str(tmp_path / "run"), "--cache-dir", str(tmp_path / "cache")]) == 0
+    assert "config fixes its fusion" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "run" / "metrics.previous.json").read_text() == before
 
 
 def test_a_joint_training_has_nothing_to_choose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

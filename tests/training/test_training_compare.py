@@ -17,13 +17,14 @@ import yaml
 from dimml.cli import main
 from dimml.errors import ConfigurationError
 from dimml_training.certainty.choosing import choose_on
-from dimml_training.compare import plan
+from dimml_training.compare import plan, tables
 from dimml_training.compare.answers import answer
 from dimml_training.compare.cells import Cell, cell_path, read_cell, read_cells
 from dimml_training.compare.coverage import coverage
 from dimml_training.compare.locks import only_one
 from dimml_training.compare.methods import all_methods, chosen_methods
 from dimml_training.compare.provenance import provenance
+from dimml_training.compare.summary import Summary
 from dimml_training.compare.unseen import looks
 from dimml_training.compare.work import Comparison, planned, work_off
 from dimml_training.config import TrainConfig, with_fields
@@ -208,10 +209,40 @@ def wait_for(true: Callable[[], bool]) -> None:
 def test_only_what_is_trained_changes_the_key(config: TrainConfig) -> None:
     key = plan.training_key(config, "data")
     same: dict[str, Any] = {"name": "other", "threads": 2, "compare.clw_temperature": 3.0, "data.media_root": "else"}
+    same["data.contains"] = ["pink"]
     assert plan.training_key(with_fields(config, same, "test"), "data") == key
     assert plan.training_key(config, "other data") != key
     for field, value in {"seed": 1, "stage1.epochs": 3, "modalities.0.augment.shift_ms": 6}.items():
         assert plan.training_key(with_fields(config, {field: value}, "test"), "data") != key
+
+
+def test_every_method_says_what_it_trains_whatever_the_config_trains(config: TrainConfig) -> None:
+    """A config of a joint training with modulation gives the same comparison as one of a detached training."""
+    joint = with_fields(config, {"stage1.objective": "joint", "stage1.joint.modulation": "ogm_ge"}, "test")
+    methods = all_methods(config)
+    keys = {}
+    for name, method in all_methods(joint).items():
+        trained = plan.training_config(joint, method).stage1
+        expected = plan.training_config(config, methods[name]).stage1
+        assert trained.objective == expected.objective
+        if trained.objective == "joint":
+            assert trained.joint == expected.joint
+        keys[name] = plan.training_key(plan.training_config(joint, method), "data")
+    assert len({keys[name] for name in ("joint_concat", "ogm_ge", "dimml", "single:audio")}) == 4
+
+
+def test_families_that_the_clips_carry_are_out_of_the_means(done: Comparison, tmp_path: Path) -> None:
+    noisy = replace(done, out=tmp_path, config=with_fields(done.config, {"data.contains": ["pink"]}, "test"))
+    noisy = replace(noisy, methods=("late_logits",))
+    assert work_off(planned(noisy, tell=silent), noisy, tell=silent) == []
+    before, after = (read_cell(cell_path(out, done.config.name, "late_logits", 0)) for out in (done.out, tmp_path))
+    assert before.training == after.training
+    assert before.answer != after.answer, "scored anew where what counts has changed"
+    for name, record in after.conditions.items():
+        pink = "pink" in name
+        assert record.in_means == (before.conditions[name].in_means and not pink)
+        assert record.right == before.conditions[name].right
+    assert "| audio:pink_0db † |" in tables.conditions_markdown(Summary([after]))
 
 
 def test_the_published_schedule_keeps_its_shape(config: TrainConfig) -> None:
@@ -257,5 +288,9 @@ def test_the_command_shows_the_table_without_training(
     assert "yes" in capsys.readouterr().out
     assert {path: state(done)[path] for path in before} == before
     assert (done.out / "plots" / "stripes_methods.svg").read_text().startswith("<?xml")
-    assert main(["compare", str(path), "--methods", "latte"]) == 1
-    assert "there is no such method" in capsys.readouterr().err
+    for methods in ("latte", ""):
+        assert main(["compare", str(path), "--methods", methods]) == 1
+        assert "there is no such method" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["compare", *options, "--methods", "single:audio, late_logits", "--out", str(tmp_path / "file")]) == 1
+    assert f"cannot write to {tmp_path / 'file'}" in " ".join(capsys.readouterr().err.split())

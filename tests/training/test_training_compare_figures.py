@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,23 @@ def test_regret_is_against_the_modality_that_is_better_on_validation(made: tuple
     assert mean.value == pytest.approx(np.mean(list(by_hand.values())))
     assert worst is not None
     assert worst.condition == min(by_hand, key=by_hand.__getitem__)
+
+
+def test_there_is_no_regret_before_every_modality_has_been_run_alone(made: tuple[Summary, Any]) -> None:
+    summary, _ = made
+    del summary.cells["single:visual"]
+    assert summary.mean_regret("single:audio", UNSEEN) is None
+    assert summary.regrets("dimml", UNSEEN) == {}
+    assert summary.worst_regret("dimml", UNSEEN) is None
+
+
+def test_a_figure_without_an_interval_is_null_in_json_and_bare_in_tables(made: tuple[Summary, Any]) -> None:
+    summary, _ = made
+    text = json.dumps(tables.figures_of(summary), allow_nan=False)
+    (row,) = (row for row in json.loads(text)["methods"] if row["method"] == "dimml")
+    assert row["nll"] == {"value": 0.25, "low": None, "high": None}
+    assert "| 0.250 |" in tables.markdown(summary)
+    assert "nan" not in tables.markdown(summary) + tables.trust_markdown(summary)
 
 
 def test_a_tie_on_validation_goes_to_the_modality_better_on_clean_clips(made: tuple[Summary, Any]) -> None:

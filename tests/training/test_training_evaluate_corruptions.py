@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from dimml.cli import main
 from dimml.fusion import fuse
@@ -91,6 +92,42 @@ def test_the_run_keeps_the_figures_for_its_report(found: dict[str, Any], run: Pa
     assert set(kept) == {"split", "families", "seed", *found["corruptions"]}
     assert "frozen_frames" in (run / "report.html").read_text(), "drawn anew"
     assert not list(run.glob("*.part"))
+
+
+def test_a_narrower_look_leaves_fuller_figures_in_the_run(
+    found: dict[str, Any], run: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    before = (copy / "corruptions.json").read_text()
+    evaluate = ["evaluate", str(copy), "--corruptions", "--families", "seen", "--cache-dir", str(cache)]
+    assert main(evaluate) == 0
+    assert "holds more conditions of the same clips" in " ".join(capsys.readouterr().err.split())
+    assert main([*evaluate, "--split", "validation"]) == 0
+    assert (copy / "corruptions.json").read_text() == before
+    (copy / "corruptions.json").write_text("{}")
+    assert main(evaluate) == 0
+    kept = json.loads((copy / "corruptions.json").read_text())
+    assert kept["families"] == "seen"
+    assert "test clips, seen families alone" in (copy / "report.html").read_text()
+
+
+def test_families_that_the_clips_carry_are_out_of_the_means(run: Path, cache: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["data"]["contains"] = ["pink"]
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    told = evaluated(copy, cache, tmp_path / "figures.json", "--families", "unseen", "--results", str(tmp_path))
+    conditions_told = told["corruptions"]["conditions"]
+    assert conditions_told["audio:pink_0db"]["in_means"] is False
+    assert told["corruptions"]["means"]["unseen"]["conditions"] == sum(c["in_means"] for c in conditions_told.values())
+
+
+def test_a_look_that_is_not_counted_is_told(
+    run: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", str(run), "--corruptions", "--families", "unseen", "--cache-dir", str(cache)]) == 0
+    assert "this look at unseen families is not counted" in " ".join(capsys.readouterr().err.split())
 
 
 def test_means_are_over_the_conditions_that_count(found: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet
 import pytest
 import soundfile
 from typer.testing import CliRunner
@@ -88,6 +89,25 @@ def test_out_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, *(f"bed/train/bed_{i}.shaded_{v}.png" for i in range(2) for v in ("v001", "v007")))
     (tmp_path / "file").touch()
     run("modelnet", "--root", tmp_path, "--out", tmp_path / "file" / "m.csv", fails=ConfigurationError)
+    run("modelnet", "--root", tmp_path, "--out", tmp_path, fails=SystemExit)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bed", "file"]
+    assert not tmp_path.with_name(f"{tmp_path.name}.part").exists()
+
+
+def test_a_manifest_is_parquet_where_its_name_says_so(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"bed/train/bed_{i}.shaded_{v}.png" for i in range(2) for v in ("v001", "v007")))
+    for name in ("m.csv", "m.parquet"):
+        run("modelnet", "--root", tmp_path, "--out", tmp_path / name)
+    assert pyarrow.parquet.read_table(tmp_path / "m.parquet").to_pylist() == read(tmp_path / "m.csv")
+
+
+def test_fewer_clips_than_were_published_are_told(tmp_path: Path) -> None:
+    for label in range(10):
+        touch(tmp_path, *(f"c{label}/train/c_{i}.shaded_{v}.png" for i in range(2) for v in ("v001", "v007")))
+    touch(tmp_path, "c0/test/c_9.shaded_v1.png", "c0/test/.DS_Store")
+    output = " ".join(run("modelnet", "--root", tmp_path, "--out", tmp_path / "m.csv").split())
+    assert "warning: 1 files are not named as views and left out, such as c0/test/c_9.shaded_v1.png" in output
+    assert "warning: 20 of the 4899 objects that were published are there" in output
 
 
 def test_a_full_disk_leaves_no_part_of_a_manifest(tmp_path: Path) -> None:
@@ -362,6 +382,9 @@ def test_ucf101_packs_published_flow(tmp_path: Path) -> None:
     assert flow[..., 0].mean(axis=(1, 2)) == pytest.approx([0.5, 1.5, 2.5], abs=0.05)
     assert flow[..., 1].mean() == pytest.approx(-1.0, abs=0.05)
     # What training makes of it: at a quarter of the packed size, in steps of 5/127 px.
+    run("ucf101", "--root", tmp_path / "ucf", "--out", tmp_path / "c.csv", *options, "--flow-consecutive")
+    middle = np.load(read(tmp_path / "c.csv")[0]["flow"])
+    assert middle[..., 0].mean(axis=(1, 2)) == pytest.approx([1.0, 2.0, 3.0], abs=0.1), "pictures 1, 2 and 3"
     modality = Flow(name="flow", frames=3, height=8, width=16, bound_px=5.0)
     row = row_of(decode_source(Path(rows[0]["flow"]), modality), "flow").astype(float)
     assert (row[..., 0].mean(axis=(1, 2)) - 128) * 5 / 127 == pytest.approx([0.25, 0.75, 1.25], abs=0.05)
@@ -478,6 +501,7 @@ def test_avmnist_pairs_by_label_within_the_official_splits(tmp_path: Path, hard:
         assert (out / row["sound"]).is_file()
     used = Counter(Path(row["sound"]).stem for row in listing.rows if row["split"] == "test" and not hard)
     assert set(used.values()) <= {1}
+    assert listing.warnings == ["120 of the 3000 recordings of FSDD that were published are there"]
     picture = cv2.imread(str(out / listing.rows[0]["picture"]), cv2.IMREAD_GRAYSCALE)
     assert picture.shape == (28, 28)
 

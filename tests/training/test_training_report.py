@@ -135,6 +135,7 @@ def test_corruptions_and_the_choice_of_a_fusion_are_shown_where_they_are(run: Pa
     }
     (run / "fusion.json").write_text(json.dumps(chosen))
     text = checked(write_report(run))
+    assert "of the answer, test clips, seen and unseen families" in text
     for shown in ("Under corruption", "patch_60pct", "unseen", "-1.2", "66.0%", "97.1%", "-12.3", "0.046", "product"):
         assert shown in text
     # The test clips were answered with another fusion than the one that fusion.json names now.
@@ -221,9 +222,16 @@ def test_methods_compared_on_the_same_data_stand_beside_the_run(run: Path, tmp_p
     ):
         cells.write_cell(tmp_path / "results", made_up_cell(data, method, right))
     text = checked(write_report(run, tmp_path / "results"))
-    assert re.search(r"<td>dimml</td><td>87\.5%", text)
-    assert re.search(r"<td>joint_concat</td><td>62\.5%", text)
+    assert re.search(r"<td>dimml</td><td>87\.5 \[", text)
+    assert re.search(r"<td>joint_concat</td><td>62\.5 \[", text)
     assert "late_logits" not in text
+    assert "other clips, or on other splits" in text
+    assert re.search(r"<td>dimml</td><td>87\.5 \[", checked(write_report(run))), "it stays when drawn anew"
+    (run / "data.sha256").write_text("d")
+    assert "this run&#39;s training is not among them" in checked(write_report(run, tmp_path / "results"))
+    (run / "comparison.json").write_text("{}")
+    with pytest.raises(SetupError, match=r"comparison\.json is damaged"):
+        write_report(run)
 
 
 def test_reliability_is_what_counting_clip_by_clip_gives() -> None:

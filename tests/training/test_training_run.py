@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -116,7 +117,7 @@ def test_a_killed_run_resumes_to_the_same_end(
 def test_a_run_is_not_overwritten(finished: Path, clips: Path, cache: Path, tmp_path: Path) -> None:
     config = configured(clips)
     for out, options, message in (
-        (finished, {}, "already holds a run"),
+        (finished, {}, "already holds a finished run; choose another place"),
         (finished, {"resume": True}, "is finished"),
         (clips.parent, {}, "is no run directory"),
         (tmp_path / "nothing", {"resume": True}, "nothing to resume"),
@@ -126,6 +127,8 @@ def test_a_run_is_not_overwritten(finished: Path, clips: Path, cache: Path, tmp_
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "config.yaml").write_text((finished / "config.yaml").read_text())
+    with pytest.raises(ConfigurationError, match="already holds a run; --resume goes on with it"):
+        train(config, unfinished, cache_dir=cache)
     with pytest.raises(ConfigurationError, match="the clips, labels or splits have changed"):
         train(config, unfinished, cache_dir=cache, resume=True)
     (unfinished / "data.sha256").write_text((finished / "data.sha256").read_text())
@@ -135,6 +138,34 @@ def test_a_run_is_not_overwritten(finished: Path, clips: Path, cache: Path, tmp_
     (unfinished / "checkpoints" / "last.ckpt").write_bytes(b"half a checkpoint")
     with pytest.raises(SetupError, match=r"last\.ckpt cannot be read"):
         train(config, unfinished, cache_dir=cache, resume=True)
+
+
+def test_an_encoder_that_cannot_be_built_leaves_no_run_behind(clips: Path, cache: Path, tmp_path: Path) -> None:
+    content = document(clips)
+    content["modalities"][0]["encoder"]["spectrogram"]["window_ms"] = 5000
+    with pytest.raises(ConfigurationError, match="modality 'audio': encoder: "):
+        train(parse_config(content, "test"), tmp_path / "run", cache_dir=cache)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_is_full_at_a_checkpoint_names_the_place_and_the_way_on(
+    clips: Path, cache: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of a file stands for the disk."""
+
+    def fill(line: str) -> None:
+        if "epoch 1/4" in line:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(SetupError, match=r"cannot write .*run.*: File too large; free some space, then `--resume"):
+            train(configured(clips), tmp_path / "run", cache_dir=cache, tell=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_a_run_is_not_resumed_with_other_data(finished: Path, clips: Path, cache: Path, tmp_path: Path) -> None:
@@ -211,6 +242,8 @@ def test_commands_name_what_is_wrong(
         (["evaluate", str(tmp_path)], "is not a finished training run"),
         (["evaluate", str(finished), "--split", "dev"], "choose one of train, validation, test"),
         (["train", str(tmp_path / "none.yaml")], "cannot read"),
+        (["evaluate", str(finished), "--families", "seen"], "go with --corruptions"),
+        (["evaluate", str(finished), "--noise-db", "nan"], "--noise-db takes decibels"),
         (
             ["evaluate", str(finished), "--cache-dir", str(cache), "--predictions", str(tmp_path / "no" / "x.csv")],
             "cannot write",

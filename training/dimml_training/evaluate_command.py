@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Where the looks at unseen families are counted when a command is called in the repository's root.
 RESULTS = Path("docs/results")
+#: The split whose looks are counted, and whose figures stand in a report.
+TEST = "test"
 
 
 def evaluate(
@@ -49,12 +52,13 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
+    from dimml.modality import Waveform
     from dimml_training.cache import default_cache_dir
     from dimml_training.config import SPLITS
     from dimml_training.corruptions.encoding import encode_conditions
     from dimml_training.corruptions.plots import write_severity_curves
     from dimml_training.corruptions.scoring import score
-    from dimml_training.corruptions.suite import conditions
+    from dimml_training.corruptions.suite import conditions, outside_means
     from dimml_training.corruptions.table import show_conditions
     from dimml_training.evaluation import figures, fused_answer, head_logits
     from dimml_training.prepare import prepare
@@ -66,9 +70,13 @@ def evaluate(
     which = next((known for known in ("seen", "unseen", "all") if known == families), None)
     if which is None:
         raise ConfigurationError(f"--families {families}: choose one of seen, unseen, all", field="--families")
-    if not corruptions and (detail or plots is not None):
-        raise ConfigurationError("--detail and --plots go with --corruptions", field="--corruptions")
+    if not corruptions and (detail or plots is not None or which != "all"):
+        raise ConfigurationError("--families, --detail and --plots go with --corruptions", field="--corruptions")
     trained = load_run(run)
+    if noise_db and not all(math.isfinite(level) for level in noise_db):
+        raise ConfigurationError("--noise-db takes decibels, such as 0 or -10", field="--noise-db")
+    if noise_db and not any(isinstance(m, Waveform) for m in trained.modalities):
+        raise ConfigurationError(f"--noise-db: {run} has no sound to add noise to", field="--noise-db")
     # The better modality of a condition is judged on validation clips.
     splits: list[Split] = list(dict.fromkeys([chosen, "validation"])) if corruptions else [chosen]
     with progress_bar("decoding clips") as progress:
@@ -97,7 +105,7 @@ def evaluate(
         if noise is None and predictions is not None:
             _write_predictions(predictions, clips.clips, votes, answers, trained.labels)
     if corruptions:
-        suite = conditions(trained.modalities, which, detail=detail)
+        suite = outside_means(conditions(trained.modalities, which, detail=detail), trained.config.data.contains)
         encoded = {}
         for of in splits:
             with progress_bar(f"corrupting {of} clips") as progress:
@@ -111,11 +119,12 @@ def evaluate(
                     progress=progress,
                 )
         # Counted before there is anything to look at: where that fails, nothing was seen.
-        looks = _counted(trained, results) if chosen == "test" and which != "seen" else None
+        looks = _counted(trained, results) if chosen == TEST and which != "seen" else None
         answer["corruptions"] = score(trained, encoded[chosen], encoded["validation"], suite)
-        _keep(run, {"split": split, "families": which, "seed": seed, **answer["corruptions"]})
-        if chosen == "test" and which != "seen":
-            answer["looks_at_unseen"] = looks
+        if chosen == TEST:
+            _keep(run, {"split": split, "families": which, "seed": seed, **answer["corruptions"]})
+            if which != "seen":
+                answer["looks_at_unseen"] = looks
         if plots is not None:
             drawn = write_severity_curves(suite, answer["corruptions"]["conditions"], plots)
             answer["plots"] = [str(path) for path in drawn]
@@ -135,11 +144,14 @@ def evaluate(
 
 
 def _keep(run: Path, found: dict[str, Any]) -> None:
-    """Leave the figures of the suite in the run directory, and draw its report anew with them."""
+    """Leave the figures of the suite in the run directory, unless fuller ones are there, and draw its report anew."""
     from dimml_training.report.page import write_report
     from dimml_training.report.reading import CORRUPTIONS_FILE
 
     path = run / CORRUPTIONS_FILE
+    if _holds_more(path, found):
+        typer.echo(f"{path} holds more conditions of the same clips: it and the report are left as they are", err=True)
+        return
     aside = path.with_name(path.name + ".part")
     try:
         aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -154,12 +166,26 @@ def _keep(run: Path, found: dict[str, Any]) -> None:
         typer.echo(f"warning: no report: {error}", err=True)
 
 
+def _holds_more(path: Path, found: dict[str, Any]) -> bool:
+    """Whether a file of figures has all these conditions, drawn alike, and others besides."""
+    try:
+        kept = json.loads(path.read_bytes())
+        return bool(kept["seed"] == found["seed"] and kept["conditions"].keys() > found["conditions"].keys())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
 def _counted(trained: TrainedRun, results: Path | None) -> int | None:
     """Log this look at unseen families; how many there were, or None where no log is kept."""
     from dimml_training.compare.plan import digest
     from dimml_training.compare.unseen import log_unseen
 
     if results is None and not RESULTS.is_dir():
+        typer.echo(
+            f"warning: this look at unseen families is not counted, for there is no {RESULTS} here; name a folder for "
+            "unseen.log with --results",
+            err=True,
+        )
         return None
     config_hash = digest(trained.config.model_dump(mode="json"))
     return log_unseen(results or RESULTS, trained.name, config_hash, "evaluate")

@@ -49,10 +49,11 @@ def write_fusion(folder: Path, spec: FusionSpec, parameters: FusionParameters, r
         (folder / PARAMETERS_FILE).unlink(missing_ok=True)
 
 
-def keep_previous(folder: Path) -> None:
-    """Keep a copy of the choice that is there, if any, as ``fusion.previous.json`` and ``.safetensors``."""
-    for name in (PARAMETERS_FILE, FUSION_JSON):
-        kept = folder / name.replace("fusion.", "fusion.previous.")
+def keep_previous(folder: Path, *figures: str) -> None:
+    """Keep a copy of the choice that is there, if any, and of files that say what it came to: ``fusion.previous.json``
+    and so on."""
+    for name in (PARAMETERS_FILE, FUSION_JSON, *figures):
+        kept = folder / name.replace(".", ".previous.", 1)
         if (folder / name).is_file():
             _replace(kept, (folder / name).read_bytes())
         else:

@@ -29,7 +29,7 @@ from dimml_training.fitting import fit_stage1, idle_pairs
 from dimml_training.fusion_file import write_fusion
 from dimml_training.joint.encoders import JointEncoders
 from dimml_training.loading import ClipRows
-from dimml_training.models import resolved_encoder
+from dimml_training.models import build_encoder, resolved_encoder
 from dimml_training.prepare import PreparedData, Progress, prepare, quality_report
 from dimml_training.report.page import write_report
 from dimml_training.run_directory import (
@@ -75,6 +75,9 @@ def train(
     check_shared(config, ranks)
     if ranks.first:
         _claim(out, config, resume=resume)
+        for modality in config.modalities:
+            # What cannot be built is found out before clips are decoded, and before the folder holds a run.
+            build_encoder(modality.input, modality.encoder, classes=2)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     # On each machine one process decodes, and the others wait for the lock of the cache.
@@ -199,6 +202,8 @@ def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigurationError(f"{out} exists and is no run directory; choose another with --out", field="--out")
         return
+    if not resume and (out / RUN_FILE).exists():
+        raise ConfigurationError(f"{out} already holds a finished run; choose another place with --out", field="--out")
     if not resume:
         raise ConfigurationError(
             f"{out} already holds a run; --resume goes on with it, --out chooses another place", field="--out"

@@ -26,7 +26,7 @@ def calibrate(
     from dimml_training.prepare import prepare
     from dimml_training.report.page import write_report
     from dimml_training.report.reading import CORRUPTIONS_FILE
-    from dimml_training.run_directory import load_run, write_metrics
+    from dimml_training.run_directory import METRICS_JSON, load_run, write_metrics
     from dimml_training.votes import write_votes
 
     trained = load_run(run)
@@ -49,7 +49,13 @@ def calibrate(
         votes = head_logits(trained.encoders, trained.fused_head, trained.modalities, rows[split], trained.quality)
         answers[split] = votes, fused_answer(votes, chosen.spec, chosen.parameters)
         metrics[split] = figures(*answers[split], trained.labels)
-    keep_previous(run)
+    if trained.config.fusion is not None:
+        typer.echo(
+            "warning: the run's config fixes its fusion; what is chosen now answers in its place, as long as "
+            "fusion.json is there",
+            err=True,
+        )
+    keep_previous(run, METRICS_JSON)
     write_fusion(run, chosen.spec, chosen.parameters, chosen.report)
     write_votes(run, answers, chosen.spec)
     write_metrics(run, metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,7 +55,7 @@ def compare(
     from dimml_training.config import load_config
 
     settings = load_config(config, override or ())
-    chosen = chosen_methods(settings, [name for name in methods.split(",") if name])
+    chosen = chosen_methods(settings, [name.strip() for name in methods.split(",") if name.strip()] or [methods])
     since = datetime.now(UTC).strftime(TIME_FORMAT) if rescore else None
     comparison = Comparison(
         settings, tuple(m.name for m in chosen), seeds, out, work, cache_dir or default_cache_dir(), since
@@ -62,8 +63,11 @@ def compare(
     if list_only:
         _show_plan(chosen, planned(comparison, tell=_tell), out)
         return
+    _writable(out)
     failed = [] if table_only else side_by_side(comparison, jobs, tell=_tell)
     of_data = [s for s in summaries(read_cells(out)) if s.data == settings.name]
+    if failed and not of_data:
+        raise SetupError(_told(failed))
     if not of_data:
         raise SetupError(f"{out} holds no cell of {settings.name}; run `dimml compare` without --table-only")
     written = [*write_tables(of_data[0], out), *write_plots(of_data[0], out)]
@@ -74,7 +78,21 @@ def compare(
         for path in written:
             typer.echo(f"written: {path}", err=True)
     if failed:
-        raise SetupError("not all trainings went through: " + "; ".join(failed))
+        raise SetupError(_told(failed))
+
+
+def _writable(out: Path) -> None:
+    """Before hours of training, not after them."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise SetupError(f"cannot write to {out}: {error.strerror}; choose another place with --out") from error
+
+
+def _told(failed: list[str]) -> str:
+    return "not all trainings went through: " + "; ".join(failed)
 
 
 def _tell(line: str) -> None:

@@ -17,6 +17,9 @@ from dimml_training.config import TrainConfig
 #: The reference's schedule, in epochs (design, section 5); `dimml_published` keeps its shape at any budget.
 PAPER_EPOCHS, PAPER_WARMUP, PAPER_STEP = 150, 20, 70
 
+#: Said by every method of this kind, whatever the config trains by itself.
+DETACHED: dict[str, Any] = {"stage1.objective": "detached"}
+
 #: Shortcuts for --methods.
 MAIN, ALL = "main", "all"
 
@@ -73,7 +76,7 @@ class Method:
 def all_methods(config: TrainConfig) -> dict[str, Method]:
     """Every method for these modalities, by name, in the order of the table."""
     modalities = [m.name for m in config.inputs]
-    separate = {"stage1.lambda_shared": 0.0, "stage1.lambda_duc": 0.0}
+    separate = {**DETACHED, "stage1.lambda_shared": 0.0, "stage1.lambda_duc": 0.0}
     clw = FusionSpec(certainty="max_prob", temperature=config.compare.clw_temperature, fused_head=True)
     logits = FusionSpec(temperature=None, fused_head=True)
     probabilities = FusionSpec(temperature=None, fused_head=True, pooling="probabilities")
@@ -106,22 +109,30 @@ def all_methods(config: TrainConfig) -> dict[str, Method]:
             _published(config),
             main=True,
         ),
-        Method("dimml", ChosenFusion(), "DI-MML with our choices", main=True),
-        Method("dimml_no_shared", ChosenFusion(), "ours without the shared head", {"stage1.lambda_shared": 0.0}),
-        Method("dimml_no_duc", ChosenFusion(), "ours without DUC", {"stage1.lambda_duc": 0.0}),
+        Method("dimml", ChosenFusion(), "DI-MML with our choices", DETACHED, main=True),
+        Method(
+            "dimml_no_shared", ChosenFusion(), "ours without the shared head", {**DETACHED, "stage1.lambda_shared": 0.0}
+        ),
+        Method("dimml_no_duc", ChosenFusion(), "ours without DUC", {**DETACHED, "stage1.lambda_duc": 0.0}),
         Method(
             "dimml_no_separation",
             ChosenFusion(),
             "ours, DUC on all dimensions",
-            {"stage1.separation": False},
+            {**DETACHED, "stage1.separation": False},
         ),
         Method("separate_chosen", ChosenFusion(), "our choice of fusion on separately trained encoders", separate),
-        Method("dimml_clw", FixedFusion(clw), "the paper's weighting on our encoders", main=True),
-        Method("dimml_logits", FixedFusion(logits), "mean of the logits of our heads", main=True),
-        Method("dimml_probabilities", FixedFusion(probabilities), "mean of the probabilities of our heads", main=True),
+        Method("dimml_clw", FixedFusion(clw), "the paper's weighting on our encoders", DETACHED, main=True),
+        Method("dimml_logits", FixedFusion(logits), "mean of the logits of our heads", DETACHED, main=True),
+        Method(
+            "dimml_probabilities",
+            FixedFusion(probabilities),
+            "mean of the probabilities of our heads",
+            DETACHED,
+            main=True,
+        ),
     ]
     found += [
-        Method(f"dimml:{head}", HeadAlone(head), f"our {head} head alone", main=True)
+        Method(f"dimml:{head}", HeadAlone(head), f"our {head} head alone", DETACHED, main=True)
         for head in (*modalities, FUSED_HEAD)
     ]
     return {method.name: method for method in found}
@@ -149,14 +160,16 @@ def chosen_methods(config: TrainConfig, wanted: Sequence[str]) -> list[Method]:
             names.add(name)
         else:
             raise ConfigurationError(
-                f"--methods {name}: there is no such method; choose from {MAIN}, {ALL}, {', '.join(known)}",
+                f"--methods {name or repr(name)}: there is no such method; choose from "
+                f"{', '.join((MAIN, ALL, *known))}",
                 field="--methods",
             )
     return [method for method in known.values() if method.name in names]
 
 
 def _joint(name: str, description: str, joint: dict[str, str], *, main: bool = False) -> Method:
-    training = {"stage1.objective": "joint", **{f"stage1.joint.{key}": value for key, value in joint.items()}}
+    set_here = {"modulation": "none", **joint}
+    training = {"stage1.objective": "joint", **{f"stage1.joint.{key}": value for key, value in set_here.items()}}
     return Method(name, JointHead(), description, training, main)
 
 
@@ -167,6 +180,7 @@ def _published(config: TrainConfig) -> dict[str, Any]:
         return max(1, round(epochs * paper_epoch / PAPER_EPOCHS))
 
     return {
+        **DETACHED,
         "stage1.lambda_shared": 1.0,
         "stage1.lambda_duc": 1.0,
         "stage1.separation": True,

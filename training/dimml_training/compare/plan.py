@@ -18,7 +18,7 @@ from dimml_training.prepare import PreparedData
 
 #: Change nothing of what is trained: where things are, what they are called, and what is chosen afterwards.
 BESIDE_TRAINING = ("name", "threads", "logging", "fusion", "certainty", "compare")
-PATHS = ("manifest", "media_root")
+OF_DATA = ("manifest", "media_root", "contains")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def training_key(config: TrainConfig, data_digest: str) -> str:
     document = config.model_dump(mode="json", exclude_defaults=True)
     for name in BESIDE_TRAINING:
         document.pop(name, None)
-    for name in PATHS:
+    for name in OF_DATA:
         document["data"].pop(name, None)
     return digest([document, data_digest])
 

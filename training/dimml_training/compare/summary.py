@@ -153,8 +153,11 @@ class Summary:
         return max(self.singles, key=judged)
 
     def _regret(self, method: str, conditions: Sequence[str]) -> tuple[FloatArray, FloatArray] | None:
+        first = next(iter(self.cells[method].values()))
+        if {f"{SINGLE}{name}" for name in first.modalities} - set(self.singles):
+            return None  # held against the only one that was run, every method would look good
         shared = self._shared(method, *self.singles)
-        if not shared or not self.singles:
+        if not shared:
             return None
         cells = [self.cells[method][repeat] for repeat in shared]
         better_KP = np.stack(

@@ -112,7 +112,7 @@ def markdown(summary: Summary) -> str:
     for row in found:
         worst = "–" if row.worst_regret is None else f"{points(row.worst_regret.estimate)} {row.worst_regret.condition}"
         lines.append(
-            f"| `{row.method}` | {_clean(row)} | {_percent(row.seen)} | {_percent(row.unseen)} "
+            f"| `{row.method}` | {_clean(row)} | {percent(row.seen)} | {percent(row.unseen)} "
             f"| {points(row.mean_regret)} | {worst} "
             f"| {plain(row.ece)} ({row.ece_bound:.3f}) | {plain(row.nll)} | {plain(row.certainty_auroc)} "
             f"| {plain(row.macro_f1)} | {row.repeats} |"
@@ -130,9 +130,10 @@ def conditions_markdown(summary: Summary) -> str:
         "|---" * (len(summary.methods) + 2) + "|",
     ]
     for name in names:
-        shown = " | ".join(f"{100 * accuracies[m][name].value:.1f}" for m in summary.methods)
-        unseen = "" if summary.record(name).seen else " *"
-        lines.append(f"| {name}{unseen} | {shown} | {points(regrets.get(name))} |")
+        shown = " | ".join(percent(accuracies[m][name]) for m in summary.methods)
+        record = summary.record(name)
+        mark = "" if record.seen else " *" if record.in_means or record.group == "conflict" else " †"
+        lines.append(f"| {name}{mark} | {shown} | {points(regrets.get(name))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -160,7 +161,7 @@ def trust_markdown(summary: Summary) -> str:
             share = float(np.mean([cell.confidence_rise[name] for cell in cells]))
             rise = summary.sampled(method, share, rise_figure(name))
             # No interval: no clip is answered without that modality.
-            rises.append(f"{name.partition(':')[0]} {_percent(None if np.isnan(rise.low) else rise)}")
+            rises.append(f"{name.partition(':')[0]} {percent(None if np.isnan(rise.low) else rise)}")
         lines.append(f"| `{method}` | {shown} | {', '.join(rises) or '–'} |")
     return "\n".join(lines) + "\n"
 
@@ -181,7 +182,14 @@ def differences_markdown(summary: Summary) -> str:
 
 def figures_of(summary: Summary) -> dict[str, Any]:
     """The rows as JSON-able values."""
-    return {"data": summary.data, "methods": [asdict(row) for row in rows(summary)]}
+    return {"data": summary.data, "methods": [_without_nan(asdict(row)) for row in rows(summary)]}
+
+
+def _without_nan(document: Any) -> Any:
+    """JSON knows no NaN: null where a figure has no interval."""
+    if isinstance(document, dict):
+        return {key: _without_nan(value) for key, value in document.items()}
+    return None if isinstance(document, float) and np.isnan(document) else document
 
 
 def csv_text(summary: Summary) -> str:
@@ -216,7 +224,8 @@ def write_tables(summary: Summary, out: Path) -> list[Path]:
         f"{summary.data}.md": f"{markdown(summary)}\n{seen_how_often(out, summary.data)}\n",
         f"{summary.data}.csv": csv_text(summary),
         f"{summary.data}_conditions.md": f"# {summary.data}: accuracy by condition, %\n\n"
-        f"\\* a family kept for this table.\n\n{conditions_markdown(summary)}",
+        "In brackets 95 % intervals. \\* a family kept for this table, † an unseen one that these recordings carry "
+        f"themselves, not in the means.\n\n{conditions_markdown(summary)}",
     }
     return [write_text(out / TABLES / name, text) for name, text in texts.items()]
 
@@ -247,7 +256,8 @@ def _clean(row: Row) -> str:
     return f"{100 * e.value:.1f} ± {100 * row.clean_spread:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
 
 
-def _percent(estimate: Estimate | None) -> str:
+def percent(estimate: Estimate | None) -> str:
+    """A share in per cent, with its interval."""
     if estimate is None:
         return "–"
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
@@ -257,6 +267,8 @@ def plain(estimate: Estimate | None) -> str:
     """A figure that is no share of clips, with its interval."""
     if estimate is None:
         return "–"
+    if np.isnan(estimate.low):
+        return f"{estimate.value:.3f}"
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 

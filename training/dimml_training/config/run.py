@@ -58,6 +58,13 @@ class TrainConfig(Section):
                 "fusion.certainty: reliability is learned where the fusion is chosen; leave `fusion` out and set "
                 "certainty.certainties to [reliability]"
             )
+        heads = len(self.modalities) + (self.fusion is not None and self.fusion.fused_head)
+        if self.fusion is not None and len(self.fusion.head_temperatures or ()) not in (0, heads):
+            raise ValueError(
+                f"fusion.head_temperatures must have one entry for each of {heads} heads (the modalities"
+                f"{' and the fused one' if self.fusion.fused_head else ''}), "
+                f"got {len(self.fusion.head_temperatures or ())}"
+            )
         names = [m.input.name for m in self.modalities]
         tensors = [m.input.tensor for m in self.modalities]
         for what, values in (("names", names), ("tensor names", tensors)):

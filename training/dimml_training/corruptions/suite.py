@@ -6,8 +6,8 @@ the final table. A *corruption* is a family at one severity. A *condition* says 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -174,6 +174,11 @@ def conditions(modalities: Sequence[Modality], which: Which, *, detail: bool = F
         for m in modalities:
             found.append(Condition(f"{m.name}:other_clip", "conflict", False, {m.name: OTHER_CLIP}, False, DRAWS))
     return [c for c in found if which == "all" or c.group == "clean" or c.seen == (which == "seen")]
+
+
+def outside_means(suite: Sequence[Condition], families: Collection[str]) -> list[Condition]:
+    """The same conditions, those of these families out of the means: what the clips themselves carry is not unseen."""
+    return [replace(c, in_means=False) if c.families.intersection(families) else c for c in suite]
 
 
 def _condition(group: Group, target: Sequence[Modality], corruptions: Sequence[Corruption]) -> Condition:

@@ -29,11 +29,13 @@ import numpy.typing as npt
 import soundfile
 
 from dimml.errors import ConfigurationError, DataError
-from dimml_training.recipes.table import Listing, Row, folder, write_whole
+from dimml_training.recipes.table import Listing, Row, count_warning, folder, write_whole
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: Pairs by split; the class counts are even.
 PAIRS = {"train": 6000, "validation": 1000, "test": 1000}
+#: As many recordings FSDD has published: 50 of each of ten digits by six speakers.
+RECORDINGS = 3000
 #: FSDD's indices by split; 0 to 4 is its official test split.
 TEST_INDICES, VALIDATION_INDICES = range(5), range(5, 10)
 #: Share of the pictures' variance that the hard form keeps.
@@ -80,7 +82,8 @@ def make_avmnist(
         )
         if progress is not None:
             progress(done, len(chosen))
-    return Listing(rows, ["picture", "sound"])
+    there = sum(len(paths) for paths in recordings.values())
+    return Listing(rows, ["picture", "sound"], count_warning(there, RECORDINGS, "recordings of FSDD"))
 
 
 def _claim(media_out: Path, form: str) -> None:

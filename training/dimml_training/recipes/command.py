@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from dimml_training.recipes.table import Listing
 
 Root = Annotated[Path, typer.Option("--root", help="Folder of the data set, in the layout of docs/data.md.")]
-Out = Annotated[Path, typer.Option("--out", help="The manifest, a CSV file.")]
+Out = Annotated[
+    Path, typer.Option("--out", dir_okay=False, help="The manifest: a CSV file, or Parquet where it ends in .parquet.")
+]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="Leave out clips without a file; <out>.missing.csv lists them.")
 ]
@@ -137,6 +139,9 @@ def ucf101(
     ] = None,
     media_out: Annotated[Path | None, typer.Option(help="With --flow: folder for the packed flow.")] = None,
     flow_frames: Annotated[int, typer.Option(min=1, help="With --flow: pairs kept of a clip.")] = 10,
+    flow_consecutive: Annotated[
+        bool, typer.Option("--flow-consecutive", help="With --flow: those in the middle, not spread evenly over it.")
+    ] = False,
     flow_height: Annotated[int, typer.Option(min=8, help="With --flow: higher pictures are shrunk to this.")] = 112,
     seed: Seed = 0,
     allow_missing: AllowMissing = False,
@@ -149,7 +154,15 @@ def ucf101(
         if media_out is None:
             raise ConfigurationError("--flow packs the pairs: say where to by --media-out", field="--media-out")
         with _bar("clips") as progress:
-            listing = pack_flow(listing, flow, media_out, frames=flow_frames, height=flow_height, progress=progress)
+            listing = pack_flow(
+                listing,
+                flow,
+                media_out,
+                frames=flow_frames,
+                height=flow_height,
+                consecutive=flow_consecutive,
+                progress=progress,
+            )
     _write(listing, root, out, allow_missing)
 
 

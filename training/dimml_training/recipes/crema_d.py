@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dimml.errors import DataError
 from dimml_training.recipes.splitting import by_subject, hold_out
-from dimml_training.recipes.table import Listing, Row, folder, read_lines
+from dimml_training.recipes.table import Listing, Row, count_warning, folder, read_lines
 
 #: As many were published.
 CLIPS = 7442
@@ -49,10 +49,7 @@ def list_crema_d(root: Path, *, seed: int = 0, paper_lists: Path | None = None) 
     rows = [_row(name, match["actor"], match["emotion"], split_of[match["actor"]]) for name, match in clips.items()]
     ignored = sorted(found - set(clips))
     warnings = [f"{len(ignored)} files are not named as clips and left out, such as {ignored[0]}"] if ignored else []
-    if len(clips) < CLIPS:
-        # A clip of which neither file is there leaves no trace in the folders.
-        warnings.append(f"{len(clips)} of the {CLIPS} clips that were published are there")
-    return Listing(rows, ["sound", "video"], warnings)
+    return Listing(rows, ["sound", "video"], warnings + count_warning(len(clips), CLIPS, "clips"))
 
 
 def _paper(lists: Path, seed: int) -> Listing:

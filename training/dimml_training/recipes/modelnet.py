@@ -11,10 +11,12 @@ import re
 from pathlib import Path
 
 from dimml_training.recipes.splitting import hold_out
-from dimml_training.recipes.table import Listing, Row, folder
+from dimml_training.recipes.table import Listing, Row, count_warning, folder
 
 FRONT, REAR = "v001", "v007"
 VALIDATION_SHARE = 0.1
+#: As many were published, train and test, by number of classes; some releases of the views hold fewer.
+OBJECTS = {10: 4899, 40: 12311}
 _VIEW = re.compile(r"(?P<object>.+)\.shaded_(?P<view>v\d{3})\.(?P<suffix>png|jpg|jpeg)")
 
 
@@ -24,6 +26,7 @@ def list_modelnet(root: Path, *, seed: int = 0) -> Listing:
     An object of which any view is there is listed; the view of the two that is missing is reported as such.
     """
     rows: list[Row] = []
+    ignored: list[str] = []
     for split_folder in sorted(path for path in folder(root).glob("*/*") if path.name in {"train", "test"}):
         label, split = split_folder.parent.name, split_folder.name
         suffixes: dict[str, str] = {}
@@ -31,6 +34,8 @@ def list_modelnet(root: Path, *, seed: int = 0) -> Listing:
             match = _VIEW.fullmatch(path.name)
             if match:
                 suffixes.setdefault(match["object"], match["suffix"])
+            elif not path.name.startswith("."):
+                ignored.append(f"{label}/{split}/{path.name}")
         for name, suffix in suffixes.items():
             views = {
                 column: f"{label}/{split}/{name}.shaded_{view}.{suffix}"
@@ -38,4 +43,6 @@ def list_modelnet(root: Path, *, seed: int = 0) -> Listing:
             }
             rows.append({**views, "label": label, "split": split, "subject": name})
     hold_out(rows, VALIDATION_SHARE, seed=seed)
-    return Listing(rows, ["front", "rear"])
+    warnings = [f"{len(ignored)} files are not named as views and left out, such as {ignored[0]}"] if ignored else []
+    published = OBJECTS.get(len({row["label"] for row in rows}), 0)
+    return Listing(rows, ["front", "rear"], warnings + count_warning(len(rows), published, "objects"))

@@ -1,4 +1,5 @@
-"""From rows to a manifest CSV; a clip whose file is not there is reported, never passed over in silence."""
+"""From rows to a manifest, CSV or Parquet by the name's ending; a clip whose file is not there is reported, never
+passed over in silence."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,7 +115,14 @@ def write_whole(path: Path, data: bytes, option: str) -> None:
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise ConfigurationError(f"cannot write {path}: {error.strerror}", field=option) from error
+
+
+def count_warning(found: int, published: int, what: str) -> list[str]:
+    """A warning where there are fewer than were published: one of which no file is there leaves no trace in folders."""
+    return [f"{found} of the {published} {what} that were published are there"] if found < published else []
 
 
 def folder(root: Path, name: str = ".") -> Path:
@@ -138,6 +147,14 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise ConfigurationError(f"cannot write {path}: {error.strerror}", field="--out") from error
+        return
+    if path.suffix.lower() == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        parquet = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), parquet)
+        write_whole(path, parquet.getvalue(), "--out")
         return
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

@@ -80,12 +80,14 @@ def pack_flow(
     *,
     frames: int,
     height: int,
+    consecutive: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Listing:
-    """Add a column ``flow``: one npy file a clip beneath ``media_out``, of ``frames`` pairs spread evenly over it.
+    """Add a column ``flow``: one npy file a clip beneath ``media_out``, of ``frames`` pairs spread evenly over it, or,
+    ``consecutive``, one after another in its middle.
 
-    What an interrupted call has packed is kept; each number of frames and height has a folder of its own, so that no
-    other call's files are taken for it.
+    What an interrupted call has packed is kept; each number of frames, height and way of choosing has a folder of its
+    own, so that no other call's files are taken for it.
     ``pairs`` holds the folders u and v. Pictures higher than ``height`` are shrunk, and their flow with them. A clip
     without pairs gets the path of the folder that is missing, and is reported when the manifest is written.
     Raises DataError listing every clip whose pairs do not fit together.
@@ -99,14 +101,16 @@ def pack_flow(
             progress(done, len(listing.rows))
         name = Path(row["video"]).stem
         folders = [of_clip[axis].get(name.lower()) for axis in ("u", "v")]
-        out = media_out.resolve() / f"{frames}_frames_{height}_px" / f"{name}.npy"
+        packed = f"{frames}_frames_{height}_px{'_consecutive' if consecutive else ''}"
+        out = media_out.resolve() / packed / f"{name}.npy"
         if folders[0] is None or folders[1] is None:
             missing = pairs.resolve() / ("u" if folders[0] is None else "v") / name
             rows.append({**row, "flow": str(missing)})
             continue
         try:
             if not out.exists():
-                write_whole(out, _npy(_packed([folders[0], folders[1]], frames, height)), "--media-out")
+                flow = _packed([folders[0], folders[1]], frames, height, consecutive=consecutive)
+                write_whole(out, _npy(flow), "--media-out")
         except ValueError as error:
             problems.append(f"{name}: {error}")
         rows.append({**row, "flow": str(out)})
@@ -115,13 +119,17 @@ def pack_flow(
     return Listing(rows, [*listing.media, "flow"], listing.warnings)
 
 
-def _packed(folders: Sequence[Path], frames: int, height: int) -> npt.NDArray[np.float16]:
+def _packed(folders: Sequence[Path], frames: int, height: int, *, consecutive: bool) -> npt.NDArray[np.float16]:
     """Displacements ``[frames, height, width, 2]`` of one clip. Raises ValueError."""
     of_axis = [sorted(path for path in axis.iterdir() if path.suffix in {".jpg", ".png"}) for axis in folders]
     if [path.stem for path in of_axis[0]] != [path.stem for path in of_axis[1]] or not of_axis[0]:
         raise ValueError(f"u has {len(of_axis[0])} pictures and v has {len(of_axis[1])}, or they are named differently")
     count = len(of_axis[0])
-    chosen = sorted({int((i + 0.5) * count / frames) for i in range(frames)})
+    if consecutive:
+        first = max(0, (count - frames) // 2)
+        chosen = list(range(first, min(count, first + frames)))
+    else:
+        chosen = sorted({int((i + 0.5) * count / frames) for i in range(frames)})
     return np.stack([_displacement(of_axis[0][i], of_axis[1][i], height) for i in chosen]).astype(np.float16)
 
 

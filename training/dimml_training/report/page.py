@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dimml.errors import SetupError
 from dimml_training.report import robustness, sections
-from dimml_training.report.reading import RunFiles, read_run_files
+from dimml_training.report.reading import COMPARISON_FILE, RunFiles, read_run_files
 
 REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -16,23 +18,29 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def write_report(run: Path, results: Path | None = None) -> Path:
     """Write ``report.html`` into a run directory, from its files alone; its path. ``results`` is a folder that
-    ``dimml compare`` wrote: its methods on the same data are put beside the run.
+    ``dimml compare`` wrote: its methods on the same data are put beside the run, and stay there (``comparison.json``).
 
     A run that has not finished gets what there is so far. Raises SetupError where ``run`` is no run, a file of it is
     damaged, or the report cannot be written, ConfigurationError where ``results`` has no comparison for it.
     """
-    page = render(read_run_files(run), results)
-    path = run / REPORT_FILE
+    files = read_run_files(run)
+    if results is not None:
+        files = replace(files, comparison=robustness.comparison(files, results))
+        _write(run / COMPARISON_FILE, json.dumps(files.comparison, indent=1) + "\n")
+    return _write(run / REPORT_FILE, render(files))
+
+
+def _write(path: Path, text: str) -> Path:
     aside = path.with_name(path.name + ".part")
     try:
-        aside.write_text(page, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8")
         aside.replace(path)
     except OSError as error:
         raise SetupError(f"cannot write {path}: {error.strerror}") from error
     return path
 
 
-def render(files: RunFiles, results: Path | None = None) -> str:
+def render(files: RunFiles) -> str:
     """The page. Everything in it that comes from the run is escaped: labels and paths are data of others."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -53,7 +61,8 @@ def render(files: RunFiles, results: Path | None = None) -> str:
         fusion=robustness.fusion_table(files),
         fusion_rivals=robustness.fusion_rivals(files),
         outdated=robustness.outdated(files),
-        comparison=None if results is None else robustness.comparison(files, results),
+        comparison=robustness.kept_comparison(files),
+        corruption_scope=robustness.corruption_scope(files),
         corruption=robustness.corruption_overview(files),
         corruption_curves=robustness.corruption_curves(files),
         corruption_table=robustness.corruption_table(files),

@@ -15,6 +15,8 @@ from dimml_training.votes import Votes, read_votes
 
 #: Left by ``dimml evaluate --corruptions``.
 CORRUPTIONS_FILE = "corruptions.json"
+#: Left by ``dimml report --results``.
+COMPARISON_FILE = "comparison.json"
 #: Left by the choice of the fusion on validation clips.
 FUSION_FILE = "fusion.json"
 
@@ -33,6 +35,7 @@ class RunFiles:
     votes: dict[str, Votes]
     corruptions: dict[str, Any] | None
     fusion: dict[str, Any] | None
+    comparison: dict[str, Any] | None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -60,6 +63,7 @@ def read_run_files(folder: Path) -> RunFiles:
         votes=read_votes(folder),
         corruptions=_json(folder / CORRUPTIONS_FILE),
         fusion=_json(folder / FUSION_FILE),
+        comparison=_json(folder / COMPARISON_FILE),
     )
 
 

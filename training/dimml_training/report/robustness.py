@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dimml.errors import ConfigurationError
+from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import PAPER, FusionSpec
 from dimml_training.report.charts import Series, dot_chart, line_chart
 from dimml_training.report.diagrams import ANSWER
 from dimml_training.report.parts import Figure, Table, head_colours
-from dimml_training.report.reading import RunFiles
+from dimml_training.report.reading import COMPARISON_FILE, RunFiles
+from dimml_training.run_directory import read_data_digest
+
+if TYPE_CHECKING:
+    from dimml_training.compare.cells import Cell
 
 
 def fusion_table(files: RunFiles) -> Table | None:
@@ -57,6 +61,13 @@ def fusion_rivals(files: RunFiles) -> Table | None:
         )
     columns = ["fusion", "certainty", "pooling", "T", "clean", "corrupted", "mean regret", "worst regret", "ECE"]
     return Table(columns, rows)
+
+
+def corruption_scope(files: RunFiles) -> str:
+    """Which clips and families the figures under corruption are of."""
+    families = (files.corruptions or {}).get("families", "all")
+    named = "seen and unseen families" if families == "all" else f"{families} families alone"
+    return f"{(files.corruptions or {}).get('split', 'test')} clips, {named}"
 
 
 def corruption_overview(files: RunFiles) -> list[Figure]:
@@ -116,30 +127,56 @@ def corruption_table(files: RunFiles) -> Table | None:
     return Table(["condition", "family", *heads, ANSWER, "better modality", "regret, points"], rows)
 
 
-def comparison(files: RunFiles, results: Path) -> Table:
-    """All methods that ``dimml compare`` scored on this run's data. Raises ConfigurationError where there are none."""
+def comparison(files: RunFiles, results: Path) -> dict[str, Any]:
+    """All methods that ``dimml compare`` scored on data of this run's name, as ``comparison.json`` keeps them: a table,
+    and a note on what differs from this run. Raises ConfigurationError where there are none."""
     from dimml_training.compare.cells import read_cells
-    from dimml_training.compare.tables import rows, summaries
+    from dimml_training.compare.tables import percent, plain, points, rows, summaries
 
-    found = summaries(cell for cell in read_cells(results) if cell.data == files.config.name)
-    if not found:
+    cells = [cell for cell in read_cells(results) if cell.data == files.config.name]
+    if not cells:
         raise ConfigurationError(
             f"{results} holds no comparison of data named {files.config.name!r}; `dimml compare` makes one",
             field="--results",
         )
+    found = summaries(cells)
     lines = [
         [
             row.method,
-            f"{row.clean.value:.1%} ({row.clean.low:.1%} to {row.clean.high:.1%})",
-            "" if row.seen is None else f"{row.seen.value:.1%}",
-            "" if row.unseen is None else f"{row.unseen.value:.1%}",
-            "" if row.mean_regret is None else f"{100 * row.mean_regret.value:+.1f}",
-            f"{row.ece.value:.3f} ({row.ece_bound:.3f})",
+            percent(row.clean),
+            percent(row.seen),
+            percent(row.unseen),
+            points(row.mean_regret),
+            f"{plain(row.ece)} ({row.ece_bound:.3f})",
             str(row.repeats),
         ]
         for row in rows(found[0])
     ]
-    return Table(["method", "clean", "seen families", "unseen families", "regret, unseen", "ECE (perfect)", "n"], lines)
+    columns = ["method", "clean, %", "seen families, %", "unseen families, %", "regret, unseen", "ECE (perfect)", "n"]
+    return {"columns": columns, "rows": lines, "note": _apart(files, cells)}
+
+
+def kept_comparison(files: RunFiles) -> tuple[Table, str] | None:
+    """The comparison that was put beside this run, and what is to be said of it."""
+    kept = files.comparison
+    if kept is None:
+        return None
+    if not {"columns", "rows", "note"} <= kept.keys():
+        raise SetupError(f"{files.folder / COMPARISON_FILE} is damaged: `dimml report --results` writes it anew")
+    return Table(kept["columns"], kept["rows"]), str(kept["note"])
+
+
+def _apart(files: RunFiles, cells: Sequence[Cell]) -> str:
+    """What keeps this run's figures from standing in the same table; nothing where its training is among the cells."""
+    from dimml_training.compare.plan import training_key
+
+    data = read_data_digest(files.folder)
+    if data not in {cell.data_digest for cell in cells}:
+        return "They were trained and tested on other clips, or on other splits of them, than this run."
+    # As ``training_config`` has it: what is chosen afterwards is not of the training.
+    if training_key(files.config, data or "") not in {cell.training for cell in cells}:
+        return "The same clips and splits, but this run's training is not among them: settings or seed are others."
+    return ""
 
 
 def _spec(files: RunFiles) -> FusionSpec:
