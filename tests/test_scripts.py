@@ -1,0 +1,47 @@
+"""Scripts and benchmarks are run by hand: that they still load, and that the training benchmark still measures."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dimml_training.config import parse_config
+from support.data import REPOSITORY_ROOT
+from support.tiny_training import document
+
+SCRIPTS = sorted(path for folder in ("benchmarks", "scripts") for path in (REPOSITORY_ROOT / folder).glob("*.py"))
+
+
+def loaded(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module, its ``main`` not called; it may import its neighbours, as a script may."""
+    monkeypatch.syspath_prepend(path.parent)
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_it_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loaded(path, monkeypatch).__doc__
+
+
+def test_the_training_benchmark_measures_every_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its plain loop of DUC is held against ours by the script itself."""
+    benchmark = loaded(REPOSITORY_ROOT / "benchmarks" / "training.py", monkeypatch)
+    found = benchmark.measure(parse_config(document(tmp_path / "clips.csv"), "test"), [4, 8], clips=16, repeats=1)
+    assert set(found["batch"]) == {4, 8}
+    for of_size in found["batch"].values():
+        step = of_size["step"]
+        assert set(step["ms"]) == set(benchmark.PARTS)
+        assert step["step_ms"] == pytest.approx(sum(step["ms"].values()))
+        assert sum(step["share"].values()) == pytest.approx(1.0)
+        assert min(*step["ms"].values(), of_size["duc"]["loop_ms"], of_size["separation"]["loop_ms"]) > 0.0
+        assert of_size["separation"]["clips"] == 16
