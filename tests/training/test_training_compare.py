@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable
@@ -30,6 +32,7 @@ from dimml_training.compare.work import Comparison, planned, work_off
 from dimml_training.config import TrainConfig, with_fields
 from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.corruptions.suite import conditions
+from dimml_training.report.page import write_report
 from dimml_training.run_directory import RUN_FILE, load_run
 from support import tiny_training
 from support.data import REPOSITORY_ROOT
@@ -209,40 +212,58 @@ def wait_for(true: Callable[[], bool]) -> None:
 def test_only_what_is_trained_changes_the_key(config: TrainConfig) -> None:
     key = plan.training_key(config, "data")
     same: dict[str, Any] = {"name": "other", "threads": 2, "compare.clw_temperature": 3.0, "data.media_root": "else"}
-    same["data.contains"] = ["pink"]
+    same["compare.contained"] = ["pink"]
     assert plan.training_key(with_fields(config, same, "test"), "data") == key
     assert plan.training_key(config, "other data") != key
     for field, value in {"seed": 1, "stage1.epochs": 3, "modalities.0.augment.shift_ms": 6}.items():
         assert plan.training_key(with_fields(config, {field: value}, "test"), "data") != key
 
 
-def test_every_method_says_what_it_trains_whatever_the_config_trains(config: TrainConfig) -> None:
-    """A config of a joint training with modulation gives the same comparison as one of a detached training."""
+def test_what_the_config_trains_by_itself_changes_no_method(config: TrainConfig) -> None:
     joint = with_fields(config, {"stage1.objective": "joint", "stage1.joint.modulation": "ogm_ge"}, "test")
-    methods = all_methods(config)
-    keys = {}
-    for name, method in all_methods(joint).items():
-        trained = plan.training_config(joint, method).stage1
-        expected = plan.training_config(config, methods[name]).stage1
-        assert trained.objective == expected.objective
-        if trained.objective == "joint":
-            assert trained.joint == expected.joint
-        keys[name] = plan.training_key(plan.training_config(joint, method), "data")
-    assert len({keys[name] for name in ("joint_concat", "ogm_ge", "dimml", "single:audio")}) == 4
+    keys = [
+        {
+            name: plan.training_key(plan.training_config(base, method), "data")
+            for name, method in all_methods(base).items()
+        }
+        for base in (config, joint)
+    ]
+    assert keys[0] == keys[1]
+    assert len({keys[1][name] for name in ("joint_concat", "ogm_ge", "dimml", "single:audio")}) == 4
 
 
-def test_families_that_the_clips_carry_are_out_of_the_means(done: Comparison, tmp_path: Path) -> None:
-    noisy = replace(done, out=tmp_path, config=with_fields(done.config, {"data.contains": ["pink"]}, "test"))
-    noisy = replace(noisy, methods=("late_logits",))
-    assert work_off(planned(noisy, tell=silent), noisy, tell=silent) == []
-    before, after = (read_cell(cell_path(out, done.config.name, "late_logits", 0)) for out in (done.out, tmp_path))
-    assert before.training == after.training
-    assert before.answer != after.answer, "scored anew where what counts has changed"
-    for name, record in after.conditions.items():
-        pink = "pink" in name
-        assert record.in_means == (before.conditions[name].in_means and not pink)
-        assert record.right == before.conditions[name].right
-    assert "| audio:pink_0db † |" in tables.conditions_markdown(Summary([after]))
+def test_a_model_by_name_has_one_key_before_and_after_it_is_looked_up(config: TrainConfig) -> None:
+    named = {"kind": "huggingface", "name": "some/vit"}
+    found = {"model_type": "vit", "config": {"hidden_size": 8}}
+    keys = set()
+    for backbone in (named, {**named, **found}):
+        fields = {"modalities.1.encoder.backbone": backbone, "modalities.1.encoder.features": 8}
+        keys.add(plan.training_key(with_fields(config, fields, "test"), "data"))
+    assert len(keys) == 1
+
+
+def test_families_that_the_clips_carry_are_out_of_the_means(done: Comparison) -> None:
+    found = {cell.method: cell for cell in read_cells(done.out)}
+    plain, carried = (Summary(list(found.values()), contained) for contained in ((), ("pink", "white")))
+    for seen, family in ((False, "pink"), (True, "white")):
+        counted = plain.conditions(seen=seen, in_means=True)
+        assert any(f":{family}_" in name for name in counted)
+        left = [name for name in counted if f":{family}_" not in name and f"+{family}_" not in name]
+        left = [name for name in left if family not in name]
+        assert carried.conditions(seen=seen, in_means=True) == left
+    assert plain.conditions() == carried.conditions()
+    table = tables.conditions_markdown(carried)
+    assert "| audio:pink_0db † |" in table
+    assert "| audio:white_0db † |" in table
+    assert "| audio:voices_0db * |" in table
+
+
+def test_a_run_of_the_comparison_is_told_to_be_among_it(done: Comparison, tmp_path: Path) -> None:
+    job = planned(done, tell=silent)[0]
+    run = shutil.copytree(done.work / job.key, tmp_path / "run")
+    write_report(run, done.out)
+    note = json.loads((run / "comparison.json").read_text())["note"]
+    assert re.fullmatch(r"As of \d{4}-\d\d-\d\d\.", note)
 
 
 def test_the_published_schedule_keeps_its_shape(config: TrainConfig) -> None:

@@ -101,9 +101,13 @@ def test_overrides_reach_fields_and_list_items(tmp_path: Path) -> None:
         ("data.columns.media={audio: a}", "must name a column for each of"),
         ("data.splits={train: a, validation: a, test: b}", "splits must give"),
         ("data.labels=[a, b, a]", "data: labels must be unique; more than once: a"),
-        ("data.contains=[purple]", "data.contains: purple is no family of the corruption suite; choose from white"),
+        (
+            "compare.contained=[purple]",
+            "compare.contained: purple is no family of the corruption suite; choose from white",
+        ),
         ("fusion={fused_head: true, head_temperatures: [1.0]}", "one entry for each of 3 heads"),
         ("fusion={fused_head: false, head_temperatures: [1, 1, 1]}", "one entry for each of 2 heads"),
+        ("fusion={fused_head: true, head_temperatures: []}", "one entry for each of 3 heads"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, override: str, message: str) -> None:

@@ -89,7 +89,7 @@ def test_clean_is_what_evaluate_says_without_corruptions(found: dict[str, Any]) 
 
 def test_the_run_keeps_the_figures_for_its_report(found: dict[str, Any], run: Path) -> None:
     kept = json.loads((run / "corruptions.json").read_text())
-    assert set(kept) == {"split", "families", "seed", *found["corruptions"]}
+    assert set(kept) == {"split", "families", "seed", "data", "fusion", *found["corruptions"]}
     assert "frozen_frames" in (run / "report.html").read_text(), "drawn anew"
     assert not list(run.glob("*.part"))
 
@@ -104,17 +104,18 @@ def test_a_narrower_look_leaves_fuller_figures_in_the_run(
     assert "holds more conditions of the same clips" in " ".join(capsys.readouterr().err.split())
     assert main([*evaluate, "--split", "validation"]) == 0
     assert (copy / "corruptions.json").read_text() == before
-    (copy / "corruptions.json").write_text("{}")
-    assert main(evaluate) == 0
-    kept = json.loads((copy / "corruptions.json").read_text())
-    assert kept["families"] == "seen"
+    for other in ({}, {**json.loads(before), "data": "of other clips"}, {**json.loads(before), "split": "validation"}):
+        (copy / "corruptions.json").write_text(json.dumps(other))
+        assert main(evaluate) == 0
+        kept = json.loads((copy / "corruptions.json").read_text())
+        assert (kept["families"], kept["split"]) == ("seen", "test")
     assert "test clips, seen families alone" in (copy / "report.html").read_text()
 
 
 def test_families_that_the_clips_carry_are_out_of_the_means(run: Path, cache: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     config = yaml.safe_load((copy / "config.yaml").read_text())
-    config["data"]["contains"] = ["pink"]
+    config["compare"]["contained"] = ["pink"]
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
     told = evaluated(copy, cache, tmp_path / "figures.json", "--families", "unseen", "--results", str(tmp_path))
     conditions_told = told["corruptions"]["conditions"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import resource
+import shutil
 import signal
 import struct
 from collections import Counter
@@ -108,6 +109,9 @@ def test_fewer_clips_than_were_published_are_told(tmp_path: Path) -> None:
     output = " ".join(run("modelnet", "--root", tmp_path, "--out", tmp_path / "m.csv").split())
     assert "warning: 1 files are not named as views and left out, such as c0/test/c_9.shaded_v1.png" in output
     assert "warning: 20 of the 4899 objects that were published are there" in output
+    shutil.rmtree(tmp_path / "c3")
+    output = " ".join(run("modelnet", "--root", tmp_path, "--out", tmp_path / "m.csv").split())
+    assert "warning: 18 of the 4899 objects that were published are there" in output
 
 
 def test_a_full_disk_leaves_no_part_of_a_manifest(tmp_path: Path) -> None:
@@ -383,6 +387,10 @@ def test_ucf101_packs_published_flow(tmp_path: Path) -> None:
     assert flow[..., 1].mean() == pytest.approx(-1.0, abs=0.05)
     # What training makes of it: at a quarter of the packed size, in steps of 5/127 px.
     run("ucf101", "--root", tmp_path / "ucf", "--out", tmp_path / "c.csv", *options, "--flow-consecutive")
+    message = run(
+        "ucf101", "--root", tmp_path, "--out", tmp_path / "c.csv", "--flow-consecutive", fails=ConfigurationError
+    )
+    assert "among the pairs of --flow" in message
     middle = np.load(read(tmp_path / "c.csv")[0]["flow"])
     assert middle[..., 0].mean(axis=(1, 2)) == pytest.approx([1.0, 2.0, 3.0], abs=0.1), "pictures 1, 2 and 3"
     modality = Flow(name="flow", frames=3, height=8, width=16, bound_px=5.0)

@@ -225,13 +225,23 @@ def test_methods_compared_on_the_same_data_stand_beside_the_run(run: Path, tmp_p
     assert re.search(r"<td>dimml</td><td>87\.5 \[", text)
     assert re.search(r"<td>joint_concat</td><td>62\.5 \[", text)
     assert "late_logits" not in text
-    assert "other clips, or on other splits" in text
+    assert "other clips, labels or splits" in text
     assert re.search(r"<td>dimml</td><td>87\.5 \[", checked(write_report(run))), "it stays when drawn anew"
     (run / "data.sha256").write_text("d")
     assert "this run&#39;s training is not among them" in checked(write_report(run, tmp_path / "results"))
-    (run / "comparison.json").write_text("{}")
-    with pytest.raises(SetupError, match=r"comparison\.json is damaged"):
-        write_report(run)
+    (run / "data.sha256").unlink()
+    assert "cannot be told" in checked(write_report(run, tmp_path / "results"))
+    for damaged in (
+        "{",
+        "{}",
+        '{"columns": ["a"], "rows": 5, "note": ""}',
+        '{"columns": ["a"], "rows": [[]], "note": ""}',
+    ):
+        (run / "comparison.json").write_text(damaged)
+        with pytest.raises(SetupError, match=r"comparison\.json is damaged"):
+            write_report(run)
+    write_report(run, tmp_path / "results")
+    write_report(run)
 
 
 def test_reliability_is_what_counting_clip_by_clip_gives() -> None:

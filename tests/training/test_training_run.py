@@ -148,24 +148,31 @@ def test_an_encoder_that_cannot_be_built_leaves_no_run_behind(clips: Path, cache
     assert not (tmp_path / "run").exists()
 
 
-def test_a_disk_that_is_full_at_a_checkpoint_names_the_place_and_the_way_on(
-    clips: Path, cache: Path, tmp_path: Path
+@pytest.mark.parametrize("epoch", ["epoch 1/4", "epoch 4/4"])
+def test_a_disk_that_fills_up_is_told_with_its_place_and_the_run_goes_on(
+    finished: Path, clips: Path, cache: Path, tmp_path: Path, epoch: str
 ) -> None:
     """A limit on the size of a file stands for the disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(line: str) -> None:
-        if "epoch 1/4" in line:
+        if epoch in line:
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
 
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    out = tmp_path / "run"
     try:
-        with pytest.raises(SetupError, match=r"cannot write .*run.*: File too large; free some space, then `--resume"):
-            train(configured(clips), tmp_path / "run", cache_dir=cache, tell=fill)
+        with pytest.raises(
+            SetupError, match=rf"cannot write to {out}: File too large; free some space, then `--resume"
+        ):
+            train(configured(clips), out, cache_dir=cache, tell=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert not (tmp_path / "run" / "run.json").exists()
+    assert not list(out.rglob("*.part"))
+    if epoch == "epoch 4/4":  # checkpoints of the first three epochs are whole
+        metrics = train(configured(clips), out, cache_dir=cache, resume=True)
+        assert metrics == json.loads((finished / "metrics.json").read_text())
 
 
 def test_a_run_is_not_resumed_with_other_data(finished: Path, clips: Path, cache: Path, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def evaluate(
         if noise is None and predictions is not None:
             _write_predictions(predictions, clips.clips, votes, answers, trained.labels)
     if corruptions:
-        suite = outside_means(conditions(trained.modalities, which, detail=detail), trained.config.data.contains)
+        suite = outside_means(conditions(trained.modalities, which, detail=detail), trained.config.compare.contained)
         encoded = {}
         for of in splits:
             with progress_bar(f"corrupting {of} clips") as progress:
@@ -122,7 +122,8 @@ def evaluate(
         looks = _counted(trained, results) if chosen == TEST and which != "seen" else None
         answer["corruptions"] = score(trained, encoded[chosen], encoded["validation"], suite)
         if chosen == TEST:
-            _keep(run, {"split": split, "families": which, "seed": seed, **answer["corruptions"]})
+            of_run = {"data": data.digest, "fusion": trained.fusion.model_dump(mode="json")}
+            _keep(run, {"split": split, "families": which, "seed": seed, **of_run, **answer["corruptions"]})
             if which != "seen":
                 answer["looks_at_unseen"] = looks
         if plots is not None:
@@ -167,10 +168,11 @@ def _keep(run: Path, found: dict[str, Any]) -> None:
 
 
 def _holds_more(path: Path, found: dict[str, Any]) -> bool:
-    """Whether a file of figures has all these conditions, drawn alike, and others besides."""
+    """Whether a file of figures has all these conditions, of the same clips, draws and fusion, and others besides."""
     try:
         kept = json.loads(path.read_bytes())
-        return bool(kept["seed"] == found["seed"] and kept["conditions"].keys() > found["conditions"].keys())
+        alike = all(kept[name] == found[name] for name in ("split", "seed", "data", "fusion"))
+        return bool(alike and kept["conditions"].keys() > found["conditions"].keys())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 

@@ -101,12 +101,6 @@ def fit_stage1(
             )
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise SetupError(f"interrupted; `--resume --out {out}` goes on after the last whole epoch") from None
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise SetupError(
-                f"cannot write {error.filename or folder}: {reason}; free some space, then `--resume --out {out}` goes "
-                "on after the last whole epoch"
-            ) from error
     if connected().size > 1:
         distributed.barrier()
         distributed.destroy_process_group()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
 from dimml.errors import ConfigurationError, SetupError
@@ -86,11 +90,30 @@ def build_trainer(
         sync_batchnorm=config.compute.sync_batchnorm,
         logger=False,
         callbacks=list(callbacks),
+        plugins=[WholeCheckpoints()],
         enable_progress_bar=bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there. Lightning's own way leads over the system's folder for
+    temporary files, from which a full disk lets half a checkpoint through, in place of the whole one before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write it whole or not at all. Raises OSError."""
+        whole = io.BytesIO()
+        torch.save(checkpoint, whole)
+        aside = Path(f"{path}.part")
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_bytes(whole.getbuffer())
+            aside.replace(path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager

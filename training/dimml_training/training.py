@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -75,11 +76,12 @@ def train(
     check_shared(config, ranks)
     if ranks.first:
         _claim(out, config, resume=resume)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if not resume:
         for modality in config.modalities:
             # What cannot be built is found out before clips are decoded, and before the folder holds a run.
             build_encoder(modality.input, modality.encoder, classes=2)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     # On each machine one process decodes, and the others wait for the lock of the cache.
     data = prepare(config, cache_dir, progress=progress if ranks.first else None)
     if not ranks.first:
@@ -93,7 +95,7 @@ def train(
         _same_data(out, data, resume=resume)
         write_data_digest(out, data.digest)
         write_config(out, config)
-        with epoch_log(config, out) as logs:
+        with epoch_log(config, out) as logs, _full_disks_told(out):
             return _fit(
                 config, data, out, logs, began=began, resume=resume, tell=tell, bar=bar, device=device, ranks=ranks
             )
@@ -202,19 +204,32 @@ def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigurationError(f"{out} exists and is no run directory; choose another with --out", field="--out")
         return
-    if not resume and (out / RUN_FILE).exists():
-        raise ConfigurationError(f"{out} already holds a finished run; choose another place with --out", field="--out")
+    finished = (out / RUN_FILE).exists()
     if not resume:
-        raise ConfigurationError(
-            f"{out} already holds a run; --resume goes on with it, --out chooses another place", field="--out"
+        way_on = (
+            "choose another place with --out" if finished else "--resume goes on with it, --out chooses another place"
         )
-    if (out / RUN_FILE).exists():
+        raise ConfigurationError(f"{out} already holds a {'finished ' if finished else ''}run; {way_on}", field="--out")
+    if finished:
         raise ConfigurationError(f"the run in {out} is finished; there is nothing to resume", field="--resume")
     if read_config(out) != config:
         raise ConfigurationError(
             f"{out} was started with another config (see {out / CONFIG_FILE}); choose another place with --out",
             field="--resume",
         )
+
+
+@contextmanager
+def _full_disks_told(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise SetupError(
+            f"cannot write to {out}: {error.strerror}; free some space, then `--resume --out {out}` goes on after the "
+            "last whole epoch"
+        ) from error
 
 
 @contextmanager

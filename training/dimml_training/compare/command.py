@@ -63,9 +63,12 @@ def compare(
     if list_only:
         _show_plan(chosen, planned(comparison, tell=_tell), out)
         return
-    _writable(out)
-    failed = [] if table_only else side_by_side(comparison, jobs, tell=_tell)
-    of_data = [s for s in summaries(read_cells(out)) if s.data == settings.name]
+    failed = []
+    if not table_only:
+        _writable(out)
+        failed = side_by_side(comparison, jobs, tell=_tell)
+    carried = {settings.name: settings.compare.contained}
+    of_data = [s for s in summaries(read_cells(out), carried) if s.data == settings.name]
     if failed and not of_data:
         raise SetupError(_told(failed))
     if not of_data:

@@ -17,9 +17,6 @@ from dimml_training.config import TrainConfig
 #: The reference's schedule, in epochs (design, section 5); `dimml_published` keeps its shape at any budget.
 PAPER_EPOCHS, PAPER_WARMUP, PAPER_STEP = 150, 20, 70
 
-#: Said by every method of this kind, whatever the config trains by itself.
-DETACHED: dict[str, Any] = {"stage1.objective": "detached"}
-
 #: Shortcuts for --methods.
 MAIN, ALL = "main", "all"
 
@@ -76,7 +73,7 @@ class Method:
 def all_methods(config: TrainConfig) -> dict[str, Method]:
     """Every method for these modalities, by name, in the order of the table."""
     modalities = [m.name for m in config.inputs]
-    separate = {**DETACHED, "stage1.lambda_shared": 0.0, "stage1.lambda_duc": 0.0}
+    separate = {"stage1.lambda_shared": 0.0, "stage1.lambda_duc": 0.0}
     clw = FusionSpec(certainty="max_prob", temperature=config.compare.clw_temperature, fused_head=True)
     logits = FusionSpec(temperature=None, fused_head=True)
     probabilities = FusionSpec(temperature=None, fused_head=True, pooling="probabilities")
@@ -109,30 +106,22 @@ def all_methods(config: TrainConfig) -> dict[str, Method]:
             _published(config),
             main=True,
         ),
-        Method("dimml", ChosenFusion(), "DI-MML with our choices", DETACHED, main=True),
-        Method(
-            "dimml_no_shared", ChosenFusion(), "ours without the shared head", {**DETACHED, "stage1.lambda_shared": 0.0}
-        ),
-        Method("dimml_no_duc", ChosenFusion(), "ours without DUC", {**DETACHED, "stage1.lambda_duc": 0.0}),
+        Method("dimml", ChosenFusion(), "DI-MML with our choices", main=True),
+        Method("dimml_no_shared", ChosenFusion(), "ours without the shared head", {"stage1.lambda_shared": 0.0}),
+        Method("dimml_no_duc", ChosenFusion(), "ours without DUC", {"stage1.lambda_duc": 0.0}),
         Method(
             "dimml_no_separation",
             ChosenFusion(),
             "ours, DUC on all dimensions",
-            {**DETACHED, "stage1.separation": False},
+            {"stage1.separation": False},
         ),
         Method("separate_chosen", ChosenFusion(), "our choice of fusion on separately trained encoders", separate),
-        Method("dimml_clw", FixedFusion(clw), "the paper's weighting on our encoders", DETACHED, main=True),
-        Method("dimml_logits", FixedFusion(logits), "mean of the logits of our heads", DETACHED, main=True),
-        Method(
-            "dimml_probabilities",
-            FixedFusion(probabilities),
-            "mean of the probabilities of our heads",
-            DETACHED,
-            main=True,
-        ),
+        Method("dimml_clw", FixedFusion(clw), "the paper's weighting on our encoders", main=True),
+        Method("dimml_logits", FixedFusion(logits), "mean of the logits of our heads", main=True),
+        Method("dimml_probabilities", FixedFusion(probabilities), "mean of the probabilities of our heads", main=True),
     ]
     found += [
-        Method(f"dimml:{head}", HeadAlone(head), f"our {head} head alone", DETACHED, main=True)
+        Method(f"dimml:{head}", HeadAlone(head), f"our {head} head alone", main=True)
         for head in (*modalities, FUSED_HEAD)
     ]
     return {method.name: method for method in found}
@@ -168,8 +157,7 @@ def chosen_methods(config: TrainConfig, wanted: Sequence[str]) -> list[Method]:
 
 
 def _joint(name: str, description: str, joint: dict[str, str], *, main: bool = False) -> Method:
-    set_here = {"modulation": "none", **joint}
-    training = {"stage1.objective": "joint", **{f"stage1.joint.{key}": value for key, value in set_here.items()}}
+    training = {"stage1.objective": "joint", **{f"stage1.joint.{key}": value for key, value in joint.items()}}
     return Method(name, JointHead(), description, training, main)
 
 
@@ -180,7 +168,6 @@ def _published(config: TrainConfig) -> dict[str, Any]:
         return max(1, round(epochs * paper_epoch / PAPER_EPOCHS))
 
     return {
-        **DETACHED,
         "stage1.lambda_shared": 1.0,
         "stage1.lambda_duc": 1.0,
         "stage1.separation": True,

@@ -18,7 +18,11 @@ from dimml_training.prepare import PreparedData
 
 #: Change nothing of what is trained: where things are, what they are called, and what is chosen afterwards.
 BESIDE_TRAINING = ("name", "threads", "logging", "fusion", "certainty", "compare")
-OF_DATA = ("manifest", "media_root", "contains")
+PATHS = ("manifest", "media_root")
+
+
+#: What a method trains unless it says otherwise, whatever the config trains by itself.
+UNLESS_SAID = {"stage1.objective": "detached", "stage1.joint.modulation": "none"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def training_config(config: TrainConfig, method: Method) -> TrainConfig:
 
     A fixed fusion: what weights the heads is settled later, from the same encodings for every answer.
     """
-    of_method = with_fields(config, method.training, f"method {method.name}")
+    of_method = with_fields(config, {**UNLESS_SAID, **method.training}, f"method {method.name}")
     settled = {"fusion": FusionSpec(fused_head=True), "certainty": CertaintyConfig(), "compare": CompareConfig()}
     return of_method.model_copy(update=settled)
 
@@ -96,12 +100,20 @@ def training_key(config: TrainConfig, data_digest: str) -> str:
     """Sixteen hex digits: the same ones are the same training.
 
     Of the fields that differ from their defaults, so that a field that is new in dimml keeps finished trainings.
+    A model given by name has the same key before its architecture is written out and after.
     """
     document = config.model_dump(mode="json", exclude_defaults=True)
     for name in BESIDE_TRAINING:
         document.pop(name, None)
-    for name in OF_DATA:
+    for name in PATHS:
         document["data"].pop(name, None)
+    if config.stage1.objective == "detached":
+        document.get("stage1", {}).pop("joint", None)
+    for modality in document["modalities"]:
+        backbone = modality.get("encoder", {}).get("backbone", {})
+        if "name" in backbone:
+            for resolved in ("model_type", "config"):
+                backbone.pop(resolved, None)
     return digest([document, data_digest])
 
 

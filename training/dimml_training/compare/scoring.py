@@ -33,7 +33,7 @@ from dimml_training.compare.replicated_figures import certainty_judged, replicat
 from dimml_training.compare.replicates import clip_weights
 from dimml_training.compare.unseen import log_unseen
 from dimml_training.config import TrainConfig
-from dimml_training.corruptions.suite import Condition, conditions, outside_means
+from dimml_training.corruptions.suite import Condition, conditions
 from dimml_training.evaluation import macro_f1
 from dimml_training.figures import auroc_or_none, confidence_rise, conflict, ece
 from dimml_training.run_directory import TrainedRun, load_run
@@ -50,8 +50,6 @@ def answer_key(training: str, config: TrainConfig, method: Method) -> str:
     document: list[Any] = [training, repr(method.answer), suite_digest(conditions(config.inputs, "all")), config.seed]
     if isinstance(method.answer, ChosenFusion):
         document.append(config.model_dump(mode="json", include={"fusion", "certainty"}))
-    if config.data.contains:
-        document.append(sorted(config.data.contains))
     return digest(document)
 
 
@@ -74,19 +72,18 @@ def score_job(job: Job, folder: Path, out: Path, *, tell: Tell) -> None:
         chosen = _choose(job, folder, run, validation)
         tell(f"  fusion chosen in {time.monotonic() - began:.0f} s")
     weights_SN = clip_weights(_lines(job))
-    judged = outside_means(suite, job.repeat.config.data.contains)
     names = [method.name for method in job.methods]
     log_unseen(out, job.config.name, digest(job.repeat.config.model_dump(mode="json")), f"compare {' '.join(names)}")
     for method in job.methods:
         began = time.monotonic()
-        of_method = Scored(run, method, judged, chosen)
+        of_method = Scored(run, method, suite, chosen)
         answers = of_method.by_condition(test)
         write_cell(
             out,
             Cell(
                 **_about(job, method, run, folder, suite),
                 **of_method.test(test, answers),
-                replicates=replicates_of(judged, answers, test.labels_N, len(run.labels), weights_SN),
+                replicates=replicates_of(suite, answers, test.labels_N, len(run.labels), weights_SN),
                 validation=of_method.accuracies(validation) if method.judged and validation is not None else None,
                 seconds_scoring=round(encoding_s + time.monotonic() - began, 1),
                 fusion=chosen.report if chosen is not None and isinstance(method.answer, ChosenFusion) else None,

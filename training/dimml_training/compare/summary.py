@@ -7,7 +7,7 @@ better one is the one better on the *validation* clips of the same condition and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +24,7 @@ from dimml_training.compare.bootstrap import (
 )
 from dimml_training.compare.cells import Cell, ConditionRecord
 from dimml_training.compare.methods import table_place
+from dimml_training.corruptions.suite import families_of
 
 CLEAN = "clean"
 SINGLE = "single:"
@@ -40,9 +41,11 @@ class Worst:
 class Summary:
     """All that tables and plots say of one data set. Cells of one method are one row, whatever repeats it has;
     comparisons are made on the repeats that both sides have. Cells of another suite of conditions than the newest
-    cell's are left out and counted in ``outdated``."""
+    cell's are left out and counted in ``outdated``. Families in ``contained`` are carried by the clips themselves, and
+    count in no mean."""
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
+    def __init__(self, cells: Sequence[Cell], contained: Collection[str] = ()) -> None:
+        self.contained = frozenset(contained)
         newest = max(cells, key=lambda cell: cell.date)
         self.data = newest.data
         self.cells: dict[str, dict[int, Cell]] = {}
@@ -70,9 +73,13 @@ class Summary:
             for name, record in every[0].items()
             if name != CLEAN
             and (seen is None or record.seen == seen)
-            and (in_means is None or record.in_means == in_means)
+            and (in_means is None or self.counts(name, record) == in_means)
             and all(name in conditions for conditions in every)
         ]
+
+    def counts(self, condition: str, record: ConditionRecord) -> bool:
+        """Whether a condition is in the means."""
+        return record.in_means and not self.contained & families_of(condition)
 
     def accuracy(self, method: str, conditions: Sequence[str]) -> Estimate:
         """Mean accuracy over conditions."""

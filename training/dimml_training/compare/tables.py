@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,12 @@ class Row:
     seconds_training: float
 
 
-def summaries(cells: Iterable[Cell]) -> list[Summary]:
-    """One summary per data set, by name."""
+def summaries(cells: Iterable[Cell], contained: Mapping[str, Collection[str]] | None = None) -> list[Summary]:
+    """One summary per data set, by name; ``contained`` has the families that the recordings of a data set carry."""
     by_data: dict[str, list[Cell]] = {}
     for cell in cells:
         by_data.setdefault(cell.data, []).append(cell)
-    return [Summary(by_data[name]) for name in sorted(by_data)]
+    return [Summary(by_data[name], (contained or {}).get(name, ())) for name in sorted(by_data)]
 
 
 def rows(summary: Summary) -> list[Row]:
@@ -132,7 +132,8 @@ def conditions_markdown(summary: Summary) -> str:
     for name in names:
         shown = " | ".join(percent(accuracies[m][name]) for m in summary.methods)
         record = summary.record(name)
-        mark = "" if record.seen else " *" if record.in_means or record.group == "conflict" else " †"
+        carried = record.in_means and not summary.counts(name, record)
+        mark = " †" if carried else "" if record.seen else " *"
         lines.append(f"| {name}{mark} | {shown} | {points(regrets.get(name))} |")
     return "\n".join(lines) + "\n"
 
@@ -208,7 +209,7 @@ def csv_text(summary: Summary) -> str:
         for name in names:
             records = [cell.conditions[name] for cell in summary.cells[method].values()]
             table.writerow(
-                [summary.data, method, name, records[0].group, records[0].seen, records[0].in_means]
+                [summary.data, method, name, records[0].group, records[0].seen, summary.counts(name, records[0])]
                 + _three(accuracies[name])
                 + _three(regrets.get(name))
                 + [f"{summary.spread(method, name):.6f}"]
@@ -224,8 +225,8 @@ def write_tables(summary: Summary, out: Path) -> list[Path]:
         f"{summary.data}.md": f"{markdown(summary)}\n{seen_how_often(out, summary.data)}\n",
         f"{summary.data}.csv": csv_text(summary),
         f"{summary.data}_conditions.md": f"# {summary.data}: accuracy by condition, %\n\n"
-        "In brackets 95 % intervals. \\* a family kept for this table, † an unseen one that these recordings carry "
-        f"themselves, not in the means.\n\n{conditions_markdown(summary)}",
+        "In brackets 95 % intervals. \\* a family kept for this table, † one that these recordings carry themselves, "
+        f"not in the means.\n\n{conditions_markdown(summary)}",
     }
     return [write_text(out / TABLES / name, text) for name, text in texts.items()]
 

@@ -7,10 +7,11 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from dimml_training.config.base import Section
+from dimml_training.corruptions.suite import FAMILIES
 
 
 class CompareConfig(Section):
-    """Read by ``dimml compare`` alone; it changes no training of its own."""
+    """Read by what compares and scores; it changes no training of its own."""
 
     repeats: tuple[dict[str, Any], ...] | None = Field(
         default=None,
@@ -21,6 +22,21 @@ class CompareConfig(Section):
         default={}, description="Fields (a.b: value) of dimml_published that the paper sets for this kind of data."
     )
     clw_temperature: float = Field(default=1.0, gt=0.0, description="T of the paper's weighting for this kind of data.")
+
+    contained: tuple[str, ...] = Field(
+        default=(),
+        description="Families of the corruption suite that the recordings carry themselves (robustness.md): out of "
+        "the means, for training has seen them. `dimml evaluate` heeds it too.",
+    )
+
+    @field_validator("contained")
+    @classmethod
+    def _known(cls, contained: tuple[str, ...]) -> tuple[str, ...]:
+        known = [family.name for family in FAMILIES]
+        for name in contained:
+            if name not in known:
+                raise ValueError(f"{name} is no family of the corruption suite; choose from {', '.join(known)}")
+        return contained
 
     @field_validator("repeats")
     @classmethod

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from dimml_training.config.base import SPLITS, Section, Split
-from dimml_training.corruptions.suite import FAMILIES
 
 
 class ColumnsConfig(Section):
@@ -44,23 +43,9 @@ class DataConfig(Section):
     labels: tuple[str, ...] | None = Field(
         default=None, min_length=2, description="Classes in output order; by default those of the train split, sorted."
     )
-    contains: tuple[str, ...] = Field(
-        default=(),
-        description="Families of the corruption suite that the recordings carry themselves (robustness.md): out of "
-        "the means, for training has seen them.",
-    )
     split_by: Literal["subject"] | None = Field(
         default=None, description="'subject': a subject in two splits is an error; otherwise it is a warning."
     )
-
-    @field_validator("contains")
-    @classmethod
-    def _known(cls, contains: tuple[str, ...]) -> tuple[str, ...]:
-        known = [family.name for family in FAMILIES]
-        for name in contains:
-            if name not in known:
-                raise ValueError(f"{name} is no family of the corruption suite; choose from {', '.join(known)}")
-        return contains
 
     @model_validator(mode="after")
     def _fits(self) -> DataConfig:

@@ -59,11 +59,12 @@ class TrainConfig(Section):
                 "certainty.certainties to [reliability]"
             )
         heads = len(self.modalities) + (self.fusion is not None and self.fusion.fused_head)
-        if self.fusion is not None and len(self.fusion.head_temperatures or ()) not in (0, heads):
+        calibrated = None if self.fusion is None else self.fusion.head_temperatures
+        if self.fusion is not None and calibrated is not None and len(calibrated) != heads:
             raise ValueError(
                 f"fusion.head_temperatures must have one entry for each of {heads} heads (the modalities"
                 f"{' and the fused one' if self.fusion.fused_head else ''}), "
-                f"got {len(self.fusion.head_temperatures or ())}"
+                f"got {len(calibrated)}"
             )
         names = [m.input.name for m in self.modalities]
         tensors = [m.input.tensor for m in self.modalities]

@@ -176,6 +176,11 @@ def conditions(modalities: Sequence[Modality], which: Which, *, detail: bool = F
     return [c for c in found if which == "all" or c.group == "clean" or c.seen == (which == "seen")]
 
 
+def families_of(condition: str) -> frozenset[str]:
+    """Names of the families in a condition, by the condition's own name."""
+    return frozenset(kind.rpartition("_")[0] for kind in condition.rpartition(":")[2].split("+"))
+
+
 def outside_means(suite: Sequence[Condition], families: Collection[str]) -> list[Condition]:
     """The same conditions, those of these families out of the means: what the clips themselves carry is not unseen."""
     return [replace(c, in_means=False) if c.families.intersection(families) else c for c in suite]

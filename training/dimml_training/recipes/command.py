@@ -149,6 +149,8 @@ def ucf101(
     """UCF-101: picture and optical flow; all three official splits in one manifest."""
     from dimml_training.recipes.ucf101 import list_ucf101, pack_flow
 
+    if flow_consecutive and flow is None:
+        raise ConfigurationError("--flow-consecutive chooses among the pairs of --flow", field="--flow-consecutive")
     listing = list_ucf101(root, lists=lists, seed=seed)
     if flow is not None:
         if media_out is None:

@@ -44,5 +44,6 @@ def list_modelnet(root: Path, *, seed: int = 0) -> Listing:
             rows.append({**views, "label": label, "split": split, "subject": name})
     hold_out(rows, VALIDATION_SHARE, seed=seed)
     warnings = [f"{len(ignored)} files are not named as views and left out, such as {ignored[0]}"] if ignored else []
-    published = OBJECTS.get(len({row["label"] for row in rows}), 0)
+    classes = len({row["label"] for row in rows})
+    published = next((objects for of_classes, objects in OBJECTS.items() if classes <= of_classes), 0)
     return Listing(rows, ["front", "rear"], warnings + count_warning(len(rows), published, "objects"))

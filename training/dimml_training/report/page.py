@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +22,11 @@ def write_report(run: Path, results: Path | None = None) -> Path:
     A run that has not finished gets what there is so far. Raises SetupError where ``run`` is no run, a file of it is
     damaged, or the report cannot be written, ConfigurationError where ``results`` has no comparison for it.
     """
-    files = read_run_files(run)
+    files = read_run_files(run, comparison=results is None)
     if results is not None:
-        files = replace(files, comparison=robustness.comparison(files, results))
-        _write(run / COMPARISON_FILE, json.dumps(files.comparison, indent=1) + "\n")
+        compared = robustness.comparison(files, results)
+        files = replace(files, comparison=compared)
+        _write(run / COMPARISON_FILE, compared.model_dump_json(indent=1) + "\n")
     return _write(run / REPORT_FILE, render(files))
 
 
@@ -61,7 +61,7 @@ def render(files: RunFiles) -> str:
         fusion=robustness.fusion_table(files),
         fusion_rivals=robustness.fusion_rivals(files),
         outdated=robustness.outdated(files),
-        comparison=robustness.kept_comparison(files),
+        comparison=files.comparison,
         corruption_scope=robustness.corruption_scope(files),
         corruption=robustness.corruption_overview(files),
         corruption_curves=robustness.corruption_curves(files),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
 from dimml.errors import SetupError
 from dimml_training.config import TrainConfig
 from dimml_training.run_directory import CONFIG_FILE, METRICS_CSV, METRICS_JSON, RUN_FILE, read_config
@@ -19,6 +21,22 @@ CORRUPTIONS_FILE = "corruptions.json"
 COMPARISON_FILE = "comparison.json"
 #: Left by the choice of the fusion on validation clips.
 FUSION_FILE = "fusion.json"
+
+
+class Comparison(BaseModel):
+    """``comparison.json``: a table as text, and what is to be said of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Comparison:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError("a row is not as long as the head of the table")
+        return self
 
 
 @dataclass(frozen=True)
@@ -35,7 +53,7 @@ class RunFiles:
     votes: dict[str, Votes]
     corruptions: dict[str, Any] | None
     fusion: dict[str, Any] | None
-    comparison: dict[str, Any] | None
+    comparison: Comparison | None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -49,8 +67,8 @@ class RunFiles:
         return found
 
 
-def read_run_files(folder: Path) -> RunFiles:
-    """Raises SetupError where ``folder`` holds no run, or a file of it is damaged."""
+def read_run_files(folder: Path, *, comparison: bool = True) -> RunFiles:
+    """All of it, or all but the comparison. Raises SetupError where ``folder`` is no run or a file of it is damaged."""
     if not (folder / CONFIG_FILE).is_file():
         raise SetupError(f"{folder} is no training run: {CONFIG_FILE} is missing")
     return RunFiles(
@@ -63,7 +81,7 @@ def read_run_files(folder: Path) -> RunFiles:
         votes=read_votes(folder),
         corruptions=_json(folder / CORRUPTIONS_FILE),
         fusion=_json(folder / FUSION_FILE),
-        comparison=_json(folder / COMPARISON_FILE),
+        comparison=_comparison(folder / COMPARISON_FILE) if comparison else None,
     )
 
 
@@ -77,6 +95,14 @@ def _json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise SetupError(f"{path} is damaged: it holds no mapping")
     return content
+
+
+def _comparison(path: Path) -> Comparison | None:
+    content = _json(path)
+    try:
+        return None if content is None else Comparison.model_validate(content)
+    except ValidationError as error:
+        raise SetupError(f"{path} is damaged: `dimml report --results` writes it anew") from error
 
 
 def _epochs(path: Path) -> list[dict[str, float]]:

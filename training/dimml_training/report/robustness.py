@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimml.errors import ConfigurationError, SetupError
+from dimml.errors import ConfigurationError
 from dimml.fusion import PAPER, FusionSpec
 from dimml_training.report.charts import Series, dot_chart, line_chart
 from dimml_training.report.diagrams import ANSWER
 from dimml_training.report.parts import Figure, Table, head_colours
-from dimml_training.report.reading import COMPARISON_FILE, RunFiles
+from dimml_training.report.reading import Comparison, RunFiles
 from dimml_training.run_directory import read_data_digest
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def corruption_curves(files: RunFiles) -> list[Figure]:
     families: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for name, found in _conditions(files).items():
         family, _, severity = name.rpartition("_")
-        if family and "+" not in name and found.get("in_means", True):
+        if family and "+" not in name and found.get("group") not in ("absent", "nosignal", "conflict"):
             families.setdefault(family, []).append((severity, found))
     colours = head_colours(files)
     figures = []
@@ -127,21 +127,23 @@ def corruption_table(files: RunFiles) -> Table | None:
     return Table(["condition", "family", *heads, ANSWER, "better modality", "regret, points"], rows)
 
 
-def comparison(files: RunFiles, results: Path) -> dict[str, Any]:
-    """All methods that ``dimml compare`` scored on data of this run's name, as ``comparison.json`` keeps them: a table,
-    and a note on what differs from this run. Raises ConfigurationError where there are none."""
+def comparison(files: RunFiles, results: Path) -> Comparison:
+    """All methods that ``dimml compare`` scored on data of this run's name. Raises ConfigurationError where there are
+    none."""
     from dimml_training.compare.cells import read_cells
     from dimml_training.compare.tables import percent, plain, points, rows, summaries
 
-    cells = [cell for cell in read_cells(results) if cell.data == files.config.name]
-    if not cells:
+    name = files.config.name
+    found = summaries(
+        (cell for cell in read_cells(results) if cell.data == name), {name: files.config.compare.contained}
+    )
+    if not found:
         raise ConfigurationError(
-            f"{results} holds no comparison of data named {files.config.name!r}; `dimml compare` makes one",
+            f"{results} holds no comparison of data named {name!r}; `dimml compare` makes one",
             field="--results",
         )
-    found = summaries(cells)
-    lines = [
-        [
+    lines = tuple(
+        (
             row.method,
             percent(row.clean),
             percent(row.seen),
@@ -149,34 +151,29 @@ def comparison(files: RunFiles, results: Path) -> dict[str, Any]:
             points(row.mean_regret),
             f"{plain(row.ece)} ({row.ece_bound:.3f})",
             str(row.repeats),
-        ]
+        )
         for row in rows(found[0])
-    ]
-    columns = ["method", "clean, %", "seen families, %", "unseen families, %", "regret, unseen", "ECE (perfect)", "n"]
-    return {"columns": columns, "rows": lines, "note": _apart(files, cells)}
-
-
-def kept_comparison(files: RunFiles) -> tuple[Table, str] | None:
-    """The comparison that was put beside this run, and what is to be said of it."""
-    kept = files.comparison
-    if kept is None:
-        return None
-    if not {"columns", "rows", "note"} <= kept.keys():
-        raise SetupError(f"{files.folder / COMPARISON_FILE} is damaged: `dimml report --results` writes it anew")
-    return Table(kept["columns"], kept["rows"]), str(kept["note"])
+    )
+    columns = ("method", "clean, %", "seen families, %", "unseen families, %", "regret, unseen", "ECE (perfect)", "n")
+    cells = [cell for of_method in found[0].cells.values() for cell in of_method.values()]
+    return Comparison(columns=columns, rows=lines, note=_apart(files, cells))
 
 
 def _apart(files: RunFiles, cells: Sequence[Cell]) -> str:
-    """What keeps this run's figures from standing in the same table; nothing where its training is among the cells."""
+    """What is to be said beside the table: of when it is, and what sets this run apart from the trainings in it."""
     from dimml_training.compare.plan import training_key
 
+    until = f"As of {max(cell.date for cell in cells)[:10]}."
     data = read_data_digest(files.folder)
+    if data is None:
+        return f"{until} Whether they are of the same clips cannot be told: this run does not say which it was made of."
     if data not in {cell.data_digest for cell in cells}:
-        return "They were trained and tested on other clips, or on other splits of them, than this run."
-    # As ``training_config`` has it: what is chosen afterwards is not of the training.
-    if training_key(files.config, data or "") not in {cell.training for cell in cells}:
-        return "The same clips and splits, but this run's training is not among them: settings or seed are others."
-    return ""
+        return (
+            f"{until} They were trained and tested on other clips, labels or splits than this run, or in another order."
+        )
+    if training_key(files.config, data) not in {cell.training for cell in cells}:
+        return f"{until} The same clips, but this run's training is not among them: settings or seed are others."
+    return until
 
 
 def _spec(files: RunFiles) -> FusionSpec:
