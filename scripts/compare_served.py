@@ -14,6 +14,7 @@ import csv
 import sys
 from pathlib import Path
 
+from dimml.errors import DimmlError
 from dimml_client import Client
 
 TOLERANCE = 1e-3
@@ -57,4 +58,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (DimmlError, OSError) as error:
+        sys.exit(f"error: {error}")
