@@ -13,6 +13,9 @@
     fusion.safetensors     what was learned for that fusion
     votes.safetensors      what every head said of validation and test clips, and the answers
     report.html            all of it for a person
+    corruptions.json       of ``dimml evaluate --corruptions``, for the report
+    comparison.json        of ``dimml report --results``, for the report
+    *.previous.*           what ``dimml calibrate`` has replaced
     tensorboard/           the figures of every epoch
     checkpoints/           of stage 1, to resume from
 
