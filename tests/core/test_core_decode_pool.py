@@ -276,6 +276,20 @@ def test_everything_hangs_and_the_time_is_kept(clip: bytes) -> None:
     assert {status.split(":")[0] for status in statuses(decoded).values()} == {"unusable"}
 
 
+def test_a_worker_that_is_killed_late_is_no_worker_that_was_not_free(
+    clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine so busy that the answer has not come when the caller's patience ends."""
+    monkeypatch.setattr("dimml.media.pool._GRACE_S", -1.0)
+    with DecodePool(2, decode_function=faulty_decoders.hangs_on_pictures) as pool:
+        pool.warm_up()
+        for decoded in (
+            asyncio.run(pool.decode(request_for(clip, VISUAL), timeout_s=2.0)),
+            pool.decode_blocking(request_for(clip, VISUAL), timeout_s=2.0),
+        ):
+            assert statuses(decoded) == {"visual": "unusable:decode_timeout"}
+
+
 def test_while_one_hangs_the_others_work(clip: bytes) -> None:
     async def both() -> tuple[float, str]:
         hanging = asyncio.create_task(pool.decode(request_for(clip, VISUAL), timeout_s=3.0))

@@ -30,12 +30,21 @@ from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.windows import WindowDecoded, WindowPlan
 from dimml.media.worker import DecodeFunction, WindowsRequest, WorkerSettings
 from dimml.media.worker_process import PATIENCE_S, START_TIMEOUT_S, Answered, Outcome
+from dimml.status import Reason
 
 logger = logging.getLogger(__name__)
 
 DECODE_MEMORY_BYTES: Final = 1536 * 2**20
 #: A keeper answers this soon after a job's time is up.
 _GRACE_S: Final = 0.25
+
+
+def too_late(job: Job) -> Lost | UnavailableError:
+    """What came of a job that has no answer in its time: it is lost where a worker is at it, which its keeper is about
+    to kill, however late on a busy machine."""
+    if job.future.cancel():
+        return UnavailableError("no decode worker was free in time")
+    return Lost(Reason.DECODE_TIMEOUT)
 
 
 class DecodePool:
@@ -88,8 +97,7 @@ class DecodePool:
                     asyncio.get_running_loop().call_later(PATIENCE_S, self._abandon, job)
                 raise
             except TimeoutError:
-                job.future.cancel()
-                outcome = UnavailableError("no decode worker was free in time")
+                outcome = too_late(job)
             except UnavailableError as error:
                 outcome = error
             step = advance(trying, outcome)
@@ -207,8 +215,10 @@ class DecodePool:
         try:
             return job.future.result(end - time.monotonic() + _GRACE_S)
         except TimeoutError:
-            job.future.cancel()
-            raise UnavailableError("no decode worker was free in time") from None
+            outcome = too_late(job)
+        if isinstance(outcome, UnavailableError):
+            raise outcome
+        return outcome
 
     def _submit(self, requests: Sequence[DecodeRequest], limit_s: float, end: float) -> Job:
         job = Job(requests, limit_s, end)
