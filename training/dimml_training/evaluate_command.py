@@ -148,15 +148,14 @@ def _keep(run: Path, found: dict[str, Any]) -> None:
     """Leave the figures of the suite in the run directory, unless fuller ones are there, and draw its report anew."""
     from dimml_training.report.page import write_report
     from dimml_training.report.reading import CORRUPTIONS_FILE
+    from dimml_training.whole_file import replace_whole
 
     path = run / CORRUPTIONS_FILE
     if _holds_more(path, found):
         typer.echo(f"{path} holds more conditions of the same clips: it and the report are left as they are", err=True)
         return
-    aside = path.with_name(path.name + ".part")
     try:
-        aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        aside.replace(path)
+        replace_whole(path, (json.dumps(found, indent=1) + "\n").encode())
     except OSError as error:
         typer.echo(f"warning: cannot write {path}, a report will lack it: {error.strerror}", err=True)
         return

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from dimml.errors import BundleError, SetupError
 from dimml.fusion import FusionParameters, FusionSpec
+from dimml_training.whole_file import replace_whole
 
 FUSION_JSON, PARAMETERS_FILE = "fusion.json", "fusion.safetensors"
 
@@ -42,9 +43,9 @@ def write_fusion(folder: Path, spec: FusionSpec, parameters: FusionParameters, r
     if arrays:
         data = safetensors.numpy.save(arrays)
         digest = hashlib.sha256(data).hexdigest()
-        _replace(folder / PARAMETERS_FILE, data)
+        replace_whole(folder / PARAMETERS_FILE, data)
     record = FusionRecord(spec=spec, parameters_sha256=digest, report=dict(report))
-    _replace(folder / FUSION_JSON, (record.model_dump_json(indent=2) + "\n").encode())
+    replace_whole(folder / FUSION_JSON, (record.model_dump_json(indent=2) + "\n").encode())
     if not arrays:
         (folder / PARAMETERS_FILE).unlink(missing_ok=True)
 
@@ -55,7 +56,7 @@ def keep_previous(folder: Path, *figures: str) -> None:
     for name in (PARAMETERS_FILE, FUSION_JSON, *figures):
         kept = folder / name.replace(".", ".previous.", 1)
         if (folder / name).is_file():
-            _replace(kept, (folder / name).read_bytes())
+            replace_whole(kept, (folder / name).read_bytes())
         else:
             kept.unlink(missing_ok=True)
 
@@ -76,10 +77,3 @@ def read_fusion(folder: Path) -> tuple[FusionSpec, FusionParameters, dict[str, A
         return record.spec, FusionParameters.from_arrays(safetensors.numpy.load(data)), record.report
     except (OSError, ValidationError, SafetensorError, BundleError) as error:
         raise SetupError(f"the run in {folder} is damaged: {' '.join(str(error).split())}") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write aside, then move into place: a reader never sees half a file."""
-    aside = path.with_name(path.name + ".part")
-    aside.write_bytes(data)
-    aside.replace(path)

@@ -49,6 +49,7 @@ from dimml_training.config import TrainConfig, parse_config
 from dimml_training.fusion_file import read_fusion
 from dimml_training.joint.fusion import build_joint_head
 from dimml_training.models import build_encoder
+from dimml_training.whole_file import replace_whole
 
 RUN_FILE, CONFIG_FILE, WEIGHTS_FILE = "run.json", "config.yaml", "weights.safetensors"
 DATA_FILE = "data.sha256"
@@ -124,7 +125,7 @@ def write_config(folder: Path, config: TrainConfig) -> None:
     """Write the resolved config, creating the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     document = config.model_dump(mode="json")
-    _replace(folder / CONFIG_FILE, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())
+    replace_whole(folder / CONFIG_FILE, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -139,7 +140,7 @@ def read_config(folder: Path) -> TrainConfig:
 def write_data_digest(folder: Path, digest: str) -> None:
     """Note what data a run uses, creating the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / DATA_FILE, digest.encode())
+    replace_whole(folder / DATA_FILE, digest.encode())
 
 
 def read_data_digest(folder: Path) -> str | None:
@@ -175,19 +176,19 @@ def write_run(
         if module is not None
         for key, value in _state(module)
     }
-    _replace(folder / WEIGHTS_FILE, safetensors.torch.save(weights))
+    replace_whole(folder / WEIGHTS_FILE, safetensors.torch.save(weights))
     rows = {f"rows.{name}": np.ascontiguousarray(array) for name, array in samples.items()}
     logits = {f"logits.{name}": _logits(encoder, rows[f"rows.{name}"]) for name, encoder in encoders.items()}
-    _replace(folder / SAMPLES_FILE, safetensors.numpy.save({**rows, **logits, "labels": sample_labels}))
+    replace_whole(folder / SAMPLES_FILE, safetensors.numpy.save({**rows, **logits, "labels": sample_labels}))
     write_metrics(folder, metrics)
     write_epochs(folder, epochs)
     record = _RunRecord(labels=tuple(labels), quality_report=dict(quality_report), training=dict(training))
-    _replace(folder / RUN_FILE, record.model_dump_json(indent=2).encode())
+    replace_whole(folder / RUN_FILE, record.model_dump_json(indent=2).encode())
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write ``metrics.json``: figures of validation and test."""
-    _replace(folder / METRICS_JSON, json.dumps(metrics, indent=2).encode())
+    replace_whole(folder / METRICS_JSON, json.dumps(metrics, indent=2).encode())
 
 
 def write_epochs(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
@@ -296,10 +297,3 @@ def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _within(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write aside, then move into place: a reader never sees half a file."""
-    aside = path.with_name(path.name + ".part")
-    aside.write_bytes(data)
-    aside.replace(path)

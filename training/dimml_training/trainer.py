@@ -20,6 +20,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from dimml.errors import ConfigurationError, SetupError
 from dimml_training.config import ComputeConfig, TrainConfig
 from dimml_training.distributed import Ranks
+from dimml_training.whole_file import replace_whole
 
 
 def training_device(config: ComputeConfig, ranks: Ranks) -> torch.device:
@@ -106,14 +107,9 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write it whole or not at all. Raises OSError."""
         whole = io.BytesIO()
         torch.save(checkpoint, whole)
-        aside = Path(f"{path}.part")
-        try:
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(whole.getbuffer())
-            aside.replace(path)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        replace_whole(place, whole.getbuffer())
 
 
 @contextmanager

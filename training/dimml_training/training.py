@@ -81,7 +81,8 @@ def train(
     if not resume:
         for modality in config.modalities:
             # What cannot be built is found out before clips are decoded, and before the folder holds a run.
-            build_encoder(modality.input, modality.encoder, classes=2)
+            # Published weights are loaded once, when it is trained.
+            build_encoder(modality.input, modality.encoder, classes=2, weights=False)
     # On each machine one process decodes, and the others wait for the lock of the cache.
     data = prepare(config, cache_dir, progress=progress if ranks.first else None)
     if not ranks.first:

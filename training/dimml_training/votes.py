@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from dimml.errors import SetupError
 from dimml.fusion import BoolArray, FloatArray, Fused, FusionSpec
 from dimml_training.evaluation import HeadLogits
+from dimml_training.whole_file import replace_whole
 
 VOTES_FILE = "votes.safetensors"
 #: Clips kept of a split, spread evenly over it: more would not change a diagram, but fill the disk.
@@ -54,10 +55,7 @@ def write_votes(folder: Path, found: Mapping[str, tuple[HeadLogits, Fused]], fus
         arrays[f"{split}.certainty"] = fused.certainty_BH[kept].astype(np.float32)
     metadata = {"heads": json.dumps(heads), "fusion": fusion.model_dump_json()}
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    path = folder / VOTES_FILE
-    aside = path.with_name(path.name + ".part")
-    aside.write_bytes(safetensors.numpy.save(whole, metadata=metadata))
-    aside.replace(path)
+    replace_whole(folder / VOTES_FILE, safetensors.numpy.save(whole, metadata=metadata))
 
 
 def read_votes(folder: Path) -> dict[str, Votes]:

@@ -58,14 +58,14 @@ class TrainConfig(Section):
                 "fusion.certainty: reliability is learned where the fusion is chosen; leave `fusion` out and set "
                 "certainty.certainties to [reliability]"
             )
-        heads = len(self.modalities) + (self.fusion is not None and self.fusion.fused_head)
-        calibrated = None if self.fusion is None else self.fusion.head_temperatures
-        if self.fusion is not None and calibrated is not None and len(calibrated) != heads:
-            raise ValueError(
-                f"fusion.head_temperatures must have one entry for each of {heads} heads (the modalities"
-                f"{' and the fused one' if self.fusion.fused_head else ''}), "
-                f"got {len(calibrated)}"
-            )
+        if self.fusion is not None and self.fusion.head_temperatures is not None:
+            heads = len(self.modalities) + self.fusion.fused_head
+            if len(self.fusion.head_temperatures) != heads:
+                raise ValueError(
+                    f"fusion.head_temperatures must have one entry for each of {heads} heads (the modalities"
+                    f"{' and the fused one' if self.fusion.fused_head else ''}), "
+                    f"got {len(self.fusion.head_temperatures)}"
+                )
         names = [m.input.name for m in self.modalities]
         tensors = [m.input.tensor for m in self.modalities]
         for what, values in (("names", names), ("tensor names", tensors)):

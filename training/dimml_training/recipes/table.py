@@ -7,12 +7,12 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dimml.errors import ConfigurationError, DataError
 from dimml_training.config import SPLITS
+from dimml_training.whole_file import replace_whole
 
 #: One clip: text by column. Media columns hold paths relative to the data set's root, or absolute ones.
 Row = dict[str, str]
@@ -109,14 +109,10 @@ def write_whole(path: Path, data: bytes, option: str) -> None:
 
     Raises ConfigurationError that names the ``option`` of the place.
     """
-    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(path)
+        replace_whole(path, data)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise ConfigurationError(f"cannot write {path}: {error.strerror}", field=option) from error
 
 

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dimml.errors import SetupError
 from dimml_training.report import robustness, sections
 from dimml_training.report.reading import COMPARISON_FILE, RunFiles, read_run_files
+from dimml_training.whole_file import replace_whole
 
 REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -31,10 +32,8 @@ def write_report(run: Path, results: Path | None = None) -> Path:
 
 
 def _write(path: Path, text: str) -> Path:
-    aside = path.with_name(path.name + ".part")
     try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        replace_whole(path, text.encode())
     except OSError as error:
         raise SetupError(f"cannot write {path}: {error.strerror}") from error
     return path
