@@ -16,9 +16,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("dimml needs Python 3.11 or newer, this is %d.%d; set PYTHON=..." % sys.version_info[:2]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 
-# Serving and the client: no torch.
+# Serving and the client: no torch. Without pip's cache, so that trying the demo leaves nothing outside this folder.
 $(VENV)/.serve: $(DEPENDS) | $(VENV)/bin/python
-	$(PIP) install --quiet -c constraints.txt -e '.[serve,client]'
+	$(PIP) install --quiet --no-cache-dir -c constraints.txt -e '.[serve,client]'
 	@touch $@
 
 # Everything, for development. constraints.txt names torch's version; which build that is (CPU, CUDA) is pip's

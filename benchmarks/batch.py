@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pyarrow as pa
 
 from dimml.bundle import Bundle
@@ -29,6 +28,7 @@ from dimml.contract import FEATURES, LOGITS, PRESENT, features_input, logits_inp
 from dimml.cores import usable_cores
 from dimml.media import decode
 from dimml.media.types import MediaLimits
+from dimml.outbound import import_quietly
 from dimml.repository import load_bundle, only_bundle
 from dimml_client.scoring.inputs import list_inputs
 from dimml_client.scoring.local import LocalEngine
@@ -43,6 +43,7 @@ _STATE: dict[str, Any] = {}
 
 def prepare(repository: Path, bundle: Bundle) -> None:
     """Sessions of one process, as one would write them by hand."""
+    ort = import_quietly("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     names = [bundle.encoder_model(m.name) for m in bundle.modalities]

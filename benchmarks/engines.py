@@ -42,12 +42,12 @@ from typing import Any
 import grpc
 import httpx
 import numpy as np
-import onnxruntime as ort
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from dimml.bundle import Bundle
 from dimml.contract import FEATURES, LOGITS, PRESENT, ModelSpec, features_input, logits_input, model_specs
+from dimml.outbound import import_quietly
 from dimml.repository import load_bundle
 from dimml_server.building import build_service
 from dimml_server.metrics import Metrics
@@ -75,6 +75,7 @@ class RawOnnx:
     """What one would write by hand: encoders in parallel threads, then the fusion; the local engine's own options."""
 
     def __init__(self, repository: Path, bundle: Bundle, tensors: Tensors) -> None:
+        ort = import_quietly("onnxruntime")
         options = ort.SessionOptions()
         options.intra_op_num_threads = max(1, (os.cpu_count() or 1) // len(bundle.encoders))
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

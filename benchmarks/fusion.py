@@ -14,13 +14,13 @@ from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime
 
 from dimml import __version__
 from dimml.bundle import Bundle, Encoder
 from dimml.contract import PRESENT, PROBABILITIES, features_input, logits_input
 from dimml.fusion import PAPER, STATISTICS, FusionParameters, FusionSpec, HeadReliability
 from dimml.modality import Frames, Waveform
+from dimml.outbound import import_quietly
 from dimml_export.fusion_graph import fusion_model
 
 UNITS: Final = 16
@@ -78,6 +78,7 @@ def _call(fusion: FusionSpec, features: int, classes: int, batch: int) -> Callab
         bias = np.zeros(classes, np.float32)
         widths.append(2 * features)
     learned = FusionParameters(tuple(_reliability(rng, width, classes) for width in widths))
+    onnxruntime = import_quietly("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     model = fusion_model(bundle, weight, bias, learned).SerializeToString()

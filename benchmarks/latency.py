@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from dimml.bundle import Bundle
 from dimml.contract import FEATURES, LOGITS, PRESENT, features_input, logits_input
 from dimml.media import decode
 from dimml.media.types import DecodeRequest
+from dimml.outbound import import_quietly
 from dimml.repository import load_bundle
 
 BOUNDARY = "dimml-benchmark"
@@ -41,6 +41,7 @@ class PlainScript:
     """What one would write by hand for one bundle: decode, encoders in parallel, fusion."""
 
     def __init__(self, repository: Path, bundle: Bundle, intra_op_threads: int) -> None:
+        ort = import_quietly("onnxruntime")
         options = ort.SessionOptions()
         options.intra_op_num_threads = intra_op_threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

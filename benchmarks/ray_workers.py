@@ -19,6 +19,7 @@ from pathlib import Path
 from batch import processor_s
 from ray.cluster_utils import Cluster
 
+from dimml.outbound import set_quiet_defaults
 from dimml_client.scoring.inputs import list_inputs
 from dimml_client.scoring.on_ray import RayEngine
 from dimml_client.scoring.recording import Recording
@@ -43,6 +44,7 @@ def measure(engine: RayEngine, recordings: list[Recording]) -> tuple[float, floa
 
 
 def main() -> None:
+    set_quiet_defaults()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest")
     parser.add_argument("--repository", type=Path, required=True)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from ray.cluster_utils import Cluster
 from table_difference import difference
 
+from dimml.outbound import set_quiet_defaults
 from dimml_client.scoring import parts
 from dimml_client.scoring.inputs import Listing, list_inputs
 from dimml_client.scoring.local import LocalEngine
@@ -31,6 +32,7 @@ LIMIT_S = 600.0
 
 
 def main() -> int:
+    set_quiet_defaults()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="+")
     parser.add_argument("--repository", type=Path, required=True)

@@ -14,6 +14,7 @@ import typer
 
 from dimml import __version__
 from dimml.errors import DimmlError
+from dimml.outbound import set_quiet_defaults
 
 GROUP = "dimml.commands"
 TRACEBACK = "--traceback"
@@ -57,6 +58,7 @@ def build_app() -> tuple[typer.Typer, dict[str, str]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code. Errors meant for people are one line on stderr, never a traceback."""
+    set_quiet_defaults()  # Before a command imports a library that would send.
     words = sys.argv[1:] if arguments is None else arguments
     app, extras = build_app()
     command = next((word for word in words if not word.startswith("-")), "")

@@ -14,6 +14,7 @@ from dimml import __version__
 from dimml.bundle import DEADLINE_MS, Bundle, Encoder
 from dimml.contract import model_specs
 from dimml.errors import ConfigurationError, SetupError
+from dimml.outbound import set_quiet_defaults
 from dimml_export.encoder_graph import encoder_model
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.parity import Outputs, Parity, check_chain, check_encoder, check_fusion
@@ -64,6 +65,7 @@ def export_run(
     BundleError, with nothing written, where an exported model does not give what the trained one gives on the run's
     sample clips, or where the repository, or TensorRT's parser, cannot take the bundle.
     """
+    set_quiet_defaults()
     run = load_run(run_folder)
     if run.joint_head is not None:
         raise ConfigurationError(

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from dimml.bundle import Bundle
 from dimml.media.types import Source
+from dimml.outbound import set_quiet_defaults
 from dimml.prediction import Prediction
 from dimml_server.building import build_service
 from dimml_server.local_batch import Fate, LocalBundle
@@ -34,6 +35,7 @@ class LocalPredictor:
     """
 
     def __init__(self, repository: Path | str, **settings: object) -> None:
+        set_quiet_defaults()
         # The callers are threads of this process, which can wait: nobody is turned away.
         patient = {"queue_length": sys.maxsize, "queue_wait_s": sys.float_info.max}
         self._settings = load_settings(repository=Path(repository), **{**patient, **settings})

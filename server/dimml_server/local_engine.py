@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-import onnxruntime as ort
 
 from dimml.bundle import Bundle
 from dimml.contract import (
@@ -53,7 +52,6 @@ class LocalEngine:
         self._intra_op_threads = intra_op_threads
         self._max_stray_runs = max_stray_runs
         self._sessions: dict[tuple[str, int], ModelSession] = {}
-        ort.disable_telemetry_events()
 
     @property
     def stray_runs(self) -> int:

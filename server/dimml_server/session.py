@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from dimml.contract import ModelSpec
 from dimml.engine import EngineError
 from dimml.errors import BundleError, ConfigurationError
+from dimml.outbound import import_quietly
 from dimml.run_threads import RunThreads
 from dimml.status import Reason
 
@@ -25,7 +25,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 #: A first run compiles and allocates, on some devices for long.
 WARM_UP_LIMIT_S = 120.0
 
-_ORT_ERROR = 3  # ONNX Runtime's log severities: 2 is warning, 3 error.
+_ORT_ERROR, _ORT_FATAL = 3, 4  # ONNX Runtime's log severities.
 _NUMPY = {"FP32": np.float32, "FP64": np.float64, "UINT8": np.uint8, "BOOL": np.bool_}
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
@@ -36,7 +36,7 @@ _PROVIDERS = {
 
 def providers(device: str) -> list[str]:
     """ONNX Runtime's providers for a ``device`` setting. Raises ConfigurationError where it lacks them."""
-    available = ort.get_available_providers()
+    available = import_quietly("onnxruntime").get_available_providers()
     if device == "auto":
         device = "cuda" if "CUDAExecutionProvider" in available else "cpu"
     wanted = _PROVIDERS[device]
@@ -71,7 +71,8 @@ class ModelSession:
         self._max_stray_runs = max_stray_runs
         # No more than this can be under way: a run starts only while strays are below their bound.
         self._threads = RunThreads(f"dimml-{spec.name}", concurrency + max_stray_runs)
-        self._strays: set[ort.RunOptions] = set()
+        self._strays: set[Any] = set()
+        self._ort = ort = import_quietly("onnxruntime")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -107,7 +108,8 @@ class ModelSession:
         if len(self._strays) >= self._max_stray_runs:
             raise EngineError(Reason.ENCODER_BUSY, f"{len(self._strays)} stalled runs are still going")
         loop = asyncio.get_running_loop()
-        options = _run_options()
+        options = self._ort.RunOptions()
+        options.log_severity_level = _ORT_FATAL  # What a run raises is logged by us, once.
         done: asyncio.Future[list[npt.NDArray[Any]]] = loop.create_future()
 
         def finish(result: list[npt.NDArray[Any]] | None, error: Exception | None) -> None:
@@ -156,12 +158,6 @@ class ModelSession:
             for wanted in specs:
                 if wanted.name not in found:
                     raise BundleError(f"model {self._spec.name} has no {what} {wanted.name}; it has {sorted(found)}")
-
-
-def _run_options() -> ort.RunOptions:
-    options = ort.RunOptions()
-    options.log_severity_level = 4  # Fatal: what a run raises is logged by us, once.
-    return options
 
 
 def _first_line(error: Exception | None) -> str:

@@ -11,6 +11,7 @@ import compose_spec
 import pytest
 
 from dimml import __version__
+from dimml.outbound import SWITCHES
 from support.data import REPOSITORY_ROOT, unavailable
 from support.manifests import DEPLOY, documents
 
@@ -48,6 +49,14 @@ def test_images_are_pinned_and_ours_are_built_from_targets_that_exist(services: 
         assert service["cap_drop"] == ["ALL"], name
         assert "mem_limit" in service, name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), "open to the network"
+
+
+def test_onnx_runtime_sends_nothing_from_any_container_of_ours(services: dict[str, Any]) -> None:
+    (switch,) = (one for one in SWITCHES if "onnxruntime" in one.packages)
+    ours = {name: service for name, service in services.items() if "build" in service}
+    assert set(ours) == {"gateway", "triton"}
+    for name, service in ours.items():
+        assert switch.stopped_by(service["environment"]), name
 
 
 def test_what_is_mounted_is_there(services: dict[str, Any]) -> None:

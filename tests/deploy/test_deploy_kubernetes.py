@@ -14,6 +14,7 @@ import kubernetes_validate
 import pytest
 
 from dimml import __version__
+from dimml.outbound import SWITCHES
 from dimml_server.settings import ServerSettings
 from support.data import REPOSITORY_ROOT
 from support.manifests import KUBERNETES, documents, environment, objects, pod_specs
@@ -126,10 +127,21 @@ def test_the_gateway_finds_triton() -> None:
 def test_every_setting_that_is_set_exists_and_has_a_value_of_its_kind() -> None:
     given = dict(environment())
     assert "DIMML_ENGINE" in given
+    switches = {switch.variable for switch in SWITCHES}
     for name, value in environment():
+        if name in switches:
+            continue
         setting = name.removeprefix("DIMML_").lower()
         assert setting in ServerSettings.model_fields, name
         ServerSettings(**{setting: value})
+
+
+def test_onnx_runtime_sends_nothing_from_any_container() -> None:
+    (switch,) = (one for one in SWITCHES if "onnxruntime" in one.packages)
+    for name, spec in PODS.items():
+        for container in spec["containers"]:
+            given = {entry["name"]: entry["value"] for entry in container["env"]}
+            assert switch.stopped_by(given), name
 
 
 def kserve_problems(document: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from torch import nn
 from dimml import __version__
 from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import PAPER
+from dimml.outbound import set_quiet_defaults
 from dimml_training.certainty.choosing import choose_on
 from dimml_training.certainty.selection import one_line
 from dimml_training.config import SPLITS, TrainConfig
@@ -70,6 +71,7 @@ def train(
     Raises ConfigurationError where ``out`` holds another run, DataError for the data, SetupError for the rest.
     """
     began = time.monotonic()
+    set_quiet_defaults()
     config = _with_architectures(config)
     ranks = ranks_of_torchrun()
     device = training_device(config.compute, ranks)

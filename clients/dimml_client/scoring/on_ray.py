@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from dimml.bundle import MANIFEST_NAME, Bundle
 from dimml.errors import ConfigurationError, UnavailableError
+from dimml.outbound import set_quiet_defaults, switch_values
 from dimml.repository import load_bundle, only_bundle
 from dimml_client.scoring.engine import Room, no_limit
 from dimml_client.scoring.local import LocalEngine
@@ -71,7 +72,7 @@ class RayEngine:
         self.settings: dict[str, Any] = in_process_settings(window)
 
     def __enter__(self) -> Self:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        set_quiet_defaults()
         try:
             import ray
         except ModuleNotFoundError as error:
@@ -124,6 +125,8 @@ class RayEngine:
             compute=ActorPoolStrategy(size=workers),
             # Ray Data restarts actors that are lost, and gives their tasks to others.
             num_cpus=self._cores,
+            # A cluster that runs already has its own environment.
+            runtime_env={"env_vars": switch_values()},
             fn_constructor_args=(
                 files,
                 _Setup(self.bundle.name, self.bundle.version, self._cores, self._window, Path.cwd()),

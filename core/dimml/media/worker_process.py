@@ -34,6 +34,7 @@ from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.windows import WindowDecoded
 from dimml.media.worker import EXIT_OUT_OF_MEMORY, WindowsRequest
 from dimml.modality import Modality
+from dimml.outbound import quiet_environment
 from dimml.status import Reason
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class WorkerProcess:
                 [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env=os.environ | _WORKER_ENVIRONMENT,
+                env=quiet_environment(os.environ) | _WORKER_ENVIRONMENT,
                 # A group of its own: Ctrl-C at the terminal goes to the parent alone.
                 start_new_session=True,
             )

@@ -26,6 +26,7 @@ from dimml.errors import (
     SetupError,
     UnsupportedError,
 )
+from dimml.outbound import set_quiet_defaults
 from dimml.request_parameters import timeout_of
 from dimml.triton.bls import BlsEngine
 from dimml.triton.metrics import TritonMetrics
@@ -40,6 +41,7 @@ class Answering:
 
     def __init__(self, args: Mapping[str, str], pb_utils: Any, *, bundle_name: str) -> None:
         """``args`` as Triton gives them to ``initialize``. Raises TritonModelException."""
+        set_quiet_defaults()
         refuse_corrupting_numpy(pb_utils)
         self.pb_utils = pb_utils
         repository = Path(args["model_repository"]).parent

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from dimml.contract import FEATURES, LOGITS
 from dimml.errors import BundleError
+from dimml.outbound import import_quietly
 from dimml_export.tensorrt.builder import Run
 from dimml_export.tensorrt.graph import Precision
 
@@ -34,7 +34,7 @@ def check_plan(
     """
     if len(clips) == 0:
         raise BundleError(f"{model_name}: there are no clips to compare the plan on")
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = import_quietly("onnxruntime").InferenceSession(model, providers=["CPUExecutionProvider"])
     tensor = session.get_inputs()[0].name
     outputs = session.run([FEATURES, LOGITS], {tensor: clips})
     wanted: dict[str, FloatArray] = dict(zip((FEATURES, LOGITS), outputs, strict=True))

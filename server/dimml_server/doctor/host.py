@@ -14,6 +14,7 @@ from typing import Final
 
 from dimml import __version__
 from dimml.errors import ConfigurationError
+from dimml.outbound import import_quietly
 from dimml_server.doctor.finding import Finding
 from dimml_server.settings import ServerSettings
 
@@ -81,15 +82,15 @@ def _libraries(settings: ServerSettings) -> Finding:
 def _device(settings: ServerSettings) -> Finding:
     if settings.engine == "triton":
         return Finding("device", "ok", "encoders run on Triton")
-    import onnxruntime as ort
-
     from dimml_server.session import providers
 
     try:
         chosen = providers(settings.device)[0]
     except ConfigurationError as error:
         return Finding("device", "mend", error.message)
-    return Finding("device", "ok", f"ONNX Runtime {ort.__version__} runs encoders with {chosen}")
+    return Finding(
+        "device", "ok", f"ONNX Runtime {import_quietly('onnxruntime').__version__} runs encoders with {chosen}"
+    )
 
 
 def _memory(settings: ServerSettings) -> Finding:

@@ -8,6 +8,7 @@ from pathlib import Path
 from venv import EnvBuilder
 
 import dimml
+from dimml.outbound import quiet_environment
 from dimml_server.triton.installation import Installation, runtime_file
 
 
@@ -26,7 +27,7 @@ class RunFolder:
         """Environment variables for the server. Its stub runs the first ``python3`` on PATH."""
         kept = {name: value for name, value in inherited.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
         libraries = [str(installation.host.library_folder), inherited.get("LD_LIBRARY_PATH", "")]
-        return kept | {
+        return quiet_environment(kept) | {
             "PATH": f"{self._venv / 'bin'}:{inherited.get('PATH', '/usr/bin:/bin')}",
             "LD_LIBRARY_PATH": ":".join(path for path in libraries if path),
         }

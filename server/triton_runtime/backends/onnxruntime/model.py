@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
+from dimml.outbound import import_quietly
 from dimml.triton.probe import refuse_corrupting_numpy
 
 _ORT_ERROR = 3
-_EXECUTION_MODES = {"0": ort.ExecutionMode.ORT_SEQUENTIAL, "1": ort.ExecutionMode.ORT_PARALLEL}
+#: Attributes of ``onnxruntime.ExecutionMode`` by the parameter's value.
+_EXECUTION_MODES = {"0": "ORT_SEQUENTIAL", "1": "ORT_PARALLEL"}
 
 
 class TritonPythonModel:
@@ -35,9 +37,10 @@ class TritonPythonModel:
         self._batched = config["max_batch_size"] > 0
         file = config.get("default_model_filename") or "model.onnx"
         path = Path(args["model_repository"]) / args["model_version"] / file
-        options = _options(config)
+        self._ort = ort = import_quietly("onnxruntime")
+        options = _options(ort, config)
         try:
-            self._session = ort.InferenceSession(path, options, providers=_providers(args))
+            self._session = ort.InferenceSession(path, options, providers=_providers(ort, args))
         except Exception as error:
             raise pb_utils.TritonModelException(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
         _check_names("input", self._inputs, [value.name for value in self._session.get_inputs()])
@@ -69,7 +72,7 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"ONNX Runtime: {_first_line(error)}"))
 
     def _run(self, feed: dict[str, Any]) -> list[Any]:
-        options = ort.RunOptions()
+        options = self._ort.RunOptions()
         options.log_severity_level = 4  # What a run raises goes to the caller.
         outputs: list[Any] = self._session.run(self._outputs, feed, options)
         return outputs
@@ -82,7 +85,7 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
-def _options(config: dict[str, Any]) -> ort.SessionOptions:
+def _options(ort: ModuleType, config: dict[str, Any]) -> Any:
     parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
     options = ort.SessionOptions()
     options.log_severity_level = _ORT_ERROR
@@ -91,7 +94,7 @@ def _options(config: dict[str, Any]) -> ort.SessionOptions:
     mode = parameters.get("execution_mode", "0")
     if mode not in _EXECUTION_MODES:
         raise pb_utils.TritonModelException(f"parameter execution_mode must be 0 or 1, not {mode!r}")
-    options.execution_mode = _EXECUTION_MODES[mode]
+    options.execution_mode = getattr(ort.ExecutionMode, _EXECUTION_MODES[mode])
     # A spinning thread takes its core from the other models.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
@@ -106,7 +109,7 @@ def _count(parameters: dict[str, str], name: str) -> int:
     return int(text)
 
 
-def _providers(args: dict[str, str]) -> list[Any]:
+def _providers(ort: ModuleType, args: dict[str, str]) -> list[Any]:
     providers: list[Any] = ["CPUExecutionProvider"]
     if args["model_instance_kind"] == "GPU" and "CUDAExecutionProvider" in ort.get_available_providers():
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": args["model_instance_device_id"]}))

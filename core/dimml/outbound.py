@@ -1,0 +1,82 @@
+"""What third-party libraries would send or look up by themselves, and the environment variables that stop them.
+
+dimml handles recordings of faces and voices, so no library of its may contact a host that no setting names. A library
+reads its switch once, most of them while they are imported, so the switches must be set before the first import.
+``dimml.cli.main`` sets them for every command, ``import_quietly`` for programs that use dimml without it. A switch that
+is set already is left as it is; `dimml doctor` shows what holds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """An environment variable that keeps a library from sending or looking up anything by itself."""
+
+    variable: str
+    #: What dimml sets.
+    value: str
+    #: Names of the packages that read it, as pip knows them.
+    packages: tuple[str, ...]
+    #: First version that sends anything.
+    since: str
+    #: What the library does without it.
+    sends: str
+    #: Values that stop the library, in lower case; any other is taken as consent to send.
+    stops: frozenset[str]
+
+    def stopped_by(self, environment: Mapping[str, str]) -> bool:
+        """Whether the library sends nothing with these environment variables."""
+        return environment.get(self.variable, "").lower() in self.stops
+
+
+#: docs/security.md, "What leaves this machine", has a row for each.
+SWITCHES: Final = (
+    Switch(
+        variable="ORT_DISABLE_TELEMETRY",
+        value="1",
+        packages=("onnxruntime", "onnxruntime-gpu"),
+        # Seen with the Linux wheels 1.28.0 (nothing) and 1.29.0 to 1.32.0. `disable_telemetry_events()` comes too late:
+        # the import itself has made the device id and the event store, and what is in the store is sent.
+        since="1.29.0",
+        sends="keeps a device id and usage events under the home's cache folder, looks up hosts and sends the events",
+        stops=frozenset({"1", "true", "yes", "on"}),
+    ),
+    Switch(
+        variable="RAY_USAGE_STATS_ENABLED",
+        value="0",
+        packages=("ray",),
+        since="1.13.0",
+        sends="sends usage statistics of the cluster while it runs",
+        stops=frozenset({"0"}),
+    ),
+)
+
+
+def quiet_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment``, with every switch that it leaves unset or empty."""
+    return {**environment, **{one.variable: one.value for one in SWITCHES if not environment.get(one.variable)}}
+
+
+def switch_values() -> dict[str, str]:
+    """Every switch's value in this process: the user's own, or the default."""
+    environment = quiet_environment(os.environ)
+    return {one.variable: environment[one.variable] for one in SWITCHES}
+
+
+def set_quiet_defaults() -> None:
+    """Set every switch that is unset or empty, in this process and for those that it starts from now on."""
+    os.environ.update(switch_values())
+
+
+def import_quietly(name: str) -> ModuleType:
+    """Import a third-party module after setting the switches; one that is loaded already is returned as it is."""
+    set_quiet_defaults()
+    return importlib.import_module(name)

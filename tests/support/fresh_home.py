@@ -1,0 +1,26 @@
+"""A home folder with nothing in it, for processes that this one starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dimml.outbound import SWITCHES
+
+
+def fresh_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home below ``folder``, and no switch set: what a new user of dimml has."""
+    home = folder / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for switch in SWITCHES:
+        monkeypatch.delenv(switch.variable, raising=False)
+    return home
+
+
+def files_below(folder: Path) -> list[str]:
+    """Every file, by its path below ``folder``."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
