@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.data import unavailable
+from support.fresh_home import files_below, fresh_home
 from support.scoring import assert_same_rows, command, parts_of, rows_of, score, started
 
 pytestmark = pytest.mark.timeout(300)
@@ -31,13 +32,14 @@ def descendants(root: int) -> dict[int, str]:
 
 
 def test_ray_gives_the_local_table_though_a_worker_is_killed(
-    tiny_repository: Path, mixed: Path, tmp_path: Path
+    tiny_repository: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if importlib.util.find_spec("ray") is None:
         unavailable("ray is not installed: pip install 'dimml[ray]'")
     inputs = [mixed, *[str(mixed / "*.mp4")] * 3]
     whole, out = tmp_path / "local.parquet", tmp_path / "ray.parquet"
     assert score(*inputs, "--out", whole, "-q", repository=tiny_repository) == 3
+    home = fresh_home(tmp_path, monkeypatch)
     words = command(
         *inputs, "--engine", "ray", "--workers", "1", "--cores", "1", "--out", out, repository=tiny_repository
     )
@@ -53,3 +55,5 @@ def test_ray_gives_the_local_table_though_a_worker_is_killed(
     assert run.returncode == 3, said
     assert "Traceback" not in said
     assert_same_rows(rows_of(out), rows_of(whole))
+    # The secret by which processes of one cluster know each other, Ray's own; nothing is sent.
+    assert set(files_below(home)) <= {".ray/auth_token"}

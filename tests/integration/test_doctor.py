@@ -72,9 +72,10 @@ def test_a_sound_house_is_told_so(folder: Path) -> None:
     code, found = findings(folder, api_keys_file=folder / "keys", **tls(folder, "server"))
     assert code == 0, found
     checks = {"host", "libraries", "device", "memory", "cores", "open files", "shared memory", "repository", "keys"}
-    assert checks | {"TLS", "http_port", "grpc_port"} == set(found)
+    assert checks | {"TLS", "http_port", "grpc_port", "outbound"} == set(found)
     assert "tiny version 1" in found["repository"][0]["found"]
     assert found["keys"][0]["found"] == "calls need an API key"
+    assert any(one["found"].endswith("sends nothing: ORT_DISABLE_TELEMETRY=1") for one in found["outbound"])
     text = subprocess.run(command(folder, {}), capture_output=True, text=True, timeout=60, check=True)
     assert "repository: tiny version 1" in text.stdout
 

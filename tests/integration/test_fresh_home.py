@@ -1,4 +1,4 @@
-"""In a home with nothing in it, no command leaves a file there: no device id, no store of events, no cache."""
+"""In an empty home, no command leaves a file: no device id, no store of events. Training's: test_training_fresh_home."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 from dimml.repository import load_bundle
 from dimml_server.shadow_worker import Ready, WorkerSettings
 from support.fresh_home import files_below, fresh_home
-from support.hardly_trained import CONFIG, alone, make_run
 from support.server_process import running_server
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import tiny_clip
@@ -51,11 +50,10 @@ except BundleError as error:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle, one of its recordings, and a run to export."""
+    """The tiny bundle, and one of its recordings."""
     folder = tmp_path_factory.mktemp("made")
     make_tiny_bundle(folder / "models")
     tiny_clip(folder, 1)
-    make_run(folder / "run", alone(CONFIG["modalities"][0]))
     return folder
 
 
@@ -102,11 +100,6 @@ def test_commands(made: Path, home: Path) -> None:
     assert files_below(home) == []
     said("-m", "dimml", "score", clip, "--repository", models, "--out", home.parent / "scores.jsonl", "-q")
     assert json.loads((home.parent / "scores.jsonl").read_text().splitlines()[-1])["label"] == "green"
-    assert files_below(home) == []
-
-
-def test_export(made: Path, home: Path) -> None:
-    said("-m", "dimml", "export", made / "run", "--repository", home.parent / "exported")
     assert files_below(home) == []
 
 

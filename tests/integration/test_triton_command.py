@@ -24,6 +24,7 @@ from dimml_server.triton.process import TritonProcess, server_command
 from dimml_server.triton.run_folder import RunFolder
 from dimml_server.triton.shared_memory import SHARED_MEMORY, RunName
 from support.data import unavailable
+from support.fresh_home import files_below, fresh_home
 from support.tiny_bundle import make_tiny_bundle
 from support.triton_process import running_triton, triton_command
 
@@ -123,6 +124,16 @@ def test_killed_it_takes_the_server_along_and_the_next_start_clears_up(encoders:
         assert not (Path(tempfile.gettempdir()) / prefix).exists()
         assert list(SHARED_MEMORY.glob(f"{other_run.prefix}*")), "what is in use stays"
         other_run.close()
+
+
+def test_onnx_runtime_in_triton_sends_nothing(encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = default_home()
+    home = fresh_home(tmp_path, monkeypatch)
+    with running_triton(encoders, model="tiny_audio", home=fetched) as server:
+        (stub,) = server.stubs("tiny_audio")
+        environment = Path(f"/proc/{stub}/environ").read_text().split("\0")
+    assert "ORT_DISABLE_TELEMETRY=1" in environment
+    assert files_below(home) == []
 
 
 def _parent(process: int) -> int:
