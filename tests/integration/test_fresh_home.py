@@ -1,4 +1,4 @@
-"""In an empty home, no command leaves a file: no device id, no store of events. Training's: test_training_fresh_home."""
+"""In an empty home, no command leaves a file: no device id, no store of events (training: test_training_fresh_home)."""
 
 from __future__ import annotations
 
