@@ -131,3 +131,15 @@ def test_notes_keep_the_exit_code(folder: Path) -> None:
     code, found = findings(folder / "nowhere")
     assert code == 1
     assert "is not a folder" in found["repository"][0]["found"]
+
+
+def test_of_the_gpu_build_of_onnxruntime_the_gpu_extra_is_wanted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a package of another name: an image that has it alone lacks nothing, whatever `device` says."""
+    metadata = tmp_path / "onnxruntime_gpu-1.31.1.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    _, found = findings(folder)
+    assert "dimml[serve-gpu]" in found["libraries"][0]["found"]

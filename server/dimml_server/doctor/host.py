@@ -57,7 +57,7 @@ def _libraries(settings: ServerSettings) -> Finding:
         listed = [Requirement(text) for text in requires("dimml") or ()]
     except PackageNotFoundError:
         return Finding("libraries", "note", "dimml is not installed as a package; versions are not checked")
-    extras = ["serve-gpu" if settings.device in ("cuda", "tensorrt") else "serve"]
+    extras = ["serve-gpu" if settings.device in ("cuda", "tensorrt") or _is_there("onnxruntime-gpu") else "serve"]
     if settings.traces_endpoint is not None:
         extras.append("otel")
     for requirement in listed:
@@ -77,6 +77,14 @@ def _libraries(settings: ServerSettings) -> Finding:
     if wrong:
         return Finding("libraries", "mend", "; ".join(wrong), f"pip install '{wanted}'")
     return Finding("libraries", "ok", f"{len(seen)} packages of {wanted} at versions it takes")
+
+
+def _is_there(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _device(settings: ServerSettings) -> Finding:
