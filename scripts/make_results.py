@@ -11,9 +11,10 @@ from pathlib import Path
 
 from dimml.errors import DimmlError
 from dimml_training.compare import tables, targets
-from dimml_training.compare.cells import Cell, read_cells
+from dimml_training.compare.cells import Cell
 from dimml_training.compare.coverage import Coverage, coverage
 from dimml_training.compare.methods import chosen_methods
+from dimml_training.compare.packed_cells import read_cells
 from dimml_training.compare.plots import write_plots
 from dimml_training.compare.summary import Summary
 from dimml_training.config import load_config

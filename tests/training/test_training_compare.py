@@ -21,14 +21,15 @@ from dimml.errors import ConfigurationError
 from dimml_training.certainty.choosing import choose_on
 from dimml_training.compare import plan, tables
 from dimml_training.compare.answers import answer
-from dimml_training.compare.cells import Cell, cell_path, read_cell, read_cells
+from dimml_training.compare.cells import Cell, cell_path, read_cell
 from dimml_training.compare.coverage import coverage
 from dimml_training.compare.locks import only_one
 from dimml_training.compare.methods import all_methods, chosen_methods
+from dimml_training.compare.packed_cells import pack, read_cells
 from dimml_training.compare.provenance import provenance
 from dimml_training.compare.summary import Summary
 from dimml_training.compare.unseen import looks
-from dimml_training.compare.work import Comparison, planned, work_off
+from dimml_training.compare.work import Comparison, finished, planned, work_off
 from dimml_training.config import TrainConfig, with_fields
 from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.corruptions.suite import conditions
@@ -171,6 +172,18 @@ def test_a_lost_cell_is_scored_again_from_the_same_run(done: Comparison, tmp_pat
     assert {path: path.stat().st_mtime_ns for path in runs} == runs
     again = {cell.method: cell.conditions for cell in read_cells(tmp_path)}
     assert again == {cell.method: cell.conditions for cell in read_cells(done.out)}
+
+
+def test_packed_cells_count_as_finished(done: Comparison, tmp_path: Path) -> None:
+    packed = replace(done, out=tmp_path / "out", work=tmp_path / "work")
+    shutil.copytree(done.out, packed.out)
+    assert pack(packed.out)
+    assert not list(packed.out.glob("cells/*/*"))
+    jobs = planned(packed, tell=silent)
+    assert all(finished(job, packed.out) for job in jobs)
+    assert not any(finished(job, packed.out, since="9999-01-01T00:00:00Z") for job in jobs)
+    assert work_off(jobs, packed, tell=silent) == []
+    assert not packed.work.exists()
 
 
 def test_a_killed_training_is_resumed(done: Comparison, tmp_path: Path) -> None:

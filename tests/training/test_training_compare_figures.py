@@ -15,58 +15,14 @@ import pytest
 from dimml.errors import SetupError
 from dimml_training.compare import cells, tables, targets
 from dimml_training.compare.bootstrap import Estimate, estimates, mean_estimate, pooled_estimate, resample_weights
-from dimml_training.compare.cells import Cell, ConditionRecord
 from dimml_training.compare.methods import all_methods
+from dimml_training.compare.packed_cells import read_cells
 from dimml_training.compare.summary import Summary
 from support import tiny_training
 from support.data import REPOSITORY_ROOT
+from support.made_up_cells import CLIPS, CONDITIONS, cell
 
-CLIPS = 40
-#: Name, group, seen, in the means, draws.
-CONDITIONS = (
-    ("clean", "clean", True, False, 1),
-    ("audio:white", "sound", True, True, 3),
-    ("audio:voices", "sound", False, True, 3),
-    ("visual:patch", "picture", False, True, 2),
-    ("audio:absent", "absent", True, False, 1),
-)
 UNSEEN = ["audio:voices", "visual:patch"]
-
-
-def cell(
-    method: str, repeat: int, share: float, *, validation: dict[str, float] | None = None, **changed: Any
-) -> tuple[Cell, dict[str, npt.NDArray[np.bool_]]]:
-    """A made-up cell, right on about ``share`` of its clips, and the bits that it was made from."""
-    rng = np.random.default_rng([repeat, *method.encode()])
-    right = {name: rng.random((draws, CLIPS)) < share for name, *_, draws in CONDITIONS}
-    records = {
-        name: ConditionRecord(
-            group=group,
-            seen=seen,
-            in_means=in_means,
-            draws=draws,
-            accuracy=float(right[name].mean()),
-            macro_f1=0.5,
-            nll=0.25,
-            ece=0.1,
-            confidence=0.8,
-            auroc=None,
-            right=cells.pack_bits(right[name]),
-        )
-        for name, group, seen, in_means, draws in CONDITIONS
-    }
-    fields: dict[str, Any] = {
-        **{"data": "made_up", "method": method, "description": method, "repeat": repeat, "fields": {"seed": repeat}},
-        **{"seed": repeat, "training": "t", "answer": "a", "suite": "s", "config_hash": "c", "data_digest": "d"},
-        **{"commit": None, "dirty": None, "trained_commit": None, "date": f"2026-01-01T00:00:0{repeat}Z"},
-        **{"seconds_training": 1.0, "seconds_scoring": 1.0, "modalities": ("audio", "visual"), "classes": 3},
-        **{"clips_train": 9, "clips_validation": 9, "clips": CLIPS, "versions": {}, "validation": validation},
-        "clip_lines": cells.pack_lines(np.arange(CLIPS) + 100 * repeat),
-        "conditions": records,
-        "clean_confidence": cells.pack_confidences(rng.random(CLIPS)),
-        "replicates": {},
-    }
-    return Cell(**{**fields, **changed}), right
 
 
 def test_bits_lines_and_confidences_survive_packing() -> None:
@@ -84,7 +40,7 @@ def test_a_cell_is_read_as_it_was_written(tmp_path: Path) -> None:
     made, _ = cell("single:audio", 0, 0.5, validation={"clean": 0.75})
     path = cells.write_cell(tmp_path, made)
     assert path == tmp_path / "cells" / "made_up" / "single-audio__0.json"
-    assert list(cells.read_cells(tmp_path)) == [made]
+    assert list(read_cells(tmp_path)) == [made]
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     path.write_text("{}")
     with pytest.raises(SetupError, match="single-audio__0"):

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dimml_training.compare import cells, replicates
+from dimml_training.compare import replicates
 from dimml_training.compare.bootstrap import ece_estimate, resample_weights, sampled_estimate
+from dimml_training.compare.packed_cells import read_cells
 from dimml_training.compare.replicated_figures import MACRO_F1, NLL, rise_figure
 from dimml_training.compare.work import Comparison, planned, work_off
 from dimml_training.evaluation import macro_f1
@@ -100,7 +101,7 @@ def test_a_cell_keeps_replicates_of_its_figures(tmp_path: Path) -> None:
     comparison = Comparison(config, methods, 1, tmp_path / "out", tmp_path / "work", tmp_path / "cache")
     jobs = planned(comparison, tell=lambda _: None)
     assert work_off(jobs, comparison, tell=lambda _: None) == []
-    found = {cell.method: cell for cell in cells.read_cells(tmp_path / "out")}
+    found = {cell.method: cell for cell in read_cells(tmp_path / "out")}
     for method, cell in found.items():
         figures: dict[str, Any] = {MACRO_F1: cell.conditions["clean"].macro_f1, NLL: cell.conditions["clean"].nll}
         if method == "single:audio":

@@ -4,6 +4,8 @@
 
     <out>/cells/<data>/<method>__<repeat>.json
 
+``packed_cells`` reads them, from such files and from packed ones.
+
 Whether each clip was answered right is kept bit by bit for every condition and draw, so that intervals and paired
 differences between any two methods need no model and no data.
 """
@@ -14,7 +16,6 @@ import base64
 import json
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,12 +156,6 @@ def read_cell(path: Path) -> Cell:
         return Cell.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise SetupError(f"{path} is no cell of a comparison; delete it and it is made anew") from error
-
-
-def read_cells(out: Path) -> Iterator[Cell]:
-    """Every cell under ``out``, in the order of their paths."""
-    for path in sorted((out / CELLS).glob("*/*.json")):
-        yield read_cell(path)
 
 
 def pack_bits(bits: BoolArray) -> str:

@@ -47,8 +47,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     from dimml_training.cache import default_cache_dir
-    from dimml_training.compare.cells import TIME_FORMAT, read_cells
+    from dimml_training.compare.cells import TIME_FORMAT
     from dimml_training.compare.methods import chosen_methods
+    from dimml_training.compare.packed_cells import read_cells
     from dimml_training.compare.plots import write_plots
     from dimml_training.compare.tables import figures_of, summaries, write_tables
     from dimml_training.compare.work import Comparison, planned, side_by_side

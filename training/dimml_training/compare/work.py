@@ -24,9 +24,9 @@ import torch
 
 from dimml.errors import ConfigurationError, DimmlError, SetupError
 from dimml_training.compare import plan
-from dimml_training.compare.cells import cell_path, read_cell
 from dimml_training.compare.locks import only_one
 from dimml_training.compare.methods import chosen_methods
+from dimml_training.compare.packed_cells import find_cell
 from dimml_training.compare.plan import Job
 from dimml_training.compare.provenance import provenance
 from dimml_training.compare.scoring import TRAINED_BY, answer_key, score_job
@@ -99,10 +99,9 @@ def finished(job: Job, out: Path, since: str | None = None) -> bool:
     """Whether every cell of a job is there, made from this training, by this rule, and (with ``since``, a UTC time
     as in cells) not before."""
     for method in job.methods:
-        path = cell_path(out, job.config.name, method.name, job.repeat.index)
-        if not path.is_file():
+        cell = find_cell(out, job.config.name, method.name, job.repeat.index)
+        if cell is None:
             return False
-        cell = read_cell(path)
         if cell.answer != answer_key(job.key, job.repeat.config, method) or (since is not None and cell.date < since):
             return False
     return True

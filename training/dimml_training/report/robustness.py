@@ -130,7 +130,7 @@ def corruption_table(files: RunFiles) -> Table | None:
 def comparison(files: RunFiles, results: Path) -> Comparison:
     """All methods that ``dimml compare`` scored on data of this run's name. Raises ConfigurationError where there are
     none."""
-    from dimml_training.compare.cells import read_cells
+    from dimml_training.compare.packed_cells import read_cells
     from dimml_training.compare.tables import percent, plain, points, rows, summaries
 
     name = files.config.name
