@@ -1,4 +1,4 @@
-"""Files made to harm: playlists and references to other files, lies in headers, damage, noise."""
+"""Files that are not plain recordings: playlists, references to other files, wrong headers, damage, noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -62,18 +61,9 @@ def test_playlists_are_refused_whatever_they_are_called(secret: Path, tmp_path: 
         assert statuses(decode_source(path)) == UNDECODABLE
 
 
-def test_the_playlists_do_work_where_nobody_refuses_them(secret: Path, tmp_path: Path) -> None:
-    """The control: FFmpeg itself follows them, so the tests above test something."""
-    for name, options in (("clip.m3u8", {"allowed_extensions": "ALL"}), ("clip.ffconcat", {"safe": "0"})):
-        path = tmp_path / name
-        path.write_bytes(playlists(secret)[path.suffix[1:]])
-        with av.open(str(path), options=options) as container:
-            assert next(container.decode(video=0)).width == 96
-
-
 @pytest.mark.parametrize("kind", ["m3u8", "ffconcat"])
 def test_no_demuxer_follows_a_playlist_even_if_it_gets_one(secret: Path, kind: str) -> None:
-    """The second lock behind sniffing: the whitelists that go with every open."""
+    """The whitelists that go with every open, behind the sniffing."""
     for demuxer in ("mov", "matroska", "avi", "flv", "mpegts", "ogg", "mp3", "aac", "wav", "flac"):
         frames = []
         with contextlib.suppress(av.error.FFmpegError):
@@ -118,13 +108,6 @@ def test_a_quicktime_reference_to_another_file_is_not_followed(tmp_path: Path) -
     other = write_clip(tmp_path / "other.mov", picture=None, audio_codec="pcm_s16le", sound=tone(900, 0.8))
     path = tmp_path / "reference.mov"
     path.write_bytes(external_mov(other, template.read_bytes()))
-
-    def loudest(container: object) -> float:
-        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]  # type: ignore[attr-defined]
-        return max(float(np.abs(frame.astype(np.float64)).max()) for frame in frames) / 32768
-
-    with av.open(str(path), options={"enable_drefs": "1", "use_absolute_path": "1"}) as container:
-        assert loudest(container) > 0.7, "the control: with references enabled FFmpeg reads the other file"
     for source in (path, path.read_bytes()):
         track = decode_source(source, AUDIO).tracks["audio"]
         assert track.row is None or np.abs(track.row).max() < 0.2
@@ -138,7 +121,7 @@ def listener() -> Iterator[socket.socket]:
         yield it
 
 
-def files_that_call_home(url: str, template: bytes) -> dict[str, bytes]:
+def files_that_name_an_address(url: str, template: bytes) -> dict[str, bytes]:
     return {
         "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}/a.ts\n#EXT-X-ENDLIST\n".encode(),
         "m3u8 master": f"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{url}/a.m3u8\n".encode(),
@@ -161,11 +144,11 @@ def files_that_call_home(url: str, template: bytes) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("kind", sorted(files_that_call_home("", b"")))
+@pytest.mark.parametrize("kind", sorted(files_that_name_an_address("", b"")))
 def test_no_file_opens_a_connection(tmp_path: Path, listener: socket.socket, kind: str) -> None:
     template = write_clip(tmp_path / "own.mov", picture=None, audio_codec="pcm_s16le").read_bytes()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    data = files_that_call_home(url, template)[kind]
+    data = files_that_name_an_address(url, template)[kind]
     for name in ("clip", "clip.m3u8", "clip.mp4", "clip.idx"):
         path = tmp_path / name
         path.write_bytes(data)
@@ -173,31 +156,6 @@ def test_no_file_opens_a_connection(tmp_path: Path, listener: socket.socket, kin
             assert "visual" in statuses(decode_source(source))
     with pytest.raises(BlockingIOError):
         listener.accept()
-
-
-def test_such_files_do_call_home_where_nobody_refuses_them(tmp_path: Path, listener: socket.socket) -> None:
-    """The control: where the network is allowed, FFmpeg connects at once."""
-    path = tmp_path / "clip.m3u8"
-    path.write_bytes(files_that_call_home(f"http://127.0.0.1:{listener.getsockname()[1]}", b"")["m3u8"])
-    listener.settimeout(30)
-
-    def hang_up() -> None:
-        while True:
-            with contextlib.suppress(OSError):
-                listener.accept()[0].close()
-                seen.set()
-                continue
-            return
-
-    allowed = {"protocol_whitelist": "file,http,tcp", "allowed_extensions": "ALL"}
-    seen = threading.Event()
-    thread = threading.Thread(target=hang_up, daemon=True)
-    thread.start()
-    with contextlib.suppress(av.error.FFmpegError), av.open(str(path), options=allowed, timeout=5) as container:
-        next(container.decode(video=0))
-    assert seen.wait(30)
-    listener.shutdown(socket.SHUT_RDWR)
-    thread.join(30)
 
 
 @pytest.mark.parametrize(

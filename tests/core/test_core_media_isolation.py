@@ -1,4 +1,4 @@
-"""A decode worker that was taken over can reach no network, no other file and no other process."""
+"""A decode worker reaches no network, no other file and no other process, whatever runs in it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def refused_inside(pool: DecodePool, port: int, folder: Path, secret: Path) -> d
 
 
 @pytest.mark.usefixtures("kernel")
-def test_a_worker_that_was_taken_over_is_shut_in(scene: tuple[Path, Path], listener: socket.socket) -> None:
+def test_a_worker_is_shut_in(scene: tuple[Path, Path], listener: socket.socket) -> None:
     folder, secret = scene
     port = listener.getsockname()[1]
     everything = set(trespassing.attempts(port, folder, secret))
@@ -86,8 +86,8 @@ def test_a_worker_that_was_taken_over_is_shut_in(scene: tuple[Path, Path], liste
         listener.accept()
 
 
-def test_the_attempts_work_where_nobody_refuses_them(scene: tuple[Path, Path], listener: socket.socket) -> None:
-    """The control: outside a worker all of them succeed."""
+def test_every_attempt_is_one_that_a_plain_process_may_make(scene: tuple[Path, Path], listener: socket.socket) -> None:
+    """So that what a worker is refused, it is refused by the sandbox and not by a slip in ``trespassing``."""
     folder, secret = scene
     code = "import json, sys; from pathlib import Path; from support.trespassing import refused\n"
     code += "print(json.dumps(refused(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))))"

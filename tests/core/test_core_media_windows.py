@@ -152,7 +152,7 @@ def test_a_worker_killed_in_the_middle_costs_no_window(tmp_path: Path) -> None:
 
 
 def test_a_track_that_kills_workers_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decode worker that dies at every picture, for want of a file that does it."""
+    """A decode worker that is made to die at every picture."""
     path = write_clip(tmp_path / "a.mp4", 4.0)
     crashing = tmp_path / "site" / "sitecustomize.py"
     crashing.parent.mkdir()

@@ -1,12 +1,12 @@
-"""Decode functions that misbehave when pictures are wanted: what a hostile file does to a real decoder.
+"""Decode functions that misbehave on command when pictures are wanted, in place of a decoder with a fault.
 
 Handed to ``DecodePool(decode_function=…)``, which imports them by name in its workers. Sound is decoded properly.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -24,8 +24,8 @@ def _unless_pictured(request: DecodeRequest, misbehave: Callable[[], None]) -> D
 
 
 def segfaults_on_pictures(request: DecodeRequest) -> Decoded:
-    """A null pointer."""
-    return _unless_pictured(request, lambda: ctypes.memset(0, 0, 1) and None)
+    """Killed by a signal, as after a fault in a codec."""
+    return _unless_pictured(request, lambda: os.kill(os.getpid(), signal.SIGSEGV))
 
 
 def exits_on_pictures(request: DecodeRequest) -> Decoded:

@@ -1,4 +1,4 @@
-"""Decoding that goes wrong on command: what a hostile file does to FFmpeg, without having to find one."""
+"""Decoding that goes wrong on command, in place of a decoder with a fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A decode function that tries what a hijacked decoder would, and reports which of it was refused."""
+"""A decode function that makes the calls which no decoder needs, and reports which of them were refused."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
     "process_madvise": (440, 440), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
     "pidfd_send_signal": (424, 424), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
-    # A ring does on its own what a filter never sees.
+    # Input and output outside of the calls that this filter judges; no codec needs it.
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
     # Programs and processes; threads are cloned, see below.
     "execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None),
@@ -41,7 +41,7 @@ REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
     "utimensat": (280, 88), "futimesat": (261, None), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "open_by_handle_at": (304, 265),
-    # Namespaces, mounts, limits, and corners of the kernel with a history.
+    # Namespaces, mounts, limits, and the rest that no codec needs.
     "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
     "chroot": (161, 51), "move_mount": (429, 429), "open_tree": (428, 428), "fsopen": (430, 430),
     "fsmount": (432, 432), "fsconfig": (431, 431), "fspick": (433, 433), "mount_setattr": (442, 442),
@@ -59,7 +59,7 @@ JUDGED: Final[dict[str, tuple[int | None, int | None]]] = {
 
 #: Index into the pairs above, and AUDIT_ARCH_…, by machine.
 _MACHINES: Final = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-#: From here on x86-64's numbers are those of the x32 interface: the same calls by other names.
+#: From here on x86-64's numbers belong to the x32 interface (seccomp(2)), which is refused as a whole.
 _X32_FIRST: Final = 0x4000_0000
 
 # linux/bpf_common.h; operands of struct seccomp_data: number at 0, architecture at 4, six arguments from 16 on.

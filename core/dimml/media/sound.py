@@ -22,9 +22,9 @@ MARGIN_S: Final = 0.05
 JITTER_S: Final = 0.04
 MIN_RATE_HZ: Final = 1000
 MAX_RATE_HZ: Final = 768_000
-#: PyAV (18.1) counts planes by looking for a null pointer, and from eight on (7.1 sound) there is none: it reads
-#: memory that is not its own. Interleaved samples have one plane.
-_PLANES_THAT_CRASH: Final = 8
+#: Sound of as many channels is interleaved before it becomes an array: PyAV's own conversion of planar frames has
+#: crashed (18.1).
+_INTERLEAVED_FROM: Final = 8
 
 
 class SoundBuffer:
@@ -90,7 +90,7 @@ class SoundBuffer:
 def mono_samples(frame: Any) -> FloatArray:
     """Mean of a PyAV audio frame's channels, ``[n]``, full scale 1. Raises ValueError for an unknown sample format."""
     channels = frame.layout.nb_channels
-    if frame.format.is_planar and channels >= _PLANES_THAT_CRASH:
+    if frame.format.is_planar and channels >= _INTERLEAVED_FROM:
         (frame,) = av.AudioResampler(format="flt").resample(frame)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:

@@ -2,8 +2,8 @@
 
 Every call to Triton is a message to another process, so what is observed is added up here and handed over once in a
 while. A histogram is therefore kept as the counters that it consists of (``_bucket``, ``_sum``, ``_count``), which
-Prometheus reads the same; Triton's own would take a message per observation. A wrong call (a negative step, a metric
-whose family is gone) can abort the whole server: steps are positive, and families are kept as long as their metrics.
+Prometheus reads the same; Triton's own would take a message per observation. A faulty call has ended the whole server
+(2.51): steps are positive here, and families are kept as long as their metrics.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What one HTTP connection may cost before and after its request: time and bytes for its head, and lingering.
 
-uvicorn bounds none of it: a client may hold a connection for ever by sending nothing, a head without an end, or by
-never reading its answer.
+uvicorn leaves these bounds to the application. What is overridden here is its private API: read
+``tests/server/test_server_uvicorn.py`` before its version is raised in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class _RefusedError(Exception):
 class LenientTransport:
     """A transport whose end is not the application's concern.
 
-    What is written after it is dropped, as asyncio's own transports do; uvloop's raise, and the log would have a
-    traceback for every client that went away at the wrong moment. ``close`` is ``leave`` in place of the transport's.
+    What is written after it is dropped, as asyncio's own transports do and uvloop's do not: a client that goes away
+    is no error. ``close`` is ``leave`` in place of the transport's.
     """
 
     def __init__(self, transport: asyncio.Transport, leave: Callable[[], None] | None = None) -> None:

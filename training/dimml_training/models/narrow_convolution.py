@@ -1,9 +1,8 @@
-"""Keeps narrow strided 1x1 convolutions out of a oneDNN kernel that writes past its memory.
+"""Take the stride of narrow 1x1 convolutions before them.
 
-torch 2.13 on a CPU without AVX-512: the gradient of the weight of a 1x1 convolution with a stride and fewer than 8
-input channels, in channels-last layout, corrupts the heap (kernel ``jit_1x1:avx2 backward_weights``; seen with 3, 4, 6
-and 7 channels, not with 8 or more, nor without a stride). A ResNet's shortcut is such a convolution. Its layout cannot
-be held: ``torch.compile`` chooses channels-last by itself. So the stride is taken before the convolution.
+A oneDNN kernel of torch 2.13 has corrupted memory in training on CPUs without AVX-512, in the weight gradient of such
+convolutions; a ResNet's shortcut is one. Neither their layout nor the kernel can be chosen from here (``torch.compile``
+chooses the layout by itself), but with the stride taken beforehand another kernel runs, with the same result.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-#: Lanes of an AVX2 register of FP32.
+#: Convolutions of as many input channels are left as they are.
 SAFE_CHANNELS = 8
 
 
