@@ -56,9 +56,9 @@ as_seen = changed["bt709"] <= 2 and (hdr <= 2 if cv2.__version__ == "4.12.0" els
 sys.exit(0 if as_seen else "this has changed")
 PY
 "${PYTHON:-python3}" -m venv "$work/venv"
-pip=("$work/venv/bin/pip" install --quiet --disable-pip-version-check)
-"${pip[@]}" av==18.1.0 numpy==2.2.6
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check av==18.1.0 numpy==2.2.6
 for version in 4.12.0.88 5.0.0.93; do
-  "${pip[@]}" --no-deps --target "$work/$version" "opencv-python-headless==$version"
+  "$work/venv/bin/pip" install --quiet --disable-pip-version-check \
+    --no-deps --target="$work/$version" "opencv-python-headless==$version"
   PYTHONPATH="$work/$version" "$work/venv/bin/python" "$work/look.py" "$work"
 done

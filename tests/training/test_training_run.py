@@ -215,6 +215,18 @@ def test_a_damaged_run_is_refused(finished: Path, tmp_path: Path, broken: str) -
         load_run(tmp_path)
 
 
+def test_a_run_of_an_unknown_form_is_refused(finished: Path, tmp_path: Path) -> None:
+    for path in finished.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    record = json.loads((finished / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**record, "schema_version": 2}))
+    with pytest.raises(SetupError, match="schema_version"):
+        load_run(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({k: v for k, v in record.items() if k != "schema_version"}))
+    assert load_run(tmp_path).labels
+
+
 def test_evaluate_gives_the_figures_of_training_and_a_row_per_clip(
     finished: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
