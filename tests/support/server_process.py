@@ -88,12 +88,14 @@ class ServerProcess:
         return found
 
 
-def serve_command(repository: Path, settings: dict[str, object], script: Path | None = None) -> list[str]:
+def serve_command(
+    repository: Path, settings: dict[str, object], script: Path | None = None, python: str = sys.executable
+) -> list[str]:
     """Command line of a server on free ports; ``script`` replaces ``dimml serve`` (see ``faulty_server.py``)."""
     given = {"http_port": 0, "grpc_port": 0, **settings}
     start = ["-m", "dimml", "serve"] if script is None else [str(script)]
     return [
-        sys.executable,
+        python,
         *start,
         "--repository",
         str(repository),
@@ -106,6 +108,7 @@ def running_server(
     repository: Path,
     *,
     script: Path | None = None,
+    python: str = sys.executable,
     stop: bool = True,
     environment: Mapping[str, str] | None = None,
     **settings: object,
@@ -113,10 +116,10 @@ def running_server(
     """Start a server, wait for its ready line, and at the end stop it by SIGTERM.
 
     Asserts that it exits with 0 and leaves no process behind. With ``stop=False`` the test has stopped it itself.
-    ``environment`` is on top of our own.
+    ``environment`` is on top of our own, ``python`` another one than ours.
     """
     process = subprocess.Popen(
-        serve_command(repository, settings, script),
+        serve_command(repository, settings, script, python),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
