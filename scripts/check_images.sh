@@ -21,6 +21,8 @@ cleanup() {
   if [ -n "$engine" ]; then
     kill "$engine" 2>/dev/null || true
     wait "$engine" 2>/dev/null || true
+  else
+    $docker rmi dimml-check:serve dimml-check:triton >/dev/null 2>&1 || true
   fi
   rm -rf "$work"
 }
