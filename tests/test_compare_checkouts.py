@@ -64,6 +64,7 @@ def test_only_noise_is_left_out() -> None:
     answer = {"request_id": identity, "timings_ms": {"total": 3.1}, "message": "lasts 99.0 s", "probability": 0.25}
     assert without_noise(answer) == {**answer, "request_id": "ID", "timings_ms": "(aside)"}
     assert without_durations("0.4 s, 36.7 recordings/s by 127.0.0.1:8000") == "N s, N recordings/s by HOST"
+    assert without_durations('<path id="m8b1f284f06" d="M 0 0"/>') == '<path id="ID" d="M 0 0"/>'
 
 
 def test_metrics_keep_words_labels_and_counts() -> None:

@@ -15,6 +15,8 @@ ASIDE = "(aside)"
 VOLATILE = frozenset({"timings_ms", "ms", "ns", "last_inference", "seconds"})
 _ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
 _IDENTITY = re.compile(r"\b[0-9a-f]{32}\b")
+#: Ids inside pictures, which matplotlib draws anew for each.
+_PICTURE_ID = re.compile(r"\b[mp][0-9a-f]{10}\b")
 _DURATION = re.compile(r"\b\d+(\.\d+)? ?(s|ms|recordings/s)\b")
 #: Members whose own order says nothing: maps of protobuf, which come in any.
 UNORDERED = frozenset({"parameters"})
@@ -37,8 +39,8 @@ def plain_text(text: str) -> str:
 
 
 def without_durations(text: str) -> str:
-    """Text of a command that tells how long it took, likewise; an answer's seconds are compared."""
-    return _DURATION.sub(r"N \2", plain_text(text))
+    """Text of a command or a page likewise, less durations and ids in pictures; an answer's seconds are compared."""
+    return _DURATION.sub(r"N \2", _PICTURE_ID.sub("ID", plain_text(text)))
 
 
 def differences(before: Any, after: Any, tolerance: float = 0.0, where: str = "") -> Iterator[tuple[str, str]]:
