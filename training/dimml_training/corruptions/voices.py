@@ -56,4 +56,7 @@ def _speak(sample_rate_hz: int) -> npt.NDArray[np.float32]:
 
 
 if __name__ == "__main__":
-    np.save(sys.stdout.buffer, _speak(int(sys.argv[1])), allow_pickle=False)
+    # In memory first: numpy cannot write an array to a pipe, unless PYTHONUNBUFFERED is set.
+    spoken_voices = io.BytesIO()
+    np.save(spoken_voices, _speak(int(sys.argv[1])), allow_pickle=False)
+    sys.stdout.buffer.write(spoken_voices.getbuffer())
