@@ -22,6 +22,7 @@ from ray.cluster_utils import Cluster
 from dimml.outbound import set_quiet_defaults
 from dimml_client.scoring.inputs import list_inputs
 from dimml_client.scoring.on_ray import RayEngine
+from dimml_client.scoring.ray_start import cloud_not_asked
 from dimml_client.scoring.recording import Recording
 
 
@@ -53,7 +54,8 @@ def main() -> None:
     arguments = parser.parse_args()
     listing = list_inputs([arguments.manifest], {}, None)
     recordings = list(islice(listing.recordings(), arguments.recordings))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    with cloud_not_asked():
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(2):
         cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()

@@ -26,6 +26,7 @@ from dimml_client.scoring import parts
 from dimml_client.scoring.inputs import Listing, list_inputs
 from dimml_client.scoring.local import LocalEngine
 from dimml_client.scoring.on_ray import RayEngine
+from dimml_client.scoring.ray_start import cloud_not_asked
 from dimml_client.scoring.run import score_table
 
 LIMIT_S = 600.0
@@ -39,7 +40,8 @@ def main() -> int:
     arguments = parser.parse_args()
     listing = list_inputs(arguments.inputs, {}, None)
     parts.ROWS_PER_PART = max(1, len(listing) // 8)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    with cloud_not_asked():
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     cluster.wait_for_nodes()
     with tempfile.TemporaryDirectory(prefix="dimml-nodes-") as folder:

@@ -25,7 +25,7 @@ class Switch:
     value: str
     #: Names of the packages that read it, as pip knows them.
     packages: tuple[str, ...]
-    #: First version that sends anything.
+    #: First version that sends anything; 0 where that has not been looked for.
     since: str
     #: What the library does without it.
     sends: str
@@ -56,6 +56,31 @@ SWITCHES: Final = (
         since="1.13.0",
         sends="sends usage statistics of the cluster while it runs",
         stops=frozenset({"0"}),
+    ),
+    Switch(
+        variable="MLFLOW_DISABLE_TELEMETRY",
+        value="true",
+        packages=("mlflow", "mlflow-skinny"),
+        since="3.2.0",
+        sends="keeps an installation id under the home's config folder, looks up hosts and sends usage events",
+        stops=frozenset({"1", "true"}),
+    ),
+    Switch(
+        variable="HF_HUB_DISABLE_TELEMETRY",
+        value="1",
+        # hf-xet, which transfers the hub's large files, reads it too.
+        packages=("huggingface_hub",),
+        since="0.12.0",
+        sends="adds usage figures to what it asks the Hugging Face hub for a published model",
+        stops=frozenset({"1", "true", "yes", "on"}),
+    ),
+    Switch(
+        variable="DISABLE_SAFETENSORS_CONVERSION",
+        value="1",
+        packages=("transformers",),
+        since="0",
+        sends="asks a service on the Hugging Face hub to convert a published model that has no safetensors file",
+        stops=frozenset({"1", "true", "y", "yes", "on"}),
     ),
 )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dimml_client.scoring.ray_start import cloud_not_asked
 from support.data import unavailable
 from support.fresh_home import files_below, fresh_home
 from support.scoring import assert_same_rows, command, parts_of, rows_of, score, started
@@ -31,6 +32,21 @@ def descendants(root: int) -> dict[int, str]:
     return {pid: names[pid] for pid in ours - {root} if pid in names}
 
 
+def test_a_user_who_wants_usage_statistics_gets_their_reporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("ray") is None:
+        unavailable("ray is not installed: pip install 'dimml[ray]'")
+    from ray._private import services
+
+    start = services.start_api_server
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    with cloud_not_asked():
+        assert services.start_api_server is start
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with cloud_not_asked():
+        assert services.start_api_server is not start
+    assert services.start_api_server is start
+
+
 def test_ray_gives_the_local_table_though_a_worker_is_killed(
     tiny_repository: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,8 +61,11 @@ def test_ray_gives_the_local_table_though_a_worker_is_killed(
     )
     run = started(words, out, 1)
     try:
-        workers = [pid for pid, name in descendants(run.pid).items() if name.startswith("ray::MapWorker")]
+        processes = descendants(run.pid)
+        workers = [pid for pid, name in processes.items() if name.startswith("ray::MapWorker")]
         assert len(workers) == 1
+        reporters = [name for name in processes.values() if "dashboard/dashboard.py" in name]
+        assert reporters == [], "it asks clouds' metadata services where it runs"
         os.kill(workers[0], signal.SIGKILL)
         assert len(parts_of(out)) < 40
         _, said = run.communicate(timeout=250)

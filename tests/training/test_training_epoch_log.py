@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dimml.errors import ConfigurationError
 from dimml_training.config import with_fields
 from dimml_training.epoch_log import epoch_log
+from support.fresh_home import files_below, fresh_home
 from support.tiny_training import configured, epochs
 
 
@@ -73,3 +76,17 @@ def test_mlflow_gets_the_figures(clips: Path, tmp_path: Path, monkeypatch: pytes
     assert run.info.status == "FINISHED"
     assert run.data.metrics == {"stage1/train_loss": 1.5, "stage2/val_accuracy_fused": 0.5, "test/accuracy": 0.75}
     assert run.data.params["seed"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("before", "left"),
+    [("import dimml.outbound; dimml.outbound.set_quiet_defaults()", []), ("", [".config/mlflow/telemetry.json"])],
+    ids=["as dimml imports it", "by itself"],
+)
+def test_mlflow_keeps_no_installation_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, left: list[str]
+) -> None:
+    home = fresh_home(tmp_path, monkeypatch)
+    monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)  # MLflow takes it for CI, and is quiet.
+    subprocess.run([sys.executable, "-c", f"{before}\nimport mlflow"], check=True, timeout=100)
+    assert files_below(home) == left

@@ -27,6 +27,7 @@ from dimml.repository import load_bundle, only_bundle
 from dimml_client.scoring.engine import Room, no_limit
 from dimml_client.scoring.local import LocalEngine
 from dimml_client.scoring.media import WindowOptions, in_process_settings
+from dimml_client.scoring.ray_start import cloud_not_asked
 from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.schema import ScoredBundle
 
@@ -83,7 +84,8 @@ class RayEngine:
         if self._address is None:
             options = {**options, "address": "local", "include_dashboard": False, "num_cpus": self._machine_cores}
         try:
-            ray.init(**options)
+            with cloud_not_asked():
+                ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             first = str(error).strip().split("\n", 1)[0]
             raise UnavailableError(f"no Ray cluster at {self._address or 'this machine'}: {first}") from error
