@@ -25,18 +25,18 @@ import pyarrow as pa
 
 from dimml.bundle import Bundle
 from dimml.contract import FEATURES, LOGITS, PRESENT, features_input, logits_input
-from dimml.cores import usable_cores
 from dimml.media import decode
 from dimml.media.types import MediaLimits
-from dimml.outbound import import_quietly
 from dimml.repository import load_bundle, only_bundle
-from dimml_client.scoring.inputs import list_inputs
-from dimml_client.scoring.local import LocalEngine
-from dimml_client.scoring.media import decode_request, parts_at_hand
-from dimml_client.scoring.ordering import InOrder
-from dimml_client.scoring.output import ParquetSink
+from dimml.system.cores import usable_cores
+from dimml.system.outbound import import_quietly
+from dimml_client.scoring.engines.decode_request import decode_request, parts_at_hand
+from dimml_client.scoring.engines.local import LocalEngine
+from dimml_client.scoring.inputs.listing import list_inputs
 from dimml_client.scoring.recording import Recording
-from dimml_client.scoring.schema import table_schema
+from dimml_client.scoring.run.reorder_buffer import InOrder
+from dimml_client.scoring.table.formats import ParquetSink
+from dimml_client.scoring.table.schema import table_schema
 
 _STATE: dict[str, Any] = {}
 

@@ -47,12 +47,12 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from dimml.bundle import Bundle
 from dimml.contract import FEATURES, LOGITS, PRESENT, ModelSpec, features_input, logits_input, model_specs
-from dimml.outbound import import_quietly
 from dimml.repository import load_bundle
-from dimml_server.building import build_service
-from dimml_server.metrics import Metrics
-from dimml_server.routing import Route
-from dimml_server.settings import load_settings
+from dimml.system.outbound import import_quietly
+from dimml_server.observability.metrics import Metrics
+from dimml_server.process.wiring import build_service
+from dimml_server.settings.settings import load_settings
+from dimml_server.versions.traffic_split import Route
 
 Tensors = dict[str, np.ndarray[Any, np.dtype[Any]]]
 Ask = Callable[[], Awaitable[int]]

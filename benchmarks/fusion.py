@@ -20,7 +20,7 @@ from dimml.bundle import Bundle, Encoder
 from dimml.contract import PRESENT, PROBABILITIES, features_input, logits_input
 from dimml.fusion import PAPER, STATISTICS, FusionParameters, FusionSpec, HeadReliability
 from dimml.modality import Frames, Waveform
-from dimml.outbound import import_quietly
+from dimml.system.outbound import import_quietly
 from dimml_export.fusion_graph import fusion_model
 
 UNITS: Final = 16

@@ -31,8 +31,8 @@ from dimml.bundle import Bundle
 from dimml.contract import FEATURES, LOGITS, PRESENT, features_input, logits_input
 from dimml.media import decode
 from dimml.media.types import DecodeRequest
-from dimml.outbound import import_quietly
 from dimml.repository import load_bundle
+from dimml.system.outbound import import_quietly
 
 BOUNDARY = "dimml-benchmark"
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from batch import processor_s
 from ray.cluster_utils import Cluster
 
-from dimml.outbound import set_quiet_defaults
-from dimml_client.scoring.inputs import list_inputs
-from dimml_client.scoring.on_ray import RayEngine
-from dimml_client.scoring.ray_start import cloud_not_asked
+from dimml.system.outbound import set_quiet_defaults
+from dimml_client.scoring.engines.ray import RayEngine
+from dimml_client.scoring.engines.ray_start import cloud_not_asked
+from dimml_client.scoring.inputs.listing import list_inputs
 from dimml_client.scoring.recording import Recording
 
 

@@ -26,13 +26,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from dimml.modality import Waveform
-from dimml_training.augment import augment
 from dimml_training.config import TrainConfig, load_config, with_fields
-from dimml_training.encoder_training import build_optimiser
-from dimml_training.loading import Batch, ClipRows, batches
-from dimml_training.losses import duc_loss
-from dimml_training.separation import effective_dimensions
-from dimml_training.stage1 import DetachedEncoders
+from dimml_training.data.augment import augment
+from dimml_training.data.loader import Batch, ClipRows, batches
+from dimml_training.detached.dimension_separation import effective_dimensions
+from dimml_training.detached.encoders import DetachedEncoders
+from dimml_training.detached.losses import duc_loss
+from dimml_training.lightning.encoder_module import build_optimiser
 
 CLASSES = 10
 PARTS = ("load", "augment", "forward", "own", "shared", "duc", "backward", "optimiser")

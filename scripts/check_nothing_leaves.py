@@ -69,8 +69,8 @@ def main() -> int:
 def _fetched_triton() -> str:
     """The folder of Triton's server, fetched while there is a network; empty where it cannot be had."""
     from dimml.errors import DimmlError
-    from dimml_server.triton.host import check_host
-    from dimml_server.triton.installation import default_home, install
+    from dimml_server.triton_server.host import check_host
+    from dimml_server.triton_server.installation import default_home, install
 
     try:
         install(default_home(), check_host(), lambda text: print(text, file=sys.stderr))

@@ -22,7 +22,7 @@ from table_difference import difference
 
 #: ``dimml`` with a part for every few rows, so that much happens between two kills.
 SMALL_PARTS = (
-    "import sys; import dimml_client.scoring.parts as p; p.ROWS_PER_PART = 5; "
+    "import sys; import dimml_client.scoring.run.checkpoint as p; p.ROWS_PER_PART = 5; "
     "from dimml.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 

@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 from ray.cluster_utils import Cluster
 from table_difference import difference
 
-from dimml.outbound import set_quiet_defaults
-from dimml_client.scoring import parts
-from dimml_client.scoring.inputs import Listing, list_inputs
-from dimml_client.scoring.local import LocalEngine
-from dimml_client.scoring.on_ray import RayEngine
-from dimml_client.scoring.ray_start import cloud_not_asked
-from dimml_client.scoring.run import score_table
+from dimml.system.outbound import set_quiet_defaults
+from dimml_client.scoring.engines.local import LocalEngine
+from dimml_client.scoring.engines.ray import RayEngine
+from dimml_client.scoring.engines.ray_start import cloud_not_asked
+from dimml_client.scoring.inputs.listing import Listing, list_inputs
+from dimml_client.scoring.run import checkpoint
+from dimml_client.scoring.run.score_table import score_table
 
 LIMIT_S = 600.0
 
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--repository", type=Path, required=True)
     arguments = parser.parse_args()
     listing = list_inputs(arguments.inputs, {}, None)
-    parts.ROWS_PER_PART = max(1, len(listing) // 8)
+    checkpoint.ROWS_PER_PART = max(1, len(listing) // 8)
     with cloud_not_asked():
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
@@ -60,7 +60,7 @@ def _lose_one(cluster: Cluster, node: Any, repository: Path, listing: Listing, o
 
     def kill() -> None:
         end = time.monotonic() + LIMIT_S
-        while not (whole_parts := list(parts.folder_of(out).glob("part-*.parquet"))) and time.monotonic() < end:
+        while not (whole_parts := list(checkpoint.folder_of(out).glob("part-*.parquet"))) and time.monotonic() < end:
             time.sleep(0.005)
         rows = sum(pq.read_metadata(path).num_rows for path in whole_parts)
         cluster.remove_node(node, allow_graceful=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dimml.outbound import set_quiet_defaults
+from dimml.system.outbound import set_quiet_defaults
 
 
 def pytest_configure(config: pytest.Config) -> None:

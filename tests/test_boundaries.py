@@ -25,7 +25,7 @@ PACKAGES = {
 MAY_IMPORT_OWN = {
     "dimml": set(),
     "dimml_training": {"dimml"},
-    "dimml_export": {"dimml", "dimml_training.models", "dimml_training.run_directory", "dimml_training.votes"},
+    "dimml_export": {"dimml", "dimml_training.models", "dimml_training.run.directory", "dimml_training.run.votes"},
     "dimml_server": {"dimml"},
     "dimml_client": {"dimml", "dimml_server.local"},
 }
@@ -70,13 +70,13 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_importing_the_server_loads_no_torch() -> None:
-    loaded = modules_after("import dimml_server.serve, dimml_server.local")
-    # ONNX Runtime writes files and looks up hosts when it is imported (dimml.outbound).
+    loaded = modules_after("import dimml_server.process.lifecycle, dimml_server.local")
+    # ONNX Runtime writes files and looks up hosts when it is imported (dimml.system.outbound).
     assert not loaded & {"torch", "onnx", "onnxruntime", "transformers"}
 
 
 def test_onnxruntime_is_imported_through_one_gate() -> None:
-    """``dimml.outbound.import_quietly``, which keeps it from sending anything."""
+    """``dimml.system.outbound.import_quietly``, which keeps it from sending anything."""
     folders = [*PACKAGES.values(), *(REPOSITORY_ROOT / name for name in ("benchmarks", "scripts", "server"))]
     for folder in folders:
         for path, module in imported_modules(folder):

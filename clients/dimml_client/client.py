@@ -9,10 +9,10 @@ from types import TracebackType
 
 from dimml.errors import ConfigurationError
 from dimml.prediction import Prediction
-from dimml_client.credentials import Credentials, credentials
-from dimml_client.request import Media, ModelDescription, PredictRequest, Transport, gather_parts
-from dimml_client.retry import RetryPolicy, TryAgainError
-from dimml_client.server_address import parse_address
+from dimml_client.transport.address import parse_address
+from dimml_client.transport.credentials import Credentials, credentials
+from dimml_client.transport.request import Media, ModelDescription, PredictRequest, Transport, gather_parts
+from dimml_client.transport.retry import RetryPolicy, TryAgainError
 
 
 class Client:
@@ -114,9 +114,9 @@ class Client:
 def _transport(url: str, shown: Credentials) -> Transport:
     address = parse_address(url)
     if address.grpc:
-        from dimml_client.grpc_transport import GrpcTransport
+        from dimml_client.transport.grpc import GrpcTransport
 
         return GrpcTransport(address, shown)
-    from dimml_client.http_transport import HttpTransport
+    from dimml_client.transport.http import HttpTransport
 
     return HttpTransport(url, shown)

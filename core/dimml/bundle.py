@@ -19,7 +19,7 @@ from dimml.errors import BundleError
 from dimml.fusion import FusionSpec
 from dimml.modality import Modality, Name
 from dimml.monitoring.reference import Reference
-from dimml.quality import QualityThresholds
+from dimml.signal_check import QualityThresholds
 from dimml.signing import PublicKeys
 
 SCHEMA_VERSION: Final = 1

@@ -14,7 +14,7 @@ import typer
 
 from dimml import __version__
 from dimml.errors import DimmlError
-from dimml.outbound import set_quiet_defaults
+from dimml.system.outbound import set_quiet_defaults
 
 GROUP = "dimml.commands"
 TRACEBACK = "--traceback"

@@ -19,7 +19,7 @@ from dimml.bundle import Bundle
 from dimml.engine import Encoded, Engine, EngineError
 from dimml.errors import DeadlineExceededError, DimmlError, UnavailableError, UnusableMediaError
 from dimml.fusion import FloatArray, Fused
-from dimml.quality import no_signal
+from dimml.signal_check import no_signal
 from dimml.spans import NO_SPANS, Spans, bundle_attributes
 from dimml.status import OK, ModalityStatus, Reason, Status
 

@@ -17,7 +17,7 @@ DECODE_SHARE: Final = 0.6
 
 
 class Decodes(Protocol):
-    """Decodes media somewhere safe; ``dimml.media.pool.DecodePool`` does."""
+    """Decodes media somewhere safe; ``dimml.media.workers.pool.DecodePool`` does."""
 
     async def decode(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
         """Decode one request's media. Raises DimmlError."""

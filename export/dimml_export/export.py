@@ -14,14 +14,14 @@ from dimml import __version__
 from dimml.bundle import DEADLINE_MS, Bundle, Encoder
 from dimml.contract import model_specs
 from dimml.errors import ConfigurationError, SetupError
-from dimml.outbound import set_quiet_defaults
+from dimml.system.outbound import set_quiet_defaults
 from dimml_export.encoder_graph import encoder_model
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.parity import Outputs, Parity, check_chain, check_encoder, check_fusion
 from dimml_export.reference import reference_distributions
 from dimml_export.repository_writer import check_name, write_bundle
 from dimml_export.tensorrt.config import TensorRT
-from dimml_training.run_directory import TrainedRun, load_run
+from dimml_training.run.directory import TrainedRun, load_run
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from dimml.contract import (
 )
 from dimml.errors import BundleError
 from dimml.fusion import BoolArray, FloatArray, Fused, FusionParameters, fuse, heads_present
-from dimml.outbound import import_quietly
+from dimml.system.outbound import import_quietly
 
 BATCH_SIZES: Final = (1, 3, 8)
 #: Largest absolute difference of a logit.

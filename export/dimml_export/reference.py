@@ -7,8 +7,8 @@ from pathlib import Path
 from dimml.bundle import FUSED_HEAD
 from dimml.fusion import FloatArray, fuse
 from dimml.monitoring.reference import Reference, reference_of
-from dimml_training.run_directory import TrainedRun
-from dimml_training.votes import Votes, read_votes
+from dimml_training.run.directory import TrainedRun
+from dimml_training.run.votes import Votes, read_votes
 
 SPLIT = "validation"
 _WAY_OUT = "`dimml calibrate`, which needs the run's clips, notes it"

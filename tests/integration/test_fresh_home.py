@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from dimml.repository import load_bundle
-from dimml_server.shadow_worker import Ready, WorkerSettings
+from dimml_server.shadow.worker import Ready, WorkerSettings
 from support.fresh_home import files_below, fresh_home
 from support.server_process import running_server
 from support.tiny_bundle import make_tiny_bundle

@@ -11,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dimml.media.pool import DecodePool
-from dimml_server.http import connection
-from dimml_server.running import run_until_stopped
-from dimml_server.settings import load_settings
+from dimml.media.workers.pool import DecodePool
+from dimml_server.http.connection import protocol
+from dimml_server.process.entrypoint import run_until_stopped
+from dimml_server.settings.settings import load_settings
 from support.faulty_decoding import faulty_decode
 
 SCRIPT = Path(__file__).resolve()
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--repository", type=Path)
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
-    connection.LINGER_S = LINGER_S
+    protocol.LINGER_S = LINGER_S
     settings = load_settings(repository=given.repository, **dict(pair.split("=", 1) for pair in given.set))
     run_until_stopped(settings, DecodePool(settings.decode_workers, decode_function=faulty_decode))
 

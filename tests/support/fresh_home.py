@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dimml.outbound import SWITCHES
+from dimml.system.outbound import SWITCHES
 
 #: Where one of these is set, ONNX Runtime and MLflow send nothing anyway: a test would see nothing to find fault with.
 _CI_VARIABLES = (

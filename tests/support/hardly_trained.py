@@ -11,9 +11,9 @@ from torch import nn
 
 from dimml.modality import Flow, Frames, Waveform
 from dimml_training.config import parse_config
-from dimml_training.joint.fusion import build_joint_head
 from dimml_training.models import build_encoder
-from dimml_training.run_directory import write_run
+from dimml_training.models.joint_head import build_joint_head
+from dimml_training.run.directory import write_run
 
 LABELS = ("nought", "one", "two", "three")
 BACKBONE = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "stem": "strided"}

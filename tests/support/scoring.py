@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from dimml.cli import main
-from dimml_client.scoring.parts import folder_of
+from dimml_client.scoring.run.checkpoint import folder_of
 from support.data import REPOSITORY_ROOT
 from support.tiny_media import LABELS, tiny_clip
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from dimml_training.config import TrainConfig, parse_config
-from dimml_training.loading import ClipRows
+from dimml_training.data.loader import ClipRows
 
 BACKBONE = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "stem": "plain"}
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from dimml_training.config import TrainConfig, parse_config
-from dimml_training.run_directory import load_run
+from dimml_training.run.directory import load_run
 from support.media_maker import Picture, tone, write_clip
 
 BACKBONE = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "stem": "strided"}

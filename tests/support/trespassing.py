@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dimml.errors import InvalidParameterError
-from dimml.media import Decoded, DecodeRequest, seccomp
+from dimml.media import Decoded, DecodeRequest
+from dimml.media.sandbox import seccomp
 
 _PR_SET_PDEATHSIG = 1
 

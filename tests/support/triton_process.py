@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from dimml_server.triton.shared_memory import SHARED_MEMORY
+from dimml_server.triton_server.shared_memory import SHARED_MEMORY
 from support.data import unavailable
 
 READY = re.compile(r"ready http=(\S+) grpc=(\S+) metrics=(\S+)")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dimml_training.training import train
+from dimml_training.loop.train import train
 from support.tiny_training import configured, write_clips
 
 

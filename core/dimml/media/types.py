@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from dimml.modality import Modality
-from dimml.quality import QualityThresholds
+from dimml.signal_check import QualityThresholds
 from dimml.status import ModalityStatus
 
 #: A recording: its bytes, or a file that is opened by the worker.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
-from dimml.metric_buckets import UNIT_BUCKETS
+from dimml.metrics.buckets import UNIT_BUCKETS
 
 
 class Reference(BaseModel):

@@ -26,8 +26,8 @@ from dimml.errors import (
     SetupError,
     UnsupportedError,
 )
-from dimml.outbound import set_quiet_defaults
 from dimml.request_parameters import timeout_of
+from dimml.system.outbound import set_quiet_defaults
 from dimml.triton.bls import BlsEngine
 from dimml.triton.metrics import TritonMetrics
 from dimml.triton.probe import refuse_corrupting_numpy

@@ -24,8 +24,8 @@ from dimml.contract import (
 )
 from dimml.engine import Encoded, EngineError
 from dimml.fusion import BoolArray, FloatArray, Fused
-from dimml.run_threads import RunThreads
 from dimml.status import Reason
+from dimml.system.run_threads import RunThreads
 
 _FUSED: Final = (PROBABILITIES, LOGITS, CERTAINTY, WEIGHTS)
 #: How Triton 2.51 words it that a model, or its process, is not there.

@@ -12,8 +12,8 @@ from typing import Any
 
 from dimml.contract import END_S, MEDIA, START_S, file_input
 from dimml.errors import InvalidTensorError
-from dimml.media.pool import DecodePool
 from dimml.media.types import DecodeRequest
+from dimml.media.workers.pool import DecodePool
 from dimml.recording import decode_in_share, recording_rows
 from dimml.triton.answering import Answering, degraded
 

@@ -20,7 +20,7 @@ from dimml import __version__
 from dimml.bundle import Bundle
 from dimml.ensemble import EnsembleResult
 from dimml.errors import DimmlError
-from dimml.metric_buckets import SECONDS_BUCKETS, UNIT_BUCKETS
+from dimml.metrics.buckets import SECONDS_BUCKETS, UNIT_BUCKETS
 from dimml.monitoring.observation import bundle_info, label_name, observations
 from dimml.status import ModalityStatus
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dimml.errors import ConfigurationError
-from dimml.media.pool import DECODE_MEMORY_BYTES
 from dimml.media.types import MediaLimits
+from dimml.media.workers.pool import DECODE_MEMORY_BYTES
 
 Positive = Annotated[float, Field(gt=0.0)]
 

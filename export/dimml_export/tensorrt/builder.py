@@ -1,6 +1,6 @@
 """The boundary to TensorRT: building a plan and running it. Everything before it runs on any machine.
 
-Never run where this is developed, which has no GPU; ``tests/export/test_export_tensorrt_calls.py`` holds every call to
+Never run where this is developed, which has no GPU; ``tests/export/tensorrt/test_calls.py`` holds every call to
 the signatures of TensorRT's own bindings, versions 10 and 11.
 """
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dimml.contract import FEATURES, LOGITS
 from dimml.errors import BundleError
-from dimml.outbound import import_quietly
+from dimml.system.outbound import import_quietly
 from dimml_export.tensorrt.builder import Run
 from dimml_export.tensorrt.graph import Precision
 

@@ -12,7 +12,7 @@ from dimml_server.doctor.files import settings_findings
 from dimml_server.doctor.finding import Finding
 from dimml_server.doctor.host import host_findings
 from dimml_server.doctor.outbound import outbound_findings
-from dimml_server.settings import ServerSettings
+from dimml_server.settings.settings import ServerSettings
 
 _COLOURS = {"ok": "green", "note": "yellow", "mend": "red"}
 

@@ -10,12 +10,12 @@ from typing import Final
 
 from dimml.errors import DimmlError
 from dimml.signing import read_public_keys
-from dimml_server.bundle_command import verdicts_of
+from dimml_server.cli.bundle import verdicts_of
 from dimml_server.doctor.finding import Finding, Level
-from dimml_server.listening import bind, is_loopback
+from dimml_server.process.listeners import bind, is_loopback
 from dimml_server.security.guard import Guard
 from dimml_server.security.tls import server_tls
-from dimml_server.settings import ServerSettings
+from dimml_server.settings.settings import ServerSettings
 
 #: A certificate that ends within this time is worth a word.
 _SOON: Final = timedelta(days=14)

@@ -14,9 +14,9 @@ from typing import Final
 
 from dimml import __version__
 from dimml.errors import ConfigurationError
-from dimml.outbound import import_quietly
+from dimml.system.outbound import import_quietly
 from dimml_server.doctor.finding import Finding
-from dimml_server.settings import ServerSettings
+from dimml_server.settings.settings import ServerSettings
 
 MIB: Final = 2**20
 _OLDEST_PYTHON: Final = (3, 11)
@@ -90,7 +90,7 @@ def _is_there(package: str) -> bool:
 def _device(settings: ServerSettings) -> Finding:
     if settings.engine == "triton":
         return Finding("device", "ok", "encoders run on Triton")
-    from dimml_server.session import providers
+    from dimml_server.engines.ort_session import providers
 
     try:
         chosen = providers(settings.device)[0]

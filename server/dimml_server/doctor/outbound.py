@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from dimml.outbound import SWITCHES, Switch
+from dimml.system.outbound import SWITCHES, Switch
 from dimml_server.doctor.finding import Finding
 
 _CHECK = "outbound"

@@ -29,7 +29,7 @@ from dimml.errors import (
     UploadTimeoutError,
 )
 from dimml.status import Reason, Status
-from dimml_server.observing.note import note_code, note_error
+from dimml_server.observability.request_context import note_code, note_error
 
 #: Design, section 6. The nearest class in an error's ancestry counts.
 HTTP_STATUS: dict[type[DimmlError], int] = {

@@ -11,9 +11,9 @@ from tritonclient.grpc import model_config_pb2
 import dimml
 from dimml.contract import ModelSpec, TensorSpec
 from dimml.errors import NotFoundError, RequestError
-from dimml_server.kserve.config import platform_of, read_config
-from dimml_server.kserve.statistics import Statistics
-from dimml_server.registry import BundleRegistry, ServedModel
+from dimml_server.observability.kserve_statistics import Statistics
+from dimml_server.versions.model_config import platform_of, read_config
+from dimml_server.versions.registry import BundleRegistry, ServedModel
 
 SERVER_NAME: Final = "dimml"
 #: Of Triton's extensions, those whose every call works here; ``docs/kserve.md`` says what is left out of others.

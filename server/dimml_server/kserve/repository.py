@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dimml.errors import RequestError, UnsupportedError
-from dimml_server.kserve.config import parse_config_json, version_policy_of
 from dimml_server.kserve.messages import check_text
-from dimml_server.model_control import READY, ModelControl
+from dimml_server.versions.control import READY, ModelControl
+from dimml_server.versions.model_config import parse_config_json, version_policy_of
 
 #: Where loading and unloading is off, as by default.
 NOT_ALLOWED: Final = (

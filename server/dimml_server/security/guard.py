@@ -10,7 +10,7 @@ from typing import Final
 
 from dimml.errors import ConfigurationError, PermissionDeniedError, QueueFullError, UnauthenticatedError
 from dimml_server.security.keys import ApiKey, KeyRing, read_keys
-from dimml_server.settings import ServerSettings
+from dimml_server.settings.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from dimml.errors import ConfigurationError
-from dimml_server.settings import ServerSettings
+from dimml_server.settings.settings import ServerSettings
 
 
 @dataclass(frozen=True, slots=True)

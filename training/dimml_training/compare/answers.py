@@ -14,7 +14,7 @@ from dimml.bundle import FUSED_HEAD
 from dimml.fusion import BoolArray, FloatArray, FusionParameters, FusionSpec, fuse, heads_present, softmax
 from dimml_training.compare.methods import AnswerRule, ChosenFusion, FixedFusion, HeadAlone, JointHead
 from dimml_training.corruptions.encoding import EncodedModality
-from dimml_training.run_directory import TrainedRun
+from dimml_training.run.directory import TrainedRun
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dimml_training.figures import ece, weighted_ece
+from dimml_training.evaluation.metrics import ece, weighted_ece
 
 FloatArray = npt.NDArray[np.float64]
 RESAMPLES = 2_000

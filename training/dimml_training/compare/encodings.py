@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from dimml.errors import SetupError
 from dimml_training.compare.plan import digest
+from dimml_training.config.corruption_suite import Condition
 from dimml_training.corruptions.encoding import EncodedModality, encode_conditions
-from dimml_training.corruptions.suite import Condition
-from dimml_training.loading import ClipRows
-from dimml_training.prepare import Progress
-from dimml_training.run_directory import TrainedRun
+from dimml_training.data.loader import ClipRows
+from dimml_training.data.prepare import Progress
+from dimml_training.run.directory import TrainedRun
 
 FOLDER = "encoded"
 PARTS = ("features", "logits", "present")

@@ -20,8 +20,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dimml.errors import SetupError
+from dimml.system.files import replace_whole
 from dimml_training.compare.cells import CELLS, Cell, cell_path, read_cell, write_cell
-from dimml_training.whole_file import replace_whole
 
 SUFFIX = ".jsonl.gz"
 

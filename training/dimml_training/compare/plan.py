@@ -14,7 +14,7 @@ from dimml_training.compare.methods import Method
 from dimml_training.config import TrainConfig, with_fields
 from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.config.compare import CompareConfig
-from dimml_training.prepare import PreparedData
+from dimml_training.data.prepare import PreparedData
 
 #: Change nothing of what is trained: where things are, what they are called, and what is chosen afterwards.
 BESIDE_TRAINING = ("name", "threads", "logging", "fusion", "certainty", "compare")

@@ -13,7 +13,7 @@ from dimml_training.compare import replicates
 from dimml_training.compare.answers import Answer
 from dimml_training.compare.bootstrap import FloatArray
 from dimml_training.compare.cells import pack_samples
-from dimml_training.corruptions.suite import Condition
+from dimml_training.config.corruption_suite import Condition
 
 #: Of clean answers.
 MACRO_F1, NLL, CONFIDENCE = "macro_f1", "nll", "confidence"

@@ -13,8 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.bundle import FUSED_HEAD
-from dimml_training.certainty.choosing import MOST_TRAIN_CLIPS, spread
-from dimml_training.certainty.selection import choose_fusion, seen_conditions
 from dimml_training.compare.answers import Answer, Fusion, answer
 from dimml_training.compare.cells import (
     TIME_FORMAT,
@@ -33,10 +31,12 @@ from dimml_training.compare.replicated_figures import certainty_judged, replicat
 from dimml_training.compare.replicates import clip_weights
 from dimml_training.compare.unseen import log_unseen
 from dimml_training.config import TrainConfig
-from dimml_training.corruptions.suite import Condition, conditions
-from dimml_training.evaluation import macro_f1
-from dimml_training.figures import auroc_or_none, confidence_rise, conflict, ece
-from dimml_training.run_directory import TrainedRun, load_run
+from dimml_training.config.corruption_suite import Condition, conditions
+from dimml_training.evaluation.heads import macro_f1
+from dimml_training.evaluation.metrics import auroc_or_none, confidence_rise, conflict, ece
+from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, spread
+from dimml_training.fusion_selection.search import choose_fusion, seen_conditions
+from dimml_training.run.directory import TrainedRun, load_run
 
 #: In the run directory: which commit trained it.
 TRAINED_BY = "trained_by.json"

@@ -24,7 +24,7 @@ from dimml_training.compare.bootstrap import (
 )
 from dimml_training.compare.cells import Cell, ConditionRecord
 from dimml_training.compare.methods import table_place
-from dimml_training.corruptions.suite import families_of
+from dimml_training.config.corruption_suite import families_of
 
 CLEAN = "clean"
 SINGLE = "single:"

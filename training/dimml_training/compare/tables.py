@@ -26,7 +26,7 @@ from dimml_training.compare.replicated_figures import (
 )
 from dimml_training.compare.summary import CLEAN, Summary, Worst
 from dimml_training.compare.unseen import LOG, looks
-from dimml_training.figures import perfect_ece
+from dimml_training.evaluation.metrics import perfect_ece
 
 TABLES = "tables"
 #: The method that is ours.

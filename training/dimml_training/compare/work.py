@@ -11,11 +11,13 @@ Killing it costs the training under way, and of that no more than the epoch unde
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,16 +26,15 @@ import torch
 
 from dimml.errors import ConfigurationError, DimmlError, SetupError
 from dimml_training.compare import plan
-from dimml_training.compare.locks import only_one
 from dimml_training.compare.methods import chosen_methods
 from dimml_training.compare.packed_cells import find_cell
 from dimml_training.compare.plan import Job
 from dimml_training.compare.provenance import provenance
 from dimml_training.compare.scoring import TRAINED_BY, answer_key, score_job
 from dimml_training.config import TrainConfig
-from dimml_training.prepare import prepare
-from dimml_training.run_directory import CONFIG_FILE, RUN_FILE
-from dimml_training.training import train
+from dimml_training.data.prepare import prepare
+from dimml_training.loop.train import train
+from dimml_training.run.directory import CONFIG_FILE, RUN_FILE
 
 #: Between looks at what other processes are busy with.
 POLL_S = 2.0
@@ -177,3 +178,20 @@ def _train(job: Job, folder: Path, cache_dir: Path, tell: Tell) -> None:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[bool]:
+    """Try to lock the file, and say whether this process has it now. Never waits."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror}; choose another place with --work") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True  # closing the file lets go of the lock

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from dimml.fusion import Certainty, Pooling
 from dimml_training.config.base import Section
-from dimml_training.corruptions.suite import BLACK, FAMILIES, SILENCE
+from dimml_training.config.corruption_suite import BLACK, FAMILIES, SILENCE
 
 Temperature = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 

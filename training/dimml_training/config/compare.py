@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from dimml_training.config.base import Section
-from dimml_training.corruptions.suite import FAMILIES
+from dimml_training.config.corruption_suite import FAMILIES
 
 
 class CompareConfig(Section):

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from dimml.bundle import RESERVED_MODALITY_NAMES
 from dimml.fusion import FusionSpec
 from dimml.modality import Modality, Name, Waveform
-from dimml.quality import QualityThresholds
+from dimml.signal_check import QualityThresholds
 from dimml_training.config.base import Section
 from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.config.compare import CompareConfig

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from dimml.errors import DataError
 from dimml.modality import Flow, Modality, Waveform
+from dimml_training.config.corruption_suite import Corruption
 from dimml_training.corruptions.picture import PICTURE, PictureSource
 from dimml_training.corruptions.sound import SOUND, SoundSource, within_full_scale
-from dimml_training.corruptions.suite import Corruption
 from dimml_training.corruptions.voices import other_voices
 
 #: Families that need a second clip.

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from dimml.fusion import BoolArray, FloatArray
 from dimml.modality import Modality
-from dimml.quality import QualityThresholds
+from dimml.signal_check import QualityThresholds
+from dimml_training.config.corruption_suite import OTHER_CLIP, Condition, Corruption
 from dimml_training.corruptions.applying import WITH_ANOTHER, another, conflicting, corrupt
-from dimml_training.corruptions.suite import OTHER_CLIP, Condition, Corruption
-from dimml_training.loading import ClipRows, prepared_no_signal
-from dimml_training.prepare import Progress
+from dimml_training.data.loader import ClipRows, prepared_no_signal
+from dimml_training.data.prepare import Progress
 
 BATCH = 64
 

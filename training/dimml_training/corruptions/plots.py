@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dimml.errors import ConfigurationError
-from dimml_training.corruptions.suite import FAMILIES, Condition, Corruption, Family
+from dimml_training.config.corruption_suite import FAMILIES, Condition, Corruption, Family
 
 COLUMNS = 4
 

@@ -12,11 +12,11 @@ import torch
 
 from dimml.bundle import FUSED_HEAD
 from dimml.fusion import BoolArray, FloatArray, Fused, heads_present
+from dimml_training.config.corruption_suite import Condition
 from dimml_training.corruptions.encoding import Encoded, EncodedModality
-from dimml_training.corruptions.suite import Condition
-from dimml_training.evaluation import HeadLogits, fused_answer, head_probabilities, macro_f1
-from dimml_training.figures import auroc_or_none, confidence_rise, conflict, ece
-from dimml_training.run_directory import TrainedRun
+from dimml_training.evaluation.heads import HeadLogits, fused_answer, head_probabilities, macro_f1
+from dimml_training.evaluation.metrics import auroc_or_none, confidence_rise, conflict, ece
+from dimml_training.run.directory import TrainedRun
 
 Labels = npt.NDArray[np.int64]
 CLEAN = "clean"

@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from dimml_training.config import TrainConfig
-from dimml_training.encoder_training import SELECTION, EncoderTraining, History, selection
-from dimml_training.joint.fusion import SplitHead, build_joint_head
+from dimml_training.data.loader import ClipRows
 from dimml_training.joint.modulation import ogm_coefficients, ogm_modulate, pareto_gradients
-from dimml_training.loading import ClipRows
+from dimml_training.lightning.encoder_module import SELECTION, EncoderTraining, History, selection
+from dimml_training.models.joint_head import SplitHead, build_joint_head
 
 #: What the joint head's votes are called in figures.
 JOINT = "joint"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dimml.errors import ConfigurationError, DataError
+from dimml.system.files import replace_whole
 from dimml_training.config import SPLITS
-from dimml_training.whole_file import replace_whole
 
 #: One clip: text by column. Media columns hold paths relative to the data set's root, or absolute ones.
 Row = dict[str, str]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.fusion import FloatArray, softmax
-from dimml_training.votes import Votes
+from dimml_training.run.votes import Votes
 
 BINS = 15
 ANSWER = "answer"

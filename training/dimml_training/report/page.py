@@ -8,9 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dimml.errors import SetupError
+from dimml.system.files import replace_whole
 from dimml_training.report import robustness, sections
 from dimml_training.report.reading import COMPARISON_FILE, RunFiles, read_run_files
-from dimml_training.whole_file import replace_whole
 
 REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from dimml.errors import SetupError
 from dimml_training.config import TrainConfig
-from dimml_training.run_directory import CONFIG_FILE, METRICS_CSV, METRICS_JSON, RUN_FILE, read_config
-from dimml_training.votes import Votes, read_votes
+from dimml_training.run.directory import CONFIG_FILE, METRICS_CSV, METRICS_JSON, RUN_FILE, read_config
+from dimml_training.run.votes import Votes, read_votes
 
 #: Left by ``dimml evaluate --corruptions``.
 CORRUPTIONS_FILE = "corruptions.json"

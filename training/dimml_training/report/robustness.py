@@ -12,7 +12,7 @@ from dimml_training.report.charts import Series, dot_chart, line_chart
 from dimml_training.report.diagrams import ANSWER
 from dimml_training.report.parts import Figure, Table, head_colours
 from dimml_training.report.reading import Comparison, RunFiles
-from dimml_training.run_directory import read_data_digest
+from dimml_training.run.directory import read_data_digest
 
 if TYPE_CHECKING:
     from dimml_training.compare.cells import Cell

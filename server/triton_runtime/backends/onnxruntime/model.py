@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from dimml.outbound import import_quietly
+from dimml.system.outbound import import_quietly
 from dimml.triton.probe import refuse_corrupting_numpy
 
 _ORT_ERROR = 3

@@ -1,0 +1,114 @@
+"""Subcommands of ``dimml`` that this component brings; heavy imports stand inside the functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dimml_client.cli.options import DEFAULT_URL, ApiKeyFile, Ca, Certificate, CertificateKey, given_credentials
+
+
+def register(app: typer.Typer) -> None:
+    """Add this component's subcommands."""
+    app.command("predict")(predict)
+    from dimml_client.cli.models import build
+
+    app.add_typer(build(), name="models")
+
+
+def predict(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="Recordings to predict.")] = None,
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", help=f"A running server: http(s)://host:port or grpc(s)://host:port. [default: {DEFAULT_URL}]"
+        ),
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option("--repository", help="Predict in this process with this model repository instead.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The bundle; may be left out where there is only one.")
+    ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option("--version", min=1, help="Of the bundle; by default the server's choice, or the newest."),
+    ] = None,
+    route_key: Annotated[
+        str | None, typer.Option("--route-key", help="Where several versions answer, the same key gets the same one.")
+    ] = None,
+    start: Annotated[
+        float | None, typer.Option("--start", min=0.0, help="Start of the stretch to judge, in seconds.")
+    ] = None,
+    end: Annotated[float | None, typer.Option("--end", min=0.0, help="Its end, in seconds.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="How many classes to list in --json.")] = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option("--modality", metavar="NAME=FILE", help="A modality's own file; FILE serves the others."),
+    ] = None,
+    api_key_file: ApiKeyFile = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line instead of a table.")] = False,
+) -> None:
+    """Predict recordings, on a server or in this process.
+
+    Exit code 0: all answered; 1: some file got an error instead, shown in its row; 2: wrong usage.
+    """
+    own_files = _own_files(modality or [])
+    if not files and not own_files:
+        raise typer.BadParameter("give at least one recording", param_hint="FILE...")
+    if own_files and len(files or []) > 1:
+        raise typer.BadParameter("goes with at most one FILE", param_hint="--modality")
+    if url is not None and repository is not None:
+        raise typer.BadParameter("give --url or --repository, not both", param_hint="--repository")
+
+    if route_key is not None and repository is not None:
+        raise typer.BadParameter("goes with a server; here --version chooses", param_hint="--route-key")
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from dimml_client.cli.predict import Options, answers, jobs_of, local, remote
+    from dimml_client.cli.table import PIPE_WIDTH, predictions_table
+
+    jobs = jobs_of(files or [], own_files)
+    options = Options(model=model, version=version, route_key=route_key, start_s=start, end_s=end, top_k=top_k)
+    if repository is None:
+        shown = given_credentials(api_key_file, ca, certificate, certificate_key)
+        source = remote(url or DEFAULT_URL, shown, options)
+    else:
+        source = local(repository, options)
+    done = []
+    with source as predict_job:
+        progress = Console(stderr=True)
+        hidden = as_json or len(jobs) == 1 or not progress.is_terminal
+        for answered in track(
+            answers(predict_job, jobs), "predicting", len(jobs), console=progress, transient=True, disable=hidden
+        ):
+            done.append(answered)
+            if as_json:
+                typer.echo(answered.as_json())
+    if not as_json:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=PIPE_WIDTH)
+        console.print(predictions_table(done))
+    if any(answered.error is not None for answered in done):
+        raise typer.Exit(1)
+
+
+def _own_files(options: list[str]) -> dict[str, Path]:
+    own_files = {}
+    for option in options:
+        name, equals, path = option.partition("=")
+        if not (name and equals and path):
+            raise typer.BadParameter(f"{option!r}: write it as NAME=FILE", param_hint="--modality")
+        if name in own_files:
+            raise typer.BadParameter(f"{name!r} is given twice", param_hint="--modality")
+        own_files[name] = Path(path)
+    return own_files

@@ -1,0 +1,117 @@
+"""``dimml models``: what a server has loaded, and loading, rolling back and unloading whole bundles on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dimml_client.cli import models_traffic
+from dimml_client.cli.models_options import AsJson, Bundle, Url, connected
+from dimml_client.cli.options import DEFAULT_URL, ApiKeyFile, Ca, Certificate, CertificateKey, given_credentials
+
+
+def build() -> typer.Typer:
+    """The group of commands."""
+    group = typer.Typer(no_args_is_help=True, help="Load, roll back and unload bundles on a running server.")
+    group.command("list")(list_models)
+    group.command("load")(load)
+    group.command("unload")(unload)
+    models_traffic.add_to(group)
+    return group
+
+
+def list_models(
+    *,
+    url: Url = DEFAULT_URL,
+    api_key_file: ApiKeyFile = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a server's repository has, what is loaded, and who answers requests that name no version.
+
+    Who answers is told by `dimml serve` alone, over HTTP.
+    """
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from dimml_client.cli.table import PIPE_WIDTH
+
+    with connected(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
+        entries, shares = server.index(), server.shares()
+    if as_json:
+        rows = []
+        for entry in entries:
+            share = shares.get((entry.name, entry.version))
+            told = {} if share is None else {"share_percent": share.percent, "shadow": share.shadow}
+            rows.append({**asdict(entry), **told})
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("model", "version", "state", "requests", "reason")
+    for entry in entries:
+        share = shares.get((entry.name, entry.version))
+        requests = "" if share is None else "shadow" if share.shadow else f"{share.percent:g} %"
+        table.add_row(entry.name, entry.version, entry.state, requests, entry.reason)
+    console = Console()
+    (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
+
+
+def load(
+    bundle: Bundle,
+    *,
+    version: Annotated[
+        list[int] | None,
+        typer.Option("--version", min=1, help="Version to serve, repeatable for several at once; else the newest."),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    repository: Annotated[
+        Path | None,
+        typer.Option("--repository", help="The server's repository as seen from here; Triton needs it at times."),
+    ] = None,
+    api_key_file: ApiKeyFile = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve these versions of a bundle and no others; an older one to roll back.
+
+    Every part is loaded beside what is served before anything is let go. Where a part does not load, what was served
+    stays whole, and the exit code is 1.
+    """
+    import json
+
+    from dimml_client.models.bundle_loader import BundleLoader
+
+    with connected(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
+        now = BundleLoader(server, repository).load(bundle, version or ())
+    if as_json:
+        typer.echo(json.dumps({"bundle": bundle, "versions": list(now)}))
+    else:
+        typer.echo(f"{bundle}: version {', '.join(map(str, now))} is served")
+
+
+def unload(
+    bundle: Bundle,
+    *,
+    url: Url = DEFAULT_URL,
+    api_key_file: ApiKeyFile = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Unload every model of a bundle."""
+    import json
+
+    from dimml_client.models.bundle_loader import BundleLoader
+
+    with connected(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
+        BundleLoader(server).unload(bundle)
+    typer.echo(json.dumps({"bundle": bundle, "versions": []}) if as_json else f"{bundle}: unloaded")

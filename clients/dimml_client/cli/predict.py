@@ -1,0 +1,127 @@
+"""What ``dimml predict`` does: one recording after the other, an answer or an error for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dimml.errors import CapacityError, ConfigurationError, RequestError
+from dimml.prediction import Prediction
+from dimml.repository import only_bundle
+from dimml_client.client import Client
+from dimml_client.transport.credentials import Credentials
+from dimml_client.transport.request import MEDIA_PART, gather_parts
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One recording: its name for people, and its files by part."""
+
+    name: str
+    parts: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is the same for all recordings."""
+
+    model: str | None = None
+    version: int | None = None
+    #: For a server alone.
+    route_key: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    top_k: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One recording's end: exactly one of both is set."""
+
+    job: Job
+    prediction: Prediction | None = None
+    error: RequestError | CapacityError | None = None
+
+    def as_json(self) -> str:
+        """One line: the file, and the answer's fields or ``error``."""
+        document: dict[str, Any] = {"file": self.job.name}
+        if self.prediction is not None:
+            document |= self.prediction.model_dump(mode="json")
+        if self.error is not None:
+            document["error"] = {
+                "code": self.error.code,
+                "message": self.error.message,
+                "field": self.error.field,
+                "modalities": {name: str(status) for name, status in self.error.statuses.items()},
+            }
+        return json.dumps(document)
+
+
+PredictJob = Callable[[Job], Prediction]
+
+
+def jobs_of(files: Sequence[Path], own_files: Mapping[str, Path]) -> list[Job]:
+    """One job per file; ``own_files`` (by modality) go with the one file there may be, or stand alone."""
+    if not own_files:
+        return [Job(str(file), {MEDIA_PART: file}) for file in files]
+    parts = {**({MEDIA_PART: files[0]} if files else {}), **own_files}
+    return [Job(" + ".join(map(str, parts.values())), parts)]
+
+
+@contextmanager
+def remote(url: str, shown: Credentials, options: Options) -> Iterator[PredictJob]:
+    """Predictions by a server."""
+    with Client(
+        url,
+        api_key=shown.api_key,
+        ca=shown.ca,
+        certificate=shown.certificate,
+        certificate_key=shown.certificate_key,
+    ) as client:
+        yield lambda job: client.predict(
+            parts=job.parts,
+            model=options.model,
+            version=options.version,
+            route_key=options.route_key,
+            start_s=options.start_s,
+            end_s=options.end_s,
+            top_k=options.top_k,
+        )
+
+
+@contextmanager
+def local(repository: Path, options: Options) -> Iterator[PredictJob]:
+    """Predictions in this process. Raises SetupError where the repository cannot be served."""
+    try:
+        from dimml_server.local import LocalPredictor
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"--repository needs {error.name}, which is not installed: pip install 'dimml[serve]'", field="--repository"
+        ) from error
+
+    # The newest alone is loaded, unless another one has the answers.
+    splits = {}
+    if options.version is not None:
+        splits[options.model or only_bundle(repository)] = {options.version: 100.0}
+    with LocalPredictor(repository, splits=splits) as predictor:
+        yield lambda job: predictor.predict(
+            gather_parts(None, job.parts),
+            model=options.model,
+            version=options.version,
+            start_s=options.start_s,
+            end_s=options.end_s,
+            top_k=options.top_k,
+        )
+
+
+def answers(predict: PredictJob, jobs: Sequence[Job]) -> Iterator[Answered]:
+    """An answer per job, in order; one that fails costs no other."""
+    for job in jobs:
+        try:
+            yield Answered(job, prediction=predict(job))
+        except (RequestError, CapacityError) as error:
+            yield Answered(job, error=error)

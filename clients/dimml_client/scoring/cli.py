@@ -1,0 +1,185 @@
+"""``dimml score``; heavy imports stand inside the functions."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from dimml.cli import EXIT_INTERRUPTED
+from dimml_client.cli.options import ApiKeyFile, Ca, Certificate, CertificateKey, given_credentials
+
+if TYPE_CHECKING:
+    from dimml_client.scoring.engines.decode_request import WindowOptions
+    from dimml_client.scoring.engines.protocol import Engine
+    from dimml_client.scoring.run.aggregate import Aggregation
+
+_ENGINES = ("local", "server", "ray")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this component's subcommands."""
+    app.command("score")(score)
+    app.command("plot")(plot)
+
+
+def score(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files, folders, globs, URLs, or manifests (.csv, .parquet, .jsonl)."),
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The table: .parquet, .jsonl or .csv.")],
+    repository: Annotated[
+        Path, typer.Option("--repository", help="Model repository, for --engine local and ray.")
+    ] = Path("model_repository"),
+    model: Annotated[
+        str | None, typer.Option("--model", help="The bundle; may be left out where there is only one.")
+    ] = None,
+    version: Annotated[int | None, typer.Option("--version", min=1, help="Its version; by default the newest.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="NAME=COLUMN", help="A manifest's own name of a column, repeatable."),
+    ] = None,
+    root: Annotated[
+        str | None, typer.Option("--root", help="Folder or URL of a manifest's relative paths; by default its own.")
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option("--window", help="Score as a timeline: a row for every so many seconds.")
+    ] = None,
+    stride: Annotated[
+        float | None, typer.Option("--stride", help="Seconds from window to window; by default --window.")
+    ] = None,
+    aggregate: Annotated[
+        str | None, typer.Option("--aggregate", help="One more row per recording over its windows: mean, max or vote.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="local, server or ray; by default server with --url, else local.")
+    ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="The server: http://host:port or grpc://host:port.")] = None,
+    api_key_file: ApiKeyFile = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    certificate_key: CertificateKey = None,
+    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Requests to the server at a time.")] = 8,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="A Ray cluster, or auto; by default one is started here.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Ray actors of one core; by default all cores there are.")
+    ] = None,
+    cores: Annotated[
+        int | None, typer.Option("--cores", min=1, help="Cores to use; by default what the cgroup leaves us.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Judge the answers by the manifest's labels, as an HTML page.")
+    ] = None,
+    fail_on: Annotated[
+        str, typer.Option("--fail-on", help="Rows that make the exit code 3: error, degraded (or error), never.")
+    ] = "error",
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+) -> None:
+    """Score recordings into a table with one row for each, whatever happens on the way.
+
+    Killed or stopped, the same command goes on. Exit code 0: all have an answer; 3: some rows are errors; 1: the run
+    could not go on; 2: wrong usage; 130: stopped by Ctrl-C or SIGTERM.
+    """
+    from dimml.system.cores import usable_cores
+    from dimml_client.scoring.engines.local import LocalEngine
+    from dimml_client.scoring.inputs.listing import list_inputs
+    from dimml_client.scoring.inputs.manifest import column_names
+    from dimml_client.scoring.run.aggregate import AGGREGATIONS
+    from dimml_client.scoring.run.console_summary import outcome_json, tell
+    from dimml_client.scoring.run.score_table import score_table
+    from dimml_client.scoring.run.summary import FAIL_ON
+    from dimml_client.scoring.table.formats import check_suffix
+
+    if fail_on not in FAIL_ON:
+        raise typer.BadParameter(f"choose one of {', '.join(FAIL_ON)}", param_hint="--fail-on")
+    check_suffix(out)
+    options = _windows(window, stride)
+    if aggregate is not None and (options is None or aggregate not in AGGREGATIONS):
+        raise typer.BadParameter("mean, max or vote, and with --window", param_hint="--aggregate")
+    listing = list_inputs(inputs, column_names(column or []), root)
+    if report is not None and not listing.labelled:
+        raise typer.BadParameter("needs a manifest with a column 'label'", param_hint="--report")
+    if listing.repeated and not quiet:
+        typer.echo(f"note: {listing.repeated} recordings are named more than once; each has its own rows", err=True)
+    kind = engine or ("local" if url is None else "server")
+    if kind not in _ENGINES:
+        raise typer.BadParameter(f"choose one of {', '.join(_ENGINES)}", param_hint="--engine")
+    if (kind == "server") != (url is not None):
+        raise typer.BadParameter("goes with --engine server, and that with it", param_hint="--url")
+    if kind == "server" and options is not None:
+        raise typer.BadParameter(
+            "a server is sent whole recordings; score windows with --engine local or ray", param_hint="--window"
+        )
+    at_work: Engine
+    if kind == "server":
+        from dimml_client.scoring.engines.remote import ServerEngine
+
+        shown = given_credentials(api_key_file, ca, certificate, certificate_key)
+        at_work = ServerEngine(url or "", model, version, in_flight=in_flight, shown=shown)
+    elif kind == "ray":
+        from dimml_client.scoring.engines.ray import RayEngine
+
+        at_work = RayEngine(
+            repository,
+            model,
+            version,
+            address=ray_address,
+            workers=workers,
+            machine_cores=cores or usable_cores(),
+            window=options,
+        )
+    else:
+        at_work = LocalEngine(repository, model, version, cores=cores or usable_cores(), window=options)
+    aggregation = cast("Aggregation | None", aggregate)
+    outcome = score_table(at_work, listing, out, aggregation=aggregation, quiet=quiet)
+    if report is not None and outcome.complete:
+        from dimml_client.scoring.report.html import write_report
+        from dimml_client.scoring.report.metrics import judge_table
+
+        write_report(judge_table(out), out, report)
+    code = outcome.summary.exit_code(fail_on) if outcome.complete else EXIT_INTERRUPTED
+    if as_json:
+        typer.echo(outcome_json(outcome, out, listing.repeated, code))
+    elif not quiet:
+        from rich.console import Console
+
+        tell(outcome, out, Console(stderr=True))
+    raise typer.Exit(code)
+
+
+def _windows(window: float | None, stride: float | None) -> WindowOptions | None:
+    from dimml_client.scoring.engines.decode_request import WindowOptions
+
+    for name, value in (("--window", window), ("--stride", stride)):
+        if value is not None and not 0.0 < value < math.inf:
+            raise typer.BadParameter(f"must be above 0 seconds, got {value:g}", param_hint=name)
+    if window is None:
+        if stride is not None:
+            raise typer.BadParameter("goes with --window", param_hint="--stride")
+        return None
+    return WindowOptions(window, stride or window)
+
+
+def plot(
+    timeline: Annotated[Path, typer.Argument(metavar="TIMELINE", help="A table that `dimml score --window` wrote.")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The picture, .png, .svg or .pdf; by default the table's name.svg.")
+    ] = None,
+    recording: Annotated[
+        str | None, typer.Option("--id", help="Which recording; may be left out where there is only one.")
+    ] = None,
+) -> None:
+    """Draw label, certainty and weight of each modality over time."""
+    from dimml_client.scoring.report.timeline_plot import draw, read_timeline
+
+    picture = out or timeline.with_suffix(".svg")
+    draw(read_timeline(timeline, recording), picture)
+    typer.echo(f"written: {picture}", err=True)

@@ -1,0 +1,1 @@
+"""Where recordings are scored: this process, a server, or Ray."""

@@ -1,0 +1,86 @@
+"""From a recording of the listing to what a decoder or a server is asked for."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dimml.bundle import Bundle
+from dimml.errors import ConfigurationError, InvalidParameterError
+from dimml.media.types import DecodeRequest, MediaLimits
+from dimml_client.scoring.inputs.locations import at_hand
+from dimml_client.scoring.recording import MEDIA_PART, Recording
+
+#: Time limit of decoding one recording, or some windows of one.
+DECODE_LIMIT_S: Final = 60.0
+#: Of a recording that is read in windows, one after another; a picture's size still has its limit.
+_UNLIMITED: Final = MediaLimits(max_bytes=sys.maxsize, max_seconds=math.inf, max_frames_decoded=sys.maxsize)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOptions:
+    """A timeline: a row for every ``window_s`` seconds, ``stride_s`` apart."""
+
+    window_s: float
+    stride_s: float
+
+
+def limits_of(window: WindowOptions | None) -> MediaLimits:
+    """What a recording may be: in windows, of any length and size."""
+    return MediaLimits() if window is None else _UNLIMITED
+
+
+def in_process_settings(window: WindowOptions | None) -> dict[str, Any]:
+    """What rows depend on where the workers decode, beside the bundle and the recording."""
+    limits = asdict(limits_of(window))
+    return {
+        "engine": "in process",
+        "window": None if window is None else asdict(window),
+        "decode_limit_s": DECODE_LIMIT_S,
+        # JSON has no infinity.
+        **{name: value if value < sys.maxsize else None for name, value in limits.items()},
+    }
+
+
+def check_parts(own_files: Sequence[str], modalities: Sequence[str]) -> None:
+    """Raises ConfigurationError for a column ``path_<name>`` of no modality."""
+    for name in own_files:
+        if name not in modalities:
+            raise ConfigurationError(
+                f"column path_{name}: {name!r} is not a modality of the bundle, which has {', '.join(modalities)}",
+                field=f"path_{name}",
+            )
+
+
+@contextmanager
+def parts_at_hand(recording: Recording, max_bytes: int) -> Iterator[dict[str, Path]]:
+    """The recording's files by part, fetched where they are elsewhere. A file that serves two parts is one object,
+    so that it is opened once. Raises UnreadableError, TooLargeError, InvalidParameterError."""
+    if recording.problem is not None:
+        raise InvalidParameterError(recording.problem)
+    with ExitStack() as stack:
+        places = {
+            location: stack.enter_context(at_hand(location, max_bytes))
+            for location in dict.fromkeys(recording.parts.values())
+        }
+        yield {name: places[location] for name, location in recording.parts.items()}
+
+
+def decode_request(bundle: Bundle, recording: Recording, parts: dict[str, Path], limits: MediaLimits) -> DecodeRequest:
+    """What to decode; a modality without a file of its own takes the recording's."""
+    shared = parts.get(MEDIA_PART)
+    found = {modality.name: parts.get(modality.name, shared) for modality in bundle.modalities}
+    return DecodeRequest(
+        modalities=bundle.modalities,
+        sources={name: path for name, path in found.items() if path is not None},
+        clip_s=bundle.clip_s,
+        start_s=recording.start_s,
+        end_s=recording.end_s,
+        limits=limits,
+        quality=bundle.quality,
+    )

@@ -1,0 +1,224 @@
+"""Scoring in this process: decode workers → batches → ONNX Runtime → rows, as a pipeline with bounded queues.
+
+As many decode workers as cores, and as many batches at a time, each encoder with one thread: whichever of the two is
+the bottleneck has all cores, since the other waits at a queue. Nothing is gained by threads within a run then. Both
+take turns: no more run at a time than there are cores, which costs less of the processor than having them compete.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from dimml.errors import ConfigurationError, DimmlError, UnavailableError
+from dimml.media import decode
+from dimml.media.decoders.windows import WindowPlan
+from dimml.media.types import Decoded, DecodeRequest
+from dimml.media.workers.main import SEVERAL_S, DecodeFunction
+from dimml.media.workers.messages import most_together
+from dimml.media.workers.pool import DecodePool
+from dimml.media.workers.process import Answered
+from dimml.media.workers.timeline import Lost, decode_timeline
+from dimml.prediction import Prediction
+from dimml_client.scoring.engines.decode_request import (
+    DECODE_LIMIT_S,
+    WindowOptions,
+    decode_request,
+    in_process_settings,
+    limits_of,
+    parts_at_hand,
+)
+from dimml_client.scoring.engines.protocol import Room, no_limit
+from dimml_client.scoring.engines.two_stage_pipeline import Pipeline
+from dimml_client.scoring.engines.work_queue import Feed
+from dimml_client.scoring.recording import Recording, Scored
+from dimml_client.scoring.table.rows import scored_row
+from dimml_client.scoring.table.schema import ScoredBundle
+
+#: Rows of one run of the encoders. More brought nothing on a CPU (benchmarks/batch.py).
+BATCH_ROWS: Final = 16
+#: How long a batch that is not full waits for more rows. Nobody waits for a single answer here.
+LINGER_S: Final = 0.2
+#: Recordings that go to a decode worker together: as many as were decoded in SEVERAL_S of late, but no more than
+#: these, which are decoded again where one of them kills the worker…
+MOST_TOGETHER: Final = 16
+#: …or they take so long, all of them.
+SEVERAL_LIMIT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A recording that is decoded and waits for its answer; ``window`` is its number, start and end."""
+
+    recording: Recording
+    decoded: Decoded
+    spent_s: float
+    window: tuple[int, float, float] | None = None
+    last: bool = True
+
+
+class LocalEngine:
+    """Scores with a bundle of a repository, on ``cores`` cores. Entering loads it, and starts the decode workers.
+
+    Raises BundleError, and ConfigurationError where the serving part of dimml is not installed.
+    """
+
+    takes_all_at_once = False
+
+    def __init__(
+        self,
+        repository: Path,
+        model: str | None = None,
+        version: int | None = None,
+        *,
+        cores: int,
+        batch_rows: int = BATCH_ROWS,
+        window: WindowOptions | None = None,
+        decode_function: DecodeFunction = decode,
+    ) -> None:
+        try:
+            from dimml_server.local import LocalBundle
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"scoring in this process needs {error.name}, which is not installed: pip install 'dimml[serve,score]'",
+                field="--engine",
+            ) from error
+        self._runner = LocalBundle(repository, model, version, concurrency=cores)
+        #: What it scores with.
+        self.bundle = ScoredBundle.of(self._runner.bundle)
+        self._cores = cores
+        self._batch_rows = min(batch_rows, self._runner.bundle.max_batch_size)
+        self._limits = limits_of(window)
+        #: What rows depend on beside the bundle and the recording.
+        self.settings: dict[str, Any] = in_process_settings(window)
+        self._plan = None if window is None else WindowPlan(window.window_s, window.stride_s)
+        self._decode_function = decode_function
+        self._most_together = 1 if self._plan else most_together(self._runner.bundle.modalities, MOST_TOGETHER)
+        # Of single recordings: windows are decoded ahead of their encoding.
+        self._turns = threading.BoundedSemaphore(cores)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._pool = stack.enter_context(DecodePool(self._cores, decode_function=self._decode_function))
+            stack.enter_context(self._runner)
+            self._pool.warm_up()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def score(self, recordings: Iterable[Recording], room: Room = no_limit) -> Generator[Scored, None, None]:
+        """Rows as they come. Raises UnavailableError where no decode worker can be had; a bad recording is a row."""
+        line: Pipeline[_Job, Scored] = Pipeline(self._cores, batch=self._batch_rows, linger_s=LINGER_S)
+        feed = Feed(recordings)
+        return line.run(lambda: self._decode(feed, line, room), lambda: self._predict(line))
+
+    def _decode(self, feed: Feed, line: Pipeline[_Job, Scored], room: Room) -> None:
+        several = 1
+        while recordings := line.wait_to_get(partial(feed.take, several)):
+            # The first is the lowest: who waited for another one's room could wait for what is in his own hands.
+            line.wait_for(partial(room, recordings[0].index))
+            with ExitStack() as files:
+                began = time.perf_counter()
+                ready = [one for recording in recordings if (one := self._prepare(recording, files, line)) is not None]
+                if self._plan is not None:
+                    for recording, request in ready:
+                        self._decode_windows(recording, request, self._plan, line, room)
+                    continue
+                answers = self._answers([request for _, request in ready])
+            each_s = (time.perf_counter() - began) / max(1, len(answers))
+            several = min(self._most_together, max(1, int(SEVERAL_S / each_s)))
+            answered = list(zip([recording for recording, _ in ready], answers, strict=False))
+            if len(recordings) > 1:
+                # Before anything is waited for: other threads may have nothing else to do.
+                feed.settle(
+                    undone=[recording for recording, _ in ready[len(answers) :]],
+                    alone=[recording for recording, answer in answered if isinstance(answer.outcome, Lost)],
+                )
+            for recording, answer in answered:
+                if isinstance(answer.outcome, DimmlError):
+                    self._give_error(line, recording, answer.outcome, answer.seconds)
+                elif isinstance(answer.outcome, Decoded):
+                    line.hand_on(_Job(recording, answer.outcome, answer.seconds))
+
+    def _answers(self, requests: Sequence[DecodeRequest]) -> list[Answered]:
+        """To the first so many of them; a Lost, among several, is one to be decoded alone."""
+        if not requests:
+            return []
+        with self._turns:
+            if len(requests) > 1:
+                return self._pool.decode_several(requests, limit_s=SEVERAL_LIMIT_S, timeout_s=DECODE_LIMIT_S)
+            began = time.perf_counter()
+            outcome: Decoded | DimmlError
+            try:
+                outcome = self._pool.decode_blocking(requests[0], timeout_s=DECODE_LIMIT_S)
+            except UnavailableError:
+                # Not the recording's fault: without workers no other would fare better.
+                raise
+            except DimmlError as error:
+                outcome = error
+            return [Answered(outcome, time.perf_counter() - began)]
+
+    def _prepare(
+        self, recording: Recording, files: ExitStack, line: Pipeline[_Job, Scored]
+    ) -> tuple[Recording, DecodeRequest] | None:
+        """What to decode of it; None where that is an error, which is given. ``files`` holds its own."""
+        began = time.perf_counter()
+        try:
+            parts = files.enter_context(parts_at_hand(recording, self._limits.max_bytes))
+            return recording, decode_request(self._runner.bundle, recording, parts, self._limits)
+        except DimmlError as error:
+            self._give_error(line, recording, error, time.perf_counter() - began)
+        return None
+
+    def _give_error(
+        self, line: Pipeline[_Job, Scored], recording: Recording, error: DimmlError, spent_s: float, position: int = 0
+    ) -> None:
+        line.give(Scored(recording.index, position, scored_row(recording, self.bundle, error, 1000.0 * spent_s)))
+
+    def _decode_windows(
+        self, recording: Recording, request: DecodeRequest, plan: WindowPlan, line: Pipeline[_Job, Scored], room: Room
+    ) -> None:
+        limit_s = max(DECODE_LIMIT_S, 2.0 * plan.stride_s)
+        began = time.perf_counter()
+        following = 0
+        try:
+            for one in decode_timeline(self._pool, request, plan, timeout_s=limit_s):
+                line.wait_for(partial(room, recording.index))
+                place = None if one.window is None else (one.number, one.window.start_s, one.window.end_s)
+                spent_s = time.perf_counter() - began
+                line.hand_on(_Job(recording, one.decoded, spent_s, place, last=one.number == one.count - 1))
+                following = one.number + 1
+                began = time.perf_counter()
+        except UnavailableError:
+            raise
+        except DimmlError as error:
+            # What was read stays; a file that is lost on the way has one row more, which says so.
+            self._give_error(line, recording, error, time.perf_counter() - began, following)
+
+    def _predict(self, line: Pipeline[_Job, Scored]) -> None:
+        while jobs := line.gather():
+            began = time.perf_counter()
+            with self._turns:
+                fates = self._runner.predict([job.decoded for job in jobs])
+            share_s = (time.perf_counter() - began) / len(jobs)
+            for job, fate in zip(jobs, fates, strict=True):
+                line.give(_scored(job, self.bundle, fate, 1000.0 * (job.spent_s + share_s)))
+
+
+def _scored(job: _Job, bundle: ScoredBundle, fate: Prediction | DimmlError, ms: float) -> Scored:
+    position = 0 if job.window is None else job.window[0]
+    return Scored(
+        job.recording.index, position, scored_row(job.recording, bundle, fate, ms, window=job.window), job.last
+    )

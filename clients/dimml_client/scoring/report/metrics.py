@@ -1,0 +1,143 @@
+"""How good the answers are, where the right labels are known."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.errors import DataError
+from dimml_client.scoring.table import formats
+from dimml_client.scoring.table.schema import AGGREGATE, WINDOW, probability_column, schema_of_table
+
+BINS: Final = 15
+ANSWER: Final = "answer"
+_SMALLEST: Final = 1e-12
+
+
+@dataclass
+class Judge:
+    """One voter, the answer or a modality alone, counted row by row: nothing grows with the number of rows."""
+
+    labels: Sequence[str]
+    rows: int = 0
+    confusion_CC: npt.NDArray[np.int64] = field(init=False)
+    #: By bin of confidence: rows, confidence summed, right ones.
+    bins_K3: npt.NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.confusion_CC = np.zeros((len(self.labels), len(self.labels)), np.int64)
+        self.bins_K3 = np.zeros((BINS, 3))
+        self._places = {label: place for place, label in enumerate(self.labels)}
+
+    def add(self, truth: str, said: str, confidence: float) -> None:
+        """One vote. A truth that is none of the labels cannot be met: it counts as a row that is wrong."""
+        self.rows += 1
+        place = self._places.get(truth)
+        if place is not None:
+            self.confusion_CC[place, self._places[said]] += 1
+        self.bins_K3[min(int(confidence * BINS), BINS - 1)] += (1.0, confidence, float(truth == said))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right votes."""
+        return float(self.confusion_CC.trace() / max(1, self.rows))
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error over 15 bins of equal width (Guo et al. 2017)."""
+        return float(np.abs(self.bins_K3[:, 1] - self.bins_K3[:, 2]).sum() / max(1, self.rows))
+
+    def per_class(self) -> list[tuple[str, int, float, float, float]]:
+        """Label, rows, recall, precision and F1 of each class; NaN where it has none."""
+        hits_C = self.confusion_CC.diagonal()
+        there_C, said_C = self.confusion_CC.sum(axis=1), self.confusion_CC.sum(axis=0)
+        found = []
+        for place, label in enumerate(self.labels):
+            hits, there, said = int(hits_C[place]), int(there_C[place]), int(said_C[place])
+            f1 = 2.0 * hits / (there + said) if there + said else float("nan")
+            found.append(
+                (label, there, hits / there if there else float("nan"), hits / said if said else float("nan"), f1)
+            )
+        return found
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 over the classes that occur."""
+        scores = [f1 for *_, f1 in self.per_class() if not math.isnan(f1)]
+        return float(np.mean(scores)) if scores else 0.0
+
+
+@dataclass
+class Judgement:
+    """All voters of one table."""
+
+    bundle: Mapping[str, Any]
+    voters: dict[str, Judge]
+    kind: str
+    rows: int = 0
+    without_truth: int = 0
+    errors: int = 0
+    nll: float = 0.0
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "rows": self.rows,
+            "errors": self.errors,
+            "nll": self.nll,
+            "unknown_labels": dict(self.unknown),
+            "voters": {
+                name: {"rows": one.rows, "accuracy": one.accuracy, "macro_f1": one.macro_f1, "ece": one.ece}
+                for name, one in self.voters.items()
+            },
+        }
+
+
+def judge_table(path: Path) -> Judgement:
+    """Judge a finished table: its aggregates where it has any, else its recordings and windows.
+
+    Rows without an answer are counted apart. Raises DataError where no label is known.
+    """
+    metadata = formats.read_metadata(path)
+    if metadata is None:
+        raise DataError(f"{path} is not a table that dimml score wrote", field=str(path))
+    bundle = metadata["bundle"]
+    voters = {name: Judge(bundle["labels"]) for name in (ANSWER, *bundle["modalities"])}
+    aggregated = metadata["settings"].get("aggregate") is not None
+    found = Judgement(bundle, voters, AGGREGATE if aggregated else WINDOW if metadata["settings"].get("window") else "")
+    losses = 0.0
+    for row in formats.read_rows(path, schema_of_table(metadata)):
+        if aggregated != (row["kind"] == AGGREGATE):
+            continue
+        losses += _judge(found, row)
+    if not found.rows:
+        raise DataError("no input has a label: give a manifest with a column 'label', or --column label=COLUMN")
+    found.nll = losses / max(1, voters[ANSWER].rows)
+    return found
+
+
+def _judge(found: Judgement, row: Mapping[str, Any]) -> float:
+    """Count a row; the answer's negative log likelihood."""
+    if row.get("truth") in (None, ""):
+        found.without_truth += 1
+        return 0.0
+    truth = str(row["truth"])
+    found.rows += 1
+    if truth not in found.bundle["labels"]:
+        found.unknown[truth] += 1
+    if row["error"]:
+        found.errors += 1
+        return 0.0
+    found.voters[ANSWER].add(truth, str(row["label"]), float(row["probability"]))
+    for name in found.bundle["modalities"]:
+        if row[f"{name}_label"] and row[f"{name}_probability"] is not None:
+            found.voters[name].add(truth, str(row[f"{name}_label"]), float(row[f"{name}_probability"]))
+    return float(-np.log(max(float(row.get(probability_column(truth)) or 0.0), _SMALLEST)))

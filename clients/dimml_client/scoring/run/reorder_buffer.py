@@ -1,0 +1,63 @@
+"""Rows in the order of the inputs, whatever order they come in, without holding more than a bounded number back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+from dimml_client.scoring.recording import Scored
+from dimml_client.scoring.table.rows import Row
+
+#: Recordings that may be taken up while an earlier one is not done; a file that hangs holds up no more than these…
+RECORDINGS_AHEAD: Final = 2048
+#: …and rows that may wait for an earlier recording's.
+ROWS_AHEAD: Final = 20_000
+
+
+class InOrder:
+    """Takes rows in any order and gives them in theirs: by recording, then by position.
+
+    ``room`` is called by engine threads, the rest by one thread.
+    """
+
+    def __init__(self, first: int, *, recordings_ahead: int = RECORDINGS_AHEAD, rows_ahead: int = ROWS_AHEAD) -> None:
+        self._recordings_ahead = recordings_ahead
+        self._rows_ahead = rows_ahead
+        self._changed = threading.Condition()
+        self._waiting: dict[int, dict[int, Row]] = {}
+        self._ends: dict[int, int] = {}
+        self._rows = 0
+        #: The recording whose rows are given next.
+        self.index = first
+        self._position = 0
+
+    def room(self, index: int, timeout_s: float) -> bool:
+        """Whether rows of this recording may be made; waits for it so long. The one that is next always may."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: (
+                    index <= self.index
+                    or (index < self.index + self._recordings_ahead and self._rows < self._rows_ahead)
+                ),
+                timeout_s,
+            )
+
+    def take(self, scored: Scored) -> Iterator[tuple[Row, bool]]:
+        """Put one row in; give every row whose turn it now is, and whether it is its recording's last."""
+        with self._changed:
+            self._waiting.setdefault(scored.index, {})[scored.position] = dict(scored.row)
+            self._rows += 1
+            if scored.last:
+                self._ends[scored.index] = scored.position
+        while (row := self._waiting.get(self.index, {}).pop(self._position, None)) is not None:
+            last = self._ends.get(self.index) == self._position
+            with self._changed:
+                self._rows -= 1
+                if last:
+                    del self._waiting[self.index], self._ends[self.index]
+                    self.index, self._position = self.index + 1, 0
+                else:
+                    self._position += 1
+                self._changed.notify_all()
+            yield row, last

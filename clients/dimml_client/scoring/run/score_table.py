@@ -1,0 +1,217 @@
+"""One run: from a listing to a whole table, continued where an earlier call of the same command ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from dimml.errors import ConfigurationError, DataError
+from dimml_client.scoring.engines.decode_request import check_parts
+from dimml_client.scoring.engines.protocol import Engine
+from dimml_client.scoring.inputs.listing import Listing
+from dimml_client.scoring.recording import Recording
+from dimml_client.scoring.run.aggregate import Aggregation, Aggregator
+from dimml_client.scoring.run.checkpoint import Parts, folder_of, remove_parts
+from dimml_client.scoring.run.fingerprint import refuse_other_inputs, refuse_other_run, run_record
+from dimml_client.scoring.run.progress import ScoreProgress
+from dimml_client.scoring.run.reorder_buffer import InOrder
+from dimml_client.scoring.run.signals import StopRequest
+from dimml_client.scoring.run.summary import Summary
+from dimml_client.scoring.table import formats
+from dimml_client.scoring.table.rows import Row
+from dimml_client.scoring.table.schema import table_schema
+
+_TABLE: Final = "table.tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: ``done`` recordings of all have their rows, those before ``first`` by an earlier call."""
+
+    summary: Summary
+    recordings: int
+    first: int
+    done: int
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """False where it was stopped."""
+        return self.done == self.recordings
+
+
+def score_table(
+    engine: Engine,
+    listing: Listing,
+    out: Path,
+    *,
+    aggregation: Aggregation | None = None,
+    quiet: bool = True,
+    rows_per_file: int = formats.ROWS_PER_FILE,
+) -> Outcome:
+    """Score all recordings with ``engine``, which is not entered yet, into ``out``; from the main thread.
+
+    Raises ConfigurationError where ``out``, finished or not, is of another run, and DataError where it cannot be
+    written; whatever is whole by then stays, and the next call goes on from it.
+    """
+    bundle = engine.bundle
+    check_parts(listing.own_files, bundle.modalities)
+    schema = table_schema(bundle, listing.own_files, listing.labelled)
+    record = run_record(bundle, {**engine.settings, "aggregate": aggregation})
+    if out.exists() or out.is_symlink():
+        return _already_there(out, record, listing)
+    with ExitStack() as stack:
+        try:
+            parts = stack.enter_context(closing(Parts(out, schema)))
+        except OSError as error:
+            raise DataError(f"cannot write {out}: {error.strerror}: {error.filename}", field="--out") from error
+        if out.exists():
+            # Another process finished it since we looked.
+            parts.remove()
+            return _already_there(out, record, listing)
+        run = _Run(engine, out, parts, record, aggregation, quiet=quiet, rows_per_file=rows_per_file)
+        try:
+            return run.go(listing)
+        except (OSError, pa.ArrowException) as error:
+            words = getattr(error, "strerror", None) or str(error)
+            raise DataError(
+                f"cannot write {out}: {words}; {parts.next_index} of {len(listing)} recordings are safe in "
+                f"{parts.folder}, and the same command goes on from there",
+                field="--out",
+            ) from error
+
+
+class _Run:
+    """One call of ``score_table`` whose folder of parts is open."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        out: Path,
+        parts: Parts,
+        record: dict[str, Any],
+        aggregation: Aggregation | None,
+        *,
+        quiet: bool,
+        rows_per_file: int,
+    ) -> None:
+        self._engine = engine
+        self._out = out
+        self._parts = parts
+        self._record = record
+        self._aggregator = None if aggregation is None else Aggregator(aggregation, engine.bundle)
+        self._quiet = quiet
+        self._rows_per_file = rows_per_file
+
+    def go(self, listing: Listing) -> Outcome:
+        """Raises OSError and ArrowException where something cannot be written."""
+        parts = self._parts
+        there = parts.record
+        if there is None:
+            parts.begin(self._record, listing)
+        else:
+            refuse_other_run(there, self._record, parts.folder)
+            refuse_other_inputs(parts.listing, listing, parts.folder)
+            listing = parts.listing
+        first, began = parts.next_index, time.monotonic()
+        if first < len(listing):
+            with ScoreProgress(len(listing), first, quiet=self._quiet) as progress:
+                if first:
+                    progress.note(f"going on after {first} of {len(listing)} recordings")
+                self._fill(listing, progress)
+        summary = Summary()
+        for batch in parts.batches():
+            summary.add_batch(batch, self._engine.bundle.modalities)
+        done = parts.next_index
+        if done == len(listing):
+            self._finish({**self._record, **_about(listing), "summary": summary.as_dict()})
+        return Outcome(summary, len(listing), first, done, time.monotonic() - began)
+
+    def _fill(self, listing: Listing, progress: ScoreProgress) -> None:
+        """Score what no part has, up to the end or to where it was stopped."""
+        parts, engine = self._parts, self._engine
+        order = InOrder(parts.next_index)
+        seen = Summary()
+        with StopRequest(quiet=self._quiet) as stop:
+
+            def recordings() -> Iterator[Recording]:
+                for recording in listing.recordings(order.index):
+                    if stop.asked:
+                        return
+                    yield recording
+
+            with engine, closing(engine.score(recordings(), order.room)) as scored:
+                for row, last in (given for one in scored for given in order.take(one)):
+                    self._add(row)
+                    seen.add(row, engine.bundle.modalities)
+                    if not last:
+                        continue
+                    if self._aggregator is not None:
+                        parts.add(self._aggregator.take())
+                    progress.recording_done(seen)
+                    parts.done(order.index - 1)
+                    if stop.asked and engine.takes_all_at_once:
+                        break
+            parts.commit(order.index)
+        if order.index < len(listing) and not stop.asked:
+            raise RuntimeError(f"recording {order.index} was given no row")
+
+    def _add(self, row: Row) -> None:
+        self._parts.add(row)
+        if self._aggregator is not None:
+            self._aggregator.add(row)
+
+    def _finish(self, metadata: dict[str, Any]) -> None:
+        """All parts as one table, put in its place in one step; then the parts go."""
+        parts, out = self._parts, self._out
+        aside = parts.folder / _TABLE
+        formats.removed(aside)
+        schema = formats.with_metadata(parts.schema, metadata)
+        sink = formats.open_sink(aside, out, schema, parts.count(), self._rows_per_file)
+        for batch in parts.batches():
+            sink.write(batch.replace_schema_metadata(None))
+        sink.close()
+        if out.suffix.lower() != ".parquet":
+            note = parts.folder / "meta.tmp"
+            note.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+            formats.synced(note)
+            note.replace(formats.sidecar(out))
+        aside.replace(out)
+        formats.synced(out.parent)
+        parts.remove()
+
+
+def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> Outcome:
+    """The same run's whole table. Raises ConfigurationError where it is anything else."""
+    there = formats.read_metadata(out)
+    if there is None:
+        raise ConfigurationError(
+            f"{out} is there and was not written by dimml score; remove it, or choose another --out", field="--out"
+        )
+    summary = Summary.from_dict(there.pop("summary"))
+    inputs = there.pop("inputs")
+    refuse_other_run(there, record, out)
+    if inputs != _about(listing)["inputs"]:
+        raise ConfigurationError(
+            f"{out} holds the rows of other inputs; remove it, or choose another --out", field="--out"
+        )
+    # A kill between the table's last step and this one leaves parts that nobody needs.
+    remove_parts(folder_of(out))
+    return Outcome(summary, len(listing), first=len(listing), done=len(listing), seconds=0.0)
+
+
+def _about(listing: Listing) -> dict[str, Any]:
+    """How many recordings there are, and the SHA-256 over every entry of the listing."""
+    found = hashlib.sha256()
+    for batch in listing.table.to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            found.update(json.dumps(row, sort_keys=True).encode())
+    return {"inputs": {"recordings": len(listing), "sha256": found.hexdigest()}}

@@ -1,0 +1,1 @@
+"""The table that is written: schema, rows, file formats."""

@@ -1,0 +1,1 @@
+"""HTTP and gRPC to a dimml server: connections, retries, credentials, errors."""

@@ -1,0 +1,196 @@
+"""Whole recordings over KServe v2 gRPC, through ``<bundle>_media`` and tritonclient's own stubs."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from dataclasses import fields
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from dimml.contract import END_S, MEDIA, START_S
+from dimml.errors import (
+    CapacityError,
+    DeadlineExceededError,
+    InvalidParameterError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+)
+from dimml.prediction import Prediction
+from dimml.request_parameters import ROUTE_KEY
+from dimml_client.transport.address import ServerAddress
+from dimml_client.transport.credentials import Credentials
+from dimml_client.transport.errors import typed_error
+from dimml_client.transport.grpc_codec import Meaning, add_input, classes_to_list, media_sources, to_prediction
+from dimml_client.transport.request import MEDIA_PART, ModelDescription, PredictRequest, read_part
+from dimml_client.transport.retry import TryAgainError
+from dimml_client.transport.tls_errors import closed_hint, untrusted
+from dimml_client.transport.trace_context import trace_context
+
+_MEDIA_SUFFIX = "_media"
+#: Trailing metadata in which a dimml server gives an error's code, field and statuses.
+_ERROR_DETAIL = "dimml-error-bin"
+#: What a status code means where that metadata is missing (a proxy, gRPC itself).
+_CODES: dict[grpc.StatusCode, str] = {
+    grpc.StatusCode.INVALID_ARGUMENT: "invalid_request",
+    grpc.StatusCode.NOT_FOUND: "not_found",
+    grpc.StatusCode.UNIMPLEMENTED: "unsupported",
+    grpc.StatusCode.UNAUTHENTICATED: "unauthenticated",
+    grpc.StatusCode.PERMISSION_DENIED: "permission_denied",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "queue_full",
+    grpc.StatusCode.UNAVAILABLE: "unavailable",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "deadline_exceeded",
+}
+_CLIENT_FAULTS = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
+#: CANCELLED, which nobody here asks for: the call came just as the server stopped, and it never took it.
+_TRY_AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+#: How gRPC itself refuses a message, under the same code as a full queue.
+_MESSAGE_TOO_LARGE = "larger than max"
+#: How gRPC says that it never reached a server; it has no status code for that.
+_NOT_CONNECTED = ("failed to connect", "DNS resolution failed", "Name resolution failure")
+
+
+class GrpcTransport:
+    """One server by its address."""
+
+    def __init__(self, address: ServerAddress, shown: Credentials) -> None:
+        self._url, self._secure = address.url, address.secure
+        self._metadata = shown.metadata
+        self._channel = shown.channel(address.authority, secure=address.secure)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._meanings: dict[tuple[str, str], Meaning] = {}
+        self._lock = Lock()
+
+    def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
+        """Predict once. Raises TryAgainError for ``_TRY_AGAIN``, RequestError, CapacityError."""
+        end = time.monotonic() + timeout_s
+        model = request.model or self._only_bundle(timeout_s)
+        version = "" if request.version is None else str(request.version)
+        message = pb.ModelInferRequest(model_name=model + _MEDIA_SUFFIX, model_version=version, id=uuid4().hex)
+        if request.modalities is None and request.top_k is None and set(request.parts) == {MEDIA_PART}:
+            sources = {MEDIA: request.parts[MEDIA_PART]}
+        else:
+            meaning = self._meaning(model, version, end - time.monotonic())
+            # Before anything is sent: the server would decode and run it all for an answer that is thrown away.
+            classes_to_list(request, meaning)
+            sources = media_sources(request, model, meaning)
+        for tensor, source in sources.items():
+            data = read_part(tensor, source)
+            add_input(message, tensor, "BYTES", struct.pack("<I", len(data)) + data)
+        for tensor, value in ((START_S, request.start_s), (END_S, request.end_s)):
+            if value is not None:
+                add_input(message, tensor, "FP64", struct.pack("<d", value))
+        if request.timeout_ms is not None:
+            message.parameters["timeout_ms"].double_param = request.timeout_ms
+        if request.route_key is not None:
+            message.parameters[ROUTE_KEY].string_param = request.route_key
+        response = self._call("ModelInfer", message, end - time.monotonic())
+        # By the version that answered: labels may differ between versions.
+        meaning = self._meaning(model, response.model_version, end - time.monotonic())
+        return to_prediction(response, model, meaning, request)
+
+    def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
+        """``RepositoryIndex`` and ``ModelConfig``."""
+        end = time.monotonic() + timeout_s
+        name = model or self._only_bundle(timeout_s)
+        index = self._call("RepositoryIndex", pb.RepositoryIndexRequest(ready=True), end - time.monotonic())
+        versions = [int(one.version or 1) for one in index.models if one.name == name + _MEDIA_SUFFIX]
+        if not versions or version not in (None, *versions):
+            wanted = name if version is None else f"{name} version {version}"
+            raise NotFoundError(f"{self._url} does not serve {wanted}", field="model")
+        newest = version or max(versions)
+        meaning = self._meaning(name, str(newest), end - time.monotonic())
+        return ModelDescription(name, newest, meaning.labels, meaning.modalities, meaning.heads)
+
+    def ready(self, timeout_s: float) -> bool:
+        """``ServerReady``."""
+        try:
+            return bool(self._call("ServerReady", pb.ServerReadyRequest(), timeout_s).ready)
+        except (CapacityError, TryAgainError):
+            return False
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+    def _only_bundle(self, timeout_s: float) -> str:
+        index = self._call("RepositoryIndex", pb.RepositoryIndexRequest(ready=True), timeout_s)
+        names = {model.name for model in index.models}
+        bundles = sorted(
+            name.removesuffix(_MEDIA_SUFFIX)
+            for name in names
+            if name.endswith(_MEDIA_SUFFIX) and name.removesuffix(_MEDIA_SUFFIX) in names
+        )
+        if len(bundles) == 1:
+            return str(bundles[0])
+        if not bundles:
+            raise NotFoundError(f"{self._url} serves no bundle", field="model")
+        raise InvalidParameterError(f"name the model, one of {bundles}", field="model")
+
+    def _meaning(self, model: str, version: str, timeout_s: float) -> Meaning:
+        """What a bundle's tensors mean, asked for once per version (empty: the newest, whose tensors all share)."""
+        with self._lock:
+            known = self._meanings.get((model, version))
+        if known is not None:
+            return known
+        asked = pb.ModelConfigRequest(name=model + _MEDIA_SUFFIX, version=version)
+        parameters = self._call("ModelConfig", asked, timeout_s).config.parameters
+        try:
+            values = {field.name: json.loads(parameters[field.name].string_value) for field in fields(Meaning)}
+        except ValueError as error:
+            raise UnavailableError(
+                f"{self._url} does not say what the tensors of {model!r} mean; predict over HTTP instead"
+            ) from error
+        meaning = Meaning(**values)
+        with self._lock:
+            self._meanings[model, version] = meaning
+        return meaning
+
+    def _call(self, method: str, message: Any, timeout_s: float) -> Any:
+        try:
+            metadata = (*self._metadata, *trace_context().items())
+            return getattr(self._stub, method)(message, timeout=max(timeout_s, 0.0), metadata=metadata)
+        except grpc.RpcError as error:
+            raise self._typed(error, timeout_s) from error
+
+    def _typed(self, error: Any, timeout_s: float) -> Exception:
+        status, text = error.code(), error.details() or error.code().name
+        metadata = dict(error.trailing_metadata() or ())
+        if _ERROR_DETAIL not in metadata:
+            if why := untrusted(text):
+                return UnavailableError(f"no trusted connection to {self._url}: {why}")
+            if any(sign in text for sign in _NOT_CONNECTED):
+                return UnavailableError(
+                    f"cannot connect to {self._url}; is the server running? `dimml serve` starts one"
+                    f"{closed_hint(text, secure=self._secure)}"
+                )
+            if _MESSAGE_TOO_LARGE in text:
+                return TooLargeError(f"{self._url} takes no recording of this size: {text}")
+            if status is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return DeadlineExceededError(f"no answer from {self._url} within {timeout_s:.3g} s")
+        detail = json.loads(metadata.get(_ERROR_DETAIL, b"{}"))
+        wait_s = float(metadata["retry-after"]) if "retry-after" in metadata else None
+        typed = typed_error(
+            detail.get("code") or _CODES.get(status, ""),
+            text,
+            field=detail.get("field"),
+            statuses=detail.get("modalities"),
+            retry_after_s=wait_s,
+            client_fault=status in _CLIENT_FAULTS,
+        )
+        if status in _TRY_AGAIN and isinstance(typed, CapacityError):
+            return TryAgainError(typed, wait_s)
+        return typed

@@ -1,0 +1,139 @@
+"""Between a prediction and the tensors of ``<bundle>_media``."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dimml.bundle import FUSED_HEAD
+from dimml.contract import CERTAINTY, MEDIA, PROBABILITIES, STATUS, WEIGHTS, file_input
+from dimml.errors import InvalidParameterError, UnusableMediaError
+from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction
+from dimml.status import ModalityStatus, Reason
+from dimml_client.transport.request import MEDIA_PART, PredictRequest
+
+_DEFAULT_TOP_K = 5
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the tensors of one bundle version mean: the ``parameters`` of its model configuration."""
+
+    #: In the order of PROBABILITIES.
+    labels: list[str]
+    #: In the order of STATUS.
+    modalities: list[str]
+    #: In the order of CERTAINTY and WEIGHTS.
+    heads: list[str]
+    #: Encoder input by modality.
+    tensors: dict[str, str]
+
+
+def media_sources(request: PredictRequest, model: str, meaning: Meaning) -> dict[str, Path | bytes]:
+    """Parts by input tensor. Where modalities are chosen, each gets a file of its own and ``MEDIA`` is not sent.
+
+    Raises what ``/v1/predict`` answers: InvalidParameterError, and UnusableMediaError where none of the modalities
+    that are asked for was sent, which a message without them could not say.
+    """
+    for name in request.parts:
+        if name != MEDIA_PART and name not in meaning.modalities:
+            raise InvalidParameterError(
+                f"{name!r} is not a modality of {model!r}; send {MEDIA_PART!r} or one of {meaning.modalities}",
+                field=name,
+            )
+    for name in request.modalities or ():
+        if name not in meaning.modalities:
+            raise InvalidParameterError(
+                f"modalities: {name!r} is not a modality of {model!r}, which has {meaning.modalities}",
+                field="modalities",
+            )
+    wanted = meaning.modalities if request.modalities is None else request.modalities
+    if not wanted:
+        raise InvalidParameterError(f"modalities: name at least one of {meaning.modalities}", field="modalities")
+    own = {file_input(meaning.tensors[name]): request.parts[name] for name in wanted if name in request.parts}
+    media = request.parts.get(MEDIA_PART)
+    if media is None and not own:
+        statuses = {
+            name: ModalityStatus.because(Reason.NOT_SENT if name in wanted else Reason.NOT_REQUESTED)
+            for name in meaning.modalities
+        }
+        listed = ", ".join(f"{name} {status}" for name, status in statuses.items())
+        raise UnusableMediaError(f"no requested modality is usable: {listed}", statuses=statuses)
+    if media is None:
+        return own
+    if request.modalities is None:
+        return {**own, MEDIA: media}
+    return {**{file_input(meaning.tensors[name]): media for name in wanted}, **own}
+
+
+def classes_to_list(request: PredictRequest, meaning: Meaning) -> int:
+    """How many classes the answer lists. Raises InvalidParameterError."""
+    if request.top_k is None:
+        return min(_DEFAULT_TOP_K, len(meaning.labels))
+    if not 1 <= request.top_k <= len(meaning.labels):
+        raise InvalidParameterError(
+            f"top_k must be from 1 to {len(meaning.labels)}, the number of classes; got {request.top_k}", field="top_k"
+        )
+    return request.top_k
+
+
+def add_input(message: Any, tensor: str, datatype: str, raw: bytes) -> None:
+    """Add an input of one element to a ``ModelInferRequest``."""
+    message.inputs.add(name=tensor, datatype=datatype, shape=[1])
+    message.raw_input_contents.append(raw)
+
+
+def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictRequest) -> Prediction:
+    """The answer that a ``ModelInferResponse`` of ``<bundle>_media`` holds. Raises InvalidParameterError."""
+    raws = {output.name: raw for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)}
+    probabilities_C, certainty_H, weights_H = (
+        np.frombuffer(raws[name], "<f4") for name in (PROBABILITIES, CERTAINTY, WEIGHTS)
+    )
+    order = np.argsort(-probabilities_C, kind="stable")[: classes_to_list(request, meaning)]
+    ranked = [LabelProbability(label=meaning.labels[i], probability=min(1.0, float(probabilities_C[i]))) for i in order]
+    statuses = dict(zip(meaning.modalities, _statuses(raws[STATUS]), strict=True))
+    if request.modalities is not None:
+        # They were left out by not sending them, which is how the server then sees them.
+        for name in set(meaning.modalities) - set(request.modalities):
+            statuses[name] = ModalityStatus.because(Reason.NOT_REQUESTED)
+    by_head = {
+        head: (float(certainty), float(weight))
+        for head, certainty, weight in zip(meaning.heads, certainty_H, weights_H, strict=True)
+    }
+    all_ok = all(status.ok for status in statuses.values())
+    fused = by_head.get(FUSED_HEAD)
+    return Prediction(
+        request_id=response.id,
+        model=model,
+        version=int(response.model_version),
+        label=ranked[0].label,
+        probability=ranked[0].probability,
+        predictions=ranked,
+        degraded=any(status.degrades for status in statuses.values()),
+        modalities={
+            name: ModalityAnswer(
+                status=status.status,
+                reason=status.reason,
+                certainty=by_head[name][0] if status.ok else None,
+                weight=by_head[name][1] if status.ok else 0.0,
+            )
+            for name, status in statuses.items()
+        },
+        fused_head=None
+        if fused is None
+        else FusedHeadAnswer(certainty=fused[0] if all_ok else None, weight=fused[1] if all_ok else 0.0),
+    )
+
+
+def _statuses(raw: bytes) -> list[ModalityStatus]:
+    """The texts of a BYTES tensor: each four bytes of length, then UTF-8."""
+    statuses, at = [], 0
+    while at < len(raw):
+        (length,) = struct.unpack_from("<I", raw, at)
+        statuses.append(ModalityStatus.parse(raw[at + 4 : at + 4 + length].decode()))
+        at += 4 + length
+    return statuses

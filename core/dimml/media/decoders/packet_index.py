@@ -1,0 +1,99 @@
+"""One pass over a container's packets, without decoding: how long it really lasts, and where to start.
+
+Durations in headers lie: fragmented files carry absurd ones, truncated ones keep that of the whole, WebM streams
+have none. What the packets say is what a decoder will find.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dimml.media.decoders.container import UNREADABLE
+
+
+@dataclass(slots=True)
+class TrackIndex:
+    """Packets of one stream; times in seconds on the container's own clock."""
+
+    start_s: float | None = None
+    end_s: float = -math.inf
+    packets: int = 0
+    #: Presentation times in ascending order; for pictures one per frame.
+    times_s: list[float] = field(default_factory=list)
+    keyframes_s: list[float] = field(default_factory=list)
+
+    def keyframe_before(self, time_s: float) -> float | None:
+        """The last keyframe shown at or before ``time_s``."""
+        position = bisect.bisect_right(self.keyframes_s, time_s)
+        return self.keyframes_s[position - 1] if position else None
+
+    def packets_between(self, first_s: float, last_s: float) -> int:
+        """How many packets must be decoded to show every frame from ``first_s`` to ``last_s``."""
+        return bisect.bisect_right(self.times_s, last_s) - bisect.bisect_left(self.times_s, first_s)
+
+    @property
+    def frame_s(self) -> float:
+        """Mean time between packets, 0 for fewer than two."""
+        if len(self.times_s) < 2:
+            return 0.0
+        return (self.times_s[-1] - self.times_s[0]) / (len(self.times_s) - 1)
+
+
+@dataclass(slots=True)
+class ContainerIndex:
+    """``zero_s``: the container's time at which the recording starts; ``duration_s``: how long it lasts."""
+
+    zero_s: float
+    duration_s: float
+    tracks: dict[int, TrackIndex]
+
+
+def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
+    """Read all packets of ``streams``. A container that breaks off is as long as what could be read."""
+    tracks = {stream.index: TrackIndex() for stream in streams}
+    if not streams:
+        # PyAV would take no streams for all of them.
+        return ContainerIndex(0.0, 0.0, tracks)
+    ticks = {stream.index: float(stream.time_base or 0) for stream in streams}
+    try:
+        for packet in container.demux(*streams):
+            # Some containers show new streams on the way.
+            track = tracks.get(packet.stream_index)
+            if packet.size == 0 or track is None:
+                continue
+            tick = ticks[packet.stream_index]
+            track.packets += 1
+            pts = packet.pts if packet.pts is not None else packet.dts
+            if pts is None:
+                continue
+            time_s = pts * tick
+            track.times_s.append(time_s)
+            track.end_s = max(track.end_s, time_s + (packet.duration or 0) * tick)
+            if packet.is_keyframe:
+                track.keyframes_s.append(time_s)
+    except MemoryError:
+        raise
+    except UNREADABLE:
+        # The rest cannot be read; what came before it still counts.
+        pass
+    for stream in streams:
+        track = tracks[stream.index]
+        track.times_s.sort()
+        track.keyframes_s.sort()
+        if track.times_s:
+            if track.end_s <= track.times_s[-1]:
+                # The last packet does not say how long it lasts.
+                track.end_s = track.times_s[-1] + track.frame_s
+            # Sound that a decoder drops (encoder delay) lies before the stream's start.
+            first_s = track.times_s[0]
+            declared_s = first_s if stream.start_time is None else stream.start_time * ticks[stream.index]
+            track.start_s = max(first_s, declared_s)
+    starts = [track.start_s for track in tracks.values() if track.start_s is not None]
+    # Nothing is presented before 0 in MP4 and Matroska; transport streams start anywhere above it.
+    zero_s = max(0.0, min(starts, default=0.0))
+    end_s = max((track.end_s for track in tracks.values()), default=0.0)
+    return ContainerIndex(zero_s, max(0.0, end_s - zero_s), tracks)

@@ -1,0 +1,77 @@
+"""What one window takes of a track: fed with decoded sound or pictures, asked for rows at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dimml.media.decoders.audio import FloatArray, SoundBuffer
+from dimml.media.decoders.packet_index import TrackIndex
+from dimml.media.decoders.time_range import Window
+from dimml.media.decoders.video import EPSILON_S, Picture, PictureRow
+from dimml.modality import Flow, Frames, Waveform
+
+
+class SoundStretch:
+    """The sound of one window. Times given to it are seconds from the recording's start."""
+
+    def __init__(self, window: Window, index: TrackIndex, zero_s: float) -> None:
+        self._window = window
+        begin_s = zero_s + window.start_s
+        self._due = index.packets_between(begin_s, begin_s + window.seconds)
+        self._buffer: SoundBuffer | None = None
+        self._written = 0
+
+    def write(self, mono: FloatArray, rate_hz: int, time_s: float | None) -> None:
+        """Sound that may lie anywhere. Raises ValueError where no sane recording has such a rate."""
+        if self._buffer is None:
+            self._buffer = SoundBuffer(self._window, rate_hz)
+        self._written += self._buffer.write(mono, time_s)
+
+    @property
+    def rate_hz(self) -> int | None:
+        """Of the first sound that was written."""
+        return None if self._buffer is None else self._buffer.rate_hz
+
+    @property
+    def full(self) -> bool:
+        """Whether later sound adds nothing."""
+        return self._buffer is not None and self._buffer.full
+
+    def row(self, modality: Waveform) -> Any | None:
+        """The modality's row; None where sound was due in the window and none could be decoded."""
+        if self._written == 0 and self._due:
+            return None
+        # No sound here at all: the track ended earlier or starts later.
+        return (self._buffer or SoundBuffer(self._window, modality.sample_rate_hz)).row(modality)
+
+
+class PictureStretch:
+    """The pictures of one window: a row for each modality that comes from them."""
+
+    def __init__(self, window: Window, modalities: Sequence[Frames | Flow], index: TrackIndex, zero_s: float) -> None:
+        self.rows = [PictureRow(modality, window) for modality in modalities]
+        #: On the container's clock.
+        self.first_wanted_s = zero_s + min(row.first_wanted_s for row in self.rows)
+        self.last_wanted_s = zero_s + max(row.last_wanted_s for row in self.rows)
+        self._due = index.packets_between(self.first_wanted_s + EPSILON_S, self.last_wanted_s)
+        self._seen_inside = 0
+
+    def see(self, time_s: float) -> None:
+        """A picture was decoded whose time, on the container's clock, is this."""
+        self._seen_inside += self.first_wanted_s < time_s <= self.last_wanted_s
+
+    def show(self, picture: Picture, following: Picture | None) -> None:
+        """``picture`` is on screen until ``following`` is."""
+        for row in self.rows:
+            row.show(picture, following)
+
+    @property
+    def done(self) -> bool:
+        """Whether every frame of every row is there."""
+        return all(row.done for row in self.rows)
+
+    @property
+    def decoded(self) -> bool:
+        """Whether there is a picture, and not just one from before where several were due and did not decode."""
+        return self.done and (self._seen_inside > 0 or self._due < 2)

@@ -1,0 +1,159 @@
+"""From decoded pictures to rows: upright, cut to the region, resized, chosen by presentation time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Final, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dimml.errors import TooLargeError
+from dimml.media.decoders.flow import flow_between
+from dimml.media.decoders.time_range import Window
+from dimml.media.types import MediaLimits
+from dimml.modality import Flow, Frames, Region
+
+ByteArray = npt.NDArray[np.uint8]
+_Pixel = TypeVar("_Pixel", np.uint8, np.float32)
+
+_MATRIX_BYTES: Final = 36
+#: Times are sums of rounded numbers: what is this close together is the same moment.
+EPSILON_S: Final = 1e-6
+
+
+class Picture:
+    """One decoded picture; converted to RGB only when it is chosen, and then once.
+
+    ``converter`` is an ``av.video.reformatter.VideoReformatter`` that all pictures of a stream share: setting one
+    up costs four times a small picture's conversion.
+    """
+
+    def __init__(self, frame: Any, time_s: float, converter: Any) -> None:
+        self._frame = frame
+        self._converter = converter
+        self.time_s = time_s
+
+    @cached_property
+    def rgb(self) -> ByteArray:
+        """Upright, ``[height, width, 3]``."""
+        converted = self._converter.reformat(self._frame, format="rgb24", threads=1)
+        return upright(converted.to_ndarray(), _display_matrix(self._frame))
+
+
+class StillPicture(Picture):
+    """An image file: upright RGB from the start, at time 0."""
+
+    def __init__(self, rgb: ByteArray) -> None:
+        super().__init__(None, 0.0, None)
+        self.__dict__["rgb"] = rgb
+
+
+def _display_matrix(frame: Any) -> npt.NDArray[np.int32] | None:
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # Side data of a kind that this PyAV has no name for.
+        return None
+    if matrix is None or matrix.buffer_size != _MATRIX_BYTES:
+        return None
+    return np.frombuffer(bytes(matrix), dtype=np.int32).reshape(3, 3)
+
+
+def upright(rgb: ByteArray, matrix: npt.NDArray[np.int32] | None) -> ByteArray:
+    """Apply the rotation and reflection of a display matrix (ISO/IEC 14496-12, 6.2.2), as quarter turns; a view.
+
+    The matrix sends a pixel (x, y) to (a·x + c·y, b·x + d·y), with a, b in its first and c, d in its second row.
+    """
+    if matrix is None:
+        return rgb
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        flip_x, flip_y = a < 0, d < 0
+    else:
+        rgb, flip_x, flip_y = rgb.transpose(1, 0, 2), c < 0, b < 0
+    return rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+
+
+def region_of(picture: npt.NDArray[_Pixel], region: Region | None) -> npt.NDArray[_Pixel]:
+    """A contiguous ``[height, width, channels]`` of what lies in the region, at least one pixel; all without one."""
+    if region is not None:
+        height, width = picture.shape[:2]
+        left, top = min(round(region.left * width), width - 1), min(round(region.top * height), height - 1)
+        right, bottom = max(round(region.right * width), left + 1), max(round(region.bottom * height), top + 1)
+        picture = picture[top:bottom, left:right]
+    return np.ascontiguousarray(picture)
+
+
+def prepared(rgb: ByteArray, modality: Frames | Flow) -> ByteArray:
+    """Cut the region of interest and resize: ``[height, width, 3]`` of the modality."""
+    rgb = region_of(rgb, modality.region)
+    height, width = rgb.shape[:2]
+    if (height, width) == (modality.height, modality.width):
+        return rgb
+    shrinks = height >= modality.height and width >= modality.width
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized = cv2.resize(rgb, (modality.width, modality.height), interpolation=interpolation)
+    return np.asarray(resized, np.uint8)
+
+
+class PictureRow:
+    """One modality's row in the making. Pictures are offered in order; each is shown until the next one's time."""
+
+    def __init__(self, modality: Frames | Flow, window: Window) -> None:
+        self.modality = modality
+        self.array = np.zeros(modality.shape, np.uint8)
+        self.times_s: list[float] = []
+        step_s = window.seconds / modality.frames
+        self._wanted_s = [window.start_s + (i + 0.5) * step_s for i in range(modality.frames)]
+        self._last: Picture | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every frame of the row is there."""
+        return len(self.times_s) == len(self._wanted_s)
+
+    @property
+    def first_wanted_s(self) -> float:
+        """When the first frame is shown."""
+        return self._wanted_s[0]
+
+    @property
+    def last_wanted_s(self) -> float:
+        """When the last frame is shown."""
+        return self._wanted_s[-1]
+
+    def show(self, picture: Picture, following: Picture | None) -> None:
+        """``picture`` is on screen until ``following`` is, or to the end; also for times before the first picture."""
+        while not self.done and (following is None or self._wanted_s[len(self.times_s)] < following.time_s - EPSILON_S):
+            index = len(self.times_s)
+            if picture is self._last:
+                self.array[index] = self.array[index - 1]
+            else:
+                self.array[index] = self._pixels(picture, following)
+            self._last = picture
+            self.times_s.append(picture.time_s)
+
+    def _pixels(self, picture: Picture, following: Picture | None) -> ByteArray:
+        first = prepared(picture.rgb, self.modality)
+        if isinstance(self.modality, Frames):
+            return first
+        # The last picture of a stream has no next one: it is at rest.
+        second = first if following is None else prepared(following.rgb, self.modality)
+        return flow_between(first, second, self.modality.bound_px)
+
+
+def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
+    """Raises TooLargeError for a picture above ``max_pixels``."""
+    if width * height > limits.max_pixels:
+        raise TooLargeError(f"a picture of {width}x{height} has more pixels than max_pixels = {limits.max_pixels}")
+
+
+def rows_of_one_picture(picture: Picture, modalities: Sequence[Frames | Flow]) -> list[PictureRow]:
+    """Rows in which ``picture`` is shown all the time."""
+    rows = [PictureRow(modality, Window(0.0, 0.0)) for modality in modalities]
+    for row in rows:
+        row.show(picture, None)
+    return rows

@@ -1,0 +1,186 @@
+"""One decode worker and the thread that looks after it: starts it, feeds it, and replaces it when it is lost."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+
+from dimml.errors import DimmlError, UnavailableError
+from dimml.media.sandbox.sandbox import Isolation
+from dimml.media.types import DecodeRequest
+from dimml.media.workers.process import Answered, WorkerProcess
+from dimml.media.workers.timeline import Lost, StreamJob
+from dimml.status import Reason
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Job:
+    """Requests for one worker, which may answer the first so many of them. ``limit_s`` counts from when they are
+    handed over, ``end`` is monotonic time."""
+
+    requests: Sequence[DecodeRequest]
+    limit_s: float
+    end: float
+    future: Future[list[Answered] | Lost] = field(default_factory=Future)
+    #: The caller's, so that what is logged of a job can be told to be of its request.
+    context: Context = field(default_factory=copy_context)
+
+
+class Keeper:
+    """A thread that does ``jobs`` one at a time in its worker. A None among the jobs ends it.
+
+    ``on_ready`` is called for every worker that has started, ``on_lost`` for every one that died or had to be killed.
+    """
+
+    def __init__(
+        self,
+        jobs: queue.SimpleQueue[Job | StreamJob | None],
+        settings: bytes,
+        on_ready: Callable[[Isolation], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._jobs = jobs
+        self._settings = settings
+        self._on_ready = on_ready
+        self._on_lost = on_lost
+        self._lock = threading.Lock()
+        self._worker: WorkerProcess | None = None
+        self._job: Job | None = None
+        self._closed = False
+        #: Set when the first start has worked or failed.
+        self.started = threading.Event()
+        # The thread that starts a worker must outlive it: the kernel counts the thread as the parent that dies.
+        self._thread = threading.Thread(target=self._keep, name="dimml-decode", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a worker waits for requests or works on one."""
+        worker = self._worker
+        return worker is not None and worker.alive
+
+    def close(self) -> None:
+        """Kill the worker, also in the middle of a request, and start no other."""
+        with self._lock:
+            self._closed = True
+            if self._worker is not None:
+                self._worker.kill()
+
+    def abandon(self, job: Job) -> None:
+        """Kill the worker if it works on this job."""
+        with self._lock:
+            if self._job is job and self._worker is not None:
+                self._job = None  # Which tells the thread.
+                self._worker.kill()
+
+    def join(self) -> None:
+        """Wait for the thread, which must have been sent a None."""
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while True:
+            if self._worker is not None:
+                self._worker.settle()
+            self._living_worker()
+            self.started.set()
+            job = self._jobs.get()
+            if job is None:
+                break
+            if isinstance(job, StreamJob):
+                self._stream(job)
+                continue
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            try:
+                outcome = self._do(job)
+            except UnavailableError as error:
+                job.future.set_exception(error)
+            except BaseException as error:
+                # Nobody foresaw it. It costs the worker, whatever state that is in, and not this thread.
+                with self._lock:
+                    self._job = None
+                self._bury()
+                job.future.set_exception(error)
+            else:
+                job.future.set_result(outcome)
+        self._bury()
+
+    def _do(self, job: Job) -> list[Answered] | Lost:
+        worker = self._living_worker()
+        if worker is None:
+            raise UnavailableError("no decode worker could be started")
+        left_s = job.end - time.monotonic()
+        if left_s <= 0.0:
+            raise UnavailableError("no decode worker was free in time")
+        with self._lock:
+            self._job = job
+        reply = job.context.run(worker.run, job.requests, min(job.limit_s, left_s))
+        with self._lock:
+            killed, self._job = self._job is None, None
+        # One that was killed may not be dead yet.
+        if killed or not worker.alive:
+            if self._closed:
+                raise UnavailableError("the decode pool is closed")
+            self._bury()
+        return reply
+
+    def _stream(self, job: StreamJob) -> None:
+        worker = self._living_worker()
+        if worker is None:
+            job.put(UnavailableError("no decode worker could be started"))
+            return
+        try:
+            for item in worker.stream(job.request, job.limit_s):
+                if not job.put(item):
+                    # Nobody listens any more, and the worker is in the middle of it.
+                    worker.kill()
+                    break
+        except DimmlError as error:
+            job.put(error)
+        except BaseException:
+            logger.exception("a decode worker's windows could not be read")
+            self._bury()
+            job.put(Lost(Reason.DECODER_CRASHED))
+            job.put(None)
+        else:
+            job.put(None)
+        if job.stopped or not worker.alive:
+            self._bury()
+
+    def _living_worker(self) -> WorkerProcess | None:
+        """The worker, replaced if it died meanwhile; None where none can be started."""
+        if self.alive:
+            return self._worker
+        self._bury()
+        with self._lock:
+            if self._closed:
+                return None
+            try:
+                self._worker = WorkerProcess(self._settings)
+            except OSError:
+                logger.exception("a decode worker could not be started")
+                return None
+        try:
+            self._on_ready(self._worker.wait_ready())
+        except (EOFError, OSError):
+            if not self._closed:
+                logger.exception("a decode worker ended while it started")
+            self._bury()
+        return self._worker
+
+    def _bury(self) -> None:
+        with self._lock:
+            worker, self._worker = self._worker, None
+            closed = self._closed
+        if worker is not None:
+            worker.dispose()
+            if not closed:
+                self._on_lost()

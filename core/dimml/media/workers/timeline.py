@@ -1,0 +1,139 @@
+"""A recording's windows out of a decode worker, going on without the guilty track when the worker is lost."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from dimml.errors import DimmlError
+from dimml.media.decoders.signal_status import all_because
+from dimml.media.decoders.windows import WindowDecoded, WindowPlan, judged_part
+from dimml.media.types import Decoded, DecodeRequest
+from dimml.media.workers.main import WindowsRequest
+from dimml.modality import Modality
+from dimml.status import Reason
+
+if TYPE_CHECKING:
+    from dimml.media.workers.pool import DecodePool
+
+#: How often a recording is tried again where a worker was lost and no track alone is to blame.
+_STRIKES: Final = 3
+#: Items between worker and caller, and how often either looks whether the other is still there.
+_AHEAD: Final = 16
+_LOOK_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """No reply that can be used: the worker died, outlasted its time, or ran out of memory."""
+
+    reason: Reason
+
+
+class StreamJob:
+    """One recording's windows for one worker, whose keeper puts them in; ``limit_s`` is for each chunk."""
+
+    def __init__(self, request: WindowsRequest, limit_s: float) -> None:
+        self.request = request
+        self.limit_s = limit_s
+        self.stopped = False
+        self._items: queue.Queue[WindowDecoded | Lost | DimmlError | None] = queue.Queue(_AHEAD)
+
+    def put(self, item: WindowDecoded | Lost | DimmlError | None) -> bool:
+        """From the keeper; None is the end. Blocks while the caller is behind; false where it has gone."""
+        while not self.stopped:
+            try:
+                self._items.put(item, timeout=_LOOK_S)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def items(self) -> Generator[WindowDecoded | Lost]:
+        """For the caller. Raises the DimmlError that was put in."""
+        try:
+            while (item := self._items.get()) is not None:
+                if isinstance(item, DimmlError):
+                    raise item
+                yield item
+                if isinstance(item, Lost):
+                    return
+        finally:
+            self.stopped = True
+
+
+def decode_timeline(
+    pool: DecodePool, request: DecodeRequest, plan: WindowPlan, *, timeout_s: float
+) -> Iterator[WindowDecoded]:
+    """Every window of a recording, whatever its decoding costs; ``timeout_s`` is for some windows at a time.
+
+    Where a worker is lost, each track is tried alone from that window on; the guilty one is unusable from there to
+    the recording's end, with the reason, and the others go on. Raises what ``decode_windows`` raises.
+    """
+    from dimml.media.workers.blame import tracks_of
+
+    lost: dict[str, Reason] = {}
+    number, strikes = 0, 0
+    last: WindowDecoded | None = None
+    while len(lost) < len(request.modalities):
+        alive = replace(request, modalities=tuple(m for m in request.modalities if m.name not in lost))
+        crash: Lost | None = None
+        with closing(pool.stream(alive, plan, number, timeout_s=timeout_s)) as items:
+            for item in items:
+                if isinstance(item, Lost):
+                    crash = item
+                    break
+                yield _with_lost(item, request, lost)
+                number, last = item.number + 1, item
+        if crash is None:
+            return
+        groups = tracks_of(alive)
+        guilty = [(groups[0], crash)]
+        if len(groups) > 1:
+            # From where the others stand, one chunk of each alone.
+            tried = [(group, _outcome(pool, alive, group, plan, first=number, timeout_s=timeout_s)) for group in groups]
+            guilty = [(group, outcome) for group, outcome in tried if outcome is not None]
+        strikes += 1
+        if not guilty and strikes >= _STRIKES:
+            guilty = [(group, crash) for group in groups]
+        for group, reason in guilty:
+            lost |= {modality.name: reason.reason for modality in group}
+    yield from _all_lost(request, plan, number, last, lost)
+
+
+def _outcome(
+    pool: DecodePool, request: DecodeRequest, group: list[Modality], plan: WindowPlan, *, first: int, timeout_s: float
+) -> Lost | None:
+    """What decoding these modalities alone comes to, in its first chunk; None where it goes well."""
+    alone = replace(request, modalities=tuple(group))
+    with closing(pool.stream(alone, plan, first, timeout_s=timeout_s)) as items:
+        item = next(iter(items), None)
+    return item if isinstance(item, Lost) else None
+
+
+def _with_lost(item: WindowDecoded, request: DecodeRequest, lost: dict[str, Reason]) -> WindowDecoded:
+    tracks = dict(item.decoded.tracks)
+    for modality in request.modalities:
+        if modality.name in lost:
+            tracks |= all_because(lost[modality.name], [modality])
+    ordered = {modality.name: tracks[modality.name] for modality in request.modalities}
+    return replace(item, decoded=replace(item.decoded, tracks=ordered))
+
+
+def _all_lost(
+    request: DecodeRequest, plan: WindowPlan, number: int, last: WindowDecoded | None, lost: dict[str, Reason]
+) -> Iterator[WindowDecoded]:
+    """The windows from ``number`` on, of which nothing is left; one without a time where not even their number is
+    known."""
+    nothing = WindowDecoded(0, 1, None, None, Decoded())
+    if last is None or last.span is None:
+        yield _with_lost(nothing, request, lost)
+        return
+    for later in range(number, last.count):
+        window = plan.window(last.span, later)
+        part = judged_part(window, request.clip_s)
+        decoded = Decoded({}, round(part.start_s, 6), round(part.end_s, 6))
+        yield _with_lost(WindowDecoded(later, last.count, window, last.span, decoded), request, lost)

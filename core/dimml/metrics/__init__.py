@@ -1,0 +1,1 @@
+"""Figures that several components compute or export alike."""

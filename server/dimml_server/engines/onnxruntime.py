@@ -1,0 +1,142 @@
+"""The local engine: encoders and fusion with ONNX Runtime in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from dimml.bundle import Bundle
+from dimml.contract import (
+    CERTAINTY,
+    FEATURES,
+    LOGITS,
+    PRESENT,
+    PROBABILITIES,
+    WEIGHTS,
+    features_input,
+    logits_input,
+    model_specs,
+)
+from dimml.engine import Encoded, EngineError
+from dimml.fusion import BoolArray, FloatArray, Fused
+from dimml.status import Reason
+from dimml_server.engines.low_priority import at_low_priority
+from dimml_server.engines.ort_session import ModelSession, providers
+
+logger = logging.getLogger(__name__)
+
+
+class LocalEngine:
+    """``dimml.engine.Engine`` over one ONNX Runtime session per model.
+
+    ``concurrency`` is the number of requests that run at a time. ``intra_op_threads`` None shares the cores among
+    a bundle's encoders, which run side by side. Sessions are reached by bundle name and version.
+    """
+
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        device: str = "auto",
+        intra_op_threads: int | None = None,
+        max_stray_runs: int = 4,
+    ) -> None:
+        self._providers = providers(device)
+        self._concurrency = concurrency
+        self._intra_op_threads = intra_op_threads
+        self._max_stray_runs = max_stray_runs
+        self._sessions: dict[tuple[str, int], ModelSession] = {}
+
+    @property
+    def stray_runs(self) -> int:
+        """Runs, over all models, that were told to stop and still go on."""
+        return sum(session.stray_runs for session in self._sessions.values())
+
+    async def load(self, bundle: Bundle, repository: Path, *, must_run: bool = True) -> None:
+        """Make the sessions of a bundle, and run each once. Raises BundleError, and then nothing is kept."""
+        # Making a session optimises its graph, which takes a core for as long as that. Where sessions start threads,
+        # those would keep a low priority; then there are more cores, too.
+        elsewhere = at_low_priority if self._threads(bundle) == 1 else asyncio.to_thread
+        sessions = await elsewhere(self._make_sessions, bundle, repository)
+        try:
+            for session in sessions.values():
+                await session.warm_up()
+        except BaseException:
+            for session in sessions.values():
+                session.close()
+            raise
+        self.unload(bundle)  # Of one that was unloaded a moment ago, requests in flight may still hold the sessions.
+        self._sessions.update({(name, bundle.version): session for name, session in sessions.items()})
+
+    def unload(self, bundle: Bundle) -> None:
+        """Let a bundle's sessions go; their memory is freed once runs that still go on have ended."""
+        for spec in model_specs(bundle):
+            session = self._sessions.pop((spec.name, bundle.version), None)
+            if session is not None:
+                session.close()
+
+    def ready(self, bundle: Bundle, model: str | None = None) -> bool:
+        """Whether it is loaded."""
+        return (model or bundle.fusion_model, bundle.version) in self._sessions
+
+    async def close(self) -> None:
+        """Tell stray runs to stop, and let all threads end."""
+        for session in self._sessions.values():
+            session.close()
+
+    async def encode(self, bundle: Bundle, modality: str, tensor: npt.NDArray[Any]) -> Encoded:
+        """Run one encoder on ``[B, *modality.shape]``. Raises EngineError."""
+        tensor_name = bundle.encoder(modality).modality.tensor
+        outputs = await self._session(bundle, bundle.encoder_model(modality)).run({tensor_name: tensor})
+        return Encoded(features=outputs[FEATURES], logits=outputs[LOGITS])
+
+    async def fuse(
+        self,
+        bundle: Bundle,
+        features: Mapping[str, FloatArray],
+        logits: Mapping[str, FloatArray],
+        present_BM: BoolArray,
+    ) -> Fused:
+        """Run the fusion graph. Raises EngineError."""
+        tensors: dict[str, npt.NDArray[Any]] = {PRESENT: present_BM}
+        for modality in bundle.modalities:
+            tensors[features_input(modality.name)] = features[modality.name]
+            tensors[logits_input(modality.name)] = logits[modality.name]
+        outputs = await self._session(bundle, bundle.fusion_model).run(tensors)
+        return Fused(
+            probabilities_BC=outputs[PROBABILITIES],
+            logits_BC=outputs[LOGITS],
+            certainty_BH=outputs[CERTAINTY],
+            weights_BH=outputs[WEIGHTS],
+        )
+
+    def _session(self, bundle: Bundle, model: str) -> ModelSession:
+        session = self._sessions.get((model, bundle.version))
+        if session is None:
+            raise EngineError(Reason.ENCODER_GONE, f"{model} version {bundle.version} is not loaded")
+        return session
+
+    def _threads(self, bundle: Bundle) -> int:
+        return self._intra_op_threads or max(1, (os.cpu_count() or 1) // len(bundle.encoders))
+
+    def _make_sessions(self, bundle: Bundle, repository: Path) -> dict[str, ModelSession]:
+        threads = self._threads(bundle)
+        sessions = {}
+        for spec in model_specs(bundle):
+            if spec.role not in ("encoder", "fusion"):
+                continue
+            sessions[spec.name] = ModelSession(
+                bundle.model_file(repository, spec.name),
+                spec,
+                providers=self._providers,
+                threads=threads if spec.role == "encoder" else 1,
+                concurrency=self._concurrency,
+                max_stray_runs=self._max_stray_runs,
+            )
+        return sessions

@@ -1,0 +1,164 @@
+"""One ONNX Runtime session of one model: made, warmed up, run in threads, told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.contract import ModelSpec
+from dimml.engine import EngineError
+from dimml.errors import BundleError, ConfigurationError
+from dimml.status import Reason
+from dimml.system.outbound import import_quietly
+from dimml.system.run_threads import RunThreads
+
+logger = logging.getLogger(__name__)
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+#: A first run compiles and allocates, on some devices for long.
+WARM_UP_LIMIT_S = 120.0
+
+_ORT_ERROR, _ORT_FATAL = 3, 4  # ONNX Runtime's log severities.
+_NUMPY = {"FP32": np.float32, "FP64": np.float64, "UINT8": np.uint8, "BOOL": np.bool_}
+_PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+def providers(device: str) -> list[str]:
+    """ONNX Runtime's providers for a ``device`` setting. Raises ConfigurationError where it lacks them."""
+    available = import_quietly("onnxruntime").get_available_providers()
+    if device == "auto":
+        device = "cuda" if "CUDAExecutionProvider" in available else "cpu"
+    wanted = _PROVIDERS[device]
+    if wanted[0] not in available:
+        raise ConfigurationError(
+            f"device {device!r}: the installed onnxruntime has no {wanted[0]}; "
+            "install dimml[serve-gpu], or choose --device cpu",
+            field="device",
+        )
+    return wanted
+
+
+class ModelSession:
+    """Runs of one model. At most ``concurrency`` are awaited at a time (the gate's promise to this class).
+
+    A run whose awaiter is cancelled is told to stop. Until it does, it is a stray; past ``max_stray_runs`` of
+    them the model is refused at once, so stalled runs never take more than a bounded number of threads.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: ModelSpec,
+        *,
+        providers: list[str],
+        threads: int,
+        concurrency: int,
+        max_stray_runs: int,
+    ) -> None:
+        self._spec = spec
+        self._outputs = [output.name for output in spec.outputs]
+        self._max_stray_runs = max_stray_runs
+        # No more than this can be under way: a run starts only while strays are below their bound.
+        self._threads = RunThreads(f"dimml-{spec.name}", concurrency + max_stray_runs)
+        self._strays: set[Any] = set()
+        self._ort = ort = import_quietly("onnxruntime")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ORT_ERROR
+        # A spinning thread takes its core from the other encoders and from decoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(path, options, providers=providers)
+        except Exception as error:
+            logger.debug("loading %s", path, exc_info=True)
+            raise BundleError(f"model {spec.name}: ONNX Runtime cannot load {path}", field=spec.name) from error
+        self._check_interface()
+
+    @property
+    def stray_runs(self) -> int:
+        """Runs that were told to stop and still go on."""
+        return len(self._strays)
+
+    async def warm_up(self) -> None:
+        """One run on zeros. Raises BundleError where it fails or does not end."""
+        tensors: Tensors = {i.name: np.zeros((1, *i.dims), _NUMPY[i.datatype]) for i in self._spec.inputs}
+        try:
+            async with asyncio.timeout(WARM_UP_LIMIT_S):
+                await self.run(tensors)
+        except TimeoutError:
+            raise BundleError(f"model {self._spec.name} does not end its first run in {WARM_UP_LIMIT_S:g} s") from None
+        except EngineError as error:
+            raise BundleError(f"model {self._spec.name} does not run: {error}") from error
+
+    async def run(self, tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
+        """Outputs by name. Cancelling it tells the run to stop and returns at once. Raises EngineError."""
+        if len(self._strays) >= self._max_stray_runs:
+            raise EngineError(Reason.ENCODER_BUSY, f"{len(self._strays)} stalled runs are still going")
+        loop = asyncio.get_running_loop()
+        options = self._ort.RunOptions()
+        options.log_severity_level = _ORT_FATAL  # What a run raises is logged by us, once.
+        done: asyncio.Future[list[npt.NDArray[Any]]] = loop.create_future()
+
+        def finish(result: list[npt.NDArray[Any]] | None, error: Exception | None) -> None:
+            self._strays.discard(options)
+            if done.cancelled():
+                return
+            if result is not None:
+                done.set_result(result)
+            else:
+                done.set_exception(EngineError(Reason.ENCODER_ERROR, _first_line(error)))
+
+        def work() -> Callable[[], None]:
+            result, failure = None, None
+            try:
+                result = self._session.run(self._outputs, dict(tensors), options)
+            except Exception as error:
+                failure = error
+            return lambda: report(result, failure)
+
+        def report(result: list[npt.NDArray[Any]] | None, failure: Exception | None) -> None:
+            try:
+                loop.call_soon_threadsafe(finish, result, failure)
+            except RuntimeError:
+                logger.debug("a run of %s outlived the server", self._spec.name)
+
+        self._threads.submit(work)
+        try:
+            return dict(zip(self._outputs, await done, strict=True))
+        except asyncio.CancelledError:
+            options.terminate = True
+            if not done.done() or done.cancelled():
+                self._strays.add(options)
+            raise
+
+    def close(self) -> None:
+        """Tell runs that still go on to stop, and let the threads end."""
+        for options in self._strays:
+            options.terminate = True
+        self._threads.close()
+
+    def _check_interface(self) -> None:
+        for what, specs, found in (
+            ("input", self._spec.inputs, {i.name for i in self._session.get_inputs()}),
+            ("output", self._spec.outputs, {o.name for o in self._session.get_outputs()}),
+        ):
+            for wanted in specs:
+                if wanted.name not in found:
+                    raise BundleError(f"model {self._spec.name} has no {what} {wanted.name}; it has {sorted(found)}")
+
+
+def _first_line(error: Exception | None) -> str:
+    return str(error).strip().split("\n", 1)[0][:500]

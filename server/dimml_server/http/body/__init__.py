@@ -1,0 +1,1 @@
+"""Reading request bodies: limits, multipart forms, callers that disconnect."""

@@ -1,0 +1,194 @@
+"""A multipart body, read as it comes: counted against the limit, large parts spooled to disk."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from dimml.errors import InvalidParameterError, TooLargeError
+from dimml.media.types import Source
+from dimml_server.http.body.limits import Uploads
+from dimml_server.prediction.spool import storing
+
+MAX_PARTS = 32
+MAX_FIELD_BYTES = 4096
+
+
+@dataclass(slots=True)
+class Form:
+    """Text fields and files of one body. A file past the spool threshold is a path, deleted with the form."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    files: dict[str, Source] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def read_form(
+    request: Request,
+    uploads: Uploads,
+    *,
+    field_names: frozenset[str],
+    max_body_bytes: int,
+    spool_bytes: int,
+    max_parts: int = MAX_PARTS,
+) -> AsyncIterator[Form]:
+    """Read a multipart body; parts named in ``field_names`` are text, all others files.
+
+    Raises TooLargeError as soon as a limit is passed, InvalidParameterError for what is not well-formed
+    multipart, what ``uploads`` raises, and starlette's ClientDisconnect.
+    """
+    boundary = checked_head(request.headers, max_body_bytes)
+    async with AsyncExitStack() as stack:
+        reader = _FormReader(boundary, field_names, spool_bytes, max_parts, uploads.folder)
+        stack.callback(reader.discard)
+        received = 0
+        async with uploads.reading():
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > max_body_bytes:
+                    raise _too_large(max_body_bytes)
+                reader.feed(chunk)
+        yield reader.form()
+
+
+def checked_head(headers: Headers, max_body_bytes: int) -> bytes:
+    """The boundary of the form that a request's head declares. Raises InvalidParameterError, TooLargeError."""
+    kind, options = parse_options_header(headers.get("content-type"))
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise InvalidParameterError("send the recording as multipart/form-data", field="Content-Type")
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_body_bytes:
+        raise _too_large(max_body_bytes)
+    return boundary
+
+
+def _too_large(max_body_bytes: int) -> TooLargeError:
+    return TooLargeError(f"the body is larger than {max_body_bytes} bytes, this server's limit")
+
+
+class _FormReader:
+    """Callbacks of python-multipart's parser, building a ``Form``."""
+
+    def __init__(
+        self, boundary: bytes, field_names: frozenset[str], spool_bytes: int, max_parts: int, place: Path | None
+    ) -> None:
+        self._max_parts = max_parts
+        self._place = place
+        self._field_names = field_names
+        self._spool_bytes = spool_bytes
+        self._form = Form()
+        self._ended = False
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._header_name = self._header_value = b""
+        self._name = ""
+        self._data = bytearray()
+        #: Of files in memory; the threshold is for all of them together.
+        self._held_bytes = 0
+        self._file: BinaryIO | None = None
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+        )
+
+    def feed(self, chunk: bytes) -> None:
+        """Parse the next bytes of the body."""
+        try:
+            self._parser.write(chunk)
+        except MultipartParseError as error:
+            raise InvalidParameterError("the body is not well-formed multipart/form-data") from error
+
+    def form(self) -> Form:
+        """What was read. Raises InvalidParameterError where the body broke off."""
+        if not self._ended:
+            raise InvalidParameterError("the multipart body ends before its closing boundary")
+        return self._form
+
+    def discard(self) -> None:
+        """Delete what was spooled."""
+        if self._file is not None:
+            self._file.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _on_part_begin(self) -> None:
+        if len(self._form.fields) + len(self._form.files) >= self._max_parts:
+            raise TooLargeError(f"the body has more than {self._max_parts} parts")
+        self._name, self._data = "", bytearray()
+        self._header_name = self._header_value = b""
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            name = parse_options_header(self._header_value)[1].get(b"name", b"")
+            self._name = name.decode("utf-8", "replace")
+        self._header_name = self._header_value = b""
+
+    def _on_headers_finished(self) -> None:
+        if not self._name:
+            raise InvalidParameterError("a part of the multipart body has no name")
+        if self._name in self._form.fields or self._name in self._form.files:
+            raise InvalidParameterError(f"{self._name!r} is sent more than once", field=self._name)
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._file is not None:
+            with storing():
+                self._file.write(memoryview(data)[start:end])
+            return
+        self._data += memoryview(data)[start:end]
+        if self._name in self._field_names:
+            if len(self._data) > MAX_FIELD_BYTES:
+                raise TooLargeError(f"{self._name!r} is longer than {MAX_FIELD_BYTES} bytes", field=self._name)
+        elif self._held_bytes + len(self._data) > self._spool_bytes:
+            self._spool()
+
+    def _on_part_end(self) -> None:
+        if self._file is not None:
+            self._form.files[self._name] = Path(self._file.name)
+            with storing():
+                self._file.close()
+            self._file = None
+        elif self._name in self._field_names:
+            try:
+                self._form.fields[self._name] = self._data.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise InvalidParameterError(f"{self._name!r} is not UTF-8 text", field=self._name) from error
+        else:
+            self._form.files[self._name] = bytes(self._data)
+            self._held_bytes += len(self._data)
+        self._data = bytearray()
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+    def _spool(self) -> None:
+        with storing():
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="dimml-upload-", dir=self._place)
+            # The client's file name has no part in the path.
+            self._file = (Path(self._folder.name) / str(len(self._form.files))).open("xb")
+            self._file.write(self._data)
+        self._data = bytearray()

@@ -1,0 +1,1 @@
+"""The HTTP connection itself: its limits, and refusals before the application."""

@@ -1,0 +1,1 @@
+"""What wraps every HTTP route: access log, authentication, security headers."""

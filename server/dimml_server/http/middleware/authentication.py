@@ -1,0 +1,66 @@
+"""API keys over HTTP: who has none, or no right to a call, is answered before the body is read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dimml.errors import DimmlError
+from dimml_server.http.errors import error_headers, error_response, http_status
+from dimml_server.observability.request_context import current_note, note_error
+from dimml_server.security.guard import Guard, shown_key
+from dimml_server.settings.settings import ServerSettings
+
+API_KEY_HEADER: Final = "X-API-Key"
+_HEALTH: Final = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
+_METRICS: Final = ("/metrics",)
+_DOCS: Final = ("/docs", "/openapi.json")
+#: All that stands below it changes what is served; so does whatever below the other is more than a look.
+_ADMIN_PREFIX: Final = "/v2/repository/models/"
+_MODELS_PREFIX: Final = "/v1/models/"
+_LOOKS: Final = ("GET", "HEAD", "OPTIONS")
+
+
+class AuthenticationMiddleware:
+    """Plain ASGI, within ``AccessMiddleware``, which has given the request its id."""
+
+    def __init__(self, app: ASGIApp, guard: Guard, settings: ServerSettings) -> None:
+        self._app = app
+        self._guard = guard
+        open_paths = (_HEALTH if settings.health_open else ()) + (_METRICS if settings.metrics_open else ())
+        self._open_paths = frozenset(open_paths + _DOCS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self._guard.closed or scope["path"] in self._open_paths:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            key = self._guard.identify(headers_key(headers), admin=_changes(scope))
+            if key is not None and (note := current_note()) is not None:
+                note.key = key.name
+            with self._guard.place(key):
+                await self._app(scope, receive, send)
+        except DimmlError as error:
+            # The application answers its own errors, so this one is the guard's.
+            await _refusal(error, scope)(scope, receive, send)
+
+
+def headers_key(headers: Headers) -> str | None:
+    """The key that a request shows."""
+    return shown_key(headers.get(API_KEY_HEADER), headers.get("Authorization"))
+
+
+def _changes(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.startswith(_ADMIN_PREFIX) or (path.startswith(_MODELS_PREFIX) and scope["method"] not in _LOOKS)
+
+
+def _refusal(error: DimmlError, scope: Scope) -> JSONResponse:
+    if scope["path"].startswith("/v2"):
+        note_error(error)
+        return JSONResponse({"error": error.message}, http_status(error), error_headers(error))
+    return error_response(error, scope["state"]["request_id"])

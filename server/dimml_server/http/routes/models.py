@@ -1,0 +1,89 @@
+"""``GET /v1/models``: what is served, and what each bundle takes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from dimml.bundle import Bundle
+from dimml.fusion import FusionSpec
+from dimml.modality import Modality
+from dimml_server.http.errors import error_responses
+from dimml_server.prediction.service import PredictionService
+from dimml_server.versions.registry import BundleRegistry
+from dimml_server.versions.traffic_split import WHOLE_PERCENT
+
+
+class ModelSummary(BaseModel):
+    """One bundle version that is served."""
+
+    name: str
+    version: int
+    labels: list[str]
+    modalities: list[Modality]
+    heads: list[str] = Field(description="Who votes: the modalities, and 'fused' where the bundle has that head.")
+    clip_s: float = Field(description="Seconds of media that one answer covers.")
+    description: str
+    created: str
+    sha256: str = Field(description="Of the manifest, and thereby of every file.")
+    default: bool = Field(description="Whether it is the version that is meant where none is named.")
+    share_percent: float = Field(description="Its share of the predictions that name no version.")
+    shadow: bool = Field(description="Whether it gets a copy of what others have answered.")
+
+
+class ModelDetail(ModelSummary):
+    """With how it fuses and how well it did."""
+
+    fusion: FusionSpec
+    deadlines_ms: dict[str, float] = Field(description="The bundle's time limit of each modality's encoder.")
+    metrics: dict[str, object] = Field(description="Figures of validation and test, as exported.")
+
+
+class ModelList(BaseModel):
+    """All bundle versions that are served, by name, then version."""
+
+    models: list[ModelSummary]
+
+
+def _summary(registry: BundleRegistry, bundle: Bundle) -> dict[str, object]:
+    routing, default = registry.routing(bundle.name), registry.default(bundle.name)
+    return {
+        "default": bundle.version == default,
+        "share_percent": (routing.split or {default: WHOLE_PERCENT}).get(bundle.version, 0.0),
+        "shadow": bundle.version == routing.shadow,
+        "name": bundle.name,
+        "version": bundle.version,
+        "labels": list(bundle.labels),
+        "modalities": list(bundle.modalities),
+        "heads": list(bundle.heads),
+        "clip_s": bundle.clip_s,
+        "description": bundle.description,
+        "created": bundle.created,
+        "sha256": bundle.sha256,
+    }
+
+
+def router(service: PredictionService) -> APIRouter:
+    """The routes over one service."""
+    routes = APIRouter(prefix="/v1/models", tags=["models"])
+
+    @routes.get("", summary="List the bundles that are served", responses=error_responses(503))
+    async def list_models() -> ModelList:
+        registry = service.registry
+        registry.check_loaded()
+        return ModelList(models=[ModelSummary.model_validate(_summary(registry, b)) for b in registry.bundles()])
+
+    @routes.get("/{name}", summary="Describe one bundle", responses=error_responses(404, 422, 503))
+    async def describe_model(name: str, version: int | None = None) -> ModelDetail:
+        bundle = service.registry.bundle(name, version)
+        deadlines_ms = {encoder.modality.name: encoder.deadline_ms for encoder in bundle.encoders}
+        return ModelDetail.model_validate(
+            {
+                **_summary(service.registry, bundle),
+                "fusion": bundle.fusion,
+                "deadlines_ms": deadlines_ms,
+                "metrics": bundle.metrics,
+            }
+        )
+
+    return routes

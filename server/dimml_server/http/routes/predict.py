@@ -1,0 +1,117 @@
+"""``POST /v1/predict``: a recording in, a fused answer out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
+
+from dimml.errors import InvalidParameterError, UnavailableError
+from dimml.prediction import Prediction
+from dimml.request_parameters import MAX_ROUTE_KEY, route_key
+from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
+from dimml_server.http.body.limits import Uploads
+from dimml_server.http.body.multipart import Form, read_form
+from dimml_server.http.errors import DESCRIPTIONS, error_responses
+from dimml_server.http.middleware.access import request_id
+from dimml_server.observability.metrics import CANCELLED, Metrics
+from dimml_server.prediction.request import MEDIA_PART, MediaPrediction
+from dimml_server.prediction.service import PredictionService
+from dimml_server.settings.settings import ServerSettings
+
+TRANSPORT = "http"
+PATH = "/v1/predict"
+T = TypeVar("T", int, float)
+
+ROUTE_KEY = "Of several versions, the same one answers the same key, such as a user's id; else X-Request-Id is the key."
+_FILE = {"type": "string", "format": "binary"}
+#: The multipart body, for OpenAPI; it is read as a stream, which FastAPI cannot describe by itself.
+_BODY: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        MEDIA_PART: {**_FILE, "description": "A recording: video with sound, sound alone, or a picture."},
+        "model": {"type": "string", "description": "The bundle; may be left out where only one is served."},
+        "version": {"type": "integer", "minimum": 1, "description": "By default as the bundle's split says."},
+        "route_key": {"type": "string", "maxLength": MAX_ROUTE_KEY, "description": ROUTE_KEY},
+        "start_s": {"type": "number", "minimum": 0, "description": "Start of the stretch to judge, in seconds."},
+        "end_s": {"type": "number", "minimum": 0, "description": "Its end; after start_s, not past the end."},
+        "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list; by default 5."},
+        "timeout_ms": {"type": "number", "exclusiveMinimum": 0, "description": "Time limit of this request."},
+        "modalities": {"type": "string", "description": "Those to use, comma separated; by default all."},
+    },
+    "additionalProperties": {
+        **_FILE,
+        "description": "A file for one modality, under the modality's name; it goes before `media`.",
+    },
+}
+_FIELDS = frozenset(_BODY["properties"]) - {MEDIA_PART}
+
+
+def router(service: PredictionService, metrics: Metrics, settings: ServerSettings, uploads: Uploads) -> APIRouter:
+    """The route over one service."""
+    routes = APIRouter(tags=["predict"])
+
+    @routes.post(
+        PATH,
+        response_model=Prediction,
+        summary="Predict a recording",
+        responses=error_responses(*DESCRIPTIONS),
+        openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _BODY}}}},
+    )
+    async def predict(request: Request) -> Response:
+        with metrics.request(TRANSPORT) as record:
+            if not service.accepting:
+                raise UnavailableError("the server is starting or stopping; try again")
+            try:
+                async with read_form(
+                    request,
+                    uploads,
+                    field_names=_FIELDS,
+                    max_body_bytes=settings.max_body_bytes,
+                    spool_bytes=settings.spool_bytes,
+                    max_parts=settings.max_parts,
+                ) as form:
+                    prediction = _prediction(form, request_id(request))
+                    route = service.route(prediction)
+                    record.model, record.version = route.bundle.name, str(route.bundle.version)
+                    with service.control.using(route.bundle):
+                        answer = await unless_gone(request, service.predict_media(prediction, route))
+            except ClientDisconnect:
+                answer = None
+            if answer is None:
+                record.outcome = CANCELLED
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
+            record.degraded = answer.degraded
+            return Response(answer.model_dump_json(), media_type="application/json")
+
+    return routes
+
+
+def _prediction(form: Form, identity: str) -> MediaPrediction:
+    timeout_ms = _number(form, "timeout_ms", float)
+    modalities = form.fields.get("modalities")
+    return MediaPrediction(
+        request_id=identity,
+        sources=form.files,
+        model=form.fields.get("model") or None,
+        version=_number(form, "version", int),
+        start_s=_number(form, "start_s", float),
+        end_s=_number(form, "end_s", float),
+        top_k=_number(form, "top_k", int),
+        timeout_s=None if timeout_ms is None else timeout_ms / 1000.0,
+        route_key=route_key(form.fields),
+        modalities=None if modalities is None else [name.strip() for name in modalities.split(",") if name.strip()],
+    )
+
+
+def _number(form: Form, name: str, kind: Callable[[str], T]) -> T | None:
+    text = form.fields.get(name)
+    if text is None:
+        return None
+    try:
+        return kind(text)
+    except ValueError as error:
+        what = "a whole number" if kind is int else "a number"
+        raise InvalidParameterError(f"{name} must be {what}, got {text[:40]!r}", field=name) from error

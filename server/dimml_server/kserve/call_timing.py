@@ -1,0 +1,65 @@
+"""One inference call from its first byte to its last, timed and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Literal
+
+from dimml_server.observability.kserve_statistics import Durations, Statistics
+from dimml_server.versions.registry import ServedModel
+
+
+class CallerGoneError(Exception):
+    """The caller hung up before it had its answer."""
+
+
+Stage = Literal["compute_input", "compute_infer", "compute_output"]
+
+
+@dataclass(slots=True)
+class InferCall:
+    """A call on a model that exists. Stages add up; ``queue_ns`` is taken out of ``compute_infer``."""
+
+    served: ServedModel
+    #: Whether the server is to choose the version, once it has read the request.
+    chosen: bool = False
+    batch: int = 1
+    degraded: bool = False
+    queue_ns: int = 0
+    compute_input: int = 0
+    compute_infer: int = 0
+    compute_output: int = 0
+
+    @contextmanager
+    def timed(self, stage: Stage) -> Iterator[None]:
+        """Add the time of the block to ``stage``."""
+        began = perf_counter_ns()
+        try:
+            yield
+        finally:
+            setattr(self, stage, getattr(self, stage) + perf_counter_ns() - began)
+
+
+@contextmanager
+def counted(statistics: Statistics, served: ServedModel) -> Iterator[InferCall]:
+    """Count the block as one inference: failed where it raises or is cancelled."""
+    began = perf_counter_ns()
+    call = InferCall(served)
+    name = served.spec.name
+    try:
+        yield call
+    except BaseException:
+        statistics.failed(name, call.served.version, total_ns=perf_counter_ns() - began)
+        raise
+    durations = Durations(
+        queue=call.queue_ns,
+        compute_input=call.compute_input,
+        compute_infer=max(0, call.compute_infer - call.queue_ns),
+        compute_output=call.compute_output,
+    )
+    statistics.succeeded(
+        name, call.served.version, batch=call.batch, durations=durations, total_ns=perf_counter_ns() - began
+    )

@@ -1,0 +1,194 @@
+"""The data plane: one inference request through validation, the prediction core and the choice of outputs.
+
+Both transports call this and only this; it knows neither HTTP nor gRPC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+
+from dimml.contract import (
+    CERTAINTY,
+    END_S,
+    FEATURES,
+    LOGITS,
+    MEDIA,
+    PRESENT,
+    PROBABILITIES,
+    START_S,
+    STATUS,
+    WEIGHTS,
+    features_input,
+    file_input,
+    logits_input,
+)
+from dimml.errors import InvalidTensorError, UnavailableError
+from dimml.fusion import Fused
+from dimml.media.types import Source
+from dimml_server.kserve.call_timing import CallerGoneError, InferCall, counted
+from dimml_server.kserve.catalog import Catalog
+from dimml_server.kserve.classification import top_classes
+from dimml_server.kserve.messages import InferRequest, InferResponse
+from dimml_server.kserve.repository import RepositoryCalls
+from dimml_server.kserve.tensors import Array, OutputTensor
+from dimml_server.kserve.validation import Inputs, checked_inputs, checked_outputs
+from dimml_server.observability.metrics import CANCELLED, Metrics
+from dimml_server.prediction.request import MEDIA_PART, MediaPrediction, new_request_id
+from dimml_server.prediction.response import Outcome
+from dimml_server.prediction.service import PredictionService
+from dimml_server.prediction.spool import as_sources
+from dimml_server.settings.settings import ServerSettings
+from dimml_server.versions.registry import ServedModel
+from dimml_server.versions.traffic_split import Route
+
+
+class DataPlane:
+    """KServe v2 over one prediction core."""
+
+    def __init__(self, service: PredictionService, metrics: Metrics, settings: ServerSettings) -> None:
+        self.catalog = Catalog(service.registry, settings.repository, metrics.inference)
+        self.max_body_bytes = settings.max_body_bytes
+        self.spool_bytes = settings.spool_bytes
+        self.max_timeout_s = settings.max_timeout_s
+        self._service = service
+        self._metrics = metrics
+        self.repository = RepositoryCalls(service.control, explicit=settings.model_control == "explicit")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the server takes requests, and has what answers them."""
+        return self._service.ready
+
+    def model_ready(self, name: str, version: str) -> bool:
+        """Whether this model would get an answer now. Raises NotFoundError, RequestError."""
+        return self._service.model_ready(self.catalog.find(name, version))
+
+    @contextmanager
+    def call(self, name: str, version: str, transport: str) -> Iterator[InferCall]:
+        """Around everything that is done for one inference request: finds its model, counts and times it.
+
+        Ends the block quietly where it raises CallerGoneError. Raises NotFoundError, RequestError, UnavailableError.
+        """
+        with self._metrics.request(transport) as record:
+            if not self._service.accepting:
+                raise UnavailableError("the server is starting or stopping; try again")
+            served = self.catalog.find(name, version)
+            whole = served.spec.role in ("entry", "media")
+            record.model = served.bundle.name if whole else served.spec.name
+            record.version = str(served.version)
+            try:
+                with self._service.control.using(served.bundle), counted(self._metrics.inference, served) as call:
+                    call.chosen = whole and not version
+                    try:
+                        yield call
+                    finally:
+                        record.version = str(call.served.version)
+                record.degraded = call.degraded
+            except CallerGoneError:
+                record.outcome = CANCELLED
+
+    async def infer(self, call: InferCall, request: InferRequest) -> InferResponse:
+        """Validate, run, and pick the outputs. Raises RequestError and CapacityError."""
+        if call.chosen:
+            call.served = self._routed(call.served, request)
+        served = call.served
+        # From here to the permit nothing waits, so that the version is still there.
+        with call.timed("compute_input"):
+            wanted = checked_outputs(request, served.spec)
+            inputs = checked_inputs(request, served.spec)
+        call.batch = inputs.batch
+        with call.timed("compute_infer"):
+            arrays = await self._run(call, request, inputs)
+        with call.timed("compute_output"):
+            datatypes = {tensor.name: tensor.datatype for tensor in served.spec.outputs}
+            outputs = []
+            for output in wanted:
+                tensor = OutputTensor(output.name, datatypes[output.name], arrays[output.name])
+                if output.class_count:
+                    batched = served.spec.max_batch_size > 0
+                    tensor = top_classes(tensor, output.class_count, served.bundle.labels, batched=batched)
+                outputs.append(tensor)
+        return InferResponse(served.spec.name, str(served.version), request.request_id, tuple(outputs))
+
+    def _routed(self, served: ServedModel, request: InferRequest) -> ServedModel:
+        """The same model, of the version that the bundle's split gives to this request."""
+        registry, bundle = self._service.registry, served.bundle
+        if not registry.versions(bundle.name):
+            return served  # Unloaded while the body was on its way; it answers whom it has taken.
+        version = registry.route(bundle.name, None, request.route_key or request.request_id or None).bundle.version
+        return registry.model(served.spec.name, version)
+
+    async def _run(self, call: InferCall, request: InferRequest, inputs: Inputs) -> dict[str, Array]:
+        served, service = call.served, self._service
+        bundle, tensors, timeout_s = served.bundle, inputs.tensors, request.timeout_s
+        route = Route(bundle, call.chosen)
+        if served.spec.modality is not None:
+            (tensor,) = tensors.values()
+            encoded, queue_s = await service.infer_encoder(bundle, served.spec.modality, tensor, timeout_s=timeout_s)
+            call.queue_ns = _ns(queue_s)
+            return {FEATURES: encoded.features, LOGITS: encoded.logits}
+        names = [modality.name for modality in bundle.modalities]
+        if served.spec.role == "fusion":
+            fused, queue_s = await service.infer_fusion(
+                bundle,
+                {name: tensors[features_input(name)] for name in names},
+                {name: tensors[logits_input(name)] for name in names},
+                tensors[PRESENT],
+                timeout_s=timeout_s,
+            )
+            call.queue_ns = _ns(queue_s)
+            return _fused(fused)
+        if served.spec.role == "media":
+            with as_sources(_recordings(served, inputs), service.upload_folder) as sources:
+                outcome = await service.predict_media_rows(_media_prediction(served, request, inputs, sources), route)
+        else:
+            by_modality = {m.name: tensors[m.tensor] for m in bundle.modalities if m.tensor in tensors}
+            outcome = await service.infer_tensors(route, by_modality, timeout_s=timeout_s)
+        call.queue_ns, call.degraded = _ns(outcome.queue_s), outcome.degraded
+        return {**_fused(outcome.result.fused), STATUS: _statuses(outcome)}
+
+
+def _recordings(served: ServedModel, inputs: Inputs) -> dict[str, bytes | memoryview]:
+    """By part or modality. Raises InvalidTensorError where there is none."""
+    names = {MEDIA: MEDIA_PART} | {file_input(m.tensor): m.name for m in served.bundle.modalities}
+    recordings = {part: inputs.tensors[name][0] for name, part in names.items() if name in inputs.tensors}
+    if not recordings:
+        raise InvalidTensorError(f"model '{served.spec.name}' needs a recording: give one of {list(names)}")
+    return recordings
+
+
+def _media_prediction(
+    served: ServedModel, request: InferRequest, inputs: Inputs, sources: Mapping[str, Source]
+) -> MediaPrediction:
+    tensors = inputs.tensors
+    return MediaPrediction(
+        request_id=request.request_id or new_request_id(),
+        sources=sources,
+        model=served.bundle.name,
+        version=served.version,
+        start_s=float(tensors[START_S][0]) if START_S in tensors else None,
+        end_s=float(tensors[END_S][0]) if END_S in tensors else None,
+        timeout_s=request.timeout_s,
+    )
+
+
+def _fused(fused: Fused) -> dict[str, Array]:
+    return {
+        PROBABILITIES: fused.probabilities_BC,
+        LOGITS: fused.logits_BC,
+        CERTAINTY: fused.certainty_BH,
+        WEIGHTS: fused.weights_BH,
+    }
+
+
+def _statuses(outcome: Outcome) -> Array:
+    """``[B, M]`` of texts as bytes, modalities in the order of PRESENT."""
+    columns = [outcome.result.statuses[modality.name] for modality in outcome.bundle.modalities]
+    return np.array([[str(status).encode() for status in row] for row in zip(*columns, strict=True)], np.object_)
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)

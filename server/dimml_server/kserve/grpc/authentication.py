@@ -1,0 +1,80 @@
+"""API keys over gRPC: who has none, or no right to a call, is answered before the message is read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import grpc
+
+from dimml.errors import DimmlError
+from dimml_server.observability.request_context import current_note
+from dimml_server.security.guard import Guard, shown_key
+from dimml_server.security.keys import ApiKey
+from dimml_server.settings.settings import ServerSettings
+
+_SERVICE: Final = "/inference.GRPCInferenceService/"
+_HEALTH: Final = frozenset({f"{_SERVICE}ServerLive", f"{_SERVICE}ServerReady"})
+_ADMIN: Final = frozenset({f"{_SERVICE}RepositoryModelLoad", f"{_SERVICE}RepositoryModelUnload"})
+
+#: Ends a call with an error's status; never returns.
+Abort = Callable[[Any, DimmlError], Awaitable[Any]]
+
+
+class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Checks the metadata ``x-api-key`` or ``authorization`` of every call."""
+
+    def __init__(self, guard: Guard, settings: ServerSettings, abort: Abort) -> None:
+        self._guard = guard
+        self._abort = abort
+        self._open = _HEALTH if settings.health_open else frozenset()
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        """Hand on the call's handler, or one that refuses it."""
+        if not self._guard.closed or details.method in self._open:
+            return await continuation(details)
+        key = None
+        try:
+            key = self._guard.identify(_shown(details.invocation_metadata), admin=details.method in _ADMIN)
+            self._guard.check_place(key)
+        except DimmlError as error:
+            return self._refusing(error, key)
+        handler = await continuation(details)
+        return handler if handler is None else self._counted(handler, key)
+
+    def _refusing(self, error: DimmlError, key: ApiKey | None) -> Any:
+        async def refuse(messages: Any, context: Any) -> None:
+            _note_key(key)
+            await self._abort(context, error)
+
+        # On the wire any call can be answered as a stream. A handler of streams reads no message that it does not
+        # ask for, while gRPC reads a single one whole, up to max_body_bytes, before its handler is called.
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _counted(self, handler: Any, key: ApiKey | None) -> Any:
+        method = handler.unary_unary
+        if method is None:
+            return handler  # ModelStreamInfer, which refuses at once.
+
+        async def counted(request: Any, context: Any) -> Any:
+            _note_key(key)
+            try:
+                with self._guard.place(key):
+                    return await method(request, context)
+            except DimmlError as error:
+                return await self._abort(context, error)
+
+        return grpc.unary_unary_rpc_method_handler(counted, handler.request_deserializer, handler.response_serializer)
+
+
+def _note_key(key: ApiKey | None) -> None:
+    if key is not None and (note := current_note()) is not None:
+        note.key = key.name
+
+
+def _shown(metadata: Any) -> str | None:
+    values: Mapping[str, Any] = dict(metadata or ())
+    api_key, authorization = values.get("x-api-key"), values.get("authorization")
+    return shown_key(
+        api_key if isinstance(api_key, str) else None, authorization if isinstance(authorization, str) else None
+    )

@@ -1,0 +1,209 @@
+"""What Prometheus sees of each bundle version: its answers, its modalities, and how far they are from validation.
+
+A modality's certainty and weight are observed exactly when its status is ``ok``, once per row, so that their
+counts equal the status counter's. Label sets are bounded by bundles, their labels (the first hundred) and enums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from dimml.bundle import Bundle
+from dimml.metrics.buckets import SECONDS_BUCKETS, UNIT_BUCKETS
+from dimml.monitoring.drift import Drift, DriftWindow, SlidingCounts
+from dimml.monitoring.observation import Observation, bundle_info, label_name, label_series, observations
+from dimml.monitoring.reference import Reference
+from dimml.status import OK, ModalityStatus, Reason
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from dimml.ensemble import EnsembleResult
+
+#: ``modality`` of the stages that belong to no single one.
+NO_MODALITY = ""
+BUNDLE: Final = ("model", "version")
+MODALITY: Final = (*BUNDLE, "modality")
+
+
+class BundleMetrics:
+    """Metrics by bundle and version, in a registry that is given."""
+
+    def __init__(self, registry: CollectorRegistry, window: DriftWindow, prefix: str = "dimml") -> None:
+        """``prefix`` is that of every metric's name."""
+        self._window = window
+        self._watched: dict[tuple[str, str], _Watched] = {}
+        self._infos: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._statuses = Counter(
+            f"{prefix}_modality_status",
+            "Rows by what became of a modality in them.",
+            (*MODALITY, "status", "reason"),
+            registry=registry,
+        )
+        self._certainty = Histogram(
+            f"{prefix}_modality_certainty_ratio",
+            "Certainty of a head whose modality is ok, 0 to 1; modality 'fused' is the head on all features.",
+            MODALITY,
+            buckets=UNIT_BUCKETS,
+            registry=registry,
+        )
+        self._weight = Histogram(
+            f"{prefix}_modality_weight_ratio",
+            "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
+            MODALITY,
+            buckets=UNIT_BUCKETS,
+            registry=registry,
+        )
+        self._disagreement = Histogram(
+            f"{prefix}_disagreement_ratio",
+            "Chance that two modalities' heads, drawing from their distributions, name different labels.",
+            BUNDLE,
+            buckets=UNIT_BUCKETS,
+            registry=registry,
+        )
+        self._predictions = Counter(
+            f"{prefix}_predictions", "Rows that were answered, by label.", (*BUNDLE, "label"), registry=registry
+        )
+        self._degraded = Counter(
+            f"{prefix}_degraded",
+            "Rows that were answered without a modality that was asked for.",
+            BUNDLE,
+            registry=registry,
+        )
+        self._stages = Histogram(
+            f"{prefix}_stage_seconds",
+            "Time of one stage of a request: queue, decode, encode (by modality), fuse.",
+            (*BUNDLE, "stage", "modality"),
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._info = Gauge(
+            f"{prefix}_bundle_info",
+            "1 for every bundle version that is served; whether it has a reference for drift.",
+            (*BUNDLE, "created", "certainty", "reference"),
+            registry=registry,
+        )
+        registry.register(_DriftOf(self._watched, prefix))
+
+    def served(self, bundle: Bundle) -> None:
+        """Note that a bundle version is served. Its counters begin at 0: the first count is then seen as a rise."""
+        labels = bundle.name, str(bundle.version)
+        reference = bundle.reference
+        self._infos[labels] = tuple(bundle_info(bundle).values())
+        self._info.labels(*labels, *self._infos[labels]).set(1)
+        if reference is not None:
+            self._watched[labels] = _Watched(reference, self._window)
+        for modality in bundle.modalities:
+            for status in (OK, *map(ModalityStatus.because, Reason)):
+                self._statuses.labels(*labels, modality.name, *_words(status))
+        for label in label_series(bundle):
+            self._predictions.labels(*labels, label)
+        self._degraded.labels(*labels)
+
+    def unserved(self, bundle: Bundle) -> None:
+        """Note that a bundle version is served no more; what it counted stays."""
+        labels = bundle.name, str(bundle.version)
+        self._info.remove(*labels, *self._infos.pop(labels))
+        self._watched.pop(labels, None)
+
+    def observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
+        """One stage of one request took this long."""
+        self._stages.labels(bundle.name, str(bundle.version), stage, modality).observe(seconds)
+
+    def observe_statuses(self, bundle: Bundle, statuses: Mapping[str, Sequence[ModalityStatus]]) -> None:
+        """What became of each modality, by row."""
+        for modality, column in statuses.items():
+            for status in column:
+                self._statuses.labels(bundle.name, str(bundle.version), modality, *_words(status)).inc()
+
+    def observe_result(self, bundle: Bundle, result: EnsembleResult) -> None:
+        """Everything that one ensemble's rows have to say, and its stage times."""
+        self.observe_statuses(bundle, result.statuses)
+        for name, seconds in result.encode_s.items():
+            if seconds > 0.0:
+                self.observe_stage(bundle, "encode", seconds, name)
+        self.observe_stage(bundle, "fuse", result.fuse_s)
+        labels = bundle.name, str(bundle.version)
+        watched = self._watched.get(labels)
+        for row in observations(bundle, result):
+            for head, (certainty, weight) in row.heads.items():
+                self._certainty.labels(*labels, head).observe(certainty)
+                self._weight.labels(*labels, head).observe(weight)
+            if row.disagreement is not None:
+                self._disagreement.labels(*labels).observe(row.disagreement)
+            self._predictions.labels(*labels, label_name(bundle, row.answer)).inc()
+            self._degraded.labels(*labels).inc(row.degraded)
+            if watched is not None:
+                watched.observe(row)
+
+
+class _Watched:
+    """The last rows of one bundle version beside its reference."""
+
+    def __init__(self, reference: Reference, window: DriftWindow) -> None:
+        self._reference = reference
+        self._minimum = window.minimum
+        bins = len(reference.certainty_bounds)
+        self._heads = {head: SlidingCounts(bins, window.rows) for head in reference.certainty}
+        self._answers = SlidingCounts(len(reference.labels), window.rows)
+
+    def observe(self, row: Observation) -> None:
+        for head, (certainty, _) in row.heads.items():
+            if head in self._heads:
+                self._heads[head].add(self._reference.certainty_bin(certainty))
+        self._answers.add(row.answer)
+
+    def certainty(self) -> Iterator[tuple[str, Drift]]:
+        """Drift of every head that has rows enough."""
+        for head, counts in self._heads.items():
+            if drift := counts.drift(self._reference.certainty[head], minimum=self._minimum):
+                yield head, drift
+
+    def answers(self) -> Drift | None:
+        return self._answers.drift(self._reference.labels, minimum=self._minimum)
+
+
+class _DriftOf(Collector):
+    """Drift at the time of a scrape, of what is served now; no series where there are too few rows."""
+
+    def __init__(self, watched: Mapping[tuple[str, str], _Watched], prefix: str) -> None:
+        self._watched, self._prefix = watched, prefix
+
+    def collect(self) -> Iterator[Metric]:
+        certainty = GaugeMetricFamily(
+            f"{self._prefix}_modality_certainty_drift_ratio",
+            "Jensen-Shannon distance, 0 to 1, of a head's last certainties from those on validation clips.",
+            labels=MODALITY,
+        )
+        certainty_noise = GaugeMetricFamily(
+            f"{self._prefix}_modality_certainty_drift_noise_ratio",
+            "The distance that as many rows without drift pass about once in a thousand times.",
+            labels=MODALITY,
+        )
+        answers = GaugeMetricFamily(
+            f"{self._prefix}_label_drift_ratio",
+            "Jensen-Shannon distance, 0 to 1, of the last answers' labels from those of validation clips.",
+            labels=BUNDLE,
+        )
+        answers_noise = GaugeMetricFamily(
+            f"{self._prefix}_label_drift_noise_ratio",
+            "The distance that as many rows without drift pass about once in a thousand times.",
+            labels=BUNDLE,
+        )
+        for labels, watched in self._watched.items():
+            for head, drift in watched.certainty():
+                certainty.add_metric((*labels, head), drift.distance)
+                certainty_noise.add_metric((*labels, head), drift.noise)
+            if drift_of_answers := watched.answers():
+                answers.add_metric(labels, drift_of_answers.distance)
+                answers_noise.add_metric(labels, drift_of_answers.noise)
+        yield from (certainty, certainty_noise, answers, answers_noise)
+
+
+def _words(status: ModalityStatus) -> tuple[str, str]:
+    return status.status.value, "" if status.reason is None else status.reason.value

@@ -1,0 +1,184 @@
+"""What Prometheus sees: of requests and of this process here, of each bundle version in ``bundle_metrics``.
+
+``docs/metrics.md`` lists every metric.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from dimml import __version__
+from dimml.errors import DimmlError
+from dimml.metrics.buckets import SECONDS_BUCKETS
+from dimml.monitoring.drift import DriftWindow
+from dimml_server.observability.bundle_metrics import BundleMetrics
+from dimml_server.observability.kserve_statistics import Statistics
+from dimml_server.observability.request_context import current_note
+from dimml_server.observability.shadow_metrics import ShadowMetrics
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+#: Outcomes that are not an error's code.
+OK, DEGRADED, CANCELLED, INTERNAL = "ok", "degraded", "cancelled", "internal"
+#: Of a load, beside ok.
+FAILED = "failed"
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What a transport fills in while it answers one request.
+
+    An exception sets the outcome by itself, and so does leaving it empty: ok, or degraded.
+    """
+
+    model: str = ""
+    version: str = ""
+    degraded: bool = False
+    outcome: str = ""
+    total_s: float = 0.0
+
+    @property
+    def answered(self) -> bool:
+        """Whether the request has had an answer."""
+        return self.outcome in (OK, DEGRADED)
+
+
+class Metrics:
+    """All metrics of one server, in a registry of their own."""
+
+    def __init__(self, window: DriftWindow | None = None) -> None:
+        """``window`` is that of drift."""
+        self.registry = CollectorRegistry()
+        self.bundles = BundleMetrics(self.registry, window or DriftWindow())
+        self.shadows = ShadowMetrics(self.registry, window or DriftWindow())
+        ProcessCollector(registry=self.registry)
+        #: What the KServe statistics call gives, counted over all transports that speak KServe v2.
+        self.inference = Statistics()
+        self._requests = Counter(
+            "dimml_requests",
+            "Requests answered, by outcome: ok, degraded, cancelled, internal, or an error's code.",
+            ("model", "version", "transport", "outcome"),
+            registry=self.registry,
+        )
+        self._latency = Histogram(
+            "dimml_request_seconds",
+            "Time from the first byte of a request to its answer.",
+            ("model", "version", "transport"),
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self._in_flight = Gauge("dimml_requests_in_flight", "Requests being worked on.", registry=self.registry)
+        self._queued = Gauge("dimml_requests_queued", "Requests that wait for their turn.", registry=self.registry)
+        self._strays = Gauge(
+            "dimml_stray_runs", "Encoder runs that were told to stop and still go on.", registry=self.registry
+        )
+        self._in_flight_limit = Gauge(
+            "dimml_requests_in_flight_limit", "Requests that can be worked on at once.", registry=self.registry
+        )
+        self._queued_limit = Gauge(
+            "dimml_requests_queued_limit", "Requests that can wait; the next one is refused.", registry=self.registry
+        )
+        self._loads = Counter(
+            "dimml_bundle_loads",
+            "Bundle versions that were loaded, or did not load: at the start, by a call, or by the watch.",
+            ("model", "outcome"),
+            registry=self.registry,
+        )
+        build = Gauge("dimml_build_info", "1; the version that runs.", ("version", "python"), registry=self.registry)
+        build.labels(__version__, platform.python_version()).set(1)
+
+    def limit(self, *, in_flight: int, queued: int) -> None:
+        """How many requests there can be at most."""
+        self._in_flight_limit.set(in_flight)
+        self._queued_limit.set(queued)
+
+    def loaded(self, name: str, *, ok: bool) -> None:
+        """A bundle version was loaded, or failed to."""
+        for outcome, counts in ((OK, ok), (FAILED, not ok)):
+            self._loads.labels(name, outcome).inc(counts)
+
+    def watch(
+        self,
+        *,
+        in_flight: Callable[[], float],
+        queued: Callable[[], float],
+        stray_runs: Callable[[], float],
+        decode_workers_lost: Callable[[], float],
+    ) -> None:
+        """Read these at every scrape."""
+        self._in_flight.set_function(in_flight)
+        self._queued.set_function(queued)
+        self._strays.set_function(stray_runs)
+        self.registry.register(
+            _CounterFrom(
+                "dimml_decode_workers_lost",
+                "Decoding processes that died, or were killed for lateness or after their caller had gone.",
+                decode_workers_lost,
+            )
+        )
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        return generate_latest(_WithoutCreated(self.registry))
+
+    @contextmanager
+    def request(self, transport: str) -> Iterator[RequestRecord]:
+        """Around one request of a transport (``http``, ``kserve_http``, ``grpc``): its outcome and latency."""
+        record = RequestRecord()
+        # The first one: what is run beside a request, for nobody's answer, is not what is said of it.
+        if (note := current_note()) is not None and note.record is None:
+            note.record = record
+        began = perf_counter()
+        try:
+            yield record
+            record.outcome = record.outcome or (DEGRADED if record.degraded else OK)
+        except DimmlError as error:
+            record.outcome = error.code
+            raise
+        except asyncio.CancelledError:
+            record.outcome = CANCELLED
+            raise
+        except BaseException:
+            record.outcome = INTERNAL
+            raise
+        finally:
+            record.total_s = perf_counter() - began
+            self._requests.labels(record.model, record.version, transport, record.outcome).inc()
+            self._latency.labels(record.model, record.version, transport).observe(record.total_s)
+
+
+class _WithoutCreated(CollectorRegistry):
+    """Leaves out the time at which each series was made: Prometheus ignores it, and it doubles the series."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+class _CounterFrom(Collector):
+    """A counter that is kept elsewhere."""
+
+    def __init__(self, name: str, documentation: str, value: Callable[[], float]) -> None:
+        self._name, self._documentation, self._value = name, documentation, value
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(self._name, self._documentation, value=self._value())

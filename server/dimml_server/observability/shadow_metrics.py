@@ -1,0 +1,69 @@
+"""What Prometheus sees of shadow versions: all that it sees of others, under names of their own, and agreement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter
+
+from dimml.bundle import Bundle
+from dimml.monitoring.drift import DriftWindow
+from dimml_server.observability.bundle_metrics import BUNDLE, BundleMetrics
+
+if TYPE_CHECKING:
+    from dimml.ensemble import EnsembleResult
+
+_ANSWERED, _FAILED, _DROPPED = "answered", "failed", "dropped"
+_AGREES: Final = {True: "yes", False: "no"}
+
+
+class ShadowMetrics:
+    """Metrics of shadows, in a registry that is given. None of them counts in the metrics of answers."""
+
+    def __init__(self, registry: CollectorRegistry, window: DriftWindow) -> None:
+        self._bundles = BundleMetrics(registry, window, prefix="dimml_shadow")
+        self._requests = Counter(
+            "dimml_shadow_requests",
+            "Requests that were offered to a shadow: answered, failed, or dropped because it was busy.",
+            (*BUNDLE, "outcome"),
+            registry=registry,
+        )
+        self._agreement = Counter(
+            "dimml_shadow_agreement",
+            "Rows that both answered, by whether the shadow gave the label that the version gave.",
+            (*BUNDLE, "shadow", "agrees"),
+            registry=registry,
+        )
+
+    def began(self, shadow: Bundle) -> None:
+        """A version is a shadow from now on. Its counters begin at 0."""
+        self._bundles.served(shadow)
+        for outcome in (_ANSWERED, _FAILED, _DROPPED):
+            self._requests.labels(shadow.name, shadow.version, outcome)
+
+    def ended(self, shadow: Bundle) -> None:
+        """It is none any more; what it counted stays."""
+        self._bundles.unserved(shadow)
+
+    def dropped(self, shadow: Bundle) -> None:
+        """It had no time for a request."""
+        self._requests.labels(shadow.name, shadow.version, _DROPPED).inc()
+
+    def failed(self, shadow: Bundle) -> None:
+        """It could not run a request."""
+        self._requests.labels(shadow.name, shadow.version, _FAILED).inc()
+
+    def answered(self, primary: Bundle, result: EnsembleResult, shadow: Bundle, shadows: EnsembleResult) -> None:
+        """It ran a request that ``primary`` has answered with ``result``; ``shadows`` is its own."""
+        self._requests.labels(shadow.name, shadow.version, _ANSWERED).inc()
+        self._bundles.observe_result(shadow, shadows)
+        present = [any(status.ok for status in row) for row in zip(*result.statuses.values(), strict=True)]
+        present_too = [any(status.ok for status in row) for row in zip(*shadows.statuses.values(), strict=True)]
+        votes = zip(
+            result.fused.probabilities_BC.argmax(axis=1), shadows.fused.probabilities_BC.argmax(axis=1), strict=True
+        )
+        for both, (vote, own) in zip(zip(present, present_too, strict=True), votes, strict=True):
+            if all(both):
+                # By name: a version may list its labels in another order.
+                agrees = primary.labels[int(vote)] == shadow.labels[int(own)]
+                self._agreement.labels(primary.name, primary.version, shadow.version, _AGREES[agrees]).inc()

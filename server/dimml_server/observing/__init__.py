@@ -1,1 +1,0 @@
-"""What the server says of each request: log lines and spans. Metrics are in ``dimml_server.metrics``."""

@@ -1,0 +1,1 @@
+"""One prediction core that every transport calls: request, admission, service, response."""

@@ -1,0 +1,1 @@
+"""The server process: wiring, listeners, start and stop."""

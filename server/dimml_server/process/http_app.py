@@ -1,0 +1,64 @@
+"""The HTTP application: every route over one prediction core."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Security
+from fastapi.security import APIKeyHeader
+from starlette.middleware.cors import CORSMiddleware
+
+from dimml import __version__
+from dimml_server.http.body.limits import Uploads
+from dimml_server.http.errors import install_error_handlers
+from dimml_server.http.middleware.access import AccessMiddleware
+from dimml_server.http.middleware.authentication import API_KEY_HEADER, AuthenticationMiddleware
+from dimml_server.http.middleware.security_headers import SecurityHeadersMiddleware, add_docs_page
+from dimml_server.http.routes import health, models, predict, traffic
+from dimml_server.kserve.http import routes as kserve_http
+from dimml_server.observability.metrics import Metrics
+from dimml_server.observability.request_context import REQUEST_ID_HEADER
+from dimml_server.prediction.service import PredictionService
+from dimml_server.security.guard import Guard
+from dimml_server.settings.settings import ServerSettings
+
+
+def create_app(service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard) -> FastAPI:
+    """The application. Loading bundles and closing the service are its caller's."""
+    app = FastAPI(
+        title="dimml",
+        version=__version__,
+        description="Multimodal predictions that keep answering when a modality is missing, broken, silent or late.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs_page else None,
+        # Ours are of HTTP and gRPC alike; FastAPI's own would come beside them, with what OTEL_… variables say.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        # The middleware checks keys; this only tells OpenAPI of them, and gives the docs page its field for one.
+        dependencies=[Security(APIKeyHeader(name=API_KEY_HEADER, auto_error=False))] if guard.closed else None,
+    )
+    # The last one added is the outermost.
+    app.add_middleware(AuthenticationMiddleware, guard=guard, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "Content-Type", API_KEY_HEADER, REQUEST_ID_HEADER),
+            expose_headers=("Retry-After", REQUEST_ID_HEADER),
+        )
+    app.add_middleware(AccessMiddleware, tracer=service.tracer)
+    app.add_middleware(SecurityHeadersMiddleware)
+    install_error_handlers(app)
+    uploads = Uploads(
+        limit=settings.concurrency + settings.queue_length,
+        timeout_s=settings.upload_timeout_s,
+        folder=service.upload_folder,
+        queue_refusal=service.queue_refusal,
+    )
+    app.include_router(predict.router(service, metrics, settings, uploads))
+    app.include_router(models.router(service))
+    app.include_router(traffic.router(service, settings, uploads))
+    app.include_router(health.router(service, metrics))
+    if settings.docs_page:
+        add_docs_page(app)
+    app.include_router(kserve_http.router(service, metrics, settings, uploads))
+    return app

@@ -1,0 +1,157 @@
+"""The life of the server process: listen, load, be ready, and on a signal answer what is in flight and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from dimml.errors import ConfigurationError
+from dimml.repository import bundle_names
+from dimml_server.http.connection.early_refusal import FullQueue
+from dimml_server.http.connection.protocol import BoundedConnection
+from dimml_server.kserve.grpc.server import create_server
+from dimml_server.observability.metrics import Metrics
+from dimml_server.observability.tracer import open_tracer
+from dimml_server.prediction.service import Decoder, PredictionService
+from dimml_server.process.http_app import create_app
+from dimml_server.process.listeners import BACKLOG, Addresses, authority, bind, is_loopback
+from dimml_server.process.wiring import build_service
+from dimml_server.security.guard import Guard
+from dimml_server.security.tls import ServerTls, server_tls
+from dimml_server.settings.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_KEEP_ALIVE_S = 65
+
+
+async def run_server(
+    settings: ServerSettings, *, announce: Callable[[Addresses], None], decoder: Decoder | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    ``announce`` is called once requests are taken. ``decoder`` replaces the decode workers of the settings, and is
+    closed at the end. Raises SetupError, or UnavailableError for the decode workers, where the server cannot start.
+    """
+    bundle_names(settings.repository)  # The plainest mistake is told before anything is started.
+    stopping = asyncio.Event()
+    for number in _STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    guard, tls = Guard(settings), server_tls(settings)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.reload)
+    metrics = Metrics(settings.drift)
+    async with AsyncExitStack() as stack:
+        tracer = open_tracer(settings)
+        stack.push_async_callback(asyncio.to_thread, tracer.close)
+        uploads = stack.enter_context(tempfile.TemporaryDirectory(prefix="dimml-uploads-", ignore_cleanup_errors=True))
+        service = build_service(settings, metrics, decoder, Path(uploads), tracer)
+        # Unwound from the last to the first: listeners end while engine and workers still answer for them.
+        stack.push_async_callback(service.close)
+        app = create_app(service, metrics, settings, guard)
+        http = await stack.enter_async_context(
+            _http_listener(app, settings, FullQueue(service, metrics, settings, guard), tls)
+        )
+        grpc_address = await stack.enter_async_context(_grpc_listener(service, metrics, settings, guard, tls))
+        _warn_if_open(settings, guard)
+        if await _started(service, stopping):
+            announce(Addresses(http.address, grpc_address))
+            await stopping.wait()
+        service.accepting = False
+        http.should_exit = True  # Now, so that both listeners close at once and share the grace period.
+        logger.info("stopping; requests in flight have %g s", settings.grace_s)
+
+
+def _warn_if_open(settings: ServerSettings, guard: Guard) -> None:
+    if not (guard.closed or settings.tls_client_ca or is_loopback(settings.host)):
+        logger.warning(
+            "everybody who reaches %s may send requests: no API keys (api_keys_file) and no client certificates "
+            "(tls_client_ca) are configured",
+            settings.host,
+        )
+
+
+async def _started(service: PredictionService, stopping: asyncio.Event) -> bool:
+    """Load and warm up; False where a signal to stop came first."""
+    starting = asyncio.ensure_future(service.start())
+    stop = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if not starting.done():
+        starting.cancel()
+        return False
+    starting.result()
+    return True
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: two servers share this process, and both must stop."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self.address = address
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _http_listener(
+    app: FastAPI, settings: ServerSettings, full_queue: FullQueue, tls: ServerTls | None
+) -> AsyncIterator[_HttpServer]:
+    context = None if tls is None else tls.context()
+    listener = bind(settings.host, settings.http_port, "http_port")
+    config = uvicorn.Config(
+        app,
+        http=partial(BoundedConnection, settings=settings, full_queue=full_queue),  # type: ignore[arg-type]  # called like the class
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.grace_s),
+    )
+    config.load()
+    config.ssl = context
+    server = _HttpServer(config, authority(settings.host, listener.getsockname()[1]))
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@asynccontextmanager
+async def _grpc_listener(
+    service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard, tls: ServerTls | None
+) -> AsyncIterator[str]:
+    # gRPC says only that it failed; a plain socket says why.
+    bind(settings.host, settings.grpc_port, "grpc_port").close()
+    server = create_server(service, metrics, settings, guard)
+    try:
+        address = authority(settings.host, settings.grpc_port)
+        if tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, tls.grpc_credentials())
+    except RuntimeError as error:
+        raise ConfigurationError(f"gRPC cannot listen on port {settings.grpc_port}", field="grpc_port") from error
+    await server.start()
+    try:
+        yield authority(settings.host, port)
+    finally:
+        await server.stop(settings.grace_s)

@@ -1,0 +1,73 @@
+"""From settings to a service: the one place where engine, decode workers and prediction core are put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dimml.bundle import Bundle
+from dimml.media.workers.pool import DecodePool
+from dimml_server.engines.onnxruntime import LocalEngine
+from dimml_server.engines.protocol import ServingEngine
+from dimml_server.engines.triton import TritonEngine
+from dimml_server.engines.triton_channel import TritonChannel
+from dimml_server.observability.metrics import Metrics
+from dimml_server.observability.tracer import NO_TRACER, Tracer
+from dimml_server.prediction.service import Decoder, PredictionService
+from dimml_server.settings.settings import ServerSettings
+from dimml_server.shadow.process import ShadowProcess
+from dimml_server.shadow.shadow import EngineRunner, Runner
+
+
+def build_service(
+    settings: ServerSettings,
+    metrics: Metrics,
+    decoder: Decoder | None = None,
+    upload_folder: Path | None = None,
+    tracer: Tracer = NO_TRACER,
+) -> PredictionService:
+    """A service that is not started yet; ``decoder`` replaces the decode workers of the settings.
+
+    ``upload_folder`` is then the only one with recordings; None means that they may lie anywhere.
+
+    Raises ConfigurationError where the machine lacks the device.
+    """
+    engine = _triton_engine(settings, tracer) if settings.engine == "triton" else _local_engine(settings)
+    if decoder is None:
+        readable = None if upload_folder is None else [upload_folder]
+        decoder = DecodePool(settings.decode_workers, decode_memory_bytes=settings.decode_memory, readable=readable)
+
+    def shadow_runner(bundle: Bundle) -> Runner:
+        if settings.engine == "triton":
+            return EngineRunner(engine, bundle)
+        return ShadowProcess(
+            bundle, settings.repository, device=settings.device, intra_op_threads=settings.intra_op_threads
+        )
+
+    return PredictionService(
+        engine,
+        decoder,
+        metrics,
+        settings,
+        shadow_runner=shadow_runner,
+        upload_folder=upload_folder,
+        tracer=tracer,
+    )
+
+
+def _local_engine(settings: ServerSettings) -> ServingEngine:
+    return LocalEngine(
+        concurrency=settings.concurrency,
+        device=settings.device,
+        intra_op_threads=settings.intra_op_threads,
+        max_stray_runs=settings.max_stray_runs,
+    )
+
+
+def _triton_engine(settings: ServerSettings, tracer: Tracer) -> ServingEngine:
+    channel = TritonChannel(
+        settings.triton_url,
+        max_message_bytes=settings.triton_max_message_bytes,
+        keepalive_s=settings.triton_keepalive_s,
+        metadata=tracer.outgoing,
+    )
+    return TritonEngine(channel, wait_s=settings.triton_wait_s)

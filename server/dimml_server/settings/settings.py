@@ -1,0 +1,265 @@
+"""Everything that can be set on the server: one frozen, typed place. ``docs/settings.md`` lists each field."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from dimml.errors import ConfigurationError
+from dimml.media.types import MediaLimits
+from dimml.monitoring.drift import DriftWindow
+from dimml_server.settings.sources import check_variables, pairs_of, read_settings_file, unknown_setting
+
+ENV_PREFIX = "DIMML_"
+#: Settings that are not shown: digests of keys say who may come in.
+SECRETS = frozenset({"api_keys"})
+
+Positive = Annotated[float, Field(gt=0.0)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class ServerSettings(BaseSettings):
+    """Settings of ``dimml serve``: defaults, ``DIMML_…`` of the environment, a file, flags.
+
+    Sizes are bytes, times are seconds unless the name says otherwise. Built by ``load_settings``, which turns
+    what does not validate into an error that names the setting.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    repository: Path = Field(default=Path("model_repository"), description="Model repository to serve.")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Bundles to load; all of the repository where empty."
+    )
+    model_control: Literal["none", "explicit"] = Field(
+        default="none",
+        description="Whether callers may load, unload and spread requests (`explicit`), or all stays as at start.",
+    )
+    watch: bool = Field(
+        default=False, description="Whether versions that come to the repository, or go, are loaded and unloaded."
+    )
+    watch_interval_s: Positive = Field(default=2.0, description="Time between two looks at the repository.")
+    splits: Annotated[dict[str, dict[int, Positive]], NoDecode] = Field(
+        default_factory=dict,
+        description="Percent of the requests that name no version, as `grid=1:90/2:10`; else the newest answers.",
+    )
+    shadows: Annotated[dict[str, int], NoDecode] = Field(
+        default_factory=dict, description="Versions that get a copy of what others have answered, as `grid=3`."
+    )
+    shadow_queue: int = Field(
+        default=8, ge=1, description="Answered requests that may wait for a shadow; the next one is not copied."
+    )
+    routing_file: Path | None = Field(
+        default=None, description="Where splits and shadows that were set by calls are kept over a restart."
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on, HTTP and gRPC alike.")
+    http_port: Port = Field(default=8000, description="HTTP port; 0 takes a free one.")
+    grpc_port: Port = Field(default=8001, description="gRPC port; 0 takes a free one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Form of log lines: `text` for people, `json` for machines."
+    )
+    traces_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/]+(/\S*)?$",
+        description="OTLP/HTTP collector, as `http://host:4318`; without it nothing is traced. Needs `dimml[otel]`.",
+    )
+    traces_ratio: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of requests traced, of those whose caller has not decided it by `traceparent`.",
+    )
+
+    engine: Literal["local", "triton"] = Field(
+        default="local", description="Where encoders and fusion run: in this process, or on a Triton server."
+    )
+    triton_url: str = Field(
+        default="127.0.0.1:8001",
+        pattern=r"^[^\s/]+:\d{1,5}$",
+        description="Triton's gRPC address, as `host:port`, for the triton engine.",
+    )
+    triton_wait_s: float = Field(
+        default=30.0,
+        ge=0.0,
+        description="At start, longest wait for Triton and its models; then serving begins anyway.",
+    )
+    triton_max_message_bytes: int = Field(
+        default=512 * 2**20, ge=2**20, le=2**31 - 1, description="Largest message to Triton and from it."
+    )
+    triton_keepalive_s: Positive = Field(
+        default=10.0, description="Silence during a call to Triton after which the connection is tested."
+    )
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        default="auto",
+        description="Where encoders run: `auto` takes CUDA where the installed ONNX Runtime and the machine have it.",
+    )
+    intra_op_threads: int | None = Field(
+        default=None, ge=1, description="Threads of one encoder run; by default cores divided by encoders, at least 1."
+    )
+    max_stray_runs: int = Field(
+        default=4,
+        ge=1,
+        description="Runs of one model that were told to stop and still go on; past it, its modality fails at once.",
+    )
+
+    concurrency: int = Field(
+        default_factory=lambda: 2 * (os.cpu_count() or 1),
+        ge=1,
+        description="Requests worked on at once; by default twice the cores.",
+    )
+    queue_length: int = Field(default=64, ge=0, description="Requests that may wait; the next one gets 429.")
+    queue_wait_s: Positive = Field(default=5.0, description="Longest wait for a turn; past it, 429.")
+    timeout_s: Positive = Field(default=10.0, description="Time limit of a request that names none.")
+    max_timeout_s: Positive = Field(default=60.0, description="Longest time limit that a request may ask for.")
+    deadlines_ms: Annotated[dict[str, Positive], NoDecode] = Field(
+        default_factory=dict,
+        description="Time limits of encoders, as `audio=500,visual=800`; the bundle's own where not named.",
+    )
+
+    decode_workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="Decoding processes; by default one per core."
+    )
+    decode_timeout_s: Positive = Field(
+        default=5.0, description="Time limit of decoding one request's media; keep it below 0.6 × `timeout_s`."
+    )
+    decode_memory: int = Field(
+        default=1536 * 2**20, ge=256 * 2**20, description="Memory that one decoding may take on top of its worker's."
+    )
+    max_body_bytes: int = Field(default=256 * 2**20, ge=1024, description="Largest request body; past it, 413.")
+    max_grpc_bytes: int = Field(
+        default=64 * 2**20, ge=1024, description="Largest gRPC message, which gRPC holds in memory whole."
+    )
+    max_parts: int = Field(default=32, ge=1, description="Parts of a multipart body; past it, 413.")
+    max_header_bytes: int = Field(default=32 * 2**10, ge=1024, description="An HTTP request's head; past it, 431.")
+    header_timeout_s: Positive = Field(default=10.0, description="Time for an HTTP request's head; past it, 408.")
+    max_connections: int = Field(default=1000, ge=1, description="Open HTTP connections; the next one gets 503.")
+    grpc_connection_age_s: Positive = Field(
+        default=600.0, description="After it a gRPC connection is asked to end, and made to after the longest call."
+    )
+    upload_timeout_s: Positive = Field(default=30.0, description="Time for a request's body to arrive; past it, 408.")
+    spool_bytes: int = Field(
+        default=2**20, ge=0, description="An uploaded part past this size goes to a temporary file, not memory."
+    )
+    max_media_s: Positive = Field(default=120.0, description="Longest stretch of media that may be asked for.")
+    max_pixels: int = Field(default=4096 * 2304, ge=64, description="Largest picture that is decoded.")
+    max_frames: int = Field(default=7500, ge=1, description="Pictures decoded on the way to the wanted ones.")
+
+    drift_window: int = Field(default=500, ge=1, description="Last rows of a bundle version over which drift is told.")
+    drift_minimum: int = Field(
+        default=100, ge=1, description="Rows from which on drift is told; at most `drift_window`."
+    )
+
+    grace_s: Positive = Field(default=20.0, description="After SIGTERM, time for requests in flight to be answered.")
+
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of API keys, a line each (`dimml keys new`); where there are keys, calls need one.",
+    )
+    api_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="The same lines, with `;` between them; beside the file or in its place."
+    )
+    key_concurrency: int = Field(
+        default=32,
+        ge=1,
+        description="Requests of one API key under way at once, where its line does not say; then 429.",
+    )
+    health_open: bool = Field(default=True, description="Whether live and ready answer without a key.")
+    metrics_open: bool = Field(default=False, description="Whether `/metrics` answers without a key.")
+    tls_certificate: Path | None = Field(
+        default=None, description="Certificate chain (PEM) of this server, for HTTP and gRPC; without it, no TLS."
+    )
+    tls_key: Path | None = Field(default=None, description="Private key (PEM, not encrypted) of `tls_certificate`.")
+    tls_client_ca: Path | None = Field(
+        default=None, description="Authorities (PEM) of client certificates; where set, callers must show one."
+    )
+    bundle_public_keys: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="Ed25519 public keys (PEM files); where set, only bundles signed by one of them load."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Web origins whose pages may call, as `https://example.org`; none where empty."
+    )
+    docs_page: bool = Field(default=True, description="Whether `/docs` and `/openapi.json` are there, without a key.")
+
+    @field_validator("models", "bundle_public_keys", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _lines(cls, value: object) -> object:
+        return [line.strip() for line in value.split(";") if line.strip()] if isinstance(value, str) else value
+
+    @field_validator("deadlines_ms", "shadows", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        return pairs_of(value, ",", "=")
+
+    @field_validator("splits", mode="before")
+    @classmethod
+    def _pairs_of_pairs(cls, value: object) -> object:
+        named = pairs_of(value, ",", "=")
+        return (
+            {name: pairs_of(shares, "/", ":") for name, shares in named.items()} if isinstance(named, dict) else value
+        )
+
+    @field_validator("engine")
+    @classmethod
+    def _not_watching(cls, value: str, info: ValidationInfo) -> str:
+        if value == "triton" and info.data.get("watch"):
+            raise ValueError("watch works with engine=local alone: before Triton load a version there first, then here")
+        return value
+
+    @field_validator("drift_minimum")
+    @classmethod
+    def _reachable(cls, value: int, info: ValidationInfo) -> int:
+        window = info.data.get("drift_window")
+        if window is not None and value > window:
+            raise ValueError(f"must be at most drift_window, which is {window}")
+        return value
+
+    @property
+    def drift(self) -> DriftWindow:
+        """Over which rows drift is told."""
+        return DriftWindow(rows=self.drift_window, minimum=self.drift_minimum)
+
+    @property
+    def media_limits(self) -> MediaLimits:
+        """The limits of one decode."""
+        return MediaLimits(
+            max_bytes=self.max_body_bytes,
+            max_seconds=self.max_media_s,
+            max_pixels=self.max_pixels,
+            max_frames_decoded=self.max_frames,
+        )
+
+
+def load_settings(config: Path | None = None, /, **overrides: object) -> ServerSettings:
+    """Settings from the TOML file ``config``, then the environment, then ``overrides`` (flags; None: not given).
+
+    What comes later counts. Raises ConfigurationError that names the setting and where it was set.
+    """
+    check_variables(os.environ, ENV_PREFIX, ServerSettings.model_fields)
+    of_file = {} if config is None else read_settings_file(config)
+    for name in of_file:
+        if name not in ServerSettings.model_fields:
+            raise unknown_setting(name, ServerSettings.model_fields, f"{config}: ")
+    variables = {name.upper() for name in os.environ}
+    of_file = {name: value for name, value in of_file.items() if ENV_PREFIX + name.upper() not in variables}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    for name in given:
+        if name not in ServerSettings.model_fields:
+            raise unknown_setting(name, ServerSettings.model_fields)
+    try:
+        return ServerSettings(**{**of_file, **given})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        setting = name.split(".")[0]
+        where = f"in {config}" if setting in of_file and setting not in given else ENV_PREFIX + setting.upper()
+        raise ConfigurationError(f"setting {name} ({where}): {first['msg']}", field=name) from error

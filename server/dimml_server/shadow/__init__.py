@@ -1,0 +1,1 @@
+"""A shadow version: predictions compared beside the ones that are answered."""

@@ -1,0 +1,1 @@
+"""Bundle versions: registry, loading and unloading, traffic split."""

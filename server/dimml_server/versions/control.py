@@ -1,0 +1,293 @@
+"""Which bundle versions are served: loading, unloading and rolling back while requests are in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Final
+
+from dimml.bundle import MANIFEST_NAME, Bundle, read_bundle
+from dimml.contract import model_specs
+from dimml.errors import BundleError, NotFoundError, RequestError
+from dimml.repository import bundle_names, bundle_versions, load_bundle
+from dimml.signing import PublicKeys
+from dimml_server.engines.low_priority import at_low_priority
+from dimml_server.engines.protocol import ServingEngine
+from dimml_server.observability.metrics import Metrics
+from dimml_server.versions.model_config import CONFIG_NAME, read_config, version_policy_of
+from dimml_server.versions.policy import NEWEST, VersionPolicy
+from dimml_server.versions.registry import BundleRegistry
+from dimml_server.versions.traffic import Traffic
+
+logger = logging.getLogger(__name__)
+
+READY: Final = "READY"
+UNAVAILABLE: Final = "UNAVAILABLE"
+#: Triton's word for a version that is in the repository and not loaded.
+UNLOADED: Final = "unloaded"
+
+
+class ModelControl:
+    """Loads bundles of one repository into an engine and a registry. Lives in one event loop.
+
+    The parts of a bundle (encoders, fusion, entry, media) come and go together, under one version number.
+    """
+
+    def __init__(
+        self,
+        engine: ServingEngine,
+        registry: BundleRegistry,
+        metrics: Metrics,
+        repository: Path,
+        *,
+        traffic: Traffic,
+        signers: PublicKeys | None = None,
+    ) -> None:
+        """``signers``: whose signature a bundle must have to be loaded; None for anybody's or none."""
+        self._engine = engine
+        self._registry = registry
+        self._metrics = metrics
+        self._repository = repository
+        self._signers = signers
+        self._traffic = traffic
+        self._changing = traffic.changing
+        self._uses: Counter[tuple[str, int]] = Counter()
+        self._retiring: dict[tuple[str, int], Bundle] = {}
+        #: Why a version is not served although a load asked for it.
+        self._failures: dict[tuple[str, int], str] = {}
+
+    async def start(self, names: Sequence[str], *, may_be_empty: bool = False) -> None:
+        """Serve these bundles, all of the repository where none is named. Raises BundleError."""
+        wanted = list(names) or bundle_names(self._repository)
+        if not wanted and not may_be_empty:
+            raise BundleError(f"model repository {self._repository} holds no bundle; `dimml export` writes one")
+        self._traffic.check_names(wanted)
+        for name in wanted:
+            available = bundle_versions(self._repository, name)
+            if not available:
+                raise BundleError(f"no bundle {name!r} in {self._repository}")
+            async with self._changing:
+                routing = self._traffic.planned(name, available)
+                try:
+                    await self._serve(name, None, must_run=False, also=routing.versions)
+                except NotFoundError as error:  # config.pbtxt names a version that is not there.
+                    raise BundleError(error.message, field=error.field) from error
+                self._traffic.begin(name, routing)
+
+    async def load(self, model: str, policy: VersionPolicy | None = None) -> None:
+        """Serve the versions that ``policy`` chooses, by default that of ``config.pbtxt``, else the newest alone.
+
+        ``model`` is a bundle or any part of it. What is served goes on until all of the new is warmed up, and stays
+        where that fails; then versions that are not chosen are unloaded, but for those that have a share of the
+        requests or are a shadow. Raises NotFoundError, RequestError: also where ``policy`` names versions, and such a
+        one is not among them.
+        """
+        async with self._changing:
+            name = await asyncio.to_thread(self._owner, model)
+            self._check_keeps(name, policy)
+            try:
+                await self._serve(name, policy, must_run=True)
+            except BundleError as error:
+                served = self._registry.versions(name)
+                still = f"version {', '.join(map(str, served))} goes on" if served else "nothing of it is served"
+                logger.warning("load of %s failed: %s", name, error.message)
+                raise RequestError(f"failed to load '{name}': {error.message}; {still}", field=error.field) from error
+            await self._traffic.settle(name)
+
+    async def unload(self, model: str) -> None:
+        """Serve no version of a bundle any more, and forget how its requests were spread.
+
+        One that is not served is no error, as on Triton.
+        Raises NotFoundError, and RequestError for a part of a bundle that is served: it goes with its bundle.
+        """
+        async with self._changing:
+            name = await asyncio.to_thread(self._owner, model)
+            served = self._registry.versions(name)
+            if served and model != name:
+                raise RequestError(f"'{model}' is part of bundle '{name}' and goes with it: unload '{name}'")
+            for version in served:
+                self._retire(self._registry.bundle(name, version))
+            await self._traffic.settle(name)
+
+    async def drop(self, name: str, version: int) -> None:
+        """Serve a version no more that has gone from the repository; its share goes to the others.
+
+        Where it was the only one, what the repository still has is served first. Raises RequestError where that does
+        not load: then the one that is gone goes on.
+        """
+        async with self._changing:
+            served = self._registry.versions(name)
+            if version not in served:
+                return
+            left = await asyncio.to_thread(bundle_versions, self._repository, name)
+            if served == [version] and left:
+                try:
+                    await self._serve(name, None, must_run=True, gone=version)
+                except (BundleError, NotFoundError) as error:
+                    logger.warning("version %d of %s goes on although it has gone: %s", version, name, error.message)
+                    raise RequestError(f"{error.message}; version {version} of {name!r} goes on") from error
+            else:
+                self._retire(self._registry.bundle(name, version))
+            await self._traffic.settle(name)
+
+    def serves(self, name: str, version: int) -> bool:
+        """Whether a bundle version takes requests."""
+        return version in self._registry.versions(name)
+
+    @contextmanager
+    def using(self, bundle: Bundle) -> Iterator[None]:
+        """Keep a bundle version's models in memory for the block, should it be unloaded meanwhile."""
+        key = (bundle.name, bundle.version)
+        self._uses[key] += 1
+        try:
+            yield
+        finally:
+            self._uses[key] -= 1
+            if not self._uses[key]:
+                del self._uses[key]
+                retired = self._retiring.pop(key, None)
+                if retired is not None:
+                    self._engine.unload(retired)
+
+    def check_loaded(self) -> None:
+        """Raise UnavailableError while the server's first bundles load."""
+        self._registry.check_loaded()
+
+    def index(self) -> list[dict[str, str]]:
+        """Entries of ``RepositoryIndexResponse``: what is served, and what else lies in the repository. Reads files."""
+        entries = [
+            {"name": served.spec.name, "version": str(served.version), "state": READY, "reason": ""}
+            for served in self._registry.models()
+        ]
+        try:
+            names = bundle_names(self._repository)
+        except BundleError:
+            logger.exception("listing the repository")
+            return entries
+        for name in names:
+            for version in sorted(set(bundle_versions(self._repository, name)) - set(self._registry.versions(name))):
+                reason = self._failures.get((name, version), UNLOADED)
+                try:
+                    models = [spec.name for spec in model_specs(self._manifest(name, version))]
+                except BundleError as error:
+                    models, reason = [name], error.message
+                entries += [
+                    {"name": model, "version": str(version), "state": UNAVAILABLE, "reason": reason} for model in models
+                ]
+        return sorted(entries, key=lambda entry: (entry["name"], int(entry["version"])))
+
+    def _check_keeps(self, name: str, policy: VersionPolicy | None) -> None:
+        """Raise RequestError where versions are asked for by number, without one that has a part to play."""
+        routing = self._registry.routing(name)
+        for version in sorted(routing.versions - set(policy.specific)) if policy and policy.specific else ():
+            part = f"has {routing.split[version]:g} % of the requests" if version in routing.split else "is the shadow"
+            raise RequestError(
+                f"version {version} of '{name}' {part} and would be unloaded: load it, too, or first change that "
+                "(dimml models default, split or shadow)",
+                field="version_policy",
+            )
+
+    async def _serve(
+        self,
+        name: str,
+        policy: VersionPolicy | None,
+        *,
+        must_run: bool,
+        also: Collection[int] = (),
+        gone: int | None = None,
+    ) -> None:
+        """Make the served versions of a bundle those of the policy, all of them or no change. Raises BundleError.
+
+        Beside them those of ``also``, and those that have a share of the requests or are a shadow, but for ``gone``.
+        """
+        if policy is None:
+            policy = await asyncio.to_thread(self._own_policy, name)
+        available = await asyncio.to_thread(bundle_versions, self._repository, name)
+        chosen, before = policy.chosen(name, available), self._registry.versions(name)
+        wanted = sorted({*chosen, *also, *(self._registry.routing(name).versions - {gone})})
+        loaded: list[Bundle] = []
+        try:
+            for version in wanted:
+                if version in before:
+                    if version in chosen:
+                        await asyncio.to_thread(self._check_unchanged, name, version)
+                    continue
+                try:
+                    loaded.append(await self._load(name, version, must_run))
+                except BundleError as error:
+                    self._failures[name, version] = error.message
+                    self._metrics.loaded(name, ok=False)
+                    raise
+        except BaseException:
+            for bundle in loaded:
+                self._engine.unload(bundle)
+            raise
+        for bundle in loaded:
+            self._failures.pop((name, bundle.version), None)
+            # One that was unloaded a moment ago and still has requests in flight is wanted again.
+            self._retiring.pop((name, bundle.version), None)
+            self._registry.add(bundle)
+            self._metrics.bundles.served(bundle)
+            self._metrics.loaded(name, ok=True)
+        for version in set(before) - set(wanted):
+            self._retire(self._registry.bundle(name, version))
+
+    async def _load(self, name: str, version: int, must_run: bool) -> Bundle:
+        began = perf_counter()
+        bundle = await at_low_priority(load_bundle, self._repository, name, version, signers=self._signers)
+        await self._engine.load(bundle, self._repository, must_run=must_run)
+        logger.info("loaded bundle %s version %d in %.2f s", name, version, perf_counter() - began)
+        return bundle
+
+    def _retire(self, bundle: Bundle) -> None:
+        """Take no new request for it; its memory goes with the last one in flight."""
+        key = (bundle.name, bundle.version)
+        self._registry.remove(bundle)
+        self._metrics.bundles.unserved(bundle)
+        self._failures.pop(key, None)
+        if self._uses[key]:
+            self._retiring[key] = bundle
+        else:
+            self._engine.unload(bundle)
+        logger.info("unloaded bundle %s version %d", bundle.name, bundle.version)
+
+    def _own_policy(self, name: str) -> VersionPolicy:
+        if not (self._repository / name / CONFIG_NAME).exists():
+            return NEWEST
+        return version_policy_of(read_config(self._repository, name))
+
+    def _check_unchanged(self, name: str, version: int) -> None:
+        if self._manifest(name, version) != self._registry.bundle(name, version):
+            raise BundleError(
+                f"version {version} in the repository is another than the one that is served; unload it first"
+            )
+
+    def _manifest(self, name: str, version: int) -> Bundle:
+        return read_bundle(self._repository / name / str(version) / MANIFEST_NAME)
+
+    def _owner(self, model: str) -> str:
+        """The bundle that a model name means, of those served or in the repository. Raises NotFoundError."""
+        for served in self._registry.models():
+            if served.spec.name == model:
+                return served.bundle.name
+        try:
+            names = bundle_names(self._repository)
+        except BundleError:
+            logger.exception("listing the repository")
+            names = []
+        if model in names:
+            return model
+        for name in names:
+            for version in bundle_versions(self._repository, name) if model.startswith(f"{name}_") else ():
+                try:
+                    parts = {spec.name for spec in model_specs(self._manifest(name, version))}
+                except BundleError:
+                    continue  # Its own load will say what is wrong with it.
+                if model in parts:
+                    return name
+        raise NotFoundError(f"no bundle in the repository has a model '{model}'", field="model")

@@ -1,0 +1,50 @@
+"""The file in which the routing that was set by calls outlives the server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from dimml.errors import ConfigurationError
+from dimml_server.versions.traffic_split import Routing
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    split: dict[int, float] = Field(default_factory=dict)
+    shadow: int | None = None
+
+
+_FILE = TypeAdapter(dict[str, _Entry])
+
+
+def read_routing_file(path: Path) -> dict[str, Routing]:
+    """Routing by bundle; empty where the file is not there yet. Raises ConfigurationError."""
+    try:
+        entries = _FILE.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}", field="routing_file") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise ConfigurationError(
+            f"routing_file {path}: {where}: {first['msg']}; mend it, or delete it to begin anew", field="routing_file"
+        ) from error
+    return {name: Routing(entry.split, entry.shadow) for name, entry in entries.items()}
+
+
+def write_routing_file(path: Path, routing: Mapping[str, Routing]) -> None:
+    """Replace the file as a whole, so that a crash leaves the old one or the new one. Raises OSError."""
+    entries = {name: _Entry(split=dict(one.split), shadow=one.shadow) for name, one in routing.items()}
+    staged = path.with_name(f".{path.name}.new")
+    with staged.open("wb") as file:
+        file.write(_FILE.dump_json(entries, indent=2) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(path)

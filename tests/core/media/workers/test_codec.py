@@ -1,0 +1,344 @@
+"""What a worker says comes out as it went in, and what no sound worker says is never taken for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dimml.errors import DimmlError, InvalidParameterError, UnreadableError, UnusableMediaError
+from dimml.media.decoders.time_range import Window
+from dimml.media.decoders.windows import WindowDecoded
+from dimml.media.sandbox.sandbox import Isolation
+from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
+from dimml.media.workers.channel import MalformedReplyError, ParentEnd, WorkerEnd, make_pipe
+from dimml.media.workers.codec import encode_reply, read_reply
+from dimml.media.workers.messages import (
+    CHUNK_ROWS_BYTES,
+    Answer,
+    AnswersReply,
+    Broke,
+    OutOfMemory,
+    Ready,
+    Reply,
+    WindowsReply,
+    check_reply,
+    most_together,
+    reply_bounds,
+)
+from dimml.media.workers.pool import DecodePool
+from dimml.status import OK, ModalityStatus, Reason
+from support.tiny_bundle import AUDIO, VISUAL
+
+SILENT = ModalityStatus.because(Reason.SILENT)
+AUDIO_ROW = DecodedTrack(OK, np.zeros(AUDIO.shape, np.float32))
+
+
+def decoded() -> Decoded:
+    # 10 bytes, so that what follows has to be moved to the next multiple of 8; the last is not contiguous.
+    picture = np.arange(10, dtype=np.uint8).reshape(1, 2, 5)
+    sound = np.array([1.0, 9.0, 2.0, 9.0, np.nan, 9.0], np.float32)[::2]
+    tracks = {
+        "visual": DecodedTrack(OK, picture, (0.04, 1 / 3)),
+        "none": DecodedTrack(SILENT),
+        "audio": DecodedTrack(OK, sound),
+    }
+    return Decoded(tracks, 0.1, None)
+
+
+def same(one: Decoded, other: Decoded) -> None:
+    assert (one.start_s, one.end_s, list(one.tracks)) == (other.start_s, other.end_s, list(other.tracks))
+    for name, track in one.tracks.items():
+        twin = other.tracks[name]
+        assert (track.status, track.times_s) == (twin.status, twin.times_s)
+        assert (track.row is None) == (twin.row is None)
+        if track.row is not None and twin.row is not None:
+            assert track.row.dtype == twin.row.dtype
+            np.testing.assert_array_equal(track.row, twin.row)
+
+
+@dataclass
+class Ends:
+    parent: ParentEnd
+    theirs: socket.socket
+
+    def send(self, reply: Reply) -> None:
+        WorkerEnd(self.theirs.fileno()).send(*encode_reply(reply))
+
+    def read(self, limit_s: float = 5.0) -> Reply:
+        return read_reply(*self.parent.receive(most_text=10**6, most_rows=10**6, limit_s=limit_s))
+
+    def through(self, reply: Reply) -> Reply:
+        self.send(reply)
+        return self.read()
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    parent, theirs = make_pipe()
+    with theirs:
+        yield Ends(parent, theirs)
+        parent.close()
+
+
+def test_rows_come_out_as_they_went_in_and_can_be_written(ends: Ends) -> None:
+    sent = [Answer(decoded(), 0.25), Answer(OutOfMemory(), 1 / 3), Answer(Broke("why"), 0.0), Answer(decoded(), 2.0)]
+    got = ends.through(AnswersReply(sent))
+    assert isinstance(got, AnswersReply)
+    assert [one.seconds for one in got.answers] == [one.seconds for one in sent]
+    assert [one.told for one in got.answers[1:3]] == [one.told for one in sent[1:3]]
+    for one in (got.answers[0], got.answers[3]):
+        assert isinstance(one.told, Decoded)
+        same(one.told, decoded())
+    outcome = got.answers[0].told
+    assert isinstance(outcome, Decoded)
+    row = outcome.tracks["visual"].row
+    assert row is not None
+    row[:] = 0
+
+
+def test_windows_come_out_as_they_went_in(ends: Ends) -> None:
+    sent = [
+        WindowDecoded(3, 9, Window(0.3, 1 / 7), Window(0.0, 1e9), decoded()),
+        WindowDecoded(4, 9, None, None, decoded()),
+    ]
+    got = ends.through(WindowsReply(sent, done=True))
+    assert isinstance(got, WindowsReply)
+    assert got.done
+    for one, other in zip(got.windows, sent, strict=True):
+        same(one.decoded, other.decoded)
+        assert (one.number, one.count, one.window, one.span) == (other.number, other.count, other.window, other.span)
+
+
+@pytest.mark.parametrize("reply", [Ready(Isolation(("a",), ("b: why",))), OutOfMemory(), Broke("Traceback …")])
+def test_what_has_no_rows(ends: Ends, reply: Reply) -> None:
+    assert ends.through(reply) == reply
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidParameterError("start_s is past the end", field="start_s"),
+        UnusableMediaError("nothing", statuses={"audio": SILENT}),
+        UnreadableError("not there", problems=["one"], field="path"),
+    ],
+)
+def test_errors_keep_their_kind(ends: Ends, error: DimmlError) -> None:
+    whole, within = ends.through(error), ends.through(AnswersReply([Answer(error, 0.1)]))
+    assert isinstance(within, AnswersReply)
+    for got in (whole, within.answers[0].told):
+        assert isinstance(got, DimmlError)
+        assert (type(got), got.message, got.field, got.statuses) == (
+            type(error),
+            error.message,
+            error.field,
+            error.statuses,
+        )
+
+
+def test_an_error_that_decoding_does_not_raise_is_a_fault(ends: Ends) -> None:
+    assert isinstance(ends.through(DimmlError("whatever")), Broke)
+
+
+def message(document: object, rows: bytes = b"") -> bytes:
+    content = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return struct.pack("<QQ", len(content), len(rows)) + content + rows
+
+
+def outcome(**said: object) -> dict[str, object]:
+    return {"decoded": {"tracks": {"a": {"status": "ok", "times_s": [], **said}}, "start_s": None, "end_s": None}}
+
+
+def answers(*outcomes: dict[str, object], **said: object) -> dict[str, object]:
+    return {"answers": [{"seconds": 0.1, **one, **said} for one in outcomes]}
+
+
+def track(**said: object) -> dict[str, object]:
+    return answers(outcome(**said))
+
+
+def window(**said: object) -> dict[str, object]:
+    return {"number": 0, "count": 9, "window": None, "span": None, **outcome(status="absent:not_sent"), **said}
+
+
+MALFORMED = {
+    "a pickle": message(pickle.dumps(OutOfMemory())),
+    "no object": message([1]),
+    "nothing known": message({"else": 1}),
+    "an endless text": struct.pack("<QQ", 2**63, 0),
+    "endless rows": struct.pack("<QQ", 2, 2**63),
+    "nesting without end": message(b"[" * 100_000),
+    "a row that is not there": message(track(dtype="uint8", shape=[9]), bytes(8)),
+    "a row of negative size": message(track(dtype="uint8", shape=[-8, -1]), bytes(8)),
+    "a row past all numbers": message(track(dtype="uint8", shape=[2**40, 2**40]), bytes(8)),
+    "a row of objects": message(track(dtype="object", shape=[1]), bytes(8)),
+    "rows that belong to nothing": message(track(dtype="uint8", shape=[8]), bytes(16)),
+    "rows without an answer": message({"out_of_memory": True}, bytes(8)),
+    "an endless row": message(track(dtype="uint8", shape=[float("inf")]), bytes(8)),
+    "a time that is none": message(track(times_s=[float("nan")])),
+    "a time past all numbers": message(
+        b'{"answers": [{"seconds": 1, "decoded": {"tracks": {}, "start_s": 1' + b"0" * 400 + b', "end_s": null}}]}'
+    ),
+    "an answer without seconds": message({"answers": [{"out_of_memory": True}]}),
+    "an answer of endless seconds": message(answers({"out_of_memory": True}, seconds=float("inf"))),
+    "an answer of less than no time": message(answers({"out_of_memory": True}, seconds=-5.0)),
+    "answers that are none": message({"answers": {"seconds": 0.1}}),
+    "a row that two answers share": message(answers(*2 * [outcome(dtype="uint8", shape=[8])]), bytes(8)),
+    "a window without ends": message({"windows": [window(window=[])], "done": True}),
+    "a window past the last": message({"windows": [window(number=9)], "done": True}),
+    "a window of a false number": message({"windows": [window(number=True)], "done": True}),
+    "half a letter": message({"broke": "\ud800"}),
+    "a status that is none": message(track(status="fine")),
+    "an error that is none": message({"error": "SystemExit", "message": "", "field": None, "statuses": {}}),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_no_sound_worker_says(ends: Ends, name: str) -> None:
+    ends.theirs.sendall(MALFORMED[name])
+    with pytest.raises(MalformedReplyError):
+        ends.read()
+
+
+@pytest.mark.parametrize("interval_s", [10.0, 0.05])
+def test_a_reply_that_never_ends_is_not_waited_for(ends: Ends, interval_s: float) -> None:
+    """Be it that it stops, or that it goes on by a byte at a time."""
+    whole = message(track(dtype="uint8", shape=[8]), bytes(8))
+    over = threading.Event()
+
+    def drip() -> None:
+        for byte in whole[:-1]:
+            ends.theirs.sendall(bytes([byte]))
+            if over.wait(interval_s):
+                return
+
+    with ThreadPoolExecutor(1) as other:
+        other.submit(drip)
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            ends.read(limit_s=0.4)
+        assert 0.3 < time.monotonic() - began < 3.0
+        over.set()
+
+
+def test_a_worker_that_does_not_listen_is_not_waited_for(ends: Ends) -> None:
+    with pytest.raises(TimeoutError):
+        ends.parent.send(bytes(10**7), 0.2)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "fits"),
+    [
+        ({"audio": AUDIO_ROW}, True),
+        ({"audio": DecodedTrack(SILENT)}, True),
+        ({}, False),
+        ({"audio": AUDIO_ROW, "other": DecodedTrack(SILENT)}, False),
+        ({"audio": DecodedTrack(OK)}, False),
+        ({"audio": DecodedTrack(SILENT, AUDIO_ROW.row)}, False),
+        ({"audio": DecodedTrack(OK, np.zeros(3, np.float32))}, False),
+        ({"audio": DecodedTrack(OK, np.zeros(AUDIO.shape, np.uint8))}, False),
+    ],
+)
+def test_an_answer_is_of_what_was_asked(tracks: dict[str, DecodedTrack], *, fits: bool) -> None:
+    plain = Decoded(tracks)
+    fine = Answer(Decoded({"audio": AUDIO_ROW}), 0.1)
+    for reply, asked in (
+        (AnswersReply([Answer(plain, 0.1)]), 1),
+        (AnswersReply([fine, Answer(plain, 0.1)]), 3),
+        (WindowsReply([WindowDecoded(0, 1, None, None, plain)], done=True), 1),
+    ):
+        with nullcontext() if fits else pytest.raises(MalformedReplyError):
+            check_reply(reply, [(AUDIO,)] * asked)
+
+
+@pytest.mark.parametrize(("given", "fits"), [(0, False), (1, True), (2, True), (3, False)])
+def test_there_are_answers_but_no_more_than_requests(given: int, *, fits: bool) -> None:
+    with nullcontext() if fits else pytest.raises(MalformedReplyError):
+        check_reply(AnswersReply([Answer(Broke("why"), 0.1)] * given), [(AUDIO,), (AUDIO,)])
+
+
+def test_an_error_is_of_what_was_asked() -> None:
+    other = UnusableMediaError("nothing", statuses={"other": SILENT})
+    for reply in (other, AnswersReply([Answer(other, 0.1)])):
+        with pytest.raises(MalformedReplyError):
+            check_reply(reply, [(AUDIO,)])
+
+
+def test_bounds_let_the_largest_answer_through(ends: Ends) -> None:
+    tall = VISUAL.model_copy(update={"frames": 1024, "height": 8, "width": 8})
+    times_s = tuple(np.random.default_rng(0).uniform(0, 1e5, 1024).tolist())
+    whole = Decoded({"audio": AUDIO_ROW, "visual": DecodedTrack(OK, np.zeros(tall.shape, np.uint8), times_s)})
+    reply: Reply
+    many = most_together((AUDIO, tall), 10_000)
+    assert 1 < many < 100
+    for reply, asked, windows in (
+        (AnswersReply([Answer(whole, 1 / 3)]), 1, False),
+        (AnswersReply([Answer(whole, 1 / 3)] * many), many, False),
+        (WindowsReply([WindowDecoded(0, 1, None, None, whole)], done=True), 1, True),
+    ):
+        with ThreadPoolExecutor(1) as other:
+            sent = other.submit(ends.send, reply)
+            bounds = reply_bounds([(AUDIO, tall)] * asked, windows=windows)
+            check_reply(read_reply(*ends.parent.receive(**bounds, limit_s=5.0)), [(AUDIO, tall)] * asked)
+            sent.result()
+
+
+def test_a_reply_to_many_is_bounded_by_what_a_worker_begins() -> None:
+    row_bytes = AUDIO.samples * 4
+    assert most_together((AUDIO,), 16) == 16
+    assert most_together((AUDIO,), 10**6) == math.ceil(CHUNK_ROWS_BYTES / row_bytes)
+    assert most_together((AUDIO.model_copy(update={"samples": 10**6}),), 16) == 1
+    assert reply_bounds([(AUDIO,)] * 1000)["most_rows"] < CHUNK_ROWS_BYTES + 2 * row_bytes
+    assert reply_bounds([(AUDIO,)] * 2)["most_rows"] < 3 * row_bytes
+
+
+def usurped(request: DecodeRequest) -> Decoded:
+    """A decode function that a hostile file has taken over, and that says what the file wants."""
+    (source,) = set(request.sources.values())
+    assert isinstance(source, bytes)
+    pipe = int(sys.argv[2])  # As a worker is started.
+    os.write(pipe, source)
+    signal.pause()
+    raise AssertionError
+
+
+class Escape:
+    """Does what a pickle may do."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.mark,))
+
+
+def test_a_worker_that_was_taken_over_runs_nothing_in_its_parent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = tmp_path / "escaped"
+    pickled = pickle.dumps(Escape(mark))
+    wrong_row = message(track(dtype="uint8", shape=[8]), bytes(8))
+    with DecodePool(1, decode_function=usurped) as pool, caplog.at_level(logging.ERROR):
+        pool.warm_up()
+        for said in (message(pickled), wrong_row):
+            request = DecodeRequest((AUDIO,), {AUDIO.name: said}, clip_s=1.0)
+            got = pool.decode_blocking(request, timeout_s=20.0)
+            assert {track.status.reason for track in got.tracks.values()} == {Reason.DECODER_CRASHED}
+    assert not mark.exists()
+    assert "makes no sense" in caplog.text

@@ -1,0 +1,171 @@
+"""``dimml triton``: how it says no, and what it leaves behind when it is killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dimml.errors import SetupError
+from dimml_server.triton_server.failure import explain
+from dimml_server.triton_server.host import check_host
+from dimml_server.triton_server.installation import default_home, install
+from dimml_server.triton_server.options import TritonOptions
+from dimml_server.triton_server.ports import choose_ports
+from dimml_server.triton_server.process import TritonProcess, server_command
+from dimml_server.triton_server.run_folder import RunFolder
+from dimml_server.triton_server.shared_memory import SHARED_MEMORY, RunName
+from support.data import unavailable
+from support.fresh_home import files_below, fresh_home
+from support.tiny_bundle import make_tiny_bundle
+from support.triton_process import running_triton, triton_command
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of three ONNX models, which starts quickly."""
+    try:
+        install(default_home(), check_host(), print)  # Now, so that no test's start has that to tell.
+    except SetupError as error:
+        unavailable(f"no Triton server can be had: {error.message}")
+    repository = tmp_path_factory.mktemp("encoders")
+    make_tiny_bundle(repository)
+    shutil.rmtree(repository / "tiny_media")
+    shutil.rmtree(repository / "tiny")
+    return repository
+
+
+def refusal(repository: Path, **options: object) -> str:
+    """What a start that fails says: exit code 1, and one line."""
+    done = subprocess.run(
+        triton_command(repository, **options), capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert done.stdout == ""
+    return line
+
+
+def test_a_start_that_cannot_be(encoders: Path, tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none") == f"error: model repository {tmp_path / 'none'} is not a folder"
+    assert "has no such bundle or model" in refusal(encoders, model="other")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = refusal(encoders, grpc_port=port)
+    assert message == (f"error: port {port} on 127.0.0.1 is taken by another program; choose another with --grpc-port")
+
+
+def test_models_that_do_not_load_are_named_with_their_reasons(encoders: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "broken"
+    shutil.copytree(encoders, repository)
+    (repository / "tiny_audio" / "1" / "model.onnx").write_bytes(b"garbage")
+    with (repository / "tiny_fusion" / "config.pbtxt").open("a") as config:
+        config.write('parameters { key: "intra_op_thread_count" value { string_value: "many" } }\n')
+    (repository / "tiny_visual" / "config.pbtxt").write_text("garbage {")
+    message = refusal(repository)
+    assert "tiny_audio: ONNX Runtime cannot load" in message
+    assert "tiny_fusion: parameter intra_op_thread_count must be a whole number, not 'many'" in message
+    assert "tiny_visual: failed to read text proto" in message
+
+
+def test_numpy_2_is_refused_by_the_server_that_corrupts_it(encoders: Path) -> None:
+    import numpy as np
+
+    assert np.__version__.startswith("2."), "these tests run with numpy 2"
+    host = check_host()
+    installation = install(default_home(), host, print)
+    options = TritonOptions(encoders, default_home(), (), "127.0.0.1", 0, 0, 0)
+    name = RunName()
+    run = RunFolder(Path(tempfile.gettempdir()) / name.prefix, installation)
+    (search_path,) = run.folder.glob("venv/lib/python*/site-packages/fetched.pth")
+    search_path.write_text(f"{Path(np.__file__).parents[1]}\n")
+    command = server_command(options, [], choose_ports(options), installation=installation, run=run, name=name)
+    process = TritonProcess(command, run.environment(installation, dict(os.environ)), name.descriptor)
+    try:
+        end = time.monotonic() + 120.0
+        while process.exit_code is None and time.monotonic() < end:
+            time.sleep(0.1)
+        reason = explain(process.log, process.stop())
+    finally:
+        process.stop()
+        run.close()
+        name.close()
+    assert f"tiny_audio: this Triton server corrupts tensors of numpy {np.__version__}" in reason
+
+
+@pytest.mark.parametrize("triton_too", [False, True])
+def test_killed_it_takes_the_server_along_and_the_next_start_clears_up(encoders: Path, triton_too: bool) -> None:
+    with running_triton(encoders, stop=False, model="tiny_audio") as server:
+        prefix, (stub,) = server.prefix, server.stubs("tiny_audio")
+        triton = _parent(stub)
+        other_run = RunName()
+        if triton_too:
+            os.kill(triton, signal.SIGKILL)
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait(30.0)
+        _wait_until_gone(stub)
+        _wait_until_gone(triton)
+        server.process.returncode = 0  # For the context manager: this end was ours.
+        assert list(SHARED_MEMORY.glob(f"{prefix}*"))
+        with running_triton(encoders, model="tiny_visual") as second:
+            assert second.stubs("tiny_visual")
+            assert not second.stubs("tiny_audio"), "only the model that was named"
+        assert not list(SHARED_MEMORY.glob(f"{prefix}*"))
+        assert not (Path(tempfile.gettempdir()) / prefix).exists()
+        assert list(SHARED_MEMORY.glob(f"{other_run.prefix}*")), "what is in use stays"
+        other_run.close()
+
+
+def test_onnx_runtime_in_triton_sends_nothing(encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = default_home()
+    home = fresh_home(tmp_path, monkeypatch)
+    with running_triton(encoders, model="tiny_audio", home=fetched) as server:
+        (stub,) = server.stubs("tiny_audio")
+        environment = Path(f"/proc/{stub}/environ").read_text().split("\0")
+    assert "ORT_DISABLE_TELEMETRY=1" in environment
+    assert files_below(home) == []
+
+
+def _parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _wait_until_gone(process: int) -> None:
+    end = time.monotonic() + 60.0
+    # A zombie that nobody has collected yet is gone all the same.
+    while (stat := Path(f"/proc/{process}/stat")).exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < end, "the stub outlived the command"
+        time.sleep(0.1)
+
+
+def test_a_fetch_that_was_killed_is_done_again(tmp_path: Path) -> None:
+    """With pip's part left out: what stands half done is never taken for whole."""
+    home = tmp_path / "home"
+    whole = install(default_home(), check_host(), print)
+    left = home / f".partial-{whole.folder.name}"
+    left.mkdir(parents=True)
+    half = replace(whole, folder=home / whole.folder.name)
+    half.folder.mkdir()
+    (half.folder / "venv").symlink_to(whole.folder / "venv")
+    done = subprocess.run(
+        triton_command(tmp_path, home=home),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env=os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)},
+    )
+    assert done.returncode == 1
+    assert "cannot get nvidia-pytriton: ERROR: " in done.stderr
+    assert not left.exists()
+    assert not half.folder.exists(), "nothing that could be taken for whole"

@@ -1,0 +1,145 @@
+"""The local engine over real ONNX models: right answers, faults by reason, and stalls that stay bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dimml import ensemble, fusion
+from dimml.bundle import Bundle
+from dimml.engine import EngineError
+from dimml.errors import BundleError, ConfigurationError
+from dimml.status import Reason
+from dimml_server.engines.onnxruntime import LocalEngine
+from dimml_server.engines.ort_session import providers
+from support.tiny_bundle import NAN_SAMPLE, make_tiny_bundle, tiny_row
+
+
+def rows_of(bundle: Bundle, labels: list[int]) -> ensemble.Rows:
+    tensors = {m.name: np.stack([tiny_row(m, label) for label in labels]) for m in bundle.modalities}
+    return ensemble.judged(bundle, tensors, len(labels))
+
+
+def run_once(repository: Path, bundle: Bundle, rows: ensemble.Rows) -> ensemble.EnsembleResult:
+    async def scenario() -> ensemble.EnsembleResult:
+        engine = LocalEngine(concurrency=2)
+        await engine.load(bundle, repository)
+        try:
+            return await ensemble.run(engine, bundle, rows, timeout_s=10.0)
+        finally:
+            await engine.close()
+
+    return asyncio.run(scenario())
+
+
+def test_answers_equal_fusion_in_numpy(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+    result = run_once(tmp_path, bundle, rows_of(bundle, [0, 1, 2]))
+    assert result.fused.probabilities_BC.argmax(axis=1).tolist() == [0, 1, 2]
+    assert all(status.ok for column in result.statuses.values() for status in column)
+    fused_logits = result.fused.logits_BC
+    own = np.stack([result.logits["audio"], result.logits["visual"]], axis=1)
+    # The tiny bundle's fused head is the mean of the two others.
+    expected = fusion.fuse(
+        np.concatenate([own, own.mean(axis=1, keepdims=True)], axis=1).astype(np.float32), np.ones((3, 3), np.bool_)
+    )
+    np.testing.assert_allclose(fused_logits, expected.logits_BC, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(result.fused.weights_BH, expected.weights_BH, rtol=1e-4, atol=1e-4)
+
+
+def test_a_raising_encoder_and_a_nan_leave_the_others(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, raises="visual")
+    result = run_once(tmp_path, bundle, rows_of(bundle, [1]))
+    assert str(result.statuses["visual"][0]) == "failed:encoder_error"
+    assert result.fused.probabilities_BC[0].argmax() == 1
+    bundle = make_tiny_bundle(tmp_path, nan="audio")
+    rows = rows_of(bundle, [1, 2])
+    rows.tensors["audio"][1, 5] = NAN_SAMPLE
+    result = run_once(tmp_path, bundle, rows)
+    assert [str(s) for s in result.statuses["audio"]] == ["ok", "failed:non_finite"]
+    assert result.fused.probabilities_BC.argmax(axis=1).tolist() == [1, 2]
+    assert np.isfinite(result.fused.logits_BC).all()
+
+
+def test_stalled_runs_are_stopped_and_bounded_and_threads_stay_flat(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, stall="visual", deadline_ms=100)
+    concurrency, max_stray_runs, requests = 4, 4, 60
+    before = threading.active_count()  # Other tests have run in this process.
+
+    async def scenario() -> None:
+        engine = LocalEngine(concurrency=concurrency, max_stray_runs=max_stray_runs, intra_op_threads=1)
+        await engine.load(bundle, tmp_path)
+        gate, rows = asyncio.Semaphore(concurrency), rows_of(bundle, [2])
+        fates: Counter[str] = Counter()
+        threads = []
+
+        async def request() -> None:
+            async with gate:
+                result = await ensemble.run(engine, bundle, rows, timeout_s=5.0)
+                assert result.statuses["audio"][0].ok
+                assert result.fused.probabilities_BC[0].argmax() == 2
+                fates[str(result.statuses["visual"][0])] += 1
+                threads.append(threading.active_count())
+
+        await asyncio.gather(*(request() for _ in range(requests)))
+        assert sum(fates.values()) == requests
+        assert set(fates) <= {"timeout:deadline", "failed:encoder_busy"}
+        assert fates["timeout:deadline"] >= concurrency
+        # The one that loaded the files, and for each model as many as can be of use.
+        assert max(threads) <= before + 1 + 3 * concurrency + max_stray_runs
+        await asyncio.sleep(0.5)
+        assert engine.stray_runs == 0
+        await engine.close()
+
+    asyncio.run(scenario())
+
+
+def test_past_the_bound_of_stray_runs_the_modality_fails_at_once(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, stall="visual", deadline_ms=100)
+    tensor = rows_of(bundle, [0]).tensors["visual"]
+
+    async def scenario() -> None:
+        engine = LocalEngine(concurrency=3, max_stray_runs=2, intra_op_threads=1)
+        await engine.load(bundle, tmp_path)
+        runs = [asyncio.create_task(engine.encode(bundle, "visual", tensor)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+        # The runs have been told to stop, but no thread has reported back to this loop yet.
+        with pytest.raises(EngineError) as busy:
+            await engine.encode(bundle, "visual", tensor)
+        assert busy.value.reason is Reason.ENCODER_BUSY
+        await engine.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_bundle_that_is_not_loaded_is_gone(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+
+    async def scenario() -> None:
+        engine = LocalEngine(concurrency=1)
+        with pytest.raises(EngineError) as gone:
+            await engine.encode(bundle, "audio", rows_of(bundle, [0]).tensors["audio"])
+        assert gone.value.reason is Reason.ENCODER_GONE
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+    bundle.model_file(tmp_path, "tiny_audio").write_bytes(b"not a model")
+    with pytest.raises(BundleError, match="tiny_audio"):
+        asyncio.run(LocalEngine(concurrency=1).load(bundle, tmp_path))
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    assert providers("cpu") == ["CPUExecutionProvider"]
+    with pytest.raises(ConfigurationError, match="--device cpu"):
+        providers("tensorrt")

@@ -1,0 +1,155 @@
+"""The metrics' own rules: names and types as documented, counts that agree with each other, promtool's approval."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dimml import ensemble, fusion
+from dimml.errors import QueueFullError
+from dimml.metrics.buckets import UNIT_BUCKETS
+from dimml.monitoring.drift import DriftWindow
+from dimml.monitoring.reference import Reference
+from dimml.repository import load_bundle
+from dimml.status import OK, ModalityStatus, Reason
+from dimml_server.observability.metrics import Metrics
+from support.data import REPOSITORY_ROOT, unavailable
+from support.tiny_bundle import make_tiny_bundle
+
+
+def filled(tmp_path: Path) -> Metrics:
+    """Metrics after three rows: both modalities ok, sound silent, both gone."""
+    reference = Reference(certainty={"audio": (1,) * len(UNIT_BUCKETS)}, labels=(1, 1, 1))
+    bundle, metrics = make_tiny_bundle(tmp_path, reference=reference), Metrics(DriftWindow(rows=5, minimum=1))
+    metrics.limit(in_flight=8, queued=64)
+    metrics.watch(in_flight=lambda: 1, queued=lambda: 2, stray_runs=lambda: 3, decode_workers_lost=lambda: 4)
+    metrics.bundles.served(bundle)
+    silent, late = ModalityStatus.because(Reason.SILENT), ModalityStatus.because(Reason.DEADLINE)
+    statuses = {"audio": [OK, silent, silent], "visual": [OK, OK, late]}
+    present = np.array([[s.ok for s in row] for row in zip(*statuses.values(), strict=True)])
+    logits = np.random.default_rng(0).normal(size=(3, 3, 3)).astype(np.float32)
+    fused = fusion.fuse(logits, fusion.heads_present(present, fused_head=True))
+    own = {name: logits[:, index] for index, name in enumerate(statuses)}
+    result = ensemble.EnsembleResult(fused, own, statuses, {"audio": 0.01, "visual": 0.02}, 0.001)
+    metrics.bundles.observe_result(bundle, result)
+    metrics.shadows.began(bundle)
+    metrics.shadows.answered(bundle, result, bundle, result)
+    for stage in ("queue", "decode"):
+        metrics.bundles.observe_stage(bundle, stage, 0.01)
+    metrics.loaded("tiny", ok=True)
+    with metrics.request("http") as record:
+        record.model, record.version, record.degraded = "tiny", "1", True
+    with pytest.raises(QueueFullError), metrics.request("grpc"):
+        raise QueueFullError("full", retry_after_s=1.0)
+    with pytest.raises(RuntimeError), metrics.request("http"):
+        raise RuntimeError
+    return metrics
+
+
+def samples(metrics: Metrics) -> dict[str, float]:
+    """Every sample as ``name{label="value"}``."""
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    return {
+        f"{s.name}{{{','.join(f'{k}={v}' for k, v in sorted(s.labels.items()))}}}": s.value
+        for family in families
+        for s in family.samples
+    }
+
+
+def test_counts_agree_by_modality_and_status(tmp_path: Path) -> None:
+    values = samples(filled(tmp_path))
+    where = "modality={},model=tiny"
+    for modality, ok in (("audio", 1), ("visual", 2), ("fused", 1)):
+        for kind in ("certainty", "weight"):
+            assert values[f"dimml_modality_{kind}_ratio_count{{{where.format(modality)},version=1}}"] == ok
+    status = "dimml_modality_status_total{{{},reason={},status={},version=1}}"
+    assert values[status.format(where.format("audio"), "", "ok")] == 1
+    assert values[status.format(where.format("audio"), "silent", "unusable")] == 2
+    assert values[status.format(where.format("visual"), "deadline", "timeout")] == 1
+    outcomes = {k: v for k, v in values.items() if k.startswith("dimml_requests_total{")}
+    assert outcomes == {
+        "dimml_requests_total{model=tiny,outcome=degraded,transport=http,version=1}": 1,
+        "dimml_requests_total{model=,outcome=queue_full,transport=grpc,version=}": 1,
+        "dimml_requests_total{model=,outcome=internal,transport=http,version=}": 1,
+    }
+    # Two rows have an answer, one of them degraded; only one has two modalities to disagree.
+    answers = [v for k, v in values.items() if k.startswith("dimml_predictions_total{")]
+    assert (sum(answers), len(answers)) == (2, 3)
+    assert values["dimml_degraded_total{model=tiny,version=1}"] == 1
+    assert values["dimml_disagreement_ratio_count{model=tiny,version=1}"] == 1
+    gauges = ("dimml_requests_in_flight{}", "dimml_requests_queued{}", "dimml_stray_runs{}")
+    assert [values[name] for name in (*gauges, "dimml_decode_workers_lost_total{}")] == [1, 2, 3, 4]
+
+
+def test_every_metric_stands_in_the_docs_with_its_type_and_labels(tmp_path: Path) -> None:
+    documented = {}
+    for line in (REPOSITORY_ROOT / "docs" / "metrics.md").read_text().splitlines():
+        if match := re.match(r"\| `(\w+)` \| (\w+) \|([^|]*)\|", line):
+            documented[match[1]] = (match[2], set(re.findall(r"`(\w+)`", match[3])))
+    found = {}
+    for family in text_string_to_metric_families(filled(tmp_path).exposition().decode()):
+        assert family.documentation, family.name
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        found[name] = (family.type, labels)
+    assert found == documented
+
+
+def test_drift_goes_with_the_version_and_counts_stay(tmp_path: Path) -> None:
+    metrics = filled(tmp_path)
+    metrics.shadows.ended(load_bundle(tmp_path, "tiny"))
+    drift = {name: value for name, value in samples(metrics).items() if "drift" in name}
+    # The fused head and the picture's have no reference here.
+    assert set(drift) == {
+        "dimml_modality_certainty_drift_ratio{modality=audio,model=tiny,version=1}",
+        "dimml_modality_certainty_drift_noise_ratio{modality=audio,model=tiny,version=1}",
+        "dimml_label_drift_ratio{model=tiny,version=1}",
+        "dimml_label_drift_noise_ratio{model=tiny,version=1}",
+    }
+    assert all(0.0 < value <= 1.0 for value in drift.values())
+    metrics.bundles.unserved(load_bundle(tmp_path, "tiny"))
+    left = samples(metrics)
+    assert not [name for name in left if "drift" in name or name.startswith("dimml_bundle_info")]
+    assert left["dimml_degraded_total{model=tiny,version=1}"] == 1
+
+
+def test_a_shadow_counts_apart(tmp_path: Path) -> None:
+    metrics = filled(tmp_path)
+    before = {name: value for name, value in samples(metrics).items() if not name.startswith("dimml_shadow")}
+    bundle = load_bundle(tmp_path, "tiny")
+    metrics.shadows.dropped(bundle)
+    metrics.shadows.failed(bundle)
+    after = samples(metrics)
+    assert {name: after[name] for name in before if not name.startswith("process")} == {
+        name: value for name, value in before.items() if not name.startswith("process")
+    }
+    outcomes = [
+        after[f"dimml_shadow_requests_total{{model=tiny,outcome={o},version=1}}"]
+        for o in ("answered", "failed", "dropped")
+    ]
+    assert outcomes == [1, 1, 1]
+    # Of three rows two have an answer, and a version agrees with itself.
+    agreement = {name: value for name, value in after.items() if name.startswith("dimml_shadow_agreement_total{")}
+    assert agreement == {"dimml_shadow_agreement_total{agrees=yes,model=tiny,shadow=1,version=1}": 2}
+
+
+def test_below_the_minimum_nothing_is_said_of_drift(tmp_path: Path) -> None:
+    bundle, metrics = make_tiny_bundle(tmp_path, reference=Reference(labels=(1, 1, 1))), Metrics()
+    metrics.bundles.served(bundle)
+    assert not [name for name in samples(metrics) if "drift" in name]
+
+
+def test_promtool_finds_nothing_to_mend(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        unavailable("promtool is not installed (Debian package prometheus)")
+    checked = subprocess.run(
+        [str(promtool), "check", "metrics"], input=filled(tmp_path).exposition(), capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")

@@ -1,0 +1,152 @@
+"""The clip cache: keyed by content and settings, resumable, and never believed when it is damaged."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dimml.errors import SetupError
+from dimml.modality import Frames, Waveform
+from dimml.signal_check import QualityThresholds
+from dimml_training.data.cache import ClipCache, clip_key
+
+SOUND = Waveform(name="audio", sample_rate_hz=8000, samples=100)
+LIPS = Frames(name="lips", frames=2, height=8, width=8)
+
+
+def opened(root: Path, clip_s: float = 1.0) -> ClipCache:
+    return ClipCache(root, (SOUND, LIPS), clip_s, QualityThresholds())
+
+
+def row(number: int) -> dict[str, npt.NDArray[np.generic]]:
+    rng = np.random.default_rng(number)
+    return {
+        "audio": rng.standard_normal(100).astype(np.float32),
+        "lips": rng.integers(0, 256, LIPS.shape, dtype=np.uint8),
+    }
+
+
+def filled(root: Path, count: int) -> ClipCache:
+    cache = opened(root)
+    with cache.writing():
+        for number in range(count):
+            cache.add(f"clip{number}", row(number), end_s=float(number))
+    return cache
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    filled(tmp_path, 3)
+    entries, damaged = opened(tmp_path).entries(["clip2", "clip0", "other"])
+    arrays = opened(tmp_path).arrays()
+    assert (set(entries), damaged) == ({"clip0", "clip2"}, 0)
+    for number in (0, 2):
+        entry = entries[f"clip{number}"]
+        assert entry.end_s == number
+        for name, expected in row(number).items():
+            assert isinstance(arrays[name], np.memmap)
+            np.testing.assert_array_equal(arrays[name][entry.slot], expected)
+
+
+def test_other_settings_are_another_folder(tmp_path: Path) -> None:
+    filled(tmp_path, 1)
+    assert opened(tmp_path, clip_s=2.0).entries(["clip0"]) == ({}, 0)
+    louder = ClipCache(tmp_path, (SOUND, LIPS), 1.0, QualityThresholds(silence_dbfs=-60.0))
+    assert louder.entries(["clip0"]) == ({}, 0)
+
+
+def test_the_key_is_content_and_range() -> None:
+    key = clip_key({"audio": "0a"}, 1.0, 2.0)
+    assert key == clip_key({"audio": "0a"}, 1.0, 2.0)
+    others = [clip_key({"audio": "0b"}, 1.0, 2.0), clip_key({"audio": "0a"}, 1.0, None), clip_key({}, 1.0, 2.0)]
+    assert len({key, *others, clip_key({"audio": "0a"}, 1.0, 2.0, margin_s=0.5)}) == 5
+
+
+@pytest.mark.parametrize("keep", ["nothing", "half a row", "rows without index", "half an index line"])
+def test_what_a_killed_process_left_is_passed_over(tmp_path: Path, keep: str) -> None:
+    cache = filled(tmp_path, 2)
+    index = cache.folder / "index.jsonl"
+    lines = index.read_bytes()
+    with cache.writing():
+        cache.add("torn", row(7), None)
+    if keep == "nothing":
+        index.write_bytes(lines)
+        for name, size in (("audio", 2 * 400), ("lips", 2 * 384)):
+            with (cache.folder / f"{name}.rows").open("rb+") as file:
+                file.truncate(size)
+    elif keep == "half a row":
+        index.write_bytes(lines)
+        with (cache.folder / "lips.rows").open("rb+") as file:
+            file.truncate(2 * 384 + 100)
+    elif keep == "rows without index":
+        index.write_bytes(lines)
+    else:
+        index.write_bytes(index.read_bytes()[:-20])
+    again = opened(tmp_path)
+    assert set(again.entries(["clip0", "clip1", "torn"])[0]) == {"clip0", "clip1"}
+    with again.writing():
+        again.add("torn", row(7), None)
+        again.add("next", row(8), None)
+    entries, damaged = opened(tmp_path).entries(["clip0", "clip1", "torn", "next"])
+    assert (len(entries), damaged) == (4, 0)
+    for key, number in (("clip1", 1), ("torn", 7), ("next", 8)):
+        np.testing.assert_array_equal(opened(tmp_path).arrays()["lips"][entries[key].slot], row(number)["lips"])
+
+
+def test_a_damaged_row_is_not_believed_and_can_be_replaced(tmp_path: Path) -> None:
+    cache = filled(tmp_path, 3)
+    with (cache.folder / "audio.rows").open("rb+") as file:
+        file.seek(400 + 17)
+        file.write(b"\xff\xff")
+    entries, damaged = opened(tmp_path).entries(["clip0", "clip1", "clip2"])
+    assert (set(entries), damaged) == ({"clip0", "clip2"}, 1)
+    with cache.writing():
+        cache.add("clip1", row(1), None)
+    entries, damaged = opened(tmp_path).entries(["clip0", "clip1", "clip2"])
+    assert (len(entries), damaged) == (3, 0)
+    np.testing.assert_array_equal(opened(tmp_path).arrays()["audio"][entries["clip1"].slot], row(1)["audio"])
+
+
+def test_a_file_cut_short_loses_only_its_end(tmp_path: Path) -> None:
+    cache = filled(tmp_path, 3)
+    with (cache.folder / "audio.rows").open("rb+") as file:
+        file.truncate(2 * 400 + 4)
+    entries, damaged = opened(tmp_path).entries(["clip0", "clip1", "clip2"])
+    assert (set(entries), damaged) == ({"clip0", "clip1"}, 1)
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(SetupError, match=r"cannot write the clip cache .* choose another place with --cache-dir"):
+        opened(tmp_path / "file")
+
+
+def test_the_folder_says_what_its_rows_are(tmp_path: Path) -> None:
+    settings = json.loads((filled(tmp_path, 1).folder / "settings.json").read_text())
+    assert settings["clip_s"] == 1.0
+    assert [m["name"] for m in settings["modalities"]] == ["audio", "lips"]
+
+
+def test_what_another_process_adds_meanwhile_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    """Whoever looks while another one writes sees a clip whole or not at all."""
+    cache = filled(tmp_path, 1)
+    keys = [f"more{number}" for number in range(300)]
+
+    def add() -> None:
+        with cache.writing():
+            for number, key in enumerate(keys):
+                cache.add(key, row(number), None)
+
+    writer = threading.Thread(target=add)
+    writer.start()
+    reader = opened(tmp_path)
+    looks = []
+    while writer.is_alive():
+        looks.append(reader.entries(keys)[1])
+    writer.join()
+    assert sum(looks) == 0
+    assert len(reader.entries(keys)[0]) == 300

@@ -1,0 +1,66 @@
+"""Subcommands of ``dimml`` that this component brings; heavy imports stand inside the functions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dimml_training.cli.calibrate import calibrate
+from dimml_training.cli.compare import compare
+from dimml_training.cli.console import CacheDir, progress_bar, show_figures
+from dimml_training.cli.evaluate import evaluate
+from dimml_training.cli.make_avdigits import make_avdigits
+from dimml_training.cli.make_manifest import make_manifest_app
+from dimml_training.cli.report import report
+
+
+def register(app: typer.Typer) -> None:
+    """Add this component's subcommands."""
+    app.command("train", help="Train detached encoders and a fused head from a config; write a run directory.")(train)
+    app.command("evaluate", help="Score a trained run on one of its splits, clean and under corruptions.")(evaluate)
+    app.command("calibrate", help="Choose a finished run's fusion anew, without training.")(calibrate)
+    app.command("report")(report)
+    app.command("compare", help="Train and score many methods on one data set; write one table of all.")(compare)
+    app.command("make-avdigits")(make_avdigits)
+    app.add_typer(make_manifest_app(), name="make-manifest")
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML config, see docs/training.md.")],
+    *,
+    out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/<name>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field: stage1.epochs=10.")
+    ] = None,
+    cache_dir: CacheDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
+) -> None:
+    from dimml_training.config import load_config
+    from dimml_training.data.cache import default_cache_dir
+    from dimml_training.loop.train import train as run_training
+
+    settings = load_config(config, override or ())
+    folder = Path("runs") / settings.name if out is None else out
+    with progress_bar("decoding clips") as progress:
+        metrics = run_training(
+            settings,
+            folder,
+            cache_dir=cache_dir or default_cache_dir(),
+            resume=resume,
+            progress=progress,
+            tell=lambda line: typer.echo(line, err=True),
+            bar=sys.stderr.isatty(),
+        )
+    if not metrics:  # one of torchrun's further processes: the first one speaks
+        return
+    if as_json:
+        typer.echo(json.dumps({"run": str(folder), **metrics}, indent=2))
+        return
+    for split, found in metrics.items():
+        show_figures(f"{split}, {found['clips']} clips", found)
+    typer.echo(f"run directory: {folder}")

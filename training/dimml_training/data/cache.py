@@ -1,0 +1,188 @@
+"""Decoded clips on disk: one growing, memory-mapped file of rows per modality, and an index by content.
+
+::
+
+    <cache>/<settings>/settings.json     what the rows were made with; the folder's name is its hash
+    <cache>/<settings>/<modality>.rows   row after row, each of modality.shape and dtype
+    <cache>/<settings>/index.jsonl       one line per clip: key, slot, CRC-32 of its rows
+
+The settings name the decoder too, by ``DECODER_VERSION`` and the versions of the libraries beneath it:
+training on what another decoder made of the clips would drift away from serving. A clip's key holds the SHA-256 of
+its files, its time range and the margin in it: a file that changes is decoded anew, one that moves is not. Rows are
+only ever appended, and a row counts once its index line is there, so an interrupted run goes on where it was. A row
+whose checksum does not fit is decoded again into a new slot.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.errors import SetupError
+from dimml.media.decoders.version import DECODER_VERSION
+from dimml.modality import Modality
+from dimml.signal_check import QualityThresholds
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one clip's rows are. ``end_s`` is the end of the range that was asked of the decoder."""
+
+    key: str
+    slot: int
+    crc32: dict[str, int]
+    end_s: float | None
+
+
+def clip_key(digests: Mapping[str, str], start_s: float | None, end_s: float | None, margin_s: float = 0.0) -> str:
+    """Key of one clip from the SHA-256 of its file per modality, its time range, and how much of that is margin.
+
+    The margin may reach past the end of a recording and the labelled range may not, so what is accepted depends on it.
+    """
+    return _digest({"files": dict(digests), "start_s": start_s, "end_s": end_s, "margin_s": margin_s})
+
+
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/dimml``, or ``~/.cache/dimml``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "dimml"
+
+
+class ClipCache:
+    """Rows made with one set of settings. Raises SetupError where the folder cannot be used."""
+
+    def __init__(self, root: Path, modalities: Sequence[Modality], clip_s: float, quality: QualityThresholds) -> None:
+        settings = {
+            "decoder": _decoder(),
+            "clip_s": clip_s,
+            "modalities": [modality.model_dump(mode="json") for modality in modalities],
+            "quality": quality.model_dump(mode="json"),
+        }
+        self.modalities = tuple(modalities)
+        self.folder = root / _digest(settings)[:16]
+        self._index = self.folder / "index.jsonl"
+        with _disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "settings.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+            for modality in modalities:
+                self._rows_file(modality).touch()
+
+    def entries(self, wanted: Iterable[str]) -> tuple[dict[str, Entry], int]:
+        """Sound entries among the wanted keys, and how many were there but damaged."""
+        keys = set(wanted)
+        found: dict[str, Entry] = {}
+        damaged: set[str] = set()
+        # The index first: what another process adds between the two is then in the rows.
+        index = list(self._read_index())
+        arrays = self.arrays()
+        for entry in index:
+            if entry.key not in keys:
+                continue
+            if self._intact(entry, arrays):
+                found[entry.key] = entry
+                damaged.discard(entry.key)
+            elif entry.key not in found:
+                damaged.add(entry.key)
+        return found, len(damaged)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All rows so far, per modality ``[slots, *shape]``, memory-mapped and read-only."""
+        return {modality.name: self._mapped(modality) for modality in self.modalities}
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the folder's lock; another process that fills the same folder waits. Ends with all on disk."""
+        with _disk_errors(self.folder), (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+            for path in (*map(self._rows_file, self.modalities), self._index):
+                if path.exists():
+                    with path.open("rb+") as file:
+                        os.fsync(file.fileno())
+
+    def add(self, key: str, rows: Mapping[str, npt.NDArray[Any]], end_s: float | None) -> Entry:
+        """Append one clip; only within ``writing``."""
+        with _disk_errors(self.folder):
+            # Past everything that any interrupted append may have left.
+            slot = max(math.ceil(self._rows_file(m).stat().st_size / self._row_bytes(m)) for m in self.modalities)
+            checksums = {}
+            for modality in self.modalities:
+                data = np.ascontiguousarray(rows[modality.name], dtype=modality.dtype).tobytes()
+                checksums[modality.name] = zlib.crc32(data)
+                with self._rows_file(modality).open("rb+") as file:
+                    file.seek(slot * len(data))
+                    file.write(data)
+            entry = Entry(key, slot, checksums, end_s)
+            # The newline in front closes a line that a killed process left open.
+            with self._index.open("a", encoding="utf-8") as file:
+                file.write("\n" + json.dumps(asdict(entry)) + "\n")
+        return entry
+
+    def _read_index(self) -> Iterator[Entry]:
+        if not self._index.exists():
+            return
+        for line in self._index.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = Entry(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # an empty line, or one that a killed process left unfinished
+            if isinstance(entry.slot, int) and entry.slot >= 0 and isinstance(entry.crc32, dict):
+                yield entry
+
+    def _intact(self, entry: Entry, arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
+        return all(
+            entry.slot < len(arrays[m.name]) and zlib.crc32(arrays[m.name][entry.slot]) == entry.crc32.get(m.name)
+            for m in self.modalities
+        )
+
+    def _rows_file(self, modality: Modality) -> Path:
+        return self.folder / f"{modality.name}.rows"
+
+    def _row_bytes(self, modality: Modality) -> int:
+        return math.prod(modality.shape) * modality.dtype.itemsize
+
+    def _mapped(self, modality: Modality) -> npt.NDArray[Any]:
+        path = self._rows_file(modality)
+        slots = path.stat().st_size // self._row_bytes(modality)
+        if slots == 0:  # an empty file cannot be mapped
+            return np.empty((0, *modality.shape), modality.dtype)
+        return np.memmap(path, modality.dtype, mode="r", shape=(slots, *modality.shape))
+
+
+def _decoder() -> dict[str, str | int]:
+    """What turns a file into rows: the decoder's version, and those of its libraries."""
+    libraries = ("av", "opencv-python-headless", "soundfile", "soxr")
+    return {"version": DECODER_VERSION, **{library: version(library) for library in libraries}}
+
+
+def _digest(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what the disk says into one line; what is in the cache stays usable."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        way_out = (
+            "free some space or choose another place with --cache-dir; what is cached is kept"
+            if full
+            else ("choose another place with --cache-dir")
+        )
+        raise SetupError(f"cannot write the clip cache {folder}: {error.strerror}; {way_out}") from error

@@ -1,0 +1,210 @@
+"""From manifest to rows: check everything, decode what is not cached yet, and report all that is wrong at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dimml.bundle import file_sha256
+from dimml.errors import DimmlError, InvalidParameterError
+from dimml.media import Decoded, DecodeRequest
+from dimml.media.workers.pool import DecodePool
+from dimml.modality import Waveform
+from dimml.status import Reason
+from dimml_training.config import SPLITS, Split, TrainConfig, expand_path
+from dimml_training.data.cache import ClipCache, Entry, clip_key
+from dimml_training.data.leakage import overlapping_content, repeated_content
+from dimml_training.data.loader import ClipRows, prepared_no_signal
+from dimml_training.data.manifest import Clip, Manifest, read_manifest
+
+logger = logging.getLogger(__name__)
+
+#: For one clip: generous, since nobody waits for an answer.
+DECODE_TIMEOUT_S = 120.0
+
+#: Told how many clips of how many are there, after each.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """Clips of one split, in the manifest's order, and their rows in the same order."""
+
+    clips: list[Clip]
+    rows: ClipRows
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """All that training or evaluation needs of the data."""
+
+    labels: tuple[str, ...]
+    splits: dict[Split, SplitData]
+    warnings: list[str]
+    #: SHA-256 of the clips' content, labels and splits, in order: the same digest is the same data.
+    digest: str
+
+
+def prepare(
+    config: TrainConfig,
+    cache_dir: Path,
+    *,
+    splits: Sequence[Split] = SPLITS,
+    labels: tuple[str, ...] | None = None,
+    progress: Progress | None = None,
+) -> PreparedData:
+    """Rows of the wanted splits. ``labels`` is given when a finished run is evaluated.
+
+    Raises DataError with every problem of the manifest and the media together.
+    """
+    manifest = read_manifest(config.data, [m.name for m in config.inputs])
+    path = expand_path(config.data.manifest)
+    cache = ClipCache(cache_dir, config.inputs, config.clip_s, config.quality)
+    wanted = [clip for clip in manifest.clips if clip.split in splits]
+    entries, clips = _cached(config, cache, manifest, wanted, progress)
+    if labels is not None and manifest.labels != labels:
+        manifest.problems.append(f"its classes {', '.join(manifest.labels)} are not the run's: {', '.join(labels)}")
+    manifest.raise_problems(path)
+    arrays = cache.arrays()
+    data: dict[Split, SplitData] = {}
+    for split in splits:
+        chosen = [i for i, clip in enumerate(clips) if clip.split == split]
+        of_split = [clips[i] for i in chosen]
+        slots = np.array([entries[i].slot for i in chosen], dtype=np.int64)
+        data[split] = SplitData(of_split, ClipRows(arrays, slots, manifest.label_indices(of_split)))
+    if "train" in data:
+        manifest.warnings += _lone_clips(manifest.labels, data["train"].rows)
+    content = [(entry.key, clip.label, clip.split) for entry, clip in zip(entries, clips, strict=True)]
+    digest = hashlib.sha256(json.dumps([manifest.labels, content]).encode()).hexdigest()
+    return PreparedData(labels=manifest.labels, splits=data, warnings=manifest.warnings, digest=digest)
+
+
+def _lone_clips(labels: Sequence[str], train: ClipRows) -> list[str]:
+    counts = np.bincount(train.labels, minlength=len(labels))
+    lone = [label for label, count in zip(labels, counts, strict=True) if count == 1]
+    if not lone:
+        return []
+    return [
+        f"only one training clip of {'class' if len(lone) == 1 else 'classes'} {', '.join(lone)}: it is its own class "
+        "mean in dimension separation, and little can be learnt of it"
+    ]
+
+
+def _cached(
+    config: TrainConfig, cache: ClipCache, manifest: Manifest, clips: Sequence[Clip], progress: Progress | None
+) -> tuple[list[Entry], list[Clip]]:
+    """An entry for every clip that decodes, with the clip as it was decoded; adds the others to the problems."""
+    digests = _file_digests(clips, manifest.problems)
+    clips = [clip for clip in clips if all(path in digests for path in clip.media.values())]
+    contents = [{name: digests[path] for name, path in clip.media.items()} for clip in clips]
+    margin_s = config.data.margin_s
+    keys = [clip_key(c, clip.start_s, clip.end_s, margin_s) for c, clip in zip(contents, clips, strict=True)]
+    manifest.problems += repeated_content(keys, clips)
+    manifest.warnings += overlapping_content(contents, clips)
+    found, damaged = cache.entries(keys)
+    if damaged:
+        logger.warning("damaged clips in the cache %s, decoded again: %d", cache.folder, damaged)
+    missing = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in found}
+    if missing:
+        with cache.writing():
+            # Another process may have decoded them while this one waited for the lock.
+            found |= cache.entries(missing)[0]
+            missing = {key: clip for key, clip in missing.items() if key not in found}
+            for done, (key, clip, outcome, end_s) in enumerate(_decode_all(config, missing), start=1):
+                problem = outcome if isinstance(outcome, str) else _unusable(outcome)
+                if problem is not None:
+                    manifest.problems.append(f"{clip.where}: {problem}")
+                elif isinstance(outcome, Decoded):
+                    rows = {name: track.row for name, track in outcome.tracks.items() if track.row is not None}
+                    found[key] = cache.add(key, rows, end_s)
+                if progress is not None:
+                    progress(done, len(missing))
+    there = [(found[key], clip) for key, clip in zip(keys, clips, strict=True) if key in found]
+    return [entry for entry, _ in there], [replace(clip, end_s=entry.end_s) for entry, clip in there]
+
+
+def _file_digests(clips: Sequence[Clip], problems: list[str]) -> dict[Path, str]:
+    """SHA-256 of every file that can be read; the others are problems."""
+    paths = list(dict.fromkeys(path for clip in clips for path in clip.media.values()))
+
+    def digest(path: Path) -> str | OSError:
+        try:
+            return file_sha256(path)
+        except OSError as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter lock
+        results = dict(zip(paths, pool.map(digest, paths), strict=True))
+    problems += [f"unreadable file {p}: {e.strerror}" for p, e in results.items() if isinstance(e, OSError)]
+    return {path: result for path, result in results.items() if isinstance(result, str)}
+
+
+def _decode_all(
+    config: TrainConfig, clips: Mapping[str, Clip]
+) -> Iterator[tuple[str, Clip, Decoded | str, float | None]]:
+    """Decode in worker processes; per clip what came out or what is wrong, and the end that was asked for."""
+
+    def request(clip: Clip, end_s: float | None) -> DecodeRequest:
+        unique: dict[Path, Path] = {}  # modalities that share one object are read in one open of it
+        sources = {name: unique.setdefault(path, path) for name, path in clip.media.items()}
+        return DecodeRequest(config.inputs, sources, config.clip_s, clip.start_s, end_s, quality=config.quality)
+
+    again: dict[str, Clip] = {}
+    with DecodePool(os.cpu_count() or 1) as pool:
+        outcomes = pool.map((request(clip, clip.end_s) for clip in clips.values()), timeout_s=DECODE_TIMEOUT_S)
+        for (key, clip), outcome in zip(clips.items(), outcomes, strict=True):
+            past_end = isinstance(outcome, InvalidParameterError) and outcome.field == "end_s"
+            if past_end and config.data.margin_s > 0.0:
+                again[key] = clip
+            else:
+                yield key, clip, _told(outcome), clip.end_s
+        # The margin may reach past the end of a recording; what was labelled may not.
+        outcomes = pool.map((request(clip, None) for clip in again.values()), timeout_s=DECODE_TIMEOUT_S)
+        for (key, clip), outcome in zip(again.items(), outcomes, strict=True):
+            labelled_end_s = (clip.end_s or 0.0) - config.data.margin_s
+            if isinstance(outcome, Decoded) and outcome.end_s is not None and outcome.end_s + 0.1 < labelled_end_s:
+                yield key, clip, f"its end ({labelled_end_s:g} s) is past the end of the recording", None
+            else:
+                yield key, clip, _told(outcome), None
+
+
+def _told(outcome: Decoded | DimmlError) -> Decoded | str:
+    return outcome if isinstance(outcome, Decoded) else outcome.message
+
+
+def _unusable(outcome: Decoded) -> str | None:
+    bad = [f"{name} {track.status}" for name, track in outcome.tracks.items() if not track.status.ok]
+    return ", ".join(bad) if bad else None
+
+
+def quality_report(config: TrainConfig, train: ClipRows) -> dict[str, Any]:
+    """False alarms of the signal check on training clips, and how near the nearest clip comes to a threshold.
+
+    Freezing is judged with the frames' times, by the decoder: a frozen clip does not come this far.
+    """
+    report: dict[str, Any] = {"thresholds": config.quality.model_dump(mode="json"), "clips": len(train)}
+    for modality in config.inputs:
+        alarms = {reason.value: 0 for reason in (Reason.SILENT, Reason.BLACK, Reason.FROZEN)}
+        lowest = float("inf")
+        for clip in range(len(train)):
+            row = train.rows(modality.name, [clip])[0]
+            reason = prepared_no_signal(modality, row, config.quality)
+            if reason is not None:
+                alarms[reason.value] += 1
+            lowest = min(lowest, float(np.abs(row).max() if isinstance(modality, Waveform) else row.mean()))
+        nearest = (
+            {"lowest_peak_dbfs": round(20.0 * float(np.log10(max(lowest, 1e-9))), 2)}
+            if isinstance(modality, Waveform)
+            else {"lowest_mean": round(lowest, 2)}
+        )
+        report[modality.name] = {"false_alarms": alarms, **nearest}
+    return report

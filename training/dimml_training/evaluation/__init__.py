@@ -1,0 +1,1 @@
+"""Heads evaluated on a split, and the metrics of their answers."""

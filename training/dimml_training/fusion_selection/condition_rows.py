@@ -1,0 +1,121 @@
+"""What all heads say of a set of clips under many conditions, one row per clip, draw and condition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from dimml.bundle import FUSED_HEAD
+from dimml.fusion import BoolArray, FloatArray, heads_present
+from dimml_training.config.corruption_suite import Condition
+from dimml_training.corruptions.encoding import EncodedModality
+
+IntArray = npt.NDArray[np.int64]
+
+
+class EncodedClips(Protocol):
+    """As ``corruptions.encoding.Encoded``, or what was kept of one."""
+
+    @property
+    def labels_N(self) -> IntArray:  # noqa: N802  # as the dataclasses that have it name it
+        """Class indices."""
+
+    def get(self, condition: Condition, draw: int) -> dict[str, EncodedModality]:
+        """Every modality, in order, under one draw of a condition."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R rows. ``clip_R`` and ``condition_R`` say what a row is of: places in the split and in ``conditions``."""
+
+    heads: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    logits_RHC: FloatArray
+    present_RH: BoolArray
+    #: One ``[R, D]`` per head: what it votes on.
+    features: tuple[FloatArray, ...]
+    labels_R: IntArray
+    clip_R: IntArray
+    condition_R: IntArray
+
+    @property
+    def modalities(self) -> int:
+        """How many heads are a modality's own; they come first."""
+        return len(self.heads) - (self.heads[-1] == FUSED_HEAD)
+
+    def heads_right(self) -> BoolArray:
+        """Which heads vote for the true class, ``[R, H]``."""
+        return np.asarray(self.present_RH & (self.logits_RHC.argmax(axis=2) == self.labels_R[:, None]))
+
+    def take(self, which: IntArray | BoolArray) -> Rows:
+        """Some of the rows."""
+        return Rows(
+            self.heads,
+            self.conditions,
+            self.logits_RHC[which],
+            self.present_RH[which],
+            tuple(own[which] for own in self.features),
+            self.labels_R[which],
+            self.clip_R[which],
+            self.condition_R[which],
+        )
+
+    def without_fused_head(self) -> Rows:
+        """The same rows, the modalities' own heads alone."""
+        own = self.modalities
+        return Rows(
+            self.heads[:own],
+            self.conditions,
+            self.logits_RHC[:, :own],
+            self.present_RH[:, :own],
+            self.features[:own],
+            self.labels_R,
+            self.clip_R,
+            self.condition_R,
+        )
+
+
+def rows_of(
+    encoded: EncodedClips,
+    fused_head: nn.Linear | None,
+    conditions: Sequence[Condition],
+    *,
+    draws: int,
+    clips: int | None = None,
+) -> Rows:
+    """All clips, or ``clips`` of them spread evenly, under every condition and at most ``draws`` draws of it."""
+    total = len(encoded.labels_N)
+    wanted = total if clips is None else min(clips, total)
+    kept = np.unique(np.linspace(0, total - 1, wanted).round().astype(np.int64))
+    of_draws = [
+        (index, list(encoded.get(condition, draw).items()))
+        for index, condition in enumerate(conditions)
+        for draw in range(min(draws, condition.draws))
+    ]
+    names = [name for name, _ in of_draws[0][1]]
+    features = [np.concatenate([own[m][1].features_ND[kept] for _, own in of_draws]) for m in range(len(names))]
+    logits = [np.concatenate([own[m][1].logits_NC[kept] for _, own in of_draws]) for m in range(len(names))]
+    present_RM = np.stack(
+        [np.concatenate([own[m][1].present_N[kept] for _, own in of_draws]) for m in range(len(names))], axis=1
+    )
+    if fused_head is not None:
+        together_RD = np.concatenate(features, axis=1)
+        weight_CD, bias_C = (value.detach().numpy() for value in (fused_head.weight, fused_head.bias))
+        names.append(FUSED_HEAD)
+        features.append(together_RD)
+        logits.append((together_RD @ weight_CD.T + bias_C).astype(np.float32))
+    return Rows(
+        heads=tuple(names),
+        conditions=tuple(conditions),
+        logits_RHC=np.stack(logits, axis=1),
+        present_RH=heads_present(present_RM, fused_head is not None),
+        features=tuple(features),
+        labels_R=np.tile(encoded.labels_N[kept], len(of_draws)),
+        clip_R=np.tile(kept, len(of_draws)),
+        condition_R=np.repeat([index for index, _ in of_draws], len(kept)),
+    )

@@ -1,0 +1,90 @@
+"""Reliability of every row, learned without the row's clip and without its corruption family.
+
+*Leave one family out*: the pictures and sounds that a deployment meets are damaged in ways nobody listed, so what is
+learned is judged on damage that it has not seen. Families of different modalities are left out together, since what
+happens to one modality says nothing about another. Shape suffixes: F fits, R rows, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.fusion import FloatArray, HeadReliability
+from dimml_training.config.corruption_suite import Condition
+from dimml_training.fusion_selection.condition_rows import IntArray, Rows
+from dimml_training.fusion_selection.reliability_fit import Geometry, ReliabilityFits
+
+#: Of the weight of all conditions, that of the clean one: most of what is served is clean.
+CLEAN_SHARE = 0.2
+WeightArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """``held_out_RH``: reliability by fits that saw neither the row's clip nor its family. ``final``: one per head,
+    fitted on all rows."""
+
+    held_out_RH: FloatArray
+    final: tuple[HeadReliability, ...]
+
+
+def row_weights(rows: Rows) -> WeightArray:
+    """``[R]``, of mean 1: every condition counts the same, clean ``CLEAN_SHARE`` of the whole, no signal nothing."""
+    share = np.array([0.0 if c.group == "nosignal" else 1.0 for c in rows.conditions])
+    clean = np.array([c.group == "clean" for c in rows.conditions])
+    if share[~clean].any():
+        share[~clean] *= (1 - CLEAN_SHARE) / share[~clean].sum()
+        share[clean] = CLEAN_SHARE / clean.sum()
+    counts = np.bincount(rows.condition_R, minlength=len(share))
+    weights_R = share[rows.condition_R] / counts[rows.condition_R]
+    return np.asarray(weights_R / weights_R.mean())
+
+
+def left_out_together(conditions: Sequence[Condition]) -> list[frozenset[str]]:
+    """What is left out in turn: nothing first, then of every modality one family at a time.
+
+    Families that damage several modalities at once in some condition share a turn: that condition is then judged by
+    fits that saw none of them.
+    """
+    by_target: dict[str, dict[str, None]] = {}
+    together: dict[str, int] = {}
+    for index, condition in enumerate(c for c in conditions if c.group == "both"):
+        for family in condition.families:
+            together.setdefault(family, index)
+    for condition in conditions:
+        if condition.in_means and condition.group != "both":
+            by_target.setdefault("+".join(condition.by_modality), {}).update(dict.fromkeys(condition.families))
+    lists = [sorted(families, key=lambda f: together.get(f, len(together))) for families in by_target.values()]
+    turns = max((len(families) for families in lists), default=0)
+    return [frozenset(), *(frozenset(own[turn] for own in lists if turn < len(own)) for turn in range(turns))]
+
+
+def clip_folds(rows: Rows, folds: int, seed: int) -> IntArray:
+    """Which fold a row's clip is in, ``[R]``."""
+    clips, place_R = np.unique(rows.clip_R, return_inverse=True)
+    return np.asarray((np.random.default_rng(seed).permutation(len(clips)) % folds)[place_R], np.int64)
+
+
+def cross_fit(
+    rows: Rows, geometry: Sequence[Geometry], head_temperatures: Sequence[float], *, folds: int, seed: int
+) -> CrossFit:
+    """Fit once per fold and turn, all at once, and once on everything."""
+    turns = left_out_together(rows.conditions)
+    fold_R = clip_folds(rows, folds, seed)
+    weights_R = row_weights(rows)
+    weights, turn_of = [], np.zeros(len(rows.conditions), np.int64)
+    for turn, families in enumerate(turns):
+        hit = np.array([bool(c.families & families) for c in rows.conditions])
+        turn_of[hit & (turn_of == 0)] = turn
+        weights += [weights_R * (fold_R != fold) * ~hit[rows.condition_R] for fold in range(folds)]
+    weights.append(weights_R)
+    fits = ReliabilityFits(rows, geometry, np.stack(weights), head_temperatures, seed=seed)
+    fits.fit_own()
+    fits.fit_pooled()
+    fit_R = turn_of[rows.condition_R] * folds + fold_R
+    held_out_RH = fits.reliability()[fit_R, np.arange(len(fit_R))]
+    return CrossFit(held_out_RH, fits.parameters(len(weights) - 1))

@@ -1,0 +1,193 @@
+"""The choice of a fusion by validation clips alone: candidates, guard, ties, and what is told of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from torch import nn
+
+from dimml.bundle import FUSED_HEAD
+from dimml.fusion import Certainty, FloatArray, FusionParameters, FusionSpec, HeadReliability, Pooling
+from dimml_training.config.certainty import CertaintyConfig
+from dimml_training.config.corruption_suite import Condition
+from dimml_training.fusion_selection.candidate_scores import Judge, Judged
+from dimml_training.fusion_selection.condition_rows import EncodedClips, Rows, rows_of
+from dimml_training.fusion_selection.cross_fit import cross_fit, row_weights
+from dimml_training.fusion_selection.reliability_fit import feature_geometry
+from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
+
+#: Candidates whose objective is within this of the best are as good as it: the simplest of them is taken.
+TIE: Final = 0.003
+#: With fewer validation clips nothing is learned: sixteen units would remember them.
+FEWEST_CLIPS: Final = 30
+
+
+@dataclass(frozen=True)
+class ChosenFusion:
+    """What was chosen, what was learned for it, and what it beat (JSON-able)."""
+
+    spec: FusionSpec
+    parameters: FusionParameters
+    report: dict[str, Any]
+
+
+def one_line(chosen: ChosenFusion) -> str:
+    """What was chosen, for a person."""
+    spec, figures = chosen.spec, chosen.report["chosen"]
+    weights = "equal weights" if spec.temperature is None else f"T {spec.temperature:g}"
+    heads = "with" if spec.fused_head else "without"
+    return (
+        f"{spec.certainty}, {spec.pooling}, {weights}, {heads} the fused head; validation: clean "
+        f"{figures['clean_accuracy']:.1%}, corrupted {figures['mean_accuracy']:.1%}, "
+        f"worst regret {figures['worst_regret']:+.1%}"
+    )
+
+
+def seen_conditions(conditions: Sequence[Condition], config: CertaintyConfig) -> list[Condition]:
+    """Those that a choice may see, clean first: no unseen family, no conflict, and the families of the config."""
+    return [
+        c
+        for c in conditions
+        if c.seen and c.group != "conflict" and (config.families is None or c.families <= set(config.families))
+    ]
+
+
+def choose_fusion(
+    validation: EncodedClips,
+    train: EncodedClips,
+    fused_head: nn.Linear | None,
+    conditions: Sequence[Condition],
+    config: CertaintyConfig,
+    *,
+    seed: int,
+) -> ChosenFusion:
+    """Choose certainty, pooling, temperature and heads on validation clips under ``conditions`` (clean first, seen).
+
+    ``train`` is encoded under the clean condition at least: it tells where a head's features belong. No test clip
+    comes near: there is no way to hand one in.
+    """
+    began = time.monotonic()
+    rows = rows_of(validation, fused_head, conditions, draws=config.draws, clips=config.clips)
+    temperatures = head_temperatures(rows)
+    clips = len(np.unique(rows.clip_R))
+    held_out: dict[bool, FloatArray] = {}
+    final: dict[bool, tuple[HeadReliability, ...]] = {}
+    wanted = [with_fused for with_fused in dict.fromkeys(config.fused_head) if fused_head is not None or not with_fused]
+    if "reliability" in config.certainties and clips >= FEWEST_CLIPS:
+        known = rows_of(train, fused_head, conditions[:1], draws=1)
+        classes = rows.logits_RHC.shape[2]
+        geometry = [feature_geometry(own, known.labels_R, classes) for own in known.features]
+        for with_fused in wanted:
+            own = rows if with_fused else rows.without_fused_head()
+            heads = len(own.heads)
+            fit = cross_fit(own, geometry[:heads], temperatures[:heads], folds=config.folds, seed=seed)
+            held_out[with_fused], final[with_fused] = fit.held_out_RH, fit.final
+    judge = Judge(rows, held_out)
+    references = {name: judge.judge(spec) for name, spec in fixed_fusions(rows).items()}
+    candidates = [judge.judge(spec) for spec in _candidates(rows, temperatures, wanted, config, tuple(held_out))]
+    allowed = [r for r in references.values() if r.spec.fused_head in wanted] or list(references.values())
+    chosen = _best(allowed, candidates, config.clean_margin)
+    chosen = judge.judge(judge.calibrated(chosen.spec))
+    learned = final[chosen.spec.fused_head] if chosen.spec.certainty == "reliability" else None
+    best_of = {}
+    for certainty in config.certainties:
+        of_kind = [c for c in candidates if c.spec.certainty == certainty]
+        if of_kind:
+            best_of[f"best with {certainty}"] = judge.figures(max(of_kind, key=lambda c: c.objective))
+    report = {
+        "chosen": judge.figures(chosen),
+        "instead_of": {name: judge.figures(judged) for name, judged in references.items()} | best_of,
+        "heads_alone": judge.heads_alone(),
+        "better_modality_mean_accuracy": round(judge.better_modality(), 4),
+        "heads": list(rows.heads),
+        "candidates": len(candidates) + len(references),
+        "validation_clips": clips,
+        "conditions": [c.name for c in conditions],
+        "families": sorted({family for c in conditions for family in c.families}),
+        "how": "what is learned is judged on clips and corruption families that it was not learned from",
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    return ChosenFusion(chosen.spec, FusionParameters(learned), report)
+
+
+def fixed_fusions(rows: Rows) -> dict[str, FusionSpec]:
+    """The paper's setting and the plain averages, with and without the fused head."""
+    found = {}
+    for with_fused in (True, False) if rows.heads[-1] == FUSED_HEAD else (False,):
+        suffix = "" if with_fused else ", without fused head"
+        for name, spec in (
+            ("paper", FusionSpec(fused_head=with_fused)),
+            ("average of logits", FusionSpec(fused_head=with_fused, temperature=None)),
+            (
+                "average of probabilities",
+                FusionSpec(fused_head=with_fused, temperature=None, pooling="probabilities"),
+            ),
+        ):
+            found[name + suffix] = spec
+    return found
+
+
+def head_temperatures(rows: Rows) -> tuple[float, ...]:
+    """Of every head, where it is present, over all conditions."""
+    weights_R = row_weights(rows)
+    found = []
+    for head in range(len(rows.heads)):
+        there_R = rows.present_RH[:, head]
+        logits_NC = rows.logits_RHC[there_R, head]
+        found.append(calibration_temperature(logits_NC, rows.labels_R[there_R], weights_R[there_R]))
+    return tuple(round(temperature, 4) for temperature in found)
+
+
+def _candidates(
+    rows: Rows,
+    temperatures: tuple[float, ...],
+    wanted: Sequence[bool],
+    config: CertaintyConfig,
+    learned: Sequence[bool],
+) -> Iterator[FusionSpec]:
+    """Calibrated heads throughout; equal weights for poolings that certainty enters otherwise, and once for others."""
+    for with_fused in wanted:
+        heads = len(rows.heads) if with_fused else rows.modalities
+
+        def spec(
+            certainty: Certainty,
+            pooling: Pooling,
+            temperature: float | None,
+            heads: int = heads,
+            with_fused: bool = with_fused,
+        ) -> FusionSpec:
+            return FusionSpec(
+                certainty=certainty,
+                pooling=pooling,
+                temperature=temperature,
+                fused_head=with_fused,
+                head_temperatures=temperatures[:heads],
+            )
+
+        for pooling in config.poolings:
+            if pooling != "product" and config.certainties:
+                yield spec("max_prob", pooling, None)
+            for certainty in config.certainties:
+                if certainty == "reliability" and with_fused not in learned:
+                    continue
+                if pooling == "product":
+                    yield spec(certainty, pooling, None)
+                for temperature in config.temperatures:
+                    yield spec(certainty, pooling, temperature)
+
+
+def _best(references: Sequence[Judged], candidates: Sequence[Judged], margin: float) -> Judged:
+    """The simplest among those as good as the best, of the ones that cost nothing on clean clips."""
+    plain = max(r.clean for r in references if r.spec.temperature is None)
+    safe = [j for j in (*references, *candidates) if j.clean >= plain - margin - 1e-9]
+    best = max(j.objective for j in safe)
+    return min((j for j in safe if j.objective >= best - TIE - 1e-9), key=lambda j: (*_simplicity(j.spec), j.nll))
+
+
+def _simplicity(spec: FusionSpec) -> tuple[bool, bool, bool]:
+    """Sorts plain before static before learned certainty, then equal weights, then without the fused head."""
+    return spec.certainty == "reliability", spec.temperature is not None or spec.pooling == "product", spec.fused_head

@@ -1,0 +1,58 @@
+"""Calibration temperatures: one number that logits are divided by, found by the negative log-likelihood
+(Guo et al. 2017, arXiv 1706.04599)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dimml.fusion import FloatArray
+from dimml_training.fusion_selection.condition_rows import IntArray
+
+#: Where a temperature is looked for. A head that is always right would ask for 0.
+LOWEST, HIGHEST = 0.2, 20.0
+_STEPS: Final = 40
+_GOLDEN: Final = (5**0.5 - 1) / 2
+
+
+def negative_log_likelihood(
+    logits_NC: FloatArray, labels_N: IntArray, weights_N: npt.NDArray[np.float64], temperature: float = 1.0
+) -> float:
+    """Weighted mean of ``-log softmax(z / T)`` of the true class."""
+    scaled_NC = logits_NC.astype(np.float64) / temperature
+    scaled_NC -= scaled_NC.max(axis=1, keepdims=True)
+    losses_N = np.log(np.exp(scaled_NC).sum(axis=1)) - np.take_along_axis(scaled_NC, labels_N[:, None], axis=1)[:, 0]
+    return float(losses_N @ weights_N / weights_N.sum())
+
+
+def calibration_temperature(
+    logits_NC: FloatArray, labels_N: IntArray, weights_N: npt.NDArray[np.float64] | None = None
+) -> float:
+    """The temperature of the least negative log-likelihood, between ``LOWEST`` and ``HIGHEST``.
+
+    By golden section on its logarithm: in 1 / T the loss is convex, hence it has one minimum.
+    """
+    weights_N = np.ones(len(labels_N)) if weights_N is None else weights_N
+    if not weights_N.sum() > 0:
+        return 1.0
+
+    def loss(log_t: float) -> float:
+        return negative_log_likelihood(logits_NC, labels_N, weights_N, float(np.exp(log_t)))
+
+    low, high = float(np.log(LOWEST)), float(np.log(HIGHEST))
+    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    at_left, at_right = loss(left), loss(right)
+    for _ in range(_STEPS):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - _GOLDEN * (high - low)
+            at_left = loss(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + _GOLDEN * (high - low)
+            at_right = loss(right)
+        if high - low < 1e-4:
+            break
+    return float(np.exp((low + high) / 2))

@@ -1,0 +1,1 @@
+"""The Lightning modules and trainer that every training shares."""

@@ -1,0 +1,142 @@
+"""Lightning's trainer for stage 1: device, precision and processes as config and ``torchrun`` say, and no chatter."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
+
+from dimml.errors import ConfigurationError, SetupError
+from dimml.system.files import replace_whole
+from dimml_training.config import ComputeConfig, TrainConfig
+from dimml_training.distributed import Ranks
+
+
+def training_device(config: ComputeConfig, ranks: Ranks) -> torch.device:
+    """Where this machine trains. Raises ConfigurationError or SetupError where it cannot do what ``config`` asks."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.accelerator == "gpu" and gpus == 0:
+        raise ConfigurationError("compute.accelerator: CUDA sees no GPU here; take cpu", field="compute.accelerator")
+    on_gpu = gpus > 0 and config.accelerator != "cpu"
+    if on_gpu and ranks.local_size > gpus:
+        raise ConfigurationError(
+            f"torchrun started {ranks.local_size} processes for {gpus} GPUs; start one for each, or set "
+            "compute.accelerator: cpu",
+            field="compute.accelerator",
+        )
+    if not on_gpu and config.precision == "16-mixed":
+        raise ConfigurationError(
+            "compute.precision: 16-mixed needs a GPU; a CPU has bf16-mixed and 32-true", field="compute.precision"
+        )
+    if not on_gpu and config.sync_batchnorm:
+        raise ConfigurationError(
+            "compute.sync_batchnorm needs GPUs: torch has it for CUDA alone", field="compute.sync_batchnorm"
+        )
+    if config.compile and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        raise SetupError("compute.compile needs a C++ compiler, and there is no g++ or clang++; install one")
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def check_shared(config: TrainConfig, ranks: Ranks) -> None:
+    """Raises ConfigurationError where so many processes cannot share this training."""
+    if ranks.size == 1:
+        return
+    stage = config.stage1
+    if stage.batch_size % ranks.size or stage.batch_size < 2 * ranks.size:
+        raise ConfigurationError(
+            f"stage1.batch_size: {stage.batch_size} clips in a step cannot be shared evenly among {ranks.size} "
+            f"processes with 2 or more each; take a multiple of {ranks.size}, {2 * ranks.size} at least",
+            field="stage1.batch_size",
+        )
+    if stage.objective == "joint" and stage.joint.modulation != "none":
+        raise ConfigurationError(
+            f"stage1.joint.modulation: {stage.joint.modulation} balances the gradients of one process; train it "
+            "without torchrun",
+            field="stage1.joint.modulation",
+        )
+
+
+def build_trainer(
+    config: TrainConfig, device: torch.device, ranks: Ranks, callbacks: Sequence[Callback], *, bar: bool
+) -> pl.Trainer:
+    """A trainer for stage 1 that logs nothing of its own; within ``lightning_quiet``."""
+    strategy: str | DDPStrategy = "auto"
+    if ranks.size > 1:
+        own = all(m.encoder.backbone.kind == "resnet" for m in config.modalities)
+        strategy = DDPStrategy(
+            process_group_backend="nccl" if device.type == "cuda" else "gloo",
+            # Running statistics are averaged once an epoch instead, before they are used.
+            broadcast_buffers=False,
+            # A model from elsewhere may hold weights that take no part.
+            find_unused_parameters=not own,
+        )
+    return pl.Trainer(
+        max_epochs=config.stage1.epochs,
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=ranks.local_size,
+        num_nodes=ranks.machines,
+        strategy=strategy,
+        precision=config.compute.precision,
+        sync_batchnorm=config.compute.sync_batchnorm,
+        logger=False,
+        callbacks=list(callbacks),
+        plugins=[WholeCheckpoints()],
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there. Lightning's own way leads over the system's folder for
+    temporary files, from which a full disk lets half a checkpoint through, in place of the whole one before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write it whole or not at all. Raises OSError."""
+        whole = io.BytesIO()
+        torch.save(checkpoint, whole)
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        replace_whole(place, whole.getbuffer())
+
+
+@contextmanager
+def lightning_quiet() -> Iterator[None]:
+    """Without Lightning's advice and greetings that do not apply here."""
+    logs = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.fabric", "lightning_fabric")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # Lightning 2.6 asks torch's pytree in a way that torch 2.13 has deprecated.
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", module="pytorch_lightning")
+        # Weights of 1x1 convolutions have two layouts that are the same; nothing is slower for it.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        for message in (
+            # Batches are one gather from a memory map; worker processes would cost more than they bring.
+            r"The '\w+' does not have many workers",
+            # A resumed run finds its own checkpoints in the folder; that is the point.
+            r"Checkpoint directory .* exists and is not empty",
+            # Small data sets have fewer batches than the default logging interval; nothing is logged by step.
+            r"The number of training batches .* is smaller than the logging interval",
+            # compute.accelerator: cpu is a choice.
+            r"GPU available but not used",
+        ):
+            warnings.filterwarnings("ignore", message=message, module="pytorch_lightning")
+        try:
+            yield
+        finally:
+            for log, level in zip(logs, levels, strict=True):
+                log.setLevel(level)

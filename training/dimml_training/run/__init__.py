@@ -1,0 +1,1 @@
+"""What a finished training leaves behind: its directory, the votes of its heads, its fusion."""
