@@ -7,11 +7,21 @@ free dimension.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final, Literal
+
+import numpy as np
 
 from dimml.bundle import Bundle
 
 Datatype = Literal["FP32", "FP64", "UINT8", "BOOL", "BYTES"]
+#: Of each datatype as it travels: little-endian; BYTES as objects of ``bytes``.
+NUMPY_TYPES: Final[dict[Datatype, np.dtype[Any]]] = {
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "UINT8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+    "BYTES": np.dtype(np.object_),
+}
 Role = Literal["encoder", "fusion", "entry", "media"]
 
 FEATURES, LOGITS, PRESENT = "FEATURES", "LOGITS", "PRESENT"

@@ -19,7 +19,9 @@ from support.tiny_media import LABELS, tiny_clip
 REPOSITORY, SAMPLES = REPOSITORY_ROOT / "model_repository", REPOSITORY_ROOT / "samples"
 LIMIT_S = 280.0
 #: ``dimml`` with a part for every few rows instead of every 20 000, so that much happens in a short run.
-SMALL_PARTS = "from dimml_client.scoring import parts; parts.ROWS_PER_PART = 3; from dimml.cli import run; run()"
+SMALL_PARTS = (
+    "from dimml_client.scoring.run import checkpoint; checkpoint.ROWS_PER_PART = 3; from dimml.cli import run; run()"
+)
 #: What differs between two runs over the same inputs.
 TIMING = "ms"
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from dimml.signing import PublicKeys
+    pass
 
 Repository = Annotated[Path, typer.Option("--repository", "-r", help="Model repository.")]
 Version = Annotated[int | None, typer.Option(min=1, help="Version; by default the newest.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 
 _DEFAULT = Path("model_repository")
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of checking one version of a bundle; ``problem`` None where all is well."""
-
-    bundle: str
-    version: int
-    files: int
-    signed: bool
-    problem: str | None
 
 
 def build() -> typer.Typer:
@@ -92,6 +81,7 @@ def verify(
     import json
 
     from dimml.signing import read_public_keys
+    from dimml_server.security.bundle_verdicts import verdicts_of
 
     verdicts = verdicts_of(repository, read_public_keys(public_key or ()), bundle, version)
     if as_json:
@@ -104,25 +94,3 @@ def verify(
             typer.echo(f"{verdict.bundle} version {verdict.version}: {verdict.problem or well}")
     if any(verdict.problem for verdict in verdicts):
         raise typer.Exit(1)
-
-
-def verdicts_of(
-    repository: Path, signers: PublicKeys | None, bundle: str | None = None, version: int | None = None
-) -> list[Verdict]:
-    """One for each version asked for. Raises BundleError where there is none."""
-    from dimml.errors import BundleError
-    from dimml.repository import bundle_names, bundle_versions, load_bundle
-
-    verdicts = []
-    for name in bundle_names(repository) if bundle is None else [bundle]:
-        for number in bundle_versions(repository, name):
-            if version not in (None, number):
-                continue
-            try:
-                files, problem = len(load_bundle(repository, name, number, signers=signers).files), None
-            except BundleError as error:
-                files, problem = 0, error.message
-            verdicts.append(Verdict(name, number, files, signers is not None and problem is None, problem))
-    if not verdicts:
-        raise BundleError(f"{repository} holds no {'bundle' if bundle is None else f'such version of {bundle!r}'}")
-    return verdicts

@@ -10,9 +10,9 @@ from typing import Final
 
 from dimml.errors import DimmlError
 from dimml.signing import read_public_keys
-from dimml_server.cli.bundle import verdicts_of
 from dimml_server.doctor.finding import Finding, Level
 from dimml_server.process.listeners import bind, is_loopback
+from dimml_server.security.bundle_verdicts import verdicts_of
 from dimml_server.security.guard import Guard
 from dimml_server.security.tls import server_tls
 from dimml_server.settings.settings import ServerSettings

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dimml.contract import ModelSpec
+from dimml.contract import NUMPY_TYPES, ModelSpec
 from dimml.engine import EngineError
 from dimml.errors import BundleError, ConfigurationError
 from dimml.status import Reason
@@ -26,7 +26,6 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 WARM_UP_LIMIT_S = 120.0
 
 _ORT_ERROR, _ORT_FATAL = 3, 4  # ONNX Runtime's log severities.
-_NUMPY = {"FP32": np.float32, "FP64": np.float64, "UINT8": np.uint8, "BOOL": np.bool_}
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
@@ -94,7 +93,7 @@ class ModelSession:
 
     async def warm_up(self) -> None:
         """One run on zeros. Raises BundleError where it fails or does not end."""
-        tensors: Tensors = {i.name: np.zeros((1, *i.dims), _NUMPY[i.datatype]) for i in self._spec.inputs}
+        tensors: Tensors = {i.name: np.zeros((1, *i.dims), NUMPY_TYPES[i.datatype]) for i in self._spec.inputs}
         try:
             async with asyncio.timeout(WARM_UP_LIMIT_S):
                 await self.run(tensors)

@@ -9,15 +9,17 @@ from typing import Any, Final
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from dimml.contract import ModelSpec, TensorSpec
+from dimml.contract import NUMPY_TYPES, ModelSpec, TensorSpec
 from dimml.engine import EngineError
 from dimml.status import Reason
-from dimml_server.kserve.tensors import NUMPY_TYPES, Array
 
 logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
 
 #: For calls that ask about the server or a model; inference has its caller's time limit.
 ASK_TIMEOUT_S: Final = 2.0

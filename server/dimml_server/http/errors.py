@@ -12,43 +12,19 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from dimml.errors import (
-    CapacityError,
-    DeadlineExceededError,
     DimmlError,
     InvalidParameterError,
-    InvalidTensorError,
     NotFoundError,
-    PermissionDeniedError,
     QueueFullError,
     RequestError,
-    TooLargeError,
     UnauthenticatedError,
     UnavailableError,
-    UnsupportedError,
-    UnusableMediaError,
     UploadTimeoutError,
 )
 from dimml.status import Reason, Status
 from dimml_server.observability.request_context import note_code, note_error
+from dimml_server.prediction.error_status import HTTP_STATUS, http_status
 
-#: Design, section 6. The nearest class in an error's ancestry counts.
-HTTP_STATUS: dict[type[DimmlError], int] = {
-    RequestError: 400,
-    InvalidParameterError: 422,
-    InvalidTensorError: 400,
-    UnusableMediaError: 422,
-    TooLargeError: 413,
-    NotFoundError: 404,
-    UnauthenticatedError: 401,
-    PermissionDeniedError: 403,
-    UnsupportedError: 501,
-    UploadTimeoutError: 408,
-    CapacityError: 503,
-    QueueFullError: 429,
-    UnavailableError: 503,
-    DeadlineExceededError: 504,
-    DimmlError: 500,
-}
 INTERNAL = "internal"
 #: What a caller without a known key is asked for (RFC 6750, section 3).
 _CHALLENGE = 'Bearer realm="dimml"'
@@ -110,11 +86,6 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         seconds = {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}
         responses[429]["headers"] = {"Retry-After": seconds}
     return responses
-
-
-def http_status(error: DimmlError) -> int:
-    """HTTP status of a domain error."""
-    return next(HTTP_STATUS[kind] for kind in type(error).__mro__ if kind in HTTP_STATUS)
 
 
 def error_headers(error: DimmlError) -> dict[str, str]:

@@ -35,8 +35,10 @@ from dimml_server.kserve.messages import InferRequest, InferResponse
 from dimml_server.kserve.repository import RepositoryCalls
 from dimml_server.kserve.tensors import Array, OutputTensor
 from dimml_server.kserve.validation import Inputs, checked_inputs, checked_outputs
-from dimml_server.observability.metrics import CANCELLED, Metrics
-from dimml_server.prediction.request import MEDIA_PART, MediaPrediction, new_request_id
+from dimml_server.observability.metrics import Metrics
+from dimml_server.observability.request_context import new_request_id
+from dimml_server.observability.request_record import CANCELLED
+from dimml_server.prediction.request import MEDIA_PART, MediaPrediction
 from dimml_server.prediction.response import Outcome
 from dimml_server.prediction.service import PredictionService
 from dimml_server.prediction.spool import as_sources

@@ -12,25 +12,18 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dimml.contract import Datatype
+from dimml.contract import NUMPY_TYPES, Datatype
 from dimml.errors import InvalidTensorError
 
 Array = npt.NDArray[Any]
 #: Raw bytes, or elements as nested lists (JSON) or one flat list (typed protobuf contents).
 Payload = bytes | memoryview | Sequence[Any]
 
-NUMPY_TYPES: Final[dict[Datatype, np.dtype[Any]]] = {
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-    "UINT8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
-    "BYTES": np.dtype(np.object_),
-}
 _LENGTH = struct.Struct("<I")
 
 

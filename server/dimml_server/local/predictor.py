@@ -16,7 +16,8 @@ from dimml.media.types import Source
 from dimml.prediction import Prediction
 from dimml.system.outbound import set_quiet_defaults
 from dimml_server.observability.metrics import Metrics
-from dimml_server.prediction.request import MEDIA_PART, MediaPrediction, new_request_id
+from dimml_server.observability.request_context import new_request_id
+from dimml_server.prediction.request import MEDIA_PART, MediaPrediction
 from dimml_server.prediction.service import PredictionService
 from dimml_server.process.wiring import build_service
 from dimml_server.settings.settings import load_settings

@@ -9,7 +9,6 @@ import asyncio
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from dimml.monitoring.drift import DriftWindow
 from dimml_server.observability.bundle_metrics import BundleMetrics
 from dimml_server.observability.kserve_statistics import Statistics
 from dimml_server.observability.request_context import current_note
+from dimml_server.observability.request_record import CANCELLED, DEGRADED, INTERNAL, OK, RequestRecord
 from dimml_server.observability.shadow_metrics import ShadowMetrics
 
 if TYPE_CHECKING:
@@ -32,29 +32,8 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-#: Outcomes that are not an error's code.
-OK, DEGRADED, CANCELLED, INTERNAL = "ok", "degraded", "cancelled", "internal"
 #: Of a load, beside ok.
 FAILED = "failed"
-
-
-@dataclass(slots=True)
-class RequestRecord:
-    """What a transport fills in while it answers one request.
-
-    An exception sets the outcome by itself, and so does leaving it empty: ok, or degraded.
-    """
-
-    model: str = ""
-    version: str = ""
-    degraded: bool = False
-    outcome: str = ""
-    total_s: float = 0.0
-
-    @property
-    def answered(self) -> bool:
-        """Whether the request has had an answer."""
-        return self.outcome in (OK, DEGRADED)
 
 
 class Metrics:

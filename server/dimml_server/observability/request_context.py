@@ -9,19 +9,22 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from uuid import uuid4
 
 from dimml.bundle import Bundle
 from dimml.errors import DimmlError
 from dimml.status import ModalityStatus
-from dimml_server.prediction.request import new_request_id
-
-if TYPE_CHECKING:
-    from dimml_server.observability.metrics import RequestRecord
+from dimml_server.observability.request_record import RequestRecord
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 #: What a caller's id may be; anything else is replaced, so that no caller can forge log lines.
 _ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+def new_request_id() -> str:
+    """A request id for a caller that brought none."""
+    return uuid4().hex
 
 
 def accepted_id(given: object) -> str:

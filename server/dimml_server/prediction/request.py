@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from uuid import uuid4
 
 from dimml.bundle import Bundle
 from dimml.errors import InvalidParameterError
@@ -14,11 +13,6 @@ from dimml.media.types import DecodeRequest, MediaLimits, Source
 #: The part that serves every modality that has no part of its own.
 MEDIA_PART = "media"
 DEFAULT_TOP_K = 5
-
-
-def new_request_id() -> str:
-    """A request id for a caller that brought none."""
-    return uuid4().hex
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,11 @@ TEST_PACKAGES = ("pytest", "pytest-timeout", "hypothesis", "pluggy", "iniconfig"
 #: Left out: the command's tests need dimml installed with its entry points; the decode pool's, the attacks' and the
 #: containers' are about processes and FFmpeg, which are the same in both environments, and slow.
 MODULES = (
-    "bundle",
-    "ensemble",
-    "fusion",
-    "quality",
-    "reliability",
-    *(f"media_{name}" for name in ("flow_file", "pictures", "ranges", "sound")),
+    "test_bundle",
+    "test_ensemble",
+    "test_signal_check",
+    *(f"fusion/test_{name}" for name in ("reliability", "weighting")),
+    *(f"media/decoders/test_{name}" for name in ("audio", "flow_file", "time_range", "video")),
 )
 
 
@@ -52,7 +51,7 @@ def test_core_in_triton_s_environment(tmp_path: Path) -> None:
         env=environment,
     ).stdout.split()
     assert versions == ["1.26.4", "4.11.0", str(REPOSITORY_ROOT / "core" / "dimml" / "__init__.py")]
-    tests = [f"tests/core/test_core_{name}.py" for name in MODULES]
+    tests = [f"tests/core/{name}.py" for name in MODULES]
     done = subprocess.run(
         [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=REPOSITORY_ROOT,

@@ -14,9 +14,10 @@ from fastapi import FastAPI
 from dimml import errors
 from dimml.errors import BundleError, DimmlError, SetupError
 from dimml.status import REASON_STATUS
-from dimml_server.http.errors import DESCRIPTIONS, INTERNAL, http_status, install_error_handlers
+from dimml_server.http.errors import DESCRIPTIONS, INTERNAL, install_error_handlers
 from dimml_server.http.middleware.access import AccessMiddleware
 from dimml_server.observability.metrics import Metrics
+from dimml_server.prediction.error_status import http_status
 from dimml_server.process.http_app import create_app
 from dimml_server.process.wiring import build_service
 from dimml_server.security.guard import Guard

@@ -96,7 +96,7 @@ def conditions(heads: list[str]) -> dict[str, Any]:
 
 
 def test_training_leaves_a_report_that_needs_nothing_else(finished: Path) -> None:
-    text = checked(finished / "report.html")
+    text = checked(write_report(finished))
     test = json.loads((finished / "metrics.json").read_text())["test"]
     assert f"<b>{test['accuracy']:.1%}</b>" in text
     for title in ("Heads", "Calibration", "Confusion", "Learning curves", "Effective dimensions", "Config"):
@@ -153,7 +153,7 @@ def test_a_run_that_has_not_finished_shows_what_there_is(run: Path) -> None:
 
 def test_a_joint_training_has_an_answer_and_no_fusion(clips: Path, cache: Path, tmp_path: Path) -> None:
     metrics = train(configured(clips, objective="joint", epochs=1), tmp_path / "run", cache_dir=cache)
-    text = checked(tmp_path / "run" / "report.html")
+    text = checked(write_report(tmp_path / "run"))
     assert f"<b>{metrics['test']['accuracy']:.1%}</b>" in text
     assert ">Confusion</h2>" in text
     assert ">Fusion</h2>" not in text
@@ -168,7 +168,6 @@ def test_a_damaged_file_is_named(run: Path, name: str) -> None:
 
 
 def test_the_command_writes_it_anew(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (run / "report.html").unlink()
     assert main(["report", str(run)]) == 0
     assert capsys.readouterr().out.strip() == str(run / "report.html")
     checked(run / "report.html")

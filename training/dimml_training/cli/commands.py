@@ -43,6 +43,7 @@ def train(
     from dimml_training.config import load_config
     from dimml_training.data.cache import default_cache_dir
     from dimml_training.loop.train import train as run_training
+    from dimml_training.report.page import write_report
 
     settings = load_config(config, override or ())
     folder = Path("runs") / settings.name if out is None else out
@@ -58,6 +59,7 @@ def train(
         )
     if not metrics:  # one of torchrun's further processes: the first one speaks
         return
+    write_report(folder)
     if as_json:
         typer.echo(json.dumps({"run": str(folder), **metrics}, indent=2))
         return

@@ -35,7 +35,6 @@ from dimml_training.lightning.trainer import check_shared, training_device
 from dimml_training.loop.epoch_log import EpochLog, epoch_log
 from dimml_training.loop.fit_encoders import fit_stage1, idle_pairs
 from dimml_training.models import build_encoder, resolved_encoder
-from dimml_training.report.page import write_report
 from dimml_training.run.directory import (
     CONFIG_FILE,
     RUN_FILE,
@@ -189,7 +188,6 @@ def _fit(
         },
     )
     logs.result(metrics)
-    write_report(out)
     return metrics
 
 

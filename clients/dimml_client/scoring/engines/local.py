@@ -21,11 +21,9 @@ from dimml.errors import ConfigurationError, DimmlError, UnavailableError
 from dimml.media import decode
 from dimml.media.decoders.windows import WindowPlan
 from dimml.media.types import Decoded, DecodeRequest
-from dimml.media.workers.main import SEVERAL_S, DecodeFunction
-from dimml.media.workers.messages import most_together
+from dimml.media.workers.messages import SEVERAL_S, Answered, DecodeFunction, Lost, most_together
 from dimml.media.workers.pool import DecodePool
-from dimml.media.workers.process import Answered
-from dimml.media.workers.timeline import Lost, decode_timeline
+from dimml.media.workers.timeline import decode_timeline
 from dimml.prediction import Prediction
 from dimml_client.scoring.engines.decode_request import (
     DECODE_LIMIT_S,

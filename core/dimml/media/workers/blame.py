@@ -9,8 +9,7 @@ from typing import Final
 
 from dimml.errors import DimmlError, UnavailableError
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
-from dimml.media.workers.process import Answered, Outcome
-from dimml.media.workers.timeline import Lost
+from dimml.media.workers.messages import Answered, Lost, Outcome
 from dimml.modality import Modality, Waveform
 from dimml.status import ModalityStatus, Reason
 

@@ -14,8 +14,7 @@ import resource
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ import av
 import cv2
 
 from dimml.errors import DimmlError
-from dimml.media.decoders.windows import WindowDecoded, WindowPlan, decode_windows
+from dimml.media.decoders.windows import WindowDecoded, decode_windows
 from dimml.media.sandbox.sandbox import isolate
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.workers.channel import WorkerEnd
@@ -31,45 +30,22 @@ from dimml.media.workers.codec import encode_reply
 from dimml.media.workers.messages import (
     CHUNK_ROWS_BYTES,
     CHUNK_WINDOWS,
+    EXIT_OUT_OF_MEMORY,
+    SEVERAL_S,
     Answer,
     AnswersReply,
     Broke,
+    DecodeFunction,
     OutOfMemory,
     Ready,
     Told,
     WindowsReply,
+    WindowsRequest,
 )
 
 _PR_SET_PDEATHSIG: Final = 1
-#: Exit code of a worker that could not even say that its memory was not enough.
-EXIT_OUT_OF_MEMORY: Final = 71
-
-DecodeFunction = Callable[[DecodeRequest], Decoded]
-
 #: Windows are also sent on once the first of them has waited so long.
 _CHUNK_S: Final = 0.5
-#: No other request of a message is begun once they have taken so long.
-SEVERAL_S: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class WindowsRequest:
-    """A recording in windows, from number ``first`` on. The answer is several ``WindowsReply``, each but the last to
-    be followed by an empty message from the parent, which is how it holds the worker back."""
-
-    request: DecodeRequest
-    plan: WindowPlan
-    first: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """First message to a worker."""
-
-    decode_function: DecodeFunction
-    decode_memory_bytes: int
-    #: The only folders with recordings; None means that they may lie anywhere.
-    readable: Sequence[Path] | None = None
 
 
 def main(descriptor: int, parent: int) -> None:

@@ -10,25 +10,53 @@ How it is written: ``reply_text``; how it is sent: ``pipe``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from dimml.errors import DimmlError
-from dimml.media.decoders.windows import WindowDecoded
+from dimml.media.decoders.windows import WindowDecoded, WindowPlan
 from dimml.media.sandbox.sandbox import Isolation
-from dimml.media.types import Decoded
+from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.workers.channel import ALIGNMENT, MalformedReplyError
 from dimml.modality import Modality, Waveform
+from dimml.status import Reason
 
 #: A worker sends on what it has once the rows have so many bytes…
 CHUNK_ROWS_BYTES: Final = 2 * 2**20
 #: …or there are so many windows.
 CHUNK_WINDOWS: Final = 500
+#: No other request of a message is begun once they have taken so long.
+SEVERAL_S: Final = 0.1
 #: Of an answer, beside the times of its frames, and of some windows.
 _TEXT_BYTES: Final = 256 * 2**10
 _CHUNK_TEXT_BYTES: Final = 2 * 2**20
 _TIME_BYTES: Final = 32
+#: Exit code of a worker that could not even say that its memory was not enough.
+EXIT_OUT_OF_MEMORY: Final = 71
+
+DecodeFunction = Callable[[DecodeRequest], Decoded]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowsRequest:
+    """A recording in windows, from number ``first`` on. The answer is several ``WindowsReply``, each but the last to
+    be followed by an empty message from the parent, which is how it holds the worker back."""
+
+    request: DecodeRequest
+    plan: WindowPlan
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """First message to a worker."""
+
+    decode_function: DecodeFunction
+    decode_memory_bytes: int
+    #: The only folders with recordings; None means that they may lie anywhere.
+    readable: Sequence[Path] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +103,24 @@ class AnswersReply:
     """To the first so many of the requests of a message."""
 
     answers: Sequence[Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """No reply that can be used: the worker died, outlasted its time, or ran out of memory."""
+
+    reason: Reason
+
+
+Outcome = Decoded | Lost
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of one request, and the seconds that it took in the worker."""
+
+    outcome: Outcome | DimmlError
+    seconds: float
 
 
 Reply = Ready | AnswersReply | WindowsReply | DimmlError | OutOfMemory | Broke

@@ -26,10 +26,10 @@ from dimml.media.decoders.windows import WindowDecoded, WindowPlan
 from dimml.media.sandbox.sandbox import Isolation
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.workers.blame import Step, advance, attempts, only
-from dimml.media.workers.main import DecodeFunction, WindowsRequest, WorkerSettings
-from dimml.media.workers.process import PATIENCE_S, START_TIMEOUT_S, Answered, Outcome
-from dimml.media.workers.supervisor import Job, Keeper
-from dimml.media.workers.timeline import Lost, StreamJob
+from dimml.media.workers.jobs import Job, StreamJob
+from dimml.media.workers.messages import Answered, DecodeFunction, Lost, Outcome, WindowsRequest, WorkerSettings
+from dimml.media.workers.process import PATIENCE_S, START_TIMEOUT_S
+from dimml.media.workers.supervisor import Keeper
 from dimml.status import Reason
 
 logger = logging.getLogger(__name__)

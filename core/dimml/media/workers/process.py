@@ -11,28 +11,30 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Final
 
 from dimml.errors import DimmlError
 from dimml.media.decoders.windows import WindowDecoded
 from dimml.media.sandbox.sandbox import Isolation
-from dimml.media.types import Decoded, DecodeRequest
+from dimml.media.types import DecodeRequest
 from dimml.media.workers.channel import MalformedReplyError, make_pipe
 from dimml.media.workers.codec import read_reply
-from dimml.media.workers.main import EXIT_OUT_OF_MEMORY, WindowsRequest
 from dimml.media.workers.messages import (
+    EXIT_OUT_OF_MEMORY,
+    Answered,
     AnswersReply,
     Broke,
+    Lost,
+    Outcome,
     OutOfMemory,
     Ready,
     Reply,
     Told,
     WindowsReply,
+    WindowsRequest,
     check_reply,
     reply_bounds,
 )
-from dimml.media.workers.timeline import Lost
 from dimml.modality import Modality
 from dimml.status import Reason
 from dimml.system.outbound import quiet_environment
@@ -59,17 +61,6 @@ _WORKER_ENVIRONMENT: Final = {
 }
 #: For taking in a request or a reply, once it has begun; milliseconds in truth.
 _TRANSFER_S: Final = 10.0
-
-
-Outcome = Decoded | Lost
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What came of one request, and the seconds that it took in the worker."""
-
-    outcome: Outcome | DimmlError
-    seconds: float
 
 
 class WorkerProcess:

@@ -6,32 +6,16 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from dimml.errors import DimmlError, UnavailableError
 from dimml.media.sandbox.sandbox import Isolation
-from dimml.media.types import DecodeRequest
-from dimml.media.workers.process import Answered, WorkerProcess
-from dimml.media.workers.timeline import Lost, StreamJob
+from dimml.media.workers.jobs import Job, StreamJob
+from dimml.media.workers.messages import Answered, Lost
+from dimml.media.workers.process import WorkerProcess
 from dimml.status import Reason
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Job:
-    """Requests for one worker, which may answer the first so many of them. ``limit_s`` counts from when they are
-    handed over, ``end`` is monotonic time."""
-
-    requests: Sequence[DecodeRequest]
-    limit_s: float
-    end: float
-    future: Future[list[Answered] | Lost] = field(default_factory=Future)
-    #: The caller's, so that what is logged of a job can be told to be of its request.
-    context: Context = field(default_factory=copy_context)
 
 
 class Keeper:

@@ -2,67 +2,22 @@
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import Final
 
-from dimml.errors import DimmlError
 from dimml.media.decoders.signal_status import all_because
 from dimml.media.decoders.windows import WindowDecoded, WindowPlan, judged_part
 from dimml.media.types import Decoded, DecodeRequest
-from dimml.media.workers.main import WindowsRequest
+from dimml.media.workers.blame import tracks_of
+from dimml.media.workers.messages import Lost
+from dimml.media.workers.pool import DecodePool
 from dimml.modality import Modality
 from dimml.status import Reason
 
-if TYPE_CHECKING:
-    from dimml.media.workers.pool import DecodePool
-
 #: How often a recording is tried again where a worker was lost and no track alone is to blame.
 _STRIKES: Final = 3
-#: Items between worker and caller, and how often either looks whether the other is still there.
-_AHEAD: Final = 16
-_LOOK_S: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """No reply that can be used: the worker died, outlasted its time, or ran out of memory."""
-
-    reason: Reason
-
-
-class StreamJob:
-    """One recording's windows for one worker, whose keeper puts them in; ``limit_s`` is for each chunk."""
-
-    def __init__(self, request: WindowsRequest, limit_s: float) -> None:
-        self.request = request
-        self.limit_s = limit_s
-        self.stopped = False
-        self._items: queue.Queue[WindowDecoded | Lost | DimmlError | None] = queue.Queue(_AHEAD)
-
-    def put(self, item: WindowDecoded | Lost | DimmlError | None) -> bool:
-        """From the keeper; None is the end. Blocks while the caller is behind; false where it has gone."""
-        while not self.stopped:
-            try:
-                self._items.put(item, timeout=_LOOK_S)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def items(self) -> Generator[WindowDecoded | Lost]:
-        """For the caller. Raises the DimmlError that was put in."""
-        try:
-            while (item := self._items.get()) is not None:
-                if isinstance(item, DimmlError):
-                    raise item
-                yield item
-                if isinstance(item, Lost):
-                    return
-        finally:
-            self.stopped = True
 
 
 def decode_timeline(
@@ -73,8 +28,6 @@ def decode_timeline(
     Where a worker is lost, each track is tried alone from that window on; the guilty one is unusable from there to
     the recording's end, with the reason, and the others go on. Raises what ``decode_windows`` raises.
     """
-    from dimml.media.workers.blame import tracks_of
-
     lost: dict[str, Reason] = {}
     number, strikes = 0, 0
     last: WindowDecoded | None = None

@@ -16,8 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from dimml_server.http.connection.early_refusal import FullQueue, Refusal
 from dimml_server.observability.access_log import log_access
-from dimml_server.observability.request_context import RequestNote
-from dimml_server.prediction.request import new_request_id
+from dimml_server.observability.request_context import RequestNote, new_request_id
 from dimml_server.settings.settings import ServerSettings
 
 #: After an answer that came before the whole body, or that nobody reads, until the connection is cut. Closing at once

@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST
 from dimml_server.http.errors import internal_error, stopping_error
 from dimml_server.observability.access_log import log_access
-from dimml_server.observability.metrics import CANCELLED
 from dimml_server.observability.request_context import REQUEST_ID_HEADER, RequestNote, accepted_id
+from dimml_server.observability.request_record import CANCELLED
 from dimml_server.observability.tracer import NO_TRACER, RequestSpan, Tracer, describe
 
 logger = logging.getLogger(__name__)

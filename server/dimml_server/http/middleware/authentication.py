@@ -9,8 +9,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dimml.errors import DimmlError
-from dimml_server.http.errors import error_headers, error_response, http_status
+from dimml_server.http.errors import error_headers, error_response
 from dimml_server.observability.request_context import current_note, note_error
+from dimml_server.prediction.error_status import http_status
 from dimml_server.security.guard import Guard, shown_key
 from dimml_server.settings.settings import ServerSettings
 

@@ -16,7 +16,8 @@ from dimml_server.http.body.limits import Uploads
 from dimml_server.http.body.multipart import Form, read_form
 from dimml_server.http.errors import DESCRIPTIONS, error_responses
 from dimml_server.http.middleware.access import request_id
-from dimml_server.observability.metrics import CANCELLED, Metrics
+from dimml_server.observability.metrics import Metrics
+from dimml_server.observability.request_record import CANCELLED
 from dimml_server.prediction.request import MEDIA_PART, MediaPrediction
 from dimml_server.prediction.service import PredictionService
 from dimml_server.settings.settings import ServerSettings

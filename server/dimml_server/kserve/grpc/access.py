@@ -13,8 +13,8 @@ import grpc
 
 from dimml.errors import UnsupportedError
 from dimml_server.observability.access_log import log_access
-from dimml_server.observability.metrics import CANCELLED, INTERNAL
 from dimml_server.observability.request_context import REQUEST_ID_HEADER, RequestNote, accepted_id
+from dimml_server.observability.request_record import CANCELLED, INTERNAL
 from dimml_server.observability.tracer import NO_TRACER, RequestSpan, Tracer, describe
 
 #: Metadata with the request's id, from the caller and to it.

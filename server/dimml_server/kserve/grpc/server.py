@@ -32,8 +32,9 @@ from dimml_server.kserve.grpc.access import REQUEST_ID_KEY, AccessInterceptor
 from dimml_server.kserve.grpc.authentication import AuthenticationInterceptor
 from dimml_server.kserve.grpc.codec import format_infer, parameters_of, parse_infer
 from dimml_server.kserve.messages import check_text
-from dimml_server.observability.metrics import INTERNAL, Metrics
+from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import accepted_id, current_note
+from dimml_server.observability.request_record import INTERNAL
 from dimml_server.prediction.service import PredictionService
 from dimml_server.security.guard import Guard
 from dimml_server.settings.settings import ServerSettings

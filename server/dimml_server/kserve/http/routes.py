@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from dimml.errors import CapacityError, NotFoundError, RequestError, TooLargeError, UnsupportedError
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
 from dimml_server.http.body.limits import Uploads
-from dimml_server.http.errors import error_headers, http_status
+from dimml_server.http.errors import error_headers
 from dimml_server.http.middleware.access import request_id
 from dimml_server.kserve.call_timing import CallerGoneError
 from dimml_server.kserve.dataplane import DataPlane
@@ -35,8 +35,10 @@ from dimml_server.kserve.http.openapi import (
     MODEL_ERRORS,
     NOT_READY,
 )
-from dimml_server.observability.metrics import INTERNAL, Metrics
+from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import note_code, note_error
+from dimml_server.observability.request_record import INTERNAL
+from dimml_server.prediction.error_status import http_status
 from dimml_server.prediction.service import PredictionService
 from dimml_server.prediction.spool import Spool
 from dimml_server.settings.settings import ServerSettings

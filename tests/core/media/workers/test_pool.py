@@ -23,9 +23,10 @@ from dimml.errors import DataError, DimmlError, InvalidParameterError, TooLargeE
 from dimml.media import MediaLimits, decode
 from dimml.media.decoders.windows import WindowPlan
 from dimml.media.types import Decoded, DecodeRequest
+from dimml.media.workers.messages import Answered, Lost
 from dimml.media.workers.pool import DecodePool
-from dimml.media.workers.process import Answered, WorkerProcess
-from dimml.media.workers.timeline import Lost, decode_timeline
+from dimml.media.workers.process import WorkerProcess
+from dimml.media.workers.timeline import decode_timeline
 from dimml.modality import Flow, Frames
 from dimml.status import Reason
 from support import faulty_decoders

@@ -1,0 +1,45 @@
+"""The one table from domain errors to HTTP status codes; gRPC's follow from it."""
+
+from __future__ import annotations
+
+from dimml.errors import (
+    CapacityError,
+    DeadlineExceededError,
+    DimmlError,
+    InvalidParameterError,
+    InvalidTensorError,
+    NotFoundError,
+    PermissionDeniedError,
+    QueueFullError,
+    RequestError,
+    TooLargeError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+    UnusableMediaError,
+    UploadTimeoutError,
+)
+
+#: Design, section 6. The nearest class in an error's ancestry counts.
+HTTP_STATUS: dict[type[DimmlError], int] = {
+    RequestError: 400,
+    InvalidParameterError: 422,
+    InvalidTensorError: 400,
+    UnusableMediaError: 422,
+    TooLargeError: 413,
+    NotFoundError: 404,
+    UnauthenticatedError: 401,
+    PermissionDeniedError: 403,
+    UnsupportedError: 501,
+    UploadTimeoutError: 408,
+    CapacityError: 503,
+    QueueFullError: 429,
+    UnavailableError: 503,
+    DeadlineExceededError: 504,
+    DimmlError: 500,
+}
+
+
+def http_status(error: DimmlError) -> int:
+    """HTTP status of a domain error."""
+    return next(HTTP_STATUS[kind] for kind in type(error).__mro__ if kind in HTTP_STATUS)
