@@ -1,26 +1,19 @@
-"""Who may import whom (design, section 2), and what importing must not do."""
+"""Who may import whom, between packages and between the rooms of each, and what importing must not do."""
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from import_graph import PACKAGES, back_arrows, circles, homeless, imported_names, read_package, rooms_of
 
 from support.data import REPOSITORY_ROOT
 
-PACKAGES = {
-    "dimml": REPOSITORY_ROOT / "core" / "dimml",
-    "dimml_training": REPOSITORY_ROOT / "training" / "dimml_training",
-    "dimml_export": REPOSITORY_ROOT / "export" / "dimml_export",
-    "dimml_server": REPOSITORY_ROOT / "server" / "dimml_server",
-    "dimml_client": REPOSITORY_ROOT / "clients" / "dimml_client",
-}
 #: Own packages that each package may import. The client uses the server's local engine, nothing else of it.
 MAY_IMPORT_OWN = {
     "dimml": set(),
@@ -39,28 +32,57 @@ MUST_NOT_IMPORT = {
 }
 
 
-def imported_modules(package: Path) -> Iterator[tuple[Path, str]]:
-    """Every absolutely imported module in a package's files, ``from x import y`` also as ``x.y``."""
-    for path in package.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                yield from ((path, alias.name) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{path}: relative import"
-                yield from ((path, f"{node.module}.{alias.name}") for alias in node.names)
-
-
 def within(module: str, allowed: str) -> bool:
     return module == allowed or module.startswith(allowed + ".")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_components_import_only_what_they_may(package: str) -> None:
-    for path, module in imported_modules(PACKAGES[package]):
-        top = module.split(".")[0]
-        assert top not in MUST_NOT_IMPORT[package], f"{path} imports {module}"
-        if top in PACKAGES and top != package:
-            assert any(within(module, allowed) for allowed in MAY_IMPORT_OWN[package]), f"{path} imports {module}"
+    for path in PACKAGES[package].rglob("*.py"):
+        for module in imported_names(path):
+            top = module.split(".")[0]
+            assert top not in MUST_NOT_IMPORT[package], f"{path} imports {module}"
+            if top in PACKAGES and top != package:
+                assert any(within(module, allowed) for allowed in MAY_IMPORT_OWN[package]), f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_rooms_import_only_what_is_below_them(name: str) -> None:
+    """The table is ``ROOMS`` in scripts/import_graph.py, which also shows the arrows."""
+    package = read_package(name, PACKAGES[name])
+    assert back_arrows(package) == []
+    assert circles(package) == []
+    assert homeless(package) == [], "give it a room in the table, or a better place"
+    unused = [room for room in rooms_of(name) if not any(within(m, f"{name}.{room}") for m in package.modules)]
+    assert unused == [], "rooms that do not exist"
+
+
+def test_the_import_graph_sees_circles_and_arrows_back(tmp_path: Path) -> None:
+    folder = tmp_path / "dimml"
+    (folder / "media" / "decoders").mkdir(parents=True)
+    for file, text in {
+        "__init__.py": "",
+        "status.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from dimml.errors import X\n",
+        "errors.py": "def late():\n    import dimml.status\n",
+        "media/decoders/odd.py": "from dimml import errors, triton\n",
+        "triton.py": "",
+        "stray.py": "",
+    }.items():
+        (folder / file).write_text(text)
+    package = read_package("dimml", folder)
+    assert circles(package) == [["dimml.errors", "dimml.status"]]
+    assert back_arrows(package) == ["dimml.media.decoders.odd -> dimml.triton", "dimml.status -> dimml.errors"]
+    assert homeless(package) == ["dimml.stray"]
+
+
+#: Files side by side in one folder at most.
+MOST_FILES = 18
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_folder_is_crowded(package: str) -> None:
+    counts = Counter(path.parent for path in PACKAGES[package].rglob("*.py") if path.name != "__init__.py")
+    assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
 
 
 def modules_after(statement: str) -> set[str]:
@@ -79,8 +101,9 @@ def test_onnxruntime_is_imported_through_one_gate() -> None:
     """``dimml.system.outbound.import_quietly``, which keeps it from sending anything."""
     folders = [*PACKAGES.values(), *(REPOSITORY_ROOT / name for name in ("benchmarks", "scripts", "server"))]
     for folder in folders:
-        for path, module in imported_modules(folder):
-            assert not within(module, "onnxruntime"), f"{path} imports {module} by itself"
+        for path in folder.rglob("*.py"):
+            for module in imported_names(path):
+                assert not within(module, "onnxruntime"), f"{path} imports {module} by itself"
     callers = set()
     for path in (path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".sh")):
         text = path.read_text()
