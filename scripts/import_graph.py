@@ -53,7 +53,7 @@ ROOMS: Final[Mapping[str, str]] = {
         cli
     """,
     "dimml_export": """
-        onnx_graph  entry_files  tensorrt.config  tensorrt.operators  tensorrt.samples
+        onnx_graph  tensorrt.config  tensorrt.operators  tensorrt.samples
         certainty_graph  encoder_graph  model_config  parity  reference
         fusion_graph  repository_writer
         tensorrt  export

@@ -19,10 +19,9 @@ from typing import Final
 import onnx
 
 from dimml.bundle import MANIFEST_NAME, Bundle, FileRecord, file_sha256, read_bundle
-from dimml.contract import ModelSpec, model_specs
+from dimml.contract import ModelSpec, Role, model_specs
 from dimml.errors import BundleError
 from dimml.repository import versions
-from dimml_export.entry_files import ENTRY_FILE_NAME, entry_file
 from dimml_export.model_config import CONFIG_NAME, model_config, read_model_config, tensors_differ
 from dimml_export.onnx_graph import ELEMENT_TYPES
 from dimml_export.tensorrt.config import TensorRT, uses_tensorrt
@@ -30,6 +29,12 @@ from dimml_export.tensorrt.operators import check_operators
 from dimml_export.tensorrt.samples import SAMPLES_NAME, Samples, samples_bytes
 
 _LOCK_NAME: Final = ".dimml-export.lock"
+#: Of the models that Triton's Python backend runs, and what it imports.
+ENTRY_FILE_NAME: Final = "model.py"
+_ENTRY_CLASSES: Final[Mapping[Role, tuple[str, str]]] = {
+    "entry": ("dimml.triton.entry", "EntryModel"),
+    "media": ("dimml.triton.media", "MediaModel"),
+}
 _STAGING_PREFIX: Final = ".staging-"
 #: Protobuf's own limit on one message, hence on a model.onnx without external data.
 _MAX_ONNX_BYTES: Final = 2**31 - 1
@@ -232,3 +237,13 @@ def _remove(folder: Path) -> None:
 def _remove_empty(folder: Path) -> None:
     with suppress(OSError):
         folder.rmdir()
+
+
+def entry_file(role: Role) -> str:
+    """Text of the ``model.py`` of an entry or media model: the same for every bundle and version."""
+    module, name = _ENTRY_CLASSES[role]
+    return (
+        '"""Written by `dimml export`, for Triton\'s Python backend; dimml\'s core must be installed there."""\n\n'
+        f"from {module} import {name} as TritonPythonModel\n\n"
+        '__all__ = ["TritonPythonModel"]\n'
+    )

@@ -8,8 +8,18 @@ from typing import Annotated
 import typer
 
 from dimml_client.cli import models_traffic
-from dimml_client.cli.models_options import AsJson, Bundle, Url, connected
-from dimml_client.cli.options import DEFAULT_URL, ApiKeyFile, Ca, Certificate, CertificateKey, given_credentials
+from dimml_client.cli.options import (
+    DEFAULT_URL,
+    ApiKeyFile,
+    AsJson,
+    Bundle,
+    Ca,
+    Certificate,
+    CertificateKey,
+    Url,
+    connected,
+    given_credentials,
+)
 
 
 def build() -> typer.Typer:

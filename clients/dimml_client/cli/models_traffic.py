@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dimml_client.cli.models_options import AsJson, Bundle, Url, connected
-from dimml_client.cli.options import DEFAULT_URL, ApiKeyFile, Ca, Certificate, CertificateKey, given_credentials
+from dimml_client.cli.options import (
+    DEFAULT_URL,
+    ApiKeyFile,
+    AsJson,
+    Bundle,
+    Ca,
+    Certificate,
+    CertificateKey,
+    Url,
+    connected,
+    given_credentials,
+)
 
 if TYPE_CHECKING:
     from dimml_client.transport.credentials import Credentials

@@ -1,8 +1,8 @@
 """What a decode worker may say to its parent, how much of it, and about what.
 
-Nothing of it is unpickled. A worker that a hostile file has taken over is shut in (``dimml.media.sandbox``), and what its parent
-reads is the one way out that is left: a pickle there would be any code, in the parent. (What such a worker says of
-recordings is not to be trusted: of the one that took it over, and of those beside it in the message.)
+Nothing of it is unpickled. A worker that a hostile file has taken over is shut in (``dimml.media.sandbox``), and what
+its parent reads is the one way out that is left: a pickle there would be any code, in the parent. (What such a worker
+says of recordings is not to be trusted: of the one that took it over, and of those beside it in the message.)
 
 How it is written: ``codec``; how it is sent: ``channel``.
 """
