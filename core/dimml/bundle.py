@@ -21,6 +21,7 @@ from dimml.modality import Modality, Name
 from dimml.monitoring.reference import Reference
 from dimml.signal_check import QualityThresholds
 from dimml.signing import PublicKeys
+from dimml.validation import first_fault
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME = "bundle.json"
@@ -204,6 +205,5 @@ def read_bundle(path: Path, *, signers: PublicKeys | None = None) -> Bundle:
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise BundleError(f"{path}: {where}: {first['msg']}", field=where) from error
+        where, fault = first_fault(error, "the document")
+        raise BundleError(f"{path}: {where}: {fault}", field=where) from error

@@ -15,6 +15,7 @@ from dimml.bundle import DEADLINE_MS, Bundle, Encoder
 from dimml.contract import model_specs
 from dimml.errors import ConfigurationError, SetupError
 from dimml.system.outbound import set_quiet_defaults
+from dimml.validation import first_fault
 from dimml_export.encoder_graph import encoder_model
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.parity import Outputs, Parity, check_chain, check_encoder, check_fusion
@@ -143,9 +144,8 @@ def _draft(run: TrainedRun, name: str | None, description: str, deadlines_ms: Ma
             training={**run.training, "quality_report": run.quality_report},
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"the bundle's {field}: {first['msg']}", field=field) from error
+        field, fault = first_fault(error, "")
+        raise ConfigurationError(f"the bundle's {field}: {fault}", field=field) from error
 
 
 def _false_alarms(run: TrainedRun) -> list[str]:

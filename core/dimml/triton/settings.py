@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dimml.errors import ConfigurationError
 from dimml.media.types import MediaLimits
 from dimml.media.workers.pool import DECODE_MEMORY_BYTES
+from dimml.validation import first_fault
 
 Positive = Annotated[float, Field(gt=0.0)]
 
@@ -64,6 +65,6 @@ def entry_settings(model_config: dict[str, Any]) -> EntrySettings:
     try:
         return EntrySettings.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        raise ConfigurationError(f"parameter {name} of config.pbtxt: {first['msg']}", field=name) from error
+        field, fault = first_fault(error, "parameters")
+        name = field.partition(".")[0]  # deadlines_ms is one parameter, whatever its key.
+        raise ConfigurationError(f"parameter {name} of config.pbtxt: {fault}", field=name) from error

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from dimml.errors import ConfigurationError
 from dimml.media.types import MediaLimits
 from dimml.monitoring.drift import DriftWindow
+from dimml.validation import first_fault
 from dimml_server.settings.sources import check_variables, pairs_of, read_settings_file, unknown_setting
 
 ENV_PREFIX = "DIMML_"
@@ -258,8 +259,7 @@ def load_settings(config: Path | None = None, /, **overrides: object) -> ServerS
     try:
         return ServerSettings(**{**of_file, **given})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        name, fault = first_fault(error, "settings")
         setting = name.split(".")[0]
         where = f"in {config}" if setting in of_file and setting not in given else ENV_PREFIX + setting.upper()
-        raise ConfigurationError(f"setting {name} ({where}): {first['msg']}", field=name) from error
+        raise ConfigurationError(f"setting {name} ({where}): {fault}", field=name) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dimml.errors import ConfigurationError
+from dimml.validation import first_fault
 from dimml_server.versions.traffic_split import Routing
 
 
@@ -31,10 +32,9 @@ def read_routing_file(path: Path) -> dict[str, Routing]:
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}", field="routing_file") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
+        where, fault = first_fault(error, "the document")
         raise ConfigurationError(
-            f"routing_file {path}: {where}: {first['msg']}; mend it, or delete it to begin anew", field="routing_file"
+            f"routing_file {path}: {where}: {fault}; mend it, or delete it to begin anew", field="routing_file"
         ) from error
     return {name: Routing(entry.split, entry.shadow) for name, entry in entries.items()}
 

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from dimml.errors import ConfigurationError
+from dimml.validation import dotted
 from dimml_training.config.run import TrainConfig
 
 #: Said of a field that does not exist, most often one that is misspelt.
@@ -62,7 +63,7 @@ def parse_config(document: Any, source: str) -> TrainConfig:
         # A list with a bad item is also called too short; that would only lead astray.
         inner = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
         faults = [
-            f"{'.'.join(str(part) for part in e['loc']) or 'the whole'}: "
+            f"{dotted(e['loc']) or 'the whole'}: "
             f"{UNKNOWN if e['type'] == 'extra_forbidden' else e['msg'].removeprefix('Value error, ')}"
             for e in found
             if not (e["type"] == "too_short" and e["loc"] in inner)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
 from dimml.errors import InvalidParameterError, RequestError, TooLargeError, UnsupportedError
+from dimml.validation import first_fault
 from dimml_server.http.body.limits import Uploads
 from dimml_server.http.errors import error_responses
 from dimml_server.kserve.repository import NOT_ALLOWED
@@ -102,6 +103,5 @@ def _parsed(body: bytes) -> RoutingChange:
     try:
         return RoutingChange.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "body"
-        raise InvalidParameterError(f"{field}: {first['msg']}", field=field) from error
+        field, fault = first_fault(error, "body")
+        raise InvalidParameterError(f"{field}: {fault}", field=field) from error
