@@ -6,12 +6,15 @@ free dimension.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from dimml.bundle import Bundle
+from dimml.fusion import BoolArray, FloatArray, Fused
 
 Datatype = Literal["FP32", "FP64", "UINT8", "BOOL", "BYTES"]
 #: Of each datatype as it travels: little-endian; BYTES as objects of ``bytes``.
@@ -27,6 +30,8 @@ Role = Literal["encoder", "fusion", "entry", "media"]
 FEATURES, LOGITS, PRESENT = "FEATURES", "LOGITS", "PRESENT"
 PROBABILITIES, CERTAINTY, WEIGHTS, STATUS = "PROBABILITIES", "CERTAINTY", "WEIGHTS", "STATUS"
 MEDIA, START_S, END_S = "MEDIA", "START_S", "END_S"
+#: Outputs of the fusion model, and of every answer.
+FUSED_OUTPUTS: Final = (PROBABILITIES, LOGITS, CERTAINTY, WEIGHTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,37 @@ def logits_input(modality: str) -> str:
 def file_input(tensor: str) -> str:
     """The media model's input for one modality's own file."""
     return f"{tensor}_FILE"
+
+
+def fusion_inputs(
+    bundle: Bundle, features: Mapping[str, FloatArray], logits: Mapping[str, FloatArray], present_BM: BoolArray
+) -> dict[str, npt.NDArray[Any]]:
+    """Inputs of the fusion model, out of features ``[B, D]`` and logits ``[B, C]`` by modality."""
+    tensors: dict[str, npt.NDArray[Any]] = {PRESENT: present_BM}
+    for modality in bundle.modalities:
+        tensors[features_input(modality.name)] = features[modality.name]
+        tensors[logits_input(modality.name)] = logits[modality.name]
+    return tensors
+
+
+def fused_from(outputs: Mapping[str, FloatArray]) -> Fused:
+    """What the fusion model's outputs are."""
+    return Fused(
+        probabilities_BC=outputs[PROBABILITIES],
+        logits_BC=outputs[LOGITS],
+        certainty_BH=outputs[CERTAINTY],
+        weights_BH=outputs[WEIGHTS],
+    )
+
+
+def fused_outputs(fused: Fused) -> dict[str, npt.NDArray[Any]]:
+    """The inverse of ``fused_from``, in the order of ``FUSED_OUTPUTS``."""
+    return {
+        PROBABILITIES: fused.probabilities_BC,
+        LOGITS: fused.logits_BC,
+        CERTAINTY: fused.certainty_BH,
+        WEIGHTS: fused.weights_BH,
+    }
 
 
 def model_specs(bundle: Bundle) -> tuple[ModelSpec, ...]:

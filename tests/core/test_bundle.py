@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from dimml.bundle import Bundle, FileRecord, file_sha256
-from dimml.contract import model_specs
+from dimml.contract import FUSED_OUTPUTS, NUMPY_TYPES, fused_from, fused_outputs, fusion_inputs, model_specs
 from dimml.errors import BundleError
 from dimml.fusion import PAPER
 from dimml.repository import bundle_names, bundle_versions, load_bundle
@@ -137,6 +138,34 @@ def test_model_contract_names_every_tensor() -> None:
         ("WEIGHTS", (1, 3)),
         ("STATUS", (1, 2)),
     ]
+
+
+def test_fusion_tensors_are_those_of_the_contract() -> None:
+    bundle = Bundle.model_validate(manifest())
+    specs = {spec.name: spec for spec in model_specs(bundle)}
+    fusion, encoders = specs[bundle.fusion_model], [specs[bundle.encoder_model(m.name)] for m in bundle.modalities]
+    rng = np.random.default_rng(0)
+    features, logits = (
+        {
+            m.name: rng.random((2, *e.outputs[i].dims), np.float32)
+            for m, e in zip(bundle.modalities, encoders, strict=True)
+        }
+        for i in range(2)
+    )
+    inputs = fusion_inputs(bundle, features, logits, np.ones((2, len(encoders)), np.bool_))
+    assert {name: (array.shape[1:], array.dtype) for name, array in inputs.items()} == {
+        tensor.name: (tensor.dims, NUMPY_TYPES[tensor.datatype]) for tensor in fusion.inputs
+    }
+    assert inputs["VISUAL_LOGITS"] is logits["visual"]
+    assert inputs["AUDIO_FEATURES"] is features["audio"]
+
+    outputs = {tensor.name: rng.random((2, *tensor.dims), np.float32) for tensor in fusion.outputs}
+    fused = fused_from(outputs)
+    assert fused.weights_BH is outputs["WEIGHTS"]
+    assert fused.probabilities_BC is outputs["PROBABILITIES"]
+    back = fused_outputs(fused)
+    assert list(back) == list(FUSED_OUTPUTS) == list(outputs)
+    assert all(back[name] is outputs[name] for name in outputs)
 
 
 @pytest.mark.parametrize("reason", list(Reason))

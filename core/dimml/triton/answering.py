@@ -15,7 +15,7 @@ import numpy as np
 
 from dimml import ensemble
 from dimml.bundle import MANIFEST_NAME, Bundle, read_bundle
-from dimml.contract import CERTAINTY, LOGITS, PROBABILITIES, STATUS, WEIGHTS
+from dimml.contract import STATUS, fused_outputs
 from dimml.ensemble import EnsembleResult, Rows
 from dimml.errors import (
     CapacityError,
@@ -104,14 +104,8 @@ class Answering:
         nothing = ensemble.no_answer_at_all(statuses)
         if nothing is not None:
             raise nothing
-        fused = result.fused
-        arrays = {
-            PROBABILITIES: fused.probabilities_BC[rows],
-            LOGITS: fused.logits_BC[rows],
-            CERTAINTY: fused.certainty_BH[rows],
-            WEIGHTS: fused.weights_BH[rows],
-            STATUS: _texts(list(statuses.values())),
-        }
+        arrays = {name: array[rows] for name, array in fused_outputs(result.fused).items()}
+        arrays[STATUS] = _texts(list(statuses.values()))
         tensors = [self.pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in arrays.items()]
         return self.pb_utils.InferenceResponse(output_tensors=tensors)
 

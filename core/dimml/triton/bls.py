@@ -12,22 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.bundle import Bundle
-from dimml.contract import (
-    CERTAINTY,
-    FEATURES,
-    LOGITS,
-    PRESENT,
-    PROBABILITIES,
-    WEIGHTS,
-    features_input,
-    logits_input,
-)
+from dimml.contract import FEATURES, FUSED_OUTPUTS, LOGITS, fused_from, fusion_inputs
 from dimml.engine import Encoded, EngineError
 from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.status import Reason
 from dimml.system.run_threads import RunThreads
 
-_FUSED: Final = (PROBABILITIES, LOGITS, CERTAINTY, WEIGHTS)
 #: How Triton 2.51 words it that a model, or its process, is not there.
 _GONE: Final = re.compile(
     r"not ready|not found|no available versions|unknown model|not healthy|unloaded|shutting down|Stub process"
@@ -65,17 +55,8 @@ class BlsEngine:
         present_BM: BoolArray,
     ) -> Fused:
         """Run the fusion graph. Raises EngineError."""
-        tensors: dict[str, npt.NDArray[Any]] = {PRESENT: present_BM}
-        for modality in bundle.modalities:
-            tensors[features_input(modality.name)] = features[modality.name]
-            tensors[logits_input(modality.name)] = logits[modality.name]
-        outputs = await self._call(bundle.fusion_model, bundle.version, tensors, _FUSED)
-        return Fused(
-            probabilities_BC=outputs[PROBABILITIES],
-            logits_BC=outputs[LOGITS],
-            certainty_BH=outputs[CERTAINTY],
-            weights_BH=outputs[WEIGHTS],
-        )
+        tensors = fusion_inputs(bundle, features, logits, present_BM)
+        return fused_from(await self._call(bundle.fusion_model, bundle.version, tensors, FUSED_OUTPUTS))
 
     def close(self) -> None:
         """Let the threads end once they are idle."""

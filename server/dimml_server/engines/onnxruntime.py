@@ -12,17 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from dimml.bundle import Bundle
-from dimml.contract import (
-    CERTAINTY,
-    FEATURES,
-    LOGITS,
-    PRESENT,
-    PROBABILITIES,
-    WEIGHTS,
-    features_input,
-    logits_input,
-    model_specs,
-)
+from dimml.contract import FEATURES, LOGITS, fused_from, fusion_inputs, model_specs
 from dimml.engine import Encoded, EngineError
 from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.status import Reason
@@ -104,17 +94,8 @@ class LocalEngine:
         present_BM: BoolArray,
     ) -> Fused:
         """Run the fusion graph. Raises EngineError."""
-        tensors: dict[str, npt.NDArray[Any]] = {PRESENT: present_BM}
-        for modality in bundle.modalities:
-            tensors[features_input(modality.name)] = features[modality.name]
-            tensors[logits_input(modality.name)] = logits[modality.name]
-        outputs = await self._session(bundle, bundle.fusion_model).run(tensors)
-        return Fused(
-            probabilities_BC=outputs[PROBABILITIES],
-            logits_BC=outputs[LOGITS],
-            certainty_BH=outputs[CERTAINTY],
-            weights_BH=outputs[WEIGHTS],
-        )
+        tensors = fusion_inputs(bundle, features, logits, present_BM)
+        return fused_from(await self._session(bundle, bundle.fusion_model).run(tensors))
 
     def _session(self, bundle: Bundle, model: str) -> ModelSession:
         session = self._sessions.get((model, bundle.version))

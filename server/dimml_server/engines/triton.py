@@ -11,18 +11,7 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from dimml.bundle import Bundle
-from dimml.contract import (
-    CERTAINTY,
-    FEATURES,
-    LOGITS,
-    PRESENT,
-    PROBABILITIES,
-    WEIGHTS,
-    ModelSpec,
-    features_input,
-    logits_input,
-    model_specs,
-)
+from dimml.contract import FEATURES, LOGITS, ModelSpec, fused_from, fusion_inputs, model_specs
 from dimml.engine import Encoded, EngineError
 from dimml.errors import BundleError
 from dimml.fusion import BoolArray, FloatArray, Fused
@@ -100,17 +89,8 @@ class TritonEngine:
         present_BM: BoolArray,
     ) -> Fused:
         """Run the fusion graph. Raises EngineError."""
-        tensors: dict[str, npt.NDArray[Any]] = {PRESENT: present_BM}
-        for modality in bundle.modalities:
-            tensors[features_input(modality.name)] = features[modality.name]
-            tensors[logits_input(modality.name)] = logits[modality.name]
-        outputs = await self._infer(bundle, bundle.fusion_model, tensors)
-        return Fused(
-            probabilities_BC=outputs[PROBABILITIES],
-            logits_BC=outputs[LOGITS],
-            certainty_BH=outputs[CERTAINTY],
-            weights_BH=outputs[WEIGHTS],
-        )
+        tensors = fusion_inputs(bundle, features, logits, present_BM)
+        return fused_from(await self._infer(bundle, bundle.fusion_model, tensors))
 
     async def close(self) -> None:
         """Stop watching, and cut the connection."""

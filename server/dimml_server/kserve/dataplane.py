@@ -11,22 +11,19 @@ from contextlib import contextmanager
 import numpy as np
 
 from dimml.contract import (
-    CERTAINTY,
     END_S,
     FEATURES,
     LOGITS,
     MEDIA,
     PRESENT,
-    PROBABILITIES,
     START_S,
     STATUS,
-    WEIGHTS,
     features_input,
     file_input,
+    fused_outputs,
     logits_input,
 )
 from dimml.errors import InvalidTensorError, UnavailableError
-from dimml.fusion import Fused
 from dimml.media.types import Source
 from dimml_server.kserve.call_timing import CallerGoneError, InferCall, counted
 from dimml_server.kserve.catalog import Catalog
@@ -142,7 +139,7 @@ class DataPlane:
                 timeout_s=timeout_s,
             )
             call.queue_ns = _ns(queue_s)
-            return _fused(fused)
+            return fused_outputs(fused)
         if served.spec.role == "media":
             with as_sources(_recordings(served, inputs), service.upload_folder) as sources:
                 outcome = await service.predict_media_rows(_media_prediction(served, request, inputs, sources), route)
@@ -150,7 +147,7 @@ class DataPlane:
             by_modality = {m.name: tensors[m.tensor] for m in bundle.modalities if m.tensor in tensors}
             outcome = await service.infer_tensors(route, by_modality, timeout_s=timeout_s)
         call.queue_ns, call.degraded = _ns(outcome.queue_s), outcome.degraded
-        return {**_fused(outcome.result.fused), STATUS: _statuses(outcome)}
+        return {**fused_outputs(outcome.result.fused), STATUS: _statuses(outcome)}
 
 
 def _recordings(served: ServedModel, inputs: Inputs) -> dict[str, bytes | memoryview]:
@@ -175,15 +172,6 @@ def _media_prediction(
         end_s=float(tensors[END_S][0]) if END_S in tensors else None,
         timeout_s=request.timeout_s,
     )
-
-
-def _fused(fused: Fused) -> dict[str, Array]:
-    return {
-        PROBABILITIES: fused.probabilities_BC,
-        LOGITS: fused.logits_BC,
-        CERTAINTY: fused.certainty_BH,
-        WEIGHTS: fused.weights_BH,
-    }
 
 
 def _statuses(outcome: Outcome) -> Array:
