@@ -46,7 +46,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from dimml.bundle import Bundle
-from dimml.contract import FEATURES, LOGITS, PRESENT, ModelSpec, features_input, logits_input, model_specs
+from dimml.contract import FEATURES, LOGITS, PRESENT, ModelSpec, datatype_of, features_input, logits_input, model_specs
 from dimml.repository import load_bundle
 from dimml.system.outbound import import_quietly
 from dimml_server.observability.metrics import Metrics
@@ -118,7 +118,7 @@ class Grpc:
     def request(model: str, tensors: Tensors, outputs: list[str]) -> Any:
         made = service_pb2.ModelInferRequest(model_name=model)
         for name, array in tensors.items():
-            datatype = {"float32": "FP32", "uint8": "UINT8", "bool": "BOOL"}[array.dtype.name]
+            datatype = datatype_of(array.dtype)
             made.inputs.add(name=name, datatype=datatype, shape=array.shape)
             made.raw_input_contents.append(array.tobytes())
         for output in outputs:
@@ -161,7 +161,7 @@ def http_ask(client: httpx.AsyncClient, bundle: Bundle, tensors: Tensors) -> Ask
     inputs, body = [], b""
     for name, array in tensors.items():
         raw = array.tobytes()
-        datatype = {"float32": "FP32", "uint8": "UINT8"}[array.dtype.name]
+        datatype = datatype_of(array.dtype)
         parameters = {"binary_data_size": len(raw)}
         inputs.append({"name": name, "datatype": datatype, "shape": array.shape, "parameters": parameters})
         body += raw

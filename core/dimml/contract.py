@@ -25,6 +25,7 @@ NUMPY_TYPES: Final[dict[Datatype, np.dtype[Any]]] = {
     "BOOL": np.dtype(np.bool_),
     "BYTES": np.dtype(np.object_),
 }
+_DATATYPES: Final = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items()}
 Role = Literal["encoder", "fusion", "entry", "media"]
 
 FEATURES, LOGITS, PRESENT = "FEATURES", "LOGITS", "PRESENT"
@@ -54,6 +55,11 @@ class ModelSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     modality: str | None = None
+
+
+def datatype_of(dtype: np.dtype[Any]) -> Datatype:
+    """The datatype that numbers of a numpy type travel as. Raises KeyError where there is none."""
+    return _DATATYPES[dtype.newbyteorder("<")]
 
 
 def features_input(modality: str) -> str:
@@ -105,11 +111,10 @@ def fused_outputs(fused: Fused) -> dict[str, npt.NDArray[Any]]:
 def model_specs(bundle: Bundle) -> tuple[ModelSpec, ...]:
     """All models of a bundle: encoders in order, fusion, entry, media."""
     batch, classes, heads = bundle.max_batch_size, bundle.classes, len(bundle.heads)
-    datatypes: dict[str, Datatype] = {"float32": "FP32", "uint8": "UINT8"}
 
     def tensor_input(index: int, optional: bool) -> TensorSpec:
         modality = bundle.modalities[index]
-        return TensorSpec(modality.tensor, datatypes[modality.dtype.name], modality.shape, optional)
+        return TensorSpec(modality.tensor, datatype_of(modality.dtype), modality.shape, optional)
 
     encoders = tuple(
         ModelSpec(

@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
 
-from dimml.contract import ModelSpec
+from dimml.contract import NUMPY_TYPES, ModelSpec
 from dimml.errors import SetupError
 from dimml_export.onnx_graph import IR_VERSION, OPSET
-
-_TORCH_DTYPES = {"FP32": torch.float32, "UINT8": torch.uint8}
 
 
 def encoder_model(encoder: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
@@ -27,7 +26,7 @@ def encoder_model(encoder: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     """
     tensor = spec.inputs[0]
     # Two rows: torch.export takes a size of 1 (or 0) for a constant.
-    example = torch.zeros((2, *tensor.dims), dtype=_TORCH_DTYPES[tensor.datatype])
+    example = torch.from_numpy(np.zeros((2, *tensor.dims), NUMPY_TYPES[tensor.datatype]))
     with torch.no_grad(), _torchs_own_noise_muted():
         try:
             program = torch.onnx.export(

@@ -8,16 +8,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-from dimml.contract import ModelSpec, TensorSpec
+from dimml.contract import NUMPY_TYPES, Datatype, ModelSpec, TensorSpec
 
 #: What every ONNX file of a bundle is written in: read by ONNX Runtime from 1.14 on, and by TensorRT from 8.6 on.
 OPSET: Final = 18
 IR_VERSION: Final = 8
-
-#: ONNX element types by KServe v2 datatype.
-ELEMENT_TYPES: Final = {"FP32": TensorProto.FLOAT, "UINT8": TensorProto.UINT8, "BOOL": TensorProto.BOOL}
 
 
 class Graph:
@@ -49,6 +46,11 @@ class Graph:
         return names[0]
 
 
+def element_type(datatype: Datatype) -> int:
+    """ONNX's number for a datatype of the contract."""
+    return helper.np_dtype_to_tensor_dtype(NUMPY_TYPES[datatype])
+
+
 def finished_model(
     nodes: Sequence[onnx.NodeProto], initializers: Sequence[onnx.TensorProto], spec: ModelSpec
 ) -> onnx.ModelProto:
@@ -68,4 +70,4 @@ def finished_model(
 
 
 def _value_info(tensor: TensorSpec) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(tensor.name, ELEMENT_TYPES[tensor.datatype], ["batch", *tensor.dims])
+    return helper.make_tensor_value_info(tensor.name, element_type(tensor.datatype), ["batch", *tensor.dims])

@@ -23,7 +23,7 @@ from dimml.contract import ModelSpec, Role, model_specs
 from dimml.errors import BundleError
 from dimml.repository import versions
 from dimml_export.model_config import CONFIG_NAME, model_config, read_model_config, tensors_differ
-from dimml_export.onnx_graph import ELEMENT_TYPES
+from dimml_export.onnx_graph import element_type
 from dimml_export.tensorrt.config import TensorRT, uses_tensorrt
 from dimml_export.tensorrt.operators import check_operators
 from dimml_export.tensorrt.samples import SAMPLES_NAME, Samples, samples_bytes
@@ -191,7 +191,7 @@ def _check_model(model: onnx.ModelProto | None, spec: ModelSpec) -> None:
             value.name: (value.type.tensor_type.elem_type, [d.dim_value for d in value.type.tensor_type.shape.dim])
             for value in values
         }
-        wanted = {tensor.name: (ELEMENT_TYPES[tensor.datatype], [0, *tensor.dims]) for tensor in tensors}
+        wanted = {tensor.name: (element_type(tensor.datatype), [0, *tensor.dims]) for tensor in tensors}
         if there != wanted:
             raise BundleError(f"{spec.name}: the ONNX model's {what} are {there}, the contract says {wanted}")
 

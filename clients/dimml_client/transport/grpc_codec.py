@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dimml.bundle import FUSED_HEAD
-from dimml.contract import CERTAINTY, MEDIA, PROBABILITIES, STATUS, WEIGHTS, file_input
+from dimml.contract import CERTAINTY, MEDIA, NUMPY_TYPES, PROBABILITIES, STATUS, WEIGHTS, file_input
 from dimml.errors import InvalidParameterError, UnusableMediaError
 from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction
 from dimml.status import ModalityStatus, Reason
@@ -91,7 +91,7 @@ def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictR
     """The answer that a ``ModelInferResponse`` of ``<bundle>_media`` holds. Raises InvalidParameterError."""
     raws = {output.name: raw for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)}
     probabilities_C, certainty_H, weights_H = (
-        np.frombuffer(raws[name], "<f4") for name in (PROBABILITIES, CERTAINTY, WEIGHTS)
+        np.frombuffer(raws[name], NUMPY_TYPES["FP32"]) for name in (PROBABILITIES, CERTAINTY, WEIGHTS)
     )
     order = np.argsort(-probabilities_C, kind="stable")[: classes_to_list(request, meaning)]
     ranked = [LabelProbability(label=meaning.labels[i], probability=min(1.0, float(probabilities_C[i]))) for i in order]

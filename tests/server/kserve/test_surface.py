@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import grpc
+import numpy as np
 import pytest
+from tritonclient.utils import np_to_triton_dtype
 
 import dimml.errors
-from dimml.contract import Datatype
+from dimml.contract import NUMPY_TYPES, Datatype, datatype_of
 from dimml.errors import CapacityError, DimmlError, RequestError
 from dimml_server.kserve.grpc import server as kserve_grpc
-from dimml_server.kserve.tensors import NUMPY_TYPES
 from dimml_server.observability.metrics import Metrics
 from dimml_server.process.http_app import create_app
 from dimml_server.process.wiring import build_service
@@ -37,6 +38,14 @@ def test_importing_it_loads_no_client_and_no_torch() -> None:
 
 def test_every_datatype_of_the_contract_has_a_codec() -> None:
     assert set(NUMPY_TYPES) == set(get_args(Datatype))
+
+
+def test_datatypes_are_what_tritonclient_takes_numpy_for() -> None:
+    for datatype, dtype in NUMPY_TYPES.items():
+        assert np_to_triton_dtype(dtype) == datatype
+        assert datatype_of(dtype) == datatype_of(dtype.newbyteorder(">")) == datatype
+    with pytest.raises(KeyError):
+        datatype_of(np.dtype(np.complex64))
 
 
 def _errors() -> list[type[DimmlError]]:

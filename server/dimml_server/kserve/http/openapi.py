@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from dimml.contract import NUMPY_TYPES
+
 _STRING: Final = {"type": "string"}
 _PARAMETERS: Final = {"type": "object", "additionalProperties": True}
 _SHAPE: Final = {"type": "array", "items": {"type": "integer", "minimum": 0}}
@@ -13,7 +15,7 @@ _TENSOR: Final = {
     "required": ["name", "datatype", "shape"],
     "properties": {
         "name": _STRING,
-        "datatype": {"type": "string", "enum": ["FP32", "FP64", "UINT8", "BOOL", "BYTES"]},
+        "datatype": {"type": "string", "enum": list(NUMPY_TYPES)},
         "shape": _SHAPE,
         "data": _DATA,
         "parameters": {**_PARAMETERS, "description": "binary_data_size: the tensor's bytes follow the JSON."},
