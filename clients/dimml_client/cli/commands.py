@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dimml_client.cli.options import DEFAULT_URL, ApiKeyFile, Ca, Certificate, CertificateKey, given_credentials
+from dimml_client.cli.options import DEFAULT_URL, CredentialFiles, with_credentials
 
 
 def register(app: typer.Typer) -> None:
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(build(), name="models")
 
 
+@with_credentials
 def predict(
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="Recordings to predict.")] = None,
     *,
@@ -49,10 +50,7 @@ def predict(
         list[str] | None,
         typer.Option("--modality", metavar="NAME=FILE", help="A modality's own file; FILE serves the others."),
     ] = None,
-    api_key_file: ApiKeyFile = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    certificate_key: CertificateKey = None,
+    credentials: CredentialFiles,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line instead of a table.")] = False,
 ) -> None:
     """Predict recordings, on a server or in this process.
@@ -79,7 +77,7 @@ def predict(
     jobs = jobs_of(files or [], own_files)
     options = Options(model=model, version=version, route_key=route_key, start_s=start, end_s=end, top_k=top_k)
     if repository is None:
-        shown = given_credentials(api_key_file, ca, certificate, certificate_key)
+        shown = credentials.read()
         source = remote(url or DEFAULT_URL, shown, options)
     else:
         source = local(repository, options)

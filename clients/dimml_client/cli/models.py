@@ -10,15 +10,12 @@ import typer
 from dimml_client.cli import models_traffic
 from dimml_client.cli.options import (
     DEFAULT_URL,
-    ApiKeyFile,
     AsJson,
     Bundle,
-    Ca,
-    Certificate,
-    CertificateKey,
+    CredentialFiles,
     Url,
     connected,
-    given_credentials,
+    with_credentials,
 )
 
 
@@ -32,13 +29,11 @@ def build() -> typer.Typer:
     return group
 
 
+@with_credentials
 def list_models(
     *,
     url: Url = DEFAULT_URL,
-    api_key_file: ApiKeyFile = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    certificate_key: CertificateKey = None,
+    credentials: CredentialFiles,
     as_json: AsJson = False,
 ) -> None:
     """Show what a server's repository has, what is loaded, and who answers requests that name no version.
@@ -53,7 +48,7 @@ def list_models(
 
     from dimml_client.cli.table import PIPE_WIDTH
 
-    with connected(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
+    with connected(url, credentials.read()) as server:
         entries, shares = server.index(), server.shares()
     if as_json:
         rows = []
@@ -72,6 +67,7 @@ def list_models(
     (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
 
 
+@with_credentials
 def load(
     bundle: Bundle,
     *,
@@ -84,10 +80,7 @@ def load(
         Path | None,
         typer.Option("--repository", help="The server's repository as seen from here; Triton needs it at times."),
     ] = None,
-    api_key_file: ApiKeyFile = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    certificate_key: CertificateKey = None,
+    credentials: CredentialFiles,
     as_json: AsJson = False,
 ) -> None:
     """Serve these versions of a bundle and no others; an older one to roll back.
@@ -99,7 +92,7 @@ def load(
 
     from dimml_client.models.bundle_loader import BundleLoader
 
-    with connected(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
+    with connected(url, credentials.read()) as server:
         now = BundleLoader(server, repository).load(bundle, version or ())
     if as_json:
         typer.echo(json.dumps({"bundle": bundle, "versions": list(now)}))
@@ -107,14 +100,12 @@ def load(
         typer.echo(f"{bundle}: version {', '.join(map(str, now))} is served")
 
 
+@with_credentials
 def unload(
     bundle: Bundle,
     *,
     url: Url = DEFAULT_URL,
-    api_key_file: ApiKeyFile = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    certificate_key: CertificateKey = None,
+    credentials: CredentialFiles,
     as_json: AsJson = False,
 ) -> None:
     """Unload every model of a bundle."""
@@ -122,6 +113,6 @@ def unload(
 
     from dimml_client.models.bundle_loader import BundleLoader
 
-    with connected(url, given_credentials(api_key_file, ca, certificate, certificate_key)) as server:
+    with connected(url, credentials.read()) as server:
         BundleLoader(server).unload(bundle)
     typer.echo(json.dumps({"bundle": bundle, "versions": []}) if as_json else f"{bundle}: unloaded")

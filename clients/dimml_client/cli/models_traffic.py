@@ -9,15 +9,12 @@ import typer
 
 from dimml_client.cli.options import (
     DEFAULT_URL,
-    ApiKeyFile,
     AsJson,
     Bundle,
-    Ca,
-    Certificate,
-    CertificateKey,
+    CredentialFiles,
     Url,
     connected,
-    given_credentials,
+    with_credentials,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +28,7 @@ def add_to(group: typer.Typer) -> None:
     group.command("shadow")(shadow)
 
 
+@with_credentials
 def default(
     bundle: Bundle,
     version: Annotated[
@@ -41,28 +39,23 @@ def default(
         bool, typer.Option("--newest", help="Instead of a version: the newest that is loaded, whichever it is.")
     ] = False,
     url: Url = DEFAULT_URL,
-    api_key_file: ApiKeyFile = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    certificate_key: CertificateKey = None,
+    credentials: CredentialFiles,
     as_json: AsJson = False,
 ) -> None:
     """Let one version answer every request that names none."""
     if (version is None) != newest:
         raise typer.BadParameter("give a version, or --newest", param_hint="VERSION")
-    shown = given_credentials(api_key_file, ca, certificate, certificate_key)
+    shown = credentials.read()
     _change(bundle, {"split": {} if version is None else {str(version): 100.0}}, url, shown, as_json=as_json)
 
 
+@with_credentials
 def split(
     bundle: Bundle,
     shares: Annotated[list[str], typer.Argument(metavar="VERSION=PERCENT...", help="100 percent in all.")],
     *,
     url: Url = DEFAULT_URL,
-    api_key_file: ApiKeyFile = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    certificate_key: CertificateKey = None,
+    credentials: CredentialFiles,
     as_json: AsJson = False,
 ) -> None:
     """Spread the requests that name no version over several: `dimml models split grid 1=90 2=10`.
@@ -81,10 +74,11 @@ def split(
         if key in given:
             raise typer.BadParameter(f"version {key} is there twice", param_hint="SHARES")
         given[key] = value
-    shown = given_credentials(api_key_file, ca, certificate, certificate_key)
+    shown = credentials.read()
     _change(bundle, {"split": given}, url, shown, as_json=as_json)
 
 
+@with_credentials
 def shadow(
     bundle: Bundle,
     version: Annotated[
@@ -93,16 +87,13 @@ def shadow(
     *,
     off: Annotated[bool, typer.Option("--off", help="Instead of a version: no shadow any more.")] = False,
     url: Url = DEFAULT_URL,
-    api_key_file: ApiKeyFile = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    certificate_key: CertificateKey = None,
+    credentials: CredentialFiles,
     as_json: AsJson = False,
 ) -> None:
     """Give a version a copy of what the others have answered, when there is time; it answers nobody."""
     if (version is None) != off:
         raise typer.BadParameter("give a version, or --off", param_hint="VERSION")
-    shown = given_credentials(api_key_file, ca, certificate, certificate_key)
+    shown = credentials.read()
     _change(bundle, {"shadow": version}, url, shown, as_json=as_json)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from dimml.cli import EXIT_INTERRUPTED
-from dimml_client.cli.options import ApiKeyFile, Ca, Certificate, CertificateKey, given_credentials
+from dimml_client.cli.options import CredentialFiles, with_credentials
 
 if TYPE_CHECKING:
     from dimml_client.scoring.engines.decode_request import WindowOptions
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command("plot")(plot)
 
 
+@with_credentials
 def score(
     inputs: Annotated[
         list[str],
@@ -59,10 +60,7 @@ def score(
         str | None, typer.Option("--engine", help="local, server or ray; by default server with --url, else local.")
     ] = None,
     url: Annotated[str | None, typer.Option("--url", help="The server: http://host:port or grpc://host:port.")] = None,
-    api_key_file: ApiKeyFile = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    certificate_key: CertificateKey = None,
+    credentials: CredentialFiles,
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Requests to the server at a time.")] = 8,
     ray_address: Annotated[
         str | None, typer.Option("--ray-address", help="A Ray cluster, or auto; by default one is started here.")
@@ -121,7 +119,7 @@ def score(
     if kind == "server":
         from dimml_client.scoring.engines.remote import ServerEngine
 
-        shown = given_credentials(api_key_file, ca, certificate, certificate_key)
+        shown = credentials.read()
         at_work = ServerEngine(url or "", model, version, in_flight=in_flight, shown=shown)
     elif kind == "ray":
         from dimml_client.scoring.engines.ray import RayEngine
