@@ -9,7 +9,7 @@ engine and once as a gateway before that Triton.
 Every request holds one row of each modality as binary tensors; what differs is who is asked:
 
 - raw ONNX Runtime: both encoders, then the fusion, in this process, in threads
-- local engine, in process: `PredictionService.infer_tensors`, the coroutine beneath every transport
+- local engine, in process: `HeldCall.infer`, the coroutine beneath every transport
 - local engine, HTTP and gRPC: the entry model of `dimml serve`, over KServe v2
 - Triton encoders: both encoders at once, then the fusion, three calls by this client
 - gateway: `dimml serve --engine triton`, gRPC in and gRPC out
@@ -52,7 +52,6 @@ from dimml.system.outbound import import_quietly
 from dimml_server.observability.metrics import Metrics
 from dimml_server.process.wiring import build_service
 from dimml_server.settings.settings import load_settings
-from dimml_server.versions.traffic_split import Route
 
 Tensors = dict[str, np.ndarray[Any, np.dtype[Any]]]
 Ask = Callable[[], Awaitable[int]]
@@ -259,7 +258,8 @@ async def compare(repository: Path, bundle: Bundle, addresses: dict[str, Any], a
     by_modality = {m.name: tensors[m.tensor] for m in bundle.modalities}
 
     async def in_process() -> int:
-        outcome = await service.infer_tensors(Route(bundle), by_modality)
+        with service.hold(bundle.name, bundle.version, None) as call:
+            outcome = await call.infer(by_modality)
         return int(outcome.result.fused.probabilities_BC.argmax())
 
     async with httpx.AsyncClient(base_url=f"http://{addresses['local']['http']}", timeout=60) as http:

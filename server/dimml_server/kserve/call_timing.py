@@ -9,6 +9,7 @@ from time import perf_counter_ns
 from typing import Literal
 
 from dimml_server.observability.kserve_statistics import Durations, Statistics
+from dimml_server.prediction.call import HeldCall
 from dimml_server.versions.registry import ServedModel
 
 
@@ -24,6 +25,7 @@ class InferCall:
     """A call on a model that exists. Stages add up; ``queue_ns`` is taken out of ``compute_infer``."""
 
     served: ServedModel
+    held: HeldCall
     #: Whether the server is to choose the version, once it has read the request.
     chosen: bool = False
     batch: int = 1
@@ -44,10 +46,10 @@ class InferCall:
 
 
 @contextmanager
-def counted(statistics: Statistics, served: ServedModel) -> Iterator[InferCall]:
+def counted(statistics: Statistics, served: ServedModel, held: HeldCall) -> Iterator[InferCall]:
     """Count the block as one inference: failed where it raises or is cancelled."""
     began = perf_counter_ns()
-    call = InferCall(served)
+    call = InferCall(served, held)
     name = served.spec.name
     try:
         yield call

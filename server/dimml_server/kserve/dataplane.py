@@ -23,7 +23,7 @@ from dimml.contract import (
     fused_outputs,
     logits_input,
 )
-from dimml.errors import InvalidTensorError, UnavailableError
+from dimml.errors import InvalidTensorError
 from dimml.media.types import Source
 from dimml_server.kserve.call_timing import CallerGoneError, InferCall, counted
 from dimml_server.kserve.catalog import Catalog
@@ -41,7 +41,6 @@ from dimml_server.prediction.service import PredictionService
 from dimml_server.prediction.spool import as_sources
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.versions.registry import ServedModel
-from dimml_server.versions.traffic_split import Route
 
 
 class DataPlane:
@@ -72,14 +71,16 @@ class DataPlane:
         Ends the block quietly where it raises CallerGoneError. Raises NotFoundError, RequestError, UnavailableError.
         """
         with self._metrics.request(transport) as record:
-            if not self._service.accepting:
-                raise UnavailableError("the server is starting or stopping; try again")
+            self._service.check_accepting()
             served = self.catalog.find(name, version)
             whole = served.spec.role in ("entry", "media")
             record.model = served.bundle.name if whole else served.spec.name
             record.version = str(served.version)
             try:
-                with self._service.control.using(served.bundle), counted(self._metrics.inference, served) as call:
+                with (
+                    self._service.hold(served.bundle.name, served.version, None) as held,
+                    counted(self._metrics.inference, served, held) as call,
+                ):
                     call.chosen = whole and not version
                     try:
                         yield call
@@ -92,9 +93,8 @@ class DataPlane:
     async def infer(self, call: InferCall, request: InferRequest) -> InferResponse:
         """Validate, run, and pick the outputs. Raises RequestError and CapacityError."""
         if call.chosen:
-            call.served = self._routed(call.served, request)
+            self._choose(call, request)
         served = call.served
-        # From here to the permit nothing waits, so that the version is still there.
         with call.timed("compute_input"):
             wanted = checked_outputs(request, served.spec)
             inputs = checked_inputs(request, served.spec)
@@ -112,27 +112,23 @@ class DataPlane:
                 outputs.append(tensor)
         return InferResponse(served.spec.name, str(served.version), request.request_id, tuple(outputs))
 
-    def _routed(self, served: ServedModel, request: InferRequest) -> ServedModel:
-        """The same model, of the version that the bundle's split gives to this request."""
-        registry, bundle = self._service.registry, served.bundle
-        if not registry.versions(bundle.name):
-            return served  # Unloaded while the body was on its way; it answers whom it has taken.
-        version = registry.route(bundle.name, None, request.route_key or request.request_id or None).bundle.version
-        return registry.model(served.spec.name, version)
+    def _choose(self, call: InferCall, request: InferRequest) -> None:
+        """Make the call's model the same one, of the version that the bundle's split gives to this request."""
+        call.held.choose(request.route_key or request.request_id or None)
+        if call.held.bundle is not call.served.bundle:
+            call.served = self._service.registry.model(call.served.spec.name, call.held.bundle.version)
 
     async def _run(self, call: InferCall, request: InferRequest, inputs: Inputs) -> dict[str, Array]:
-        served, service = call.served, self._service
+        served, held = call.served, call.held
         bundle, tensors, timeout_s = served.bundle, inputs.tensors, request.timeout_s
-        route = Route(bundle, call.chosen)
         if served.spec.modality is not None:
             (tensor,) = tensors.values()
-            encoded, queue_s = await service.infer_encoder(bundle, served.spec.modality, tensor, timeout_s=timeout_s)
+            encoded, queue_s = await held.encode(served.spec.modality, tensor, timeout_s=timeout_s)
             call.queue_ns = _ns(queue_s)
             return {FEATURES: encoded.features, LOGITS: encoded.logits}
         names = [modality.name for modality in bundle.modalities]
         if served.spec.role == "fusion":
-            fused, queue_s = await service.infer_fusion(
-                bundle,
+            fused, queue_s = await held.fuse(
                 {name: tensors[features_input(name)] for name in names},
                 {name: tensors[logits_input(name)] for name in names},
                 tensors[PRESENT],
@@ -141,11 +137,11 @@ class DataPlane:
             call.queue_ns = _ns(queue_s)
             return fused_outputs(fused)
         if served.spec.role == "media":
-            with as_sources(_recordings(served, inputs), service.upload_folder) as sources:
-                outcome = await service.predict_media_rows(_media_prediction(served, request, inputs, sources), route)
+            with as_sources(_recordings(served, inputs), self._service.upload_folder) as sources:
+                outcome = await held.predict_rows(_media_prediction(served, request, inputs, sources))
         else:
             by_modality = {m.name: tensors[m.tensor] for m in bundle.modalities if m.tensor in tensors}
-            outcome = await service.infer_tensors(route, by_modality, timeout_s=timeout_s)
+            outcome = await held.infer(by_modality, timeout_s=timeout_s)
         call.queue_ns, call.degraded = _ns(outcome.queue_s), outcome.degraded
         return {**fused_outputs(outcome.result.fused), STATUS: _statuses(outcome)}
 

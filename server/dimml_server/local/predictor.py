@@ -114,5 +114,5 @@ class LocalPredictor:
 
 
 async def _predict(service: PredictionService, request: MediaPrediction) -> Prediction:
-    """Version and prediction in one turn of the loop."""
-    return await service.predict_media(request, service.route(request))
+    with service.hold(request.model, request.version, request.request_id) as call:
+        return await call.predict(request)

@@ -11,7 +11,7 @@ import sys
 import uvloop
 
 from dimml_server.observability.logs import configure_logging
-from dimml_server.prediction.service import Decoder
+from dimml_server.prediction.decoder import Decoder
 from dimml_server.process.lifecycle import run_server
 from dimml_server.process.listeners import Addresses
 from dimml_server.settings.settings import ServerSettings

@@ -22,7 +22,8 @@ from dimml_server.http.connection.protocol import BoundedConnection
 from dimml_server.kserve.grpc.server import create_server
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.tracer import open_tracer
-from dimml_server.prediction.service import Decoder, PredictionService
+from dimml_server.prediction.decoder import Decoder
+from dimml_server.prediction.service import PredictionService
 from dimml_server.process.http_app import create_app
 from dimml_server.process.listeners import BACKLOG, Addresses, authority, bind, is_loopback
 from dimml_server.process.wiring import build_service

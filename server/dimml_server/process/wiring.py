@@ -12,7 +12,8 @@ from dimml_server.engines.triton import TritonEngine
 from dimml_server.engines.triton_channel import TritonChannel
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.tracer import NO_TRACER, Tracer
-from dimml_server.prediction.service import Decoder, PredictionService
+from dimml_server.prediction.decoder import Decoder
+from dimml_server.prediction.service import PredictionService
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.shadow.process import ShadowProcess
 from dimml_server.shadow.shadow import EngineRunner, Runner

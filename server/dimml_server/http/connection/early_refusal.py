@@ -56,9 +56,9 @@ class FullQueue:
         Those are also the ones that are traced, that came from a page, or that would be refused anyway.
         """
         service = self._service
-        if method != _METHOD or url.partition(b"?")[0] != _PATH or not service.accepting:
+        if method != _METHOD or url.partition(b"?")[0] != _PATH:
             return None
-        full = service.queue_refusal()
+        full = service.early_refusal()
         if full is None or service.tracer is not NO_TRACER:
             return None
         headers = Headers(raw=raw)

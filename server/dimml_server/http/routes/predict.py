@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
-from dimml.errors import InvalidParameterError, UnavailableError
+from dimml.errors import InvalidParameterError
 from dimml.prediction import Prediction
 from dimml.request_parameters import MAX_ROUTE_KEY, route_key
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
@@ -63,8 +63,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
     )
     async def predict(request: Request) -> Response:
         with metrics.request(TRANSPORT) as record:
-            if not service.accepting:
-                raise UnavailableError("the server is starting or stopping; try again")
+            service.check_accepting()
             try:
                 async with read_form(
                     request,
@@ -75,10 +74,10 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
                     max_parts=settings.max_parts,
                 ) as form:
                     prediction = _prediction(form, request_id(request))
-                    route = service.route(prediction)
-                    record.model, record.version = route.bundle.name, str(route.bundle.version)
-                    with service.control.using(route.bundle):
-                        answer = await unless_gone(request, service.predict_media(prediction, route))
+                    key = prediction.route_key or prediction.request_id
+                    with service.hold(prediction.model, prediction.version, key) as call:
+                        record.model, record.version = call.bundle.name, str(call.bundle.version)
+                        answer = await unless_gone(request, call.predict(prediction))
             except ClientDisconnect:
                 answer = None
             if answer is None:

@@ -1,0 +1,211 @@
+"""A held call: one request on a bundle version that stays in memory until the request is done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from dimml import ensemble
+from dimml.bundle import Bundle
+from dimml.engine import Encoded, EngineError
+from dimml.ensemble import Rows
+from dimml.errors import DeadlineExceededError, InvalidParameterError, InvalidTensorError, UnavailableError
+from dimml.fusion import BoolArray, FloatArray, Fused
+from dimml.prediction import Prediction
+from dimml.recording import decode_in_share, recording_rows
+from dimml.spans import bundle_attributes, status_attribute
+from dimml_server.engines.protocol import ServingEngine
+from dimml_server.observability.metrics import Metrics
+from dimml_server.observability.request_context import note_statuses
+from dimml_server.observability.tracer import Tracer
+from dimml_server.prediction.admission import Gate
+from dimml_server.prediction.decoder import Decoder
+from dimml_server.prediction.request import MediaPrediction
+from dimml_server.prediction.response import Outcome, build_prediction
+from dimml_server.settings.settings import ServerSettings
+from dimml_server.versions.control import ModelControl
+from dimml_server.versions.registry import BundleRegistry
+from dimml_server.versions.traffic import Traffic
+from dimml_server.versions.traffic_split import Route
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What all calls of one service work with."""
+
+    engine: ServingEngine
+    decoder: Decoder
+    gate: Gate
+    registry: BundleRegistry
+    control: ModelControl
+    traffic: Traffic
+    metrics: Metrics
+    settings: ServerSettings
+    tracer: Tracer
+    #: Of encoders, by modality; others have the bundle's own.
+    deadlines_s: Mapping[str, float]
+
+
+class HeldCall:
+    """One request, from its routing to its answer; ``PredictionService.hold`` makes it, and ends it.
+
+    ``predict``, ``infer``, ``encode`` and ``fuse`` wait for their turn in the queue, and raise QueueFullError where it
+    has no room.
+    """
+
+    def __init__(self, resources: Resources, route: Route, uses: ExitStack) -> None:
+        """``uses`` ends with the call; the version of ``route`` is kept in memory by it."""
+        self._resources = resources
+        self._route = route
+        self._uses = uses
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle version that answers."""
+        return self._route.bundle
+
+    def choose(self, route_key: str | None) -> None:
+        """Let the bundle's split choose the version after all, where the request's key is known only by now.
+
+        A bundle that was unloaded meanwhile answers with the version that is held.
+        """
+        name, registry = self.bundle.name, self._resources.registry
+        if not registry.versions(name):
+            self._route = replace(self._route, chosen=True)
+            return
+        self._route = registry.route(name, None, route_key)
+        self._uses.enter_context(self._resources.control.using(self.bundle))
+
+    async def predict(self, request: MediaPrediction) -> Prediction:
+        """Decode a recording and predict. Raises RequestError and CapacityError (design, section 6)."""
+        began = perf_counter()
+        top_k = request.top_k_of(self.bundle)
+        outcome = await self.predict_rows(request)
+        return build_prediction(outcome, request_id=request.request_id, top_k=top_k, total_s=perf_counter() - began)
+
+    async def predict_rows(self, request: MediaPrediction) -> Outcome:
+        """As ``predict``, but the ensemble's own arrays, of one row."""
+        resources, bundle = self._resources, self.bundle
+        end = self._end(request.timeout_s)
+        decode_request = request.decode_request(bundle, resources.settings.media_limits)
+        async with self._permit(end) as queue_s:
+            began = perf_counter()
+            with resources.tracer.span("decode", bundle_attributes(bundle)) as span:
+                decoded = await decode_in_share(
+                    resources.decoder, decode_request, end=end, limit_s=resources.settings.decode_timeout_s
+                )
+                for name, track in decoded.tracks.items():
+                    span.set(status_attribute(name), str(track.status))
+            decode_s = perf_counter() - began
+            resources.metrics.bundles.observe_stage(bundle, "decode", decode_s)
+            rows = recording_rows(bundle, decoded)
+            outcome = await self._ensemble(rows, end, queue_s)
+        return replace(outcome, decode_s=decode_s, start_s=decoded.start_s, end_s=decoded.end_s)
+
+    async def infer(self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None) -> Outcome:
+        """The entry model: ``[B, *shape]`` by modality name, already checked against the contract.
+
+        Every row is in the outcome. Raises the error of the first row only where no row has an answer.
+        """
+        if not tensors:
+            raise InvalidTensorError(f"send at least one of {[m.tensor for m in self.bundle.modalities]}")
+        end = self._end(timeout_s)
+        async with self._permit(end) as queue_s:
+            rows = ensemble.judged(self.bundle, tensors, len(next(iter(tensors.values()))))
+            return await self._ensemble(rows, end, queue_s)
+
+    async def encode(
+        self, modality: str, tensor: npt.NDArray[Any], *, timeout_s: float | None = None
+    ) -> tuple[Encoded, float]:
+        """One encoder alone, as it is: no signal check, NaN passed on; and the seconds spent waiting for a turn."""
+        resources, bundle = self._resources, self.bundle
+        end = self._end(timeout_s)
+        async with self._permit(end) as queue_s:
+            attributes = {**bundle_attributes(bundle), "dimml.modality": modality, "dimml.rows": len(tensor)}
+            with resources.tracer.span(f"encode {modality}", attributes):
+                return await _bounded(resources.engine.encode(bundle, modality, tensor), end), queue_s
+
+    async def fuse(
+        self,
+        features: Mapping[str, FloatArray],
+        logits: Mapping[str, FloatArray],
+        present_BM: BoolArray,
+        *,
+        timeout_s: float | None = None,
+    ) -> tuple[Fused, float]:
+        """The fusion graph alone, and the seconds spent waiting for a turn."""
+        resources, bundle = self._resources, self.bundle
+        end = self._end(timeout_s)
+        async with self._permit(end) as queue_s:
+            with resources.tracer.span("fuse", {**bundle_attributes(bundle), "dimml.rows": len(present_BM)}):
+                return await _bounded(resources.engine.fuse(bundle, features, logits, present_BM), end), queue_s
+
+    def _end(self, timeout_s: float | None) -> float:
+        """When a request that asks for ``timeout_s`` must be done, on ``perf_counter``'s clock."""
+        settings = self._resources.settings
+        limit_s = settings.max_timeout_s
+        if timeout_s is None:
+            timeout_s = min(settings.timeout_s, limit_s)
+        elif not (math.isfinite(timeout_s) and 0.0 < timeout_s <= limit_s):
+            raise InvalidParameterError(
+                f"timeout_ms must be above 0 and at most {limit_s * 1000:g}, got {timeout_s * 1000:g}",
+                field="timeout_ms",
+            )
+        return perf_counter() + timeout_s
+
+    @asynccontextmanager
+    async def _permit(self, end: float) -> AsyncIterator[float]:
+        resources, bundle = self._resources, self.bundle
+        async with AsyncExitStack() as stack:
+            with resources.tracer.span("queue", bundle_attributes(bundle)):
+                queue_s = await stack.enter_async_context(resources.gate.permit(end - perf_counter()))
+            resources.metrics.bundles.observe_stage(bundle, "queue", queue_s)
+            yield queue_s
+
+    async def _ensemble(self, rows: Rows, end: float, queue_s: float) -> Outcome:
+        resources, bundle = self._resources, self.bundle
+        nothing = ensemble.no_answer_at_all(rows.statuses)
+        if nothing is not None:
+            resources.metrics.bundles.observe_statuses(bundle, rows.statuses)
+            note_statuses(bundle, rows.statuses)
+            raise nothing
+        result = await ensemble.run(
+            resources.engine,
+            bundle,
+            rows,
+            timeout_s=end - perf_counter(),
+            deadlines_s=resources.deadlines_s,
+            spans=resources.tracer,
+        )
+        resources.metrics.bundles.observe_result(bundle, result)
+        note_statuses(bundle, result.statuses)
+        nothing = ensemble.no_answer_at_all(result.statuses)
+        if nothing is not None:
+            raise nothing
+        if self._route.chosen:
+            resources.traffic.shadows.offer(bundle, rows, result)
+        return Outcome(bundle, result, queue_s)
+
+
+async def _bounded(call: Awaitable[T], end: float) -> T:
+    """An engine call made directly: a caller's error in place of the engine's."""
+    try:
+        async with asyncio.timeout(end - perf_counter()):
+            return await call
+    except TimeoutError:
+        raise DeadlineExceededError("the model was late") from None
+    except EngineError as error:
+        logger.warning("%s", error)
+        raise UnavailableError(f"the model failed: {error.reason.value}") from error
