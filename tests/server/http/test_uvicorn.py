@@ -6,8 +6,8 @@ To raise the upper bound:
    since the last version of ``READ``: order and side effects of the methods below, who calls ``transport.close``,
    when reading is paused and resumed, what ``keep_alive`` of a cycle means (before 0.53 an answer with it set to False
    did not say ``connection: close``).
-2. Run ``test_connections.py`` and ``test_faults.py`` of ``tests/integration/http``, ``tests/integration/test_lifecycle.py`` and
-   ``python benchmarks/harden.py hostile`` with the new version.
+2. Run ``test_connections.py`` and ``test_faults.py`` in ``tests/integration/http``, ``test_lifecycle.py`` above
+   them, and ``python benchmarks/harden.py hostile`` with the new version.
 3. Add its minor version to ``READ``, and raise the bound and ``constraints.txt``.
 """
 
