@@ -10,7 +10,9 @@ import pytest
 
 from support.data import REPOSITORY_ROOT
 
-PAGES = sorted([*REPOSITORY_ROOT.glob("*.md"), *REPOSITORY_ROOT.glob("docs/*.md")])
+PAGES = sorted(
+    [*REPOSITORY_ROOT.glob("*.md"), *REPOSITORY_ROOT.glob("docs/*.md"), *REPOSITORY_ROOT.glob("docs/adr/*.md")]
+)
 MAX_FILE_BYTES = 4 * 2**20
 MAX_DEMO_BYTES = 10 * 2**20
 
@@ -38,3 +40,21 @@ def test_tracked_files_stay_small() -> None:
     assert max(sizes.values()) <= MAX_FILE_BYTES
     demo = [size for name, size in sizes.items() if name.startswith(("model_repository/", "samples/"))]
     assert 0 < sum(demo) <= MAX_DEMO_BYTES
+
+
+def test_every_decision_is_listed_and_every_citation_names_one() -> None:
+    folder = REPOSITORY_ROOT / "docs" / "adr"
+    numbers = {path.name[:4]: path for path in folder.glob("[0-9]*.md")}
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    for number, path in numbers.items():
+        title = path.read_text(encoding="utf-8").partition("\n")[0]
+        assert title.startswith(f"# {int(number)}. ")
+        assert f"| [{number}]({path.name}) | {title.partition('. ')[2]} |" in index
+    sources = [
+        p
+        for part in ("core", "training", "export", "server", "clients", "tests")
+        for p in (REPOSITORY_ROOT / part).rglob("*.py")
+    ]
+    cited = {number for path in sources for number in re.findall(r"docs/adr/(\d{4})", path.read_text(encoding="utf-8"))}
+    assert cited
+    assert cited <= numbers.keys()

@@ -1,6 +1,6 @@
 """A bundle's manifest: one served classifier, as JSON beside its entry model (``<name>/<version>/bundle.json``).
 
-Layout of a bundle ``grid`` with modalities audio and visual in a Triton model repository (design, section 4)::
+Layout of a bundle ``grid`` with modalities audio and visual in a Triton model repository (docs/adr/0006)::
 
     grid_audio/1/model.onnx   grid_visual/1/model.onnx   grid_fusion/1/model.onnx   grid/1/bundle.json
 

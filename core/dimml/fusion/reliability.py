@@ -1,4 +1,4 @@
-"""Reliability: a learned estimate of the probability that a head is right on this very clip (design, section 5).
+"""Reliability: a learned estimate of the probability that a head is right on this very clip (docs/adr/0004).
 
 A small network on what a head shows of itself: a clip unlike all that it was trained on often gives large logits,
 and gives itself away by where its features lie. Shape suffixes: B batch, C classes, D features, K statistics,

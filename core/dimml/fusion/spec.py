@@ -1,4 +1,4 @@
-"""What can be chosen about the fusion (design, section 5)."""
+"""What can be chosen about the fusion (docs/adr/0003, 0004)."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class HeldCall:
         self._uses.enter_context(self._resources.control.using(self.bundle))
 
     async def predict(self, request: MediaPrediction) -> Prediction:
-        """Decode a recording and predict. Raises RequestError and CapacityError (design, section 6)."""
+        """Decode a recording and predict. Raises RequestError and CapacityError (docs/adr/0011)."""
         began = perf_counter()
         top_k = request.top_k_of(self.bundle)
         outcome = await self.predict_rows(request)

@@ -20,7 +20,7 @@ from dimml.errors import (
     UploadTimeoutError,
 )
 
-#: Design, section 6. The nearest class in an error's ancestry counts.
+#: docs/adr/0011. The nearest class in an error's ancestry counts.
 HTTP_STATUS: dict[type[DimmlError], int] = {
     RequestError: 400,
     InvalidParameterError: 422,

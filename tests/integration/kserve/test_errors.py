@@ -1,4 +1,4 @@
-"""Refusals: Triton's words for requests that do not fit, and the design's status table, over both transports."""
+"""Refusals: Triton's words for requests that do not fit, and the status table of docs/adr/0011; both transports."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_sequences_are_not_offered(triton: Face) -> None:
     )
 
 
-# --- the design's status table ----------------------------------------------------------------------------------
+# --- the status table of docs/adr/0011 --------------------------------------------------------------------------------
 
 
 def test_unknown_models_and_versions(triton: Face) -> None:

@@ -1,4 +1,4 @@
-"""Whole recordings over KServe v2 (``<bundle>_media``): answers, the design's status table, metrics."""
+"""Whole recordings over KServe v2 (``<bundle>_media``): answers, the status table of docs/adr/0011, metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configs called ``*_paper`` say what was published (design, section 5), and each data set has one of ours."""
+"""The configs called ``*_paper`` say what was published (docs/adr/0001), and each data set has one of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dimension separation and DUC against plain loops written from the design; no gradient between encoders."""
+"""Dimension separation and DUC against plain loops written from docs/adr/0001; no gradient between encoders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.three_modalities import batch_of, random_clips, three_modalities
 
 
 def looped_accuracy(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> list[float]:
-    """Design, section 5: in one dimension alone, classify each sample by its nearest class mean."""
+    """docs/adr/0001: in one dimension alone, classify each sample by its nearest class mean."""
     accuracies = []
     for d in range(features.shape[1]):
         means = {int(c): float(np.mean(features[labels == c, d])) for c in set(labels)}
@@ -59,7 +59,7 @@ def test_equal_dimensions_are_none_of_them_effective() -> None:
 
 
 def looped_duc(features: npt.NDArray[np.float64], effective: npt.NDArray[np.bool_], temperature: float) -> float:
-    """Design, section 5: InfoNCE for every ordered pair on the dimensions P(t→s), summed over pairs."""
+    """docs/adr/0001: InfoNCE for every ordered pair on the dimensions P(t→s), summed over pairs."""
     modalities, batch, dimensions = features.shape
     total = 0.0
     for t in range(modalities):

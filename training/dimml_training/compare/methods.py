@@ -14,7 +14,7 @@ from dimml.errors import ConfigurationError
 from dimml.fusion import FusionSpec
 from dimml_training.config import TrainConfig
 
-#: The reference's schedule, in epochs (design, section 5); `dimml_published` keeps its shape at any budget.
+#: The reference's schedule, in epochs (docs/adr/0001); `dimml_published` keeps its shape at any budget.
 PAPER_EPOCHS, PAPER_WARMUP, PAPER_STEP = 150, 20, 70
 
 #: Shortcuts for --methods.

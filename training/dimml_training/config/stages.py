@@ -47,7 +47,7 @@ class JointConfig(Section):
 
 
 class Stage1Config(Section):
-    """Training of the encoders (design, section 5); the defaults are the paper's."""
+    """Training of the encoders (docs/adr/0001); the defaults are the paper's."""
 
     objective: Literal["detached", "joint"] = Field(
         default="detached", description="'detached': the paper's; 'joint': one loss on one joint head, for comparison."

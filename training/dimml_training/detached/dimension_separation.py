@@ -1,4 +1,4 @@
-"""Dimension separation: which dimensions of a modality's features tell the classes apart (design, section 5)."""
+"""Dimension separation: which dimensions of a modality's features tell the classes apart (docs/adr/0001)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 1: detached encoders, each with its own head, one shared head, and DUC between them (design, section 5)."""
+"""Stage 1: detached encoders, each with its own head, one shared head, and DUC between them (docs/adr/0001)."""
 
 from __future__ import annotations
 

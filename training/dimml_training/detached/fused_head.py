@@ -1,4 +1,4 @@
-"""Stage 2: one linear head on the concatenated features of frozen encoders (design, section 5)."""
+"""Stage 2: one linear head on the concatenated features of frozen encoders (docs/adr/0001)."""
 
 from __future__ import annotations
 

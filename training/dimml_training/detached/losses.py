@@ -1,4 +1,4 @@
-"""The losses of stage 1 (design, section 5; DI-MML, arXiv 2407.19514, section 3.2)."""
+"""The losses of stage 1 (docs/adr/0001; DI-MML, arXiv 2407.19514, section 3.2)."""
 
 from __future__ import annotations
 

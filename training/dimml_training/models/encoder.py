@@ -1,6 +1,6 @@
 """One modality's encoder: preprocessing, backbone, pooling over frames and the modality's own head in one module.
 
-What is trained is exactly what is exported, so that training and serving cannot drift apart (design, section 4).
+What is trained is exactly what is exported, so that training and serving cannot drift apart (docs/adr/0002).
 """
 
 from __future__ import annotations

@@ -33,6 +33,6 @@ def flow_between(first: ByteArray, second: ByteArray, bound_px: float) -> ByteAr
 
 
 def quantised(displacement: npt.NDArray[np.float32], bound_px: float) -> ByteArray:
-    """Pixels as bytes, ``round(clip(d, ±bound_px)·127/bound_px) + 128`` (design, section 4); 128 is rest."""
+    """Pixels as bytes, ``round(clip(d, ±bound_px)·127/bound_px) + 128`` (docs/adr/0002); 128 is rest."""
     scaled = np.clip(displacement, -bound_px, bound_px) * (127.0 / bound_px)
     return np.asarray(np.rint(scaled) + 128, np.uint8)

@@ -45,7 +45,7 @@ TRANSPORT: Final = "grpc"
 #: Metadata key of an error's code, field and modality statuses, as JSON; ``-bin`` lets it hold any text.
 ERROR_DETAIL: Final = "dimml-error-bin"
 
-#: The one table from domain errors to gRPC (design, section 6). The nearest class in an error's ancestry counts.
+#: The one table from domain errors to gRPC (docs/adr/0011). The nearest class in an error's ancestry counts.
 STATUS_CODES: Final[dict[type[DimmlError], grpc.StatusCode]] = {
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
