@@ -10,11 +10,13 @@ All models of one bundle version carry the same version number.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from dimml.digests import historic
 from dimml.errors import BundleError
 from dimml.fusion import FusionSpec
 from dimml.modality import Modality, Name
@@ -71,6 +73,7 @@ class Bundle(BaseModel):
     """Manifest of one bundle version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"decoder_version": 1}
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Name
@@ -83,6 +86,9 @@ class Bundle(BaseModel):
     max_batch_size: int = Field(default=32, ge=1)
     created: str = Field(description="UTC time of export, ISO 8601.")
     dimml_version: str
+    decoder_version: int = Field(
+        default=1, ge=1, description="Version of the decoder of its training clips; 1 in bundles of an earlier export."
+    )
     description: str = ""
     metrics: dict[str, Any] = Field(default_factory=dict, description="Figures of validation and test.")
     selection: dict[str, Any] = Field(
@@ -165,7 +171,7 @@ class Bundle(BaseModel):
     @property
     def sha256(self) -> str:
         """Of the whole manifest, which holds the hash of every file: equal for the same bundle and no other."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json(exclude=historic(self)).encode()).hexdigest()
 
     def verify(self, repository: Path) -> None:
         """Check every file's size and SHA-256. Raises BundleError naming the first file that differs."""

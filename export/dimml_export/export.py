@@ -139,6 +139,7 @@ def _draft(run: TrainedRun, name: str | None, description: str, deadlines_ms: Ma
             quality=run.quality,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             dimml_version=__version__,
+            decoder_version=run.decoder_version,
             description=description,
             selection=run.fusion_report,
             training={**run.training, "quality_report": run.quality_report},

@@ -65,6 +65,15 @@ def test_a_manifest_that_does_not_hold_is_refused(changes: dict[str, Any], messa
         Bundle.model_validate(manifest(**changes))
 
 
+def test_the_decoder_version_leaves_hashes_of_earlier_manifests_alone() -> None:
+    """The literal was computed before there was a decoder version."""
+    before = Bundle.model_validate(manifest())
+    assert before.decoder_version == 1
+    assert before.sha256 == "c313e5277922ce40c5b070a7bc9ef897f9558bd8dff8ef791905e90273448683"
+    assert Bundle.model_validate(manifest(decoder_version=1)).sha256 == before.sha256
+    assert Bundle.model_validate(manifest(decoder_version=2)).sha256 != before.sha256
+
+
 @pytest.mark.parametrize("name", ["fused", "fusion", "media"])
 def test_names_of_a_bundles_own_models_are_reserved(name: str) -> None:
     encoders = [{**manifest()["encoders"][0]}]

@@ -95,6 +95,7 @@ def test_the_manifest_says_how_it_was_trained_and_how_well(
     assert (bundle.clip_s, bundle.fusion, bundle.quality) == (run.clip_s, run.fusion, run.quality)
     assert bundle.metrics["test"] == {"fused": 0.25}
     assert bundle.training["seed"] == 1
+    assert bundle.decoder_version == 1, "of a run made before runs noted it"
     assert bundle.training["quality_report"]["audio"] == {"false_alarms": {"silent": 0, "frozen": 0}}
     compared = [(p["model"], p["against"], p["batch"]) for p in said["parity"]]
     encoders = [(f"tones_{m}", "torch", batch) for m in ("audio", "visual") for batch in (1, 3, 8)]
@@ -149,8 +150,11 @@ def test_flow_and_no_fused_head(tmp_path: Path) -> None:
         "encoder": {"backbone": BACKBONE},
     }
     fusion = {"fused_head": False, "certainty": "margin", "temperature": 0.1}
-    bundle = export_run(make_run(tmp_path / "run", {**alone(flow), "fusion": fusion}), tmp_path / "models").bundle
+    run = make_run(tmp_path / "run", {**alone(flow), "fusion": fusion})
+    (run / "decoder.version").write_text("7\n")
+    bundle = export_run(run, tmp_path / "models").bundle
     assert load_bundle(tmp_path / "models", "tones") == bundle
+    assert bundle.decoder_version == 7, "of the rows it was trained on, whatever decodes here"
     assert (bundle.heads, bundle.fusion.certainty, bundle.fusion.temperature) == (("motion",), "margin", 0.1)
 
 

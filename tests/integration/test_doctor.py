@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -78,6 +79,16 @@ def test_a_sound_house_is_told_so(folder: Path) -> None:
     assert any(one["found"].endswith("sends nothing: ORT_DISABLE_TELEMETRY=1") for one in found["outbound"])
     text = subprocess.run(command(folder, {}), capture_output=True, text=True, timeout=60, check=True)
     assert "repository: tiny version 1" in text.stdout
+
+
+def test_a_bundle_of_another_decoder_is_told(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "models", tmp_path / "models")
+    manifest = tmp_path / "models" / "tiny" / "1" / "bundle.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "decoder_version": 7}))
+    code, found = findings(tmp_path)
+    assert code == 0, found
+    assert [finding["level"] for finding in found["decoder"]] == ["note"]
+    assert "tiny version 1 was trained on clips of decoder version 7" in found["decoder"][0]["found"]
 
 
 def test_each_thing_that_is_wrong_must_be_mended(folder: Path, tmp_path: Path) -> None:

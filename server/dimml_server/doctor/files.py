@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dimml.errors import DimmlError
+from dimml.media.decoders.version import DECODER_VERSION
 from dimml.signing import read_public_keys
 from dimml_server.doctor.finding import Finding, Level
 from dimml_server.process.listeners import bind, is_loopback
@@ -54,6 +55,14 @@ def _repository(settings: ServerSettings) -> Iterator[Finding]:
         else:
             signed = "signature good" if verdict.signed else "signatures are not asked for"
             yield Finding("repository", "ok", f"{what}: {verdict.files} files as exported, {signed}")
+        if verdict.decoder_version not in (None, DECODER_VERSION):
+            yield Finding(
+                "decoder",
+                "note",
+                f"{what} was trained on clips of decoder version {verdict.decoder_version}, and this server has "
+                f"version {DECODER_VERSION}: its rows differ a little",
+                "train it again and export it, or serve it with the dimml that trained it",
+            )
 
 
 def _keys(settings: ServerSettings) -> Finding:

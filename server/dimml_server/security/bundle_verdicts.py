@@ -19,6 +19,8 @@ class Verdict:
     files: int
     signed: bool
     problem: str | None
+    #: Of its training clips; None where the manifest could not be read.
+    decoder_version: int | None
 
 
 def verdicts_of(
@@ -31,10 +33,12 @@ def verdicts_of(
             if version not in (None, number):
                 continue
             try:
-                files, problem = len(load_bundle(repository, name, number, signers=signers).files), None
+                loaded = load_bundle(repository, name, number, signers=signers)
             except BundleError as error:
-                files, problem = 0, error.message
-            verdicts.append(Verdict(name, number, files, signers is not None and problem is None, problem))
+                verdicts.append(Verdict(name, number, 0, signed=False, problem=error.message, decoder_version=None))
+                continue
+            signed = signers is not None
+            verdicts.append(Verdict(name, number, len(loaded.files), signed, None, loaded.decoder_version))
     if not verdicts:
         raise BundleError(f"{repository} holds no {'bundle' if bundle is None else f'such version of {bundle!r}'}")
     return verdicts

@@ -14,6 +14,7 @@ from typing import Final
 from dimml.bundle import MANIFEST_NAME, Bundle, read_bundle
 from dimml.contract import model_specs
 from dimml.errors import BundleError, NotFoundError, RequestError
+from dimml.media.decoders.version import DECODER_VERSION
 from dimml.repository import bundle_names, bundle_versions, load_bundle
 from dimml.signing import PublicKeys
 from dimml_server.engines.low_priority import at_low_priority
@@ -242,6 +243,14 @@ class ModelControl:
         bundle = await at_low_priority(load_bundle, self._repository, name, version, signers=self._signers)
         await self._engine.load(bundle, self._repository, must_run=must_run)
         logger.info("loaded bundle %s version %d in %.2f s", name, version, perf_counter() - began)
+        if bundle.decoder_version != DECODER_VERSION:
+            logger.warning(
+                "bundle %s version %d was trained on clips of decoder version %d; this server has version %d",
+                name,
+                version,
+                bundle.decoder_version,
+                DECODER_VERSION,
+            )
         return bundle
 
     def _retire(self, bundle: Bundle) -> None:

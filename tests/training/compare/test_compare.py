@@ -26,6 +26,7 @@ from dimml_training.compare.coverage import coverage
 from dimml_training.compare.methods import all_methods, chosen_methods
 from dimml_training.compare.packed_cells import pack, read_cells
 from dimml_training.compare.provenance import provenance
+from dimml_training.compare.scoring import answer_key
 from dimml_training.compare.summary import Summary
 from dimml_training.compare.unseen import looks
 from dimml_training.compare.work import Comparison, finished, planned, work_off
@@ -230,6 +231,25 @@ def test_only_what_is_trained_changes_the_key(config: TrainConfig) -> None:
     assert plan.training_key(config, "other data") != key
     for field, value in {"seed": 1, "stage1.epochs": 3, "modalities.0.augment.shift_ms": 6}.items():
         assert plan.training_key(with_fields(config, {field: value}, "test"), "data") != key
+
+
+@pytest.mark.parametrize(
+    ("name", "training", "answer"),
+    [
+        ("single:audio", "226a9fbb64b27b61", "e50c405c92d5bbb5"),
+        ("dimml", "d0b4c7c29236242e", "42af5b7ba77f7b52"),
+        ("dimml_clw", "d0b4c7c29236242e", "c2ceda67137d513c"),
+    ],
+)
+def test_trainings_and_cells_made_before_the_decoder_version_keep_their_keys(
+    config: TrainConfig, name: str, training: str, answer: str
+) -> None:
+    """The literals were computed before there was one."""
+    method = all_methods(config)[name]
+    trained = plan.training_config(config, method)
+    assert plan.training_key(trained, "data") == plan.training_key(trained, "data", 1) == training
+    assert answer_key(training, config, method) == answer
+    assert plan.training_key(trained, "data", 2) not in (training, plan.training_key(trained, "data", 3))
 
 
 def test_what_the_config_trains_by_itself_changes_no_method(config: TrainConfig) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from dimml.errors import SetupError
-from dimml.modality import Frames, Waveform
+from dimml.modality import Flow, Frames, Region, Waveform
 from dimml.signal_check import QualityThresholds
+from dimml_training.data import cache as cache_module
 from dimml_training.data.cache import ClipCache, clip_key
 
 SOUND = Waveform(name="audio", sample_rate_hz=8000, samples=100)
@@ -57,6 +60,34 @@ def test_other_settings_are_another_folder(tmp_path: Path) -> None:
     assert opened(tmp_path, clip_s=2.0).entries(["clip0"]) == ({}, 0)
     louder = ClipCache(tmp_path, (SOUND, LIPS), 1.0, QualityThresholds(silence_dbfs=-60.0))
     assert louder.entries(["clip0"]) == ({}, 0)
+
+
+def test_a_field_that_comes_later_decodes_nothing_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it says that things are as they were: of the settings, and of a region within them."""
+
+    class LaterSound(Waveform):
+        HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"gain": 1.0}
+        gain: float = 1.0
+
+    monkeypatch.setattr(cache_module, "version", lambda _: "0")
+    lips = Frames(**{**LIPS.model_dump(), "region": Region(left=0.25, top=0.25, right=0.75, bottom=0.75)})
+    motion = Flow(name="motion", frames=2, height=8, width=8)
+
+    def folder(sound: Waveform) -> str:
+        return ClipCache(tmp_path, (sound, lips, motion), 1.0, QualityThresholds()).folder.name
+
+    assert folder(SOUND) == "dac316182a003e37", "everybody would decode every clip again"
+    assert folder(LaterSound(**SOUND.model_dump())) == folder(SOUND)
+    assert folder(LaterSound(**SOUND.model_dump(), gain=2.0)) != folder(SOUND)
+
+
+@pytest.mark.parametrize(("name", "value"), [("DECODER_VERSION", 2), ("version", lambda _: "0")])
+def test_rows_of_another_decoder_are_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+) -> None:
+    filled(tmp_path, 1)
+    monkeypatch.setattr(cache_module, name, value)
+    assert opened(tmp_path).entries(["clip0"]) == ({}, 0)
 
 
 def test_the_key_is_content_and_range() -> None:

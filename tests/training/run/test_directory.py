@@ -24,7 +24,7 @@ from dimml.fusion import fuse, softmax
 from dimml.media import DecodeRequest, decode
 from dimml_training.config import parse_config
 from dimml_training.loop.train import train
-from dimml_training.run.directory import load_run
+from dimml_training.run.directory import load_run, write_decoder_version
 from support.tiny_training import configured, document, epochs, weights
 
 
@@ -38,6 +38,7 @@ def test_a_run_directory_is_whole(finished: Path) -> None:
         "6 of 10 subjects stand in more than one split (subjects high0, high1, high2, low0, low1 and 1 more): "
         "figures say little about new subjects"
     ]
+    assert (run.decoder_version, (finished / "decoder.version").read_text()) == (1, "1\n")
     assert run.quality_report["clips"] == 10
     assert run.quality_report["audio"]["false_alarms"] == {"silent": 0, "black": 0, "frozen": 0}
     assert {name: rows.shape for name, rows in run.samples.items()} == {
@@ -132,6 +133,10 @@ def test_a_run_is_not_overwritten(finished: Path, clips: Path, cache: Path, tmp_
     with pytest.raises(ConfigurationError, match="the clips, labels or splits have changed"):
         train(config, unfinished, cache_dir=cache, resume=True)
     (unfinished / "data.sha256").write_text((finished / "data.sha256").read_text())
+    (unfinished / "decoder.version").write_text("7\n")
+    with pytest.raises(ConfigurationError, match="clips of decoder version 7, and this dimml has version 1: finish"):
+        train(config, unfinished, cache_dir=cache, resume=True)
+    (unfinished / "decoder.version").unlink()  # as in a run that was started before there was one
     with pytest.raises(ConfigurationError, match="another config"):
         train(configured(clips, lambda_duc=0.5), unfinished, cache_dir=cache, resume=True)
     (unfinished / "checkpoints").mkdir()
@@ -225,6 +230,18 @@ def test_a_run_of_an_unknown_form_is_refused(finished: Path, tmp_path: Path) -> 
         load_run(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({k: v for k, v in record.items() if k != "schema_version"}))
     assert load_run(tmp_path).labels
+
+
+def test_a_run_says_which_decoder_made_its_rows(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "decoder.version").unlink()  # as in runs made before it
+    assert load_run(run).decoder_version == 1
+    write_decoder_version(run, 7)
+    assert load_run(run).decoder_version == 7
+    (run / "decoder.version").write_text("seven")
+    with pytest.raises(SetupError, match=r"decoder\.version holds 'seven', not a version"):
+        load_run(run)
 
 
 def test_evaluate_gives_the_figures_of_training_and_a_row_per_clip(

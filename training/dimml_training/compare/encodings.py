@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dimml.digests import historic, without
 from dimml.errors import SetupError
 from dimml_training.compare.plan import digest
 from dimml_training.config.corruption_suite import Condition
@@ -41,7 +42,8 @@ class KeptEncodings:
 
 def suite_digest(conditions: Sequence[Condition]) -> str:
     """Sixteen hex digits of all that the conditions are."""
-    return digest([json.loads(json.dumps(asdict(condition), default=str)) for condition in conditions])
+    documents = [without(asdict(condition), historic(condition)) for condition in conditions]
+    return digest(json.loads(json.dumps(documents, default=str)))
 
 
 def encodings(

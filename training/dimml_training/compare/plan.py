@@ -10,6 +10,7 @@ from typing import Any
 
 from dimml.errors import ConfigurationError
 from dimml.fusion import FusionSpec
+from dimml.media.decoders.version import DECODER_VERSION
 from dimml_training.compare.methods import Method
 from dimml_training.config import TrainConfig, with_fields
 from dimml_training.config.certainty import CertaintyConfig
@@ -96,8 +97,8 @@ def training_config(config: TrainConfig, method: Method) -> TrainConfig:
     return of_method.model_copy(update=settled)
 
 
-def training_key(config: TrainConfig, data_digest: str) -> str:
-    """Sixteen hex digits: the same ones are the same training.
+def training_key(config: TrainConfig, data_digest: str, decoder_version: int = DECODER_VERSION) -> str:
+    """Sixteen hex digits: the same ones are the same training, on rows of the same decoder.
 
     Of the fields that differ from their defaults, so that a field that is new in dimml keeps finished trainings.
     A model given by name has the same key before its architecture is written out and after.
@@ -114,7 +115,9 @@ def training_key(config: TrainConfig, data_digest: str) -> str:
         if "name" in backbone:
             for resolved in ("model_type", "config"):
                 backbone.pop(resolved, None)
-    return digest([document, data_digest])
+    # Keys of trainings before there was a version are those of version 1.
+    decoder = [] if decoder_version == 1 else [{"decoder_version": decoder_version}]
+    return digest([document, data_digest, *decoder])
 
 
 def digest(document: Any) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.bundle import FUSED_HEAD
+from dimml.digests import historic, historic_repr
 from dimml_training.compare.answers import Answer, Fusion, answer
 from dimml_training.compare.cells import (
     TIME_FORMAT,
@@ -47,9 +48,14 @@ Labels = npt.NDArray[np.int64]
 def answer_key(training: str, config: TrainConfig, method: Method) -> str:
     """Sixteen hex digits of all that a cell depends on: one with the same ones need not be made again. ``training`` is
     its key, ``config`` the repeat's."""
-    document: list[Any] = [training, repr(method.answer), suite_digest(conditions(config.inputs, "all")), config.seed]
+    document: list[Any] = [
+        training,
+        historic_repr(method.answer),
+        suite_digest(conditions(config.inputs, "all")),
+        config.seed,
+    ]
     if isinstance(method.answer, ChosenFusion):
-        document.append(config.model_dump(mode="json", include={"fusion", "certainty"}))
+        document.append(config.model_dump(mode="json", include={"fusion", "certainty"}, exclude=historic(config)))
     return digest(document)
 
 

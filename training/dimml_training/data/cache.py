@@ -7,7 +7,8 @@
     <cache>/<settings>/index.jsonl       one line per clip: key, slot, CRC-32 of its rows
 
 The settings name the decoder too, by ``DECODER_VERSION`` and the versions of the libraries beneath it:
-training on what another decoder made of the clips would drift away from serving. A clip's key holds the SHA-256 of
+training on what another decoder made of the clips would drift away from serving. A field that came later counts once
+it differs from how things were before (``dimml.digests``). A clip's key holds the SHA-256 of
 its files, its time range and the margin in it: a file that changes is decoded anew, one that moves is not. Rows are
 only ever appended, and a row counts once its index line is there, so an interrupted run goes on where it was. A row
 whose checksum does not fit is decoded again into a new slot.
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dimml.digests import historic
 from dimml.errors import SetupError
 from dimml.media.decoders.version import DECODER_VERSION
 from dimml.modality import Modality
@@ -69,8 +71,8 @@ class ClipCache:
         settings = {
             "decoder": _decoder(),
             "clip_s": clip_s,
-            "modalities": [modality.model_dump(mode="json") for modality in modalities],
-            "quality": quality.model_dump(mode="json"),
+            "modalities": [modality.model_dump(mode="json", exclude=historic(modality)) for modality in modalities],
+            "quality": quality.model_dump(mode="json", exclude=historic(quality)),
         }
         self.modalities = tuple(modalities)
         self.folder = root / _digest(settings)[:16]

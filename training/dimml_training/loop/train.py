@@ -19,6 +19,7 @@ from torch import nn
 from dimml import __version__
 from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import PAPER
+from dimml.media.decoders.version import DECODER_VERSION
 from dimml.system.outbound import set_quiet_defaults
 from dimml_training.config import SPLITS, TrainConfig
 from dimml_training.data.loader import ClipRows
@@ -40,8 +41,10 @@ from dimml_training.run.directory import (
     RUN_FILE,
     read_config,
     read_data_digest,
+    read_decoder_version,
     write_config,
     write_data_digest,
+    write_decoder_version,
     write_run,
 )
 from dimml_training.run.fusion import write_fusion
@@ -96,6 +99,7 @@ def train(
         _claim(out, config, resume=resume)  # again: another process may have begun while this one decoded
         _same_data(out, data, resume=resume)
         write_data_digest(out, data.digest)
+        write_decoder_version(out)
         write_config(out, config)
         with epoch_log(config, out) as logs, _full_disks_told(out):
             return _fit(
@@ -257,6 +261,12 @@ def _same_data(out: Path, data: PreparedData, *, resume: bool) -> None:
         raise ConfigurationError(
             f"the clips, labels or splits have changed since the run in {out} was started; train anew with another "
             "--out",
+            field="--resume",
+        )
+    if resume and (began_with := read_decoder_version(out)) != DECODER_VERSION:
+        raise ConfigurationError(
+            f"the run in {out} was started on clips of decoder version {began_with}, and this dimml has version "
+            f"{DECODER_VERSION}: finish it with the dimml it was started with, or train anew with another --out",
             field="--resume",
         )
 

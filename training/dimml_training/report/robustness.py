@@ -12,7 +12,7 @@ from dimml_training.report.charts import Series, dot_chart, line_chart
 from dimml_training.report.diagrams import ANSWER
 from dimml_training.report.parts import Figure, Table, head_colours
 from dimml_training.report.reading import Comparison, RunFiles
-from dimml_training.run.directory import read_data_digest
+from dimml_training.run.directory import read_data_digest, read_decoder_version
 
 if TYPE_CHECKING:
     from dimml_training.compare.cells import Cell
@@ -171,7 +171,7 @@ def _apart(files: RunFiles, cells: Sequence[Cell]) -> str:
         return (
             f"{until} They were trained and tested on other clips, labels or splits than this run, or in another order."
         )
-    if training_key(files.config, data) not in {cell.training for cell in cells}:
+    if training_key(files.config, data, read_decoder_version(files.folder)) not in {cell.training for cell in cells}:
         return f"{until} The same clips, but this run's training is not among them: settings or seed are others."
     return until
 

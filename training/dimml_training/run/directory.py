@@ -4,6 +4,7 @@
 
     config.yaml            the config with every default filled in
     data.sha256            of the clips' content, labels and splits: a run is resumed with the same data only
+    decoder.version        of the decoder of the clips' rows; 1 where the file is absent, as in runs made before it
     run.json               labels, modalities, fusion, quality report, how it was trained; written last
     metrics.json           figures of validation and test
     metrics.csv            one line per epoch
@@ -43,6 +44,7 @@ from torch import Tensor, nn
 
 from dimml.errors import SetupError
 from dimml.fusion import PAPER, FusionParameters, FusionSpec
+from dimml.media.decoders.version import DECODER_VERSION
 from dimml.modality import Modality
 from dimml.signal_check import QualityThresholds
 from dimml.system.files import replace_whole
@@ -52,7 +54,7 @@ from dimml_training.models.joint_head import build_joint_head
 from dimml_training.run.fusion import read_fusion
 
 RUN_FILE, CONFIG_FILE, WEIGHTS_FILE = "run.json", "config.yaml", "weights.safetensors"
-DATA_FILE = "data.sha256"
+DATA_FILE, DECODER_FILE = "data.sha256", "decoder.version"
 METRICS_JSON, METRICS_CSV, SAMPLES_FILE = "metrics.json", "metrics.csv", "samples.safetensors"
 CHECKPOINTS = "checkpoints"
 #: How far a sample's logit may be from what it was when the run was written, as a share of the largest one where that
@@ -98,6 +100,8 @@ class TrainedRun:
     #: JSON-able: resolved config, counts of clips, warnings, seed, versions, seconds.
     training: dict[str, Any]
     config: TrainConfig
+    #: ``DECODER_VERSION`` of the rows it was trained on.
+    decoder_version: int = 1
 
     @property
     def voting_fused_head(self) -> nn.Linear | None:
@@ -147,6 +151,23 @@ def read_data_digest(folder: Path) -> str | None:
     """The digest of a run's data, or None where it has none."""
     path = folder / DATA_FILE
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def write_decoder_version(folder: Path, decoder_version: int = DECODER_VERSION) -> None:
+    """Note which decoder made a run's rows, creating the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_whole(folder / DECODER_FILE, f"{decoder_version}\n".encode())
+
+
+def read_decoder_version(folder: Path) -> int:
+    """The version of the decoder that made a run's rows. Raises SetupError where the file holds no number."""
+    path = folder / DECODER_FILE
+    if not path.is_file():
+        return 1
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not text.isdecimal():
+        raise SetupError(f"the run in {folder} is damaged: {DECODER_FILE} holds {text[:20]!r}, not a version")
+    return int(text)
 
 
 def write_run(
@@ -263,6 +284,7 @@ def load_run(folder: Path) -> TrainedRun:
         metrics=metrics,
         training=record.training,
         config=config,
+        decoder_version=read_decoder_version(folder),
     )
 
 

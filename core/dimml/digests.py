@@ -1,0 +1,68 @@
+"""What a digest of settings is taken of, so that it outlives fields that are added later.
+
+A class whose instances go into a digest (a cache's key, a training's, a manifest's hash) names the fields that came
+after its first digests, each with the value that stands for how things were before::
+
+    class Waveform(BaseModel):
+        HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"gain": 1.0}
+        gain: float = 1.0
+
+Digests leave such a field out while it has that value: the clips, trainings and bundles of before keep theirs. This is
+not the field's default, which may change later: a digest without the field always means the historic value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def historic(value: Any) -> dict[Any, Any]:
+    """Fields of ``value`` at their historic value, nested as pydantic's ``exclude`` takes them; empty where none is.
+
+    Looks into models, dataclasses, sequences and mappings.
+    """
+    found: dict[Any, Any] = {}
+    for name, part in _parts(value):
+        defaults: Mapping[str, Any] = getattr(value, "HISTORIC_DEFAULTS", {})
+        left_out = True if name in defaults and part == defaults[name] else historic(part)
+        if left_out:
+            found[name] = left_out
+    return found
+
+
+def without(document: Any, left_out: Mapping[Any, Any]) -> Any:
+    """A copy of a JSON-able ``document`` without the entries that ``historic`` named."""
+    if isinstance(document, Mapping):
+        return {
+            name: without(part, left_out.get(name, {}))
+            for name, part in document.items()
+            if left_out.get(name) is not True
+        }
+    if isinstance(document, list | tuple):
+        return [without(part, left_out.get(index, {})) for index, part in enumerate(document)]
+    return document
+
+
+def historic_repr(value: Any) -> str:
+    """``repr(value)`` of a model or dataclass without fields at their historic value."""
+    if not isinstance(value, BaseModel) and not is_dataclass(value):
+        return repr(value)
+    left_out = historic(value)
+    shown = ", ".join(f"{name}={historic_repr(part)}" for name, part in _parts(value) if left_out.get(name) is not True)
+    return f"{type(value).__qualname__}({shown})"
+
+
+def _parts(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, BaseModel):
+        return [(name, getattr(value, name)) for name in type(value).model_fields]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name)) for field in fields(value)]
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return list(enumerate(value))
+    return []
