@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from dimml.bundle import FUSED_HEAD
 from dimml.errors import DimmlError, UnavailableError
-from dimml.media.decoders.recording import opened
+from dimml.media.decoders.source import opened
 from dimml.media.types import MediaLimits
 from dimml.prediction import Prediction
 from dimml_client.client import Client

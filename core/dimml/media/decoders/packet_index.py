@@ -1,4 +1,4 @@
-"""One pass over a container's packets, without decoding: how long it really lasts, and where to start.
+"""One pass over a file's packets, without decoding: how long it really lasts, and where to start.
 
 Durations in headers lie: fragmented files carry absurd ones, truncated ones keep that of the whole, WebM streams
 have none. What the packets say is what a decoder will find.
@@ -34,6 +34,14 @@ class TrackIndex:
     def packets_between(self, first_s: float, last_s: float) -> int:
         """How many packets must be decoded to show every frame from ``first_s`` to ``last_s``."""
         return bisect.bisect_right(self.times_s, last_s) - bisect.bisect_left(self.times_s, first_s)
+
+    def note(self, time_s: float) -> None:
+        """Add a packet of a track that is not scanned but read as it comes."""
+        bisect.insort(self.times_s, time_s)
+
+    def forget(self, before_s: float) -> None:
+        """Drop packets before this time, but for two, of which ``frame_s`` is made."""
+        del self.times_s[: min(bisect.bisect_left(self.times_s, before_s), max(0, len(self.times_s) - 2))]
 
     @property
     def frame_s(self) -> float:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import io
-import math
-import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import BinaryIO, Final, Protocol
 
 import soundfile
 
-from dimml.errors import TooLargeError, UnreadableError
 from dimml.media.decoders.audio import SoundFile
-from dimml.media.decoders.container import UNREADABLE, best_stream, open_container
+from dimml.media.decoders.container_recording import ContainerRecording
 from dimml.media.decoders.file_type import FileType, identify
 from dimml.media.decoders.flow_file import FlowFile
 from dimml.media.decoders.image import decode_image
-from dimml.media.decoders.packet_index import ContainerIndex, scan
 from dimml.media.decoders.signal_status import Tracks, all_because, judged, picture_tracks
+from dimml.media.decoders.source import by_source, opened
 from dimml.media.decoders.time_range import Window, check_range, judged_window
-from dimml.media.decoders.track_readers import PictureReader, SoundReader, TrackReader, read_tracks
 from dimml.media.decoders.video import StillPicture, rows_of_one_picture
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source
 from dimml.modality import Flow, Modality, Waveform
 from dimml.status import ModalityStatus, Reason
+
+#: What libsndfile, or the file beneath it, has to say of a damaged recording.
+SOUND_UNREADABLE: Final = (soundfile.SoundFileError, OSError, ValueError)
 
 
 def decode(request: DecodeRequest) -> Decoded:
@@ -37,7 +36,7 @@ def decode(request: DecodeRequest) -> Decoded:
     tracks: dict[str, DecodedTrack] = {}
     stretch: Window | None = None
     for source, modalities in by_source(request):
-        part, window = _decode_source(source, modalities, request)
+        part, window = decode_source(source, modalities, request)
         tracks |= part
         stretch = stretch or window
     missing = DecodedTrack(ModalityStatus.because(Reason.NOT_SENT))
@@ -49,210 +48,153 @@ def decode(request: DecodeRequest) -> Decoded:
     )
 
 
-_Part = tuple[Tracks, Window | None]
-
-
-def by_source(request: DecodeRequest) -> list[tuple[Source, list[Modality]]]:
-    """Modalities that share one source object, in the order of the request."""
-    groups: dict[int, tuple[Source, list[Modality]]] = {}
-    for modality in request.modalities:
-        source = request.sources.get(modality.name)
-        if source is not None:
-            groups.setdefault(id(source), (source, []))[1].append(modality)
-    return list(groups.values())
-
-
-def _decode_source(source: Source, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
+def decode_source(
+    source: Source, modalities: Sequence[Modality], request: DecodeRequest
+) -> tuple[Tracks, Window | None]:
+    """The tracks of one source, and the window they cover, None where it has no time."""
     try:
-        with opened(source, request.limits.max_bytes) as (file, size):
-            if size == 0:
-                return all_because(Reason.EMPTY, modalities), None
-            file_type = identify(file)
-            if file_type is None:
-                return all_because(Reason.UNDECODABLE, modalities), None
-            return _decode_file(file, file_type, modalities, request)
+        with ExitStack() as stack:
+            recording = open_recording(stack, source, modalities, request, alone=True)
+            try:
+                return _one_window(recording, request)
+            except SOUND_UNREADABLE:
+                if not isinstance(recording, _SoundRecording):
+                    raise
+            return _one_window(
+                open_recording(stack, source, modalities, request, alone=True, libsndfile=False), request
+            )
     except MemoryError:
         if len(modalities) == 1:
             return all_because(Reason.DECODE_MEMORY, modalities), None
     # One track that asks for too much must not cost the others.
-    parts = [_decode_source(source, [modality], request) for modality in modalities]
+    parts = [decode_source(source, [modality], request) for modality in modalities]
     windows = [window for _, window in parts if window is not None]
     return {name: track for part, _ in parts for name, track in part.items()}, windows[0] if windows else None
 
 
-@contextmanager
-def opened(source: Source, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
-    """The source as a seekable file, and its size. Raises UnreadableError, and TooLargeError above ``max_bytes``."""
-    if isinstance(source, bytes):
-        _check_bytes(len(source), max_bytes)
-        yield io.BytesIO(source), len(source)
-        return
-    try:
-        status = source.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableError(f"cannot read {source}: not a regular file", field=str(source))
-        file = source.open("rb")
-    except OSError as error:
-        raise UnreadableError(f"cannot read {source}: {error.strerror}", field=str(source)) from error
-    with file:
-        _check_bytes(status.st_size, max_bytes)
-        yield file, status.st_size
+class Recording(Protocol):
+    """One open source."""
+
+    #: None where it has no time, and is the same in every window: a picture, a flow, or nothing that decodes.
+    duration_s: float | None
+    #: How long one picture lasts, 0 where there is none.
+    frame_s: float
+
+    def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
+        """Every modality's track of each window, in order."""
+        ...
 
 
-def _check_bytes(size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise TooLargeError(f"the file has {size} bytes, more than max_bytes = {max_bytes}")
+def _one_window(recording: Recording, request: DecodeRequest) -> tuple[Tracks, Window | None]:
+    if recording.duration_s is None:
+        return next(recording.tracks([Window(0.0, 0.0)])), None
+    window = judged_window(recording.duration_s, request, recording.frame_s)
+    return next(recording.tracks([window])), window
 
 
-def _decode_file(file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
+def open_recording(
+    stack: ExitStack,
+    source: Source,
+    modalities: Sequence[Modality],
+    request: DecodeRequest,
+    *,
+    alone: bool,
+    libsndfile: bool = True,
+) -> Recording:
+    """Open a source for as long as ``stack`` is; ``alone``: to read one window of it.
+
+    Raises UnreadableError and TooLargeError.
+    """
+    file, size = stack.enter_context(opened(source, request.limits.max_bytes))
+    if size == 0:
+        return _Timeless(partial(all_because, Reason.EMPTY, modalities))
+    file_type = identify(file)
+    if file_type is None:
+        return _Timeless(partial(all_because, Reason.UNDECODABLE, modalities))
     if file_type.kind == "image":
-        return _decode_image(file, file_type, modalities, request)
+        return _Timeless(partial(_image_tracks, file, file_type, modalities, request))
     if file_type.kind == "flow":
-        return _decode_flow(file, modalities, request)
+        return _Timeless(partial(_flow_tracks, file, modalities, request))
     sound_only = all(isinstance(modality, Waveform) for modality in modalities)
-    # Of the plain sound formats only Ogg can hold pictures; what others carry is cover art.
-    if file_type.kind == "sound" and (sound_only or file_type.demuxer != "ogg"):
+    # Of the plain sound formats only Ogg can hold pictures; what others carry is cover art. Many windows of an Ogg file
+    # are one pass through it.
+    plain = file_type.kind == "sound" and (file_type.demuxer != "ogg" or (sound_only and alone))
+    if plain and libsndfile:
         try:
-            return _decode_sound_file(file, modalities, request)
-        except (soundfile.SoundFileError, OSError, ValueError):
+            return _SoundRecording(stack, file, modalities, request, alone=alone)
+        except SOUND_UNREADABLE:
             # FFmpeg reads some that libsndfile does not.
             pass
-    return _decode_container(file, file_type, modalities, request)
+    return ContainerRecording(
+        stack, source, file, file_type.demuxer, modalities=modalities, request=request, alone=alone
+    )
 
 
-def _decode_image(file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
-    """A clip of one picture; a range does not apply to it, since it has no time."""
+class _Timeless:
+    """A source without time; a range does not apply to it."""
+
+    def __init__(self, make: Callable[[], Tracks]) -> None:
+        self.duration_s: float | None = None
+        self.frame_s = 0.0
+        self._make = make
+
+    def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
+        tracks = self._make()
+        for _ in windows:
+            yield dict(tracks)
+
+
+def _image_tracks(
+    file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest
+) -> Tracks:
+    """A clip of one picture."""
     file.seek(0)
     rgb = decode_image(file.read(), file_type.demuxer, request.limits)
     pictured = [modality for modality in modalities if not isinstance(modality, Waveform)]
     tracks = all_because(Reason.NO_TRACK, [m for m in modalities if isinstance(m, Waveform)])
     if rgb is None:
-        return tracks | all_because(Reason.UNDECODABLE, pictured), None
-    return tracks | picture_tracks(rows_of_one_picture(StillPicture(rgb), pictured), request), None
+        return tracks | all_because(Reason.UNDECODABLE, pictured)
+    return tracks | picture_tracks(rows_of_one_picture(StillPicture(rgb), pictured), request)
 
 
-def _decode_flow(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
-    """Flow computed elsewhere; a range does not apply to it, since it has no time."""
+def _flow_tracks(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> Tracks:
+    """Flow computed elsewhere."""
     tracks = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Flow)])
     flows = [modality for modality in modalities if isinstance(modality, Flow)]
     try:
         flow = FlowFile(file, request.limits)
-        return tracks | {m.name: judged(m, flow.row(m), (), request) for m in flows}, None
+        return tracks | {m.name: judged(m, flow.row(m), (), request) for m in flows}
     except ValueError:
-        return tracks | all_because(Reason.UNDECODABLE, flows), None
+        return tracks | all_because(Reason.UNDECODABLE, flows)
 
 
-def _decode_sound_file(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> _Part:
-    sound = SoundFile(file)
-    try:
-        tracks = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
-        heard = [modality for modality in modalities if isinstance(modality, Waveform)]
-        if sound.empty:
-            return tracks | all_because(Reason.EMPTY, heard), None
-        window = judged_window(sound.duration_s, request)
-        if heard:
-            buffer = sound.read(window)
-            for modality in heard:
-                tracks[modality.name] = judged(modality, buffer.row(modality), (), request)
-        return tracks, window
-    finally:
-        sound.close()
+class _SoundRecording:
+    """A plain sound file through libsndfile. Raises one of ``SOUND_UNREADABLE`` where it is none; ``tracks`` does so
+    where the window cannot be read and is ``alone``, since FFmpeg may be able to."""
 
+    def __init__(
+        self, stack: ExitStack, file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest, *, alone: bool
+    ) -> None:
+        self._sound = SoundFile(file)
+        stack.callback(self._sound.close)
+        self._heard = [modality for modality in modalities if isinstance(modality, Waveform)]
+        self._others = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
+        self._request, self._alone = request, alone
+        self.duration_s = None if self._sound.empty else self._sound.duration_s
+        self.frame_s = 0.0
 
-def _decode_container(
-    file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest
-) -> _Part:
-    container = open_container(file, file_type.demuxer, request.limits)
-    if container is None:
-        return all_because(Reason.UNDECODABLE, modalities), None
-    tracks: Tracks = {}
-    readable: list[Modality] = []
-    with container:
-        streams = {kind: best_stream(container, kind) for kind in ("audio", "video")}
-        index = scan(container, [stream for stream in streams.values() if stream is not None])
-        for modality in modalities:
-            reason = unreadable(container, streams[stream_kind(modality)], stream_kind(modality), index)
-            if reason is None:
-                readable.append(modality)
+    def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
+        for window in windows:
+            if self.duration_s is None:
+                yield self._others | all_because(Reason.EMPTY, self._heard)
             else:
-                tracks[modality.name] = DecodedTrack(ModalityStatus.because(reason))
-        if not readable:
-            return tracks, None
-        video = streams["video"]
-        window = judged_window(index.duration_s, request, 0.0 if video is None else index.tracks[video.index].frame_s)
-        readers = _readers(streams, index, window, readable, request)
-        if _seek(container, readers) and read_tracks(container, readers, verify=True):
-            return tracks | _read_rows(readers, readable, request), window
-    # The seek missed, or this container cannot seek: once more from the very start, passing over what comes before.
-    container = open_container(file, file_type.demuxer, request.limits)
-    if container is None:
-        return tracks | all_because(Reason.UNDECODABLE, readable), window
-    with container:
-        streams = {kind: best_stream(container, kind) for kind in ("audio", "video")}
-        readers = _readers(streams, index, window, readable, request)
-        read_tracks(container, readers, verify=False)
-        return tracks | _read_rows(readers, readable, request), window
+                yield self._others | (self._tracks_of(window) if self._heard else {})
 
-
-def stream_kind(modality: Modality) -> str:
-    """FFmpeg's word for the track that a modality comes from."""
-    return "audio" if isinstance(modality, Waveform) else "video"
-
-
-def unreadable(container: Any, stream: Any | None, kind: str, index: ContainerIndex) -> Reason | None:
-    """Why a track cannot even be tried."""
-    if stream is not None:
-        return None if index.tracks[stream.index].packets else Reason.EMPTY
-    # A stream without a decoder is there, but nobody can read it.
-    undecoded = any(s.type == kind and s.codec_context is None for s in container.streams)
-    return Reason.UNDECODABLE if undecoded else Reason.NO_TRACK
-
-
-def _readers(
-    streams: dict[str, Any],
-    index: ContainerIndex,
-    window: Window,
-    modalities: Sequence[Modality],
-    request: DecodeRequest,
-) -> list[TrackReader]:
-    readers: list[TrackReader] = []
-    if any(isinstance(modality, Waveform) for modality in modalities):
-        stream = streams["audio"]
-        readers.append(SoundReader(stream, index.tracks[stream.index], index.zero_s, window))
-    pictured = [modality for modality in modalities if not isinstance(modality, Waveform)]
-    if pictured:
-        stream = streams["video"]
-        track = index.tracks[stream.index]
-        readers.append(PictureReader(stream, track, index.zero_s, window, modalities=pictured, limits=request.limits))
-    return readers
-
-
-def _seek(container: Any, readers: Sequence[TrackReader]) -> bool:
-    """Whether the container could be set to just before what the readers need; by the picture where there is one."""
-    target = next((reader for reader in readers if isinstance(reader, PictureReader)), readers[0])
-    from_s = min(reader.from_s for reader in readers)
-    if target.tick_s == 0.0 or from_s == -math.inf:
-        return False
-    try:
-        container.seek(round(from_s / target.tick_s), stream=target.stream)
-    except MemoryError:
-        raise
-    except UNREADABLE:
-        return False
-    return True
-
-
-def _read_rows(readers: Sequence[TrackReader], modalities: Sequence[Modality], request: DecodeRequest) -> Tracks:
-    tracks: Tracks = {}
-    for reader in readers:
-        if isinstance(reader, SoundReader):
-            for modality in modalities:
-                if isinstance(modality, Waveform):
-                    tracks[modality.name] = judged(modality, reader.row(modality), (), request)
-        elif isinstance(reader, PictureReader):
-            reader.finish()
-            if reader.decoded:
-                tracks |= picture_tracks(reader.rows, request)
-            else:
-                tracks |= all_because(Reason.UNDECODABLE, [row.modality for row in reader.rows])
-    return tracks
+    def _tracks_of(self, window: Window) -> Tracks:
+        try:
+            buffer = self._sound.read(window)
+        except SOUND_UNREADABLE:
+            if self._alone:
+                raise
+            return all_because(Reason.UNDECODABLE, self._heard)
+        return {modality.name: judged(modality, buffer.row(modality), (), self._request) for modality in self._heard}

@@ -17,8 +17,10 @@ class SoundStretch:
 
     def __init__(self, window: Window, index: TrackIndex, zero_s: float) -> None:
         self._window = window
-        begin_s = zero_s + window.start_s
-        self._due = index.packets_between(begin_s, begin_s + window.seconds)
+        self._index = index
+        #: On the container's clock.
+        self.begin_s = zero_s + window.start_s
+        self._due = 0
         self._buffer: SoundBuffer | None = None
         self._written = 0
 
@@ -29,14 +31,13 @@ class SoundStretch:
         self._written += self._buffer.write(mono, time_s)
 
     @property
-    def rate_hz(self) -> int | None:
-        """Of the first sound that was written."""
-        return None if self._buffer is None else self._buffer.rate_hz
-
-    @property
-    def full(self) -> bool:
+    def done(self) -> bool:
         """Whether later sound adds nothing."""
         return self._buffer is not None and self._buffer.full
+
+    def close(self) -> None:
+        """Count what was due, once every packet of the window is known."""
+        self._due = self._index.packets_between(self.begin_s, self.begin_s + self._window.seconds)
 
     def row(self, modality: Waveform) -> Any | None:
         """The modality's row; None where sound was due in the window and none could be decoded."""
@@ -51,15 +52,16 @@ class PictureStretch:
 
     def __init__(self, window: Window, modalities: Sequence[Frames | Flow], index: TrackIndex, zero_s: float) -> None:
         self.rows = [PictureRow(modality, window) for modality in modalities]
-        #: On the container's clock.
-        self.first_wanted_s = zero_s + min(row.first_wanted_s for row in self.rows)
+        self._index = index
+        self._due = 0
+        #: The first and the last frame that are wanted, on the container's clock.
+        self.begin_s = zero_s + min(row.first_wanted_s for row in self.rows)
         self.last_wanted_s = zero_s + max(row.last_wanted_s for row in self.rows)
-        self._due = index.packets_between(self.first_wanted_s + EPSILON_S, self.last_wanted_s)
         self._seen_inside = 0
 
     def see(self, time_s: float) -> None:
         """A picture was decoded whose time, on the container's clock, is this."""
-        self._seen_inside += self.first_wanted_s < time_s <= self.last_wanted_s
+        self._seen_inside += self.begin_s < time_s <= self.last_wanted_s
 
     def show(self, picture: Picture, following: Picture | None) -> None:
         """``picture`` is on screen until ``following`` is."""
@@ -70,6 +72,10 @@ class PictureStretch:
     def done(self) -> bool:
         """Whether every frame of every row is there."""
         return all(row.done for row in self.rows)
+
+    def close(self) -> None:
+        """Count what was due, once every packet of the window is known."""
+        self._due = self._index.packets_between(self.begin_s + EPSILON_S, self.last_wanted_s)
 
     @property
     def decoded(self) -> bool:

@@ -1,11 +1,18 @@
-"""Reading one container's sound and pictures together: one pass, from just before the window to its end."""
+"""Decoding one track into the windows that want it, from packets that somebody hands over.
+
+A reader knows neither file nor container: ``feed`` takes packets in the order of decoding, ``ready`` gives the windows
+that are filled since, in order, and ``rest`` what is left when the track has ended. Windows come from an iterator and
+may overlap; no more than the open ones is held. What was found by scanning a file first (``packet_index``) is of use
+where there is a file; without it, as in a recording that is still being made, readers note what they are fed.
+"""
 
 from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
-from typing import Any, Final
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 import cv2
 from av.video.reformatter import VideoReformatter
@@ -16,26 +23,45 @@ from dimml.media.decoders.container import UNREADABLE
 from dimml.media.decoders.packet_index import TrackIndex
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureStretch, SoundStretch
-from dimml.media.decoders.video import EPSILON_S, Picture, PictureRow, check_pixels
+from dimml.media.decoders.video import EPSILON_S, Picture, check_pixels
 from dimml.media.types import MediaLimits
-from dimml.modality import Flow, Frames, Waveform
+from dimml.modality import Flow, Frames
 
 #: Sound decoded ahead of the window and thrown away: codecs need some to settle (Opus 80 ms, MP3 up to 10 frames).
 PREROLL_S: Final = 0.25
 
+Stretch = TypeVar("Stretch", SoundStretch, PictureStretch)
 
-class TrackReader:
-    """Decodes one stream's packets. Times are seconds on the container's clock unless said otherwise."""
 
-    def __init__(self, stream: Any, index: TrackIndex, zero_s: float, from_s: float) -> None:
+class TrackReader(Generic[Stretch]):
+    """Decodes one stream's packets. Times are seconds on the container's clock unless said otherwise.
+
+    ``index`` None: nothing is known of the track but what is fed.
+    """
+
+    def __init__(self, stream: Any, index: TrackIndex | None, zero_s: float, windows: Iterable[Window]) -> None:
         self.stream = stream
-        self.index = index
         self.zero_s = zero_s
-        #: The first packet to decode; a seek that lands after it has failed.
-        self.from_s = from_s
         self.tick_s = float(stream.time_base or 0)
-        self.done = False
+        self._scanned = index is not None
+        self._index = TrackIndex() if index is None else index
+        #: The first packet to decode; a seek that lands after it has failed.
+        self.from_s = -math.inf
+        self._windows = iter(windows)
+        self._open: deque[Stretch] = deque()
+        self._next: Stretch | None = self._following()
         self._started = False
+        self._failed = False
+
+    @property
+    def done(self) -> bool:
+        """Whether more packets add nothing, once ``ready`` was emptied."""
+        return self._failed or (self._next is None and not self._open)
+
+    @property
+    def waits(self) -> bool:
+        """Whether only more packets help: nothing is ready, and the reader is not done."""
+        return not self._failed and (not self._open[0].done if self._open else self._next is not None)
 
     def packet_time_s(self, packet: Any) -> float | None:
         """Presentation time of a packet, None where it carries none."""
@@ -48,11 +74,26 @@ class TrackReader:
         if not self._started and time_s is not None and time_s < self.from_s - EPSILON_S:
             return
         self._started = True
+        if not self._scanned and time_s is not None and packet.size:
+            self._index.note(time_s)
         self._decode(packet)
 
     def flush(self) -> None:
-        """The container broke off: take what the decoder still holds."""
+        """The track has ended or broken off: take what the decoder still holds."""
         self._decode(None)
+
+    def ready(self) -> Iterator[Stretch]:
+        """Windows that are filled, in order."""
+        while self._open and self._open[0].done:
+            yield self._closed()
+
+    def rest(self) -> Iterator[Stretch]:
+        """The track has ended: every other window, in order, as far as it was filled."""
+        while self._open or self._next is not None:
+            if not self._open:
+                self._open_next()
+            self._finish(self._open[0])
+            yield self._closed()
 
     def _decode(self, packet: Any) -> None:
         try:
@@ -62,7 +103,7 @@ class TrackReader:
         except UNREADABLE:
             return
         for frame in frames:
-            if self.done:
+            if self._failed:
                 return
             self.take(frame)
 
@@ -70,41 +111,83 @@ class TrackReader:
         """One decoded frame, in order of presentation."""
         raise NotImplementedError
 
+    def _stretch(self, window: Window) -> Stretch:
+        raise NotImplementedError
 
-class SoundReader(TrackReader):
-    """Fills one window's stretch of sound."""
+    def _finish(self, stretch: Stretch) -> None:
+        """Nothing more comes for this window."""
 
-    def __init__(self, stream: Any, index: TrackIndex, zero_s: float, window: Window) -> None:
-        super().__init__(stream, index, zero_s, first_sound_s(index, zero_s + window.start_s))
-        self._stretch = SoundStretch(window, index, zero_s)
+    def _following(self) -> Stretch | None:
+        window = next(self._windows, None)
+        return None if window is None else self._stretch(window)
+
+    def _open_next(self) -> None:
+        if self._next is not None:
+            self._open.append(self._next)
+            self._next = self._following()
+
+    def _closed(self) -> Stretch:
+        stretch = self._open.popleft()
+        stretch.close()
+        if not self._scanned:
+            oldest = self._open[0] if self._open else self._next
+            self._index.forget(-math.inf if oldest is None else oldest.begin_s)
+        return stretch
+
+
+class SoundReader(TrackReader[SoundStretch]):
+    """Fills windows with sound."""
+
+    def __init__(self, stream: Any, index: TrackIndex | None, zero_s: float, windows: Iterable[Window]) -> None:
+        super().__init__(stream, index, zero_s, windows)
+        if index is not None and self._next is not None:
+            self.from_s = first_sound_s(index, self._next.begin_s)
+        self._rate_hz: int | None = None
+        #: When the next frame begins that does not say so itself.
+        self._at_s = -math.inf
+
+    def _stretch(self, window: Window) -> SoundStretch:
+        return SoundStretch(window, self._index, self.zero_s)
 
     def take(self, frame: Any) -> None:
-        """Write a frame of sound at its place."""
-        try:
-            heard = self.hear(frame, self._stretch.rate_hz)
-            if heard is not None:
-                self._stretch.write(*heard)
-        except ValueError:
-            self.done = True
+        """Write a frame into every window that it may belong to."""
+        mono = self._mono(frame)
+        if mono is None:
             return
-        self.done = self._stretch.full
+        first, self._rate_hz = self._rate_hz is None, frame.sample_rate
+        time_s = None if frame.pts is None else frame.pts * self.tick_s - self.zero_s
+        if time_s is not None:
+            self._at_s = time_s
+        end_s = self._at_s + len(mono) / frame.sample_rate
+        # Whatever comes first belongs to the first window, or it would not have been fed.
+        while self._next is not None and ((first and not self._open) or self._belongs(self._next, end_s)):
+            self._open_next()
+        try:
+            for stretch in self._open:
+                if not stretch.done:
+                    stretch.write(mono, frame.sample_rate, time_s)
+        except ValueError:
+            self._failed = True
+            return
+        self._at_s = end_s
 
-    def hear(self, frame: Any, rate_hz: int | None) -> tuple[FloatArray, int, float | None] | None:
-        """A frame's mono sound, its rate and its time from the recording's start; None where it is of no use."""
-        if rate_hz is not None and frame.sample_rate != rate_hz:
+    def _belongs(self, stretch: SoundStretch, end_s: float) -> bool:
+        """Whether a reader of this window alone would take the frame that ends then."""
+        if self._scanned:
+            return self._at_s + EPSILON_S >= first_sound_s(self._index, stretch.begin_s) - self.zero_s
+        return end_s > stretch.begin_s - self.zero_s - PREROLL_S
+
+    def _mono(self, frame: Any) -> FloatArray | None:
+        """A frame's mono sound; None where it is of no use."""
+        if self._rate_hz is not None and frame.sample_rate != self._rate_hz:
             # A stream that changes its rate midway stays silent for that part rather than at a wrong pitch.
             return None
-        time_s = None if frame.pts is None else frame.pts * self.tick_s - self.zero_s
         try:
-            return mono_samples(frame), frame.sample_rate, time_s
+            return mono_samples(frame)
         except MemoryError:
             raise
         except UNREADABLE:
             return None
-
-    def row(self, modality: Waveform) -> Any | None:
-        """The modality's row; None where sound was due in the window and none could be decoded."""
-        return self._stretch.row(modality)
 
 
 def first_sound_s(index: TrackIndex, begin_s: float) -> float:
@@ -113,51 +196,57 @@ def first_sound_s(index: TrackIndex, begin_s: float) -> float:
     return index.times_s[position] if index.times_s else -math.inf
 
 
-class PictureReader(TrackReader):
+class PictureReader(TrackReader[PictureStretch]):
     """Fills the rows of all modalities that come from the picture.
 
-    Raises TooLargeError for pictures above ``max_pixels``, or more than ``max_frames_decoded`` to be decoded.
+    Raises TooLargeError for pictures above ``max_pixels``, or more than ``max_frames_decoded`` to be decoded up to the
+    end of the first window.
     """
 
     def __init__(
         self,
         stream: Any,
-        index: TrackIndex,
+        index: TrackIndex | None,
         zero_s: float,
-        window: Window,
+        windows: Iterable[Window],
         *,
         modalities: Sequence[Frames | Flow],
         limits: MediaLimits,
     ) -> None:
-        self._stretch = PictureStretch(window, modalities, index, zero_s)
-        super().__init__(stream, index, zero_s, first_picture_s(index, self._stretch.first_wanted_s))
+        self._modalities = modalities
         self._limits = limits
+        super().__init__(stream, index, zero_s, windows)
         self._converter = VideoReformatter()
         self._last: Picture | None = None
         check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
-        count = index.packets_between(self.from_s, self._stretch.last_wanted_s)
+        if index is None or self._next is None:
+            return
+        self.from_s = first_picture_s(index, self._next.begin_s)
+        count = index.packets_between(self.from_s, self._next.last_wanted_s)
         if count > limits.max_frames_decoded:
             raise TooLargeError(
                 f"{count} pictures would have to be decoded, more than max_frames_decoded = "
                 f"{limits.max_frames_decoded}; ask for a shorter range with start_s and end_s"
             )
 
-    @property
-    def rows(self) -> list[PictureRow]:
-        """One for each modality."""
-        return self._stretch.rows
+    def _stretch(self, window: Window) -> PictureStretch:
+        return PictureStretch(window, self._modalities, self._index, self.zero_s)
 
     def take(self, frame: Any) -> None:
-        """Show the picture before this one until this one's time."""
-        picture = self.see(frame)
+        """Show the picture before this one, until this one's time, in every window that it may belong to."""
+        picture = self._picture(frame)
         if picture is None:
             return
-        self._stretch.see(self.zero_s + picture.time_s)
+        at_s = self.zero_s + picture.time_s
+        while self._next is not None and self._next.begin_s < at_s:
+            self._open_next()
         last, self._last = self._last, picture
-        if last is not None:
-            self._show(last, picture)
+        for stretch in self._open:
+            stretch.see(at_s)
+            if last is not None:
+                self._show(stretch, last, picture)
 
-    def see(self, frame: Any) -> Picture | None:
+    def _picture(self, frame: Any) -> Picture | None:
         """A frame as a picture, at or after the time of the one before; None where it is damaged."""
         if frame.is_corrupt:
             return None
@@ -165,29 +254,22 @@ class PictureReader(TrackReader):
         last = self._last
         time_s = None if frame.pts is None else frame.pts * self.tick_s - self.zero_s
         if time_s is None:
-            time_s = 0.0 if last is None else last.time_s + self.index.frame_s
+            time_s = 0.0 if last is None else last.time_s + self._index.frame_s
         return Picture(frame, time_s if last is None else max(time_s, last.time_s), self._converter)
 
-    def finish(self) -> None:
+    def _finish(self, stretch: PictureStretch) -> None:
         """The last picture stays to the end."""
-        if self._last is not None and not self.done:
-            self._show(self._last, None)
+        if self._last is not None:
+            self._show(stretch, self._last, None)
 
-    def _show(self, picture: Picture, following: Picture | None) -> None:
+    def _show(self, stretch: PictureStretch, picture: Picture, following: Picture | None) -> None:
         try:
-            self._stretch.show(picture, following)
+            stretch.show(picture, following)
         except MemoryError:
             raise
         except (*UNREADABLE, cv2.error):
-            # A pixel format that cannot become RGB.
-            self.done, self._last = True, None
-            return
-        self.done = self._stretch.done
-
-    @property
-    def decoded(self) -> bool:
-        """Whether there is a picture, and not just one from before where several were due and did not decode."""
-        return self._stretch.decoded
+            # A pixel format that cannot become RGB: this track shows nothing from here on.
+            self._failed, self._last = True, None
 
 
 def first_picture_s(index: TrackIndex, wanted_s: float) -> float:
@@ -196,33 +278,3 @@ def first_picture_s(index: TrackIndex, wanted_s: float) -> float:
     if keyframe_s is None:
         keyframe_s = index.times_s[0] if index.times_s else -math.inf
     return keyframe_s
-
-
-def read_tracks(container: Any, readers: Sequence[TrackReader], *, verify: bool) -> bool:
-    """Feed ``readers`` from where the container stands until each has what it needs.
-
-    False, with ``verify``, where the first packet of a stream comes after the first one that is needed.
-    """
-    pending = {reader.stream.index: reader for reader in readers}
-    unseen = set(pending) if verify else set()
-    try:
-        for packet in container.demux(*(reader.stream for reader in readers)):
-            reader = pending.get(packet.stream_index)
-            if reader is None:
-                continue
-            if packet.stream_index in unseen:
-                unseen.discard(packet.stream_index)
-                time_s = reader.packet_time_s(packet)
-                if time_s is None or time_s > reader.from_s + EPSILON_S:
-                    return False
-            reader.feed(packet)
-            if reader.done:
-                del pending[packet.stream_index]
-                if not pending:
-                    break
-    except MemoryError:
-        raise
-    except UNREADABLE:
-        for reader in pending.values():
-            reader.flush()
-    return True

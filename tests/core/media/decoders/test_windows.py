@@ -159,8 +159,8 @@ def test_a_track_that_kills_workers_costs_itself_alone(tmp_path: Path, monkeypat
     crashing.write_text(
         "import os, sys\n"
         "sys.path[:0] = os.environ['DIMML_TEST_PATH'].split(os.pathsep)\n"
-        "import dimml.media.decoders.window_readers as t\n"
-        "t.PictureTimeline.take = lambda self, frame: os._exit(9)\n"
+        "import dimml.media.decoders.track_readers as t\n"
+        "t.PictureReader.take = lambda self, frame: os._exit(9)\n"
     )
     monkeypatch.setenv("DIMML_TEST_PATH", os.pathsep.join(sys.path))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(crashing.parent), os.environ.get("PYTHONPATH", "")]))

@@ -1,0 +1,47 @@
+"""The files of a request, opened for reading."""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from dimml.errors import TooLargeError, UnreadableError
+from dimml.media.types import DecodeRequest, Source
+from dimml.modality import Modality
+
+
+def by_source(request: DecodeRequest) -> list[tuple[Source, list[Modality]]]:
+    """Modalities that share one source object, in the order of the request."""
+    groups: dict[int, tuple[Source, list[Modality]]] = {}
+    for modality in request.modalities:
+        source = request.sources.get(modality.name)
+        if source is not None:
+            groups.setdefault(id(source), (source, []))[1].append(modality)
+    return list(groups.values())
+
+
+@contextmanager
+def opened(source: Source, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
+    """The source as a seekable file, and its size. Raises UnreadableError, and TooLargeError above ``max_bytes``."""
+    if isinstance(source, bytes):
+        _check_bytes(len(source), max_bytes)
+        yield io.BytesIO(source), len(source)
+        return
+    try:
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError(f"cannot read {source}: not a regular file", field=str(source))
+        file = source.open("rb")
+    except OSError as error:
+        raise UnreadableError(f"cannot read {source}: {error.strerror}", field=str(source)) from error
+    with file:
+        _check_bytes(status.st_size, max_bytes)
+        yield file, status.st_size
+
+
+def _check_bytes(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise TooLargeError(f"the file has {size} bytes, more than max_bytes = {max_bytes}")
