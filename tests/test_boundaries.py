@@ -112,7 +112,7 @@ def test_onnxruntime_is_imported_through_one_gate() -> None:
         assert hidden is None, f"{path}: {hidden}"
         if 'import_quietly("onnxruntime")' in text:
             callers.add(path.name)
-    assert {"session.py", "parity.py", "plan_parity.py", "model.py", "latency.py"} <= callers
+    assert {"ort_session.py", "parity.py", "plan_parity.py", "model.py", "latency.py"} <= callers
 
 
 def test_importing_the_client_loads_neither_torch_nor_onnxruntime() -> None:

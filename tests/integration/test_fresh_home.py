@@ -28,9 +28,9 @@ with LocalPredictor(sys.argv[1], models="tiny", decode_workers=1) as predictor:
 #: Without its lowest priority, with which it starts late on a busy machine.
 SHADOW = """
 import sys
-from dimml_server import shadow_worker
-shadow_worker._give_way = lambda: None
-shadow_worker.main(int(sys.argv[1]))
+from dimml_server.shadow import worker
+worker._give_way = lambda: None
+worker.main(int(sys.argv[1]))
 """
 #: ONNX Runtime's answers against a plan that gives zeros.
 COMPARED_IN_PYTHON = """

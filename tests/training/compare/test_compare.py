@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from dimml_training.compare.locks import only_one
 
 from dimml.cli import main
 from dimml.errors import ConfigurationError
@@ -29,7 +28,7 @@ from dimml_training.compare.provenance import provenance
 from dimml_training.compare.scoring import answer_key
 from dimml_training.compare.summary import Summary
 from dimml_training.compare.unseen import looks
-from dimml_training.compare.work import Comparison, finished, planned, work_off
+from dimml_training.compare.work import Comparison, finished, only_one, planned, work_off
 from dimml_training.config import TrainConfig, with_fields
 from dimml_training.config.corruption_suite import conditions
 from dimml_training.corruptions.encoding import encode_conditions
