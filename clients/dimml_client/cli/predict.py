@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,18 +96,21 @@ def remote(url: str, shown: Credentials, options: Options) -> Iterator[PredictJo
 @contextmanager
 def local(repository: Path, options: Options) -> Iterator[PredictJob]:
     """Predictions in this process. Raises SetupError where the repository cannot be served."""
-    try:
-        from dimml_server.local import LocalPredictor
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"--repository needs {error.name}, which is not installed: pip install 'dimml[serve]'", field="--repository"
-        ) from error
-
     # The newest alone is loaded, unless another one has the answers.
     splits = {}
     if options.version is not None:
         splits[options.model or only_bundle(repository)] = {options.version: 100.0}
-    with LocalPredictor(repository, splits=splits) as predictor:
+    with ExitStack() as stack:
+        try:
+            from dimml_server.local import LocalPredictor
+
+            # ONNX Runtime is imported here, not above.
+            predictor = stack.enter_context(LocalPredictor(repository, splits=splits))
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"--repository needs {error.name}, which is not installed: pip install 'dimml[serve]'",
+                field="--repository",
+            ) from error
         yield lambda job: predictor.predict(
             gather_parts(None, job.parts),
             model=options.model,

@@ -145,7 +145,16 @@ def test_nobody_listening_is_an_error_row(clips: Path) -> None:
     assert "is the server running" in lines(done)[0]["error"]["message"]
 
 
-def test_without_the_serve_extra_the_repository_option_names_it(clips: Path, repository: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (["predict", "red.mp4"], "dimml[serve]"),
+        (["score", "red.mp4", "--out", "never.csv"], "dimml[serve,score]"),
+    ],
+)
+def test_without_the_serve_extra_a_command_in_this_process_names_it(
+    clips: Path, repository: Path, words: list[str], extra: str
+) -> None:
     code = textwrap.dedent("""
         import sys
         from importlib.abc import MetaPathFinder
@@ -157,13 +166,13 @@ def test_without_the_serve_extra_the_repository_option_names_it(clips: Path, rep
 
         sys.meta_path.insert(0, Missing())
         from dimml.cli import main
-        sys.exit(main(["predict", "red.mp4", "--repository", sys.argv[1]]))
+        sys.exit(main([*sys.argv[2:], "--repository", sys.argv[1]]))
     """)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(repository)], capture_output=True, text=True, check=False, cwd=clips
+        [sys.executable, "-c", code, str(repository), *words], capture_output=True, text=True, check=False, cwd=clips
     )
     assert done.returncode == 1
-    assert "pip install 'dimml[serve]'" in done.stderr
+    assert f"pip install '{extra}'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -83,12 +83,14 @@ class LocalEngine:
     ) -> None:
         try:
             from dimml_server.local import LocalBundle
+
+            # ONNX Runtime is imported here, not above.
+            self._runner = LocalBundle(repository, model, version, concurrency=cores)
         except ModuleNotFoundError as error:
             raise ConfigurationError(
                 f"scoring in this process needs {error.name}, which is not installed: pip install 'dimml[serve,score]'",
                 field="--engine",
             ) from error
-        self._runner = LocalBundle(repository, model, version, concurrency=cores)
         #: What it scores with.
         self.bundle = ScoredBundle.of(self._runner.bundle)
         self._cores = cores
