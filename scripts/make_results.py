@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dimml.errors import DimmlError
 from dimml_training.compare import tables, targets
-from dimml_training.compare.cells import Cell
+from dimml_training.compare.cells import Cell, write_text
 from dimml_training.compare.coverage import Coverage, coverage
 from dimml_training.compare.methods import chosen_methods
 from dimml_training.compare.packed_cells import read_cells
@@ -58,7 +58,7 @@ def main() -> int:
         for summary in found.values():
             tables.write_tables(summary, OUT)
             write_plots(summary, OUT)
-        tables.write_text(PAGE, page(found))
+        write_text(PAGE, page(found))
     except DimmlError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

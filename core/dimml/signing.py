@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dimml.errors import BundleError, ConfigurationError
+from dimml.system.files import write_atomically
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -114,10 +115,8 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
 def sign(manifest: Path, key: Ed25519PrivateKey) -> Path:
     """Sign a ``bundle.json``; the path of its signature, whole or not there."""
     place = manifest.with_name(SIGNATURE_NAME)
-    partial = place.with_name(f".{SIGNATURE_NAME}.partial")
     try:
-        partial.write_bytes(base64.b64encode(key.sign(manifest.read_bytes())) + b"\n")
-        partial.replace(place)
+        write_atomically(place, base64.b64encode(key.sign(manifest.read_bytes())) + b"\n")
     except OSError as error:
         raise BundleError(f"cannot sign {manifest}: {error.strerror}") from error
     return place

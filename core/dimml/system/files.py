@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 
-def replace_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write aside, then move into place: a reader never sees half a file, and a full disk leaves what was there before.
+def write_atomically(
+    path: Path,
+    data: bytes | memoryview | Callable[[Path], object],
+    *,
+    durable: bool = False,
+    temporary: Path | None = None,
+) -> None:
+    """Write a temporary file, then move it into place: a reader sees the old file or the new one, never half of one.
 
-    Raises OSError.
+    ``data`` may be a function that writes the temporary file. Where writing fails, the old file stays and the temporary
+    one is removed. ``durable`` brings the file to the disk before it takes its place, and then its name. The new file
+    has the permissions of a new file, not those of the old one; a symbolic link at ``path`` is replaced.
+
+    ``temporary`` is by default ``.<name>.part`` in the same folder, so that what a killed process left is overwritten
+    by the next one; give another one, on the same file system, where several processes write ``path`` at once.
+
+    Raises OSError, and what ``data`` raises.
     """
-    aside = path.with_name(f"{path.name}.part")
+    temporary = temporary or path.with_name(f".{path.name}.part")
     try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    except OSError:
+        if callable(data):
+            data(temporary)
+        else:
+            temporary.write_bytes(data)
+        if durable:
+            sync_to_disk(temporary)
+        temporary.replace(path)
+    except BaseException:
         with suppress(OSError):
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise
+    if durable:
+        sync_to_disk(path.parent)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems have no such call for folders.
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)

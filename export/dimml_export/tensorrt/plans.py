@@ -6,7 +6,6 @@ first. So whenever this is stopped, ``Bundle.verify`` holds, and the next run bu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from dimml.bundle import MANIFEST_NAME, Bundle, FileRecord, PlanRecord, file_sha
 from dimml.contract import ModelSpec, model_specs
 from dimml.errors import BundleError
 from dimml.repository import bundle_names, bundle_versions
+from dimml.system.files import write_atomically
 from dimml_export.model_config import CONFIG_NAME, read_model_config
 from dimml_export.repository_writer import locked
 from dimml_export.tensorrt.builder import Host, PlanBuilder, profile_of
@@ -227,13 +227,7 @@ def _write_manifest(repository: Path, bundle: Bundle) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: readers see the one before or this one."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_atomically(path, data, durable=True)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise BundleError(f"cannot write {path}: {error.strerror}") from error

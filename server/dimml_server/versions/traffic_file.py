@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dimml.errors import ConfigurationError
+from dimml.system.files import write_atomically
 from dimml.validation import first_fault
 from dimml_server.versions.traffic_split import Routing
 
@@ -42,9 +42,4 @@ def read_routing_file(path: Path) -> dict[str, Routing]:
 def write_routing_file(path: Path, routing: Mapping[str, Routing]) -> None:
     """Replace the file as a whole, so that a crash leaves the old one or the new one. Raises OSError."""
     entries = {name: _Entry(split=dict(one.split), shadow=one.shadow) for name, one in routing.items()}
-    staged = path.with_name(f".{path.name}.new")
-    with staged.open("wb") as file:
-        file.write(_FILE.dump_json(entries, indent=2) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
+    write_atomically(path, _FILE.dump_json(entries, indent=2) + b"\n", durable=True)

@@ -67,7 +67,7 @@ def test_plans_are_built_noted_and_verified(repository: Path) -> None:
     # The second build profits from the first one's timings.
     assert [cache for _, _, cache in builder.built] == [b"", b"+"]
     assert (repository / ".dimml-timing-cache").read_bytes() == b"++"
-    assert not list(repository.rglob("*.partial"))
+    assert not list(repository.rglob("*.part"))
     # The ONNX model still stands beside the plan, as the embedded server wants it.
     assert load_bundle(repository, "tiny").model_file(repository, "tiny_audio").exists()
 
@@ -234,7 +234,7 @@ def test_a_full_or_read_only_disk_is_one_line(repository: Path, monkeypatch: pyt
     with pytest.raises(BundleError, match=r"tiny_audio: cannot write .*: No space left on device"):
         build_plans(repository, Standin(), FP32)
     monkeypatch.undo()
-    assert not list(repository.rglob("*.partial"))
+    assert not list(repository.rglob("*.part"))
     load_bundle(repository, "tiny")
 
 

@@ -92,7 +92,7 @@ def test_out_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     run("modelnet", "--root", tmp_path, "--out", tmp_path / "file" / "m.csv", fails=ConfigurationError)
     run("modelnet", "--root", tmp_path, "--out", tmp_path, fails=SystemExit)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bed", "file"]
-    assert not tmp_path.with_name(f"{tmp_path.name}.part").exists()
+    assert not tmp_path.with_name(f".{tmp_path.name}.part").exists()
 
 
 def test_a_manifest_is_parquet_where_its_name_says_so(tmp_path: Path) -> None:

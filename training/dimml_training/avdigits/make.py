@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ import numpy as np
 import soxr
 
 from dimml.errors import ConfigurationError, DataError
+from dimml.system.files import write_atomically
 from dimml_training.avdigits.acoustics import NOISE_EXPONENTS, add_noise, reverberate, to_peak
 from dimml_training.avdigits.drawing import Glyphs, draw, load_glyphs
 from dimml_training.avdigits.muxing import write_mp4
@@ -149,12 +151,11 @@ def _check_recipe(root: Path, seed: int) -> None:
 
 def _write_manifest(root: Path, clips: Sequence[Clip]) -> Path:
     path = root / MANIFEST_NAME
-    partial = path.with_suffix(".part")
-    with partial.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "label", "split", "subject"])
-        writer.writerows([clip.path, LABELS[clip.label], clip.split, clip.voice] for clip in clips)
-    partial.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "split", "subject"])
+    writer.writerows([clip.path, LABELS[clip.label], clip.split, clip.voice] for clip in clips)
+    write_atomically(path, text.getvalue().encode())
     return path
 
 

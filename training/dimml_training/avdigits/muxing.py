@@ -10,6 +10,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from dimml.system.files import write_atomically
 from dimml_training.avdigits.speech import FloatArray
 
 #: Deterministic: with look-ahead (which zerolatency leaves out) this x264 reads memory that nobody wrote, and the
@@ -39,8 +40,17 @@ def write_mp4(
 
     Written beside ``path`` and moved into place, so that what stands there is whole.
     """
-    partial = path.with_name(path.name + ".part")
-    with av.open(str(partial), "w", format="mp4") as container:
+    write_atomically(path, lambda temporary: _mux(temporary, frames, frame_rate, sound, sample_rate_hz))
+
+
+def _mux(
+    path: Path,
+    frames: npt.NDArray[np.uint8] | None,
+    frame_rate: Fraction,
+    sound: FloatArray | None,
+    sample_rate_hz: int,
+) -> None:
+    with av.open(str(path), "w", format="mp4") as container:
         video = audio = None
         if frames is not None:
             name, options = ("libx264", _H264_OPTIONS) if _has_encoder("libx264") else ("mpeg4", _MPEG4_OPTIONS)
@@ -63,4 +73,3 @@ def write_mp4(
                 image.pts, image.time_base = index, 1 / frame_rate
                 container.mux(video.encode(image))
             container.mux(video.encode(None))
-    partial.replace(path)

@@ -146,7 +146,7 @@ def evaluate(
 
 def _keep(run: Path, found: dict[str, Any]) -> None:
     """Leave the figures of the suite in the run directory, unless fuller ones are there, and draw its report anew."""
-    from dimml.system.files import replace_whole
+    from dimml.system.files import write_atomically
     from dimml_training.report.page import write_report
     from dimml_training.report.reading import CORRUPTIONS_FILE
 
@@ -155,7 +155,7 @@ def _keep(run: Path, found: dict[str, Any]) -> None:
         typer.echo(f"{path} holds more conditions of the same clips: it and the report are left as they are", err=True)
         return
     try:
-        replace_whole(path, (json.dumps(found, indent=1) + "\n").encode())
+        write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
     except OSError as error:
         typer.echo(f"warning: cannot write {path}, a report will lack it: {error.strerror}", err=True)
         return

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dimml.errors import SetupError
+from dimml.system.files import write_atomically
 
 BoolArray = npt.NDArray[np.bool_]
 CELLS = "cells"
@@ -129,13 +130,18 @@ def cell_path(out: Path, data: str, method: str, repeat: int) -> Path:
 
 
 def write_cell(out: Path, cell: Cell) -> Path:
-    """Write a cell so that nobody ever reads half of one."""
-    path = cell_path(out, cell.data, cell.method, cell.repeat)
+    """Write a cell so that a reader never sees half of one. Raises SetupError."""
+    return write_text(cell_path(out, cell.data, cell.method, cell.repeat), _text(cell))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file of a comparison whole or not at all, even where processes beside this one write it, too.
+
+    Raises SetupError.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        aside.write_text(_text(cell), encoding="utf-8")
-        aside.replace(path)
+        write_atomically(path, text.encode(), temporary=path.with_name(f".{path.name}.{os.getpid()}.part"))
     except OSError as error:
         raise SetupError(f"cannot write {path}: {error.strerror}; choose another place with --out") from error
     return path

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from dimml.digests import historic, without
 from dimml.errors import SetupError
+from dimml.system.files import write_atomically
 from dimml_training.compare.plan import digest
 from dimml_training.config.corruption_suite import Condition
 from dimml_training.corruptions.encoding import EncodedModality, encode_conditions
@@ -85,11 +86,14 @@ def _write(path: Path, keys: Mapping[str, str], kept: KeptEncodings) -> None:
     arrays["index"] = np.frombuffer(json.dumps({"keys": keys, "conditions": index}).encode(), np.uint8)
     try:
         path.parent.mkdir(exist_ok=True)
-        aside = path.with_name(f"{path.stem}.part.npz")
-        np.savez(aside, allow_pickle=False, **arrays)
-        aside.replace(path)
+        write_atomically(path, lambda temporary: _save(temporary, arrays))
     except OSError as error:
         raise SetupError(f"cannot write {path}: {error.strerror}; free some space or choose another --work") from error
+
+
+def _save(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    with path.open("wb") as file:  # numpy adds its own ending to the name of a file that is not open yet
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _read(path: Path, keys: Mapping[str, str]) -> KeptEncodings | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dimml.errors import SetupError
-from dimml.system.files import replace_whole
+from dimml.system.files import write_atomically
 from dimml_training.compare.cells import CELLS, Cell, cell_path, read_cell, write_cell
 
 SUFFIX = ".jsonl.gz"
@@ -134,6 +134,6 @@ def _write(path: Path, cells: Iterable[Cell]) -> None:
     lines = (json.dumps(cell.model_dump(mode="json"), separators=(",", ":")) for cell in cells)
     text = "".join(f"{line}\n" for line in lines)
     try:
-        replace_whole(path, gzip.compress(text.encode(), 9, mtime=0))
+        write_atomically(path, gzip.compress(text.encode(), 9, mtime=0))
     except OSError as error:
         raise SetupError(f"cannot write {path}: {error.strerror}") from error

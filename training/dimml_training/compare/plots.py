@@ -10,8 +10,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from dimml_training.compare.cells import write_text
 from dimml_training.compare.summary import Summary
-from dimml_training.compare.tables import Row, rows, write_text
+from dimml_training.compare.tables import Row, rows
 
 PLOTS = "plots"
 #: Points of accuracy at which the colours of the heat map end.

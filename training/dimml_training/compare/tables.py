@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dimml.errors import SetupError
 from dimml_training.compare.bootstrap import Estimate
-from dimml_training.compare.cells import Cell
+from dimml_training.compare.cells import Cell, write_text
 from dimml_training.compare.replicated_figures import (
     CERTAINTY_AUROC,
     CONFIDENCE,
@@ -234,18 +232,6 @@ def write_tables(summary: Summary, out: Path) -> list[Path]:
 def seen_how_often(out: Path, data: str | None = None) -> str:
     """How many times the unseen families have been scored, of one data set or of all."""
     return f"The unseen families have been scored {looks(out, data)} times, one training each time (`{LOG}`)."
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise SetupError(f"cannot write {path}: {error.strerror}; choose another place with --out") from error
-    return path
 
 
 def _three(estimate: Estimate | None) -> list[str]:

@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
 from dimml.errors import ConfigurationError, SetupError
-from dimml.system.files import replace_whole
+from dimml.system.files import write_atomically
 from dimml_training.config import ComputeConfig, TrainConfig
 from dimml_training.distributed import Ranks
 
@@ -109,7 +109,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, whole)
         place = Path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
-        replace_whole(place, whole.getbuffer())
+        write_atomically(place, whole.getbuffer())
 
 
 @contextmanager

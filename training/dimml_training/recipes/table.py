@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dimml.errors import ConfigurationError, DataError
-from dimml.system.files import replace_whole
+from dimml.system.files import write_atomically
 from dimml_training.config import SPLITS
 
 #: One clip: text by column. Media columns hold paths relative to the data set's root, or absolute ones.
@@ -111,7 +111,7 @@ def write_whole(path: Path, data: bytes, option: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_whole(path, data)
+        write_atomically(path, data)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}", field=option) from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dimml.errors import SetupError
-from dimml.system.files import replace_whole
+from dimml.system.files import write_atomically
 from dimml_training.report import robustness, sections
 from dimml_training.report.reading import COMPARISON_FILE, RunFiles, read_run_files
 
@@ -33,7 +33,7 @@ def write_report(run: Path, results: Path | None = None) -> Path:
 
 def _write(path: Path, text: str) -> Path:
     try:
-        replace_whole(path, text.encode())
+        write_atomically(path, text.encode())
     except OSError as error:
         raise SetupError(f"cannot write {path}: {error.strerror}") from error
     return path

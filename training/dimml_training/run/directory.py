@@ -47,7 +47,7 @@ from dimml.fusion import PAPER, FusionParameters, FusionSpec
 from dimml.media.decoders.version import DECODER_VERSION
 from dimml.modality import Modality
 from dimml.signal_check import QualityThresholds
-from dimml.system.files import replace_whole
+from dimml.system.files import write_atomically
 from dimml_training.config import TrainConfig, parse_config
 from dimml_training.models import build_encoder
 from dimml_training.models.joint_head import build_joint_head
@@ -129,7 +129,7 @@ def write_config(folder: Path, config: TrainConfig) -> None:
     """Write the resolved config, creating the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     document = config.model_dump(mode="json")
-    replace_whole(folder / CONFIG_FILE, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())
+    write_atomically(folder / CONFIG_FILE, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -144,7 +144,7 @@ def read_config(folder: Path) -> TrainConfig:
 def write_data_digest(folder: Path, digest: str) -> None:
     """Note what data a run uses, creating the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    replace_whole(folder / DATA_FILE, digest.encode())
+    write_atomically(folder / DATA_FILE, digest.encode())
 
 
 def read_data_digest(folder: Path) -> str | None:
@@ -197,19 +197,19 @@ def write_run(
         if module is not None
         for key, value in _state(module)
     }
-    replace_whole(folder / WEIGHTS_FILE, safetensors.torch.save(weights))
+    write_atomically(folder / WEIGHTS_FILE, safetensors.torch.save(weights))
     rows = {f"rows.{name}": np.ascontiguousarray(array) for name, array in samples.items()}
     logits = {f"logits.{name}": _logits(encoder, rows[f"rows.{name}"]) for name, encoder in encoders.items()}
-    replace_whole(folder / SAMPLES_FILE, safetensors.numpy.save({**rows, **logits, "labels": sample_labels}))
+    write_atomically(folder / SAMPLES_FILE, safetensors.numpy.save({**rows, **logits, "labels": sample_labels}))
     write_metrics(folder, metrics)
     write_epochs(folder, epochs)
     record = _RunRecord(labels=tuple(labels), quality_report=dict(quality_report), training=dict(training))
-    replace_whole(folder / RUN_FILE, record.model_dump_json(indent=2).encode())
+    write_atomically(folder / RUN_FILE, record.model_dump_json(indent=2).encode())
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write ``metrics.json``: figures of validation and test."""
-    replace_whole(folder / METRICS_JSON, json.dumps(metrics, indent=2).encode())
+    write_atomically(folder / METRICS_JSON, json.dumps(metrics, indent=2).encode())
 
 
 def write_epochs(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from dimml.errors import BundleError, SetupError
 from dimml.fusion import FusionParameters, FusionSpec
-from dimml.system.files import replace_whole
+from dimml.system.files import write_atomically
 
 FUSION_JSON, PARAMETERS_FILE = "fusion.json", "fusion.safetensors"
 
@@ -43,9 +43,9 @@ def write_fusion(folder: Path, spec: FusionSpec, parameters: FusionParameters, r
     if arrays:
         data = safetensors.numpy.save(arrays)
         digest = hashlib.sha256(data).hexdigest()
-        replace_whole(folder / PARAMETERS_FILE, data)
+        write_atomically(folder / PARAMETERS_FILE, data)
     record = FusionRecord(spec=spec, parameters_sha256=digest, report=dict(report))
-    replace_whole(folder / FUSION_JSON, (record.model_dump_json(indent=2) + "\n").encode())
+    write_atomically(folder / FUSION_JSON, (record.model_dump_json(indent=2) + "\n").encode())
     if not arrays:
         (folder / PARAMETERS_FILE).unlink(missing_ok=True)
 
@@ -56,7 +56,7 @@ def keep_previous(folder: Path, *figures: str) -> None:
     for name in (PARAMETERS_FILE, FUSION_JSON, *figures):
         kept = folder / name.replace(".", ".previous.", 1)
         if (folder / name).is_file():
-            replace_whole(kept, (folder / name).read_bytes())
+            write_atomically(kept, (folder / name).read_bytes())
         else:
             kept.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from dimml.errors import SetupError
 from dimml.fusion import BoolArray, FloatArray, Fused, FusionSpec
-from dimml.system.files import replace_whole
+from dimml.system.files import write_atomically
 from dimml_training.evaluation.heads import HeadLogits
 
 VOTES_FILE = "votes.safetensors"
@@ -55,7 +55,7 @@ def write_votes(folder: Path, found: Mapping[str, tuple[HeadLogits, Fused]], fus
         arrays[f"{split}.certainty"] = fused.certainty_BH[kept].astype(np.float32)
     metadata = {"heads": json.dumps(heads), "fusion": fusion.model_dump_json()}
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    replace_whole(folder / VOTES_FILE, safetensors.numpy.save(whole, metadata=metadata))
+    write_atomically(folder / VOTES_FILE, safetensors.numpy.save(whole, metadata=metadata))
 
 
 def read_votes(folder: Path) -> dict[str, Votes]:

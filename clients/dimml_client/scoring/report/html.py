@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from dimml.errors import DataError
+from dimml.system.files import write_atomically
 from dimml_client.scoring.report.metrics import ANSWER, BINS, Judge, Judgement
 
 #: Above so many classes a confusion matrix has no room for their names.
@@ -60,10 +61,8 @@ def write_report(found: Judgement, table: Path, out: Path) -> None:
         calibration=_calibration(found),
         confusion=_confusion(answer),
     )
-    aside = out.with_name(f".{out.name}.tmp")
     try:
-        aside.write_text(page, encoding="utf-8")
-        aside.replace(out)
+        write_atomically(out, page.encode())
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror}", field="--report") from error
 

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, Final
 
 from dimml.errors import ConfigurationError, DataError
+from dimml.system.files import write_atomically
 from dimml_client.scoring.table import formats
 from dimml_client.scoring.table.schema import WINDOW, schema_of_table
 
@@ -96,12 +97,10 @@ def draw(timeline: Timeline, out: Path) -> None:
     weight.set_xlabel("seconds")
     # A file's name is no formula.
     figure.suptitle(timeline.name, fontsize="medium", parse_math=False)
-    aside = out.with_name(f".{out.name}.tmp")
+    ending = out.suffix.lower().removeprefix(".")
     try:
-        figure.savefig(aside, format=out.suffix.lower().removeprefix("."), dpi=130)
-        aside.replace(out)
+        write_atomically(out, lambda temporary: figure.savefig(temporary, format=ending, dpi=130))
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise DataError(f"cannot write {out}: {error.strerror}", field="--out") from error
 
 

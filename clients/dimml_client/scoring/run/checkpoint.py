@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dimml.errors import ConfigurationError, DataError
+from dimml.system.files import sync_to_disk, write_atomically
 from dimml_client.scoring.inputs.listing import Listing
-from dimml_client.scoring.table.formats import ParquetSink, synced
+from dimml_client.scoring.table.formats import ParquetSink
 from dimml_client.scoring.table.rows import Row
 
 _RUN, _INPUTS, _LOCK, _OPEN = "run.json", "inputs.parquet", "lock", "part.tmp"
@@ -102,15 +103,8 @@ class Parts:
 
     def begin(self, record: dict[str, Any], listing: Listing) -> None:
         """Note which run this is; the inputs first, so that a record never stands without them."""
-        self._place(_INPUTS, lambda path: pq.write_table(listing.table, path))
-        self._place(_RUN, lambda path: path.write_text(json.dumps(record, indent=1), encoding="utf-8"))
-
-    def _place(self, name: str, write: Callable[[Path], object]) -> None:
-        aside = self.folder / f"{name}.tmp"
-        write(aside)
-        synced(aside)
-        aside.replace(self.folder / name)
-        synced(self.folder)
+        write_atomically(self.folder / _INPUTS, lambda path: pq.write_table(listing.table, path), durable=True)
+        write_atomically(self.folder / _RUN, json.dumps(record, indent=1).encode(), durable=True)
 
     def add(self, row: Row) -> None:
         """One row of the recording under way."""
@@ -133,7 +127,7 @@ class Parts:
         self._write().close()
         self._sink, self._sunk = None, 0
         (self.folder / _OPEN).replace(self.folder / _name(self._first, end))
-        synced(self.folder)
+        sync_to_disk(self.folder)
         self._first = end
 
     def batches(self) -> Iterator[pa.RecordBatch]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from dimml.errors import ConfigurationError, DataError
+from dimml.system.files import sync_to_disk, write_atomically
 from dimml_client.scoring.engines.decode_request import check_parts
 from dimml_client.scoring.engines.protocol import Engine
 from dimml_client.scoring.inputs.listing import Listing
@@ -172,20 +173,18 @@ class _Run:
     def _finish(self, metadata: dict[str, Any]) -> None:
         """All parts as one table, put in its place in one step; then the parts go."""
         parts, out = self._parts, self._out
-        aside = parts.folder / _TABLE
-        formats.removed(aside)
+        temporary = parts.folder / _TABLE
+        formats.removed(temporary)
         schema = formats.with_metadata(parts.schema, metadata)
-        sink = formats.open_sink(aside, out, schema, parts.count(), self._rows_per_file)
+        sink = formats.open_sink(temporary, out, schema, parts.count(), self._rows_per_file)
         for batch in parts.batches():
             sink.write(batch.replace_schema_metadata(None))
         sink.close()
         if out.suffix.lower() != ".parquet":
-            note = parts.folder / "meta.tmp"
-            note.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
-            formats.synced(note)
-            note.replace(formats.sidecar(out))
-        aside.replace(out)
-        formats.synced(out.parent)
+            text = json.dumps(metadata, indent=1) + "\n"
+            write_atomically(formats.sidecar(out), text.encode(), durable=True, temporary=parts.folder / "meta.tmp")
+        temporary.replace(out)
+        sync_to_disk(out.parent)
         parts.remove()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from dimml.errors import ConfigurationError
+from dimml.system.files import sync_to_disk
 
 SUFFIXES: Final = (".parquet", ".jsonl", ".csv")
 #: A Parquet table with more rows becomes a folder of files with at most so many.
@@ -47,7 +47,7 @@ class ParquetSink:
     def close(self) -> None:
         """Write the footer."""
         self._writer.close()
-        synced(self._path)
+        sync_to_disk(self._path)
 
 
 class ParquetFolder:
@@ -77,7 +77,7 @@ class ParquetFolder:
         """Finish the last file."""
         if self._sink is not None:
             self._sink.close()
-        synced(self._path)
+        sync_to_disk(self._path)
 
 
 class JsonLinesSink:
@@ -94,7 +94,7 @@ class JsonLinesSink:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-        synced(self._path)
+        sync_to_disk(self._path)
 
 
 class CsvSink:
@@ -111,7 +111,7 @@ class CsvSink:
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
-        synced(self._path)
+        sync_to_disk(self._path)
 
 
 def check_suffix(out: Path) -> None:
@@ -152,15 +152,6 @@ def read_metadata(out: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, IndexError, pa.ArrowException):
         return None
     return found if isinstance(found, dict) else None
-
-
-def synced(path: Path) -> None:
-    """Bring a file, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def removed(path: Path) -> None:
