@@ -1,6 +1,6 @@
 """Adding a bundle version to a Triton model repository, all of it or nothing.
 
-Everything is written aside, in ``<name>/.staging-<version>/``, and moved into place model by model, the manifest
+Everything is written in ``<name>/.staging-<version>/`` and moved into place model by model, the manifest
 last: before that last rename no reader sees the version, after it the version is whole. The staging folder lies
 inside the entry model's folder because Triton takes every folder at the top of a repository for a model, hidden
 or not, but ignores folders in a model that are not numbers.
@@ -8,7 +8,6 @@ or not, but ignores folders in a model that are not numbers.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from dimml.bundle import MANIFEST_NAME, Bundle, FileRecord, file_sha256, read_bu
 from dimml.contract import ModelSpec, Role, model_specs
 from dimml.errors import BundleError
 from dimml.repository import versions
+from dimml.system.files import exclusive_lock
 from dimml_export.model_config import CONFIG_NAME, model_config, read_model_config, tensors_differ
 from dimml_export.onnx_graph import element_type
 from dimml_export.tensorrt.config import TensorRT, uses_tensorrt
@@ -218,8 +218,7 @@ def _clear_crashed(repository: Path, name: str) -> None:
 @contextmanager
 def locked(repository: Path) -> Iterator[None]:
     """Hold the repository's lock, waiting for it; the kernel frees it when a process dies."""
-    with (repository / _LOCK_NAME).open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusive_lock(repository / _LOCK_NAME):
         yield
 
 

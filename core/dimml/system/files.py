@@ -1,11 +1,11 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and locks that end with their process."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -55,3 +55,41 @@ def sync_to_disk(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def exclusive_lock(path: Path, *, wait: bool = True, best_effort: bool = False) -> Iterator[bool]:
+    """Hold the lock of a file, which is made where there is none, or of a folder; the kernel frees it with the process.
+
+    Yields True, or without ``wait`` False where another one holds it. The lock belongs to what was opened: a second
+    call in the same process counts as another one. The file stays when the lock is freed. With ``best_effort``, a file
+    system that has no locks counts as held.
+
+    Raises OSError where the file cannot be opened or locked.
+    """
+    flags = os.O_RDONLY if path.is_dir() else os.O_WRONLY | os.O_CREAT
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        try:
+            held = lock_descriptor(descriptor, wait=wait)
+        except OSError:
+            if not best_effort:
+                raise
+            held = True
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+def lock_descriptor(descriptor: int, *, wait: bool = True) -> bool:
+    """Lock an open file until its last descriptor is closed, those that child processes inherited among them.
+
+    Returns False where another one holds the lock and ``wait`` is False. Raises OSError.
+    """
+    import fcntl  # Not where clients read and write files on another system than Linux.
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

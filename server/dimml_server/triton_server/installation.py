@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Final
 
 from dimml.errors import SetupError
+from dimml.system.files import exclusive_lock
 from dimml_server.triton_server.host import HostPython
 
 CONSTRAINTS_NAME: Final = "constraints-triton.txt"
@@ -133,10 +133,8 @@ def _core_requirements() -> list[str]:
 @contextmanager
 def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold a file's lock; the kernel frees it when a process dies."""
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with ExitStack() as lock:
+        if not lock.enter_context(exclusive_lock(path, wait=False)):
             say("another process is fetching Triton's server; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock.enter_context(exclusive_lock(path))
         yield

@@ -6,13 +6,14 @@ so another run can tell regions in use from those of a server that was killed.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from dimml.system.files import lock_descriptor
 
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where the kernel has it
 _PREFIX: Final = "dimml-triton-"
@@ -26,7 +27,7 @@ class RunName:
         self.prefix = f"{_PREFIX}{secrets.token_hex(4)}"
         self._path = SHARED_MEMORY / f"{self.prefix}{_LOCK}"
         self.descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        lock_descriptor(self.descriptor)
 
     def close(self) -> None:
         """Remove the run's regions and the lock. Its processes must have ended."""
@@ -39,7 +40,8 @@ def clear_left_over(folders: Path) -> None:
     for lock in SHARED_MEMORY.glob(f"{_PREFIX}*{_LOCK}"):
         # Another user's, or gone in this moment.
         with suppress(OSError), lock.open("rb+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock_descriptor(file.fileno(), wait=False):
+                continue
             prefix = lock.name.removesuffix(_LOCK)
             shutil.rmtree(folders / prefix, ignore_errors=True)
             _remove(prefix)

@@ -11,13 +11,12 @@ Killing it costs the training under way, and of that no more than the epoch unde
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +24,7 @@ from pathlib import Path
 import torch
 
 from dimml.errors import ConfigurationError, DimmlError, SetupError
+from dimml.system.files import exclusive_lock
 from dimml_training.compare import plan
 from dimml_training.compare.methods import chosen_methods
 from dimml_training.compare.packed_cells import find_cell
@@ -183,15 +183,10 @@ def _minutes(seconds: float) -> str:
 @contextmanager
 def only_one(path: Path) -> Iterator[bool]:
     """Try to lock the file, and say whether this process has it now. Never waits."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise SetupError(f"cannot write {path}: {error.strerror}; choose another place with --work") from error
-    with file:
+    with ExitStack() as lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True  # closing the file lets go of the lock
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = lock.enter_context(exclusive_lock(path, wait=False))
+        except OSError as error:
+            raise SetupError(f"cannot write {path}: {error.strerror}; choose another place with --work") from error
+        yield held

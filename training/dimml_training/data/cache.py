@@ -17,7 +17,6 @@ whose checksum does not fit is decoded again into a new slot.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -38,6 +37,7 @@ from dimml.errors import SetupError
 from dimml.media.decoders.version import DECODER_VERSION
 from dimml.modality import Modality
 from dimml.signal_check import QualityThresholds
+from dimml.system.files import exclusive_lock, sync_to_disk
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,11 @@ class ClipCache:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the folder's lock; another process that fills the same folder waits. Ends with all on disk."""
-        with _disk_errors(self.folder), (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _disk_errors(self.folder), exclusive_lock(self.folder / "lock"):
             yield
             for path in (*map(self._rows_file, self.modalities), self._index):
                 if path.exists():
-                    with path.open("rb+") as file:
-                        os.fsync(file.fileno())
+                    sync_to_disk(path)
 
     def add(self, key: str, rows: Mapping[str, npt.NDArray[Any]], end_s: float | None) -> Entry:
         """Append one clip; only within ``writing``."""

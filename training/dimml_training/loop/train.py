@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from dimml import __version__
 from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import PAPER
 from dimml.media.decoders.version import DECODER_VERSION
+from dimml.system.files import exclusive_lock
 from dimml.system.outbound import set_quiet_defaults
 from dimml_training.config import SPLITS, TrainConfig
 from dimml_training.data.loader import ClipRows
@@ -242,17 +241,10 @@ def _alone(out: Path) -> Iterator[None]:
     """Hold the run directory, so that a second process does not write into it. The lock is on the folder itself: it
     leaves nothing behind, and ends with the process however that ends."""
     out.mkdir(parents=True, exist_ok=True)
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError(f"another process is training in {out}; wait for it, or take another --out") from None
-        except OSError:
-            pass  # a file system without locks
+    with exclusive_lock(out, wait=False, best_effort=True) as held:
+        if not held:
+            raise SetupError(f"another process is training in {out}; wait for it, or take another --out")
         yield
-    finally:
-        os.close(folder)
 
 
 def _same_data(out: Path, data: PreparedData, *, resume: bool) -> None:

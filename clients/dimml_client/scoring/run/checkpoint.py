@@ -7,12 +7,12 @@ whole, so that whatever is killed, what stands there is whole, and the next reco
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dimml.errors import ConfigurationError, DataError
-from dimml.system.files import sync_to_disk, write_atomically
+from dimml.system.files import exclusive_lock, sync_to_disk, write_atomically
 from dimml_client.scoring.inputs.listing import Listing
 from dimml_client.scoring.table.formats import ParquetSink
 from dimml_client.scoring.table.rows import Row
@@ -56,12 +56,10 @@ class Parts:
         self.folder = folder_of(out)
         self.schema = schema
         self.folder.mkdir(exist_ok=True)
-        self._lock = (self.folder / _LOCK).open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        self._lock = ExitStack()
+        if not self._lock.enter_context(exclusive_lock(self.folder / _LOCK, wait=False)):
             self._lock.close()
-            raise ConfigurationError(f"another `dimml score` is writing {out}", field="--out") from None
+            raise ConfigurationError(f"another `dimml score` is writing {out}", field="--out")
         (self.folder / _OPEN).unlink(missing_ok=True)
         self._rows: list[Row] = []
         self._sink: ParquetSink | None = None
