@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from dimml.bundle import FUSED_HEAD, Bundle
 from dimml.fusion import softmax
+from dimml.metrics.classification import disagreement
 
 if TYPE_CHECKING:
     from dimml.ensemble import EnsembleResult
@@ -54,14 +54,6 @@ def observations(bundle: Bundle, result: EnsembleResult) -> Iterator[Observation
             },
             disagreement=_disagreement(np.stack([result.logits[name][row] for name in here])),
         )
-
-
-def disagreement(own_NMC: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Of N clips: the chance that two modalities' heads, each drawing from its distribution ``[N, M, C]``, name
-    different classes; the mean over pairs, of which there must be one."""
-    pairs = combinations(range(own_NMC.shape[1]), 2)
-    same = [(own_NMC[:, i] * own_NMC[:, j]).sum(axis=1) for i, j in pairs]
-    return np.asarray(1.0 - np.mean(same, axis=0), np.float64)
 
 
 def label_series(bundle: Bundle) -> tuple[str, ...]:

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from dimml.metrics.classification import auroc, ece, macro_f1, weighted_ece
 from dimml_training.compare import replicates
 from dimml_training.compare.bootstrap import ece_estimate, resample_weights, sampled_estimate
 from dimml_training.compare.packed_cells import read_cells
 from dimml_training.compare.replicated_figures import MACRO_F1, NLL, rise_figure
 from dimml_training.compare.work import Comparison, planned, work_off
-from dimml_training.evaluation.heads import macro_f1
-from dimml_training.evaluation.metrics import auroc, ece, weighted_ece
 from support import tiny_training
 
 CLIPS = 60

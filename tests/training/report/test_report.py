@@ -17,13 +17,13 @@ import pytest
 from dimml.cli import main
 from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import Fused, FusionSpec, fuse, softmax
+from dimml.metrics.classification import BINS, ece
 from dimml_training.compare import cells
 from dimml_training.compare.cells import Cell, ConditionRecord
 from dimml_training.evaluation.heads import HeadLogits
-from dimml_training.evaluation.metrics import ece
 from dimml_training.loop.train import train
 from dimml_training.report.charts import Series, confusion_chart, line_chart, nice_ticks
-from dimml_training.report.diagrams import BINS, diagrams, reliability
+from dimml_training.report.diagrams import diagrams, reliability
 from dimml_training.report.page import write_report
 from dimml_training.run import votes as votes_file
 from dimml_training.run.votes import VOTES_FILE, Votes, read_votes, write_votes

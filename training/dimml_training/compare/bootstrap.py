@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dimml_training.evaluation.metrics import ece, weighted_ece
+from dimml.metrics.classification import ece, weighted_ece
 
 FloatArray = npt.NDArray[np.float64]
 RESAMPLES = 2_000
@@ -79,7 +79,7 @@ def sampled_estimate(value: float, samples_RS: FloatArray) -> Estimate:
 
 
 def ece_estimate(confidence_P: FloatArray, right_P: npt.NDArray[np.bool_], weights_SP: FloatArray) -> Estimate:
-    """``figures.ece`` with its interval. Drawing clips anew adds noise, and noise adds to an ECE: the interval lies
+    """``ece`` with its interval. Drawing clips anew adds noise, and noise adds to an ECE: the interval lies
     somewhat high, the more so the fewer clips there are."""
     samples_S = weighted_ece(confidence_P, right_P, weights_SP)
     low_K, high_K = _bounds(samples_S[:, None])

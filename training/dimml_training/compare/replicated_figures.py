@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.bundle import FUSED_HEAD
-from dimml.monitoring.observation import disagreement
+from dimml.metrics.classification import disagreement, log_losses
 from dimml_training.compare import replicates
 from dimml_training.compare.answers import Answer
 from dimml_training.compare.bootstrap import FloatArray
@@ -48,7 +48,7 @@ def replicates_of(
     conflicts = [answers[c.name] for c in suite if c.group == "conflict"]
     found: dict[str, FloatArray | None] = {
         MACRO_F1: replicates.macro_f1s(labels_N, clean.probabilities_NC.argmax(axis=1), classes, weights_SN),
-        NLL: replicates.means(-np.log(np.maximum(truth_N, 1e-12)), weights_SN),
+        NLL: replicates.means(log_losses(truth_N), weights_SN),
         CONFIDENCE: replicates.means(confidence_N, weights_SN),
         CERTAINTY_AUROC: _certainty(certainty_judged(suite, answers), labels_N, weights_SN),
         CONFLICT_CONFIDENCE: replicates.mean_of(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dimml.metrics.classification import f1_scores
 from dimml_training.compare.bootstrap import SEED, FloatArray
 
 #: Enough for percentiles of a 95 % interval, at 2 bytes each in a cell.
@@ -43,13 +44,11 @@ def means(values_N: npt.NDArray[Any], weights_SN: FloatArray) -> FloatArray:
 def macro_f1s(
     labels_N: npt.NDArray[np.int64], guesses_N: npt.NDArray[np.int64], classes: int, weights_SN: FloatArray
 ) -> FloatArray:
-    """``evaluation.macro_f1`` of the clips drawn, ``[S]``."""
+    """``macro_f1`` of the clips drawn, ``[S]``."""
     known = np.arange(classes)
     there_NC, said_NC = labels_N[:, None] == known, guesses_N[:, None] == known
     hits_SC, there_SC, said_SC = (weights_SN @ of_NC for of_NC in (there_NC & said_NC, there_NC, said_NC))
-    either_SC = there_SC + said_SC
-    f1_SC = 2.0 * hits_SC / np.maximum(either_SC, 1.0)
-    return np.asarray(f1_SC.sum(axis=1) / (either_SC > 0).sum(axis=1), np.float64)
+    return np.asarray(np.nanmean(f1_scores(hits_SC, there_SC, said_SC), axis=1), np.float64)
 
 
 def aurocs(
@@ -58,7 +57,7 @@ def aurocs(
     there_AN: npt.NDArray[np.bool_],
     weights_SN: FloatArray,
 ) -> FloatArray:
-    """``figures.auroc`` of the clips drawn with all their answers, ``[S]``, over the pairs that are ``there``; NaN
+    """``auroc`` of the clips drawn with all their answers, ``[S]``, over the pairs that are ``there``; NaN
     where all or none are positive."""
     edges = np.quantile(scores_AN[there_AN], np.linspace(0.0, 1.0, AUROC_BINS + 1)[1:-1])
     bin_AN = np.searchsorted(np.unique(edges), scores_AN, side="right")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from dimml.bundle import FUSED_HEAD
 from dimml.digests import historic, historic_repr
+from dimml.metrics.classification import auroc_or_none, ece, log_losses, macro_f1
 from dimml_training.compare.answers import Answer, Fusion, answer
 from dimml_training.compare.cells import (
     TIME_FORMAT,
@@ -33,8 +34,7 @@ from dimml_training.compare.replicates import clip_weights
 from dimml_training.compare.unseen import log_unseen
 from dimml_training.config import TrainConfig
 from dimml_training.config.corruption_suite import Condition, conditions
-from dimml_training.evaluation.heads import macro_f1
-from dimml_training.evaluation.metrics import auroc_or_none, confidence_rise, conflict, ece
+from dimml_training.evaluation.metrics import confidence_rise, conflict
 from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, spread
 from dimml_training.fusion_selection.search import choose_fusion, seen_conditions
 from dimml_training.run.directory import TrainedRun, load_run
@@ -174,7 +174,7 @@ def _record(condition: Condition, answers: Sequence[Answer], labels_N: Labels, c
         draws=condition.draws,
         accuracy=_rounded(right_DN.mean()),
         macro_f1=_rounded(np.mean([macro_f1(labels_N, guess, classes) for guess in guesses])),
-        nll=_rounded(-np.log(np.maximum(truth_DN, 1e-12)).mean()),
+        nll=_rounded(log_losses(truth_DN).mean()),
         ece=_rounded(np.mean([ece(c, r) for c, r in zip(confidence_DN, right_DN, strict=True)])),
         confidence=_rounded(confidence_DN.mean()),
         auroc=_auroc(confidence_DN.reshape(-1), right_DN.reshape(-1)),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dimml.metrics.classification import perfect_ece
 from dimml_training.compare.bootstrap import Estimate
 from dimml_training.compare.cells import Cell, write_text
 from dimml_training.compare.replicated_figures import (
@@ -24,7 +25,6 @@ from dimml_training.compare.replicated_figures import (
 )
 from dimml_training.compare.summary import CLEAN, Summary, Worst
 from dimml_training.compare.unseen import LOG, looks
-from dimml_training.evaluation.metrics import perfect_ece
 
 TABLES = "tables"
 #: The method that is ours.

@@ -12,10 +12,11 @@ import torch
 
 from dimml.bundle import FUSED_HEAD
 from dimml.fusion import BoolArray, FloatArray, Fused, heads_present
+from dimml.metrics.classification import auroc_or_none, ece, macro_f1, nll
 from dimml_training.config.corruption_suite import Condition
 from dimml_training.corruptions.encoding import Encoded, EncodedModality
-from dimml_training.evaluation.heads import HeadLogits, fused_answer, head_probabilities, macro_f1
-from dimml_training.evaluation.metrics import auroc_or_none, confidence_rise, conflict, ece
+from dimml_training.evaluation.heads import HeadLogits, fused_answer, head_probabilities
+from dimml_training.evaluation.metrics import confidence_rise, conflict
 from dimml_training.run.directory import TrainedRun
 
 Labels = npt.NDArray[np.int64]
@@ -119,7 +120,6 @@ def score(run: TrainedRun, encoded: Encoded, validation: Encoded, suite: Sequenc
 
 def _of_condition(condition: Condition, answers: Answers, classes: int) -> dict[str, Any]:
     labels_N, fused = answers.votes.labels_N, answers.fused
-    truth_N = fused.probabilities_BC[np.arange(len(labels_N)), labels_N]
     return {
         "group": condition.group,
         "seen": condition.seen,
@@ -127,7 +127,7 @@ def _of_condition(condition: Condition, answers: Answers, classes: int) -> dict[
         "draws": condition.draws,
         "accuracy": float(answers.right().mean()),
         "macro_f1": macro_f1(labels_N, fused.logits_BC.argmax(axis=1), classes),
-        "nll": float(-np.log(np.maximum(truth_N, 1e-12)).mean()),
+        "nll": nll(fused.probabilities_BC, labels_N),
         "ece": ece(answers.confidence(), answers.right()),
         "confidence": float(answers.confidence().mean()),
         "heads": {

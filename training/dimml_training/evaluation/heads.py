@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dimml.bundle import FUSED_HEAD
 from dimml.fusion import BoolArray, FloatArray, Fused, FusionParameters, FusionSpec, fuse, heads_present, softmax
+from dimml.metrics.classification import confusion_matrix, macro_f1, nll
 from dimml.modality import Modality, Waveform
 from dimml.signal_check import QualityThresholds
 from dimml_training.data.augment import mix_at_snr
@@ -134,12 +135,11 @@ def figures(votes: HeadLogits, fused: Fused, labels: Sequence[str]) -> dict[str,
     guesses = {head: votes.logits_NHC[:, index].argmax(axis=1) for index, head in enumerate(votes.heads)}
     answer_N = fused.logits_BC.argmax(axis=1)
     truth_N = votes.labels_N
-    confusion = np.bincount(truth_N * classes + answer_N, minlength=classes**2).reshape(classes, classes)
     return {
         "clips": len(truth_N),
         "accuracy": float((answer_N == truth_N).mean()),
         "macro_f1": macro_f1(truth_N, answer_N, classes),
-        "nll": float(-np.log(np.maximum(fused.probabilities_BC[np.arange(len(truth_N)), truth_N], 1e-12)).mean()),
+        "nll": nll(fused.probabilities_BC, truth_N),
         "heads": {
             head: {
                 "accuracy": float((guess == truth_N).mean()),
@@ -149,19 +149,8 @@ def figures(votes: HeadLogits, fused: Fused, labels: Sequence[str]) -> dict[str,
             }
             for index, (head, guess) in enumerate(guesses.items())
         },
-        "confusion": confusion.tolist(),
+        "confusion": confusion_matrix(truth_N, answer_N, classes).tolist(),
     }
-
-
-def macro_f1(truth_N: npt.NDArray[np.int64], guess_N: npt.NDArray[np.int64], classes: int) -> float:
-    """Mean F1 over the classes that occur in truth or guess."""
-    scores = []
-    for label in range(classes):
-        hits = int(((truth_N == label) & (guess_N == label)).sum())
-        said, there = int((guess_N == label).sum()), int((truth_N == label).sum())
-        if said + there:
-            scores.append(2.0 * hits / (said + there))
-    return float(np.mean(scores))
 
 
 def head_probabilities(votes: HeadLogits) -> FloatArray:

@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from dimml.fusion import FloatArray, Fused, FusionSpec, certainty_of, fuse_weighted
-from dimml_training.evaluation.metrics import ece, perfect_ece
+from dimml.metrics.classification import ece, nll_of_logits, perfect_ece
 from dimml_training.fusion_selection.condition_rows import Rows
 from dimml_training.fusion_selection.cross_fit import row_weights
-from dimml_training.fusion_selection.temperature_scaling import calibration_temperature, negative_log_likelihood
+from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 
 #: What a fall below the better modality costs, on top of the accuracy lost: its mean over conditions, and the worst.
 REGRET_PRICE, WORST_PRICE = 0.5, 0.05
@@ -71,7 +71,7 @@ class Judge:
             below=float(np.minimum(regrets, 0).mean()),
             worst_regret=float(regrets[worst]),
             worst_condition=rows.conditions[self._counted[worst]].name,
-            nll=negative_log_likelihood(fused.logits_BC, rows.labels_R, self._weights_R),
+            nll=nll_of_logits(fused.logits_BC, rows.labels_R, self._weights_R),
         )
 
     def calibrated(self, spec: FusionSpec) -> FusionSpec:

@@ -9,22 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.fusion import FloatArray
+from dimml.metrics.classification import nll_of_logits
 from dimml_training.fusion_selection.condition_rows import IntArray
 
 #: Where a temperature is looked for. A head that is always right would ask for 0.
 LOWEST, HIGHEST = 0.2, 20.0
 _STEPS: Final = 40
 _GOLDEN: Final = (5**0.5 - 1) / 2
-
-
-def negative_log_likelihood(
-    logits_NC: FloatArray, labels_N: IntArray, weights_N: npt.NDArray[np.float64], temperature: float = 1.0
-) -> float:
-    """Weighted mean of ``-log softmax(z / T)`` of the true class."""
-    scaled_NC = logits_NC.astype(np.float64) / temperature
-    scaled_NC -= scaled_NC.max(axis=1, keepdims=True)
-    losses_N = np.log(np.exp(scaled_NC).sum(axis=1)) - np.take_along_axis(scaled_NC, labels_N[:, None], axis=1)[:, 0]
-    return float(losses_N @ weights_N / weights_N.sum())
 
 
 def calibration_temperature(
@@ -39,7 +30,7 @@ def calibration_temperature(
         return 1.0
 
     def loss(log_t: float) -> float:
-        return negative_log_likelihood(logits_NC, labels_N, weights_N, float(np.exp(log_t)))
+        return nll_of_logits(logits_NC, labels_N, weights_N, temperature=float(np.exp(log_t)))
 
     low, high = float(np.log(LOWEST)), float(np.log(HIGHEST))
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from dimml_training.report.diagrams import BINS, Counts, Reliability
+from dimml.metrics.classification import BINS
+from dimml_training.report.diagrams import Counts, Reliability
 
 #: Series colours that the style sheet defines; ``answer`` stands out from them all.
 COLOURS = 6

@@ -8,12 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.fusion import FloatArray, softmax
+from dimml.metrics.classification import SMALLEST_PROBABILITY, CalibrationBins, confusion_matrix
 from dimml_training.run.votes import Votes
 
-BINS = 15
 ANSWER = "answer"
-#: Lowest probability whose logarithm is taken.
-SMALLEST = 1e-12
 
 Counts = npt.NDArray[np.int64]
 
@@ -25,7 +23,7 @@ class Reliability:
     clips_K: Counts
     confidence_K: FloatArray
     accuracy_K: FloatArray
-    #: Expected calibration error: the mean distance of the two, weighted by clips (Guo et al. 2017).
+    #: Expected calibration error: the mean distance of the two, weighted by clips.
     ece: float
 
 
@@ -53,13 +51,8 @@ def reliability(probabilities_NC: FloatArray, labels_N: Counts) -> Reliability:
     """Confidence is the highest probability; the clip is right where that class is its own."""
     confidence_N = probabilities_NC.max(axis=1)
     right_N = probabilities_NC.argmax(axis=1) == labels_N
-    bin_N = np.minimum((confidence_N * BINS).astype(np.int64), BINS - 1)
-    clips_K = np.bincount(bin_N, minlength=BINS)
-    there_K = np.maximum(clips_K, 1)
-    confidence_K = np.bincount(bin_N, weights=confidence_N, minlength=BINS) / there_K
-    accuracy_K = np.bincount(bin_N, weights=right_N, minlength=BINS) / there_K
-    error = float((clips_K * np.abs(confidence_K - accuracy_K)).sum() / max(1, len(labels_N)))
-    return Reliability(clips_K, confidence_K.astype(np.float32), accuracy_K.astype(np.float32), error)
+    bins = CalibrationBins.of(confidence_N, right_N)
+    return Reliability(bins.rows, bins.confidence.astype(np.float32), bins.accuracy.astype(np.float32), bins.ece)
 
 
 def diagrams(votes: Votes, classes: int) -> list[HeadDiagrams]:
@@ -73,7 +66,9 @@ def diagrams(votes: Votes, classes: int) -> list[HeadDiagrams]:
         own = temperatures[index] if temperatures is not None and index < len(temperatures) else 1.0
         found.append(_of_head(name, softmax(logits_NC), softmax(logits_NC / np.float32(own)), labels_N, classes))
     # Dividing by the answer's temperature is undone in the logarithm, up to a constant that softmax removes.
-    undone = softmax(np.log(np.maximum(votes.answer_NC, SMALLEST)) * np.float32(votes.fusion.answer_temperature))
+    undone = softmax(
+        np.log(np.maximum(votes.answer_NC, SMALLEST_PROBABILITY)) * np.float32(votes.fusion.answer_temperature)
+    )
     found.append(_of_head(ANSWER, undone, votes.answer_NC, votes.labels_N, classes))
     return found
 
@@ -84,7 +79,7 @@ def _of_head(name: str, before: FloatArray, after: FloatArray, labels_N: Counts,
         name=name,
         clips=len(labels_N),
         accuracy=float((said_N == labels_N).mean()) if len(labels_N) else 0.0,
-        confusion_CC=np.bincount(labels_N * classes + said_N, minlength=classes**2).reshape(classes, classes),
+        confusion_CC=confusion_matrix(labels_N, said_N, classes),
         before=reliability(before, labels_N),
         after=None if np.allclose(before, after, atol=1e-6) else reliability(after, labels_N),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dimml.bundle import FUSED_HEAD
-from dimml_training.evaluation.metrics import perfect_ece
+from dimml.metrics.classification import perfect_ece
 from dimml_training.report.charts import Series, colour, confusion_chart, line_chart, reliability_chart
 from dimml_training.report.diagrams import ANSWER, HeadDiagrams, diagrams
 from dimml_training.report.parts import Figure, Table, Tile, head_colours

@@ -156,7 +156,7 @@ def read_data_digest(folder: Path) -> str | None:
 def write_decoder_version(folder: Path, decoder_version: int = DECODER_VERSION) -> None:
     """Note which decoder made a run's rows, creating the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    replace_whole(folder / DECODER_FILE, f"{decoder_version}\n".encode())
+    write_atomically(folder / DECODER_FILE, f"{decoder_version}\n".encode())
 
 
 def read_decoder_version(folder: Path) -> int:

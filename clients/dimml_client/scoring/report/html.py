@@ -11,8 +11,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from dimml.errors import DataError
+from dimml.metrics.classification import BINS
 from dimml.system.files import write_atomically
-from dimml_client.scoring.report.metrics import ANSWER, BINS, Judge, Judgement
+from dimml_client.scoring.report.metrics import ANSWER, Judge, Judgement
 
 #: Above so many classes a confusion matrix has no room for their names.
 _NAMED: Final = 30
@@ -75,13 +76,9 @@ def _calibration(found: Judgement) -> Markup:
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
     for name, one in found.voters.items():
-        rows_K = np.maximum(one.bins_K3[:, 0], 1.0)
-        there_K = one.bins_K3[:, 0] > 0
+        there_K = one.bins.rows > 0
         if there_K.any():
-            confidence_K, accuracy_K = (
-                one.bins_K3[there_K, 1] / rows_K[there_K],
-                one.bins_K3[there_K, 2] / rows_K[there_K],
-            )
+            confidence_K, accuracy_K = one.bins.confidence[there_K], one.bins.accuracy[there_K]
             axis.plot(confidence_K, accuracy_K, marker="o", markersize=4, label=name)
     axis.set_xlabel(f"confidence, {BINS} bins")
     axis.set_ylabel("share that is right")

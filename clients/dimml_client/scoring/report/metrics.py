@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.errors import DataError
+from dimml.metrics.classification import CalibrationBins, f1_scores, log_losses, macro_mean
 from dimml_client.scoring.table import formats
 from dimml_client.scoring.table.schema import AGGREGATE, WINDOW, probability_column, schema_of_table
 
-BINS: Final = 15
 ANSWER: Final = "answer"
-_SMALLEST: Final = 1e-12
 
 
 @dataclass
@@ -28,12 +26,10 @@ class Judge:
     labels: Sequence[str]
     rows: int = 0
     confusion_CC: npt.NDArray[np.int64] = field(init=False)
-    #: By bin of confidence: rows, confidence summed, right ones.
-    bins_K3: npt.NDArray[np.float64] = field(init=False)
+    bins: CalibrationBins = field(default_factory=CalibrationBins, init=False)
 
     def __post_init__(self) -> None:
         self.confusion_CC = np.zeros((len(self.labels), len(self.labels)), np.int64)
-        self.bins_K3 = np.zeros((BINS, 3))
         self._places = {label: place for place, label in enumerate(self.labels)}
 
     def add(self, truth: str, said: str, confidence: float) -> None:
@@ -42,7 +38,7 @@ class Judge:
         place = self._places.get(truth)
         if place is not None:
             self.confusion_CC[place, self._places[said]] += 1
-        self.bins_K3[min(int(confidence * BINS), BINS - 1)] += (1.0, confidence, float(truth == said))
+        self.bins.add(confidence, truth == said)
 
     @property
     def accuracy(self) -> float:
@@ -51,17 +47,16 @@ class Judge:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error over 15 bins of equal width (Guo et al. 2017)."""
-        return float(np.abs(self.bins_K3[:, 1] - self.bins_K3[:, 2]).sum() / max(1, self.rows))
+        """Expected calibration error; 0 without rows."""
+        return self.bins.ece
 
     def per_class(self) -> list[tuple[str, int, float, float, float]]:
         """Label, rows, recall, precision and F1 of each class; NaN where it has none."""
         hits_C = self.confusion_CC.diagonal()
         there_C, said_C = self.confusion_CC.sum(axis=1), self.confusion_CC.sum(axis=0)
         found = []
-        for place, label in enumerate(self.labels):
+        for place, (label, f1) in enumerate(zip(self.labels, self._f1().tolist(), strict=True)):
             hits, there, said = int(hits_C[place]), int(there_C[place]), int(said_C[place])
-            f1 = 2.0 * hits / (there + said) if there + said else float("nan")
             found.append(
                 (label, there, hits / there if there else float("nan"), hits / said if said else float("nan"), f1)
             )
@@ -69,9 +64,12 @@ class Judge:
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 over the classes that occur."""
-        scores = [f1 for *_, f1 in self.per_class() if not math.isnan(f1)]
-        return float(np.mean(scores)) if scores else 0.0
+        """Mean F1 over the classes that occur; 0 without rows."""
+        return macro_mean(self._f1(), empty=0.0)
+
+    def _f1(self) -> npt.NDArray[np.float64]:
+        counts_CC = self.confusion_CC
+        return f1_scores(counts_CC.diagonal(), counts_CC.sum(axis=1), counts_CC.sum(axis=0))
 
 
 @dataclass
@@ -140,4 +138,4 @@ def _judge(found: Judgement, row: Mapping[str, Any]) -> float:
     for name in found.bundle["modalities"]:
         if row[f"{name}_label"] and row[f"{name}_probability"] is not None:
             found.voters[name].add(truth, str(row[f"{name}_label"]), float(row[f"{name}_probability"]))
-    return float(-np.log(max(float(row.get(probability_column(truth)) or 0.0), _SMALLEST)))
+    return float(log_losses(float(row.get(probability_column(truth)) or 0.0)))
