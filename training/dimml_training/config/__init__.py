@@ -1,4 +1,4 @@
-"""What ``dimml train`` is told: one YAML file, typed, frozen, checked when it is read.
+"""Configuration of ``dimml train``: one YAML file, typed, frozen, and checked when it is read.
 
 Paths stay in the config as they were written, ``${DIMML_DATA:-../shared/data}`` and all, and are expanded where
 they are used: a run directory moved to another machine evaluates there.

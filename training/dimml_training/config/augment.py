@@ -1,4 +1,4 @@
-"""Section ``modalities[].augment``: corruption of training clips, each modality on its own."""
+"""Section ``modalities[].augment``: corruption of training clips, each modality independently of the others."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from dimml_training.config.base import Range, Section, Share
 
 
 class SoundAugmentConfig(Section):
-    """What is done to a training clip's sound. Everything is off by default."""
+    """Random corruption of a training clip's sound. Everything is off by default."""
 
     gain_db: float = Field(default=0.0, ge=0.0, description="Loudness is changed by up to ± this.")
-    shift_ms: float = Field(default=0.0, ge=0.0, description="Moved in time by up to ± this, zeros move in.")
-    noise_probability: Share = Field(default=0.0, description="Share of clips that get white noise.")
-    noise_snr_db: Range = Field(default=(0.0, 20.0), description="Of that noise, lowest and highest.")
-    babble_probability: Share = Field(default=0.0, description="Share of clips that get another clip of the batch.")
-    babble_snr_db: Range = Field(default=(0.0, 20.0), description="Of that other clip, lowest and highest.")
+    shift_ms: float = Field(default=0.0, ge=0.0, description="Shifted in time by up to ± this; zeros fill the gap.")
+    noise_probability: Share = Field(default=0.0, description="Share of clips with white noise added.")
+    noise_snr_db: Range = Field(default=(0.0, 20.0), description="Range of that noise's SNR, lowest and highest.")
+    babble_probability: Share = Field(
+        default=0.0, description="Share of clips with another clip of the batch mixed in."
+    )
+    babble_snr_db: Range = Field(default=(0.0, 20.0), description="Range of that mix's SNR, lowest and highest.")
     gap_probability: Share = Field(default=0.0, description="Share of clips with a silent gap.")
-    gap_share: float = Field(default=0.5, gt=0.0, le=1.0, description="Longest length of it, of the clip's.")
-    band_probability: Share = Field(default=0.0, description="Share of clips that lose their high or their low tones.")
-    band_cut_hz: Range = Field(default=(500.0, 2000.0), description="Where they are cut, lowest and highest.")
+    gap_share: float = Field(default=0.5, gt=0.0, le=1.0, description="Longest gap, as a share of the clip.")
+    band_probability: Share = Field(default=0.0, description="Share of clips that lose their high or low frequencies.")
+    band_cut_hz: Range = Field(
+        default=(500.0, 2000.0), description="Range of the cut-off frequency, lowest and highest."
+    )
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> SoundAugmentConfig:
@@ -33,19 +37,23 @@ class SoundAugmentConfig(Section):
 
 
 class PictureAugmentConfig(Section):
-    """What is done to a training clip's pictures, the same in all of its frames. Everything is off by default."""
+    """Random corruption of a training clip's pictures, the same in all of its frames. Everything is off by default."""
 
-    shift: float = Field(default=0.0, ge=0.0, le=0.5, description="Moved by up to ± this share of height and width.")
-    shift_frames: int = Field(default=0, ge=0, description="Moved in time by up to ± this many frames.")
+    shift: float = Field(default=0.0, ge=0.0, le=0.5, description="Shifted by up to ± this share of height and width.")
+    shift_frames: int = Field(default=0, ge=0, description="Shifted in time by up to ± this many frames.")
     flip: bool = Field(default=False, description="Half of the clips are mirrored left to right.")
     brightness: float = Field(default=0.0, ge=0.0, le=255.0, description="Changed by up to ± this, in units of 0..255.")
     contrast: float = Field(default=0.0, ge=0.0, lt=1.0, description="Scaled by up to 1 ± this about the mean.")
-    noise_std: float = Field(default=0.0, ge=0.0, description="Highest deviation of pixel noise, in units of 0..255.")
+    noise_std: float = Field(default=0.0, ge=0.0, description="Highest standard deviation of pixel noise, of 255.")
     erase_probability: Share = Field(default=0.0, description="Share of clips with a grey rectangle over them.")
-    erase_share: float = Field(default=0.5, gt=0.0, le=1.0, description="Longest side of it, of the picture's.")
+    erase_share: float = Field(
+        default=0.5, gt=0.0, le=1.0, description="Longest side of it, as a share of the picture's."
+    )
     blur_probability: Share = Field(default=0.0, description="Share of clips that are blurred.")
-    blur_share: float = Field(default=0.05, gt=0.0, le=0.5, description="Highest deviation of it, of the height.")
-    down_sampling_probability: Share = Field(default=0.0, description="Share of clips that become coarse blocks.")
+    blur_share: float = Field(
+        default=0.05, gt=0.0, le=0.5, description="Highest sigma of the blur, as a share of the height."
+    )
+    down_sampling_probability: Share = Field(default=0.0, description="Share of clips reduced to coarse blocks.")
     down_sampling_factor: float = Field(default=4.0, gt=1.0, description="Highest side of a block, in pixels.")
     drop_probability: Share = Field(default=0.0, description="Share of clips that lose frames: black, flow at rest.")
     drop_share: Share = Field(default=0.5, description="Highest share of frames lost; the first one stays.")

@@ -14,6 +14,6 @@ Range = tuple[float, float]
 
 
 class Section(BaseModel):
-    """Frozen; an unknown field is an error, and so is a number that is not finite."""
+    """Base of all sections: frozen; unknown fields and numbers that are not finite are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""Section ``certainty``: among what, and by what, validation clips choose the fusion (docs/certainty.md)."""
+"""Section ``certainty``: which fusions to try, and how validation clips choose among them (docs/certainty.md)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ Temperature = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 class CertaintyConfig(Section):
-    """Read where ``fusion`` is not given. The paper's setting and the plain averages are always candidates, with
-    the fused head or without as ``fused_head`` allows."""
+    """Choice of the fusion on validation clips, used when ``fusion`` is not given.
+
+    The paper's setting and the plain averages are always candidates, with or without the fused head as ``fused_head``
+    allows.
+    """
 
     families: tuple[str, ...] | None = Field(
         default=None,
-        description="Corruption families the choice may see, by the names of the suite; by default all seen ones.",
+        description="Corruption families (names of the suite) that the choice may see; by default all seen ones.",
     )
-    draws: int = Field(default=2, ge=1, le=3, description="At most so many draws of every condition.")
-    clips: int = Field(default=400, ge=1, description="At most so many validation clips, spread evenly.")
+    draws: int = Field(default=2, ge=1, le=3, description="Largest number of random draws of each condition.")
+    clips: int = Field(
+        default=400, ge=1, description="Largest number of validation clips, spread evenly over the split."
+    )
     folds: int = Field(
-        default=3, ge=2, le=10, description="Parts of the clips: what is learned on the others is judged on each."
+        default=3, ge=2, le=10, description="Cross-validation folds of the clips: fit on the others, score on each."
     )
     certainties: tuple[Certainty, ...] = Field(
         default=("max_prob", "neg_entropy", "margin", "reliability"), description="Certainty measures to try."
@@ -33,16 +38,18 @@ class CertaintyConfig(Section):
         default=("logits", "log_probabilities", "probabilities", "product"), description="Poolings to try."
     )
     temperatures: tuple[Temperature, ...] = Field(
-        default=(0.1, 0.2, 0.5, 1.0), description="Weighting temperatures to try, beside equal weights."
+        default=(0.1, 0.2, 0.5, 1.0), description="Weighting temperatures to try, in addition to equal weights."
     )
     fused_head: tuple[bool, ...] = Field(
-        default=(False, True), min_length=1, description="With the fused head's vote, without, or both to try."
+        default=(False, True),
+        min_length=1,
+        description="Whether to try fusions with the fused head's vote, without it, or both.",
     )
     clean_margin: float = Field(
         default=0.005,
         ge=0.0,
         le=1.0,
-        description="On clean clips, what is chosen may be so much below the best plain average, in accuracy.",
+        description="How far the chosen fusion's accuracy on clean clips may be below the best plain average's.",
     )
 
     @field_validator("families")

@@ -1,4 +1,4 @@
-"""Section ``compare``: what ``dimml compare`` repeats, and what the paper settles for this kind of data."""
+"""Section ``compare``: the repeats of ``dimml compare``, and the paper's settings for this kind of data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dimml_training.config.corruption_suite import FAMILIES
 
 
 class CompareConfig(Section):
-    """Read by what compares and scores; it changes no training of its own."""
+    """Settings of comparing and scoring; they do not change a training."""
 
     repeats: tuple[dict[str, Any], ...] | None = Field(
         default=None,
@@ -25,8 +25,8 @@ class CompareConfig(Section):
 
     contained: tuple[str, ...] = Field(
         default=(),
-        description="Families of the corruption suite that the recordings carry themselves (robustness.md): out of "
-        "the means, for training has seen them. `dimml evaluate` heeds it too.",
+        description="Families of the corruption suite that the recordings already contain (robustness.md): left out of "
+        "the means, because training has seen them. `dimml evaluate` respects it too.",
     )
 
     @field_validator("contained")

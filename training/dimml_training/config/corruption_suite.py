@@ -1,7 +1,8 @@
-"""The frozen table of corruptions and conditions: which there are, how strong, and which training may see.
+"""The fixed table of corruptions and conditions: their severities, and which of them training may see.
 
-A *family* is one kind of damage; it is either seen, which training and every choice may know of, or unseen: kept for
-the final table. A *corruption* is a family at one severity. A *condition* says what happens to each modality.
+A *family* is one kind of damage. Training and the choice of a fusion may know the *seen* families; the *unseen* ones
+are reserved for the final table. A *corruption* is a family at one severity. A *condition* says what happens to each
+modality.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ Kind = Literal["sound", "picture"]
 Group = Literal["clean", "sound", "picture", "both", "absent", "nosignal", "conflict"]
 Which = Literal["seen", "unseen", "all"]
 
-#: Of a corruption that draws at random.
+#: Random draws of a corruption that has a random part.
 DRAWS = 3
 
 
 class Instead(StrEnum):
-    """What may stand in a modality's place."""
+    """Replacement of a whole modality."""
 
     ABSENT = "absent"
     #: The modality of a clip with another label.
@@ -41,20 +42,20 @@ class Corruption:
     amount: float
     kind: Kind
     seen: bool
-    #: 1 where nothing is drawn at random.
+    #: 1 if the corruption has no random part.
     draws: int
 
     @property
     def name(self) -> str:
-        """Such as ``white_0db``."""
+        """Family and severity, such as ``white_0db``."""
         return f"{self.family}_{self.severity}" if self.severity else self.family
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What happens to every modality named in ``by_modality``; the others are clean.
+    """Damage to each modality named in ``by_modality``; the others are clean.
 
-    ``in_means``: counted in means over conditions and in the worst one. ``draws``: how often it is drawn anew.
+    ``in_means``: whether it counts in means over conditions and in the worst condition. ``draws``: random draws of it.
     """
 
     name: str
@@ -66,14 +67,17 @@ class Condition:
 
     @property
     def families(self) -> frozenset[str]:
-        """Names of the families in it."""
+        """Names of the families in this condition."""
         return frozenset(c.family for c in self.by_modality.values() if isinstance(c, Corruption))
 
 
 @dataclass(frozen=True)
 class Family:
-    """One row of the table. ``severities`` maps labels to amounts, mildest first; those in ``standard`` are in every
-    run of the suite, the others in severity curves alone."""
+    """One row of the table.
+
+    ``severities`` maps labels to amounts, mildest first; those in ``standard`` are in every run of the suite, the
+    others only in severity curves.
+    """
 
     name: str
     kind: Kind
@@ -81,7 +85,7 @@ class Family:
     random: bool
     severities: Mapping[str, float]
     standard: tuple[str, ...]
-    #: Modality kinds it makes sense for.
+    #: Kinds of modality to which it applies.
     frames: bool = True
     flow: bool = True
     #: Needs more than one frame.
@@ -93,7 +97,7 @@ class Family:
         return Corruption(self.name, severity, self.severities[severity], self.kind, self.seen, draws)
 
     def suits(self, modality: Modality) -> bool:
-        """Whether it can happen to this modality."""
+        """Whether the family applies to this modality."""
         if isinstance(modality, Waveform):
             return self.kind == "sound"
         fits = self.flow if isinstance(modality, Flow) else self.frames
@@ -103,7 +107,7 @@ class Family:
 _QUARTERS = {"25pct": 0.25, "50pct": 0.5, "75pct": 0.75}
 _SNR_DB = {"20db": 20.0, "10db": 10.0, "0db": 0.0, "-10db": -10.0}
 
-#: Formulas and units: ``corruptions.sound`` and ``corruptions.picture``, by the same names.
+#: Formulas and units are in ``corruptions.sound`` and ``corruptions.picture``, under the same names.
 FAMILIES: tuple[Family, ...] = (
     Family("white", "sound", True, True, _SNR_DB, ("10db", "0db", "-10db")),
     Family("another_clip", "sound", True, True, _SNR_DB, ("0db", "-10db")),
@@ -133,11 +137,11 @@ FAMILIES: tuple[Family, ...] = (
     Family("frozen_frames", "picture", False, True, _QUARTERS, ("75pct",), moving=True),
 )  # fmt: skip
 
-#: What stands for "no signal at all" in each kind of modality.
+#: "No signal at all" in each kind of modality.
 SILENCE = Corruption("silence", "", 0.0, "sound", True, 1)
 BLACK = Corruption("black", "", 0.0, "picture", True, 1)
 
-#: Every modality damaged at once: of each, what happens to sound and what to pictures.
+#: Conditions that damage every modality at once: the corruption of sound, and that of pictures.
 _BOTH: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
     (("white", "0db"), ("blur", "2pct")),
     (("gaps", "60pct"), ("grey_box", "40pct")),
@@ -147,10 +151,11 @@ _BOTH: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
 
 
 def conditions(modalities: Sequence[Modality], which: Which, *, detail: bool = False) -> list[Condition]:
-    """Conditions for these modalities, clean first. ``detail`` takes every severity instead of the standard ones.
+    """List the conditions for these modalities, clean first; ``detail`` takes every severity, not the standard ones.
 
-    One condition of sound damages every waveform; one of pictures a single modality, named before the colon.
-    A condition is seen where all in it is. Without signal, absent and conflict are not in the means.
+    A condition of sound damages every waveform; one of pictures damages a single modality, named before the colon.
+    A condition is seen if all corruptions in it are. Conditions without signal, with an absent modality or with
+    conflicting modalities are not in the means.
     """
     found = [Condition("clean", "clean", True, {}, False, 1)]
     waves = [m for m in modalities if isinstance(m, Waveform)]
@@ -177,12 +182,15 @@ def conditions(modalities: Sequence[Modality], which: Which, *, detail: bool = F
 
 
 def families_of(condition: str) -> frozenset[str]:
-    """Names of the families in a condition, by the condition's own name."""
+    """Names of the families in a condition, parsed from the condition's name."""
     return frozenset(kind.rpartition("_")[0] for kind in condition.rpartition(":")[2].split("+"))
 
 
 def outside_means(suite: Sequence[Condition], families: Collection[str]) -> list[Condition]:
-    """The same conditions, those of these families out of the means: what the clips themselves carry is not unseen."""
+    """The same conditions, with those of ``families`` taken out of the means.
+
+    A family that the training clips already contain cannot count as unseen.
+    """
     return [replace(c, in_means=False) if c.families.intersection(families) else c for c in suite]
 
 

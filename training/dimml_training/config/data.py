@@ -10,14 +10,14 @@ from dimml_training.config.base import SPLITS, Section, Split
 
 
 class ColumnsConfig(Section):
-    """Names of the manifest's columns."""
+    """Names of the clip table's columns."""
 
     media: str | dict[str, str] = Field(
         default="media", description="One column for a recording with every track, or one column per modality name."
     )
     label: str = Field(default="label", description="The class.")
-    split: str = Field(default="split", description="Which split the clip is in; see data.splits.")
-    subject: str | None = Field(default=None, description="Who or what was recorded, for the check of overlaps.")
+    split: str = Field(default="split", description="The clip's split; see data.splits.")
+    subject: str | None = Field(default=None, description="Who or what was recorded; used to find overlapping splits.")
     start_s: str | None = Field(default=None, description="Start of the clip in the recording, seconds.")
     end_s: str | None = Field(default=None, description="End of the clip in the recording, seconds.")
 
@@ -31,14 +31,17 @@ class ColumnsConfig(Section):
 class DataConfig(Section):
     """Where the labelled clips are."""
 
-    manifest: str = Field(description="CSV or Parquet file; ${VAR:-default} is expanded, relative to where you stand.")
-    media_root: str | None = Field(
-        default=None, description="Folder that media paths are relative to; by default the manifest's folder."
+    manifest: str = Field(
+        description="Table of clips, a CSV or Parquet file; ${VAR:-default} is expanded, and a relative path starts in "
+        "the working directory."
     )
-    columns: ColumnsConfig = Field(default=ColumnsConfig(), description="What the manifest's columns are called.")
-    margin_s: float = Field(default=0.0, ge=0.0, description="Added before start_s and after end_s.")
+    media_root: str | None = Field(
+        default=None, description="Folder that media paths are relative to; by default the folder of the clip table."
+    )
+    columns: ColumnsConfig = Field(default=ColumnsConfig(), description="Names of the clip table's columns.")
+    margin_s: float = Field(default=0.0, ge=0.0, description="Seconds added before start_s and after end_s.")
     splits: dict[Split, str] = Field(
-        default={split: split for split in SPLITS}, description="What the manifest calls train, validation and test."
+        default={split: split for split in SPLITS}, description="Names of the splits in the clip table."
     )
     labels: tuple[str, ...] | None = Field(
         default=None, min_length=2, description="Classes in output order; by default those of the train split, sorted."

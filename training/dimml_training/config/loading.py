@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a checked config; paths with variables in them."""
+"""Reading a YAML config with overrides, and expanding variables in its paths."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dimml.errors import ConfigurationError
 from dimml.validation import dotted
 from dimml_training.config.run import TrainConfig
 
-#: Said of a field that does not exist, most often one that is misspelt.
+#: Message for a field that does not exist, most often a misspelt one.
 UNKNOWN = "there is no such field here; the config reference in docs/training.md has them all"
 
 
 def expand_path(text: str) -> Path:
-    """A config's path with ``~``, ``$VAR``, ``${VAR}`` and ``${VAR:-default}`` filled in, made absolute.
+    """Expand ``~``, ``$VAR``, ``${VAR}`` and ``${VAR:-default}`` in a config's path and make it absolute.
 
     Raises ConfigurationError naming a variable that is not set and has no default.
     """
@@ -55,12 +55,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def parse_config(document: Any, source: str) -> TrainConfig:
-    """Validate a config. Raises ConfigurationError that names ``source`` and every field at fault."""
+    """Validate a config. Raises ConfigurationError that names ``source`` and every faulty field."""
     try:
         return TrainConfig.model_validate(document)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        # A list with a bad item is also called too short; that would only lead astray.
+        # pydantic also reports a list with a bad item as too short, which would mislead.
         inner = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
         faults = [
             f"{dotted(e['loc']) or 'the whole'}: "
@@ -72,7 +72,7 @@ def parse_config(document: Any, source: str) -> TrainConfig:
 
 
 def with_fields(config: TrainConfig, fields: Mapping[str, Any], source: str) -> TrainConfig:
-    """The config with fields replaced, by dotted name (list items by index).
+    """Return the config with fields replaced, by dotted name (list items by index).
 
     Raises ConfigurationError that names ``source`` and the field.
     """

@@ -1,4 +1,4 @@
-"""Section ``logging``: where the figures of every epoch go, beside the run directory's own files."""
+"""Section ``logging``: loggers for the metrics of every epoch, in addition to the files of the run directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dimml_training.config.base import Section
 
 
 class LoggingConfig(Section):
-    """Loggers of a training."""
+    """TensorBoard and MLflow loggers of a training."""
 
     tensorboard: bool = Field(default=True, description="Write the run directory's tensorboard/ folder.")
     mlflow: str | None = Field(
@@ -23,7 +23,7 @@ class LoggingConfig(Section):
     @classmethod
     def _no_password(cls, uri: str | None) -> str | None:
         if uri is not None and urlsplit(uri).password is not None:
-            # Without the URI: messages end up in logs too.
+            # The message leaves out the URI, since messages end up in logs.
             raise ValueError(
                 "a password would be kept in the run, its report and the bundle; leave it out and set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

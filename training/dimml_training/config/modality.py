@@ -1,4 +1,4 @@
-"""Section ``modalities``: an input, an encoder and an augment each."""
+"""Section ``modalities``: input, encoder and augmentation of each modality."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PictureModalityConfig(Section):
         if isinstance(self.input, Flow):
             touched = [n for n in ("flip", "brightness", "contrast") if getattr(self.augment, n)]
             if touched:
-                raise ValueError(f"augment.{touched[0]} applies to frames: it would change what a flow means")
+                raise ValueError(f"augment.{touched[0]} applies to frames only: it would falsify the vectors of a flow")
             if self.encoder.grey:
                 raise ValueError("encoder.grey applies to frames, not to flow")
         return self

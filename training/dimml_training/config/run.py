@@ -1,4 +1,4 @@
-"""The whole of a config."""
+"""The whole config, and the checks across its sections."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from dimml_training.models.config import EncoderConfig
 
 
 class TrainConfig(Section):
-    """All that one training run is made from."""
+    """Complete configuration of one training run."""
 
     name: Name = Field(description="Name of the run and of the bundle exported from it.")
-    seed: int = Field(default=0, ge=0, description="Of weights, order and noise; a CPU run repeats exactly.")
+    seed: int = Field(default=0, ge=0, description="Seed of weights, order and noise; a run on a CPU is reproducible.")
     clip_s: float = Field(
         default=1.0,
         gt=0.0,
-        description="Seconds of media that one clip covers; left out only where every modality is a single picture.",
+        description="Seconds of media in one clip; may be left out only if every modality is a single picture.",
     )
     data: DataConfig = Field(description="Where the labelled clips are.")
     modalities: tuple[ModalityConfig, ...] = Field(
-        min_length=1, description="Each an input, an encoder and an augment, in the order of the heads."
+        min_length=1, description="Input, encoder and augmentation of each modality, in the order of the heads."
     )
     stage1: Stage1Config = Field(default=Stage1Config(), description="Training of the detached encoders.")
     stage2: Stage2Config = Field(default=Stage2Config(), description="Training of the fused head.")
     fusion: FusionSpec | None = Field(
-        default=None, description="How the heads' votes are weighted; by default validation clips choose it."
+        default=None, description="How the heads' votes are combined; by default chosen on validation clips."
     )
     certainty: CertaintyConfig = Field(
-        default=CertaintyConfig(), description="Among what, and by what, that is chosen; see certainty.md."
+        default=CertaintyConfig(), description="How the fusion is chosen, and from which candidates; see certainty.md."
     )
     quality: QualityThresholds = Field(
-        default=QualityThresholds(), description="Below these a clip's modality carries no signal."
+        default=QualityThresholds(), description="Thresholds below which a modality carries no signal."
     )
     compare: CompareConfig = Field(
-        default=CompareConfig(), description="What `dimml compare` repeats; see comparing.md."
+        default=CompareConfig(), description="Settings of `dimml compare`; see comparing.md."
     )
-    compute: ComputeConfig = Field(default=ComputeConfig(), description="On what, and how precisely, stage 1 runs.")
-    logging: LoggingConfig = Field(default=LoggingConfig(), description="Where the figures of every epoch go.")
+    compute: ComputeConfig = Field(default=ComputeConfig(), description="Device, precision and compilation of stage 1.")
+    logging: LoggingConfig = Field(default=LoggingConfig(), description="Loggers for the metrics of every epoch.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of torch; by default one per core.")
 
     @model_validator(mode="after")
@@ -78,14 +78,14 @@ class TrainConfig(Section):
         if "clip_s" not in self.model_fields_set:
             timed = [m.input.name for m in self.modalities if isinstance(m.input, Waveform) or m.input.frames > 1]
             if timed:
-                raise ValueError(f"clip_s is needed: {', '.join(timed)} cover a stretch of time")
+                raise ValueError(f"clip_s is needed: {', '.join(timed)} cover a span of time")
         for index, modality in enumerate(self.modalities):
             if isinstance(modality.input, Waveform):
                 wanted = round(self.clip_s * modality.input.sample_rate_hz)
                 if abs(modality.input.samples - wanted) > 1:
                     raise ValueError(
                         f"modalities.{index}.input.samples must be clip_s x sample_rate_hz = {wanted}, "
-                        f"got {modality.input.samples}: every modality covers the same stretch of time"
+                        f"got {modality.input.samples}: every modality covers the same span of time"
                     )
         widths = {m.input.name: m.encoder.width for m in self.modalities}
         if len(set(widths.values())) > 1:
@@ -118,7 +118,7 @@ class TrainConfig(Section):
 
     @property
     def fused_head(self) -> bool:
-        """Whether stage 2 has a head to train: where it may vote, or a choice may want it."""
+        """Whether stage 2 trains a fused head: if it may vote, or if a candidate fusion uses it."""
         detached = self.stage1.objective == "detached"
         return detached and (True in self.certainty.fused_head if self.fusion is None else self.fusion.fused_head)
 
