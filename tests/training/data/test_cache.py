@@ -44,7 +44,7 @@ def filled(root: Path, count: int) -> ClipCache:
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     filled(tmp_path, 3)
-    entries, damaged = opened(tmp_path).entries(["clip2", "clip0", "other"])
+    entries, damaged = opened(tmp_path).find(["clip2", "clip0", "other"])
     arrays = opened(tmp_path).arrays()
     assert (set(entries), damaged) == ({"clip0", "clip2"}, 0)
     for number in (0, 2):
@@ -57,9 +57,9 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_other_settings_are_another_folder(tmp_path: Path) -> None:
     filled(tmp_path, 1)
-    assert opened(tmp_path, clip_s=2.0).entries(["clip0"]) == ({}, 0)
+    assert opened(tmp_path, clip_s=2.0).find(["clip0"]) == ({}, 0)
     louder = ClipCache(tmp_path, (SOUND, LIPS), 1.0, QualityThresholds(silence_dbfs=-60.0))
-    assert louder.entries(["clip0"]) == ({}, 0)
+    assert louder.find(["clip0"]) == ({}, 0)
 
 
 def test_a_field_that_comes_later_decodes_nothing_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_rows_of_another_decoder_are_not_believed(
 ) -> None:
     filled(tmp_path, 1)
     monkeypatch.setattr(cache_module, name, value)
-    assert opened(tmp_path).entries(["clip0"]) == ({}, 0)
+    assert opened(tmp_path).find(["clip0"]) == ({}, 0)
 
 
 def test_the_key_is_content_and_range() -> None:
@@ -118,11 +118,11 @@ def test_what_a_killed_process_left_is_passed_over(tmp_path: Path, keep: str) ->
     else:
         index.write_bytes(index.read_bytes()[:-20])
     again = opened(tmp_path)
-    assert set(again.entries(["clip0", "clip1", "torn"])[0]) == {"clip0", "clip1"}
+    assert set(again.find(["clip0", "clip1", "torn"])[0]) == {"clip0", "clip1"}
     with again.writing():
         again.add("torn", row(7), None)
         again.add("next", row(8), None)
-    entries, damaged = opened(tmp_path).entries(["clip0", "clip1", "torn", "next"])
+    entries, damaged = opened(tmp_path).find(["clip0", "clip1", "torn", "next"])
     assert (len(entries), damaged) == (4, 0)
     for key, number in (("clip1", 1), ("torn", 7), ("next", 8)):
         np.testing.assert_array_equal(opened(tmp_path).arrays()["lips"][entries[key].slot], row(number)["lips"])
@@ -133,11 +133,11 @@ def test_a_damaged_row_is_not_believed_and_can_be_replaced(tmp_path: Path) -> No
     with (cache.folder / "audio.rows").open("rb+") as file:
         file.seek(400 + 17)
         file.write(b"\xff\xff")
-    entries, damaged = opened(tmp_path).entries(["clip0", "clip1", "clip2"])
+    entries, damaged = opened(tmp_path).find(["clip0", "clip1", "clip2"])
     assert (set(entries), damaged) == ({"clip0", "clip2"}, 1)
     with cache.writing():
         cache.add("clip1", row(1), None)
-    entries, damaged = opened(tmp_path).entries(["clip0", "clip1", "clip2"])
+    entries, damaged = opened(tmp_path).find(["clip0", "clip1", "clip2"])
     assert (len(entries), damaged) == (3, 0)
     np.testing.assert_array_equal(opened(tmp_path).arrays()["audio"][entries["clip1"].slot], row(1)["audio"])
 
@@ -146,7 +146,7 @@ def test_a_file_cut_short_loses_only_its_end(tmp_path: Path) -> None:
     cache = filled(tmp_path, 3)
     with (cache.folder / "audio.rows").open("rb+") as file:
         file.truncate(2 * 400 + 4)
-    entries, damaged = opened(tmp_path).entries(["clip0", "clip1", "clip2"])
+    entries, damaged = opened(tmp_path).find(["clip0", "clip1", "clip2"])
     assert (set(entries), damaged) == ({"clip0", "clip1"}, 1)
 
 
@@ -177,7 +177,7 @@ def test_what_another_process_adds_meanwhile_is_not_taken_for_damaged(tmp_path: 
     reader = opened(tmp_path)
     looks = []
     while writer.is_alive():
-        looks.append(reader.entries(keys)[1])
+        looks.append(reader.find(keys)[1])
     writer.join()
     assert sum(looks) == 0
-    assert len(reader.entries(keys)[0]) == 300
+    assert len(reader.find(keys)[0]) == 300

@@ -1,4 +1,4 @@
-"""A manifest is checked as a whole: one report names everything that is wrong with it."""
+"""A clip table is checked as a whole: one report names everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from dimml.errors import DataError
 from dimml_training.config import DataConfig
-from dimml_training.data.manifest import Manifest, read_manifest
+from dimml_training.data.manifest import ClipTable, read_clip_table
 
 HEADER = ["media", "label", "split", "who", "from", "to"]
 GOOD = [
@@ -28,28 +28,28 @@ GOOD = [
 
 def read(
     folder: Path, rows: Sequence[Sequence[str]], modalities: Sequence[str] = ("audio",), **fields: Any
-) -> Manifest:
+) -> ClipTable:
     for name in ("a.mp4", "b.mp4"):
         (folder / name).write_bytes(b"some media")
     with (folder / "clips.csv").open("w", newline="") as file:
         csv.writer(file).writerows([HEADER, *rows])
     columns = {"subject": "who", "start_s": "from", "end_s": "to", **fields.pop("columns", {})}
     config = DataConfig.model_validate({"manifest": str(folder / "clips.csv"), "columns": columns, **fields})
-    return read_manifest(config, modalities)
+    return read_clip_table(config, modalities)
 
 
-def test_a_good_manifest(tmp_path: Path) -> None:
-    manifest = read(tmp_path, GOOD, ("audio", "visual"), margin_s=0.75)
-    assert (manifest.problems, manifest.warnings) == ([], [])
-    assert manifest.labels == ("no", "yes")
-    first = manifest.split("train")[0]
+def test_a_good_table(tmp_path: Path) -> None:
+    table = read(tmp_path, GOOD, ("audio", "visual"), margin_s=0.75)
+    assert (table.problems, table.warnings) == ([], [])
+    assert table.labels == ("no", "yes")
+    first = table.split("train")[0]
     assert (first.label, first.subject, first.start_s, first.end_s) == ("yes", "ann", 0.0, 2.25)
     assert first.media == {"audio": tmp_path / "a.mp4", "visual": tmp_path / "a.mp4"}
-    assert manifest.label_indices(manifest.split("test")).tolist() == [1, 0]
+    assert table.label_indices(table.split("test")).tolist() == [1, 0]
 
 
 def test_everything_wrong_stands_in_one_report(tmp_path: Path) -> None:
-    manifest = read(
+    table = read(
         tmp_path,
         [
             *GOOD[:2],
@@ -65,7 +65,7 @@ def test_everything_wrong_stands_in_one_report(tmp_path: Path) -> None:
         labels=["yes", "no"],
         split_by="subject",
     )
-    report = "\n".join(manifest.problems)
+    report = "\n".join(table.problems)
     for expected in (
         f"line 4: missing file {tmp_path / 'gone.mp4'}",
         "line 5: unknown label 'perhaps'",
@@ -80,22 +80,22 @@ def test_everything_wrong_stands_in_one_report(tmp_path: Path) -> None:
         "lines 5, 10: the same clip stands in test and train",
     ):
         assert expected in report
-    assert len(manifest.problems) == 11
+    assert len(table.problems) == 11
     with pytest.raises(DataError) as raised:
-        manifest.raise_problems(tmp_path / "clips.csv")
-    assert raised.value.problems == manifest.problems
+        table.raise_problems(tmp_path / "clips.csv")
+    assert raised.value.problems == table.problems
     assert "11 problems" in raised.value.message
 
 
 def test_rows_with_another_problem_still_count_for_repeats_and_subjects(tmp_path: Path) -> None:
-    manifest = read(
+    table = read(
         tmp_path,
         [*GOOD, ["a.mp4", "perhaps", "test", "ann", "0.5", "1.5"], ["gone.mp4", "yes", "test", "bob", "0", "1"]],
         labels=["yes", "no"],
     )
-    assert "lines 2, 8: the same clip stands in test and train" in manifest.problems
-    assert len(manifest.problems) == 3
-    assert "2 of 4 subjects stand in more than one split (subjects ann, bob)" in manifest.warnings[0]
+    assert "lines 2, 8: the same clip stands in test and train" in table.problems
+    assert len(table.problems) == 3
+    assert "2 of 4 subjects stand in more than one split (subjects ann, bob)" in table.warnings[0]
 
 
 def test_a_problem_names_the_line_of_the_file(tmp_path: Path) -> None:
@@ -105,29 +105,29 @@ def test_a_problem_names_the_line_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text(table)
     config = DataConfig(manifest=str(tmp_path / "clips.csv"))
     last = len(table.splitlines())
-    where = [problem.split(":")[0] for problem in read_manifest(config, ["audio"]).problems if "dev" in problem]
+    where = [problem.split(":")[0] for problem in read_clip_table(config, ["audio"]).problems if "dev" in problem]
     assert where == [f"line {last - 3}", f"line {last - 1}", f"line {last}"]
 
 
 def test_overlapping_subjects_are_a_warning_unless_the_split_is_by_subject(tmp_path: Path) -> None:
     rows = [*GOOD[:5], ["b.mp4", "no", "test", "ann", "4", "5"]]
-    manifest = read(tmp_path, rows)
-    assert manifest.problems == []
-    assert manifest.warnings == [
+    table = read(tmp_path, rows)
+    assert table.problems == []
+    assert table.warnings == [
         "1 of 4 subjects stand in more than one split (subject ann): figures say little about new subjects"
     ]
-    assert read(tmp_path, rows, split_by="subject").problems == manifest.warnings
+    assert read(tmp_path, rows, split_by="subject").problems == table.warnings
 
 
 def test_labels_of_other_splits_must_be_in_training(tmp_path: Path) -> None:
-    manifest = read(tmp_path, [*GOOD, ["a.mp4", "perhaps", "test", "di", "6", "7"]])
-    assert manifest.problems == ["line 8: label 'perhaps' is not in the train split"]
+    table = read(tmp_path, [*GOOD, ["a.mp4", "perhaps", "test", "di", "6", "7"]])
+    assert table.problems == ["line 8: label 'perhaps' is not in the train split"]
 
 
 def test_classes_without_clips(tmp_path: Path) -> None:
-    manifest = read(tmp_path, GOOD[:3] + GOOD[4:], labels=["yes", "no", "maybe"])
-    assert manifest.problems == ["the train split has no clip of class maybe"]
-    assert manifest.warnings == [
+    table = read(tmp_path, GOOD[:3] + GOOD[4:], labels=["yes", "no", "maybe"])
+    assert table.problems == ["the train split has no clip of class maybe"]
+    assert table.warnings == [
         "the validation split has no clip of classes no, maybe",
         "the test split has no clip of class maybe",
     ]
@@ -135,11 +135,11 @@ def test_classes_without_clips(tmp_path: Path) -> None:
 
 def test_one_column_per_modality(tmp_path: Path) -> None:
     rows = [[row[0], row[1], row[2], "b.mp4", *row[4:]] for row in GOOD]
-    manifest = read(
+    table = read(
         tmp_path, rows, ("audio", "visual"), columns={"media": {"audio": "media", "visual": "who"}, "subject": None}
     )
-    assert manifest.problems == []
-    assert manifest.clips[0].media == {"audio": tmp_path / "a.mp4", "visual": tmp_path / "b.mp4"}
+    assert table.problems == []
+    assert table.clips[0].media == {"audio": tmp_path / "a.mp4", "visual": tmp_path / "b.mp4"}
 
 
 def test_parquet_is_the_same_table(tmp_path: Path) -> None:
@@ -149,13 +149,13 @@ def test_parquet_is_the_same_table(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(typed), tmp_path / "clips.parquet")
     columns = {"subject": "who", "start_s": "from", "end_s": "to"}
     config = DataConfig.model_validate({"manifest": str(tmp_path / "clips.parquet"), "columns": columns})
-    assert read_manifest(config, ["audio"]).clips == expected
+    assert read_clip_table(config, ["audio"]).clips == expected
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot read the manifest .*: No such file or directory; `dimml make-manifest` lists"),
+        (None, "cannot read the clip table .*: No such file or directory; `dimml make-manifest` lists"),
         (b"", "holds no clips"),
         (b"media,label\n", "holds no clips"),
         (b"media,label\nx,y\n", "has no column 'split'; it has media, label"),
@@ -166,10 +166,10 @@ def test_a_table_that_cannot_be_judged(tmp_path: Path, content: bytes | None, me
     if content is not None:
         (tmp_path / "clips.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
-        read_manifest(DataConfig(manifest=str(tmp_path / "clips.csv")), ["audio"])
+        read_clip_table(DataConfig(manifest=str(tmp_path / "clips.csv")), ["audio"])
 
 
 def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "clips.parquet").write_bytes(b"media,label\n")
     with pytest.raises(DataError, match="not CSV or Parquet"):
-        read_manifest(DataConfig(manifest=str(tmp_path / "clips.parquet")), ["audio"])
+        read_clip_table(DataConfig(manifest=str(tmp_path / "clips.parquet")), ["audio"])

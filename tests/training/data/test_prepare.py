@@ -1,4 +1,4 @@
-"""From manifest to rows: what cannot be used or stands in several splits is reported; the cache follows content."""
+"""Preparing a data set: unusable or repeated clips are reported; the cache follows content."""
 
 from __future__ import annotations
 

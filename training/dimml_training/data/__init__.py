@@ -1,1 +1,1 @@
-"""From a table of clips to batches: checked, decoded, cached, augmented."""
+"""Data loading, from a table of clips to batches: check, decode, cache and augment."""

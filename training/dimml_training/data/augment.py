@@ -1,7 +1,8 @@
-"""Corruption of a training batch, vectorised over clips; each modality is corrupted on its own.
+"""Corruption of a training batch, vectorised over clips, each modality independently of the others.
 
 Randomness comes from torch's global generator of the rows' device, which training seeds for every step: a resumed run
-draws the same. Only families that training may see are here (``corruptions.suite``), at severities of their own.
+draws the same numbers. Only families that training may see are here (``config.corruption_suite``), at severities of
+their own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ERASED = 128.0
 
 
 def augment(modality: Modality, config: SoundAugmentConfig | PictureAugmentConfig, rows: Tensor) -> Tensor:
-    """Corrupted rows ``[B, *shape]`` as FP32, in the modality's units."""
+    """Return corrupted rows ``[B, *shape]`` as FP32, in the modality's units."""
     if isinstance(config, SoundAugmentConfig):
         if not isinstance(modality, Waveform):
             raise TypeError("sound augmentation is for waveforms")
@@ -29,7 +30,7 @@ def augment(modality: Modality, config: SoundAugmentConfig | PictureAugmentConfi
 
 
 def augment_sound(waveform_BS: Tensor, config: SoundAugmentConfig, sample_rate_hz: int) -> Tensor:
-    """Shift, gain, gaps, band limit, babble and white noise, in this order, on FP32 ``[B, samples]``."""
+    """Apply shift, gain, gaps, band limit, babble and white noise, in this order, to FP32 ``[B, samples]``."""
     batch, samples = waveform_BS.shape
     device = waveform_BS.device
     if config.shift_ms > 0.0:
@@ -62,7 +63,7 @@ def augment_sound(waveform_BS: Tensor, config: SoundAugmentConfig, sample_rate_h
 
 
 def mix_at_snr(signal_BS: Tensor, noise_BS: Tensor, snr_db_B: Tensor) -> Tensor:
-    """Signal plus noise scaled to a ratio of mean powers over the row, in dB. Silent noise stays silent."""
+    """Add noise, scaled to a ratio of mean powers over the row in dB. Silent noise stays silent."""
     signal_power = signal_BS.square().mean(dim=1, keepdim=True)
     noise_power = noise_BS.square().mean(dim=1, keepdim=True).clamp(min=1e-12)
     scale = (signal_power / noise_power * 10.0 ** (-snr_db_B[:, None] / 10.0)).sqrt()
@@ -70,8 +71,10 @@ def mix_at_snr(signal_BS: Tensor, noise_BS: Tensor, snr_db_B: Tensor) -> Tensor:
 
 
 def band_limited(waveform_BS: Tensor, cut_hz: tuple[float, float], sample_rate_hz: int) -> Tensor:
-    """Each clip without what is above a cut-off, or without what is below it: a coin decides, and the cut-off is
-    uniform in the logarithm between two. Half an octave wide, as in the corruption suite."""
+    """Low-pass or high-pass each clip, with equal chance; the cut-off is log-uniform between the two of ``cut_hz``.
+
+    The filter's edge is half an octave wide, as in the corruption suite.
+    """
     batch, samples = waveform_BS.shape
     device = waveform_BS.device
     low_hz, high_hz = cut_hz
@@ -85,11 +88,10 @@ def band_limited(waveform_BS: Tensor, cut_hz: tuple[float, float], sample_rate_h
 
 
 def augment_pictures(rows_BTHWC: Tensor, config: PictureAugmentConfig, *, dropped: float = 0.0) -> Tensor:
-    """Shift in place and time, mirror, contrast, brightness, blur, down-sampling, pixel noise, erasing and dropped
-    frames, in this order, on ``[B, T, H, W, channels]``.
+    """Augment pictures or flow ``[B, T, H, W, channels]``, UINT8 or FP32 in 0..255, to FP32 in 0..255.
 
-    UINT8 or FP32 in 0..255 comes in, FP32 in 0..255 goes out. What moves in from outside is the border repeated;
-    ``dropped`` is what a dropped frame is filled with.
+    Order: shift in place and time, mirror, contrast, brightness, blur, down-sampling, pixel noise, erasing, dropped
+    frames. A shift repeats the border; ``dropped`` fills a dropped frame.
     """
     batch, frames, height, width = rows_BTHWC.shape[:4]
     device = rows_BTHWC.device
@@ -126,7 +128,7 @@ def augment_pictures(rows_BTHWC: Tensor, config: PictureAugmentConfig, *, droppe
         pixels.masked_fill_(erased, ERASED)
     if config.drop_probability > 0.0 and frames > 1:
         lost_BT = torch.rand(batch, frames, device=device) < _uniform(batch, 0.0, config.drop_share, device)[:, None]
-        # The first frame stays: a picture must be left.
+        # The first frame stays, so that at least one picture is left.
         lost_BT[:, 0] = False
         lost_BT &= _chosen(batch, config.drop_probability, device)[:, None]
         pixels.masked_fill_(lost_BT[:, :, None, None, None], dropped)
@@ -134,8 +136,10 @@ def augment_pictures(rows_BTHWC: Tensor, config: PictureAugmentConfig, *, droppe
 
 
 def _picked(rows_BTHWC: Tensor, frames_BT: Tensor, lines_BH: Tensor, columns_BW: Tensor) -> Tensor:
-    """Every clip's frames, lines and columns by index. Whole lines first: one gather of pixels takes six times as
-    long."""
+    """Gather frames, lines and columns of every clip by index.
+
+    Whole lines are gathered first: one gather of pixels takes six times as long.
+    """
     batch, frames, height, width, channels = rows_BTHWC.shape
     first_B = torch.arange(batch, device=rows_BTHWC.device) * frames
     lines = ((first_B[:, None] + frames_BT)[:, :, None] * height + lines_BH[:, None, :]).reshape(-1)
@@ -146,7 +150,7 @@ def _picked(rows_BTHWC: Tensor, frames_BT: Tensor, lines_BH: Tensor, columns_BW:
 
 
 def _mixed_along_both(pixels_BTHWC: Tensor, weights: Callable[[int], Tensor]) -> Tensor:
-    """Every pixel a weighted mean of its column, then of its row; ``weights(size)`` is ``[B, size, size]``."""
+    """Replace every pixel by a weighted mean of its column, then of its row; ``weights(size)``: ``[B, size, size]``."""
     height, width = pixels_BTHWC.shape[2:4]
     down = torch.einsum("bij,btjwc->btiwc", weights(height), pixels_BTHWC)
     return torch.einsum("bij,bthjc->bthic", weights(width), down)
@@ -185,7 +189,7 @@ def _moved(batch: int, size: int, most: int, device: torch.device) -> Tensor:
 
 
 def _stretch(batch: int, size: int, share: float, device: torch.device) -> Tensor:
-    """Booleans ``[B, size]``: one stretch per clip, of a random length up to ``share`` of the axis."""
+    """Booleans ``[B, size]``: one random run per clip, up to ``share`` of the axis long."""
     length = torch.rand(batch, 1, device=device) * share * size
     start = torch.rand(batch, 1, device=device) * (size - length)
     place = torch.arange(size, device=device)

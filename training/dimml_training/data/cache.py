@@ -6,12 +6,12 @@
     <cache>/<settings>/<modality>.rows   row after row, each of modality.shape and dtype
     <cache>/<settings>/index.jsonl       one line per clip: key, slot, CRC-32 of its rows
 
-The settings name the decoder too, by ``DECODER_VERSION`` and the versions of the libraries beneath it:
-training on what another decoder made of the clips would drift away from serving. A field that came later counts once
-it differs from how things were before (``dimml.digests``). A clip's key holds the SHA-256 of
-its files, its time range and the margin in it: a file that changes is decoded anew, one that moves is not. Rows are
-only ever appended, and a row counts once its index line is there, so an interrupted run goes on where it was. A row
-whose checksum does not fit is decoded again into a new slot.
+The settings include the decoder, by ``DECODER_VERSION`` and the versions of its libraries: rows of another decoder
+would make training differ from serving. A field that came later counts once it differs from its historic value
+(``dimml.digests``). A clip's key holds the SHA-256 of its files, its time range and the margin in it: a file that
+changes is decoded again, one that moves is not. Rows are only ever appended, and a row counts once its index line is
+written, so an interrupted run continues where it stopped. A row whose checksum does not match is decoded again into a
+new slot.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from dimml.system.files import exclusive_lock, sync_to_disk
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where one clip's rows are. ``end_s`` is the end of the range that was asked of the decoder."""
+class CachedClip:
+    """Location of one clip's rows. ``end_s`` is the end of the range requested from the decoder."""
 
     key: str
     slot: int
@@ -51,9 +51,9 @@ class Entry:
 
 
 def clip_key(digests: Mapping[str, str], start_s: float | None, end_s: float | None, margin_s: float = 0.0) -> str:
-    """Key of one clip from the SHA-256 of its file per modality, its time range, and how much of that is margin.
+    """Key of one clip, from the SHA-256 of its file per modality, its time range, and the margin in that range.
 
-    The margin may reach past the end of a recording and the labelled range may not, so what is accepted depends on it.
+    The margin is part of the key because it may reach past the end of a recording, and the labelled range may not.
     """
     return _digest({"files": dict(digests), "start_s": start_s, "end_s": end_s, "margin_s": margin_s})
 
@@ -65,7 +65,7 @@ def default_cache_dir() -> Path:
 
 
 class ClipCache:
-    """Rows made with one set of settings. Raises SetupError where the folder cannot be used."""
+    """Cache of the rows made with one set of settings. Raises SetupError if the folder cannot be used."""
 
     def __init__(self, root: Path, modalities: Sequence[Modality], clip_s: float, quality: QualityThresholds) -> None:
         settings = {
@@ -83,12 +83,13 @@ class ClipCache:
             for modality in modalities:
                 self._rows_file(modality).touch()
 
-    def entries(self, wanted: Iterable[str]) -> tuple[dict[str, Entry], int]:
-        """Sound entries among the wanted keys, and how many were there but damaged."""
+    def find(self, wanted: Iterable[str]) -> tuple[dict[str, CachedClip], int]:
+        """Return the intact clips among the wanted keys, and the number of damaged ones."""
         keys = set(wanted)
-        found: dict[str, Entry] = {}
+        found: dict[str, CachedClip] = {}
         damaged: set[str] = set()
-        # The index first: what another process adds between the two is then in the rows.
+        # The index is read before the rows are mapped: rows of all its lines are then there, even if another process
+        # appends in between.
         index = list(self._read_index())
         arrays = self.arrays()
         for entry in index:
@@ -102,22 +103,22 @@ class ClipCache:
         return found, len(damaged)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All rows so far, per modality ``[slots, *shape]``, memory-mapped and read-only."""
+        """Map all rows written so far, per modality ``[slots, *shape]``, read-only."""
         return {modality.name: self._mapped(modality) for modality in self.modalities}
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the folder's lock; another process that fills the same folder waits. Ends with all on disk."""
+        """Hold the folder's lock, so that other writers wait; on exit everything is flushed to disk."""
         with _disk_errors(self.folder), exclusive_lock(self.folder / "lock"):
             yield
             for path in (*map(self._rows_file, self.modalities), self._index):
                 if path.exists():
                     sync_to_disk(path)
 
-    def add(self, key: str, rows: Mapping[str, npt.NDArray[Any]], end_s: float | None) -> Entry:
-        """Append one clip; only within ``writing``."""
+    def add(self, key: str, rows: Mapping[str, npt.NDArray[Any]], end_s: float | None) -> CachedClip:
+        """Append one clip; call it only within ``writing``."""
         with _disk_errors(self.folder):
-            # Past everything that any interrupted append may have left.
+            # The slot lies beyond anything that an interrupted append may have left.
             slot = max(math.ceil(self._rows_file(m).stat().st_size / self._row_bytes(m)) for m in self.modalities)
             checksums = {}
             for modality in self.modalities:
@@ -126,24 +127,24 @@ class ClipCache:
                 with self._rows_file(modality).open("rb+") as file:
                     file.seek(slot * len(data))
                     file.write(data)
-            entry = Entry(key, slot, checksums, end_s)
-            # The newline in front closes a line that a killed process left open.
+            entry = CachedClip(key, slot, checksums, end_s)
+            # The leading newline ends a line that a killed process left unfinished.
             with self._index.open("a", encoding="utf-8") as file:
                 file.write("\n" + json.dumps(asdict(entry)) + "\n")
         return entry
 
-    def _read_index(self) -> Iterator[Entry]:
+    def _read_index(self) -> Iterator[CachedClip]:
         if not self._index.exists():
             return
         for line in self._index.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                entry = Entry(**json.loads(line))
+                entry = CachedClip(**json.loads(line))
             except (ValueError, TypeError):
                 continue  # an empty line, or one that a killed process left unfinished
             if isinstance(entry.slot, int) and entry.slot >= 0 and isinstance(entry.crc32, dict):
                 yield entry
 
-    def _intact(self, entry: Entry, arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
+    def _intact(self, entry: CachedClip, arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
         return all(
             entry.slot < len(arrays[m.name]) and zlib.crc32(arrays[m.name][entry.slot]) == entry.crc32.get(m.name)
             for m in self.modalities
@@ -164,7 +165,7 @@ class ClipCache:
 
 
 def _decoder() -> dict[str, str | int]:
-    """What turns a file into rows: the decoder's version, and those of its libraries."""
+    """Versions of what turns a file into rows: the decoder and its libraries."""
     libraries = ("av", "opencv-python-headless", "soundfile", "soxr")
     return {"version": DECODER_VERSION, **{library: version(library) for library in libraries}}
 
@@ -175,7 +176,7 @@ def _digest(document: Any) -> str:
 
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the disk says into one line; what is in the cache stays usable."""
+    """Turn OSError into a SetupError of one line; what is already cached stays usable."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The same recording in several splits, under whatever name: figures would be too good."""
+"""Leakage between splits: the same recording in several of them, under any name, would make metrics too good."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dimml_training.data.manifest import NAMED, Clip
 
 
 def repeated_content(keys: Sequence[str], clips: Sequence[Clip]) -> list[str]:
-    """Problems: clips of one content key that stand in several splits.
+    """List a problem for each content key whose clips are in several splits.
 
-    Those of one path are left to the manifest's own check, which sees them without reading a file.
+    Clips of one path are left out: the check of the clip table finds them without reading a file.
     """
     alike: dict[str, list[Clip]] = defaultdict(list)
     for key, clip in zip(keys, clips, strict=True):
@@ -27,10 +27,10 @@ def repeated_content(keys: Sequence[str], clips: Sequence[Clip]) -> list[str]:
 
 
 def overlapping_content(contents: Sequence[Mapping[str, str]], clips: Sequence[Clip]) -> list[str]:
-    """A warning, if ranges of one recording (a file's SHA-256, for any modality) overlap across splits.
+    """Warn if time ranges of one recording (same SHA-256, in any modality) overlap across splits.
 
-    ``contents`` are the SHA-256 of each clip's file per modality. A clip without a range is all of its recording;
-    ranges are taken with their margin.
+    ``contents`` are the SHA-256 of each clip's file per modality. A clip without a range covers its whole recording;
+    ranges include their margin. Returns at most one warning.
     """
     within: dict[str, list[Clip]] = defaultdict(list)
     for content, clip in zip(contents, clips, strict=True):
@@ -38,7 +38,7 @@ def overlapping_content(contents: Sequence[Mapping[str, str]], clips: Sequence[C
             within[digest].append(clip)
     pairs: dict[tuple[int, int], None] = {}
     for found in within.values():
-        # In the order of their starts; of each split, the clip that reaches farthest so far.
+        # Sweep in order of start; keep, for each split, the clip with the latest end so far.
         farthest: dict[str, Clip] = {}
         for clip in sorted(found, key=_start_s):
             for split, before in farthest.items():

@@ -1,4 +1,4 @@
-"""From a memory-mapped array of clips to batches, in an order that depends on the seed and the epoch alone."""
+"""Batches from memory-mapped arrays of clips, in an order that depends on the seed and the epoch alone."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ from dimml_training.distributed import ALONE, Ranks
 #: Rows by modality ``[B, *shape]``, and class indices ``[B]``.
 Batch = tuple[dict[str, Tensor], Tensor]
 
-#: As if all frames of a row were of one time: the signal check then leaves freezing to whoever knew the times.
+#: A single time for all frames of a row makes the signal check skip freezing, which the decoder has already checked.
 ONE_TIME = (0.0,)
 
 
 @dataclass(frozen=True)
 class ClipRows:
-    """Clips as tensors: per modality an array ``[slots, *shape]`` (usually memory-mapped), and which slot each clip
-    of this set is in; ``labels`` are class indices ``[N]``."""
+    """A set of N clips as arrays.
+
+    ``arrays`` has one array ``[slots, *shape]`` per modality (usually memory-mapped), ``slots`` the slot of each clip,
+    ``[N]``, and ``labels`` the class indices, ``[N]``.
+    """
 
     arrays: Mapping[str, npt.NDArray[Any]]
     slots: npt.NDArray[np.int64]
@@ -38,21 +41,21 @@ class ClipRows:
         return len(self.slots)
 
     def rows(self, modality: str, clips: Sequence[int] | slice) -> npt.NDArray[Any]:
-        """A copy of some clips' rows, ``[len(clips), *shape]``."""
+        """Copy the rows of some clips, ``[len(clips), *shape]``."""
         return np.asarray(self.arrays[modality][self.slots[clips]])
 
 
 def prepared_no_signal(modality: Modality, row: npt.NDArray[Any], quality: QualityThresholds) -> Reason | None:
-    """Why a row of a prepared clip, perhaps corrupted since, carries no signal, or None.
+    """Reason why a row of a prepared clip, possibly corrupted since, carries no signal; None if it carries one.
 
-    Whether a picture is frozen depends on the times of its frames. The decoder had them and refused what was frozen,
-    so a row that was prepared is not: a still picture, for one, fills every frame and is a signal.
+    A row is never reported as frozen: that depends on the times of the frames, and the decoder, which knew them, has
+    already refused frozen clips. A still picture, for example, fills every frame and is a signal.
     """
     return no_signal(modality, row, quality, times_s=ONE_TIME)
 
 
 class _BatchDataset(Dataset[Batch]):
-    """Indexed by a list of clips, so that a batch is one gather per modality."""
+    """Dataset indexed by a list of clips, so that a batch is one gather per modality."""
 
     def __init__(self, clips: ClipRows) -> None:
         self.clips = clips
@@ -63,10 +66,10 @@ class _BatchDataset(Dataset[Batch]):
 
 
 class EpochSampler(Sampler[list[int]]):
-    """Lists of clip indices. Shuffled by (seed, epoch); Lightning tells it the epoch.
+    """Sampler of batches, as lists of clip indices, shuffled by (seed, epoch); Lightning sets the epoch.
 
-    Several processes share the work. In training each takes its part of every batch, parts of one size, so that
-    together they make the steps of one process; in evaluation each takes one stretch of the clips, in order.
+    Several processes share the work. In training each takes an equal part of every batch, so that together they make
+    the steps of one process; in evaluation each takes one contiguous part of the clips, in order.
     """
 
     def __init__(self, clips: int, batch_size: int, *, seed: int | None, ranks: Ranks = ALONE) -> None:
@@ -77,7 +80,7 @@ class EpochSampler(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass."""
+        """Set the epoch, which determines the order of the next pass."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -104,8 +107,11 @@ class EpochSampler(Sampler[list[int]]):
 
     @property
     def _usable(self) -> int:
-        """A last batch of less than two clips per process is left out of training: batch normalisation and DUC need
-        two. So is what the processes cannot share evenly."""
+        """Number of clips used in an epoch of training.
+
+        A last batch of fewer than two clips per process is left out, since batch normalisation and DUC need two, and
+        so are clips that the processes cannot share evenly.
+        """
         size = self.ranks.size
         last = self.clips % self.batch_size
         if size == 1 and self.clips == 1:
@@ -114,9 +120,9 @@ class EpochSampler(Sampler[list[int]]):
 
 
 def batches(clips: ClipRows, batch_size: int, *, seed: int | None = None, ranks: Ranks = ALONE) -> DataLoader[Batch]:
-    """Batches in order, or shuffled anew each epoch where a seed is given; this process's part of them.
+    """Load this process's part of the batches, in order, or shuffled anew each epoch if a seed is given.
 
-    Read in this process: a gather from a memory map costs less than handing tensors between processes.
+    There are no worker processes: a gather from a memory map costs less than passing tensors between processes.
     """
     sampler = EpochSampler(len(clips), batch_size, seed=seed, ranks=ranks)
     return DataLoader(_BatchDataset(clips), sampler=sampler, batch_size=None)

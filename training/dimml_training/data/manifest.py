@@ -1,4 +1,4 @@
-"""The labelled clips: a CSV or Parquet file, checked as a whole."""
+"""The clip table: the labelled clips as a CSV or Parquet file, checked as a whole."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import numpy.typing as npt
 from dimml.errors import DataError
 from dimml_training.config import SPLITS, DataConfig, Split, expand_path
 
-#: How many names a warning spells out.
+#: Most names listed in a warning.
 NAMED = 5
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled clip. ``media`` is a file per modality; ``start_s``/``end_s`` already hold the margin."""
+    """One labelled clip. ``media`` maps each modality to a file; ``start_s`` and ``end_s`` include the margin."""
 
     line: int
     media: Mapping[str, Path]
@@ -34,14 +34,14 @@ class Clip:
 
     @property
     def where(self) -> str:
-        """How a report names it."""
+        """Line and files, to name the clip in a report."""
         names = ", ".join(dict.fromkeys(str(path) for path in self.media.values()))
         return f"line {self.line}: {names}"
 
 
 @dataclass
-class Manifest:
-    """All clips, the classes in output order, what is wrong and what is merely worth knowing."""
+class ClipTable:
+    """All usable clips and the classes in output order, with the problems and warnings found in the table."""
 
     labels: tuple[str, ...]
     clips: list[Clip]
@@ -49,11 +49,11 @@ class Manifest:
     warnings: list[str] = field(default_factory=list)
 
     def split(self, split: Split) -> list[Clip]:
-        """Clips of one split, in the manifest's order."""
+        """Clips of one split, in the order of the table."""
         return [clip for clip in self.clips if clip.split == split]
 
     def label_indices(self, clips: Iterable[Clip]) -> npt.NDArray[np.int64]:
-        """Class indices ``[N]``."""
+        """Class indices of the clips, ``[N]``."""
         return np.array([self.labels.index(clip.label) for clip in clips], dtype=np.int64)
 
     def raise_problems(self, path: Path) -> None:
@@ -67,10 +67,11 @@ class Manifest:
             )
 
 
-def read_manifest(config: DataConfig, modalities: Iterable[str]) -> Manifest:
-    """Read and check everything but whether the media decode. Clips with a problem of their own are left out.
+def read_clip_table(config: DataConfig, modalities: Iterable[str]) -> ClipTable:
+    """Read the clip table and check everything except whether the media decode. Faulty clips are left out.
 
-    Raises DataError at once where the file cannot be read or lacks columns: no row can be judged then.
+    Problems are collected in the result. Raises DataError if the file cannot be read or lacks columns, since no row can
+    be checked then.
     """
     path = expand_path(config.manifest)
     root = path.parent if config.media_root is None else expand_path(config.media_root)
@@ -88,7 +89,7 @@ def read_manifest(config: DataConfig, modalities: Iterable[str]) -> Manifest:
             "see data.columns in the config",
             field=missing[0],
         )
-    manifest = Manifest(labels=config.labels or (), clips=[])
+    table = ClipTable(labels=config.labels or (), clips=[])
     split_names = {name: split for split, name in config.splits.items()}
     exists: dict[Path, bool] = {}
     judged: list[_Row] = []
@@ -120,23 +121,23 @@ def read_manifest(config: DataConfig, modalities: Iterable[str]) -> Manifest:
                     "need seconds with 0 <= start < end"
                 )
             else:
-                # Rounded so that what is written to a CSV is exactly what was used.
+                # Rounded so that a CSV can state exactly the range that was used.
                 start_s = round(max(0.0, start_s - config.margin_s), 6)
                 end_s = round(end_s + config.margin_s, 6)
-        manifest.problems += [f"line {line}: {problem}" for problem in dict.fromkeys(problems)]
+        table.problems += [f"line {line}: {problem}" for problem in dict.fromkeys(problems)]
         subject = None if columns.subject is None else row[columns.subject]
         if split is not None:
             place = (tuple(files.values()), start_s, end_s) if located and all(row[c] for c in media.values()) else None
             judged.append(_Row(line, split, subject, place))
         if not problems and split is not None:
-            manifest.clips.append(Clip(line, files, label, split, subject, start_s, end_s))
-    _check_whole(manifest, judged, config)
-    return manifest
+            table.clips.append(Clip(line, files, label, split, subject, start_s, end_s))
+    _check_whole(table, judged, config)
+    return table
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A row with a known split, whatever else is wrong with it; ``place`` is its files and range, if it has them."""
+    """A row with a known split, faulty or not; ``place`` is its files and range, or None if either is missing."""
 
     line: int
     split: Split
@@ -144,28 +145,28 @@ class _Row:
     place: tuple[Any, ...] | None
 
 
-def _check_whole(manifest: Manifest, judged: Iterable[_Row], config: DataConfig) -> None:
-    """Empty splits, unknown labels, classes without clips, repeated clips, overlapping subjects."""
-    by_split = {split: manifest.split(split) for split in SPLITS}
-    manifest.problems += [
+def _check_whole(table: ClipTable, judged: Iterable[_Row], config: DataConfig) -> None:
+    """Find empty splits, unknown labels, classes without clips, repeated clips and overlapping subjects."""
+    by_split = {split: table.split(split) for split in SPLITS}
+    table.problems += [
         f"the {split} split is empty: no usable clip has {config.columns.split}={config.splits[split]!r}"
         for split in SPLITS
         if not by_split[split]
     ]
-    if not manifest.labels:
-        manifest.labels = tuple(sorted({clip.label for clip in by_split["train"]}))
-        unseen = [clip for clip in manifest.clips if clip.label not in manifest.labels]
-        manifest.problems += [f"line {clip.line}: label {clip.label!r} is not in the train split" for clip in unseen]
-        manifest.clips = [clip for clip in manifest.clips if clip.label in manifest.labels]
-        if len(manifest.labels) < 2:
-            manifest.problems.append(f"the train split has {len(manifest.labels)} classes; at least 2 are needed")
+    if not table.labels:
+        table.labels = tuple(sorted({clip.label for clip in by_split["train"]}))
+        unseen = [clip for clip in table.clips if clip.label not in table.labels]
+        table.problems += [f"line {clip.line}: label {clip.label!r} is not in the train split" for clip in unseen]
+        table.clips = [clip for clip in table.clips if clip.label in table.labels]
+        if len(table.labels) < 2:
+            table.problems.append(f"the train split has {len(table.labels)} classes; at least 2 are needed")
     for split in SPLITS:
         counts = Counter(clip.label for clip in by_split[split])
-        empty = [label for label in manifest.labels if not counts[label]]
+        empty = [label for label in table.labels if not counts[label]]
         if not empty or not counts:
             continue
         message = f"the {split} split has no clip of {_some(empty, 'class', 'classes')}"
-        (manifest.problems if split == "train" else manifest.warnings).append(message)
+        (table.problems if split == "train" else table.warnings).append(message)
     places: dict[Any, set[Split]] = defaultdict(set)
     lines: dict[Any, list[int]] = defaultdict(list)
     subjects: dict[str, set[Split]] = defaultdict(set)
@@ -175,7 +176,7 @@ def _check_whole(manifest: Manifest, judged: Iterable[_Row], config: DataConfig)
             lines[row.place].append(row.line)
         if row.subject:
             subjects[row.subject].add(row.split)
-    manifest.problems += [
+    table.problems += [
         f"lines {', '.join(map(str, lines[i]))}: the same clip stands in {' and '.join(sorted(found))}"
         for i, found in places.items()
         if len(found) > 1
@@ -186,7 +187,7 @@ def _check_whole(manifest: Manifest, judged: Iterable[_Row], config: DataConfig)
             f"{len(shared)} of {len(subjects)} subjects stand in more than one split "
             f"({_some(shared, 'subject', 'subjects')}): figures say little about new subjects"
         )
-        (manifest.problems if config.split_by == "subject" else manifest.warnings).append(message)
+        (table.problems if config.split_by == "subject" else table.warnings).append(message)
 
 
 def _some(names: list[str], one: str, many: str) -> str:
@@ -203,8 +204,10 @@ def _seconds(text: str) -> float | None:
 
 
 def _read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV or Parquet file as text, each with its line: in CSV the last of its lines, in Parquet as if the
-    table were CSV. Raises DataError."""
+    """Read the rows of a CSV or Parquet file as text, each with its line number. Raises DataError.
+
+    The number is that of the last line of a CSV row; rows of a Parquet file are numbered as if it were CSV.
+    """
     try:
         if path.suffix.lower() == ".parquet":
             import pyarrow.parquet
@@ -223,12 +226,12 @@ def _read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
                 ]
     except OSError as error:
         raise DataError(
-            f"cannot read the manifest {path}: {error.strerror or error}; `dimml make-manifest` lists a public data "
+            f"cannot read the clip table {path}: {error.strerror or error}; `dimml make-manifest` lists a public data "
             "set (docs/data.md), docs/training.md says how to list your own",
             field="data.manifest",
         ) from error
     except (ValueError, csv.Error) as error:
-        raise DataError(f"the manifest {path} is not CSV or Parquet: {error}", field="data.manifest") from error
+        raise DataError(f"the clip table {path} is not CSV or Parquet: {error}", field="data.manifest") from error
     if not rows:
-        raise DataError(f"the manifest {path} holds no clips", field="data.manifest")
+        raise DataError(f"the clip table {path} holds no clips", field="data.manifest")
     return rows

@@ -1,4 +1,4 @@
-"""From manifest to rows: check everything, decode what is not cached yet, and report all that is wrong at once."""
+"""Prepare a data set: check its table, decode clips that are not cached yet, and report all problems together."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from dimml.media.workers.pool import DecodePool
 from dimml.modality import Waveform
 from dimml.status import Reason
 from dimml_training.config import SPLITS, Split, TrainConfig, expand_path
-from dimml_training.data.cache import ClipCache, Entry, clip_key
+from dimml_training.data.cache import CachedClip, ClipCache, clip_key
 from dimml_training.data.leakage import overlapping_content, repeated_content
 from dimml_training.data.loader import ClipRows, prepared_no_signal
-from dimml_training.data.manifest import Clip, Manifest, read_manifest
+from dimml_training.data.manifest import Clip, ClipTable, read_clip_table
 
 logger = logging.getLogger(__name__)
 
-#: For one clip: generous, since nobody waits for an answer.
+#: Time limit of one clip: generous, since no caller is waiting for an answer.
 DECODE_TIMEOUT_S = 120.0
 
-#: Told how many clips of how many are there, after each.
+#: Called after each clip with the number done and the total.
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class SplitData:
-    """Clips of one split, in the manifest's order, and their rows in the same order."""
+    """Clips of one split, in the order of the clip table, and their rows in the same order."""
 
     clips: list[Clip]
     rows: ClipRows
@@ -45,12 +45,12 @@ class SplitData:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """All that training or evaluation needs of the data."""
+    """Everything that training or evaluation needs from the data."""
 
     labels: tuple[str, ...]
     splits: dict[Split, SplitData]
     warnings: list[str]
-    #: SHA-256 of the clips' content, labels and splits, in order: the same digest is the same data.
+    #: SHA-256 of the clips' content, labels and splits, in order: equal digests mean equal data.
     digest: str
 
 
@@ -62,30 +62,30 @@ def prepare(
     labels: tuple[str, ...] | None = None,
     progress: Progress | None = None,
 ) -> PreparedData:
-    """Rows of the wanted splits. ``labels`` is given when a finished run is evaluated.
+    """Prepare the rows of the wanted splits. ``labels`` are the classes of a finished run that is evaluated.
 
-    Raises DataError with every problem of the manifest and the media together.
+    Raises DataError that lists every problem of the table and of the media.
     """
-    manifest = read_manifest(config.data, [m.name for m in config.inputs])
+    table = read_clip_table(config.data, [m.name for m in config.inputs])
     path = expand_path(config.data.manifest)
     cache = ClipCache(cache_dir, config.inputs, config.clip_s, config.quality)
-    wanted = [clip for clip in manifest.clips if clip.split in splits]
-    entries, clips = _cached(config, cache, manifest, wanted, progress)
-    if labels is not None and manifest.labels != labels:
-        manifest.problems.append(f"its classes {', '.join(manifest.labels)} are not the run's: {', '.join(labels)}")
-    manifest.raise_problems(path)
+    wanted = [clip for clip in table.clips if clip.split in splits]
+    entries, clips = _cached(config, cache, table, wanted, progress)
+    if labels is not None and table.labels != labels:
+        table.problems.append(f"its classes {', '.join(table.labels)} are not the run's: {', '.join(labels)}")
+    table.raise_problems(path)
     arrays = cache.arrays()
     data: dict[Split, SplitData] = {}
     for split in splits:
         chosen = [i for i, clip in enumerate(clips) if clip.split == split]
         of_split = [clips[i] for i in chosen]
         slots = np.array([entries[i].slot for i in chosen], dtype=np.int64)
-        data[split] = SplitData(of_split, ClipRows(arrays, slots, manifest.label_indices(of_split)))
+        data[split] = SplitData(of_split, ClipRows(arrays, slots, table.label_indices(of_split)))
     if "train" in data:
-        manifest.warnings += _lone_clips(manifest.labels, data["train"].rows)
+        table.warnings += _lone_clips(table.labels, data["train"].rows)
     content = [(entry.key, clip.label, clip.split) for entry, clip in zip(entries, clips, strict=True)]
-    digest = hashlib.sha256(json.dumps([manifest.labels, content]).encode()).hexdigest()
-    return PreparedData(labels=manifest.labels, splits=data, warnings=manifest.warnings, digest=digest)
+    digest = hashlib.sha256(json.dumps([table.labels, content]).encode()).hexdigest()
+    return PreparedData(labels=table.labels, splits=data, warnings=table.warnings, digest=digest)
 
 
 def _lone_clips(labels: Sequence[str], train: ClipRows) -> list[str]:
@@ -100,29 +100,29 @@ def _lone_clips(labels: Sequence[str], train: ClipRows) -> list[str]:
 
 
 def _cached(
-    config: TrainConfig, cache: ClipCache, manifest: Manifest, clips: Sequence[Clip], progress: Progress | None
-) -> tuple[list[Entry], list[Clip]]:
-    """An entry for every clip that decodes, with the clip as it was decoded; adds the others to the problems."""
-    digests = _file_digests(clips, manifest.problems)
+    config: TrainConfig, cache: ClipCache, table: ClipTable, clips: Sequence[Clip], progress: Progress | None
+) -> tuple[list[CachedClip], list[Clip]]:
+    """Look up or decode every clip; return the usable ones, as cached and as decoded; note problems of the others."""
+    digests = _file_digests(clips, table.problems)
     clips = [clip for clip in clips if all(path in digests for path in clip.media.values())]
     contents = [{name: digests[path] for name, path in clip.media.items()} for clip in clips]
     margin_s = config.data.margin_s
     keys = [clip_key(c, clip.start_s, clip.end_s, margin_s) for c, clip in zip(contents, clips, strict=True)]
-    manifest.problems += repeated_content(keys, clips)
-    manifest.warnings += overlapping_content(contents, clips)
-    found, damaged = cache.entries(keys)
+    table.problems += repeated_content(keys, clips)
+    table.warnings += overlapping_content(contents, clips)
+    found, damaged = cache.find(keys)
     if damaged:
         logger.warning("damaged clips in the cache %s, decoded again: %d", cache.folder, damaged)
     missing = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in found}
     if missing:
         with cache.writing():
-            # Another process may have decoded them while this one waited for the lock.
-            found |= cache.entries(missing)[0]
+            # Another process may have decoded clips while this one waited for the lock.
+            found |= cache.find(missing)[0]
             missing = {key: clip for key, clip in missing.items() if key not in found}
             for done, (key, clip, outcome, end_s) in enumerate(_decode_all(config, missing), start=1):
                 problem = outcome if isinstance(outcome, str) else _unusable(outcome)
                 if problem is not None:
-                    manifest.problems.append(f"{clip.where}: {problem}")
+                    table.problems.append(f"{clip.where}: {problem}")
                 elif isinstance(outcome, Decoded):
                     rows = {name: track.row for name, track in outcome.tracks.items() if track.row is not None}
                     found[key] = cache.add(key, rows, end_s)
@@ -133,7 +133,7 @@ def _cached(
 
 
 def _file_digests(clips: Sequence[Clip], problems: list[str]) -> dict[Path, str]:
-    """SHA-256 of every file that can be read; the others are problems."""
+    """SHA-256 of every readable file; the others are added to ``problems``."""
     paths = list(dict.fromkeys(path for clip in clips for path in clip.media.values()))
 
     def digest(path: Path) -> str | OSError:
@@ -151,10 +151,13 @@ def _file_digests(clips: Sequence[Clip], problems: list[str]) -> dict[Path, str]
 def _decode_all(
     config: TrainConfig, clips: Mapping[str, Clip]
 ) -> Iterator[tuple[str, Clip, Decoded | str, float | None]]:
-    """Decode in worker processes; per clip what came out or what is wrong, and the end that was asked for."""
+    """Decode in worker processes; yield for each clip its key, the clip, the result or an error message, and ``end_s``.
+
+    ``end_s`` is the end of the range requested from the decoder.
+    """
 
     def request(clip: Clip, end_s: float | None) -> DecodeRequest:
-        unique: dict[Path, Path] = {}  # modalities that share one object are read in one open of it
+        unique: dict[Path, Path] = {}  # modalities that share one Path object are read with a single open
         sources = {name: unique.setdefault(path, path) for name, path in clip.media.items()}
         return DecodeRequest(config.inputs, sources, config.clip_s, clip.start_s, end_s, quality=config.quality)
 
@@ -166,18 +169,18 @@ def _decode_all(
             if past_end and config.data.margin_s > 0.0:
                 again[key] = clip
             else:
-                yield key, clip, _told(outcome), clip.end_s
-        # The margin may reach past the end of a recording; what was labelled may not.
+                yield key, clip, _decoded_or_message(outcome), clip.end_s
+        # The margin may reach past the end of a recording; the labelled range may not.
         outcomes = pool.map((request(clip, None) for clip in again.values()), timeout_s=DECODE_TIMEOUT_S)
         for (key, clip), outcome in zip(again.items(), outcomes, strict=True):
             labelled_end_s = (clip.end_s or 0.0) - config.data.margin_s
             if isinstance(outcome, Decoded) and outcome.end_s is not None and outcome.end_s + 0.1 < labelled_end_s:
                 yield key, clip, f"its end ({labelled_end_s:g} s) is past the end of the recording", None
             else:
-                yield key, clip, _told(outcome), None
+                yield key, clip, _decoded_or_message(outcome), None
 
 
-def _told(outcome: Decoded | DimmlError) -> Decoded | str:
+def _decoded_or_message(outcome: Decoded | DimmlError) -> Decoded | str:
     return outcome if isinstance(outcome, Decoded) else outcome.message
 
 
@@ -187,9 +190,9 @@ def _unusable(outcome: Decoded) -> str | None:
 
 
 def quality_report(config: TrainConfig, train: ClipRows) -> dict[str, Any]:
-    """False alarms of the signal check on training clips, and how near the nearest clip comes to a threshold.
+    """Count false alarms of the signal check on training clips, and note how close any clip comes to a threshold.
 
-    Freezing is judged with the frames' times, by the decoder: a frozen clip does not come this far.
+    Frozen clips do not get this far: the decoder, which knows the times of the frames, refuses them.
     """
     report: dict[str, Any] = {"thresholds": config.quality.model_dump(mode="json"), "clips": len(train)}
     for modality in config.inputs:
