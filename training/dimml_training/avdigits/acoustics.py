@@ -1,4 +1,4 @@
-"""What happens to a voice on its way to the microphone: gain, room, noise. Mono FP32 throughout."""
+"""Acoustics between a voice and the microphone: gain, room, noise. Mono FP32 throughout."""
 
 from __future__ import annotations
 

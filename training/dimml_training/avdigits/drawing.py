@@ -41,7 +41,7 @@ def load_glyphs(split: Split) -> Glyphs:
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """Straight motion: where a thing is at time t in [0, 1], in pixels."""
+    """Straight path of an object over time t in [0, 1], in pixels."""
 
     start: FloatArray
     end: FloatArray
@@ -68,7 +68,7 @@ def _background(rng: np.random.Generator) -> FloatArray:
 
 
 def _ink(background: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """A colour ``[3]`` that can be told from the background: at least 60 grey levels away."""
+    """Random colour ``[3]`` that stands out from the background: at least 60 grey levels away from it."""
     mean = float(background.mean())
     darker = mean > 255.0 / 2
     grey = rng.uniform(0.0, max(mean - 70.0, 1.0)) if darker else rng.uniform(min(mean + 70.0, 254.0), 255.0)

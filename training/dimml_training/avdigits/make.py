@@ -1,4 +1,4 @@
-"""Plan the clips, make them in worker processes, write the manifest. Same seed, same clips; resumable."""
+"""Plan the clips, make them in worker processes, write the clip table. Same seed, same clips; resumable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dimml_training.avdigits.muxing import write_mp4
 from dimml_training.avdigits.speech import FloatArray, Manner, Synthesizer
 from dimml_training.avdigits.voices import ACCENTS, VOICES, Split
 
-#: Raised when the same seed would give other clips than before.
+#: Incremented when the same seed would give other clips than before.
 RECIPE_VERSION: Final = 1
 LABELS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SAMPLE_RATE_HZ: Final = 16_000
@@ -34,7 +34,7 @@ CLIP_FRAMES: Final = 15
 CLIP_SAMPLES: Final = int(CLIP_FRAMES / FRAME_RATE * SAMPLE_RATE_HZ)
 MANIFEST_NAME: Final = "manifest.csv"
 RECIPE_NAME: Final = "avdigits.json"
-#: Of every 20 clips.
+#: Splits of every 20 clips.
 _SPLIT_PATTERN: Final[tuple[Split, ...]] = (*("train",) * 14, *("validation",) * 2, *("test",) * 4)
 
 
@@ -49,12 +49,12 @@ class Clip:
 
     @property
     def path(self) -> str:
-        """Relative to the data set's folder."""
+        """Path relative to the data set's folder."""
         return f"clips/{self.split}/{self.index:06d}_{LABELS[self.label]}.mp4"
 
 
 def plan(clips: int, seed: int) -> list[Clip]:
-    """The first ``clips`` clips of a seed. A larger number only appends."""
+    """Plan the first ``clips`` clips of a seed. A larger number only appends."""
     counts: dict[Split, int] = {"train": 0, "validation": 0, "test": 0}
     planned = []
     for index in range(clips):
@@ -67,7 +67,7 @@ def plan(clips: int, seed: int) -> list[Clip]:
 
 
 def draw_manner(voice: str, rng: np.random.Generator) -> Manner:
-    """How this clip's word is said."""
+    """Draw accent, speed and pitch of a clip's word at random."""
     return Manner(
         accent=ACCENTS[rng.integers(len(ACCENTS))],
         voice=voice,
@@ -78,7 +78,7 @@ def draw_manner(voice: str, rng: np.random.Generator) -> Manner:
 
 
 def place_word(word: FloatArray, samples: int, rng: np.random.Generator) -> FloatArray:
-    """``word`` somewhere within ``[samples]`` of silence; one that is too long loses its end."""
+    """Place ``word`` at random within ``[samples]`` of silence; a word that is too long loses its end."""
     word = word[:samples]
     start = int(rng.integers(samples - len(word) + 1))
     sound = np.zeros(samples, np.float32)
@@ -87,7 +87,7 @@ def place_word(word: FloatArray, samples: int, rng: np.random.Generator) -> Floa
 
 
 def record(word: FloatArray, rng: np.random.Generator, samples: int = CLIP_SAMPLES) -> FloatArray:
-    """``word`` as a microphone in a room hears it, ``[samples]`` at SAMPLE_RATE_HZ.
+    """Simulate a recording of ``word`` in a room, ``[samples]`` at SAMPLE_RATE_HZ.
 
     Two of three clips are reverberant (RT60 0.1 to 0.6 s); noise is 5 to 45 dB below the whole clip's RMS.
     """
@@ -100,7 +100,7 @@ def record(word: FloatArray, rng: np.random.Generator, samples: int = CLIP_SAMPL
 
 
 def say_words(words: Sequence[tuple[str, Manner]]) -> list[FloatArray]:
-    """Each word at SAMPLE_RATE_HZ. Only in a fresh process does the same call give the same sound."""
+    """Synthesize each word at SAMPLE_RATE_HZ. Only in a fresh process does the same call give the same sound."""
     synthesizer = Synthesizer()
     return [
         np.asarray(soxr.resample(synthesizer.say(text, manner), synthesizer.sample_rate_hz, SAMPLE_RATE_HZ), np.float32)
@@ -109,9 +109,9 @@ def say_words(words: Sequence[tuple[str, Manner]]) -> list[FloatArray]:
 
 
 def make_voice(root: Path, seed: int, clips: Sequence[Clip], glyphs: Glyphs) -> int:
-    """Make what is missing of one voice's clips; their number. Runs in a process of its own.
+    """Make the missing clips of one voice; return the number of all its clips. Runs in a process of its own.
 
-    All words are said, those of clips that are already there included: eSpeak's state runs on from word to word.
+    All words are synthesized, even those of clips that already exist: eSpeak's state carries over from word to word.
     """
     rngs = [np.random.default_rng([seed, clip.index, 1]) for clip in clips]
     words = say_words(
@@ -160,7 +160,7 @@ def _write_manifest(root: Path, clips: Sequence[Clip]) -> Path:
 
 
 def _made(root: Path, seed: int, clips: Sequence[Clip], jobs: int) -> Iterator[int]:
-    """Make all clips, one process per voice; yields how many clips each finished process accounts for."""
+    """Make all clips, one process per voice; yield the number of clips of each finished process."""
     by_voice: dict[str, list[Clip]] = {}
     for clip in clips:
         by_voice.setdefault(clip.voice, []).append(clip)
@@ -182,16 +182,16 @@ def _made(root: Path, seed: int, clips: Sequence[Clip], jobs: int) -> Iterator[i
 def make_avdigits(
     root: Path, *, clips: int, seed: int, jobs: int, progress: Callable[[int], None] = lambda done: None
 ) -> Path:
-    """Make ``clips`` clips and the manifest in ``root``; the manifest's path. ``progress`` gets clips done since last.
+    """Make ``clips`` clips and their table in ``root``; return the table's path.
 
-    Clips that are already there are kept, so an interrupted run goes on where it stopped. Raises
-    ConfigurationError for a folder made with another seed or recipe.
+    ``progress`` is called with the number of clips done since its last call. Clips that already exist are kept, so an
+    interrupted run continues where it stopped. Raises ConfigurationError for a folder made with another seed or recipe.
     """
     planned = plan(clips, seed)
     for split in VOICES:
         (root / "clips" / split).mkdir(parents=True, exist_ok=True)
     _check_recipe(root, seed)
-    # One thread per worker: OpenCV and numpy would otherwise start as many as there are cores in each.
+    # One thread per worker: OpenCV and numpy would otherwise start one per core in each of them.
     before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     os.environ.update(dict.fromkeys(before, "1"))
     try:

@@ -1,4 +1,4 @@
-"""Frames and sound into a small MP4 (H.264 where PyAV's FFmpeg can encode it, MPEG-4 Part 2 otherwise; AAC)."""
+"""Muxing frames and sound into a small MP4 (H.264 if PyAV's FFmpeg can encode it, else MPEG-4 Part 2; AAC)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy.typing as npt
 from dimml.system.files import write_atomically
 from dimml_training.avdigits.speech import FloatArray
 
-#: Deterministic: with look-ahead (which zerolatency leaves out) this x264 reads memory that nobody wrote, and the
-#: same pictures give another file each time. 28 keeps a 96x96 clip near 10 kB.
+#: Deterministic: with look-ahead (which zerolatency turns off) this x264 reads uninitialised memory, and the same
+#: pictures give another file each time. A crf of 28 keeps a 96x96 clip near 10 kB.
 _H264_OPTIONS = {"crf": "28", "preset": "veryfast", "tune": "zerolatency", "threads": "1"}
 _MPEG4_OPTIONS = {"q:v": "5"}
 _AAC_BITS_PER_S = 48_000
@@ -38,7 +38,7 @@ def write_mp4(
 ) -> None:
     """Write RGB ``frames`` ``[T, H, W, 3]`` and mono ``sound`` ``[N]`` in [-1, 1]; either may be None.
 
-    Written beside ``path`` and moved into place, so that what stands there is whole.
+    Written beside ``path`` and moved into place, so that ``path`` is always a whole file.
     """
     write_atomically(path, lambda temporary: _mux(temporary, frames, frame_rate, sound, sample_rate_hz))
 

@@ -1,8 +1,8 @@
 """eSpeak NG through ctypes, from the shared library and data of the ``espeakng-loader`` wheel.
 
 The library is one global synthesizer per process, and its state cannot be reset: the phase of the pitch flutter
-survives ``espeak_Terminate``. The same calls in the same order in a fresh process give the same samples; that is
-why ``make`` gives every voice a process of its own. API: ``espeak-ng/speak_lib.h`` of eSpeak NG 1.52.
+survives ``espeak_Terminate``. The same calls in the same order in a fresh process give the same samples, so ``make``
+gives every voice a process of its own. API: ``espeak-ng/speak_lib.h`` of eSpeak NG 1.52.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a word is said. ``pitch`` and ``pitch_range`` are eSpeak's 0 to 99."""
+    """Accent, voice, speed and pitch of a spoken word. ``pitch`` and ``pitch_range`` are on eSpeak's scale, 0 to 99."""
 
     accent: str
     voice: str
@@ -41,7 +41,7 @@ class Manner:
 
 
 class Synthesizer:
-    """The process's eSpeak NG. Make one per process. Raises ConfigurationError where it cannot be loaded."""
+    """The process's eSpeak NG; create one per process. Raises ConfigurationError if it cannot be loaded."""
 
     def __init__(self) -> None:
         import espeakng_loader
@@ -69,7 +69,7 @@ class Synthesizer:
         return 0
 
     def say(self, text: str, manner: Manner) -> FloatArray:
-        """Mono samples ``[N]`` FP32 at ``sample_rate_hz``, peak 1, silence at both ends cut.
+        """Synthesize mono samples ``[N]`` FP32 at ``sample_rate_hz``, with peak 1 and silence trimmed at both ends.
 
         Raises ConfigurationError for a voice that eSpeak does not have, or when it gives no sound.
         """

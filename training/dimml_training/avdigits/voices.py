@@ -1,8 +1,8 @@
-"""Who speaks in which split. A voice is an eSpeak NG variant: its formants, pitch range and phonation.
+"""Voices of each split. A voice is an eSpeak NG variant: its formants, pitch range and phonation.
 
-The split is written out, not drawn: variants that are tunings of one another (``edward``/``edward2``,
-``klatt`` to ``klatt6``, ``steph`` to ``steph3``) stand in the same split, so that no validation or test voice has a
-near copy in training. Accents are not split: each clip draws one.
+The split is written out instead of drawn at random: variants that are tunings of one another (``edward``/``edward2``,
+``klatt`` to ``klatt6``, ``steph`` to ``steph3``) are in the same split, so that no validation or test voice has a near
+copy in training. Accents are not split: each clip draws one.
 """
 
 from __future__ import annotations

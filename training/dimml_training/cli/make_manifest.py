@@ -170,9 +170,9 @@ def ucf101(
 
 def _write(listing: Listing, root: Path, out: Path, allow_missing: bool) -> None:
     from dimml_training.config import SPLITS
-    from dimml_training.recipes.table import write_manifest
+    from dimml_training.recipes.table import write_clip_table
 
-    written = write_manifest(listing, root, out, allow_missing=allow_missing)
+    written = write_clip_table(listing, root, out, allow_missing=allow_missing)
     for warning in written.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if written.missing:

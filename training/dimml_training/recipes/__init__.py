@@ -1,5 +1,5 @@
-"""Recipes: one file per public data set, each an adapter from the layout it is published in to a manifest.
+"""Recipes: one file per public data set, each listing its published layout as a clip table.
 
-``dimml make-manifest NAME`` (``command``) calls one; ``table`` checks that every listed file is there and writes the
-CSV; ``splitting`` takes a validation split out of training clips where a data set has none.
+``dimml make-manifest NAME`` calls one; ``table`` checks that every listed file exists and writes the CSV; ``splitting``
+takes a validation split out of the training clips of data sets that have none.
 """

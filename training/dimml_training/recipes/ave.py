@@ -2,7 +2,7 @@
 
 Layout: ``AVE/{video}.mp4``, and ``trainSet.txt``, ``valSet.txt``, ``testSet.txt`` with lines
 ``Church bell&---zaDCTaE&good&0&10``: class, video, quality, first and last second of the event. ``Annotations.txt``
-holds all of them under a line of names; it is compared with the three lists.
+holds all of them below a header line; it is compared with the three lists.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ LISTS = {"train": "trainSet.txt", "validation": "valSet.txt", "test": "testSet.t
 
 
 def list_ave(root: Path, *, lists: Path | None = None) -> Listing:
-    """One row per event: ``media`` beneath root, label, split, ``start_s`` and ``end_s``, the video as ``subject``.
+    """List one row per event: ``media`` beneath root, label, split, ``start_s``, ``end_s``, the video as ``subject``.
 
-    ``lists`` is the folder of the official lists where it is not root.
-    Raises DataError where a list cannot be read or a line does not fit.
+    ``lists`` is the folder of the official lists, by default root.
+    Raises DataError if a list cannot be read or has a malformed line.
     """
     lists = root if lists is None else lists
     rows: list[Row] = []
@@ -42,7 +42,7 @@ def _events(path: Path) -> list[tuple[str, str, str, str]]:
     """Class, video, first and last second of every line."""
     events = []
     for line in read_lines(path, "a list of AVE"):
-        # A class may hold a comma, a video's name a dash: only & separates.
+        # Names of classes may contain commas, names of videos dashes: & is the only separator.
         parts = line.split("&")
         if len(parts) != 5 or not (parts[3].isdigit() and parts[4].isdigit()) or int(parts[3]) >= int(parts[4]):
             raise DataError(f"{path}: {line!r} is not like 'Church bell&---zaDCTaE&good&0&10'", field=str(path))

@@ -9,8 +9,8 @@ splits. Classes are even.
 
 Hard form ("CentralNet: a Multilayer Approach for Multimodal Fusion", ECCV workshops 2018): pictures keep only the
 leading principal components of the training pictures with 25 % of their variance, and noise is added to the sound.
-There the noise was of ESC-50, which is not part of this data set: here it is white noise, pink noise, or three other
-recordings of the same split at once, by chance, at one ratio of mean powers.
+The paper takes its noise from ESC-50, which is not part of this data set: here it is, chosen at random, white noise,
+pink noise, or three other recordings of the same split at once, at one ratio of mean powers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dimml_training.recipes.table import Listing, Row, count_warning, folder, wr
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: Pairs by split; the class counts are even.
 PAIRS = {"train": 6000, "validation": 1000, "test": 1000}
-#: As many recordings FSDD has published: 50 of each of ten digits by six speakers.
+#: Number of published recordings of FSDD: 50 of each of ten digits by six speakers.
 RECORDINGS = 3000
 #: FSDD's indices by split; 0 to 4 is its official test split.
 TEST_INDICES, VALIDATION_INDICES = range(5), range(5, 10)
@@ -42,7 +42,7 @@ TEST_INDICES, VALIDATION_INDICES = range(5), range(5, 10)
 ENERGY_KEPT = 0.25
 HARD_SNR_DB = -5.0
 BABBLE_VOICES = 3
-#: Says which form of the pairs a folder of media holds.
+#: File that names the form of the pairs in a folder of media.
 FORM_FILE = "form.txt"
 
 _RECORDING = re.compile(r"(?P<digit>\d)_(?P<speaker>[a-z]+)_(?P<index>\d+)\.wav")
@@ -54,11 +54,11 @@ Sound = npt.NDArray[np.float32]
 def make_avmnist(
     root: Path, media_out: Path, *, hard: bool, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> Listing:
-    """Write the pairs' media to ``media_out`` and list them: ``picture`` and ``sound`` relative to it, ``subject``
-    (the speaker), label, split.
+    """Write the pairs' media to ``media_out`` and list one row per pair.
 
-    Raises DataError where a file of the data set is missing or is none, ConfigurationError where nothing can be
-    written, or another form of the pairs is there: files of both have the same names.
+    A row has ``picture`` and ``sound`` relative to ``media_out``, ``subject`` (the speaker), label and split.
+    Raises DataError if a file of the data set is missing or malformed, ConfigurationError if nothing can be written or
+    ``media_out`` holds another form of the pairs, whose files have the same names.
     """
     recordings = _recordings(folder(root, "fsdd/recordings"))
     pictures = {name: _mnist(folder(root, "mnist"), name) for name in ("train", "t10k")}
@@ -87,7 +87,7 @@ def make_avmnist(
 
 
 def _claim(media_out: Path, form: str) -> None:
-    """See that a folder of media is new, or was begun for the same form of the pairs, and note that form in it."""
+    """Check that a folder of media is new or holds the same form of the pairs, and write that form into it."""
     path = media_out / FORM_FILE
     there = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else form
     if there != form:
@@ -99,11 +99,11 @@ def _claim(media_out: Path, form: str) -> None:
 
 
 def read_idx(path: Path) -> ByteArray:
-    """Bytes of an idx file of one or three dimensions (LeCun's format), gzipped or not. Raises DataError."""
+    """Read an idx file of bytes with one or three dimensions (LeCun's format), gzipped or not. Raises DataError."""
     packed = path.with_name(path.name + ".gz")
     try:
         data = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
-        # Zero, zero, 8 for bytes, and how many dimensions.
+        # Magic number: zero, zero, 8 for bytes, and the number of dimensions.
         dimensions = {b"\0\0\x08\x01": 1, b"\0\0\x08\x03": 3}[data[:4]]
         shape = struct.unpack_from(f">{dimensions}I", data, 4)
         return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
@@ -114,7 +114,7 @@ def read_idx(path: Path) -> ByteArray:
 
 
 def _mnist(root: Path, name: str) -> tuple[ByteArray, ByteArray]:
-    """Pictures ``[N, 28, 28]`` and digits ``[N]``."""
+    """Read pictures ``[N, 28, 28]`` and digits ``[N]``."""
     pictures, labels = read_idx(root / f"{name}-images-idx3-ubyte"), read_idx(root / f"{name}-labels-idx1-ubyte")
     if pictures.ndim != 3 or labels.shape != pictures.shape[:1]:
         raise DataError(f"{root}: the pictures and labels of {name} do not belong together", field="--root")
@@ -139,9 +139,9 @@ def _recordings(root: Path) -> dict[tuple[str, int], list[Path]]:
 def _pairs(
     labels: dict[str, ByteArray], recordings: dict[tuple[str, int], list[Path]], seed: int
 ) -> list[tuple[str, str, int, int, Path]]:
-    """``(split, MNIST file, index in it, digit, recording)``; within a split, in the order of the pictures.
+    """Pair pictures and recordings: ``(split, MNIST file, index in it, digit, recording)``, in the order of pictures.
 
-    The recordings of a digit are gone through in shuffled rounds, so that their use differs by one at most.
+    The recordings of a digit are used in shuffled rounds, so that their numbers of uses differ by one at most.
     """
     pairs = []
     for digit in range(10):
@@ -163,7 +163,7 @@ def _pairs(
 
 
 def _projection(pictures: ByteArray) -> Callable[[ByteArray], ByteArray]:
-    """Onto the fewest leading principal components of ``pictures`` that hold ENERGY_KEPT of their variance."""
+    """Projection onto the fewest leading principal components that hold ENERGY_KEPT of the variance of ``pictures``."""
     pixels = pictures.reshape(len(pictures), -1).astype(np.float64)
     mean = pixels.mean(axis=0)
     covariance = pixels.T @ pixels / len(pixels) - np.outer(mean, mean)
@@ -180,7 +180,7 @@ def _projection(pictures: ByteArray) -> Callable[[ByteArray], ByteArray]:
 
 
 class _SoundWriter:
-    """Copies recordings, or writes each pair's own noisy one where a seed is given."""
+    """Writer of the pairs' sound: copies of the recordings or, with a seed, a noisy recording for each pair."""
 
     def __init__(self, out: Path, recordings: dict[tuple[str, int], list[Path]], seed: int | None) -> None:
         self._out = out
@@ -191,7 +191,7 @@ class _SoundWriter:
         self._read: dict[Path, tuple[Sound, int]] = {}
 
     def write(self, path: Path, split: str, pair: str) -> str:
-        """The recording's name beneath the output folder."""
+        """Write one pair's sound; return its path relative to the output folder."""
         if self._seed is None:
             name = f"sound/{path.name}"
             if not (self._out / name).exists():
@@ -232,14 +232,14 @@ class _SoundWriter:
 
 
 def _pink(samples: int, rng: np.random.Generator) -> Sound:
-    """Noise whose power falls with the frequency (1/f)."""
+    """Pink noise, whose power falls with the frequency (1/f)."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1.0))
     return np.asarray(np.fft.irfft(spectrum, samples), np.float32)
 
 
 def _add(sound: Sound, noise: Sound, snr_db: float) -> Sound:
-    """Both at a ratio of mean powers over the recording, scaled down together where they would clip."""
+    """Mix sound and noise at a ratio of mean powers over the recording, scaled down together if they would clip."""
     power, noise_power = float(np.mean(sound**2)), float(np.mean(noise**2))
     mixed = sound + noise * np.sqrt(power / max(noise_power, 1e-12)) * 10.0 ** (-snr_db / 20.0)
     return np.asarray(mixed / max(1.0, float(np.abs(mixed).max())), np.float32)

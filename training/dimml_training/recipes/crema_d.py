@@ -3,9 +3,9 @@
 Layout: ``AudioWAV/{clip}.wav`` and ``VideoFlash/{clip}.flv``; a clip is called ActorID_Sentence_Emotion_Level, such as
 ``1001_DFA_ANG_XX``.
 
-By default actors are split, 70/15/15: no actor stands in two splits. The lists that the paper (and OGM-GE before it)
-trains and tests on, ``train.csv`` and ``test.csv`` with lines ``1041_TIE_NEU_XX,NEU``, hold all 91 actors in both:
-figures on them say little about people who are not among the 91.
+By default the actors are split, 70/15/15: no actor is in two splits. The lists on which the paper (and OGM-GE before
+it) trains and tests, ``train.csv`` and ``test.csv`` with lines ``1041_TIE_NEU_XX,NEU``, have all 91 actors in both:
+metrics on them say little about other people.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dimml.errors import DataError
 from dimml_training.recipes.splitting import by_subject, hold_out
 from dimml_training.recipes.table import Listing, Row, count_warning, folder, read_lines
 
-#: As many were published.
+#: Number of published clips.
 CLIPS = 7442
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
-#: Of the paper's training list, which comes without a validation split.
+#: Share of the paper's training list, which has no validation split.
 VALIDATION_SHARE = 0.1
 EMOTIONS = {
     "ANG": "anger",
@@ -34,11 +34,11 @@ _CLIP = re.compile(rf"(?P<actor>\d{{4}})_[A-Z]{{3}}_(?P<emotion>{'|'.join(EMOTIO
 
 
 def list_crema_d(root: Path, *, seed: int = 0, paper_lists: Path | None = None) -> Listing:
-    """One row per clip: ``sound`` and ``video`` beneath root, label, split, and the actor as ``subject``.
+    """List one row per clip: ``sound`` and ``video`` beneath root, label, split, and the actor as ``subject``.
 
-    A clip of which only one of the two files is there is listed; the other is reported as missing. With
-    ``paper_lists``, a folder that holds train.csv and test.csv, exactly the clips they name.
-    Raises DataError where these cannot be read or a line does not fit.
+    A clip with only one of its two files is listed, and the other file is later reported as missing. With
+    ``paper_lists``, a folder that holds train.csv and test.csv, exactly the clips that they name are listed.
+    Raises DataError if these cannot be read or have a malformed line.
     """
     if paper_lists is not None:
         return _paper(paper_lists, seed)

@@ -1,4 +1,4 @@
-"""GRID corpus (Cooke et al. 2006), one talker's clips with word times, as ``labels.csv`` lists them.
+"""GRID corpus (Cooke et al. 2006): one talker's clips with word times, from ``labels.csv``.
 
 Layout: ``clips/*.mp4`` and ``labels.csv`` with a column per word (``digit``, ``letter``, ``colour`` …), its times
 (``digit_start_s``, ``digit_end_s`` …) and a fixed ``split``.
@@ -23,16 +23,16 @@ from dimml_training.recipes.table import Listing, Row, read_csv
 Word = Literal["digit", "letter", "colour", "command", "preposition", "adverb"]
 
 FOLDS = 5
-#: Of the 180 clips of the next fold.
+#: Number of validation clips, out of the 180 clips of the next fold.
 VALIDATION_CLIPS = 120
 #: The words that folds are balanced by, the most numerous classes first.
 BALANCED: tuple[Word, ...] = ("letter", "digit", "colour")
 
 
 def list_grid(root: Path, word: Word, folds: Path | None = None) -> Listing:
-    """One row per clip: ``media`` beneath root, the word, its times, ``split``, and with ``folds`` ``fold_0`` ….
+    """List one row per clip: ``media`` beneath root, the word, its times, ``split``, and with ``folds`` ``fold_0`` ….
 
-    Raises DataError where labels.csv or the folds cannot be read, or do not name the same clips.
+    Raises DataError if labels.csv or the folds cannot be read, or do not name the same clips.
     """
     columns = ("clip", word, f"{word}_start_s", f"{word}_end_s", "split")
     labels = read_csv(root / "labels.csv", "the labels of GRID", columns)
@@ -62,10 +62,10 @@ def list_grid(root: Path, word: Word, folds: Path | None = None) -> Listing:
 
 
 def assign_folds(labels: Sequence[Mapping[str, str]], seed: int) -> list[tuple[str, int]]:
-    """``(clip, fold)`` in the order of assignment: folds of equal size, balanced by letter, digit and colour.
+    """Assign clips to folds of equal size, balanced by letter, digit and colour; ``(clip, fold)`` in that order.
 
-    Clips come in an order shuffled by ``seed``; each goes to the fold, of those not yet full, that has fewest of its
-    letter, then of its digit, of its colour, and of all. Any beginning of a fold is therefore balanced too.
+    Clips are taken in an order shuffled by ``seed``; each goes to the fold, of those not yet full, that has the fewest
+    clips of its letter, then of its digit, of its colour, and in all. Any beginning of a fold is thus balanced too.
     """
     clips = sorted(labels, key=lambda row: row["clip"])
     full = -(-len(clips) // FOLDS)
@@ -94,7 +94,7 @@ def write_folds(assigned: Sequence[tuple[str, int]], path: Path) -> None:
 
 
 def _fold_splits(path: Path) -> dict[str, list[str]]:
-    """Per clip its split in each of the folds."""
+    """Split of each clip in each of the folds."""
     rows = read_csv(path, "the folds", ("clip", "fold"))
     members: list[list[str]] = [[] for _ in range(FOLDS)]
     for row in rows:

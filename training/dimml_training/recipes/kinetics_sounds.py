@@ -2,10 +2,10 @@
 
 Layout: the official ``train.csv``, ``validate.csv`` (or ``val.csv``) and, if you have it with labels, ``test.csv``,
 with columns label, youtube_id, time_start, time_end, split; and clips ``{youtube_id}_{start:06d}_{end:06d}.mp4`` (or
-``.mkv``, ``.webm``) in whatever folders beneath the root.
+``.mkv``, ``.webm``) in any folders beneath the root.
 
-The 34 classes of 2017 were named after a draft of Kinetics; 31 of them are in Kinetics-400 as it was published, and
-these are what everybody has used since. Another list is an option.
+The 34 classes of 2017 were named after a draft of Kinetics; 31 of them are in the published Kinetics-400, and these are
+commonly used. Another list can be given.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 def list_kinetics_sounds(
     root: Path, *, annotations: Path | None = None, classes: Path | None = None, seed: int = 0
 ) -> Listing:
-    """One row per clip of the classes: ``media`` beneath root, label, split, and the video as ``subject``.
+    """List one row per clip of the classes: ``media`` beneath root, label, split, and the video as ``subject``.
 
     ``annotations`` is the folder of the CSV files, by default root; ``classes`` a file with a class per line. With a
-    labelled test.csv the official splits are taken as they are; without, the official validation split is the test
-    split and 10 % of each class's training clips validate.
-    Raises DataError where a file cannot be read, or a class has no clip.
+    labelled test.csv the official splits are taken as they are; without it, the official validation split becomes the
+    test split and 10 % of each class's training clips become the validation split.
+    Raises DataError if a file cannot be read, or a class has no clip.
     """
     lists = root if annotations is None else annotations
     wanted: Sequence[str] = CLASSES if classes is None else read_lines(classes, "the classes")
@@ -101,5 +101,5 @@ def _rows(path: Path, split: str, wanted: Sequence[str], root: Path, files: dict
 
 
 def _existing(folder_of: Path, names: Sequence[str]) -> Path:
-    """The first of the files that is there, or the first."""
+    """Path of the first of the files that exists, or of the first one if none does."""
     return next((folder_of / name for name in names if (folder_of / name).is_file()), folder_of / names[0])

@@ -1,4 +1,4 @@
-"""ModelNet10 and ModelNet40 as pictures of twelve views (Su et al. 2015): the front and the rear one.
+"""ModelNet10 and ModelNet40 as pictures: front and rear view of the twelve views of Su et al. 2015.
 
 Layout: ``{class}/{train,test}/{object}.shaded_vNNN.png`` (or ``.jpg``), v001 to v012 around the object every 30
 degrees; v001 is the front and v007 the rear, as the reference code of DI-MML takes them. The official split is the
@@ -15,15 +15,15 @@ from dimml_training.recipes.table import Listing, Row, count_warning, folder
 
 FRONT, REAR = "v001", "v007"
 VALIDATION_SHARE = 0.1
-#: As many were published, train and test, by number of classes; some releases of the views hold fewer.
+#: Number of published objects, train and test, by number of classes; some releases of the views hold fewer.
 OBJECTS = {10: 4899, 40: 12311}
 _VIEW = re.compile(r"(?P<object>.+)\.shaded_(?P<view>v\d{3})\.(?P<suffix>png|jpg|jpeg)")
 
 
 def list_modelnet(root: Path, *, seed: int = 0) -> Listing:
-    """One row per object: ``front`` and ``rear`` beneath root, label, split, and the object as ``subject``.
+    """List one row per object: ``front`` and ``rear`` beneath root, label, split, and the object as ``subject``.
 
-    An object of which any view is there is listed; the view of the two that is missing is reported as such.
+    An object with at least one view is listed; a missing front or rear view is reported later.
     """
     rows: list[Row] = []
     ignored: list[str] = []

@@ -1,6 +1,6 @@
-"""A validation split out of the training clips, for data sets that are published without one.
+"""Taking a validation split out of the training clips of data sets that are published without one.
 
-What is taken depends on the names and the seed alone, not on the order of a directory listing.
+The result depends on names and seed alone, not on the order of a directory listing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dimml_training.recipes.table import Row
 
 
 def hold_out(rows: Sequence[Row], share: float, *, seed: int, by: str | None = None, column: str = "split") -> None:
-    """Move about ``share`` of the rows whose ``column`` says ``train`` to ``validation``, in place.
+    """Move about ``share`` of the rows whose ``column`` is ``train`` to ``validation``, in place.
 
-    With ``by``, whole groups of rows that have the same value in that column are moved, each within the label of its
-    first row, so that every class is in both splits where it has two groups; without, single rows. At least one of
-    each class stays.
+    With ``by``, whole groups of rows with the same value in that column are moved, each within the label of its first
+    row, so that every class with two groups is in both splits; without it, single rows. At least one of each class
+    stays.
     """
     groups: dict[str, list[Row]] = defaultdict(list)
     for index, row in enumerate(rows):
@@ -34,7 +34,7 @@ def hold_out(rows: Sequence[Row], share: float, *, seed: int, by: str | None = N
         taken = 0
         for number in order[: len(of_label) - 1]:
             group = of_label[number]
-            # The group that crosses the line is taken if that comes nearer to it.
+            # The group that crosses the wanted number is taken if that comes closer to it.
             if taken + len(group) / 2 > wanted:
                 break
             taken += len(group)
@@ -43,7 +43,7 @@ def hold_out(rows: Sequence[Row], share: float, *, seed: int, by: str | None = N
 
 
 def by_subject(subjects: Sequence[str], shares: Mapping[str, float], *, seed: int) -> dict[str, str]:
-    """Which split each subject is in: shuffled by the seed, then cut by the shares (which add up to 1)."""
+    """Assign each subject to a split: shuffle by the seed, then cut by the shares (which add up to 1)."""
     names = sorted(set(subjects))
     order = np.random.default_rng(seed).permutation(len(names))
     splits: dict[str, str] = {}

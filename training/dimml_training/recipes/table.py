@@ -1,5 +1,7 @@
-"""From rows to a manifest, CSV or Parquet by the name's ending; a clip whose file is not there is reported, never
-passed over in silence."""
+"""Writing a clip table, as CSV or Parquet by the file name's suffix.
+
+A clip whose file does not exist is always reported, never skipped silently.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,13 @@ from dimml_training.config import SPLITS
 #: One clip: text by column. Media columns hold paths relative to the data set's root, or absolute ones.
 Row = dict[str, str]
 
-#: How many missing clips a message spells out; the sidecar lists them all.
+#: Most missing files named in a message; ``<out>.missing.csv`` lists them all.
 NAMED = 10
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a recipe found. ``media`` are the columns that hold files; ``warnings`` are worth knowing."""
+    """Rows found by a recipe, with the names of the columns that hold files (``media``), and warnings."""
 
     rows: Sequence[Row]
     media: Sequence[str]
@@ -32,7 +34,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Written:
-    """What stands in the manifest, and what was left out. ``splits``: clips by split, for every column of splits."""
+    """Summary of a written clip table. ``splits`` counts clips by split, for every column of splits."""
 
     clips: int
     classes: int
@@ -41,11 +43,11 @@ class Written:
     warnings: Sequence[str] = field(default_factory=list)
 
 
-def write_manifest(listing: Listing, root: Path, out: Path, *, allow_missing: bool = False) -> Written:
-    """Write the rows whose files are all there to ``out``, and the others to ``<out>.missing.csv`` beside it.
+def write_clip_table(listing: Listing, root: Path, out: Path, *, allow_missing: bool = False) -> Written:
+    """Write the rows whose files all exist to ``out``, and the others to ``<out>.missing.csv`` beside it.
 
-    Raises DataError where a file is missing and ``allow_missing`` is not set (the sidecar is written all the same,
-    the manifest is not), or where nothing at all was found.
+    Raises DataError if a file is missing and ``allow_missing`` is not set (then only ``<out>.missing.csv`` is written),
+    or if no clip was found at all.
     """
     there: list[Row] = []
     missing: list[Row] = []
@@ -78,7 +80,7 @@ def write_manifest(listing: Listing, root: Path, out: Path, *, allow_missing: bo
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """The lines of a split file that hold something, stripped. Raises DataError that says ``what`` is missing."""
+    """Read the non-empty lines of a split file, stripped. Raises DataError that calls the file ``what``."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -88,7 +90,7 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 
 def read_csv(path: Path, what: str, columns: Iterable[str]) -> list[dict[str, str]]:
-    """Rows of a CSV with a header. Raises DataError if it cannot be read, or lacks one of ``columns`` in any line."""
+    """Read a CSV with a header. Raises DataError if it cannot be read, or lacks one of ``columns`` in any line."""
     try:
         rows = list(csv.DictReader(read_lines(path, what)))
     except csv.Error as error:
@@ -105,9 +107,9 @@ def read_csv(path: Path, what: str, columns: Iterable[str]) -> list[dict[str, st
 
 
 def write_whole(path: Path, data: bytes, option: str) -> None:
-    """Write a file whole or not at all: an interrupted recipe leaves no half a clip and no manifest of half the clips.
+    """Write a file whole or not at all, so that an interrupted recipe leaves no partial clip or table.
 
-    Raises ConfigurationError that names the ``option`` of the place.
+    Raises ConfigurationError that names ``option``, the command line option of the place.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,12 +119,12 @@ def write_whole(path: Path, data: bytes, option: str) -> None:
 
 
 def count_warning(found: int, published: int, what: str) -> list[str]:
-    """A warning where there are fewer than were published: one of which no file is there leaves no trace in folders."""
+    """Warn if fewer were found than published: a clip without any file leaves no other trace in the folders."""
     return [f"{found} of the {published} {what} that were published are there"] if found < published else []
 
 
 def folder(root: Path, name: str = ".") -> Path:
-    """A folder of the data set. Raises DataError where it is not there."""
+    """Path of a folder of the data set. Raises DataError if it does not exist."""
     path = root / name
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; see docs/data.md for the layout that is expected", field="--root")
@@ -130,14 +132,14 @@ def folder(root: Path, name: str = ".") -> Path:
 
 
 def _named(missing: Sequence[Row], media: Sequence[str], exists: Mapping[str, bool]) -> list[str]:
-    """The first missing files, once each."""
+    """Messages for the first ``NAMED`` missing files, once each."""
     paths = list(dict.fromkeys(row[column] for row in missing for column in media if not exists[row[column]]))
     more = [f"and {len(paths) - NAMED} more files"] if len(paths) > NAMED else []
     return [f"missing file {path}" for path in paths[:NAMED]] + more
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
-    """No rows, no file."""
+    """Write rows to a file; without rows, remove the file."""
     if not rows:
         try:
             path.unlink(missing_ok=True)

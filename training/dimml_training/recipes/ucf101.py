@@ -2,11 +2,11 @@
 
 Layout: ``{class}/v_{class}_gNN_cNN.avi`` (perhaps in a folder ``UCF-101``), and the official lists ``classInd.txt``,
 ``trainlist01.txt`` to ``03`` and ``testlist01.txt`` to ``03`` (perhaps in a folder ``ucfTrainTestlist``). All three
-splits stand in one manifest, as columns ``split_1`` to ``split_3``: choose one by ``data.columns.split``. A list has
+splits are in one clip table, as columns ``split_1`` to ``split_3``: choose one by ``data.columns.split``. A list has
 no validation split: of each class, groups (clips of one source video) with about 10 % of its training clips become
 one, by seed.
 
-Flow is computed from the video as it is decoded (DIS), or was computed before as pairs of pictures, horizontal in
+Flow is computed while the video is decoded (DIS), or was computed beforehand as pairs of pictures, horizontal in
 ``u/{clip}/frame000001.jpg``, vertical in ``v/…``, 0 to 255 for -20 to 20 px (TV-L1 flow of Feichtenhofer et al. 2016,
 which the reference code of DI-MML reads). Pairs are packed into one npy file a clip (docs/media.md).
 """
@@ -28,16 +28,16 @@ from dimml_training.recipes.table import Listing, Row, folder, read_lines, write
 
 LISTS = ("1", "2", "3")
 VALIDATION_SHARE = 0.1
-#: What a byte of 0 and one of 255 stand for in published flow pictures.
+#: Displacement of a byte of 255 in published flow pictures; a byte of 0 is minus that.
 PAIR_BOUND_PX = 20.0
 _CLIP = re.compile(r"(?P<label>\w+)/v_\w+_(?P<group>g\d+)_c\d+\.avi")
 
 
 def list_ucf101(root: Path, *, lists: Path | None = None, seed: int = 0) -> Listing:
-    """One row per clip: ``video`` beneath root, label, ``subject`` (class and group), ``split_1`` to ``split_3``.
+    """List one row per clip: ``video`` beneath root, label, ``subject`` (class and group), ``split_1`` to ``split_3``.
 
-    ``lists`` is the folder of the official lists where it is not in root.
-    Raises DataError where a list cannot be read, a line does not fit, or a clip is in no list or in two of one split.
+    ``lists`` is the folder of the official lists, if not in root. Raises DataError if a list cannot be read, has a
+    malformed line, or if a clip is missing from a split or in both lists of one.
     """
     videos = root / "UCF-101" if (root / "UCF-101").is_dir() else folder(root)
     if lists is None:
@@ -49,7 +49,7 @@ def list_ucf101(root: Path, *, lists: Path | None = None, seed: int = 0) -> List
         for split in ("train", "test"):
             path = lists / f"{split}list0{number}.txt"
             for line in read_lines(path, "a split list"):
-                # Training lists give the class's number after the clip.
+                # Training lists have the class number after the clip.
                 name = line.split(" ")[0]
                 match = _CLIP.fullmatch(name)
                 if match is None or match["label"] not in classes:
@@ -83,14 +83,13 @@ def pack_flow(
     consecutive: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Listing:
-    """Add a column ``flow``: one npy file a clip beneath ``media_out``, of ``frames`` pairs spread evenly over it, or,
-    ``consecutive``, one after another in its middle.
+    """Pack published flow and add a column ``flow``: one npy file per clip beneath ``media_out``.
 
-    What an interrupted call has packed is kept; each number of frames, height and way of choosing has a folder of its
-    own, so that no other call's files are taken for it.
-    ``pairs`` holds the folders u and v. Pictures higher than ``height`` are shrunk, and their flow with them. A clip
-    without pairs gets the path of the folder that is missing, and is reported when the manifest is written.
-    Raises DataError listing every clip whose pairs do not fit together.
+    A file holds ``frames`` pairs, spread evenly over the clip or, if ``consecutive``, one after another in its middle.
+    ``pairs`` holds the folders u and v. Pictures higher than ``height`` are scaled down, and their flow with them.
+    Files packed by an interrupted call are kept; each combination of frames, height and ``consecutive`` has its own
+    folder, so that files of other settings are never used. A clip without pairs gets the path of the missing folder,
+    and is reported when the clip table is written. Raises DataError listing every clip whose pairs do not fit together.
     """
     # Some releases spell HandstandPushups in two ways.
     of_clip = {axis: {path.name.lower(): path for path in folder(pairs, axis).iterdir()} for axis in ("u", "v")}
@@ -120,7 +119,7 @@ def pack_flow(
 
 
 def _packed(folders: Sequence[Path], frames: int, height: int, *, consecutive: bool) -> npt.NDArray[np.float16]:
-    """Displacements ``[frames, height, width, 2]`` of one clip. Raises ValueError."""
+    """Read the displacements ``[frames, height, width, 2]`` of one clip. Raises ValueError."""
     of_axis = [sorted(path for path in axis.iterdir() if path.suffix in {".jpg", ".png"}) for axis in folders]
     if [path.stem for path in of_axis[0]] != [path.stem for path in of_axis[1]] or not of_axis[0]:
         raise ValueError(f"u has {len(of_axis[0])} pictures and v has {len(of_axis[1])}, or they are named differently")
