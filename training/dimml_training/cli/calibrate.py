@@ -1,4 +1,4 @@
-"""``dimml calibrate``: choose a finished run's fusion anew; heavy imports stand inside."""
+"""``dimml calibrate``: choose a finished run's fusion again; heavy imports are inside the function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dimml.errors import SetupError
-from dimml_training.cli.console import CacheDir, progress_bar, show_figures
+from dimml_training.cli.console import CacheDir, progress_bar, show_metrics
 
 
 def calibrate(
@@ -18,6 +18,7 @@ def calibrate(
     cache_dir: CacheDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report of the choice as JSON.")] = False,
 ) -> None:
+    """Choose a finished run's fusion again on validation clips, without training."""
     from dimml_training.data.cache import default_cache_dir
     from dimml_training.data.prepare import prepare
     from dimml_training.evaluation.heads import figures, fused_answer, head_logits
@@ -51,8 +52,7 @@ def calibrate(
         metrics[split] = figures(*answers[split], trained.labels)
     if trained.config.fusion is not None:
         typer.echo(
-            "warning: the run's config fixes its fusion; what is chosen now answers in its place, as long as "
-            "fusion.json is there",
+            "warning: the run's config fixes its fusion; the one chosen now replaces it as long as fusion.json exists",
             err=True,
         )
     keep_previous(run, METRICS_JSON)
@@ -62,11 +62,14 @@ def calibrate(
     corrupted = run / CORRUPTIONS_FILE
     if corrupted.is_file():
         kept = corrupted.replace(corrupted.with_name("corruptions.previous.json"))
-        typer.echo(f"{kept.name} tells of the choice before; `dimml evaluate --corruptions` of the new one", err=True)
+        typer.echo(
+            f"{kept.name} holds the metrics of the previous fusion; `dimml evaluate --corruptions` scores the new one",
+            err=True,
+        )
     write_report(run)
     if as_json:
         typer.echo(json.dumps({"run": str(run), "metrics": metrics, **chosen.report}, indent=2))
         return
     for split, found in metrics.items():
-        show_figures(f"{split}, {found['clips']} clips", found)
+        show_metrics(f"{split}, {found['clips']} clips", found)
     typer.echo(f"chosen: {one_line(chosen)}")

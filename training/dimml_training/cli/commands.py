@@ -1,4 +1,4 @@
-"""Subcommands of ``dimml`` that this component brings; heavy imports stand inside the functions."""
+"""Subcommands of ``dimml`` from this package; heavy imports are inside the functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from dimml_training.cli.calibrate import calibrate
 from dimml_training.cli.compare import compare
-from dimml_training.cli.console import CacheDir, progress_bar, show_figures
+from dimml_training.cli.console import CacheDir, progress_bar, show_metrics
 from dimml_training.cli.evaluate import evaluate
 from dimml_training.cli.make_avdigits import make_avdigits
 from dimml_training.cli.make_manifest import make_manifest_app
@@ -19,12 +19,12 @@ from dimml_training.cli.report import report
 
 
 def register(app: typer.Typer) -> None:
-    """Add this component's subcommands."""
+    """Add the subcommands of this package to ``app``."""
     app.command("train", help="Train detached encoders and a fused head from a config; write a run directory.")(train)
     app.command("evaluate", help="Score a trained run on one of its splits, clean and under corruptions.")(evaluate)
-    app.command("calibrate", help="Choose a finished run's fusion anew, without training.")(calibrate)
+    app.command("calibrate", help="Choose a finished run's fusion again, without training.")(calibrate)
     app.command("report")(report)
-    app.command("compare", help="Train and score many methods on one data set; write one table of all.")(compare)
+    app.command("compare", help="Train and score many methods on one data set, and tabulate them.")(compare)
     app.command("make-avdigits")(make_avdigits)
     app.add_typer(make_manifest_app(), name="make-manifest")
 
@@ -33,13 +33,14 @@ def train(
     config: Annotated[Path, typer.Argument(help="YAML config, see docs/training.md.")],
     *,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/<name>.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     override: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field: stage1.epochs=10.")
     ] = None,
     cache_dir: CacheDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
+    """Train a model from a config and write its run directory and report."""
     from dimml_training.config import load_config
     from dimml_training.data.cache import default_cache_dir
     from dimml_training.loop.train import train as run_training
@@ -57,12 +58,12 @@ def train(
             tell=lambda line: typer.echo(line, err=True),
             bar=sys.stderr.isatty(),
         )
-    if not metrics:  # one of torchrun's further processes: the first one speaks
+    if not metrics:  # under torchrun only the first process has metrics and prints them
         return
     write_report(folder)
     if as_json:
         typer.echo(json.dumps({"run": str(folder), **metrics}, indent=2))
         return
     for split, found in metrics.items():
-        show_figures(f"{split}, {found['clips']} clips", found)
+        show_metrics(f"{split}, {found['clips']} clips", found)
     typer.echo(f"run directory: {folder}")

@@ -1,4 +1,4 @@
-"""``dimml compare``: one table of methods from one config; heavy imports stand inside the functions."""
+"""``dimml compare``: one table of methods from one config; heavy imports are inside the functions."""
 
 from __future__ import annotations
 
@@ -11,26 +11,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dimml.errors import SetupError
+from dimml_training.cli.console import CacheDir
 
 if TYPE_CHECKING:
     from dimml_training.compare.methods import Method
     from dimml_training.compare.plan import Job
-
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(help="Where decoded clips are kept; by default $XDG_CACHE_HOME/dimml or ~/.cache/dimml."),
-]
 
 
 def compare(
     config: Annotated[Path, typer.Argument(help="YAML config, see docs/training.md.")],
     *,
     methods: Annotated[
-        str, typer.Option(help="Names with commas between them, or the shortcuts main and all; --list shows them.")
+        str, typer.Option(help="Comma-separated names, or the shortcuts main and all; --list shows them.")
     ] = "main",
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, help="Repeats: seeds 0, 1…, or the first ones of the config; by default 3, or all."),
+        typer.Option(min=1, help="Number of repeats: seeds 0, 1…, or the config's first ones; by default 3, or all."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where cells, tables and plots are written.")] = Path("docs/results"),
     work: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs/compare"),
@@ -38,14 +34,15 @@ def compare(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field, for every method.")
     ] = None,
     cache_dir: CacheDir = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that train side by side.")] = 1,
-    rescore: Annotated[bool, typer.Option("--rescore", help="Score anew what has been trained and scored.")] = False,
-    list_only: Annotated[bool, typer.Option("--list", help="Show methods, trainings and what is done.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that train in parallel.")] = 1,
+    rescore: Annotated[bool, typer.Option("--rescore", help="Score finished trainings again.")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="Show methods and trainings, and which are done.")] = False,
     table_only: Annotated[
-        bool, typer.Option("--table-only", help="Make the table of the cells that are there.")
+        bool, typer.Option("--table-only", help="Make the table from existing cells, without training.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
+    """Train and score many methods on one data set, and write one table of all of them."""
     from dimml_training.compare.cells import TIME_FORMAT
     from dimml_training.compare.methods import chosen_methods
     from dimml_training.compare.packed_cells import read_cells
@@ -71,7 +68,7 @@ def compare(
     carried = {settings.name: settings.compare.contained}
     of_data = [s for s in summaries(read_cells(out), carried) if s.data == settings.name]
     if failed and not of_data:
-        raise SetupError(_told(failed))
+        raise SetupError(_failures(failed))
     if not of_data:
         raise SetupError(f"{out} holds no cell of {settings.name}; run `dimml compare` without --table-only")
     written = [*write_tables(of_data[0], out), *write_plots(of_data[0], out)]
@@ -82,11 +79,11 @@ def compare(
         for path in written:
             typer.echo(f"written: {path}", err=True)
     if failed:
-        raise SetupError(_told(failed))
+        raise SetupError(_failures(failed))
 
 
 def _writable(out: Path) -> None:
-    """Before hours of training, not after them."""
+    """Check that ``out`` can be written to before hours of training, not after them."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=out):
@@ -95,7 +92,7 @@ def _writable(out: Path) -> None:
         raise SetupError(f"cannot write to {out}: {error.strerror}; choose another place with --out") from error
 
 
-def _told(failed: list[str]) -> str:
+def _failures(failed: list[str]) -> str:
     return "not all trainings went through: " + "; ".join(failed)
 
 

@@ -1,4 +1,4 @@
-"""What the commands of training share: options, progress and tables."""
+"""Options, progress bars and tables that the commands of training share."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ CacheDir = Annotated[
 ]
 
 
-def show_figures(title: str, found: dict[str, Any]) -> None:
-    """One table of figures."""
+def show_metrics(title: str, found: dict[str, Any]) -> None:
+    """Print accuracy, macro-F1 and mean weight of every head and of the answer."""
     from rich.console import Console
     from rich.table import Table
 
@@ -32,7 +32,7 @@ def show_figures(title: str, found: dict[str, Any]) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr that appears when the first of many things is done, and goes when all are."""
+    """Progress bar on stderr that starts with the first call ``(done, total)`` and stops when all are done."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""``dimml evaluate``: a run's figures on a split, clean and under corruptions; heavy imports stand inside."""
+"""``dimml evaluate``: metrics of a run on a split, clean and under corruptions; heavy imports are inside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dimml.errors import ConfigurationError, SetupError
-from dimml_training.cli.console import CacheDir, progress_bar, show_figures
+from dimml_training.cli.console import CacheDir, progress_bar, show_metrics
 
 if TYPE_CHECKING:
     from dimml_training.config import Split
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from dimml_training.evaluation.heads import HeadLogits
     from dimml_training.run.directory import TrainedRun
 
-#: Where the looks at unseen families are counted when a command is called in the repository's root.
+#: Folder whose ``unseen.log`` counts evaluations on unseen families, relative to the repository's root.
 RESULTS = Path("docs/results")
-#: The split whose looks are counted, and whose figures stand in a report.
+#: The split whose evaluations on unseen families are counted, and whose metrics are in a report.
 TEST = "test"
 
 
@@ -37,21 +37,24 @@ def evaluate(
         bool, typer.Option("--corruptions", help="Also score under the corruption suite, docs/robustness.md.")
     ] = False,
     families: Annotated[
-        str, typer.Option(help="Of the suite: seen by training and selection, unseen, or all.")
+        str, typer.Option(help="Families of the suite: seen (by training and selection), unseen, or all.")
     ] = "all",
     detail: Annotated[bool, typer.Option("--detail", help="Every severity of the suite, for severity curves.")] = False,
-    plots: Annotated[Path | None, typer.Option(help="Folder for severity curves, one SVG a modality.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for severity curves, one SVG per modality.")] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="Where unseen.log counts the looks at unseen families; by default docs/results, if there."),
+        typer.Option(
+            help="Folder whose unseen.log counts evaluations on unseen families; default docs/results, if present."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of noise and corruptions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of noise and corruptions.")] = 0,
     cache_dir: CacheDir = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="Write one CSV row per clip, of the clean clips: what a server must answer.")
+        Path | None, typer.Option(help="Write one CSV row per clean clip: the answers that a server must give.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
+    """Score a trained run on one of its splits, clean and under corruptions."""
     from dimml.modality import Waveform
     from dimml_training.config import SPLITS
     from dimml_training.config.corruption_suite import conditions, outside_means
@@ -77,14 +80,14 @@ def evaluate(
         raise ConfigurationError("--noise-db takes decibels, such as 0 or -10", field="--noise-db")
     if noise_db and not any(isinstance(m, Waveform) for m in trained.modalities):
         raise ConfigurationError(f"--noise-db: {run} has no sound to add noise to", field="--noise-db")
-    # The better modality of a condition is judged on validation clips.
+    # Which modality is better under a condition is determined on validation clips.
     splits: list[Split] = list(dict.fromkeys([chosen, "validation"])) if corruptions else [chosen]
     with progress_bar("decoding clips") as progress:
         data = prepare(
             trained.config, cache_dir or default_cache_dir(), splits=splits, labels=trained.labels, progress=progress
         )
     clips = data.splits[chosen]
-    # Only training sees all splits' files, so only its run knows of recordings that stand in several.
+    # Only training reads the files of all splits, so warnings about leakage between them come from the run.
     warnings = list(dict.fromkeys([*trained.training.get("warnings", ()), *data.warnings]))
     answer: dict[str, Any] = {"run": str(run), "split": split, "warnings": warnings, "conditions": {}}
     for noise in (None, *(noise_db or ())):
@@ -118,7 +121,7 @@ def evaluate(
                     seed=seed,
                     progress=progress,
                 )
-        # Counted before there is anything to look at: where that fails, nothing was seen.
+        # Counted before the metrics exist: if counting fails, nothing has been seen.
         looks = _counted(trained, results) if chosen == TEST and which != "seen" else None
         answer["corruptions"] = score(trained, encoded[chosen], encoded["validation"], suite)
         if chosen == TEST:
@@ -135,7 +138,7 @@ def evaluate(
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     for condition, found in answer["conditions"].items():
-        show_figures(f"{split}, {condition}, {found['clips']} clips", found)
+        show_metrics(f"{split}, {condition}, {found['clips']} clips", found)
     if corruptions:
         show_conditions(f"{split} under corruptions", answer["corruptions"])
     if answer.get("looks_at_unseen") is not None:
@@ -145,29 +148,29 @@ def evaluate(
 
 
 def _keep(run: Path, found: dict[str, Any]) -> None:
-    """Leave the figures of the suite in the run directory, unless fuller ones are there, and draw its report anew."""
+    """Save the suite's metrics in the run directory, unless fuller ones are there, and write its report again."""
     from dimml.system.files import write_atomically
     from dimml_training.report.page import write_report
     from dimml_training.report.reading import CORRUPTIONS_FILE
 
     path = run / CORRUPTIONS_FILE
     if _holds_more(path, found):
-        typer.echo(f"{path} holds more conditions of the same clips: it and the report are left as they are", err=True)
+        typer.echo(f"{path} holds more conditions of the same clips: it and the report stay unchanged", err=True)
         return
     try:
         write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
     except OSError as error:
-        typer.echo(f"warning: cannot write {path}, a report will lack it: {error.strerror}", err=True)
+        typer.echo(f"warning: cannot write {path}, the report will lack it: {error.strerror}", err=True)
         return
     try:
         write_report(run)
     except SetupError as error:
-        # The figures themselves are there, and took long.
+        # A warning only: the metrics, which took long, are saved.
         typer.echo(f"warning: no report: {error}", err=True)
 
 
 def _holds_more(path: Path, found: dict[str, Any]) -> bool:
-    """Whether a file of figures has all these conditions, of the same clips, draws and fusion, and others besides."""
+    """Whether a file of metrics has all conditions of ``found`` and more, of the same clips, draws and fusion."""
     try:
         kept = json.loads(path.read_bytes())
         alike = all(kept[name] == found[name] for name in ("split", "seed", "data", "fusion"))
@@ -177,14 +180,14 @@ def _holds_more(path: Path, found: dict[str, Any]) -> bool:
 
 
 def _counted(trained: TrainedRun, results: Path | None) -> int | None:
-    """Log this look at unseen families; how many there were, or None where no log is kept."""
+    """Log this evaluation on unseen families; return how many there have been, or None if no log is kept."""
     from dimml_training.compare.plan import digest
     from dimml_training.compare.unseen import log_unseen
 
     if results is None and not RESULTS.is_dir():
         typer.echo(
-            f"warning: this look at unseen families is not counted, for there is no {RESULTS} here; name a folder for "
-            "unseen.log with --results",
+            f"warning: this look at unseen families is not counted, because there is no {RESULTS} here; name a folder "
+            "for unseen.log with --results",
             err=True,
         )
         return None

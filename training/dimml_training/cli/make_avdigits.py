@@ -9,14 +9,14 @@ import typer
 
 
 def make_avdigits(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the clips and manifest.csv; made if not there.")],
-    clips: Annotated[int, typer.Option("--clips", min=20, help="How many clips in all; 7 of 10 train.")] = 3000,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the clips and manifest.csv; created if missing.")],
+    clips: Annotated[int, typer.Option("--clips", min=20, help="Number of clips; 7 of 10 are for training.")] = 3000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same clips.")] = 1,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Worker processes.")] = 2,
 ) -> None:
     """Make the AVDIGITS data set: ten digits, spoken by eSpeak NG and handwritten, as small MP4 clips.
 
-    Works offline. Run again after an interruption, it goes on where it stopped.
+    Works offline. After an interruption, another call continues where it stopped.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""``dimml make-manifest NAME``: one subcommand per recipe; heavy imports stand inside the functions."""
+"""``dimml make-manifest NAME``: one subcommand per recipe; heavy imports are inside the functions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 Root = Annotated[Path, typer.Option("--root", help="Folder of the data set, in the layout of docs/data.md.")]
 Out = Annotated[
-    Path, typer.Option("--out", dir_okay=False, help="The manifest: a CSV file, or Parquet where it ends in .parquet.")
+    Path, typer.Option("--out", dir_okay=False, help="The clip table: a CSV file, or Parquet if it ends in .parquet.")
 ]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="Leave out clips without a file; <out>.missing.csv lists them.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of what is taken for validation.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random choices, such as the validation split.")]
 MediaOut = Annotated[Path, typer.Option("--media-out", help="Folder for the media that this recipe makes.")]
 
 
@@ -29,9 +29,9 @@ Lists = Annotated[Path | None, typer.Option("--lists", help="Folder of the offic
 
 
 def make_manifest_app() -> typer.Typer:
-    """The group of subcommands."""
+    """Build the group of subcommands."""
     app = typer.Typer(
-        help="List a public data set's clips in a manifest that `dimml train` reads (docs/data.md).",
+        help="List a public data set's clips in a table that `dimml train` reads (docs/data.md).",
         no_args_is_help=True,
     )
     app.command("grid")(grid)
@@ -50,10 +50,11 @@ def grid(
     *,
     word: Annotated[
         Literal["digit", "letter", "colour", "command", "preposition", "adverb"],
-        typer.Option(help="Which word is the class."),
+        typer.Option(help="The word that is the class."),
     ] = "digit",
     folds: Annotated[
-        Path | None, typer.Option(help="clip,fold: adds fold_0 to fold_4 for cross-validation; training/folds has it.")
+        Path | None,
+        typer.Option(help="CSV of clip,fold, as in training/folds: adds fold_0 to fold_4 for cross-validation."),
     ] = None,
     allow_missing: AllowMissing = False,
 ) -> None:
@@ -117,7 +118,7 @@ def kinetics_sounds(
         Path | None, typer.Option(help="Folder of Kinetics-400's CSV files; by default the root.")
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option(help="A class per line; by default the usual 31 of Kinetics-400.")
+        Path | None, typer.Option(help="File with a class per line; by default the usual 31 of Kinetics-400.")
     ] = None,
     seed: Seed = 0,
     allow_missing: AllowMissing = False,
@@ -135,18 +136,20 @@ def ucf101(
     *,
     lists: Lists = None,
     flow: Annotated[
-        Path | None, typer.Option(help="Folder of u/ and v/, flow computed before; without, it is computed (DIS).")
+        Path | None,
+        typer.Option(help="Folder of u/ and v/ with precomputed flow; by default it is computed while decoding (DIS)."),
     ] = None,
     media_out: Annotated[Path | None, typer.Option(help="With --flow: folder for the packed flow.")] = None,
-    flow_frames: Annotated[int, typer.Option(min=1, help="With --flow: pairs kept of a clip.")] = 10,
+    flow_frames: Annotated[int, typer.Option(min=1, help="With --flow: pairs kept of each clip.")] = 10,
     flow_consecutive: Annotated[
-        bool, typer.Option("--flow-consecutive", help="With --flow: those in the middle, not spread evenly over it.")
+        bool,
+        typer.Option("--flow-consecutive", help="With --flow: keep consecutive pairs from the middle of the clip."),
     ] = False,
-    flow_height: Annotated[int, typer.Option(min=8, help="With --flow: higher pictures are shrunk to this.")] = 112,
+    flow_height: Annotated[int, typer.Option(min=8, help="With --flow: scale higher pictures down to this.")] = 112,
     seed: Seed = 0,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """UCF-101: picture and optical flow; all three official splits in one manifest."""
+    """UCF-101: picture and optical flow; all three official splits in one table."""
     from dimml_training.recipes.ucf101 import list_ucf101, pack_flow
 
     if flow_consecutive and flow is None:
@@ -154,7 +157,9 @@ def ucf101(
     listing = list_ucf101(root, lists=lists, seed=seed)
     if flow is not None:
         if media_out is None:
-            raise ConfigurationError("--flow packs the pairs: say where to by --media-out", field="--media-out")
+            raise ConfigurationError(
+                "--flow packs the pairs: name a folder for them by --media-out", field="--media-out"
+            )
         with _bar("clips") as progress:
             listing = pack_flow(
                 listing,
@@ -187,7 +192,7 @@ def _write(listing: Listing, root: Path, out: Path, allow_missing: bool) -> None
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr."""
+    """Progress bar on stderr."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
