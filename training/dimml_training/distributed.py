@@ -1,6 +1,6 @@
-"""Training in several processes that ``torchrun`` started: which one this is, and what all of them know together.
+"""Training in several processes started by ``torchrun``: ranks, and values gathered or averaged over all of them.
 
-Each function does nothing, or the obvious, in a process that is alone.
+In a single process, each function does nothing or returns the process's own values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's number and how many there are, on this machine and on all."""
+    """Rank of this process, and the number of processes on all machines and on this one."""
 
     rank: int = 0
     size: int = 1
@@ -23,21 +23,21 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process alone writes and speaks."""
+        """Whether this is the first process, which alone writes files and messages."""
         return self.rank == 0
 
     @property
     def machines(self) -> int:
-        """How many machines take part."""
+        """Number of machines that take part."""
         return self.size // self.local_size
 
 
-#: One process does all of it.
+#: A single process, without ``torchrun``.
 ALONE = Ranks()
 
 
 def ranks_of_torchrun() -> Ranks:
-    """What ``torchrun`` says in the environment; one process where there is no ``torchrun``."""
+    """Read the ranks that ``torchrun`` sets in the environment; a single process without ``torchrun``."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ALONE
     return Ranks(
@@ -48,16 +48,16 @@ def ranks_of_torchrun() -> Ranks:
 
 
 def connected() -> Ranks:
-    """The processes that are connected at this moment; one where none are."""
+    """Ranks of the process group that is connected at this moment; a single process if there is none."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return ALONE
     return Ranks(distributed.get_rank(), distributed.get_world_size())
 
 
 def teachers_of_all(features_MBD: Tensor) -> tuple[Tensor, int]:
-    """Features of all ranks side by side, ``[M, ranks·B, D]``, detached, and where this rank's begin.
+    """Gather the features of all ranks, ``[M, ranks·B, D]``, detached; also return the index of this rank's first row.
 
-    Every rank must come with the same B.
+    B must be the same on every rank.
     """
     own = features_MBD.detach()
     if connected().size == 1:
@@ -68,7 +68,7 @@ def teachers_of_all(features_MBD: Tensor) -> tuple[Tensor, int]:
 
 
 def rows_of_all(rows: Tensor) -> Tensor:
-    """Rows of all ranks, in the order of ranks, on the CPU; ranks may have different numbers of them."""
+    """Gather rows of all ranks on the CPU, in order of rank; ranks may have different numbers of rows."""
     own = rows.detach().cpu()
     if connected().size == 1:
         return own
@@ -78,7 +78,7 @@ def rows_of_all(rows: Tensor) -> Tensor:
 
 
 def mean_of_all(values: dict[str, float]) -> dict[str, float]:
-    """Figures averaged over ranks; the same on each."""
+    """Average metrics over ranks; the result is the same on each."""
     if connected().size == 1:
         return values
     of_each: list[Any] = [None] * connected().size
@@ -87,10 +87,10 @@ def mean_of_all(values: dict[str, float]) -> dict[str, float]:
 
 
 def average_statistics(module: nn.Module) -> None:
-    """Give every rank the mean of all ranks' running statistics of batch normalisation, in place.
+    """Average the running statistics of batch normalisation over ranks, in place.
 
-    Between steps they differ, each rank having seen its own clips; evaluation needs one set, and one that all clips
-    went into.
+    During training they differ, because each rank sees its own clips; evaluation needs one set of statistics that
+    covers all clips.
     """
     if connected().size == 1:
         return

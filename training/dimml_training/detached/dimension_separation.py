@@ -1,4 +1,4 @@
-"""Dimension separation: which dimensions of a modality's features tell the classes apart (docs/adr/0001)."""
+"""Dimension separation: finding the dimensions of a modality's features that separate the classes (docs/adr/0001)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def dimension_accuracy(features_ND: Tensor, labels_N: Tensor, classes: int) -> T
     """Accuracy ``[D]`` of the nearest class mean in each dimension alone. Ties go to the lower class."""
     counts_C = torch.bincount(labels_N, minlength=classes).to(features_ND.dtype)
     sums_CD = features_ND.new_zeros(classes, features_ND.shape[1]).index_add_(0, labels_N, features_ND)
-    # A class without a sample has no mean: at infinity it is nobody's nearest.
+    # A class without samples has no mean: at infinity it is never the nearest one.
     means_CD = torch.where(counts_C[:, None] > 0, sums_CD / counts_C.clamp(min=1)[:, None], torch.inf)
     right_D = features_ND.new_zeros(features_ND.shape[1])
     chunk = max(1, CHUNK_ELEMENTS // means_CD.numel())
@@ -27,5 +27,5 @@ def dimension_accuracy(features_ND: Tensor, labels_N: Tensor, classes: int) -> T
 def effective_dimensions(features_ND: Tensor, labels_N: Tensor, classes: int) -> Tensor:
     """Booleans ``[D]``: the dimensions whose accuracy exceeds the mean over all dimensions."""
     accuracy_D = dimension_accuracy(features_ND, labels_N, classes)
-    # In double: where all are equal, rounding of the mean must make none of them effective.
+    # In double precision: if all are equal, rounding of the mean must not make any of them effective.
     return accuracy_D.double() > accuracy_D.double().mean() + 1e-9

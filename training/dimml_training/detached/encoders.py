@@ -22,7 +22,7 @@ class DetachedEncoders(EncoderTraining):
     """``Σ_m [CE(z_m, y) + λ_s·CE(s(f_m), y)] + λ_d·DUC``; no modality's loss reaches another one's encoder.
 
     After ``warmup_epochs`` the effective dimensions are found on the training set in evaluation mode, and DUC joins
-    the loss; only epochs with DUC can then be chosen. With ``separation`` off, all dimensions are each modality's own.
+    the loss; only epochs with DUC can then be chosen. With ``separation`` off, DUC runs on all dimensions.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class DetachedEncoders(EncoderTraining):
         self.shared_head.requires_grad_(config.stage1.lambda_shared > 0.0)
         self.effective_MD: Tensor
         self.separated: Tensor
-        # In the checkpoint: a resumed run must not separate anew, with other weights.
+        # Kept in the checkpoint: a resumed run must not repeat the separation with other weights.
         self.register_buffer("effective_MD", torch.zeros(len(self.names), width, dtype=torch.bool))
         self.register_buffer("separated", torch.zeros((), dtype=torch.bool))
 
@@ -49,11 +49,11 @@ class DetachedEncoders(EncoderTraining):
 
     @property
     def selectable(self) -> bool:
-        """A checkpoint of the warm-up has never seen DUC: any later one is preferred."""
+        """Whether this epoch may be chosen: with DUC, epochs of the warm-up may not, because they do not include it."""
         return bool(self.separated) or not self.duc_wanted
 
     def losses(self, rows: dict[str, Tensor], labels_B: Tensor) -> dict[str, Tensor]:
-        """Weighted parts of the loss of one batch: ``own`` and ``shared`` summed over modalities, and ``duc``."""
+        """Weighted losses of one batch: ``own`` and ``shared`` summed over modalities, and ``duc``."""
         encoded = [self.encode(name, rows[name]) for name in self.names]
         features_MBD = torch.stack([features for features, _ in encoded])
         own = torch.stack([cross_entropy(logits, labels_B) for _, logits in encoded]).sum()
@@ -71,7 +71,7 @@ class DetachedEncoders(EncoderTraining):
         return {"own": own, "shared": shared, "duc": duc}
 
     def on_train_epoch_start(self) -> None:
-        """Set this epoch's learning rate; separate dimensions when the warm-up ends, and anew where that is wanted."""
+        """Set this epoch's learning rate; separate dimensions after the warm-up, and again if configured."""
         super().on_train_epoch_start()
         stage = self.config.stage1
         past = self.current_epoch - stage.warmup_epochs
@@ -102,8 +102,7 @@ class DetachedEncoders(EncoderTraining):
         self.separated.fill_(True)
 
     def idle_pairs(self) -> list[str]:
-        """A line for every ordered pair of modalities that the separation left without dimensions, so that DUC has
-        nothing to compare."""
+        """Describe, one line each, the ordered pairs of modalities without any dimension for DUC to compare."""
         if not bool(self.separated) or not self.config.stage1.separation:
             return []
         found = []
@@ -117,11 +116,11 @@ class DetachedEncoders(EncoderTraining):
         return found
 
     def validation_logits(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Every modality's own logits."""
+        """Logits of every modality's own head."""
         return {name: self.encode(name, rows[name])[1] for name in self.names}
 
-    def validation_figures(self, logits: dict[str, Tensor], labels_N: Tensor) -> dict[str, float]:
-        """Accuracy and loss of every head and of their weighted votes; the mean of the heads chooses the epoch."""
+    def validation_metrics(self, logits: dict[str, Tensor], labels_N: Tensor) -> dict[str, float]:
+        """Accuracy and loss of every head and of the weighted vote; the mean of the heads chooses the epoch."""
         logits_MNC = torch.stack([logits[name] for name in self.names])
         accuracy_M = (logits_MNC.argmax(dim=2) == labels_N).float().mean(dim=1)
         loss_M = torch.stack([cross_entropy(logits, labels_N) for logits in logits_MNC])

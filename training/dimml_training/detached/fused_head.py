@@ -15,14 +15,14 @@ from dimml_training.data.augment import augment
 from dimml_training.data.loader import ClipRows, batches
 from dimml_training.lightning.encoder_module import build_optimiser, learning_rate, step_seed
 
-#: Keeps stage 2's noise apart from stage 1's.
+#: Added to the seed, so that stage 2 does not draw the noise of stage 1 again.
 SEED_OFFSET = 2**40
 CPU = torch.device("cpu")
 
 
 @torch.no_grad()
 def concatenated_features(encoders: Mapping[str, nn.Module], rows: Mapping[str, Tensor]) -> Tensor:
-    """Features of all modalities side by side in their order, ``[B, M·D]``, from encoders in evaluation mode."""
+    """Concatenate the features of all modalities in order, ``[B, M·D]``; the encoders must be in evaluation mode."""
     return torch.cat([encoder(rows[name])[0] for name, encoder in encoders.items()], dim=1)
 
 
@@ -40,11 +40,11 @@ def train_fused_head(
     on_epoch: Callable[[dict[str, float]], None],
     device: torch.device = CPU,
 ) -> nn.Linear:
-    """Train the fused head; the epoch with the best validation accuracy (ties: lowest loss) is returned.
+    """Train the fused head; return the one of the epoch with the best validation accuracy (ties: lowest loss).
 
-    The encoders must be in evaluation mode, and stay as they are, batch statistics included. ``on_epoch`` gets a row
-    of figures after each epoch. All of it happens on ``device``; encoders and head are on the CPU afterwards. Raises
-    SetupError where the validation loss is not finite.
+    The encoders must be in evaluation mode, and are not changed, not even their batch statistics. ``on_epoch`` is
+    called with a row of metrics after each epoch. Runs on ``device``; encoders and head are on the CPU afterwards.
+    Raises SetupError if the validation loss is not finite.
     """
     stage = config.stage2
     width = sum(m.encoder.width for m in config.modalities)

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 
 def ordered_pairs(modalities: int) -> tuple[list[int], list[int]]:
-    """Indices of all teachers and students with teacher ≠ student, pair by pair."""
+    """Indices of the teachers and of the students of all ordered pairs with teacher ≠ student."""
     pairs = [(t, s) for t in range(modalities) for s in range(modalities) if t != s]
     return [t for t, _ in pairs], [s for _, s in pairs]
 
@@ -27,8 +27,8 @@ def duc_loss(
     sample i against all of the teacher's samples j, similarity = dot product / ``temperature``. Teachers are
     detached. An empty P contributes zero. Without ``effective_MD``, every P is all dimensions.
 
-    Where several processes share a batch, ``teachers_MND`` holds the features of all of it, and this process's own
-    begin at ``first``: with parts of equal size, the mean over processes is the loss of the whole batch.
+    If several processes share a batch, ``teachers_MND`` holds the features of the whole batch, and this process's own
+    start at ``first``; with parts of equal size, the mean over processes is the loss of the whole batch.
     """
     teacher, student = ordered_pairs(len(features_MBD))
     if not teacher:
@@ -39,7 +39,7 @@ def duc_loss(
         private_PD = effective_MD[teacher] & ~effective_MD[student]
     if teachers_MND is None:
         teachers_MND = features_MBD
-    # Dimensions outside P are zeroed on one side of the product: all pairs are then one batched product.
+    # Dimensions outside P are zeroed on one side of the product, so that all pairs are one batched product.
     students_PBD = features_MBD[student] * private_PD[:, None]
     similarity_PBN = students_PBD @ teachers_MND[teacher].detach().transpose(1, 2) / temperature
     pairs, batch = similarity_PBN.shape[:2]

@@ -1,1 +1,1 @@
-"""Joint training, the rivals of detached training: one loss on one head that sees all features."""
+"""Joint training, to compare detached training with: one loss on one head that sees all features."""

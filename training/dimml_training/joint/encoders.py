@@ -1,4 +1,4 @@
-"""Stage 1 of a joint training: all encoders under the loss of one joint head, plain or with balanced gradients."""
+"""Stage 1 of a joint training: all encoders under the loss of one joint head, with or without balanced gradients."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from dimml_training.joint.modulation import ogm_coefficients, ogm_modulate, pare
 from dimml_training.lightning.encoder_module import SELECTION, EncoderTraining, History, selection
 from dimml_training.models.joint_head import SplitHead, build_joint_head
 
-#: What the joint head's votes are called in figures.
+#: Name of the joint head in metrics.
 JOINT = "joint"
 
 
 class JointEncoders(EncoderTraining):
-    """``CE(joint(f_1 … f_M), y)``, and with MMPareto ``+ Σ_m CE(z_m, y)``; the modalities' own heads are trained by
-    MMPareto alone. The epoch is chosen by the accuracy of the joint answer."""
+    """Encoders trained by ``CE(joint(f_1 … f_M), y)``, with MMPareto ``+ Σ_m CE(z_m, y)``.
+
+    The modalities' own heads are trained with MMPareto only. The epoch is chosen by the accuracy of the joint head.
+    """
 
     def __init__(
         self,
@@ -41,9 +43,9 @@ class JointEncoders(EncoderTraining):
         self._joint_gradients: dict[nn.Parameter, Tensor | None] = {}
 
     def losses(self, rows: dict[str, Tensor], labels_B: Tensor) -> dict[str, Tensor]:
-        """``joint``, and with MMPareto ``own``, summed over modalities."""
+        """Losses of one batch: ``joint``, and with MMPareto ``own``, summed over modalities."""
         encoded = {name: self.encode(name, rows[name]) for name in self.names}
-        # The dropout that detached training has before each own head stands before the joint head here.
+        # Detached training has this dropout before each own head; here it comes before the joint head.
         features = [self.encoder(name).dropout(features_BD) for name, (features_BD, _) in encoded.items()]
         parts = {"joint": cross_entropy(self.joint_head(features), labels_B)}
         if self.joint.modulation == "ogm_ge":
@@ -58,7 +60,7 @@ class JointEncoders(EncoderTraining):
         return parts
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Balance the gradients that were just computed."""
+        """Balance the gradients of this step."""
         if self.joint.modulation == "ogm_ge" and self.current_epoch < self.joint.ogm_share * self.config.stage1.epochs:
             for name, coefficient in zip(self.names, self._coefficients_M, strict=True):
                 ogm_modulate(self.encoder(name), coefficient)
@@ -68,26 +70,26 @@ class JointEncoders(EncoderTraining):
 
     @torch.no_grad()
     def _integrate(self, embed: nn.Module) -> None:
-        """Replace the gradients of one encoder by MMPareto's."""
+        """Replace the gradients of one encoder by those of MMPareto."""
         joint, both = [], []
         for parameter in embed.parameters():
             of_joint = self._joint_gradients[parameter]
             if parameter.grad is not None and of_joint is not None:
                 joint.append(of_joint)
                 both.append(parameter.grad)
-        # The backward pass summed both losses; what is not the joint one's is the modality's own.
+        # The backward pass summed both losses: subtracting the joint gradient leaves the modality's own.
         own = [b - j for b, j in zip(both, joint, strict=True)]
         for gradient, integrated in zip(both, pareto_gradients(joint, own, self.joint.pareto_gamma), strict=True):
             gradient.copy_(integrated)  # into the old one: see build_optimiser
 
     def validation_logits(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The joint answer, and the modalities' own heads where they are trained."""
+        """Logits of the joint head, and of the modalities' own heads if they are trained."""
         encoded = {name: self.encode(name, rows[name]) for name in self.names}
         own = {name: logits for name, (_, logits) in encoded.items()} if self.trains_own_heads else {}
         return {JOINT: self.joint_head([features for features, _ in encoded.values()]), **own}
 
-    def validation_figures(self, logits: dict[str, Tensor], labels_N: Tensor) -> dict[str, float]:
-        """Accuracy and loss of the joint answer, which chooses the epoch, and of every head that is trained."""
+    def validation_metrics(self, logits: dict[str, Tensor], labels_N: Tensor) -> dict[str, float]:
+        """Accuracy and loss of the joint head, which chooses the epoch, and of every other trained head."""
         found = {}
         for name, logits_NC in logits.items():
             found[f"val_accuracy_{name}"] = float((logits_NC.argmax(dim=1) == labels_N).float().mean())

@@ -1,4 +1,4 @@
-"""What balances the encoders' gradients in joint training; written from the papers and checked against their code.
+"""Balancing the encoders' gradients in joint training; written from the papers and checked against their code.
 
 OGM-GE: Peng et al., "Balanced Multimodal Learning via On-the-fly Gradient Modulation", CVPR 2022, arXiv 2203.15332,
 github GeWu-Lab/OGM-GE_CVPR2022. MMPareto: Wei & Hu, "MMPareto: Boosting Multimodal Learning with Innocent Unimodal
@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-#: Added to the deviation of OGM-GE's noise, as in its code.
+#: Added to the standard deviation of OGM-GE's noise, as in its code.
 NOISE_FLOOR = 1e-8
 
 
 def ogm_coefficients(part_logits: Sequence[Tensor], labels_B: Tensor, alpha: float) -> Tensor:
-    """What each modality's gradient is scaled by, ``[M]``: equations 8 to 10 of OGM-GE.
+    """Scale factors of each modality's gradient, ``[M]``: equations 8 to 10 of OGM-GE.
 
     A modality's score is the sum over the batch of the true class's probability under the logits it adds alone,
     ``part_logits``; ρ is its score over the others' mean score (with two modalities: over the other's). Where ρ > 1
@@ -37,7 +37,7 @@ def ogm_coefficients(part_logits: Sequence[Tensor], labels_B: Tensor, alpha: flo
 def ogm_modulate(encoder: nn.Module, coefficient: Tensor) -> None:
     """Scale the gradients of an encoder's convolutions and add Gaussian noise of their own deviation (equation 12).
 
-    The noise keeps the gradient's strength; it comes from torch's global generator.
+    The noise keeps up the strength of the gradient; it comes from torch's global generator.
     """
     for parameter in encoder.parameters():
         if parameter.grad is not None and parameter.dim() > 2:
@@ -46,10 +46,10 @@ def ogm_modulate(encoder: nn.Module, coefficient: Tensor) -> None:
 
 
 def pareto_weights(joint: Iterable[Tensor], own: Iterable[Tensor]) -> tuple[float, float]:
-    """How MMPareto weights the gradient of the joint loss and that of the modality's own, summing to 1.
+    """MMPareto's weights of the gradients of the joint loss and of the modality's own, summing to 1.
 
-    Where they agree (cosine > 0), a half each; else the weights of the shortest vector between them, the Pareto
-    direction: ``argmin_a |a·g_joint + (1-a)·g_own|``, closed for two vectors.
+    If the gradients agree (cosine > 0), a half each; otherwise the weights of the shortest vector between them, the
+    Pareto direction: ``argmin_a |a·g_joint + (1-a)·g_own|``, which has a closed form for two vectors.
     """
     joint, own = list(joint), list(own)
     across = sum(float((j * o).sum()) for j, o in zip(joint, own, strict=True))

@@ -1,1 +1,1 @@
-"""The Lightning modules and trainer that every training shares."""
+"""The Lightning module and trainer that every training shares."""

@@ -1,7 +1,7 @@
-"""What every training of encoders shares, detached or joint: seeds, learning rates, order of events, history.
+"""Base of detached and joint training of encoders: seeds, learning rates, order of events, history.
 
-Rivals are compared fairly because they differ in their losses alone: batches, corruption, step rule, schedule and
-the choice of the epoch come from here.
+Methods are compared fairly because they differ only in their losses: batches, corruption, optimiser, schedule and the
+choice of the epoch come from here.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from dimml_training.data.loader import Batch, ClipRows
 from dimml_training.distributed import average_statistics, connected, mean_of_all, rows_of_all
 from dimml_training.models import Encoder, build_encoder
 
-#: What checkpoints are chosen by; higher is better.
+#: Metric by which checkpoints are chosen; higher is better.
 SELECTION = "val_selection"
 
-#: Figures by name, one row per epoch.
+#: Metrics by name, one row per epoch.
 History = list[dict[str, float]]
 
 
 class EncoderTraining(pl.LightningModule):
     """One encoder per modality, trained by the losses of a subclass.
 
-    ``history`` holds one row of figures per epoch; it is part of the checkpoint. ``on_epoch`` is handed it after
-    each.
+    ``history`` holds one row of metrics per epoch and is part of the checkpoint. ``on_epoch`` is called with it after
+    each epoch.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class EncoderTraining(pl.LightningModule):
         self.encoders = nn.ModuleDict(
             {m.input.name: build_encoder(m.input, m.encoder, classes) for m in config.modalities}
         )
-        # Beside the modules, not in their place: names of weights stay what they are.
+        # Compiled encoders are kept beside the modules, so that the names of the weights do not change.
         self._compiled: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {}
         if config.compute.compile:
-            # Of fixed shapes, one compilation for full batches and one for the last: the compiler of torch 2.13 stops
-            # at a batch of any size (`cannot determine truth value of Relational`).
+            # Fixed shapes, compiled once for full batches and once for the last one: the compiler of torch 2.13 fails
+            # for a dynamic batch size (`cannot determine truth value of Relational`).
             self._compiled = {name: torch.compile(self.encoder(name), dynamic=False) for name in self.names}
-        #: The epoch whose weights were chosen, once training is over.
+        #: The epoch whose weights were chosen; None until training is over.
         self.selected_epoch: int | None = None
         self.history: History = []
         self._epoch_losses: list[dict[str, Tensor]] = []
@@ -69,8 +69,10 @@ class EncoderTraining(pl.LightningModule):
         return cast(Encoder, self.encoders[name])
 
     def encode(self, name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``[B, D]`` and own logits ``[B, C]`` of one modality, FP32; in training, by the arithmetic of
-        ``compute``."""
+        """Encode one modality to features ``[B, D]`` and own logits ``[B, C]``, FP32.
+
+        In training the encoder computes with the precision of ``config.compute``, compiled if that says so.
+        """
         encoder: Callable[[Tensor], tuple[Tensor, Tensor]] = self.encoder(name)
         if not self.training:
             return encoder(rows)
@@ -81,25 +83,25 @@ class EncoderTraining(pl.LightningModule):
 
     @abstractmethod
     def losses(self, rows: dict[str, Tensor], labels_B: Tensor) -> dict[str, Tensor]:
-        """Weighted parts of the loss of one batch, by name; their sum is trained on."""
+        """Weighted losses of one batch, by name; training minimises their sum."""
 
     @abstractmethod
     def validation_logits(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What ``validation_figures`` needs of one batch: logits ``[B, C]`` by the name of what voted."""
+        """Logits ``[B, C]`` of one batch by head, for ``validation_metrics``."""
 
     @abstractmethod
-    def validation_figures(self, logits: dict[str, Tensor], labels_N: Tensor) -> dict[str, float]:
-        """Figures of the validation split, ``SELECTION`` among them."""
+    def validation_metrics(self, logits: dict[str, Tensor], labels_N: Tensor) -> dict[str, float]:
+        """Metrics of the validation split, including ``SELECTION``."""
 
     @property
     def selectable(self) -> bool:
-        """Whether the weights as they are may be chosen."""
+        """Whether the weights of this epoch may be chosen."""
         return True
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Loss of one corrupted batch."""
+        """Corrupt one batch and return its loss."""
         rows, labels_B = batch
-        # Seeded by the step, so that a resumed run draws the same noise as an uninterrupted one; each rank its own.
+        # Seeded by step and rank, so that a resumed run draws the same noise as an uninterrupted one.
         ranks = connected()
         torch.manual_seed(step_seed(self.config.seed, self.global_step * ranks.size + ranks.rank))
         corrupted = {m.input.name: augment(m.input, m.augment, rows[m.input.name]) for m in self.config.modalities}
@@ -120,29 +122,29 @@ class EncoderTraining(pl.LightningModule):
         self._epoch_losses.clear()
 
     def on_validation_start(self) -> None:
-        """What is scored, and kept, is one model."""
+        """Average batch statistics over ranks, so that all of them score and save the same model."""
         average_statistics(self)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Collect the logits."""
+        """Collect the logits of one batch."""
         rows, labels_B = batch
         with _full_precision(self.device):
             self._validation.append((self.validation_logits(rows), labels_B))
 
     def on_validation_epoch_end(self) -> None:
-        """Figures of the validation split; the checkpoint is chosen by ``SELECTION``."""
+        """Compute the metrics of the validation split; the checkpoint is chosen by ``SELECTION``."""
         logits = {
             name: rows_of_all(torch.cat([logits[name] for logits, _ in self._validation]))
             for name in self._validation[0][0]
         }
         labels_N = rows_of_all(torch.cat([labels for _, labels in self._validation]))
         self._validation.clear()
-        self._figures = self.validation_figures(logits, labels_N)
-        value = self._figures[SELECTION] if self.selectable else -math.inf
+        self._validation_metrics = self.validation_metrics(logits, labels_N)
+        value = self._validation_metrics[SELECTION] if self.selectable else -math.inf
         self.log(SELECTION, torch.tensor(value, dtype=torch.float64), sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
-        """Add the epoch's row to ``history`` and hand it to ``on_epoch``."""
+        """Add the epoch's row to ``history`` and call ``on_epoch``."""
         steps = self._epoch_losses
         means = {f"train_loss{name}": float(torch.stack([step[name] for step in steps]).mean()) for name in steps[0]}
         means = mean_of_all(means)
@@ -152,40 +154,42 @@ class EncoderTraining(pl.LightningModule):
                 "stage1.optimiser.lr and another --out (a run is resumed with its own config only)"
             )
         lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
-        self.history.append({"epoch": float(self.current_epoch), "lr": lr, **means, **self._figures})
+        self.history.append({"epoch": float(self.current_epoch), "lr": lr, **means, **self._validation_metrics})
         self.on_epoch(self.history)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the history with the weights."""
+        """Save the history with the weights."""
         checkpoint["history"] = list(self.history)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the history back."""
+        """Restore the history."""
         self.history = list(checkpoint["history"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimiser over everything that is trained."""
+        """Build one optimiser for all trained weights."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return build_optimiser(trained, self.config.stage1.optimiser)
 
 
 def _full_precision(device: torch.device) -> torch.autocast:
-    """Losses and figures are FP32, in whatever precision Lightning runs a step."""
+    """Context for losses and metrics in FP32, whatever the precision of the training step."""
     return torch.autocast(device.type, enabled=False)
 
 
 def selection(accuracy: float, loss: float, quantum: float) -> float:
-    """What an epoch is chosen by: accuracy decides; it comes in steps of ``quantum``, and below half a step the lower
-    loss breaks ties."""
+    """Score by which an epoch is chosen: the accuracy, with ties broken by the lower loss.
+
+    Accuracy comes in steps of ``quantum``; the loss contributes less than half a step.
+    """
     return accuracy - 0.5 * quantum * (loss / (1.0 + loss) if math.isfinite(loss) else 1.0)
 
 
 def build_optimiser(parameters: Any, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """The step rule that ``config`` names.
+    """Build the optimiser that ``config`` names, in its fused form.
 
-    In one kernel, less than half the time for encoders of many small layers. That kernel walks weights and gradients
-    side by side in memory without a look at their layout: whoever replaces a gradient must write into the old one,
-    whose layout autograd has made the weight's.
+    The fused kernel takes less than half the time for encoders of many small layers. It walks weights and gradients
+    side by side in memory without checking their layout: code that replaces a gradient must write into the existing
+    tensor, to which autograd gave the weight's layout.
     """
     if config.kind == "adamw":
         return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -195,7 +199,7 @@ def build_optimiser(parameters: Any, config: OptimiserConfig) -> torch.optim.Opt
 
 
 def learning_rate(config: OptimiserConfig, epoch: int, epochs: int) -> float:
-    """Learning rate of an epoch, counted from 0. A function of the epoch alone: nothing to resume."""
+    """Learning rate of an epoch, counted from 0; a function of the epoch alone, so there is no state to resume."""
     if config.schedule == "cosine":
         return config.lr * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
     if config.schedule == "step" and epoch >= config.step_epoch:

@@ -1,4 +1,4 @@
-"""Lightning's trainer for stage 1: device, precision and processes as config and ``torchrun`` say, and no chatter."""
+"""Lightning's trainer for stage 1: device, precision and processes from config and ``torchrun``, without chatter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dimml_training.distributed import Ranks
 
 
 def training_device(config: ComputeConfig, ranks: Ranks) -> torch.device:
-    """Where this machine trains. Raises ConfigurationError or SetupError where it cannot do what ``config`` asks."""
+    """Choose the device. Raises ConfigurationError or SetupError if this machine cannot do what ``config`` asks for."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.accelerator == "gpu" and gpus == 0:
         raise ConfigurationError("compute.accelerator: CUDA sees no GPU here; take cpu", field="compute.accelerator")
@@ -49,7 +49,7 @@ def training_device(config: ComputeConfig, ranks: Ranks) -> torch.device:
 
 
 def check_shared(config: TrainConfig, ranks: Ranks) -> None:
-    """Raises ConfigurationError where so many processes cannot share this training."""
+    """Check that so many processes can share this training; raises ConfigurationError if not."""
     if ranks.size == 1:
         return
     stage = config.stage1
@@ -70,7 +70,7 @@ def check_shared(config: TrainConfig, ranks: Ranks) -> None:
 def build_trainer(
     config: TrainConfig, device: torch.device, ranks: Ranks, callbacks: Sequence[Callback], *, bar: bool
 ) -> pl.Trainer:
-    """A trainer for stage 1 that logs nothing of its own; within ``lightning_quiet``."""
+    """Build a trainer for stage 1 without Lightning's own logging; use it within ``lightning_quiet``."""
     strategy: str | DDPStrategy = "auto"
     if ranks.size > 1:
         own = all(m.encoder.backbone.kind == "resnet" for m in config.modalities)
@@ -78,7 +78,7 @@ def build_trainer(
             process_group_backend="nccl" if device.type == "cuda" else "gloo",
             # Running statistics are averaged once an epoch instead, before they are used.
             broadcast_buffers=False,
-            # A model from elsewhere may hold weights that take no part.
+            # A model from elsewhere may have weights that do not take part.
             find_unused_parameters=not own,
         )
     return pl.Trainer(
@@ -100,11 +100,14 @@ def build_trainer(
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there. Lightning's own way leads over the system's folder for
-    temporary files, from which a full disk lets half a checkpoint through, in place of the whole one before."""
+    """Checkpoint writer that never replaces a whole checkpoint by a partial one.
+
+    It writes beside the destination and renames. Lightning writes to the system's temporary folder and copies, so that
+    on a full disk half a checkpoint replaces the whole one before it.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write it whole or not at all. Raises OSError."""
+        """Write a checkpoint whole or not at all. Raises OSError."""
         whole = io.BytesIO()
         torch.save(checkpoint, whole)
         place = Path(path)
@@ -114,24 +117,24 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 @contextmanager
 def lightning_quiet() -> Iterator[None]:
-    """Without Lightning's advice and greetings that do not apply here."""
+    """Silence those of Lightning's hints and warnings that do not apply here."""
     logs = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.fabric", "lightning_fabric")]
     levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        # Lightning 2.6 asks torch's pytree in a way that torch 2.13 has deprecated.
+        # Lightning 2.6 uses torch's pytree in a way that torch 2.13 has deprecated.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", module="pytorch_lightning")
-        # Weights of 1x1 convolutions have two layouts that are the same; nothing is slower for it.
+        # Weights of 1x1 convolutions have two equivalent layouts; it costs no speed.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         for message in (
             # Batches are one gather from a memory map; worker processes would cost more than they bring.
             r"The '\w+' does not have many workers",
-            # A resumed run finds its own checkpoints in the folder; that is the point.
+            # A resumed run finds its own checkpoints in the folder, as it should.
             r"Checkpoint directory .* exists and is not empty",
-            # Small data sets have fewer batches than the default logging interval; nothing is logged by step.
+            # Small data sets have fewer batches than the default logging interval, but nothing is logged per step.
             r"The number of training batches .* is smaller than the logging interval",
-            # compute.accelerator: cpu is a choice.
+            # compute.accelerator: cpu is a deliberate choice.
             r"GPU available but not used",
         ):
             warnings.filterwarnings("ignore", message=message, module="pytorch_lightning")

@@ -1,1 +1,1 @@
-"""A whole training, from a configuration to a run directory."""
+"""A complete training, from a configuration to a run directory."""

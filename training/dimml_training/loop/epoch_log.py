@@ -1,4 +1,4 @@
-"""The figures of every epoch, for TensorBoard and MLflow."""
+"""Logging the metrics of every epoch to TensorBoard and MLflow."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ TENSORBOARD = "tensorboard"
 
 
 class EpochLog:
-    """Hands rows of figures to the loggers that the config names. With none, it does nothing."""
+    """Sends rows of metrics to the loggers that the config names. Without any, it does nothing."""
 
     def __init__(self, loggers: list[Logger]) -> None:
         self._loggers = loggers
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """Log a row of ``metrics.csv``: under ``stage1/`` or ``stage2/``, at the epoch that stands in it."""
+        """Log a row of ``metrics.csv`` under ``stage1/`` or ``stage2/``, at the epoch given in it."""
         stage, key = ("stage2", "stage2_epoch") if "stage2_epoch" in row else ("stage1", "epoch")
         self._log({f"{stage}/{name}": value for name, value in row.items() if name != key}, int(row[key]))
 
     def result(self, metrics: Mapping[str, Any]) -> None:
-        """Log the single numbers of ``metrics.json``, under ``validation/`` and ``test/``."""
+        """Log the scalars of ``metrics.json`` under ``validation/`` and ``test/``."""
         numbers = {
             f"{split}/{name}": float(value)
             for split, found in metrics.items()
@@ -37,22 +37,22 @@ class EpochLog:
         }
         self._log(numbers, 0)
 
-    def _log(self, figures: dict[str, float], step: int) -> None:
+    def _log(self, metrics: dict[str, float], step: int) -> None:
         for logger in self._loggers:
             try:
-                logger.log_metrics(figures, step=step)
-            except Exception as error:  # a tracking server that went away, in the words of its client library
+                logger.log_metrics(metrics, step=step)
+            except Exception as error:  # each client library has its own error for a server that went away
                 raise SetupError(
-                    f"logging to {type(logger).__name__} failed ({type(error).__name__}); mend it and go on with "
+                    f"logging to {type(logger).__name__} failed ({type(error).__name__}); fix it and continue with "
                     "--resume, or train without it (section `logging`) with another --out"
                 ) from error
 
 
 @contextmanager
 def epoch_log(config: TrainConfig, out: Path) -> Iterator[EpochLog]:
-    """Loggers of one training, closed at the end; whoever reads them sees whether it finished.
+    """Open the loggers of one training; on exit close them with its status, finished or failed.
 
-    Raises ConfigurationError where MLflow is wanted and not installed, SetupError where its server does not answer.
+    Raises ConfigurationError if MLflow is configured but not installed, SetupError if its server does not answer.
     """
     loggers: list[Logger] = []
     if config.logging.tensorboard:
@@ -68,7 +68,7 @@ def epoch_log(config: TrainConfig, out: Path) -> Iterator[EpochLog]:
             try:
                 logger.finalize(status)
             except Exception as error:  # as in EpochLog
-                # Where training failed, its own error is the one to tell.
+                # If training itself failed, its own error is the one to report.
                 if status == "success":
                     raise SetupError(
                         f"the run is finished, but {type(logger).__name__} could not be closed ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""Stage 1 run by Lightning: checkpoints, lines for a person, and the best weights at the end."""
+"""Running stage 1 with Lightning: checkpoints, progress lines, and the best weights at the end."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def fit_stage1(
     device: torch.device = CPU,
     ranks: Ranks = ALONE,
 ) -> EncoderTraining:
-    """Train stage 1 with Lightning; the module with its best weights, on the CPU, in evaluation mode.
+    """Train stage 1 with Lightning; return the module with its best weights, on the CPU, in evaluation mode.
 
     One checkpoint is chosen for all encoders, by the mean of their validation accuracies: DUC has aligned them with
-    one another, and the shared head belongs to that moment.
+    one another, and the shared head fits the encoders of its own epoch only.
     """
     _check_sizes(data, ranks)
     torch.manual_seed(config.seed)
@@ -64,7 +64,7 @@ def fit_stage1(
         warned.extend(idle)
         for text in (*(f"warning: {pair}" for pair in idle), line):
             if bars:
-                bars[0].print(text)  # above the bar, not into it
+                bars[0].print(text)  # prints above the bar
             else:
                 tell(text)
 
@@ -77,10 +77,11 @@ def fit_stage1(
         monitor=SELECTION,
         mode="max",
         enable_version_counter=False,
-        # After the epoch's own bookkeeping, so that a resumed run starts at the next epoch.
+        # Saved at the end of the training epoch, so that a resumed run starts with the next one.
         save_on_train_epoch_end=True,
     )
-    # Of its own: Lightning's save_last is written only along with a new best one. After that, so that it knows it.
+    # A callback of its own, since Lightning's save_last is only written along with a new best checkpoint. It comes
+    # after the other callback, so that its checkpoint includes the latest best one.
     every = ModelCheckpoint(
         dirpath=folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True
     )
@@ -99,8 +100,8 @@ def fit_stage1(
                 batches(validation_rows, max(1, 4 * size // ranks.size), ranks=ranks),
                 ckpt_path=last if resuming else None,
             )
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            raise SetupError(f"interrupted; `--resume --out {out}` goes on after the last whole epoch") from None
+        except SystemExit:  # Lightning turns Ctrl-C into this
+            raise SetupError(f"interrupted; `--resume --out {out}` continues after the last whole epoch") from None
     if connected().size > 1:
         distributed.barrier()
         distributed.destroy_process_group()
@@ -112,13 +113,13 @@ def fit_stage1(
 
 
 class _HereNow(Callback):
-    """A run directory that has moved goes on with the best epoch it had: Lightning forgets it where a path changed."""
+    """Keeps the best epoch of a run directory that has moved: Lightning forgets it if its path has changed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(os.path.realpath(folder))  # as ModelCheckpoint has it
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Rewrite the paths that the checkpoint callbacks are about to take back."""
+        """Rewrite the paths that the checkpoint callbacks are about to restore."""
         for state in checkpoint["callbacks"].values():
             if "dirpath" in state:
                 state["dirpath"] = str(self.folder)
@@ -131,12 +132,12 @@ class _HereNow(Callback):
 
 
 def idle_pairs(module: EncoderTraining) -> list[str]:
-    """Where the separation left DUC nothing to do, a line for each pair of modalities."""
+    """Describe, one line each, the pairs of modalities for which the separation leaves DUC nothing to compare."""
     return module.idle_pairs() if isinstance(module, DetachedEncoders) else []
 
 
 def _check_sizes(data: PreparedData, ranks: Ranks) -> None:
-    """See that there are clips enough for each process."""
+    """Check that there are enough clips for each process; raises an error if not."""
     train, validation = len(data.splits["train"].rows), len(data.splits["validation"].rows)
     if train < 2 * ranks.size:
         raise SetupError(
@@ -148,7 +149,7 @@ def _check_sizes(data: PreparedData, ranks: Ranks) -> None:
 
 
 def _checkpoint(path: Path, module: EncoderTraining) -> dict[str, Any]:
-    """A checkpoint's content. Raises SetupError where it cannot be read, or holds other weights than the module's."""
+    """Load a checkpoint. Raises SetupError if it cannot be read, or its weights do not fit the module."""
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True)
         found = {name: weight.shape for name, weight in content["state_dict"].items()}

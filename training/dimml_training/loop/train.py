@@ -1,4 +1,4 @@
-"""One training run from config to run directory: data, stage 1, stage 2, the final figures."""
+"""One training run from config to run directory: data, stage 1, stage 2, choice of the fusion, final metrics."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from dimml_training.run.directory import (
 from dimml_training.run.fusion import write_fusion
 from dimml_training.run.votes import write_votes
 
-#: Validation clips kept in the run, so that an export can be checked on real clips without the data.
+#: Number of validation clips kept in the run, so that an export can be checked on real clips without the data.
 SAMPLES = 16
 
 
@@ -63,13 +63,14 @@ def train(
     tell: Callable[[str], None] = lambda _: None,
     bar: bool = False,
 ) -> dict[str, Any]:
-    """Train, score the test split once, write the run directory; its metrics.
+    """Train, score the test split once, and write the run directory; return the metrics of validation and test.
 
-    Under ``torchrun`` every process calls this, and stage 1 is shared among them; all but the first are done after it,
-    write nothing and know no metrics.
+    Under ``torchrun`` every process calls this, and they share stage 1; all but the first return after it without
+    writing, with empty metrics.
 
-    ``progress`` is told of decoding, ``tell`` gets lines for a person; with ``bar``, Lightning shows its own bar.
-    Raises ConfigurationError where ``out`` holds another run, DataError for the data, SetupError for the rest.
+    ``progress`` is called while clips are decoded, ``tell`` with lines about the training; with ``bar``, Lightning
+    shows its own progress bar. Raises ConfigurationError if ``out`` holds another run, DataError for problems of the
+    data, SetupError for all others.
     """
     began = time.monotonic()
     set_quiet_defaults()
@@ -83,10 +84,10 @@ def train(
         torch.set_num_threads(config.threads)
     if not resume:
         for modality in config.modalities:
-            # What cannot be built is found out before clips are decoded, and before the folder holds a run.
-            # Published weights are loaded once, when it is trained.
+            # Built once to find errors before clips are decoded and before the folder holds a run. Published weights
+            # are not loaded until training.
             build_encoder(modality.input, modality.encoder, classes=2, weights=False)
-    # On each machine one process decodes, and the others wait for the lock of the cache.
+    # On each machine one process decodes, while the others wait for the lock of the cache.
     data = prepare(config, cache_dir, progress=progress if ranks.first else None)
     if not ranks.first:
         silent = EpochLog([])
@@ -100,7 +101,7 @@ def train(
         write_data_digest(out, data.digest)
         write_decoder_version(out)
         write_config(out, config)
-        with epoch_log(config, out) as logs, _full_disks_told(out):
+        with epoch_log(config, out) as logs, _full_disk_errors(out):
             return _fit(
                 config, data, out, logs, began=began, resume=resume, tell=tell, bar=bar, device=device, ranks=ranks
             )
@@ -119,7 +120,7 @@ def _fit(
     device: torch.device,
     ranks: Ranks,
 ) -> dict[str, Any]:
-    """Both stages and the final figures, written as a finished run; its metrics."""
+    """Run both stages, choose the fusion, compute the final metrics and write the finished run; return the metrics."""
     module = fit_stage1(config, data, out, logs, resume=resume, tell=tell, bar=bar, device=device, ranks=ranks)
     encoders: dict[str, nn.Module] = {name: module.encoder(name) for name in module.names}
     rows = {split: data.splits[split].rows for split in SPLITS}
@@ -195,13 +196,13 @@ def _fit(
 
 
 def _with_architectures(config: TrainConfig) -> TrainConfig:
-    """The architecture behind every published model's name written out: the run then needs neither hub nor folder."""
+    """Write out the architecture behind every published model's name, so that the run needs neither hub nor folder."""
     modalities = tuple(m.model_copy(update={"encoder": resolved_encoder(m.encoder)}) for m in config.modalities)
     return config.model_copy(update={"modalities": modalities})
 
 
 def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:
-    """See that ``out`` is free, or holds an unfinished run of the same config to resume."""
+    """Check that ``out`` is free, or holds an unfinished run of the same config to resume."""
     if not (out / CONFIG_FILE).exists():
         if resume:
             raise ConfigurationError(f"nothing to resume: {out} holds no run", field="--resume")
@@ -224,7 +225,8 @@ def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:
 
 
 @contextmanager
-def _full_disks_told(out: Path) -> Iterator[None]:
+def _full_disk_errors(out: Path) -> Iterator[None]:
+    """Turn the OSError of a full disk into a SetupError that says how to continue."""
     try:
         yield
     except OSError as error:
@@ -238,8 +240,10 @@ def _full_disks_told(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Hold the run directory, so that a second process does not write into it. The lock is on the folder itself: it
-    leaves nothing behind, and ends with the process however that ends."""
+    """Lock the run directory, so that no second process writes into it.
+
+    The lock is on the folder itself: it leaves no file behind, and ends with the process however that ends.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(out, wait=False, best_effort=True) as held:
         if not held:
@@ -248,7 +252,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _same_data(out: Path, data: PreparedData, *, resume: bool) -> None:
-    """A run goes on with the clips that it began with, or its validation split may hold clips it was trained on."""
+    """Check that a resumed run uses its original clips: others could put clips of its training into validation."""
     if resume and read_data_digest(out) != data.digest:
         raise ConfigurationError(
             f"the clips, labels or splits have changed since the run in {out} was started; train anew with another "
@@ -271,6 +275,6 @@ def _effective_dimensions(module: EncoderTraining) -> dict[str, Any]:
 
 
 def _sample(clips: ClipRows) -> ClipRows:
-    """Some clips, spread evenly over the split."""
+    """Take ``SAMPLES`` clips, spread evenly over the split."""
     chosen = np.unique(np.linspace(0, len(clips) - 1, min(SAMPLES, len(clips))).round().astype(np.int64))
     return ClipRows(clips.arrays, clips.slots[chosen], clips.labels[chosen])
