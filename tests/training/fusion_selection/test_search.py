@@ -18,7 +18,7 @@ from dimml.modality import Frames, Waveform
 from dimml_training.config import CertaintyConfig
 from dimml_training.config.corruption_suite import ABSENT, Condition, Corruption, conditions
 from dimml_training.corruptions.encoding import EncodedModality
-from dimml_training.fusion_selection.candidate_scores import Judge
+from dimml_training.fusion_selection.candidate_scores import CandidateScorer
 from dimml_training.fusion_selection.condition_rows import rows_of
 from dimml_training.fusion_selection.cross_fit import clip_folds, cross_fit, left_out_together, row_weights
 from dimml_training.fusion_selection.reliability_fit import feature_geometry
@@ -192,13 +192,13 @@ def test_a_static_candidate_is_judged_as_fuse_answers() -> None:
     by_condition = {c.name: right[rows.condition_R == i].mean() for i, c in enumerate(rows.conditions)}
     heads = {c.name: rows.heads_right()[rows.condition_R == i, :2].mean(axis=0) for i, c in enumerate(rows.conditions)}
     counted = [c.name for c in rows.conditions if c.in_means]
-    judged = Judge(rows, {}).judge(spec)
-    assert judged.clean == pytest.approx(by_condition["clean"])
-    assert judged.accuracy == pytest.approx(np.mean([by_condition[name] for name in counted]))
+    scores = CandidateScorer(rows, {}).score(spec)
+    assert scores.clean == pytest.approx(by_condition["clean"])
+    assert scores.accuracy == pytest.approx(np.mean([by_condition[name] for name in counted]))
     regrets = {name: by_condition[name] - heads[name].max() for name in counted}
-    assert judged.regret == pytest.approx(np.mean(list(regrets.values())))
-    assert judged.worst_regret == pytest.approx(min(regrets.values()))
-    assert regrets[judged.worst_condition] == pytest.approx(judged.worst_regret)
+    assert scores.regret == pytest.approx(np.mean(list(regrets.values())))
+    assert scores.worst_regret == pytest.approx(min(regrets.values()))
+    assert regrets[scores.worst_condition] == pytest.approx(scores.worst_regret)
 
 
 def test_ties_go_to_the_simplest() -> None:

@@ -1,1 +1,1 @@
-"""Certainty that means something: calibration, learned reliability, and the choice of a fusion on validation clips."""
+"""Choice of a fusion on validation clips: calibration of the heads, learned reliability, search of candidates."""

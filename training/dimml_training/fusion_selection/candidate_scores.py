@@ -1,4 +1,4 @@
-"""Figures of a candidate fusion on validation clips, clean and under seen corruptions."""
+"""Scores of a candidate fusion on validation clips, clean and under seen corruptions."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ import numpy as np
 
 from dimml.fusion import FloatArray, Fused, FusionSpec, certainty_of, fuse_weighted
 from dimml.metrics.classification import ece, nll_of_logits, perfect_ece
-from dimml_training.fusion_selection.condition_rows import Rows
+from dimml_training.fusion_selection.condition_rows import ConditionRows
 from dimml_training.fusion_selection.cross_fit import row_weights
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 
-#: What a fall below the better modality costs, on top of the accuracy lost: its mean over conditions, and the worst.
+#: Penalties in the objective, beyond the accuracy lost: for the mean negative regret over conditions and for the worst.
 REGRET_PRICE, WORST_PRICE = 0.5, 0.05
-#: Share of corrupted clips in what calibrates the answer; clean ones alone, all of them right, would have no bound.
+#: Weight of corrupted clips when the answer is calibrated; on clean clips alone, which may all be answered right, the
+#: best temperature could be arbitrarily low.
 CORRUPTED_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A candidate's figures: accuracy on clean clips; over the conditions in the means, accuracy, regret against the
-    modality that is better in that condition, its mean where it is negative, and the worst one; and the negative
-    log-likelihood over all conditions, clean at its weight."""
+class CandidateScores:
+    """Scores of one candidate.
+
+    ``clean`` is the accuracy on clean clips. Over the conditions in the means: ``accuracy``, mean ``regret`` (accuracy
+    minus that of the modality that is better under the condition), ``below`` (mean of the regrets with positive ones
+    taken as 0) and ``worst_regret``. ``nll`` is the negative log-likelihood over all conditions, weighted by
+    ``row_weights``.
+    """
 
     spec: FusionSpec
     clean: float
@@ -37,33 +42,36 @@ class Judged:
 
     @property
     def objective(self) -> float:
-        """What is maximised."""
+        """Objective that the search maximises."""
         return self.accuracy + REGRET_PRICE * self.below + WORST_PRICE * min(0.0, self.worst_regret)
 
 
-class Judge:
-    """Judges candidates on the same rows. ``held_out`` gives, with and without the fused head, reliability that was
-    learned without the row's clip and family; without it, candidates of that certainty cannot be judged."""
+class CandidateScorer:
+    """Scores candidates on the same rows.
 
-    def __init__(self, rows: Rows, held_out: Mapping[bool, FloatArray]) -> None:
+    ``held_out`` is the reliability of every row, ``[R, H]``, learned without the row's clip and family; by whether the
+    fused head takes part. Without it, candidates with learned reliability cannot be scored.
+    """
+
+    def __init__(self, rows: ConditionRows, held_out: Mapping[bool, FloatArray]) -> None:
         own = rows.without_fused_head()
         self._rows = {False: own, True: rows}
         self._held_out = held_out
         self._weights_R = row_weights(rows)
         self._clean_R = np.array([c.group == "clean" for c in rows.conditions])[rows.condition_R]
         counted = [index for index, c in enumerate(rows.conditions) if c.in_means]
-        # Without a corruption that fits these modalities there is the clean condition alone.
+        # If no corruption applies to these modalities, only the clean condition is left.
         self._counted = counted or [index for index, c in enumerate(rows.conditions) if c.group == "clean"]
         self.heads_by_condition = np.stack([self._by_condition(right_R) for right_R in rows.heads_right().T], axis=1)
         self._better = self.heads_by_condition[:, : own.modalities].max(axis=1)
 
-    def judge(self, spec: FusionSpec) -> Judged:
-        """A candidate's figures."""
+    def score(self, spec: FusionSpec) -> CandidateScores:
+        """Score one candidate."""
         rows, fused = self._rows[spec.fused_head], self.answers(spec)
         by_condition = self._by_condition(fused.logits_BC.argmax(axis=1) == rows.labels_R)
         regrets = (by_condition - self._better)[self._counted]
         worst = int(regrets.argmin())
-        return Judged(
+        return CandidateScores(
             spec,
             clean=float((fused.logits_BC.argmax(axis=1) == rows.labels_R)[self._clean_R].mean()),
             accuracy=float(by_condition[self._counted].mean()),
@@ -75,7 +83,7 @@ class Judge:
         )
 
     def calibrated(self, spec: FusionSpec) -> FusionSpec:
-        """With the answer's temperature of the least negative log-likelihood, on clean clips above all."""
+        """Set the answer's temperature to the one with the least negative log-likelihood, mostly on clean clips."""
         logits_RC = self.answers(spec.model_copy(update={"answer_temperature": 1.0})).logits_BC
         clean, corrupted = self._weights_R * self._clean_R, self._weights_R * ~self._clean_R
         if corrupted.sum() > 0:
@@ -83,26 +91,26 @@ class Judge:
         temperature = calibration_temperature(logits_RC, self._rows[True].labels_R, clean + corrupted)
         return spec.model_copy(update={"answer_temperature": round(temperature, 4)})
 
-    def figures(self, judged: Judged) -> dict[str, Any]:
-        """For the report, calibration on clean clips included."""
-        fused, labels_R = self.answers(judged.spec), self._rows[True].labels_R
+    def metrics(self, scores: CandidateScores) -> dict[str, Any]:
+        """Metrics of a candidate for the report, including calibration on clean clips."""
+        fused, labels_R = self.answers(scores.spec), self._rows[True].labels_R
         confidence_N = fused.probabilities_BC.max(axis=1)[self._clean_R]
         right_N = (fused.logits_BC.argmax(axis=1) == labels_R)[self._clean_R]
         return {
-            "spec": judged.spec.model_dump(mode="json"),
-            "objective": round(judged.objective, 4),
-            "clean_accuracy": round(judged.clean, 4),
-            "mean_accuracy": round(judged.accuracy, 4),
-            "mean_regret": round(judged.regret, 4),
-            "worst_regret": round(judged.worst_regret, 4),
-            "worst_condition": judged.worst_condition,
-            "nll": round(judged.nll, 4),
+            "spec": scores.spec.model_dump(mode="json"),
+            "objective": round(scores.objective, 4),
+            "clean_accuracy": round(scores.clean, 4),
+            "mean_accuracy": round(scores.accuracy, 4),
+            "mean_regret": round(scores.regret, 4),
+            "worst_regret": round(scores.worst_regret, 4),
+            "worst_condition": scores.worst_condition,
+            "nll": round(scores.nll, 4),
             "clean_ece": round(ece(confidence_N, right_N), 4),
             "clean_ece_of_perfect_calibrator": round(perfect_ece(confidence_N), 4),
         }
 
     def heads_alone(self) -> dict[str, dict[str, float]]:
-        """Accuracy of every head, clean and mean; a missing head is wrong."""
+        """Accuracy of every head, clean and mean over conditions; an absent head counts as wrong."""
         clean = [index for index, c in enumerate(self._rows[True].conditions) if c.group == "clean"]
         return {
             head: {
@@ -113,11 +121,11 @@ class Judge:
         }
 
     def better_modality(self) -> float:
-        """Mean accuracy of the modality that is better in each condition: what regret is measured against."""
+        """Mean accuracy of the better modality of each condition, the reference of regret."""
         return float(self._better[self._counted].mean())
 
     def answers(self, spec: FusionSpec) -> Fused:
-        """The candidate's answers, ``[R]``."""
+        """Fuse the heads of all R rows as the candidate says."""
         rows = self._rows[spec.fused_head]
         if spec.certainty == "reliability":
             certainty_RH = self._held_out[spec.fused_head]

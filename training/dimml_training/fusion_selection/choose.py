@@ -1,4 +1,4 @@
-"""From encoders and clips to a chosen fusion: the conditions, their encoding, the choice."""
+"""Choosing a fusion from encoders and clips: list the conditions, encode them, search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import Progress
 from dimml_training.fusion_selection.search import ChosenFusion, choose_fusion, seen_conditions
 
-#: Training clips that tell where features belong; more change little.
+#: Most training clips used for the class means and covariance of features; more change little.
 MOST_TRAIN_CLIPS = 2000
 
 
@@ -28,15 +28,15 @@ def choose_on(
     validation: ClipRows,
     progress: Progress | None = None,
 ) -> ChosenFusion:
-    """Encode validation clips under the seen conditions and clean training clips, and choose.
+    """Encode validation clips under the seen conditions, and clean training clips, and choose a fusion.
 
-    The encoders must be in evaluation mode. ``progress`` is told how many encodings of how many are there. Raises
-    DataError where a corruption needs another clip and there is none.
+    The encoders must be in evaluation mode. ``progress`` is called with the number of encodings done and the total.
+    Raises DataError if a corruption needs another clip and there is none.
     """
     section = config.certainty
     suite = [replace(c, draws=min(c.draws, section.draws)) for c in conditions(config.inputs, "seen")]
     suite = seen_conditions(suite, section)
-    judged = encode_conditions(
+    corrupted = encode_conditions(
         encoders,
         config.inputs,
         spread(validation, section.clips),
@@ -48,10 +48,10 @@ def choose_on(
     clean = encode_conditions(
         encoders, config.inputs, spread(train, MOST_TRAIN_CLIPS), suite[:1], config.quality, seed=config.seed
     )
-    return choose_fusion(judged, clean, fused_head, suite, section, seed=config.seed)
+    return choose_fusion(corrupted, clean, fused_head, suite, section, seed=config.seed)
 
 
 def spread(clips: ClipRows, most: int) -> ClipRows:
-    """At most so many clips, spread evenly over the split."""
+    """Take at most ``most`` clips, spread evenly over the split."""
     chosen = np.unique(np.linspace(0, len(clips) - 1, min(most, len(clips))).round().astype(np.int64))
     return ClipRows(clips.arrays, clips.slots[chosen], clips.labels[chosen])

@@ -1,4 +1,4 @@
-"""What all heads say of a set of clips under many conditions, one row per clip, draw and condition."""
+"""Outputs of all heads for a set of clips under many conditions, one row per clip, draw and condition."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ IntArray = npt.NDArray[np.int64]
 
 
 class EncodedClips(Protocol):
-    """As ``corruptions.encoding.Encoded``, or what was kept of one."""
+    """Encodings of clips under some conditions: ``corruptions.encoding.Encoded``, or the same read from a file."""
 
     @property
     def labels_N(self) -> IntArray:  # noqa: N802  # as the dataclasses that have it name it
         """Class indices."""
 
     def get(self, condition: Condition, draw: int) -> dict[str, EncodedModality]:
-        """Every modality, in order, under one draw of a condition."""
+        """Encodings of every modality, in order, under one draw of a condition."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """R rows. ``clip_R`` and ``condition_R`` say what a row is of: places in the split and in ``conditions``."""
+class ConditionRows:
+    """R rows. ``clip_R`` is the index of the row's clip in the split, ``condition_R`` that of its condition."""
 
     heads: tuple[str, ...]
     conditions: tuple[Condition, ...]
     logits_RHC: FloatArray
     present_RH: BoolArray
-    #: One ``[R, D]`` per head: what it votes on.
+    #: Input features of each head, ``[R, D]``.
     features: tuple[FloatArray, ...]
     labels_R: IntArray
     clip_R: IntArray
@@ -45,16 +45,16 @@ class Rows:
 
     @property
     def modalities(self) -> int:
-        """How many heads are a modality's own; they come first."""
+        """Number of heads that are a modality's own; they come first."""
         return len(self.heads) - (self.heads[-1] == FUSED_HEAD)
 
     def heads_right(self) -> BoolArray:
         """Which heads vote for the true class, ``[R, H]``."""
         return np.asarray(self.present_RH & (self.logits_RHC.argmax(axis=2) == self.labels_R[:, None]))
 
-    def take(self, which: IntArray | BoolArray) -> Rows:
-        """Some of the rows."""
-        return Rows(
+    def take(self, which: IntArray | BoolArray) -> ConditionRows:
+        """Select rows by index or mask."""
+        return ConditionRows(
             self.heads,
             self.conditions,
             self.logits_RHC[which],
@@ -65,10 +65,10 @@ class Rows:
             self.condition_R[which],
         )
 
-    def without_fused_head(self) -> Rows:
-        """The same rows, the modalities' own heads alone."""
+    def without_fused_head(self) -> ConditionRows:
+        """The same rows with the modalities' own heads only."""
         own = self.modalities
-        return Rows(
+        return ConditionRows(
             self.heads[:own],
             self.conditions,
             self.logits_RHC[:, :own],
@@ -87,8 +87,8 @@ def rows_of(
     *,
     draws: int,
     clips: int | None = None,
-) -> Rows:
-    """All clips, or ``clips`` of them spread evenly, under every condition and at most ``draws`` draws of it."""
+) -> ConditionRows:
+    """Collect all clips, or ``clips`` of them spread evenly, under every condition, at most ``draws`` draws of it."""
     total = len(encoded.labels_N)
     wanted = total if clips is None else min(clips, total)
     kept = np.unique(np.linspace(0, total - 1, wanted).round().astype(np.int64))
@@ -109,7 +109,7 @@ def rows_of(
         names.append(FUSED_HEAD)
         features.append(together_RD)
         logits.append((together_RD @ weight_CD.T + bias_C).astype(np.float32))
-    return Rows(
+    return ConditionRows(
         heads=tuple(names),
         conditions=tuple(conditions),
         logits_RHC=np.stack(logits, axis=1),

@@ -1,8 +1,8 @@
-"""Reliability of every row, learned without the row's clip and without its corruption family.
+"""Cross-fitting: reliability of every row, learned without the row's clip and without its corruption family.
 
-*Leave one family out*: the pictures and sounds that a deployment meets are damaged in ways nobody listed, so what is
-learned is judged on damage that it has not seen. Families of different modalities are left out together, since what
-happens to one modality says nothing about another. Shape suffixes: F fits, R rows, H heads.
+*Leave one family out*: pictures and sounds in deployment are damaged in ways that no list has, so reliability is scored
+on damage that it was not fitted on. Families of different modalities are left out together, because damage to one
+modality says nothing about another. Shape suffixes: F fits, R rows, H heads.
 """
 
 from __future__ import annotations
@@ -15,25 +15,28 @@ import numpy.typing as npt
 
 from dimml.fusion import FloatArray, HeadReliability
 from dimml_training.config.corruption_suite import Condition
-from dimml_training.fusion_selection.condition_rows import IntArray, Rows
+from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
 from dimml_training.fusion_selection.reliability_fit import Geometry, ReliabilityFits
 
-#: Of the weight of all conditions, that of the clean one: most of what is served is clean.
+#: Share of the clean condition in the weight of all conditions: most clips that are served are clean.
 CLEAN_SHARE = 0.2
 WeightArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class CrossFit:
-    """``held_out_RH``: reliability by fits that saw neither the row's clip nor its family. ``final``: one per head,
-    fitted on all rows."""
+    """Result of cross-fitting.
+
+    ``held_out_RH`` is the reliability by fits that saw neither the row's clip nor its family; ``final`` has one
+    reliability per head, fitted on all rows.
+    """
 
     held_out_RH: FloatArray
     final: tuple[HeadReliability, ...]
 
 
-def row_weights(rows: Rows) -> WeightArray:
-    """``[R]``, of mean 1: every condition counts the same, clean ``CLEAN_SHARE`` of the whole, no signal nothing."""
+def row_weights(rows: ConditionRows) -> WeightArray:
+    """Weights of rows, ``[R]``, mean 1: corrupted conditions equal, clean ``CLEAN_SHARE`` of all, no signal 0."""
     share = np.array([0.0 if c.group == "nosignal" else 1.0 for c in rows.conditions])
     clean = np.array([c.group == "clean" for c in rows.conditions])
     if share[~clean].any():
@@ -45,9 +48,9 @@ def row_weights(rows: Rows) -> WeightArray:
 
 
 def left_out_together(conditions: Sequence[Condition]) -> list[frozenset[str]]:
-    """What is left out in turn: nothing first, then of every modality one family at a time.
+    """Sets of families to leave out in turn: first none, then one family of every modality at a time.
 
-    Families that damage several modalities at once in some condition share a turn: that condition is then judged by
+    Families that damage several modalities at once in some condition share a turn, so that the condition is scored by
     fits that saw none of them.
     """
     by_target: dict[str, dict[str, None]] = {}
@@ -63,16 +66,16 @@ def left_out_together(conditions: Sequence[Condition]) -> list[frozenset[str]]:
     return [frozenset(), *(frozenset(own[turn] for own in lists if turn < len(own)) for turn in range(turns))]
 
 
-def clip_folds(rows: Rows, folds: int, seed: int) -> IntArray:
-    """Which fold a row's clip is in, ``[R]``."""
+def clip_folds(rows: ConditionRows, folds: int, seed: int) -> IntArray:
+    """Fold of each row's clip, ``[R]``."""
     clips, place_R = np.unique(rows.clip_R, return_inverse=True)
     return np.asarray((np.random.default_rng(seed).permutation(len(clips)) % folds)[place_R], np.int64)
 
 
 def cross_fit(
-    rows: Rows, geometry: Sequence[Geometry], head_temperatures: Sequence[float], *, folds: int, seed: int
+    rows: ConditionRows, geometry: Sequence[Geometry], head_temperatures: Sequence[float], *, folds: int, seed: int
 ) -> CrossFit:
-    """Fit once per fold and turn, all at once, and once on everything."""
+    """Fit once per fold and set of families, side by side, and once on all rows."""
     turns = left_out_together(rows.conditions)
     fold_R = clip_folds(rows, folds, seed)
     weights_R = row_weights(rows)

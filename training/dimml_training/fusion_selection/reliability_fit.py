@@ -1,9 +1,9 @@
 """Fit the learned reliability (``dimml.fusion.reliability``) on frozen encoders.
 
-The statistics are standardised; a hidden layer of 16 units gives a number per head and row. It is fitted twice over:
-first, as what it is called, to tell whether the head is right (cross-entropy); from there on to the likelihood of the
-pooled answer, ``p(y) ~ prod_h (r_h p_h(y) + (1 - r_h) / C)``, so that heads are distrusted where that helps the
-answer. Many fits, each leaving rows out, run side by side as one batch of matrices.
+The statistics are standardised; a hidden layer of 16 units gives a number per head and row. It is fitted in two steps:
+first to predict whether the head is right (cross-entropy), then to the likelihood of the pooled answer,
+``p(y) ~ prod_h (r_h p_h(y) + (1 - r_h) / C)``, so that heads are distrusted where that improves the answer. Many fits,
+each leaving rows out, run side by side as one batch of matrices.
 
 Shape suffixes: F fits, R rows, H heads, C classes, D features, K statistics, U hidden units.
 """
@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from dimml.fusion import LEAST_DOUBT, STATISTICS, FloatArray, HeadReliability, reliability_statistics
-from dimml_training.fusion_selection.condition_rows import IntArray, Rows
+from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
 
 UNITS: Final = 16
-#: Rows of one step, drawn anew each time.
+#: Rows of one optimisation step, drawn at random for each.
 STEP_ROWS: Final = 1024
 OWN_STEPS, POOLED_STEPS = 120, 80
 LEARNING_RATE, WEIGHT_DECAY = 0.03, 1e-3
@@ -32,14 +32,14 @@ LEARNING_RATE, WEIGHT_DECAY = 0.03, 1e-3
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a head's training features lie: see ``HeadReliability``."""
+    """Class means and whitening of a head's training features; see ``HeadReliability``."""
 
     whitening_DD: FloatArray
     whitened_means_CD: FloatArray
 
 
 def feature_geometry(features_ND: FloatArray, labels_N: IntArray, classes: int) -> Geometry:
-    """Class means and one whitening for all classes, from training features.
+    """Estimate class means, and one whitening for all classes, from training features.
 
     The covariance within classes is shrunk towards a multiple of the identity by the oracle approximating shrinkage
     (Chen et al. 2010, IEEE TSP 58, eq. 23). A class without a clip gets the mean of all.
@@ -62,15 +62,15 @@ def feature_geometry(features_ND: FloatArray, labels_N: IntArray, classes: int) 
 
 
 class ReliabilityFits:
-    """F fits at once, each with weights of its own for the rows.
+    """F fits side by side, each with its own weights of the rows.
 
-    ``weights_FR`` is 0 for what a fit must not see; ``head_temperatures`` scale the logits whose probabilities are
+    ``weights_FR`` is 0 for rows that a fit must not see; ``head_temperatures`` scale the logits whose probabilities are
     pooled. Deterministic given ``seed``.
     """
 
     def __init__(
         self,
-        rows: Rows,
+        rows: ConditionRows,
         geometry: Sequence[Geometry],
         weights_FR: npt.NDArray[np.float64],
         head_temperatures: Sequence[float],
@@ -101,20 +101,20 @@ class ReliabilityFits:
         self._out_bias_FH = torch.zeros(fits, heads, 1, 1, requires_grad=True)
 
     def fit_own(self, steps: int = OWN_STEPS) -> None:
-        """To tell whether each head is right."""
+        """Fit to predict whether each head is right."""
         self._fit(self._own_loss, steps, LEARNING_RATE)
 
     def fit_pooled(self, steps: int = POOLED_STEPS) -> None:
-        """To the likelihood of the pooled answer."""
+        """Fit to the likelihood of the pooled answer."""
         self._fit(self._pooled_loss, steps, LEARNING_RATE / 3)
 
     @torch.no_grad()
     def reliability(self) -> FloatArray:
-        """Of every fit, row and head, ``[F, R, H]``."""
+        """Reliability by every fit, of every row and head, ``[F, R, H]``."""
         return torch.sigmoid(self._scores(slice(None))).numpy()
 
     def parameters(self, fit: int = 0) -> tuple[HeadReliability, ...]:
-        """One fit, as the fusion takes it."""
+        """Parameters of one fit, in the form that the fusion takes."""
 
         def array(values: Tensor, head: int) -> FloatArray:
             return np.ascontiguousarray(values[fit, head].detach().numpy())
@@ -172,7 +172,7 @@ class ReliabilityFits:
 
 
 def _standards(statistics: Sequence[FloatArray], present_RH: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-    """Mean and spread of every head's statistics over the rows where it is present, ``[H, K]`` each."""
+    """Mean and standard deviation of every head's statistics over the rows where it is present, ``[H, K]`` each."""
     means, spreads = [], []
     for head, own_RK in enumerate(statistics):
         there_RK = own_RK[present_RH[:, head]] if present_RH[:, head].any() else own_RK

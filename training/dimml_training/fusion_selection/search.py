@@ -1,4 +1,4 @@
-"""The choice of a fusion by validation clips alone: candidates, guard, ties, and what is told of it."""
+"""Search of a fusion on validation clips alone: candidates, guard on clean clips, ties, and the report."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from dimml.bundle import FUSED_HEAD
 from dimml.fusion import Certainty, FloatArray, FusionParameters, FusionSpec, HeadReliability, Pooling
 from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.config.corruption_suite import Condition
-from dimml_training.fusion_selection.candidate_scores import Judge, Judged
-from dimml_training.fusion_selection.condition_rows import EncodedClips, Rows, rows_of
+from dimml_training.fusion_selection.candidate_scores import CandidateScorer, CandidateScores
+from dimml_training.fusion_selection.condition_rows import ConditionRows, EncodedClips, rows_of
 from dimml_training.fusion_selection.cross_fit import cross_fit, row_weights
 from dimml_training.fusion_selection.reliability_fit import feature_geometry
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 
-#: Candidates whose objective is within this of the best are as good as it: the simplest of them is taken.
+#: Candidates whose objective is within this of the best count as ties, and the simplest of them is taken.
 TIE: Final = 0.003
-#: With fewer validation clips nothing is learned: sixteen units would remember them.
+#: With fewer validation clips no reliability is learned: sixteen hidden units would overfit.
 FEWEST_CLIPS: Final = 30
 
 
 @dataclass(frozen=True)
 class ChosenFusion:
-    """What was chosen, what was learned for it, and what it beat (JSON-able)."""
+    """The chosen fusion, its learned parameters, and a report of what it was compared with (JSON-able)."""
 
     spec: FusionSpec
     parameters: FusionParameters
@@ -36,19 +36,19 @@ class ChosenFusion:
 
 
 def one_line(chosen: ChosenFusion) -> str:
-    """What was chosen, for a person."""
-    spec, figures = chosen.spec, chosen.report["chosen"]
+    """Describe the chosen fusion and its validation metrics in one line."""
+    spec, metrics = chosen.spec, chosen.report["chosen"]
     weights = "equal weights" if spec.temperature is None else f"T {spec.temperature:g}"
     heads = "with" if spec.fused_head else "without"
     return (
         f"{spec.certainty}, {spec.pooling}, {weights}, {heads} the fused head; validation: clean "
-        f"{figures['clean_accuracy']:.1%}, corrupted {figures['mean_accuracy']:.1%}, "
-        f"worst regret {figures['worst_regret']:+.1%}"
+        f"{metrics['clean_accuracy']:.1%}, corrupted {metrics['mean_accuracy']:.1%}, "
+        f"worst regret {metrics['worst_regret']:+.1%}"
     )
 
 
 def seen_conditions(conditions: Sequence[Condition], config: CertaintyConfig) -> list[Condition]:
-    """Those that a choice may see, clean first: no unseen family, no conflict, and the families of the config."""
+    """Conditions that the choice may see, clean first: seen, without conflict, of the families in the config."""
     return [
         c
         for c in conditions
@@ -67,8 +67,8 @@ def choose_fusion(
 ) -> ChosenFusion:
     """Choose certainty, pooling, temperature and heads on validation clips under ``conditions`` (clean first, seen).
 
-    ``train`` is encoded under the clean condition at least: it tells where a head's features belong. No test clip
-    comes near: there is no way to hand one in.
+    ``train`` is encoded at least under the clean condition, and gives the class means and covariance of each head's
+    features. There is deliberately no parameter for test clips.
     """
     began = time.monotonic()
     rows = rows_of(validation, fused_head, conditions, draws=config.draws, clips=config.clips)
@@ -86,23 +86,23 @@ def choose_fusion(
             heads = len(own.heads)
             fit = cross_fit(own, geometry[:heads], temperatures[:heads], folds=config.folds, seed=seed)
             held_out[with_fused], final[with_fused] = fit.held_out_RH, fit.final
-    judge = Judge(rows, held_out)
-    references = {name: judge.judge(spec) for name, spec in fixed_fusions(rows).items()}
-    candidates = [judge.judge(spec) for spec in _candidates(rows, temperatures, wanted, config, tuple(held_out))]
+    scorer = CandidateScorer(rows, held_out)
+    references = {name: scorer.score(spec) for name, spec in fixed_fusions(rows).items()}
+    candidates = [scorer.score(spec) for spec in _candidates(rows, temperatures, wanted, config, tuple(held_out))]
     allowed = [r for r in references.values() if r.spec.fused_head in wanted] or list(references.values())
     chosen = _best(allowed, candidates, config.clean_margin)
-    chosen = judge.judge(judge.calibrated(chosen.spec))
+    chosen = scorer.score(scorer.calibrated(chosen.spec))
     learned = final[chosen.spec.fused_head] if chosen.spec.certainty == "reliability" else None
     best_of = {}
     for certainty in config.certainties:
         of_kind = [c for c in candidates if c.spec.certainty == certainty]
         if of_kind:
-            best_of[f"best with {certainty}"] = judge.figures(max(of_kind, key=lambda c: c.objective))
+            best_of[f"best with {certainty}"] = scorer.metrics(max(of_kind, key=lambda c: c.objective))
     report = {
-        "chosen": judge.figures(chosen),
-        "instead_of": {name: judge.figures(judged) for name, judged in references.items()} | best_of,
-        "heads_alone": judge.heads_alone(),
-        "better_modality_mean_accuracy": round(judge.better_modality(), 4),
+        "chosen": scorer.metrics(chosen),
+        "instead_of": {name: scorer.metrics(scores) for name, scores in references.items()} | best_of,
+        "heads_alone": scorer.heads_alone(),
+        "better_modality_mean_accuracy": round(scorer.better_modality(), 4),
         "heads": list(rows.heads),
         "candidates": len(candidates) + len(references),
         "validation_clips": clips,
@@ -114,7 +114,7 @@ def choose_fusion(
     return ChosenFusion(chosen.spec, FusionParameters(learned), report)
 
 
-def fixed_fusions(rows: Rows) -> dict[str, FusionSpec]:
+def fixed_fusions(rows: ConditionRows) -> dict[str, FusionSpec]:
     """The paper's setting and the plain averages, with and without the fused head."""
     found = {}
     for with_fused in (True, False) if rows.heads[-1] == FUSED_HEAD else (False,):
@@ -131,8 +131,8 @@ def fixed_fusions(rows: Rows) -> dict[str, FusionSpec]:
     return found
 
 
-def head_temperatures(rows: Rows) -> tuple[float, ...]:
-    """Of every head, where it is present, over all conditions."""
+def head_temperatures(rows: ConditionRows) -> tuple[float, ...]:
+    """Calibration temperature of every head, over the rows of all conditions where it is present."""
     weights_R = row_weights(rows)
     found = []
     for head in range(len(rows.heads)):
@@ -143,13 +143,17 @@ def head_temperatures(rows: Rows) -> tuple[float, ...]:
 
 
 def _candidates(
-    rows: Rows,
+    rows: ConditionRows,
     temperatures: tuple[float, ...],
     wanted: Sequence[bool],
     config: CertaintyConfig,
     learned: Sequence[bool],
 ) -> Iterator[FusionSpec]:
-    """Calibrated heads throughout; equal weights for poolings that certainty enters otherwise, and once for others."""
+    """Yield the candidates, all with calibrated heads.
+
+    With pooling ``product`` certainty matters even with equal weights, so these are tried for every certainty; with
+    other poolings equal weights are one candidate.
+    """
     for with_fused in wanted:
         heads = len(rows.heads) if with_fused else rows.modalities
 
@@ -180,8 +184,13 @@ def _candidates(
                     yield spec(certainty, pooling, temperature)
 
 
-def _best(references: Sequence[Judged], candidates: Sequence[Judged], margin: float) -> Judged:
-    """The simplest among those as good as the best, of the ones that cost nothing on clean clips."""
+def _best(
+    references: Sequence[CandidateScores], candidates: Sequence[CandidateScores], margin: float
+) -> CandidateScores:
+    """Pick the simplest fusion within ``TIE`` of the best objective.
+
+    Only fusions within ``margin`` of the best plain average on clean clips are considered.
+    """
     plain = max(r.clean for r in references if r.spec.temperature is None)
     safe = [j for j in (*references, *candidates) if j.clean >= plain - margin - 1e-9]
     best = max(j.objective for j in safe)
@@ -189,5 +198,5 @@ def _best(references: Sequence[Judged], candidates: Sequence[Judged], margin: fl
 
 
 def _simplicity(spec: FusionSpec) -> tuple[bool, bool, bool]:
-    """Sorts plain before static before learned certainty, then equal weights, then without the fused head."""
+    """Sort key: static before learned certainty, equal weights before others, without before with the fused head."""
     return spec.certainty == "reliability", spec.temperature is not None or spec.pooling == "product", spec.fused_head

@@ -1,5 +1,7 @@
-"""Calibration temperatures: one number that logits are divided by, found by the negative log-likelihood
-(Guo et al. 2017, arXiv 1706.04599)."""
+"""Temperature scaling: calibration by one number that divides the logits (Guo et al. 2017, arXiv 1706.04599).
+
+The temperature is the one with the least negative log-likelihood.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from dimml.fusion import FloatArray
 from dimml.metrics.classification import nll_of_logits
 from dimml_training.fusion_selection.condition_rows import IntArray
 
-#: Where a temperature is looked for. A head that is always right would ask for 0.
+#: Range in which a temperature is searched. For a head that is always right the best one would be 0.
 LOWEST, HIGHEST = 0.2, 20.0
 _STEPS: Final = 40
 _GOLDEN: Final = (5**0.5 - 1) / 2
@@ -21,9 +23,9 @@ _GOLDEN: Final = (5**0.5 - 1) / 2
 def calibration_temperature(
     logits_NC: FloatArray, labels_N: IntArray, weights_N: npt.NDArray[np.float64] | None = None
 ) -> float:
-    """The temperature of the least negative log-likelihood, between ``LOWEST`` and ``HIGHEST``.
+    """Find the temperature with the least negative log-likelihood, between ``LOWEST`` and ``HIGHEST``.
 
-    By golden section on its logarithm: in 1 / T the loss is convex, hence it has one minimum.
+    Golden section search on its logarithm: the loss is convex in 1 / T, hence it has one minimum.
     """
     weights_N = np.ones(len(labels_N)) if weights_N is None else weights_N
     if not weights_N.sum() > 0:
