@@ -165,7 +165,7 @@ def test_there_is_no_regret_before_every_modality_has_been_run_alone(made: tuple
 
 def test_a_figure_without_an_interval_is_null_in_json_and_bare_in_tables(made: tuple[Summary, Any]) -> None:
     summary, _ = made
-    text = json.dumps(tables.figures_of(summary), allow_nan=False)
+    text = json.dumps(tables.metrics_of(summary), allow_nan=False)
     (row,) = (row for row in json.loads(text)["methods"] if row["method"] == "dimml")
     assert row["nll"] == {"value": 0.25, "low": None, "high": None}
     assert "| 0.250 |" in tables.markdown(summary)

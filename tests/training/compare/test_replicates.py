@@ -13,7 +13,7 @@ from dimml.metrics.classification import auroc, ece, macro_f1, weighted_ece
 from dimml_training.compare import replicates
 from dimml_training.compare.bootstrap import ece_estimate, resample_weights, sampled_estimate
 from dimml_training.compare.packed_cells import read_cells
-from dimml_training.compare.replicated_figures import MACRO_F1, NLL, rise_figure
+from dimml_training.compare.replicated_metrics import MACRO_F1, NLL, rise_metric
 from dimml_training.compare.work import Comparison, planned, work_off
 from support import tiny_training
 
@@ -104,8 +104,8 @@ def test_a_cell_keeps_replicates_of_its_figures(tmp_path: Path) -> None:
     for method, cell in found.items():
         figures: dict[str, Any] = {MACRO_F1: cell.conditions["clean"].macro_f1, NLL: cell.conditions["clean"].nll}
         if method == "single:audio":
-            assert cell.samples(rise_figure("audio:absent")) is None, "nothing is answered without it"
-        figures |= {rise_figure(n): share for n, share in cell.confidence_rise.items() if n != "audio:absent"}
+            assert cell.samples(rise_metric("audio:absent")) is None, "nothing is answered without it"
+        figures |= {rise_metric(n): share for n, share in cell.confidence_rise.items() if n != "audio:absent"}
         for figure, value in figures.items():
             samples_S = cell.samples(figure)
             assert samples_S is not None, (method, figure)

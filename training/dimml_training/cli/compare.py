@@ -15,7 +15,7 @@ from dimml_training.cli.console import CacheDir
 
 if TYPE_CHECKING:
     from dimml_training.compare.methods import Method
-    from dimml_training.compare.plan import Job
+    from dimml_training.compare.plan import TrainingJob
 
 
 def compare(
@@ -47,7 +47,7 @@ def compare(
     from dimml_training.compare.methods import chosen_methods
     from dimml_training.compare.packed_cells import read_cells
     from dimml_training.compare.plots import write_plots
-    from dimml_training.compare.tables import figures_of, summaries, write_tables
+    from dimml_training.compare.tables import metrics_of, summaries, write_tables
     from dimml_training.compare.work import Comparison, planned, side_by_side
     from dimml_training.config import load_config
     from dimml_training.data.cache import default_cache_dir
@@ -73,7 +73,7 @@ def compare(
         raise SetupError(f"{out} holds no cell of {settings.name}; run `dimml compare` without --table-only")
     written = [*write_tables(of_data[0], out), *write_plots(of_data[0], out)]
     if as_json:
-        typer.echo(json.dumps(figures_of(of_data[0]), indent=2))
+        typer.echo(json.dumps(metrics_of(of_data[0]), indent=2))
     else:
         typer.echo(written[0].read_text(encoding="utf-8"))
         for path in written:
@@ -100,7 +100,7 @@ def _tell(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def _show_plan(methods: list[Method], jobs: list[Job], out: Path) -> None:
+def _show_plan(methods: list[Method], jobs: list[TrainingJob], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 

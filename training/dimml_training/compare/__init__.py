@@ -1,2 +1,4 @@
-"""``dimml compare``: every method of a comparison, trained once where methods share a training, scored on the same
-corrupted clips, one small JSON per method and repeat, and the tables and plots made of them."""
+"""``dimml compare``: train the methods of a comparison, score them on the same corrupted clips, tabulate and plot.
+
+Methods that share a training are trained once; every method and repeat leaves one small JSON, its cell.
+"""

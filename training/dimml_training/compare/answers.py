@@ -1,4 +1,4 @@
-"""From what the encoders made of a condition to a method's answer."""
+"""A method's answers, from the encodings of a condition."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dimml_training.run.directory import TrainedRun
 
 @dataclass(frozen=True)
 class Fusion:
-    """A fusion with what it learned, and what is to be told of it."""
+    """A fusion, its learned parameters, and the report of its choice."""
 
     spec: FusionSpec
     parameters: FusionParameters | None = None
@@ -28,8 +28,11 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Answer:
-    """A method's answer to N clips. Where nothing was there to answer from, ``answered_N`` is False and the
-    distribution uniform. What is said of heads is of those in ``heads``, none for a joint head."""
+    """A method's answer to N clips.
+
+    If no modality was present, ``answered_N`` is False and the distribution uniform. Arrays over heads are in the order
+    of ``heads``, which is empty for a joint head.
+    """
 
     probabilities_NC: FloatArray
     answered_N: BoolArray
@@ -39,15 +42,17 @@ class Answer:
     own_NHC: FloatArray
 
     def right(self, labels_N: npt.NDArray[np.int64]) -> BoolArray:
-        """Which clips were answered, and right, ``[N]``: no answer is no luck either."""
+        """Which clips were answered correctly, ``[N]``; a clip without an answer counts as wrong."""
         return np.asarray(self.answered_N & (self.probabilities_NC.argmax(axis=1) == labels_N))
 
 
 def answer(
     rule: AnswerRule, run: TrainedRun, encoded: Mapping[str, EncodedModality], chosen: Fusion | None = None
 ) -> Answer:
-    """The answer of a rule on a run's encodings of one condition and draw; ``chosen`` is what the rule
-    ``ChosenFusion`` stands for on this run."""
+    """Answer by a rule, from a run's encodings of one condition and draw.
+
+    ``chosen`` is the fusion chosen for this run, which the rule ``ChosenFusion`` needs.
+    """
     ordered = [encoded[m.name] for m in run.modalities]
     if isinstance(rule, JointHead):
         return _joint(run, ordered)
@@ -57,7 +62,7 @@ def answer(
         return _fused(Fusion(rule.spec), run, ordered)
     if isinstance(rule, ChosenFusion):
         if chosen is None:
-            raise TypeError("a chosen fusion is handed over with the run")
+            raise TypeError("the rule ChosenFusion needs the fusion that was chosen for the run")
         return _fused(chosen, run, ordered)
     assert_never(rule)
 
@@ -95,7 +100,7 @@ def _alone(head: str, run: TrainedRun, encoded: Sequence[EncodedModality]) -> An
 def _joint(run: TrainedRun, encoded: Sequence[EncodedModality]) -> Answer:
     if run.joint_head is None:
         raise TypeError("a joint method is scored on a joint training")
-    # An absent modality is zeros to a joint head: it has no way to leave one out.
+    # A joint head gets zeros for an absent modality: it cannot leave one out.
     features = [torch.from_numpy(np.where(e.present_N[:, None], e.features_ND, np.float32(0))) for e in encoded]
     answered_N = np.asarray(np.stack([e.present_N for e in encoded], axis=1).any(axis=1))
     logits_NC = run.joint_head(features).float().numpy()
@@ -113,7 +118,7 @@ def _joint(run: TrainedRun, encoded: Sequence[EncodedModality]) -> Answer:
 def head_inputs(
     run: TrainedRun, encoded: Sequence[EncodedModality], *, fused_head: bool
 ) -> tuple[tuple[str, ...], FloatArray, BoolArray, list[FloatArray]]:
-    """Names of the heads, their logits ``[N, H, C]``, presence ``[N, H]`` and features, one ``[N, D_h]`` per head."""
+    """Collect the heads' names, logits ``[N, H, C]``, presence ``[N, H]`` and features, one ``[N, D_h]`` per head."""
     heads = [m.name for m in run.modalities]
     logits = [e.logits_NC for e in encoded]
     features = [e.features_ND for e in encoded]

@@ -1,4 +1,4 @@
-"""A cell: one method on one repeat, as a small JSON that holds enough to resample its clips later.
+"""A cell: the scores of one method on one repeat, as a small JSON from which its clips can be resampled later.
 
 ::
 
@@ -6,8 +6,8 @@
 
 ``packed_cells`` reads them, from such files and from packed ones.
 
-Whether each clip was answered right is kept bit by bit for every condition and draw, so that intervals and paired
-differences between any two methods need no model and no data.
+A cell has a bit for each clip, condition and draw: whether the clip was answered correctly. Intervals and paired
+differences between any two methods therefore need no model and no data.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from dimml.system.files import write_atomically
 
 BoolArray = npt.NDArray[np.bool_]
 CELLS = "cells"
-#: Of dates in cells, UTC; sorts as text.
+#: Format of dates in cells, UTC; sorts as text.
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-#: Confidences are kept in steps of 1/65535.
+#: Confidences are stored in steps of 1/65535.
 CONFIDENCE_STEPS = 2**16 - 1
 
 
@@ -39,7 +39,7 @@ class _Record(BaseModel):
 
 
 class ConditionRecord(_Record):
-    """One method under one condition of the test clips; figures are means over draws."""
+    """One method under one condition of the test clips; metrics are means over draws."""
 
     group: str
     seen: bool
@@ -50,32 +50,32 @@ class ConditionRecord(_Record):
     nll: float
     ece: float
     confidence: float
-    #: AUROC of "the answer's confidence predicts that the answer is right"; null where all or none are right.
+    #: AUROC of the confidence as a predictor of a correct answer; null if all or none are correct.
     auroc: float | None
-    #: Bits ``[draws, clips]``, packed, deflated, base64.
+    #: Bits ``[draws, clips]``, 1 for a correct answer; packed, deflated, base64.
     right: str
 
     def right_by_draw(self, clips: int) -> BoolArray:
-        """Whether each draw's answer to each clip was right."""
+        """Whether the answers were correct, ``[draws, clips]``."""
         return unpack_bits(self.right, (self.draws, clips))
 
 
 class Cell(_Record):
-    """One method on one repeat."""
+    """Scores of one method on one repeat, and where they come from."""
 
     schema_version: Literal[2] = 2
     data: str
     method: str
     description: str
     repeat: int
-    #: What the repeat sets in the config.
+    #: Config fields set by the repeat.
     fields: dict[str, Any]
     seed: int
-    #: Of the training, data included: cells with the same one read the same run.
+    #: Key of the training, data included: cells with the same key come from the same run.
     training: str
-    #: Of all that the answer depends on: training, rule, suite of conditions, choice of fusion.
+    #: Key of all that the answer depends on: training, rule, suite of conditions, choice of fusion.
     answer: str
-    #: Of the conditions: only cells of one suite stand in one table.
+    #: Key of the conditions: a table has only cells of one suite.
     suite: str
     config_hash: str
     data_digest: str
@@ -90,42 +90,43 @@ class Cell(_Record):
     clips_train: int
     clips_validation: int
     clips: int
-    #: Lines of the test clips in the manifest, uint32, deflated, base64: methods are paired by them.
+    #: Lines of the test clips in the clip table, uint32, deflated, base64: methods are paired by them.
     clip_lines: str
     versions: dict[str, str]
-    #: By condition, of the test clips; clean is first.
+    #: Scores of the test clips by condition; clean comes first.
     conditions: dict[str, ConditionRecord]
-    #: Accuracy on validation clips by condition, of single modalities only: says which is the better one.
+    #: Accuracy on validation clips by condition, of single modalities only: decides which one is better.
     validation: dict[str, float] | None = None
     #: Confidence of each clean answer, uint16 of 65535, deflated, base64.
     clean_confidence: str
-    #: AUROC of "this head's certainty predicts that it is right" over clean and the conditions in the means.
+    #: By head: AUROC of its certainty as a predictor of a correct vote, over clean and the unseen conditions in the
+    #: means.
     certainty_auroc: dict[str, float | None] = {}
-    #: Share of clean clips whose confidence rises when a modality is taken away, by modality.
+    #: Share of clean clips whose confidence rises when a modality is absent, by condition.
     confidence_rise: dict[str, float] = {}
     #: By conflict condition: AUROC of the disagreement, and mean confidence there.
     conflict: dict[str, dict[str, float]] = {}
-    #: The fusion that answered, where one did, and what it beat.
+    #: Report of the fusion that was chosen, if the method uses one.
     fusion: dict[str, Any] | None = None
-    #: Bootstrap replicates by figure, float16, deflated, base64: see ``replicates``.
+    #: Bootstrap replicates by metric, float16, deflated, base64: see ``replicates``.
     replicates: dict[str, str]
 
     def lines(self) -> npt.NDArray[np.uint32]:
-        """Lines of the test clips in the manifest, ``[clips]``."""
+        """Lines of the test clips in the clip table, ``[clips]``."""
         return np.frombuffer(_inflate(self.clip_lines), np.dtype("<u4"))
 
     def confidences(self) -> npt.NDArray[np.float64]:
         """Confidence of each clean answer, ``[clips]``, 0 to 1."""
         return np.frombuffer(_inflate(self.clean_confidence), np.dtype("<u2")) / CONFIDENCE_STEPS
 
-    def samples(self, figure: str) -> npt.NDArray[np.float64] | None:
-        """Bootstrap replicates of a figure, ``[S]``; None where this method has no such figure."""
-        text = self.replicates.get(figure)
+    def samples(self, metric: str) -> npt.NDArray[np.float64] | None:
+        """Bootstrap replicates of a metric, ``[S]``; None if this method does not have it."""
+        text = self.replicates.get(metric)
         return None if text is None else np.frombuffer(_inflate(text), np.dtype("<f2")).astype(np.float64)
 
 
 def cell_path(out: Path, data: str, method: str, repeat: int) -> Path:
-    """Where a cell is kept."""
+    """Path of a loose cell."""
     return out / CELLS / data / f"{method.replace(':', '-')}__{repeat}.json"
 
 
@@ -157,7 +158,7 @@ def _text(cell: Cell) -> str:
 
 
 def read_cell(path: Path) -> Cell:
-    """Read a cell. Raises SetupError naming the file where it is no cell."""
+    """Read a cell. Raises SetupError naming the file if it is not a cell."""
     try:
         return Cell.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
@@ -165,28 +166,28 @@ def read_cell(path: Path) -> Cell:
 
 
 def pack_bits(bits: BoolArray) -> str:
-    """Booleans of any shape as text; see ``unpack_bits``."""
+    """Encode booleans of any shape as text; see ``unpack_bits``."""
     return _deflate(np.packbits(bits.reshape(-1)).tobytes())
 
 
 def unpack_bits(text: str, shape: tuple[int, ...]) -> BoolArray:
-    """What ``pack_bits`` made of booleans of this shape."""
+    """Decode booleans of this shape from the text of ``pack_bits``."""
     flat = np.unpackbits(np.frombuffer(_inflate(text), np.uint8), count=int(np.prod(shape)))
     return flat.astype(np.bool_).reshape(shape)
 
 
 def pack_lines(lines: npt.NDArray[np.integer[Any]]) -> str:
-    """Line numbers as text."""
+    """Encode line numbers as text."""
     return _deflate(lines.astype("<u4").tobytes())
 
 
 def pack_confidences(confidences: npt.NDArray[np.floating[Any]]) -> str:
-    """Numbers from 0 to 1 as text."""
+    """Encode numbers from 0 to 1 as text."""
     return _deflate(np.round(confidences.astype(np.float64) * CONFIDENCE_STEPS).astype("<u2").tobytes())
 
 
 def pack_samples(samples_S: npt.NDArray[np.floating[Any]]) -> str:
-    """Replicates as text, to three digits."""
+    """Encode replicates as text, to three digits."""
     return _deflate(samples_S.astype("<f2").tobytes())
 
 

@@ -1,4 +1,7 @@
-"""Which cells of a comparison are there, and made as its config says now. Needs no data: a cell names its own."""
+"""Coverage of a comparison: cells that are missing, or made by another state of its config.
+
+Needs no data: a cell has the digest of its data.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,7 @@ from dimml_training.config import TrainConfig, with_fields
 
 @dataclass(frozen=True)
 class Coverage:
-    """What keeps a table from being whole: by method, repeats without a cell, and repeats whose cell another state of
-    the config made."""
+    """Repeats left to run, by method: those without a cell, and those whose cell another state of the config made."""
 
     missing: dict[str, list[int]]
     outdated: dict[str, list[int]]
@@ -27,7 +29,7 @@ class Coverage:
 
 
 def coverage(config: TrainConfig, methods: Sequence[Method], cells: Mapping[str, Mapping[int, Cell]]) -> Coverage:
-    """Hold cells, by method and repeat, against what ``config`` asks for."""
+    """Compare cells, by method and repeat, with those that ``config`` asks for."""
     missing: dict[str, list[int]] = {}
     outdated: dict[str, list[int]] = {}
     for index, fields in enumerate(repeated_fields(config)):

@@ -1,6 +1,6 @@
-"""What a run's encoders make of every condition, kept beside the run: a new rule of answering then encodes nothing.
+"""A run's encodings of every condition, saved beside the run, so that scoring a new method needs no encoding.
 
-Exact, as FP32: a run's chosen fusion must find here what it will find at serving.
+They are exact, as FP32: the fusion must be chosen on the same values that it gets at serving.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ PARTS = ("features", "logits", "present")
 
 @dataclass(frozen=True)
 class KeptEncodings:
-    """One split under some conditions; ``get`` as of ``corruptions.encoding.Encoded``."""
+    """Encodings of one split under some conditions, as ``corruptions.encoding.Encoded``."""
 
     labels_N: npt.NDArray[np.int64]
     by_condition: Mapping[str, Sequence[Mapping[str, EncodedModality]]]
 
     def get(self, condition: Condition, draw: int) -> dict[str, EncodedModality]:
-        """Every modality under one draw of a condition."""
+        """Encodings of every modality under one draw of a condition."""
         return dict(self.by_condition[condition.name][draw])
 
 
 def suite_digest(conditions: Sequence[Condition]) -> str:
-    """Sixteen hex digits of all that the conditions are."""
+    """Digest of the conditions, sixteen hex digits."""
     documents = [without(asdict(condition), historic(condition)) for condition in conditions]
     return digest(json.loads(json.dumps(documents, default=str)))
 
@@ -57,7 +57,7 @@ def encodings(
     seed: int,
     progress: Progress | None = None,
 ) -> KeptEncodings:
-    """Encode, or read what was kept, if all of it is there; what is encoded anew replaces it."""
+    """Read the saved encodings if they have all conditions; otherwise encode and replace them."""
     path = folder / FOLDER / f"{split}.npz"
     keys = {condition.name: digest([suite_digest([condition]), seed]) for condition in conditions}
     kept = _read(path, keys)
@@ -70,7 +70,7 @@ def encodings(
 
 
 def _write(path: Path, keys: Mapping[str, str], kept: KeptEncodings) -> None:
-    """Each distinct encoding once: conditions share those of the modalities that they leave alone."""
+    """Write each distinct encoding once: conditions share those of the modalities that they do not damage."""
     places: dict[int, int] = {}
     arrays: dict[str, npt.NDArray[Any]] = {"labels": kept.labels_N}
     index: dict[str, list[dict[str, int]]] = {}
@@ -97,7 +97,7 @@ def _save(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 def _read(path: Path, keys: Mapping[str, str]) -> KeptEncodings | None:
-    """What is kept of these conditions, all of them, or None; damaged is as good as absent."""
+    """Read the saved encodings of all these conditions, or None if any is missing or the file is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             document = json.loads(file["index"].tobytes())

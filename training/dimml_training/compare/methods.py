@@ -1,6 +1,6 @@
-"""What is compared: a method is a training, as overrides of the config, and a rule that makes its answer.
+"""The methods of a comparison: each is a training, as overrides of the config, and a rule that makes its answer.
 
-Methods that share a training share its run: the single modalities and late averaging, say, read the same encoders.
+Methods that share a training share its run: single modalities and late averaging, for example, use the same encoders.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dimml.errors import ConfigurationError
 from dimml.fusion import FusionSpec
 from dimml_training.config import TrainConfig
 
-#: The reference's schedule, in epochs (docs/adr/0001); `dimml_published` keeps its shape at any budget.
+#: Schedule of the reference code, in epochs (docs/adr/0001); `dimml_published` scales it to the config's epochs.
 PAPER_EPOCHS, PAPER_WARMUP, PAPER_STEP = 150, 20, 70
 
 #: Shortcuts for --methods.
@@ -30,22 +30,22 @@ class HeadAlone:
 
 @dataclass(frozen=True)
 class FixedFusion:
-    """A fusion that was settled before any data was seen."""
+    """A fusion fixed in advance, without looking at data."""
 
     spec: FusionSpec
 
 
 @dataclass(frozen=True)
 class ChosenFusion:
-    """The fusion that the validation clips chose, or the one the config fixes."""
+    """The fusion chosen on validation clips, or the one that the config fixes."""
 
 
 @dataclass(frozen=True)
 class JointHead:
-    """The head that a joint training trained."""
+    """The joint head of a joint training."""
 
 
-#: How methods are ordered in tables: by the first of these that a name is, or begins with.
+#: Order of methods in tables, by the first of these that equals the name or begins it.
 TABLE_ORDER = (
     *("single:", "late_logits", "late_probabilities"),
     *("joint_concat", "joint_sum", "joint_film", "joint_gated", "ogm_ge", "mmpareto"),
@@ -57,27 +57,30 @@ AnswerRule = HeadAlone | FixedFusion | ChosenFusion | JointHead
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table."""
+    """One method, a row of the table."""
 
     name: str
     answer: AnswerRule
     description: str
-    #: Fields of the config that this method's training sets, by dotted name.
+    #: Config fields set for this method's training, by dotted name.
     training: dict[str, Any] = field(default_factory=dict)
     #: Among `--methods main`.
     main: bool = False
-    #: Scored on validation clips too: which modality is the better one is judged by them.
-    judged: bool = False
+    #: Whether it is scored on validation clips too, which decide the better modality.
+    scored_on_validation: bool = False
 
 
 def all_methods(config: TrainConfig) -> dict[str, Method]:
-    """Every method for these modalities, by name, in the order of the table."""
+    """List every method for these modalities, by name, in the order of the table."""
     modalities = [m.name for m in config.inputs]
     separate = {"stage1.lambda_shared": 0.0, "stage1.lambda_duc": 0.0}
     clw = FusionSpec(certainty="max_prob", temperature=config.compare.clw_temperature, fused_head=True)
     logits = FusionSpec(temperature=None, fused_head=True)
     probabilities = FusionSpec(temperature=None, fused_head=True, pooling="probabilities")
-    found = [Method(f"single:{m}", HeadAlone(m), f"{m} alone", separate, main=True, judged=True) for m in modalities]
+    found = [
+        Method(f"single:{m}", HeadAlone(m), f"{m} alone", separate, main=True, scored_on_validation=True)
+        for m in modalities
+    ]
     found += [
         Method(
             "late_logits",
@@ -128,15 +131,15 @@ def all_methods(config: TrainConfig) -> dict[str, Method]:
 
 
 def table_place(name: str) -> tuple[int, str]:
-    """What to sort method names by."""
+    """Sort key of method names."""
     places = [index for index, start in enumerate(TABLE_ORDER) if name == start or (start[-1] == ":" and start in name)]
     return (places[0] if places else len(TABLE_ORDER)), name
 
 
 def chosen_methods(config: TrainConfig, wanted: Sequence[str]) -> list[Method]:
-    """The methods of ``--methods``, in the order of the table, each once.
+    """Methods named by ``--methods``, in the order of the table, each once.
 
-    Raises ConfigurationError that lists what there is.
+    Raises ConfigurationError that lists the known names.
     """
     known = all_methods(config)
     names: set[str] = set()

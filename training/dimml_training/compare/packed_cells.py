@@ -1,9 +1,9 @@
-"""Finished cells of a comparison in one file per data set, as they are kept under version control.
+"""Finished cells of a comparison in one file per data set, for version control.
 
 ::
 
     <out>/cells/<data>.jsonl.gz                      packed: a line per cell
-    <out>/cells/<data>/<method>__<repeat>.json       loose, as ``dimml compare`` writes them; counts before a packed one
+    <out>/cells/<data>/<method>__<repeat>.json       loose, as ``dimml compare`` writes them; overrides a packed one
 
 Packing loses nothing: ``unpack`` writes the files that ``write_cell`` wrote. The same cells give the same bytes.
 """
@@ -41,7 +41,7 @@ def read_cells(out: Path) -> Iterator[Cell]:
 
 
 def find_cell(out: Path, data: str, method: str, repeat: int) -> Cell | None:
-    """One cell, None where there is none. Raises SetupError that names the file which cannot be read."""
+    """Find one cell, or return None. Raises SetupError that names the file which cannot be read."""
     loose = cell_path(out, data, method, repeat)
     if loose.is_file():
         return read_cell(loose)
@@ -96,7 +96,7 @@ def _packed(out: Path, data: str) -> Iterator[Cell]:
 
 
 def _packed_lines(out: Path, data: str) -> Mapping[str, bytes]:
-    """The lines of a packed file by the name of the loose one; none where there is no such file."""
+    """Lines of a packed file by the name of the loose file; empty if the packed file does not exist."""
     path = packed_path(out, data)
     try:
         status = path.stat()

@@ -1,4 +1,4 @@
-"""From a config and methods to the trainings that are needed, each once, and the cells that come of them."""
+"""Planning a comparison: the repeats of a config, and the trainings that its methods need, each once."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.config.compare import CompareConfig
 from dimml_training.data.prepare import PreparedData
 
-#: Change nothing of what is trained: where things are, what they are called, and what is chosen afterwards.
+#: Fields that do not affect what is trained: names, loggers, threads, and what is chosen after training.
 BESIDE_TRAINING = ("name", "threads", "logging", "fusion", "certainty", "compare")
+#: Fields of ``data`` that do not affect it either.
 PATHS = ("manifest", "media_root")
 
 
-#: What a method trains unless it says otherwise, whatever the config trains by itself.
-UNLESS_SAID = {"stage1.objective": "detached", "stage1.joint.modulation": "none"}
+#: Fields of a method's training that hold unless the method sets them, whatever the config says.
+METHOD_DEFAULTS = {"stage1.objective": "detached", "stage1.joint.modulation": "none"}
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """One seed or fold: its place in the order, the fields it sets, and the config and data that come of it."""
+    """One seed or fold: its index, the fields it sets, and the resulting config and data."""
 
     index: int
     fields: dict[str, Any]
@@ -37,7 +38,7 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One training and the methods that are scored on it."""
 
     key: str
@@ -47,12 +48,12 @@ class Job:
 
     @property
     def title(self) -> str:
-        """How progress names it."""
+        """Title in progress lines."""
         return f"repeat {self.repeat.index}, {', '.join(method.name for method in self.methods)}"
 
 
 def repeats(config: TrainConfig, count: int | None, prepare: Callable[[TrainConfig], PreparedData]) -> list[Repeat]:
-    """The repeats of the config, or seeds 0, 1, 2…; ``count`` takes the first ones. Same data are prepared once."""
+    """Prepare the first ``count`` repeats of the config, or seeds 0, 1, 2…; equal data are prepared only once."""
     prepared: dict[str, PreparedData] = {}
     found = []
     for index, fields in enumerate(repeated_fields(config, count)):
@@ -66,7 +67,7 @@ def repeats(config: TrainConfig, count: int | None, prepare: Callable[[TrainConf
 
 
 def repeated_fields(config: TrainConfig, count: int | None = None) -> tuple[dict[str, Any], ...]:
-    """What every repeat sets. Raises ConfigurationError where the config lists fewer than ``count``."""
+    """Fields that each repeat sets. Raises ConfigurationError if the config lists fewer than ``count`` repeats."""
     listed = config.compare.repeats
     if listed is None:
         return tuple({"seed": seed} for seed in range(3 if count is None else count))
@@ -75,33 +76,33 @@ def repeated_fields(config: TrainConfig, count: int | None = None) -> tuple[dict
     return listed[:count]
 
 
-def jobs(methods: Sequence[Method], wanted: Sequence[Repeat]) -> list[Job]:
-    """Repeat by repeat, so that every method has its first cell before any has its second."""
+def training_jobs(methods: Sequence[Method], wanted: Sequence[Repeat]) -> list[TrainingJob]:
+    """List the trainings repeat by repeat, so that every method has its first cell before any has its second."""
     found = []
     for repeat in wanted:
         by_key: dict[str, tuple[TrainConfig, list[Method]]] = {}
         for method in methods:
             config = training_config(repeat.config, method)
             by_key.setdefault(training_key(config, repeat.data.digest), (config, []))[1].append(method)
-        found += [Job(key, config, repeat, tuple(of_key)) for key, (config, of_key) in by_key.items()]
+        found += [TrainingJob(key, config, repeat, tuple(of_key)) for key, (config, of_key) in by_key.items()]
     return found
 
 
 def training_config(config: TrainConfig, method: Method) -> TrainConfig:
-    """The config that a method is trained with.
+    """Config with which a method is trained.
 
-    A fixed fusion: what weights the heads is settled later, from the same encodings for every answer.
+    Its fusion is fixed, since the heads are combined later, from the same encodings for every answer.
     """
-    of_method = with_fields(config, {**UNLESS_SAID, **method.training}, f"method {method.name}")
+    of_method = with_fields(config, {**METHOD_DEFAULTS, **method.training}, f"method {method.name}")
     settled = {"fusion": FusionSpec(fused_head=True), "certainty": CertaintyConfig(), "compare": CompareConfig()}
     return of_method.model_copy(update=settled)
 
 
 def training_key(config: TrainConfig, data_digest: str, decoder_version: int = DECODER_VERSION) -> str:
-    """Sixteen hex digits: the same ones are the same training, on rows of the same decoder.
+    """Key of a training, sixteen hex digits; equal keys mean the same training on rows of the same decoder.
 
-    Of the fields that differ from their defaults, so that a field that is new in dimml keeps finished trainings.
-    A model given by name has the same key before its architecture is written out and after.
+    Only fields that differ from their defaults count, so that a new field in dimml does not invalidate finished
+    trainings. A model given by name has the same key before and after its architecture is written out.
     """
     document = config.model_dump(mode="json", exclude_defaults=True)
     for name in BESIDE_TRAINING:
@@ -121,5 +122,5 @@ def training_key(config: TrainConfig, data_digest: str, decoder_version: int = D
 
 
 def digest(document: Any) -> str:
-    """Sixteen hex digits of anything JSON-able."""
+    """Digest of anything JSON-able, sixteen hex digits."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Plots of one data set, as small SVG files: the methods with their intervals, and where each one regrets."""
+"""Plots of one data set, as small SVG files: methods with their intervals, and a heat map of regret."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dimml_training.compare.summary import Summary
 from dimml_training.compare.tables import Row, rows
 
 PLOTS = "plots"
-#: Points of accuracy at which the colours of the heat map end.
+#: Regret, in points of accuracy, at which the colours of the heat map saturate.
 REGRET_POINTS = 30
-#: The same cells give the same bytes: no date, no random ids; text stays text, which is small.
+#: No date, so that the same cells give the same bytes.
 SVG_METADATA = {"Date": None, "Creator": None}
 
 
 def write_plots(summary: Summary, out: Path) -> list[Path]:
-    """Draw what the cells allow; the paths of the files."""
+    """Draw the plots that the cells allow; return the paths of the files."""
     with mpl.rc_context({"svg.hashsalt": "dimml", "svg.fonttype": "none", "font.size": 8}):
         drawn = {"methods": _methods(rows(summary)), "regret": _regret(summary)}
         folder = out / PLOTS
@@ -60,7 +60,7 @@ def _methods(found: Sequence[Row]) -> Figure:
 
 
 def _regret(summary: Summary) -> Figure | None:
-    """Regret by method and condition, in points; None where single modalities were not run."""
+    """Regret by method and condition, in points; None if single modalities have not been run."""
     names = summary.conditions(in_means=True)
     regrets = {method: summary.regrets(method, names) for method in summary.methods}
     regrets = {method: found for method, found in regrets.items() if found}

@@ -1,4 +1,4 @@
-"""Which code made a figure."""
+"""Provenance of metrics: the commit and the library versions that made them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LIBRARIES = ("dimml", "numpy", "torch", "transformers")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Commit of the checkout that the running code stands in, and whether files differ from it; None outside one."""
+    """Commit of the checkout of the running code, and whether files differ from it; None outside a checkout."""
 
     commit: str | None
     dirty: bool | None
@@ -21,17 +21,17 @@ class Provenance:
 
 @cache
 def provenance() -> Provenance:
-    """Ask git about the running code, once: ask before long work, for commits made meanwhile are not what runs."""
+    """Ask git about the running code, once; call it before long work, since later commits are not what runs."""
     commit = _git("rev-parse", "--short=12", "HEAD")
     if commit is None:
         return Provenance(None, None)
-    # The code alone: notes and results that are being written do not change what is trained.
+    # Only folders of code count: notes and results being written do not change what is trained.
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "core", "training")
     return Provenance(commit, bool(changed))
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that figures depend on."""
+    """Versions of the libraries that metrics depend on."""
     return {library: version(library) for library in LIBRARIES}
 
 

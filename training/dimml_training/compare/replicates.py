@@ -1,8 +1,8 @@
-"""Bootstrap replicates of figures that no bit per clip can give, made when a cell is scored and kept in it.
+"""Bootstrap replicates of metrics that cannot be computed from one bit per clip, made when a cell is scored.
 
-Each replicate is the figure of as many clips, drawn with replacement. The draw depends on the clips alone: cells that
-score the same clips (seeds) draw alike, those of other clips (folds) independently, as in ``bootstrap``. Shape
-suffixes: S replicates, N clips of the cell, A answers (conditions and their draws).
+Each replicate is the metric of as many clips as the cell has, drawn with replacement. The draw depends on the clips
+alone: cells that score the same clips (seeds) share it, cells of other clips (folds) are independent, as in
+``bootstrap``. Shape suffixes: S replicates, N clips of the cell, A answers (conditions and their draws).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from dimml_training.compare.bootstrap import SEED, FloatArray
 
 #: Enough for percentiles of a 95 % interval, at 2 bytes each in a cell.
 REPLICATES = 500
-#: Scores are ranked into so many bins of equal share; within one, positive and negative count as tied.
+#: Number of bins of equal share into which scores are ranked; scores within a bin count as tied.
 AUROC_BINS = 512
 
 
 def clip_weights(lines_N: npt.NDArray[Any], replicates: int = REPLICATES) -> FloatArray:
-    """How often each clip is drawn, ``[S, N]``; ``lines_N`` names the clips."""
+    """Draw the number of times that each clip counts, ``[S, N]``; ``lines_N`` identifies the clips."""
     rng = np.random.default_rng([SEED, zlib.crc32(np.ascontiguousarray(lines_N, "<u4").tobytes())])
     clips = len(lines_N)
     return rng.multinomial(clips, np.full(clips, 1.0 / clips), size=replicates).astype(np.float64)
 
 
 def means(values_N: npt.NDArray[Any], weights_SN: FloatArray) -> FloatArray:
-    """The mean of the values over the clips drawn, ``[S]``; NaN where no clip that counts is drawn.
+    """Mean of the values over the clips drawn, ``[S]``; NaN in a replicate without any clip that counts.
 
-    ``values_N`` may hold NaN for clips that do not count.
+    ``values_N`` may be NaN for clips that do not count.
     """
     counts_N = np.isfinite(values_N)
     drawn_S = weights_SN @ counts_N.astype(np.float64)
@@ -44,7 +44,7 @@ def means(values_N: npt.NDArray[Any], weights_SN: FloatArray) -> FloatArray:
 def macro_f1s(
     labels_N: npt.NDArray[np.int64], guesses_N: npt.NDArray[np.int64], classes: int, weights_SN: FloatArray
 ) -> FloatArray:
-    """``macro_f1`` of the clips drawn, ``[S]``."""
+    """Macro-F1 of the clips drawn, ``[S]``."""
     known = np.arange(classes)
     there_NC, said_NC = labels_N[:, None] == known, guesses_N[:, None] == known
     hits_SC, there_SC, said_SC = (weights_SN @ of_NC for of_NC in (there_NC & said_NC, there_NC, said_NC))
@@ -57,8 +57,10 @@ def aurocs(
     there_AN: npt.NDArray[np.bool_],
     weights_SN: FloatArray,
 ) -> FloatArray:
-    """``auroc`` of the clips drawn with all their answers, ``[S]``, over the pairs that are ``there``; NaN
-    where all or none are positive."""
+    """AUROC of the clips drawn with all their answers, ``[S]``, over the answers of the mask ``there``.
+
+    NaN in a replicate in which all or none are positive.
+    """
     edges = np.quantile(scores_AN[there_AN], np.linspace(0.0, 1.0, AUROC_BINS + 1)[1:-1])
     bin_AN = np.searchsorted(np.unique(edges), scores_AN, side="right")
     clip_AN = np.broadcast_to(np.arange(scores_AN.shape[1]), scores_AN.shape)
@@ -76,5 +78,5 @@ def aurocs(
 
 
 def mean_of(samples: Sequence[FloatArray]) -> FloatArray | None:
-    """Replicate by replicate, the mean of several figures, ``[S]``; None where there is none."""
+    """Mean of several metrics, replicate by replicate, ``[S]``; None for an empty sequence."""
     return np.asarray(np.mean(samples, axis=0), np.float64) if samples else None

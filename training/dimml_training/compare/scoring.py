@@ -1,4 +1,4 @@
-"""From a finished training to the cells of its methods."""
+"""Scoring a finished training: the cells of its methods."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from dimml_training.compare.cells import (
 )
 from dimml_training.compare.encodings import KeptEncodings, encodings, suite_digest
 from dimml_training.compare.methods import ChosenFusion, Method
-from dimml_training.compare.plan import Job, digest
+from dimml_training.compare.plan import TrainingJob, digest
 from dimml_training.compare.provenance import provenance, versions
-from dimml_training.compare.replicated_figures import certainty_judged, replicates_of
+from dimml_training.compare.replicated_metrics import certainty_answers, replicates_of
 from dimml_training.compare.replicates import clip_weights
 from dimml_training.compare.unseen import log_unseen
 from dimml_training.config import TrainConfig
@@ -39,15 +39,17 @@ from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, spread
 from dimml_training.fusion_selection.search import choose_fusion, seen_conditions
 from dimml_training.run.directory import TrainedRun, load_run
 
-#: In the run directory: which commit trained it.
+#: File in the run directory that names the commit with which it was trained.
 TRAINED_BY = "trained_by.json"
 Tell = Callable[[str], None]
 Labels = npt.NDArray[np.int64]
 
 
 def answer_key(training: str, config: TrainConfig, method: Method) -> str:
-    """Sixteen hex digits of all that a cell depends on: one with the same ones need not be made again. ``training`` is
-    its key, ``config`` the repeat's."""
+    """Key of all that a cell depends on, sixteen hex digits; a cell with the same key need not be made again.
+
+    ``training`` is the key of the training, ``config`` the config of the repeat.
+    """
     document: list[Any] = [
         training,
         historic_repr(method.answer),
@@ -59,7 +61,7 @@ def answer_key(training: str, config: TrainConfig, method: Method) -> str:
     return digest(document)
 
 
-def score_job(job: Job, folder: Path, out: Path, *, tell: Tell) -> None:
+def score_job(job: TrainingJob, folder: Path, out: Path, *, tell: Tell) -> None:
     """Score every method of a job on the test clips under every condition, and write its cells."""
     run = load_run(folder)
     suite = conditions(run.modalities, "all")
@@ -90,25 +92,29 @@ def score_job(job: Job, folder: Path, out: Path, *, tell: Tell) -> None:
                 **_about(job, method, run, folder, suite),
                 **of_method.test(test, answers),
                 replicates=replicates_of(suite, answers, test.labels_N, len(run.labels), weights_SN),
-                validation=of_method.accuracies(validation) if method.judged and validation is not None else None,
+                validation=of_method.accuracies(validation)
+                if method.scored_on_validation and validation is not None
+                else None,
                 seconds_scoring=round(encoding_s + time.monotonic() - began, 1),
                 fusion=chosen.report if chosen is not None and isinstance(method.answer, ChosenFusion) else None,
             ),
         )
 
 
-def _validated(job: Job, run: TrainedRun, suite: Sequence[Condition]) -> list[Condition]:
-    """What the validation clips are needed under: all that single modalities are judged by, what a fusion may be
-    chosen by, or nothing. Encoding takes time."""
-    if any(method.judged for method in job.methods):
+def _validated(job: TrainingJob, run: TrainedRun, suite: Sequence[Condition]) -> list[Condition]:
+    """Conditions under which validation clips are needed, as few as possible, since encoding takes time.
+
+    All of them to compare single modalities, the seen ones to choose a fusion, otherwise none.
+    """
+    if any(method.scored_on_validation for method in job.methods):
         return list(suite)
     if any(isinstance(method.answer, ChosenFusion) for method in job.methods):
         return conditions(run.modalities, "seen")
     return []
 
 
-def _choose(job: Job, folder: Path, run: TrainedRun, validation: KeptEncodings) -> Fusion:
-    """The fusion that the config fixes, or the one that the validation clips choose, under seen conditions."""
+def _choose(job: TrainingJob, folder: Path, run: TrainedRun, validation: KeptEncodings) -> Fusion:
+    """Return the fusion that the config fixes, or choose one on validation clips under seen conditions."""
     config = job.repeat.config
     if config.fusion is not None:
         return Fusion(config.fusion, report={"fixed": config.fusion.model_dump(mode="json")})
@@ -120,7 +126,7 @@ def _choose(job: Job, folder: Path, run: TrainedRun, validation: KeptEncodings) 
 
 
 class Scored:
-    """One method on one run."""
+    """Scores of one method on one run."""
 
     def __init__(self, run: TrainedRun, method: Method, suite: Sequence[Condition], chosen: Fusion | None) -> None:
         self.run = run
@@ -129,7 +135,7 @@ class Scored:
         self.chosen = chosen
 
     def answers(self, kept: KeptEncodings, condition: Condition) -> list[Answer]:
-        """One answer per draw."""
+        """Answers under one condition, one per draw."""
         return [
             answer(self.method.answer, self.run, kept.get(condition, draw), self.chosen)
             for draw in range(condition.draws)
@@ -143,14 +149,14 @@ class Scored:
         }
 
     def by_condition(self, kept: KeptEncodings) -> dict[str, list[Answer]]:
-        """One answer per draw, under every condition."""
+        """Answers under every condition, one per draw."""
         return {c.name: self.answers(kept, c) for c in self.suite}
 
     def test(self, kept: KeptEncodings, answers: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
-        """The cell's fields that tell of the test clips and of the answers to them."""
+        """Fields of the cell about the test clips and the answers to them."""
         labels_N, classes = kept.labels_N, len(self.run.labels)
         clean = answers[self.suite[0].name][0]
-        judged = certainty_judged(self.suite, answers)
+        judged = certainty_answers(self.suite, answers)
         return {
             "conditions": {c.name: _record(c, answers[c.name], labels_N, classes) for c in self.suite},
             "clean_confidence": pack_confidences(clean.probabilities_NC.max(axis=1)),
@@ -183,7 +189,7 @@ def _record(condition: Condition, answers: Sequence[Answer], labels_N: Labels, c
 
 
 def _certainty_auroc(answers: Sequence[Answer], labels_N: Labels) -> dict[str, float | None]:
-    """For every head: its certainty against whether it is right, over all these answers in which it is present."""
+    """AUROC of each head's certainty as a predictor of a correct vote, over the answers in which it is present."""
     found = {}
     for index, head in enumerate(answers[0].heads):
         certainty, right = [], []
@@ -201,7 +207,7 @@ def _auroc(scores: npt.NDArray[Any], right: npt.NDArray[np.bool_]) -> float | No
 
 
 def _confidence(answers: Sequence[Answer]) -> npt.NDArray[np.float32]:
-    """Of all draws, one after another."""
+    """Confidences of all draws, one after another."""
     return np.concatenate([a.probabilities_NC.max(axis=1) for a in answers])
 
 
@@ -217,8 +223,10 @@ def _conflict(clean: Answer, conflicting: Sequence[Answer]) -> dict[str, float]:
     return {name: _rounded(value) for name, value in found.items()}
 
 
-def _about(job: Job, method: Method, run: TrainedRun, folder: Path, suite: Sequence[Condition]) -> dict[str, Any]:
-    """The cell's fields that tell where it comes from."""
+def _about(
+    job: TrainingJob, method: Method, run: TrainedRun, folder: Path, suite: Sequence[Condition]
+) -> dict[str, Any]:
+    """Fields of the cell about its origin."""
     now, splits = provenance(), job.repeat.data.splits
     try:
         trained_by = json.loads((folder / TRAINED_BY).read_text(encoding="utf-8"))
@@ -251,8 +259,8 @@ def _about(job: Job, method: Method, run: TrainedRun, folder: Path, suite: Seque
     }
 
 
-def _lines(job: Job) -> npt.NDArray[np.int64]:
-    """Lines of the test clips in the manifest, ``[N]``."""
+def _lines(job: TrainingJob) -> npt.NDArray[np.int64]:
+    """Lines of the test clips in the clip table, ``[N]``."""
     return np.array([clip.line for clip in job.repeat.data.splits["test"].clips], np.int64)
 
 

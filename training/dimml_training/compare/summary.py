@@ -1,8 +1,7 @@
-"""From the cells of one data set to its figures: accuracies, regrets and differences, each with its interval.
+"""Metrics of one data set from its cells: accuracies, regrets and differences, each with its interval.
 
-Regret of a method under a condition is its accuracy minus that of the better single modality, trained alone; the
-better one is the one better on the *validation* clips of the same condition and repeat. Shape suffixes as in
-``bootstrap``.
+Regret of a method under a condition is its accuracy minus that of the better single modality, trained alone; better
+means better on the *validation* clips of the same condition and repeat. Shape suffixes as in ``bootstrap``.
 """
 
 from __future__ import annotations
@@ -32,17 +31,19 @@ SINGLE = "single:"
 
 @dataclass(frozen=True)
 class Worst:
-    """The condition with the lowest figure."""
+    """The condition with the lowest value, and that value."""
 
     condition: str
     estimate: Estimate
 
 
 class Summary:
-    """All that tables and plots say of one data set. Cells of one method are one row, whatever repeats it has;
-    comparisons are made on the repeats that both sides have. Cells of another suite of conditions than the newest
-    cell's are left out and counted in ``outdated``. Families in ``contained`` are carried by the clips themselves, and
-    count in no mean."""
+    """Metrics for the tables and plots of one data set.
+
+    The cells of a method are pooled over its repeats; two methods are compared on the repeats that both have. Cells of
+    another suite of conditions than that of the newest cell are left out and counted in ``outdated``. Families in
+    ``contained`` are already in the clips, and count in no mean.
+    """
 
     def __init__(self, cells: Sequence[Cell], contained: Collection[str] = ()) -> None:
         self.contained = frozenset(contained)
@@ -66,7 +67,7 @@ class Summary:
         return [method for method in self.cells if method.startswith(SINGLE)]
 
     def conditions(self, *, seen: bool | None = None, in_means: bool | None = None) -> list[str]:
-        """Names of the corrupted conditions that every cell has, clean apart."""
+        """Names of the corrupted conditions that every cell has, without clean."""
         every = [cell.conditions for of_method in self.cells.values() for cell in of_method.values()]
         return [
             name
@@ -92,38 +93,40 @@ class Summary:
         return dict(zip(conditions, estimates(self._right(cells, conditions), self._weights(cells)), strict=True))
 
     def record(self, condition: str) -> ConditionRecord:
-        """What any cell says of a condition: its group, whether it is seen."""
+        """Record of a condition from any cell, for its group and whether it is seen."""
         return next(iter(next(iter(self.cells.values())).values())).conditions[condition]
 
     def spread(self, method: str, condition: str = CLEAN) -> float:
-        """Standard deviation over repeats of the accuracy; 0 with one repeat."""
+        """Standard deviation of the accuracy over repeats; 0 with one repeat."""
         accuracies = [cell.conditions[condition].accuracy for cell in self.cells[method].values()]
         return float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
 
-    def mean(self, method: str, figure: Callable[[Cell], float]) -> float:
-        """Mean over repeats of a figure of the cell."""
-        return float(np.mean([figure(cell) for cell in self.cells[method].values()]))
+    def mean(self, method: str, metric: Callable[[Cell], float]) -> float:
+        """Mean over repeats of a metric of the cell."""
+        return float(np.mean([metric(cell) for cell in self.cells[method].values()]))
 
-    def sampled(self, method: str, value: float, figure: str) -> Estimate:
-        """A mean over repeats, ``value``, with the interval that the repeats' replicates of ``figure`` give; without an
-        interval (NaN) where a repeat has none."""
-        found = [cell.samples(figure) for cell in self.cells[method].values()]
+    def sampled(self, method: str, value: float, metric: str) -> Estimate:
+        """Estimate with mean ``value`` over repeats and the interval of their replicates of ``metric``.
+
+        The bounds are NaN if a repeat has no replicates of it.
+        """
+        found = [cell.samples(metric) for cell in self.cells[method].values()]
         there = [samples_S for samples_S in found if samples_S is not None]
         return sampled_estimate(value, np.stack(there) if len(there) == len(found) else np.full((1, 1), np.nan))
 
     def ece(self, method: str) -> Estimate:
-        """Of the clean answers, all repeats together."""
+        """Calibration error of the clean answers, all repeats pooled."""
         cells = list(self.cells[method].values())
         confidence_P = np.concatenate([cell.confidences() for cell in cells])
         return ece_estimate(confidence_P, self._right(cells, [CLEAN])[0] > 0.0, self._weights(cells))
 
     def difference(self, method: str, other: str, conditions: Sequence[str]) -> Estimate | None:
-        """Accuracy of a method minus another's, paired by clip; None where they share no repeat."""
+        """Accuracy of a method minus another's, paired by clip; None if they share no repeat."""
         found = self.gap(method, other, conditions)
         return None if found is None else mean_estimate(*found)
 
     def gap(self, method: str, other: str, conditions: Sequence[str]) -> tuple[FloatArray, FloatArray] | None:
-        """What ``difference`` is the mean of, clip by clip ``[K, P]``, and the resampling of the clips ``[S, P]``."""
+        """Differences averaged by ``difference``, by clip, ``[K, P]``, and the resampling of the clips, ``[S, P]``."""
         shared = self._shared(method, other)
         if not shared:
             return None
@@ -131,7 +134,7 @@ class Summary:
         return self._right(ours, conditions) - self._right(theirs, conditions), self._weights(ours)
 
     def regrets(self, method: str, conditions: Sequence[str]) -> dict[str, Estimate]:
-        """Regret under each condition; empty where single modalities have not been run on the same repeats."""
+        """Regret under each condition; empty if single modalities have not been run on the same repeats."""
         found = self._regret(method, conditions)
         if found is None or not conditions:
             return {}
@@ -143,7 +146,7 @@ class Summary:
         return None if found is None or not conditions else mean_estimate(*found)
 
     def worst_regret(self, method: str, conditions: Sequence[str]) -> Worst | None:
-        """The condition of the lowest regret."""
+        """Condition with the lowest regret."""
         found = self.regrets(method, conditions)
         if not found:
             return None
@@ -151,7 +154,7 @@ class Summary:
         return Worst(name, found[name])
 
     def better_single(self, repeat: int, condition: str) -> str:
-        """The single modality that is better on the validation clips; a tie goes to the one better on clean ones."""
+        """Single modality that is better on the validation clips; a tie goes to the one better on clean clips."""
 
         def judged(single: str) -> tuple[float, float]:
             validation = self.cells[single][repeat].validation or {}
@@ -162,7 +165,7 @@ class Summary:
     def _regret(self, method: str, conditions: Sequence[str]) -> tuple[FloatArray, FloatArray] | None:
         first = next(iter(self.cells[method].values()))
         if {f"{SINGLE}{name}" for name in first.modalities} - set(self.singles):
-            return None  # held against the only one that was run, every method would look good
+            return None  # compared with the only modality that was run, every method would look good
         shared = self._shared(method, *self.singles)
         if not shared:
             return None
@@ -176,7 +179,7 @@ class Summary:
         return self._right(cells, conditions) - better_KP, self._weights(cells)
 
     def _right(self, cells: Sequence[Cell], conditions: Sequence[str]) -> FloatArray:
-        """Share of draws that were answered right, ``[K, P]``."""
+        """Share of draws that were answered correctly, ``[K, P]``."""
         return np.concatenate([_right(cell, conditions) for cell in cells], axis=1)
 
     def _weights(self, cells: Sequence[Cell]) -> FloatArray:
@@ -186,7 +189,7 @@ class Summary:
         return self._drawn[key]
 
     def _shared(self, *methods: str) -> list[int]:
-        """Repeats that all these methods have, of the same clips."""
+        """Repeats that all these methods have, with the same clips."""
         first = self.cells[methods[0]]
         return [
             repeat

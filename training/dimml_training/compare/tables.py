@@ -1,4 +1,4 @@
-"""The table of one data set: Markdown for people, CSV for programs, JSON for --json."""
+"""Tables of one data set: Markdown for people, CSV for programs, JSON for ``--json``."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import numpy as np
 from dimml.metrics.classification import perfect_ece
 from dimml_training.compare.bootstrap import Estimate
 from dimml_training.compare.cells import Cell, write_text
-from dimml_training.compare.replicated_figures import (
+from dimml_training.compare.replicated_metrics import (
     CERTAINTY_AUROC,
     CONFIDENCE,
     CONFLICT_CONFIDENCE,
     DISAGREEMENT_AUROC,
     MACRO_F1,
     NLL,
-    rise_figure,
+    rise_metric,
 )
 from dimml_training.compare.summary import CLEAN, Summary, Worst
 from dimml_training.compare.unseen import LOG, looks
 
 TABLES = "tables"
-#: The method that is ours.
+#: Name of our method.
 OURS = "dimml"
-#: Of a condition, beside accuracy and regret; means over repeats.
-FIGURES = ("macro_f1", "nll", "ece", "confidence")
+#: Metrics of a condition in the CSV, in addition to accuracy and regret; means over repeats.
+METRICS = ("macro_f1", "nll", "ece", "confidence")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method's figures on one data set, over all its repeats. Shares, not per cent."""
+    """Metrics of one method on one data set, over all its repeats. Shares, not per cent."""
 
     method: str
     description: str
@@ -47,18 +47,18 @@ class Row:
     unseen: Estimate | None
     mean_regret: Estimate | None
     worst_regret: Worst | None
-    #: Of the clean answers, all repeats pooled, and the 95th percentile of a perfect calibrator's.
+    #: ECE of the clean answers, all repeats pooled, and the 95th percentile of a perfect calibrator's ECE.
     ece: Estimate
     ece_bound: float
     nll: Estimate
     macro_f1: Estimate
-    #: Of "this head's certainty says that it is right", clean and unseen; the mean over heads.
+    #: AUROC of a head's certainty as a predictor of a correct vote, clean and unseen conditions; the mean over heads.
     certainty_auroc: Estimate | None
     seconds_training: float
 
 
 def summaries(cells: Iterable[Cell], contained: Mapping[str, Collection[str]] | None = None) -> list[Summary]:
-    """One summary per data set, by name; ``contained`` has the families that the recordings of a data set carry."""
+    """Summarise each data set, in order of name; ``contained`` has the families already in a data set's recordings."""
     by_data: dict[str, list[Cell]] = {}
     for cell in cells:
         by_data.setdefault(cell.data, []).append(cell)
@@ -66,7 +66,7 @@ def summaries(cells: Iterable[Cell], contained: Mapping[str, Collection[str]] | 
 
 
 def rows(summary: Summary) -> list[Row]:
-    """All methods' rows, in the order of the table."""
+    """Rows of all methods, in the order of the table."""
     seen = summary.conditions(seen=True, in_means=True)
     unseen = summary.conditions(seen=False, in_means=True)
     return [_row(summary, method, seen, unseen) for method in summary.methods]
@@ -77,7 +77,7 @@ def _row(summary: Summary, method: str, seen: Sequence[str], unseen: Sequence[st
     confidence_P = np.concatenate([cell.confidences() for cell in cells])
     nll = summary.mean(method, lambda cell: cell.conditions[CLEAN].nll)
     macro_f1 = summary.mean(method, lambda cell: cell.conditions[CLEAN].macro_f1)
-    # Cell by cell first: a repeat whose fusion has a head more counts no more than another.
+    # Averaged within each cell first, so that a repeat whose fusion has one more head does not count more.
     by_cell = [[value for value in cell.certainty_auroc.values() if value is not None] for cell in cells]
     aurocs = [float(np.mean(of_heads)) for of_heads in by_cell if of_heads]
     return Row(
@@ -100,7 +100,7 @@ def _row(summary: Summary, method: str, seen: Sequence[str], unseen: Sequence[st
 
 
 def markdown(summary: Summary) -> str:
-    """The main table: a line per method."""
+    """Main table, with a line per method."""
     found = rows(summary)
     lines = [
         "| method | clean ± spread | seen families | unseen families | mean regret, unseen | worst regret, unseen "
@@ -119,7 +119,7 @@ def markdown(summary: Summary) -> str:
 
 
 def conditions_markdown(summary: Summary) -> str:
-    """Accuracy of every method under every condition, with the regret of ours where it can be said."""
+    """Table of every method's accuracy under every condition, with the regret of ours if single modalities were run."""
     names = [CLEAN, *summary.conditions()]
     regrets = summary.regrets(OURS, names) if OURS in summary.methods else {}
     accuracies = {m: summary.accuracies(m, names) for m in summary.methods}
@@ -137,7 +137,7 @@ def conditions_markdown(summary: Summary) -> str:
 
 
 def trust_markdown(summary: Summary) -> str:
-    """What confidence is worth apart from accuracy: in conflict, and when a modality is taken away."""
+    """Table of confidence when modalities are in conflict, and when one is absent."""
     lines = [
         "| method | AUROC, disagreement tells conflict | confidence clean | confidence in conflict "
         "| confidence rises without a modality, % |",
@@ -158,15 +158,15 @@ def trust_markdown(summary: Summary) -> str:
         rises = []
         for name in cells[0].confidence_rise:
             share = float(np.mean([cell.confidence_rise[name] for cell in cells]))
-            rise = summary.sampled(method, share, rise_figure(name))
-            # No interval: no clip is answered without that modality.
+            rise = summary.sampled(method, share, rise_metric(name))
+            # Without an interval no clip is answered in the absence of that modality.
             rises.append(f"{name.partition(':')[0]} {percent(None if np.isnan(rise.low) else rise)}")
         lines.append(f"| `{method}` | {shown} | {', '.join(rises) or '–'} |")
     return "\n".join(lines) + "\n"
 
 
 def differences_markdown(summary: Summary) -> str:
-    """By how much ours is above every other method, paired by clip; empty where ours was not run."""
+    """Table of our accuracy minus that of every other method, paired by clip; empty if ours was not run."""
     if OURS not in summary.methods:
         return ""
     unseen = summary.conditions(seen=False, in_means=True)
@@ -179,27 +179,27 @@ def differences_markdown(summary: Summary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figures_of(summary: Summary) -> dict[str, Any]:
-    """The rows as JSON-able values."""
+def metrics_of(summary: Summary) -> dict[str, Any]:
+    """Rows of the main table as JSON-able values."""
     return {"data": summary.data, "methods": [_without_nan(asdict(row)) for row in rows(summary)]}
 
 
 def _without_nan(document: Any) -> Any:
-    """JSON knows no NaN: null where a figure has no interval."""
+    """Replace NaN, which JSON does not have, by None."""
     if isinstance(document, dict):
         return {key: _without_nan(value) for key, value in document.items()}
     return None if isinstance(document, float) and np.isnan(document) else document
 
 
 def csv_text(summary: Summary) -> str:
-    """A line per method and condition: accuracy and regret with their intervals."""
+    """CSV with a line per method and condition: accuracy and regret with their intervals, and other metrics."""
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     bounds = ("", "_low", "_high")
     table.writerow(
         ["data", "method", "condition", "group", "seen", "in_means"]
-        + [f"{figure}{bound}" for figure in ("accuracy", "regret") for bound in bounds]
-        + ["accuracy_spread", *FIGURES, "repeats"]
+        + [f"{metric}{bound}" for metric in ("accuracy", "regret") for bound in bounds]
+        + ["accuracy_spread", *METRICS, "repeats"]
     )
     names = [CLEAN, *summary.conditions()]
     for method in summary.methods:
@@ -211,14 +211,14 @@ def csv_text(summary: Summary) -> str:
                 + _three(accuracies[name])
                 + _three(regrets.get(name))
                 + [f"{summary.spread(method, name):.6f}"]
-                + [f"{np.mean([getattr(r, figure) for r in records]):.6f}" for figure in FIGURES]
+                + [f"{np.mean([getattr(r, metric) for r in records]):.6f}" for metric in METRICS]
                 + [len(records)]
             )
     return file.getvalue()
 
 
 def write_tables(summary: Summary, out: Path) -> list[Path]:
-    """Write the tables of one data set; their paths, the main one first."""
+    """Write the tables of one data set; return their paths, the main one first."""
     texts = {
         f"{summary.data}.md": f"{markdown(summary)}\n{seen_how_often(out, summary.data)}\n",
         f"{summary.data}.csv": csv_text(summary),
@@ -230,7 +230,7 @@ def write_tables(summary: Summary, out: Path) -> list[Path]:
 
 
 def seen_how_often(out: Path, data: str | None = None) -> str:
-    """How many times the unseen families have been scored, of one data set or of all."""
+    """Sentence that says how often the unseen families have been scored, on one data set or on all."""
     return f"The unseen families have been scored {looks(out, data)} times, one training each time (`{LOG}`)."
 
 
@@ -244,14 +244,14 @@ def _clean(row: Row) -> str:
 
 
 def percent(estimate: Estimate | None) -> str:
-    """A share in per cent, with its interval."""
+    """Format a share in per cent, with its interval."""
     if estimate is None:
         return "–"
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def plain(estimate: Estimate | None) -> str:
-    """A figure that is no share of clips, with its interval."""
+    """Format a metric that is not a share of clips, with its interval."""
     if estimate is None:
         return "–"
     if np.isnan(estimate.low):
@@ -260,7 +260,7 @@ def plain(estimate: Estimate | None) -> str:
 
 
 def points(estimate: Estimate | None) -> str:
-    """A difference in points of accuracy, with its interval."""
+    """Format a difference in points of accuracy, with its interval."""
     if estimate is None:
         return "–"
     return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"

@@ -1,8 +1,8 @@
-"""Whether one data set meets what was set beforehand; every line is judged from the cells, by intervals.
+"""Targets that were set in advance, and whether one data set meets them; decided from the cells, by intervals.
 
 "Plain averaging" is any of four: mean logits and mean probabilities, of separately trained encoders and of ours.
-"Joint training" is the best of all joint methods that were run. On clean clips ours is held against every other method
-of the table, ablations and other answers of our own encoders among them.
+"Joint training" is the best of all joint methods that were run. On clean clips ours is compared with every other method
+of the table, including ablations and other answers of our own encoders.
 """
 
 from __future__ import annotations
@@ -16,33 +16,34 @@ from dimml_training.compare.tables import OURS, Row, plain, points, rows
 
 PLAIN = ("late_logits", "late_probabilities", "dimml_logits", "dimml_probabilities")
 JOINT = ("joint_concat", "joint_sum", "joint_film", "joint_gated", "ogm_ge", "mmpareto")
-#: In shares: at most so far below plain averaging, so low a regret, and so far above the rivals under damage.
+#: As shares: most that ours may be below plain averaging, lowest regret allowed, and least advantage over the best of
+#: joint training and plain averaging under corruption.
 BELOW_PLAIN, WORST_REGRET, ABOVE_RIVALS = 0.005, -0.03, 0.05
 ECE = 0.03
-#: How the names of the data sets begin that are to be so far above the rivals.
+#: Prefixes of the names of the data sets for which the target ``ABOVE_RIVALS`` is set.
 ABOVE_RIVALS_ON = ("grid", "avmnist")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One line: what is asked, what was found, and whether that is enough; None where it was not run yet."""
+    """One target, the value found, and whether it is met; None if it has not been run yet."""
 
     what: str
     found: str
     met: bool | None
-    #: Whether it is asked of this data set at all.
+    #: Whether the target is set for this data set at all.
     asked: bool = True
 
     @property
     def verdict(self) -> str:
-        """Whether it is met, in a word."""
+        """Whether the target is met, as a word for the table."""
         if not self.asked:
             return "not asked"
         return {True: "yes", False: "**no**", None: "not run yet"}[self.met]
 
 
 def targets(summary: Summary) -> list[Target]:
-    """All targets that apply to one data set."""
+    """Evaluate all targets on one data set."""
     if OURS not in summary.methods:
         return [Target("all of them", "ours has not been run yet", None)]
     unseen = summary.conditions(seen=False, in_means=True)
@@ -109,8 +110,10 @@ def _above_rivals(summary: Summary, unseen: Sequence[str]) -> Target:
 
 
 def above_rivals_together(summaries: Sequence[Summary]) -> Target:
-    """The same over all unseen conditions of several data sets, against one rival for all: the best of those that
-    every one of them has."""
+    """Evaluate the target ``ABOVE_RIVALS`` over all unseen conditions of several data sets together.
+
+    Ours is compared with one rival for all of them: the best of the methods that every data set has.
+    """
     unseen = {s.data: s.conditions(seen=False, in_means=True) for s in summaries}
     of_data = [s for s in summaries if s.data.startswith(ABOVE_RIVALS_ON) and OURS in s.methods and unseen[s.data]]
     names = ", ".join(f"`{s.data}`" for s in of_data)
@@ -142,7 +145,7 @@ def _best(summary: Summary, names: Sequence[str], conditions: Sequence[str]) -> 
 
 
 def markdown(found: Sequence[Target]) -> str:
-    """The targets as a table."""
+    """Format the targets as a Markdown table."""
     lines = ["| target | figure | met? |", "|---|---|---|"]
     lines += [f"| {t.what} | {t.found} | {t.verdict} |" for t in found]
     return "\n".join(lines) + "\n"

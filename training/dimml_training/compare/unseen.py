@@ -1,6 +1,6 @@
-"""How often the unseen corruption families have been looked at on test clips: a line each time, in the repository.
+"""Log of evaluations on unseen corruption families of test clips: one line each, kept in the repository.
 
-Families that nothing was tuned on stay so only as long as nobody tunes on their figures; the count is told with them.
+Families stay unseen only as long as nothing is tuned on their metrics, so the count is published with the metrics.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ LOG = "unseen.log"
 
 
 def log_unseen(out: Path, data: str, config_hash: str, what: str) -> int:
-    """Append date, commit, hash of the config, data set and what was scored; how many lines there are now."""
+    """Append date, commit, hash of the config, data set and what was scored; return the number of lines."""
     path = out / LOG
     now = provenance()
     commit = "no-commit" if now.commit is None else f"{now.commit}{'+' if now.dirty else ''}"
     line = " ".join((datetime.now(UTC).strftime(TIME_FORMAT), commit, config_hash, data, what))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:  # one write of one line: processes side by side do not mix
+        with path.open("a", encoding="utf-8") as file:  # one write per line, so that parallel processes do not mix
             file.write(line + "\n")
     except OSError as error:
         raise SetupError(f"cannot write {path}: {error.strerror}; choose another place with --out") from error
@@ -31,7 +31,7 @@ def log_unseen(out: Path, data: str, config_hash: str, what: str) -> int:
 
 
 def looks(out: Path, data: str | None = None) -> int:
-    """How many times the unseen families have been scored, of one data set or of all."""
+    """Count how many times the unseen families have been scored, on one data set or on all."""
     try:
         lines = (out / LOG).read_text(encoding="utf-8").splitlines()
     except OSError:

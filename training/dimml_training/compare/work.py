@@ -1,12 +1,12 @@
-"""The work of a comparison: train what is not trained, score what is not scored, side by side with other processes.
+"""Running a comparison: train what is not trained, score what is not scored, in parallel with other processes.
 
 ::
 
-    <work>/<training>/          a run directory, see run_directory.py
-    <work>/<training>/encoded/  what its encoders made of every condition
+    <work>/<training>/          a run directory, see run/directory.py
+    <work>/<training>/encoded/  encodings of every condition
     <work>/<training>.lock      held by the process that works on it
 
-Killing it costs the training under way, and of that no more than the epoch under way: the next call resumes.
+Safe to kill: at most the current epoch is lost, and the next call resumes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dimml.system.files import exclusive_lock
 from dimml_training.compare import plan
 from dimml_training.compare.methods import chosen_methods
 from dimml_training.compare.packed_cells import find_cell
-from dimml_training.compare.plan import Job
+from dimml_training.compare.plan import TrainingJob
 from dimml_training.compare.provenance import provenance
 from dimml_training.compare.scoring import TRAINED_BY, answer_key, score_job
 from dimml_training.config import TrainConfig
@@ -36,9 +36,9 @@ from dimml_training.data.prepare import prepare
 from dimml_training.loop.train import train
 from dimml_training.run.directory import CONFIG_FILE, RUN_FILE
 
-#: Between looks at what other processes are busy with.
+#: Interval at which jobs of other processes are checked again.
 POLL_S = 2.0
-#: Clips between two lines on decoding.
+#: Clips between two progress lines on decoding.
 DECODED_LINE = 100
 
 Tell = Callable[[str], None]
@@ -46,7 +46,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a call of ``dimml compare`` asks for. ``since`` (UTC, as in cells): cells older than that do not count."""
+    """Request of a call of ``dimml compare``. Cells older than ``since`` (UTC, as in cells) do not count."""
 
     config: TrainConfig
     methods: tuple[str, ...]
@@ -57,8 +57,8 @@ class Comparison:
     since: str | None = None
 
 
-def planned(comparison: Comparison, *, tell: Tell) -> list[Job]:
-    """The trainings that a comparison needs; decodes clips that are not cached yet."""
+def planned(comparison: Comparison, *, tell: Tell) -> list[TrainingJob]:
+    """Plan the trainings that a comparison needs; decodes clips that are not cached yet."""
 
     def progress(done: int, total: int) -> None:
         if done == total or done % DECODED_LINE == 0:
@@ -67,11 +67,11 @@ def planned(comparison: Comparison, *, tell: Tell) -> list[Job]:
     repeats = plan.repeats(
         comparison.config, comparison.repeats, lambda c: prepare(c, comparison.cache_dir, progress=progress)
     )
-    return plan.jobs(chosen_methods(comparison.config, comparison.methods), repeats)
+    return plan.training_jobs(chosen_methods(comparison.config, comparison.methods), repeats)
 
 
 def side_by_side(comparison: Comparison, processes: int, *, tell: Tell) -> list[str]:
-    """Work a comparison off in so many processes, this one among them; what failed, a line for each."""
+    """Run a comparison in ``processes`` processes, including this one; return a line for each failure."""
     jobs = planned(comparison, tell=tell)  # first, alone: one process decodes
     spawn = get_context("spawn")
     others = [spawn.Process(target=_alongside, args=(comparison,)) for _ in range(processes - 1)]
@@ -82,7 +82,7 @@ def side_by_side(comparison: Comparison, processes: int, *, tell: Tell) -> list[
     finally:
         for other in others:
             other.join()
-    return failed + ["a process beside this one failed"] * sum(other.exitcode != 0 for other in others)
+    return failed + ["one of the other processes failed"] * sum(other.exitcode != 0 for other in others)
 
 
 def _alongside(comparison: Comparison) -> None:
@@ -91,14 +91,13 @@ def _alongside(comparison: Comparison) -> None:
 
     try:
         failed = work_off(planned(comparison, tell=tell), comparison, tell=tell)
-    except KeyboardInterrupt:  # the terminal tells every process; one of them says so
+    except KeyboardInterrupt:  # Ctrl-C reaches every process; the first one reports it
         sys.exit(130)
     sys.exit(1 if failed else 0)
 
 
-def finished(job: Job, out: Path, since: str | None = None) -> bool:
-    """Whether every cell of a job is there, made from this training, by this rule, and (with ``since``, a UTC time
-    as in cells) not before."""
+def finished(job: TrainingJob, out: Path, since: str | None = None) -> bool:
+    """Whether a job has all its cells, of this training and rule, and none from before ``since`` (UTC)."""
     for method in job.methods:
         cell = find_cell(out, job.config.name, method.name, job.repeat.index)
         if cell is None:
@@ -108,11 +107,13 @@ def finished(job: Job, out: Path, since: str | None = None) -> bool:
     return True
 
 
-def work_off(jobs: Sequence[Job], comparison: Comparison, *, tell: Tell) -> list[str]:
-    """Do all jobs that are not finished; what failed, a line for each. Jobs that another process is at are left to
-    it, and looked at again at the end."""
+def work_off(jobs: Sequence[TrainingJob], comparison: Comparison, *, tell: Tell) -> list[str]:
+    """Run all jobs that are not finished; return a line for each failure.
+
+    Jobs on which another process is working are skipped, and checked again at the end.
+    """
     out, work, since = comparison.out, comparison.work, comparison.since
-    provenance()  # of the code as it was loaded, not as it stands when the first cell is written
+    provenance()  # asked now, since the files may change before the first cell is written
     waiting = [job for job in jobs if not finished(job, out, since)]
     tell(f"{len(jobs)} trainings, {len(jobs) - len(waiting)} of them done")
     failed: list[str] = []
@@ -133,7 +134,7 @@ def work_off(jobs: Sequence[Job], comparison: Comparison, *, tell: Tell) -> list
                 try:
                     do(job, comparison, tell=tell)
                 except DimmlError as error:
-                    if isinstance(error.__context__, SystemExit):  # Ctrl-C, as train() hands it on
+                    if isinstance(error.__context__, SystemExit):  # Ctrl-C, as train() reports it
                         raise KeyboardInterrupt from error
                     failed.append(f"{job.title}: {error}")
                     tell(f"failed: {error}")
@@ -143,8 +144,8 @@ def work_off(jobs: Sequence[Job], comparison: Comparison, *, tell: Tell) -> list
     return failed
 
 
-def do(job: Job, comparison: Comparison, *, tell: Tell) -> None:
-    """Train, if need be, and score one job; the caller holds its lock."""
+def do(job: TrainingJob, comparison: Comparison, *, tell: Tell) -> None:
+    """Train, if necessary, and score one job; the caller holds its lock."""
     folder = comparison.work / job.key
     if job.config.threads is not None:
         torch.set_num_threads(job.config.threads)
@@ -153,7 +154,7 @@ def do(job: Job, comparison: Comparison, *, tell: Tell) -> None:
     score_job(job, folder, comparison.out, tell=tell)
 
 
-def _train(job: Job, folder: Path, cache_dir: Path, tell: Tell) -> None:
+def _train(job: TrainingJob, folder: Path, cache_dir: Path, tell: Tell) -> None:
     def begin(*, resume: bool) -> None:
         train(job.config, folder, cache_dir=cache_dir, resume=resume, tell=lambda line: tell(f"  {line}"))
 
@@ -163,11 +164,11 @@ def _train(job: Job, folder: Path, cache_dir: Path, tell: Tell) -> None:
         except ConfigurationError as error:
             if error.field != "--resume":
                 raise
-            shutil.rmtree(folder)  # begun by another state of config or data that has the same key
+            shutil.rmtree(folder)  # started with another config or data of the same key
             begin(resume=False)
     else:
         if folder.is_dir():
-            shutil.rmtree(folder)  # killed before anything was in it
+            shutil.rmtree(folder)  # killed before it wrote anything
         begin(resume=False)
     document = {**asdict(provenance()), "title": job.title}
     try:

@@ -1,4 +1,4 @@
-"""Which figures of a method's answers get bootstrap replicates, and under which names the cell keeps them."""
+"""The metrics of a method's answers that get bootstrap replicates, and their names in the cell."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from dimml_training.compare.bootstrap import FloatArray
 from dimml_training.compare.cells import pack_samples
 from dimml_training.config.corruption_suite import Condition
 
-#: Of clean answers.
+#: Metrics of the clean answers.
 MACRO_F1, NLL, CONFIDENCE = "macro_f1", "nll", "confidence"
-#: Mean over heads, as ``Cell.certainty_auroc`` has it head by head.
+#: Mean over heads of ``Cell.certainty_auroc``.
 CERTAINTY_AUROC = "certainty_auroc"
-#: Mean over the conflict conditions.
+#: Means over the conflict conditions.
 CONFLICT_CONFIDENCE, DISAGREEMENT_AUROC = "conflict_confidence", "disagreement_auroc"
 Labels = npt.NDArray[np.int64]
 
 
-def rise_figure(condition: str) -> str:
+def rise_metric(condition: str) -> str:
     """Name of the rise of confidence under a condition in which a modality is absent."""
     return f"rise_{condition}"
 
 
-def certainty_judged(suite: Sequence[Condition], answers: Mapping[str, Sequence[Answer]]) -> list[Answer]:
-    """The answers on which certainty is held against being right: clean, and the unseen ones in the means."""
+def certainty_answers(suite: Sequence[Condition], answers: Mapping[str, Sequence[Answer]]) -> list[Answer]:
+    """Answers on which certainty is compared with correctness: clean, and the unseen conditions in the means."""
     return [a for c in suite if c.group == "clean" or (c.in_means and not c.seen) for a in answers[c.name]]
 
 
@@ -41,7 +41,7 @@ def replicates_of(
     classes: int,
     weights_SN: FloatArray,
 ) -> dict[str, str]:
-    """Packed replicates by figure; a figure that a method does not have is left out. ``suite`` begins with clean."""
+    """Packed replicates by metric, without metrics that a method does not have. ``suite`` begins with clean."""
     clean = answers[suite[0].name][0]
     confidence_N = clean.probabilities_NC.max(axis=1)
     truth_N = clean.probabilities_NC[np.arange(len(labels_N)), labels_N]
@@ -50,7 +50,7 @@ def replicates_of(
         MACRO_F1: replicates.macro_f1s(labels_N, clean.probabilities_NC.argmax(axis=1), classes, weights_SN),
         NLL: replicates.means(log_losses(truth_N), weights_SN),
         CONFIDENCE: replicates.means(confidence_N, weights_SN),
-        CERTAINTY_AUROC: _certainty(certainty_judged(suite, answers), labels_N, weights_SN),
+        CERTAINTY_AUROC: _certainty(certainty_answers(suite, answers), labels_N, weights_SN),
         CONFLICT_CONFIDENCE: replicates.mean_of(
             [replicates.means(_confidence_of_draws(draws).mean(axis=0), weights_SN) for draws in conflicts]
         ),
@@ -63,12 +63,12 @@ def replicates_of(
             without = answers[condition.name][0]
             both_N = clean.answered_N & without.answered_N
             rises_N = without.probabilities_NC.max(axis=1) > confidence_N
-            found[rise_figure(condition.name)] = replicates.means(np.where(both_N, rises_N, np.nan), weights_SN)
+            found[rise_metric(condition.name)] = replicates.means(np.where(both_N, rises_N, np.nan), weights_SN)
     return {name: pack_samples(s) for name, s in found.items() if s is not None and np.isfinite(s).any()}
 
 
 def _certainty(judged: Sequence[Answer], labels_N: Labels, weights_SN: FloatArray) -> FloatArray | None:
-    """Mean over heads of the AUROC of "this head's certainty says that it is right"."""
+    """Mean over heads of the AUROC of the head's certainty as a predictor of a correct vote."""
     of_heads = []
     for index in range(len(judged[0].heads)):
         certainty_AN = np.stack([a.certainty_NH[:, index] for a in judged])
@@ -82,7 +82,7 @@ def _certainty(judged: Sequence[Answer], labels_N: Labels, weights_SN: FloatArra
 
 
 def _disagreement(clean: Answer, conflicting: Sequence[Answer], weights_SN: FloatArray) -> FloatArray | None:
-    """AUROC with which the disagreement of the modalities' heads tells conflict from clean."""
+    """AUROC with which the disagreement of the modalities' heads separates conflict from clean."""
     own = [index for index, head in enumerate(clean.heads) if head != FUSED_HEAD]
     if len(own) < 2:
         return None
