@@ -229,7 +229,7 @@ def test_methods_compared_on_the_same_data_stand_beside_the_run(run: Path, tmp_p
     (run / "data.sha256").write_text("d")
     assert "this run&#39;s training is not among them" in checked(write_report(run, tmp_path / "results"))
     (run / "data.sha256").unlink()
-    assert "cannot be told" in checked(write_report(run, tmp_path / "results"))
+    assert "It is unknown whether" in checked(write_report(run, tmp_path / "results"))
     for damaged in (
         "{",
         "{}",

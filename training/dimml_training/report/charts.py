@@ -1,6 +1,6 @@
 """Charts as inline SVG, coloured by the page's CSS variables so that they follow light and dark.
 
-Every text goes through ``Markup.format``, which escapes it: labels come from data, and data are not trusted.
+Every text passes through ``Markup.format``, which escapes it: labels come from data, and data are not trusted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dimml_training.report.diagrams import Counts, Reliability
 COLOURS = 6
 WIDTH, HEIGHT = 520.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 24.0, 12.0, 36.0
-#: Above so many classes a confusion matrix has no room for numbers, and then none for names.
+#: Most classes for which a confusion matrix shows numbers, and for which it shows names.
 CLASSES_WITH_NUMBERS, CLASSES_WITH_NAMES = 12, 30
 
 
@@ -47,7 +47,7 @@ def line_chart(
     marks: Sequence[tuple[float, str]] = (),
     x_names: Sequence[str] = (),
 ) -> Markup:
-    """Lines over a common x axis. ``marks`` are vertical lines with a word; ``x_names`` replaces numbers on x."""
+    """Draw lines over a common x axis. ``marks`` are labelled vertical lines; ``x_names`` replaces numbers on x."""
     finite = [(x, y) for s in series for x, y in zip(s.xs, s.ys, strict=True) if math.isfinite(y)]
     if not finite:
         return Markup("")
@@ -85,7 +85,7 @@ def line_chart(
 
 
 def reliability_chart(found: Reliability, css: str) -> Markup:
-    """Accuracy against confidence, with how many clips there are of each confidence below."""
+    """Draw accuracy against confidence, and below it the number of clips of each confidence."""
     side, foot, left, top = 190.0, 44.0, 40.0, 10.0
     step = side / BINS
     most = max(1, int(found.clips_K.max()))
@@ -136,7 +136,7 @@ def reliability_chart(found: Reliability, css: str) -> Markup:
 
 
 def confusion_chart(counts_CC: Counts, labels: Sequence[str]) -> Markup:
-    """Truth by row, answer by column; the shade is the share of the row."""
+    """Draw a confusion matrix, rows truth, columns answer; the shade is the share of the row."""
     classes = len(labels)
     names = classes <= CLASSES_WITH_NAMES
     longest = max((len(label) for label in labels), default=0)
@@ -145,7 +145,7 @@ def confusion_chart(counts_CC: Counts, labels: Sequence[str]) -> Markup:
     parts = []
     totals = counts_CC.sum(axis=1)
     if not names:
-        # Of hundreds of classes nearly every cell is empty: one rectangle stands for all of those.
+        # With hundreds of classes nearly every cell is empty: one rectangle stands for all empty cells.
         parts.append(
             Markup(
                 '<rect class="cell miss" x="{0:.1f}" y="{0:.1f}" width="{1:.1f}" height="{1:.1f}" fill-opacity="0.04"/>'
@@ -197,7 +197,7 @@ def confusion_chart(counts_CC: Counts, labels: Sequence[str]) -> Markup:
 
 
 def dot_chart(rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]]) -> Markup:
-    """One line per row with a dot per (name, colour, share): who stands where, at a glance."""
+    """Draw one line per row with a dot per (name, colour, share)."""
     # Wide enough for the longest name.
     left, width, line = 24 + 5.8 * max((len(name) for name, _ in rows), default=0), WIDTH, 19.0
     height = 26 + line * len(rows) + 8
@@ -225,7 +225,7 @@ def dot_chart(rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]]) -> M
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
-    """Some five round numbers that reach round ``low`` to ``high``."""
+    """About five round numbers that cover ``low`` to ``high``."""
     span = high - low if high > low else 1.0
     rough = span / 4
     unit = 10.0 ** math.floor(math.log10(rough))
@@ -244,7 +244,7 @@ def _whole_ticks(low: float, high: float) -> list[int]:
 
 
 def _beside(x: float) -> tuple[float, float, str]:
-    """Where a mark's word stands: on the side with more room."""
+    """Position of a mark's label: on the side with more room."""
     return (x - 4, TOP + 10, "end") if x > WIDTH / 2 else (x + 4, TOP + 10, "start")
 
 
@@ -270,7 +270,7 @@ def _line(one: Series, across: Callable[[float], float], up: Callable[[float], f
         path.append(f"{pen}{across(x):.1f} {up(y):.1f}")
         pen = "L"
         value = f"{y:.1%}" if per_cent else f"{y:.4g}"
-        # Invisible until pointed at, but for a point that is all there is to a line.
+        # Invisible until pointed at, except for a point that is a line of its own.
         dots.append(
             Markup(
                 '<circle class="point {}" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}, {:g}: {}</title></circle>'

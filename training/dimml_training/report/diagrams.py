@@ -18,7 +18,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Reliability:
-    """Clips by confidence, in ``BINS`` bins of equal width: how many, how confident, how often right."""
+    """Number, mean confidence and accuracy of the clips in each of ``BINS`` bins of confidence, of equal width."""
 
     clips_K: Counts
     confidence_K: FloatArray
@@ -29,9 +29,9 @@ class Reliability:
 
 @dataclass(frozen=True)
 class HeadDiagrams:
-    """One head, or the answer, on one split. ``confusion_CC`` counts clips, rows truth, columns what was said.
+    """One head, or the answer, on one split. ``confusion_CC`` counts clips, rows truth, columns prediction.
 
-    ``after`` is None where nothing was calibrated.
+    ``after`` is None if nothing was calibrated.
     """
 
     name: str
@@ -43,12 +43,12 @@ class HeadDiagrams:
 
     @property
     def ece(self) -> float:
-        """Of what is served."""
+        """Calibration error of the probabilities that are served."""
         return (self.after or self.before).ece
 
 
 def reliability(probabilities_NC: FloatArray, labels_N: Counts) -> Reliability:
-    """Confidence is the highest probability; the clip is right where that class is its own."""
+    """Compare confidence, the highest probability, with how often its class is the true one."""
     confidence_N = probabilities_NC.max(axis=1)
     right_N = probabilities_NC.argmax(axis=1) == labels_N
     bins = CalibrationBins.of(confidence_N, right_N)
@@ -56,16 +56,16 @@ def reliability(probabilities_NC: FloatArray, labels_N: Counts) -> Reliability:
 
 
 def diagrams(votes: Votes, classes: int) -> list[HeadDiagrams]:
-    """Of every head on the clips it was present in, then of the answer."""
+    """Compute the diagrams of every head, on the clips in which it was present, and of the answer."""
     found = []
     for index, name in enumerate(votes.heads):
         present_N = votes.present_NH[:, index]
         logits_NC, labels_N = votes.logits_NHC[present_N, index], votes.labels_N[present_N]
         temperatures = votes.fusion.head_temperatures
-        # A spec of other heads, such as one without the fused head, has no temperature for this one.
+        # A fusion without this head, such as one without the fused head, has no temperature for it.
         own = temperatures[index] if temperatures is not None and index < len(temperatures) else 1.0
         found.append(_of_head(name, softmax(logits_NC), softmax(logits_NC / np.float32(own)), labels_N, classes))
-    # Dividing by the answer's temperature is undone in the logarithm, up to a constant that softmax removes.
+    # Multiplying the logarithm undoes the answer's temperature, up to a constant that softmax removes.
     undone = softmax(
         np.log(np.maximum(votes.answer_NC, SMALLEST_PROBABILITY)) * np.float32(votes.fusion.answer_temperature)
     )

@@ -17,11 +17,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(run: Path, results: Path | None = None) -> Path:
-    """Write ``report.html`` into a run directory, from its files alone; its path. ``results`` is a folder that
-    ``dimml compare`` wrote: its methods on the same data are put beside the run, and stay there (``comparison.json``).
+    """Write ``report.html`` into a run directory, from its files alone; return its path.
 
-    A run that has not finished gets what there is so far. Raises SetupError where ``run`` is no run, a file of it is
-    damaged, or the report cannot be written, ConfigurationError where ``results`` has no comparison for it.
+    ``results`` is an output folder of ``dimml compare``: its methods on the same data are added to the report, and kept
+    in ``comparison.json``. The report of an unfinished run has what exists so far. Raises SetupError if ``run`` is not
+    a run, a file of it is damaged, or the report cannot be written, ConfigurationError if ``results`` has no comparison
+    for it.
     """
     files = read_run_files(run, comparison=results is None)
     if results is not None:
@@ -40,7 +41,7 @@ def _write(path: Path, text: str) -> Path:
 
 
 def render(files: RunFiles) -> str:
-    """The page. Everything in it that comes from the run is escaped: labels and paths are data of others."""
+    """Render the page. Everything that comes from the run is escaped: labels and paths are untrusted data."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

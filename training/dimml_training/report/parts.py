@@ -1,4 +1,4 @@
-"""What sections of the report are put together from."""
+"""Building blocks of the report's sections: tiles, figures and tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dimml_training.report.reading import RunFiles
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure of the summary."""
+    """One metric of the summary."""
 
     name: str
     value: str
@@ -41,6 +41,6 @@ class Table:
 
 
 def head_colours(files: RunFiles) -> dict[str, str]:
-    """CSS class of every head, the same in all charts."""
+    """CSS class of each head, the same in all charts."""
     names = [m.name for m in files.config.inputs]
     return {name: colour(index) for index, name in enumerate([*names, FUSED_HEAD])} | {ANSWER: "answer"}

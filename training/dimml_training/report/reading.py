@@ -1,4 +1,4 @@
-"""What a report is made of: the files of a run directory, read without building an encoder or touching the data."""
+"""Reading the files of a run directory for a report, without building an encoder or reading the data."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dimml_training.config import TrainConfig
 from dimml_training.run.directory import CONFIG_FILE, METRICS_CSV, METRICS_JSON, RUN_FILE, read_config
 from dimml_training.run.votes import Votes, read_votes
 
-#: Left by ``dimml evaluate --corruptions``.
+#: Written by ``dimml evaluate --corruptions``.
 CORRUPTIONS_FILE = "corruptions.json"
-#: Left by ``dimml report --results``.
+#: Written by ``dimml report --results``.
 COMPARISON_FILE = "comparison.json"
-#: Left by the choice of the fusion on validation clips.
+#: Written when the fusion is chosen on validation clips.
 FUSION_FILE = "fusion.json"
 
 
 class Comparison(BaseModel):
-    """``comparison.json``: a table as text, and what is to be said of it."""
+    """Content of ``comparison.json``: a table as text, and a note on it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,14 +41,14 @@ class Comparison(BaseModel):
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run, finished or not. ``record`` is ``run.json``, and None while the training has not ended."""
+    """Files of a run, finished or not. ``record`` is ``run.json``, None until the training has ended."""
 
     folder: Path
     config: TrainConfig
     config_text: str
     record: dict[str, Any] | None
     metrics: dict[str, Any]
-    #: Rows of ``metrics.csv``, without the columns that are empty there.
+    #: Rows of ``metrics.csv``, each without its empty columns.
     epochs: list[dict[str, float]]
     votes: dict[str, Votes]
     corruptions: dict[str, Any] | None
@@ -57,18 +57,18 @@ class RunFiles:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Classes in output order; none while the training has not ended."""
+        """Classes in output order; empty until the training has ended."""
         return tuple(self.record["labels"]) if self.record else ()
 
     @property
     def training(self) -> dict[str, Any]:
-        """How it was trained (``run.json``); empty while the training has not ended."""
+        """Record of the training in ``run.json``; empty until the training has ended."""
         found: dict[str, Any] = self.record["training"] if self.record else {}
         return found
 
 
 def read_run_files(folder: Path, *, comparison: bool = True) -> RunFiles:
-    """All of it, or all but the comparison. Raises SetupError where ``folder`` is no run or a file of it is damaged."""
+    """Read all files, or all but the comparison. Raises SetupError if ``folder`` is not a run or a file is damaged."""
     if not (folder / CONFIG_FILE).is_file():
         raise SetupError(f"{folder} is no training run: {CONFIG_FILE} is missing")
     return RunFiles(

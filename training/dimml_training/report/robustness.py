@@ -1,4 +1,4 @@
-"""The report's sections on the fusion: how it was chosen, how it stands under corruption and beside other methods."""
+"""Report sections on the fusion: its choice, accuracy under corruption, and comparison with other methods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def fusion_table(files: RunFiles) -> Table | None:
-    """How the heads' votes become the answer; None for a joint training, which has one head."""
+    """Table of how the heads' votes become the answer; None for a joint training, which has one head."""
     if files.config.stage1.objective == "joint":
         return None
     spec = _spec(files)
@@ -31,13 +31,13 @@ def fusion_table(files: RunFiles) -> Table | None:
 
 
 def outdated(files: RunFiles) -> bool:
-    """Whether the fusion was chosen anew after the test clips were answered."""
+    """Whether the fusion was chosen again after the test clips were answered."""
     votes = files.votes.get("test")
     return votes is not None and votes.fusion != _spec(files)
 
 
 def fusion_rivals(files: RunFiles) -> Table | None:
-    """The fusion that was chosen on validation clips and what it beat there; None where the config fixed it."""
+    """Table of the fusion chosen on validation clips and the ones it was compared with; None if the config fixed it."""
     report = (files.fusion or {}).get("report") or {}
     if "chosen" not in report:
         return None
@@ -64,15 +64,14 @@ def fusion_rivals(files: RunFiles) -> Table | None:
 
 
 def corruption_scope(files: RunFiles) -> str:
-    """Which clips and families the figures under corruption are of."""
+    """Name the clips and families of the metrics under corruption."""
     families = (files.corruptions or {}).get("families", "all")
     named = "seen and unseen families" if families == "all" else f"{families} families alone"
     return f"{(files.corruptions or {}).get('split', 'test')} clips, {named}"
 
 
 def corruption_overview(files: RunFiles) -> list[Figure]:
-    """Every head and the answer under every condition, one figure for what befalls each modality, clean at
-    its top."""
+    """Charts of every head and the answer under every condition, one per damaged modality, with clean at the top."""
     groups: dict[str, list[tuple[str, list[tuple[str, str, float]]]]] = {}
     colours = head_colours(files)
     for name, found in _conditions(files).items():
@@ -89,7 +88,7 @@ def corruption_overview(files: RunFiles) -> list[Figure]:
 
 
 def corruption_curves(files: RunFiles) -> list[Figure]:
-    """Accuracy over severity, for families of which several were scored, in the order they were scored in."""
+    """Charts of accuracy over severity, for families scored at several severities, in the order of scoring."""
     families: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for name, found in _conditions(files).items():
         family, _, severity = name.rpartition("_")
@@ -113,7 +112,7 @@ def corruption_curves(files: RunFiles) -> list[Figure]:
 
 
 def corruption_table(files: RunFiles) -> Table | None:
-    """The same in numbers, with the regret against the better modality."""
+    """Table of accuracy under every condition, with the regret against the better modality."""
     conditions = _conditions(files)
     if not conditions:
         return None
@@ -128,8 +127,10 @@ def corruption_table(files: RunFiles) -> Table | None:
 
 
 def comparison(files: RunFiles, results: Path) -> Comparison:
-    """All methods that ``dimml compare`` scored on data of this run's name. Raises ConfigurationError where there are
-    none."""
+    """Tabulate the methods that ``dimml compare`` scored on data of this run's name.
+
+    Raises ConfigurationError if there are none.
+    """
     from dimml_training.compare.packed_cells import read_cells
     from dimml_training.compare.tables import percent, plain, points, rows, summaries
 
@@ -160,19 +161,19 @@ def comparison(files: RunFiles, results: Path) -> Comparison:
 
 
 def _apart(files: RunFiles, cells: Sequence[Cell]) -> str:
-    """What is to be said beside the table: of when it is, and what sets this run apart from the trainings in it."""
+    """Write the note on the table: its date, and how this run differs from the trainings in it."""
     from dimml_training.compare.plan import training_key
 
     until = f"As of {max(cell.date for cell in cells)[:10]}."
     data = read_data_digest(files.folder)
     if data is None:
-        return f"{until} Whether they are of the same clips cannot be told: this run does not say which it was made of."
+        return f"{until} It is unknown whether they used the same clips: this run does not record which clips it used."
     if data not in {cell.data_digest for cell in cells}:
         return (
             f"{until} They were trained and tested on other clips, labels or splits than this run, or in another order."
         )
     if training_key(files.config, data, read_decoder_version(files.folder)) not in {cell.training for cell in cells}:
-        return f"{until} The same clips, but this run's training is not among them: settings or seed are others."
+        return f"{until} The same clips, but this run's training is not among them: its settings or seed differ."
     return until
 
 

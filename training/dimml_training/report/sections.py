@@ -1,4 +1,4 @@
-"""From a run's files to what stands in each section of its report; a section without material is left out."""
+"""Contents of the report's sections, from a run's files; a section without contents is left out."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dimml_training.report.diagrams import ANSWER, HeadDiagrams, diagrams
 from dimml_training.report.parts import Figure, Table, Tile, head_colours
 from dimml_training.report.reading import RunFiles
 
-#: Most confused pairs that are listed.
+#: Number of most confused pairs in the list.
 CONFUSIONS = 8
 
 
 def tested(files: RunFiles) -> list[HeadDiagrams]:
-    """Diagrams of the test split; none while there are no votes."""
+    """Diagrams of the test split; empty if there are no votes yet."""
     votes = files.votes.get("test")
     return diagrams(votes, len(files.labels)) if votes is not None and files.labels else []
 
 
 def summary(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[Tile]:
-    """The figures that a reader wants first."""
+    """Tiles of the summary: the metrics that a reader wants first."""
     test, training = files.metrics.get("test"), files.training
     tiles = []
     if test:
@@ -38,7 +38,7 @@ def summary(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[Tile]:
         tiles.append(Tile("NLL", f"{test['nll']:.3f}"))
     answer = next((head for head in heads if head.name == ANSWER), None)
     if answer is not None:
-        # On as many clips, chance alone gives a perfect calibrator some error too.
+        # On so few clips even a perfect calibrator shows some error by chance.
         perfect = perfect_ece(files.votes["test"].answer_NC.max(axis=1))
         tiles.append(Tile("calibration error", f"{answer.ece:.3f}", f"ECE of the answer; perfect: up to {perfect:.3f}"))
     clips = training.get("clips")
@@ -51,7 +51,7 @@ def summary(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[Tile]:
 
 
 def heads_table(files: RunFiles, heads: Sequence[HeadDiagrams]) -> Table | None:
-    """Every head and the answer on validation and test."""
+    """Table of every head and the answer on validation and test."""
     if not files.metrics:
         return None
     errors = {head.name: f"{head.ece:.3f}" for head in heads}
@@ -75,7 +75,7 @@ def heads_table(files: RunFiles, heads: Sequence[HeadDiagrams]) -> Table | None:
 
 
 def learning_curves(files: RunFiles) -> list[Figure]:
-    """Loss by part and validation accuracy by head over the epochs of stage 1, and stage 2's own."""
+    """Charts of losses and of validation accuracy by head over the epochs of stage 1, and of stage 2."""
     stage1 = [row for row in files.epochs if "epoch" in row]
     stage2 = [row for row in files.epochs if "stage2_epoch" in row]
     colours = head_colours(files)
@@ -110,7 +110,7 @@ def learning_curves(files: RunFiles) -> list[Figure]:
 
 
 def confusion_matrices(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[Figure]:
-    """Of the answer first, then of every head."""
+    """Confusion matrices of the answer and then of every head."""
     ordered = sorted(heads, key=lambda head: head.name != ANSWER)
     return [
         Figure(
@@ -124,7 +124,7 @@ def confusion_matrices(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[F
 
 
 def worst_confusions(files: RunFiles, heads: Sequence[HeadDiagrams]) -> Table | None:
-    """The pairs of classes that the answer mixes up most."""
+    """Table of the pairs of classes that the answer confuses most."""
     answer = next((head for head in heads if head.name == ANSWER), None)
     if answer is None:
         return None
@@ -133,15 +133,16 @@ def worst_confusions(files: RunFiles, heads: Sequence[HeadDiagrams]) -> Table | 
     order = np.argsort(-wrong_CC, axis=None, kind="stable")[:CONFUSIONS]
     rows = []
     for place in order:
-        truth, said = divmod(int(place), len(files.labels))
-        if wrong_CC[truth, said]:
-            share = wrong_CC[truth, said] / totals_C[truth]
-            rows.append([files.labels[truth], files.labels[said], str(wrong_CC[truth, said]), f"{share:.0%}"])
+        truth, predicted = divmod(int(place), len(files.labels))
+        if wrong_CC[truth, predicted]:
+            share = wrong_CC[truth, predicted] / totals_C[truth]
+            clips = str(wrong_CC[truth, predicted])
+            rows.append([files.labels[truth], files.labels[predicted], clips, f"{share:.0%}"])
     return Table(["class", "taken for", "clips", "of its clips"], rows) if rows else None
 
 
 def reliability_diagrams(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[tuple[str, list[Figure]]]:
-    """Per head: before calibration, and after it where there was any."""
+    """Reliability diagrams per head: before calibration, and after it if there was any."""
     colours = head_colours(files)
     found = []
     for head in heads:
@@ -159,7 +160,7 @@ def reliability_diagrams(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list
 
 
 def effective_dimensions(files: RunFiles) -> list[tuple[str, str, int, int]]:
-    """(modality, CSS class, effective dimensions, D)."""
+    """Effective dimensions as rows (modality, CSS class, effective dimensions, D)."""
     counts: Mapping[str, int] = files.training.get("effective_dimensions", {})
     colours = head_colours(files)
     width = files.config.modalities[0].encoder.width
@@ -177,7 +178,7 @@ def _series(rows: Sequence[Mapping[str, float]], x: str, y: str, name: str, css:
 def _by_head(rows: Sequence[Mapping[str, float]], x: str, start: str, colours: Mapping[str, str]) -> list[Series]:
     keys = _columns(rows, start)
     return [
-        # What is not a head is what the heads say together.
+        # A column that is not a head's is the answer of all heads together.
         _series(rows, x, key, key.removeprefix(start), colours.get(key.removeprefix(start), "answer"))
         for key in keys
     ]

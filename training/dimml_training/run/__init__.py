@@ -1,1 +1,1 @@
-"""What a finished training leaves behind: its directory, the votes of its heads, its fusion."""
+"""The results of a training: its run directory, the votes of its heads, its fusion."""

@@ -1,26 +1,26 @@
-"""A run directory: all that one training left behind, and enough to export without its training data.
+"""A run directory: all results of one training, enough to export it without its data.
 
 ::
 
     config.yaml            the config with every default filled in
-    data.sha256            of the clips' content, labels and splits: a run is resumed with the same data only
-    decoder.version        of the decoder of the clips' rows; 1 where the file is absent, as in runs made before it
-    run.json               labels, modalities, fusion, quality report, how it was trained; written last
-    metrics.json           figures of validation and test
-    metrics.csv            one line per epoch
+    data.sha256            digest of the clips' content, labels and splits: a run is only resumed with the same data
+    decoder.version        version of the decoder of the clips' rows; 1 where absent, as in runs made before it
+    run.json               labels, modalities, fusion, quality report, record of the training; written last
+    metrics.json           metrics of validation and test
+    metrics.csv            metrics of every epoch, one line each
     weights.safetensors    encoders, shared head, fused head; of a joint training: encoders, joint head
-    samples.safetensors    some validation clips as tensors, with labels and what every encoder says of them
-    fusion.json            the fusion that was chosen and what it beat, where the config leaves it open
-    fusion.safetensors     what was learned for that fusion
-    votes.safetensors      what every head said of validation and test clips, and the answers
-    report.html            all of it for a person
-    corruptions.json       of ``dimml evaluate --corruptions``, for the report
-    comparison.json        of ``dimml report --results``, for the report
-    *.previous.*           what ``dimml calibrate`` has replaced
-    tensorboard/           the figures of every epoch
-    checkpoints/           of stage 1, to resume from
+    samples.safetensors    some validation clips as tensors, with labels and every encoder's logits
+    fusion.json            the chosen fusion and what it was compared with, unless the config fixes it
+    fusion.safetensors     learned parameters of that fusion
+    votes.safetensors      logits of every head for validation and test clips, and the answers
+    report.html            report for a person
+    corruptions.json       metrics of ``dimml evaluate --corruptions``, for the report
+    comparison.json        table of ``dimml report --results``, for the report
+    *.previous.*           files replaced by ``dimml calibrate``
+    tensorboard/           metrics of every epoch
+    checkpoints/           checkpoints of stage 1, to resume from
 
-A folder without ``run.json`` is a run that has not finished.
+A folder without ``run.json`` is an unfinished run.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ RUN_FILE, CONFIG_FILE, WEIGHTS_FILE = "run.json", "config.yaml", "weights.safete
 DATA_FILE, DECODER_FILE = "data.sha256", "decoder.version"
 METRICS_JSON, METRICS_CSV, SAMPLES_FILE = "metrics.json", "metrics.csv", "samples.safetensors"
 CHECKPOINTS = "checkpoints"
-#: How far a sample's logit may be from what it was when the run was written, as a share of the largest one where that
-#: is above 1: other machines and versions of torch round differently, other encoder code is further off than this.
+#: Largest difference of a sample's logits from those saved with the run, relative to the largest one if that is above
+#: 1. Other machines and versions of torch round differently; changed encoder code differs by more than this.
 LOGITS_TOLERANCE = 1e-3
 
 
@@ -67,12 +67,12 @@ class TrainedRun:
     """One finished training run.
 
     ``encoders`` (in evaluation mode) map ``[B, *modality.shape]`` to features ``[B, D]`` and logits ``[B, C]``;
-    ``fused_head`` takes the features concatenated in modality order, ``[B, M·D]``, and is None where none
-    was trained; ``shared_head`` takes any modality's features. A joint training (``stage1.objective``) has
-    neither of the two but a ``joint_head``, which takes the list of features in modality order, zeros for an absent
-    modality, to logits ``[B, C]``; its encoders' own logits mean nothing unless ``own_heads``. ``samples`` holds a
-    few validation clips per modality as ``[N, *shape]`` in the modality's dtype, ``sample_labels`` their class
-    indices. ``verified``: the encoders say of them what they said when the run was written.
+    ``fused_head`` takes the features concatenated in modality order, ``[B, M·D]``, and is None if none was trained;
+    ``shared_head`` takes any modality's features. A joint training (``stage1.objective``) has neither of the two but a
+    ``joint_head``, which maps the list of features in modality order, zeros for an absent modality, to logits
+    ``[B, C]``; its encoders' own logits are meaningless unless ``own_heads``. ``samples`` holds a few validation clips
+    per modality as ``[N, *shape]`` in the modality's dtype, ``sample_labels`` their class indices. ``verified`` means
+    that the encoders give the same logits for them as when the run was written.
     """
 
     name: str
@@ -83,18 +83,18 @@ class TrainedRun:
     shared_head: nn.Linear | None
     fused_head: nn.Linear | None
     joint_head: nn.Module | None
-    #: The one chosen, or the config's.
+    #: The chosen fusion, or the one of the config.
     fusion: FusionSpec
-    #: What was learned for it.
+    #: Its learned parameters.
     fusion_parameters: FusionParameters
-    #: What was chosen and what it beat; empty where the config fixed the fusion.
+    #: Report of the choice; empty if the config fixes the fusion.
     fusion_report: dict[str, Any]
     quality: QualityThresholds
-    #: False alarms of the signal check on the training clips, per modality, and how far the nearest clip was.
+    #: False alarms of the signal check on the training clips, per modality, and how close any clip came to a threshold.
     quality_report: dict[str, Any]
     samples: dict[str, npt.NDArray[Any]]
     sample_labels: npt.NDArray[np.int64]
-    #: False for a run of a version that did not note what the encoders said of the samples.
+    #: False for a run of an older version, which did not save the encoders' logits for the samples.
     verified: bool
     metrics: dict[str, Any]
     #: JSON-able: resolved config, counts of clips, warnings, seed, versions, seconds.
@@ -105,7 +105,7 @@ class TrainedRun:
 
     @property
     def voting_fused_head(self) -> nn.Linear | None:
-        """The fused head where the fusion lets it vote."""
+        """The fused head, or None if the fusion does not let it vote."""
         return self.fused_head if self.fusion.fused_head else None
 
     @property
@@ -133,7 +133,7 @@ def write_config(folder: Path, config: TrainConfig) -> None:
 
 
 def read_config(folder: Path) -> TrainConfig:
-    """The resolved config of a run, finished or not. Raises ConfigurationError or SetupError."""
+    """Read the resolved config of a run, finished or not. Raises ConfigurationError or SetupError."""
     path = folder / CONFIG_FILE
     try:
         return parse_config(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
@@ -142,13 +142,13 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def write_data_digest(folder: Path, digest: str) -> None:
-    """Note what data a run uses, creating the folder."""
+    """Write the digest of a run's data, creating the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / DATA_FILE, digest.encode())
 
 
 def read_data_digest(folder: Path) -> str | None:
-    """The digest of a run's data, or None where it has none."""
+    """Read the digest of a run's data; None if the run has none."""
     path = folder / DATA_FILE
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
@@ -186,7 +186,7 @@ def write_run(
     quality_report: Mapping[str, Any],
     training: Mapping[str, Any],
 ) -> None:
-    """Write a finished run; leaves the encoders in evaluation mode. ``run.json`` comes last and makes it one."""
+    """Write a finished run; leaves the encoders in evaluation mode. ``run.json`` comes last and marks it finished."""
     write_config(folder, config)
     (folder / RUN_FILE).unlink(missing_ok=True)
     heads = {"shared_head": shared_head, "fused_head": fused_head, "joint_head": joint_head}
@@ -208,7 +208,7 @@ def write_run(
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Write ``metrics.json``: figures of validation and test."""
+    """Write ``metrics.json``: metrics of validation and test."""
     write_atomically(folder / METRICS_JSON, json.dumps(metrics, indent=2).encode())
 
 
@@ -222,8 +222,11 @@ def write_epochs(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def load_run(folder: Path) -> TrainedRun:
-    """Read a finished run. Raises SetupError naming what is missing or does not fit, encoders that no longer say of
-    the samples what they said when the run was written included; ConfigurationError for a bad config."""
+    """Read a finished run.
+
+    Raises SetupError naming what is missing or does not fit, including encoders that give other logits for the samples
+    than when the run was written; ConfigurationError for a bad config.
+    """
     if not folder.is_dir():
         raise SetupError(f"there is no run directory {folder}")
     if not (folder / RUN_FILE).is_file():
@@ -289,7 +292,7 @@ def load_run(folder: Path) -> TrainedRun:
 
 
 def _fresh_heads(config: TrainConfig, classes: int) -> dict[str, nn.Module]:
-    """The heads that a run of this config has beside the encoders' own."""
+    """Build the heads that a run of this config has in addition to the encoders' own, untrained."""
     widths = [m.encoder.width for m in config.modalities]
     if config.stage1.objective == "joint":
         return {"joint_head": build_joint_head(config.stage1.joint.fusion, widths, classes)}
@@ -301,7 +304,7 @@ def _fresh_heads(config: TrainConfig, classes: int) -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def _logits(encoder: nn.Module, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """What an encoder's own head says of rows ``[N, *shape]``, ``[N, C]``."""
+    """Logits ``[N, C]`` of an encoder's own head for rows ``[N, *shape]``."""
     _, logits_NC = encoder.eval()(torch.from_numpy(rows))
     return np.ascontiguousarray(logits_NC.float().numpy())
 

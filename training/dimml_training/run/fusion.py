@@ -1,8 +1,7 @@
-"""The fusion chosen for a run, in its directory: ``fusion.json`` (the spec, and what it beat) and
-``fusion.safetensors`` (what was learned for it).
+"""The fusion chosen for a run, as files in its directory.
 
-The parameters are written first and their SHA-256 stands in the JSON, so that a choice cut short, or files of two
-choices, are found out.
+``fusion.json`` has the spec and the report of the choice, ``fusion.safetensors`` the learned parameters. The parameters
+are written first and their SHA-256 is in the JSON, so that an interrupted write, or files of two choices, are detected.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ class FusionRecord(BaseModel):
 
     schema_version: Literal[1] = 1
     spec: FusionSpec
-    #: Of ``fusion.safetensors``; None where nothing was learned.
+    #: SHA-256 of ``fusion.safetensors``; None if nothing was learned.
     parameters_sha256: str | None = None
-    #: What was chosen, what it beat and on which clips: JSON-able, copied into the manifest of an export.
+    #: The choice, its alternatives and the clips it was made on: JSON-able, copied into the manifest of an export.
     report: dict[str, Any]
 
 
 def write_fusion(folder: Path, spec: FusionSpec, parameters: FusionParameters, report: Mapping[str, Any]) -> None:
-    """Write a run's chosen fusion, in place of one that is there."""
+    """Write a run's chosen fusion, replacing any previous one."""
     arrays = parameters.arrays()
     digest = None
     if arrays:
@@ -50,10 +49,9 @@ def write_fusion(folder: Path, spec: FusionSpec, parameters: FusionParameters, r
         (folder / PARAMETERS_FILE).unlink(missing_ok=True)
 
 
-def keep_previous(folder: Path, *figures: str) -> None:
-    """Keep a copy of the choice that is there, if any, and of files that say what it came to: ``fusion.previous.json``
-    and so on."""
-    for name in (PARAMETERS_FILE, FUSION_JSON, *figures):
+def keep_previous(folder: Path, *metrics: str) -> None:
+    """Keep a copy of the present choice, if any, and of its files of metrics: ``fusion.previous.json`` and so on."""
+    for name in (PARAMETERS_FILE, FUSION_JSON, *metrics):
         kept = folder / name.replace(".", ".previous.", 1)
         if (folder / name).is_file():
             write_atomically(kept, (folder / name).read_bytes())
@@ -62,8 +60,10 @@ def keep_previous(folder: Path, *figures: str) -> None:
 
 
 def read_fusion(folder: Path) -> tuple[FusionSpec, FusionParameters, dict[str, Any]] | None:
-    """A run's chosen fusion: spec, parameters and report; None where its config fixed one and nothing was chosen.
-    Raises SetupError where the files are damaged or do not belong together."""
+    """Read a run's chosen fusion: spec, parameters and report; None if none was chosen, since its config fixes one.
+
+    Raises SetupError if the files are damaged or do not belong together.
+    """
     path = folder / FUSION_JSON
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""``votes.safetensors`` of a run: what every head said of each validation and test clip, and the answers given.
+"""``votes.safetensors`` of a run: every head's logits for each validation and test clip, and the answers.
 
 From it a report draws confusion matrices and reliability diagrams without encoders or data.
 """
@@ -21,15 +21,17 @@ from dimml.system.files import write_atomically
 from dimml_training.evaluation.heads import HeadLogits
 
 VOTES_FILE = "votes.safetensors"
-#: Clips kept of a split, spread evenly over it: more would not change a diagram, but fill the disk.
+#: Most clips saved of a split, spread evenly over it: more would not change a diagram, but fill the disk.
 CLIPS = 20_000
 
 
 @dataclass(frozen=True)
 class Votes:
-    """Heads' logits ``[N, H, C]`` with who was present ``[N, H]``, true classes ``[N]``, and the answers'
-    probabilities ``[N, C]``, given with ``fusion``, by which heads were so certain ``[N, H]``: None in a run of before
-    that was kept."""
+    """Votes of H heads for N clips, and the answers that ``fusion`` makes of them.
+
+    Logits ``[N, H, C]``, presence of the heads ``[N, H]``, true classes ``[N]``, the answers' probabilities ``[N, C]``,
+    and the heads' certainty ``[N, H]``, which is None in runs of older versions.
+    """
 
     heads: tuple[str, ...]
     logits_NHC: FloatArray
@@ -59,7 +61,7 @@ def write_votes(folder: Path, found: Mapping[str, tuple[HeadLogits, Fused]], fus
 
 
 def read_votes(folder: Path) -> dict[str, Votes]:
-    """Votes by split; empty where the run has none. Raises SetupError where the file is damaged."""
+    """Read the votes by split; empty if the run has none. Raises SetupError if the file is damaged."""
     path = folder / VOTES_FILE
     if not path.is_file():
         return {}
