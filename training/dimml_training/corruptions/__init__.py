@@ -1,1 +1,1 @@
-"""The corruption suite: what clips may suffer, under which names, and what encoders make of it (docs/robustness.md)."""
+"""The corruption suite: corruptions of clips, and the evaluation of a run under them (docs/robustness.md)."""

@@ -1,5 +1,8 @@
-"""A corruption on the rows of clips. What a clip suffers depends on the seed, the modality, the corruption, the draw
-and the clip's number alone: every method meets the same damaged clips."""
+"""Applying a corruption to the rows of clips.
+
+The damage depends only on the seed, the modality, the corruption, the draw and the clip's number, so that every method
+gets the same damaged clips.
+"""
 
 from __future__ import annotations
 
@@ -66,13 +69,13 @@ def another(
     draw: int,
     seed: int,
 ) -> npt.NDArray[np.int64]:
-    """For each clip how many places further in its set of ``clips`` another one stands, 1 to ``clips`` - 1, at random.
+    """Choose another clip for each clip, at random: its distance in the set of ``clips``, 1 to ``clips`` - 1.
 
     Raises DataError for a set of one clip.
     """
     if clips < 2:
         raise DataError(f"{corruption.name} mixes in another clip: the split needs at least two")
-    # Numbers of its own: they must not depend on what else the family draws.
+    # A separate random stream, so that the choice does not depend on what else the family draws.
     steps = [
         int(clip_rng(modality, corruption, int(i), draw=draw, seed=seed, what="another").integers(1, clips))
         for i in clip_ids
@@ -81,7 +84,7 @@ def another(
 
 
 def conflicting(labels_N: npt.NDArray[np.int64], *, draw: int, seed: int) -> npt.NDArray[np.int64]:
-    """For each clip a clip with another label, each of them as likely. Raises DataError for a single label."""
+    """Choose for each clip a clip with another label, all equally likely. Raises DataError for a single label."""
     order = np.argsort(labels_N, kind="stable")
     starts = np.searchsorted(labels_N[order], labels_N, side="left")
     ends = np.searchsorted(labels_N[order], labels_N, side="right")
@@ -95,7 +98,7 @@ def conflicting(labels_N: npt.NDArray[np.int64], *, draw: int, seed: int) -> npt
 def clip_rng(
     modality: Modality, corruption: Corruption, clip_id: int, *, draw: int, seed: int, what: str = ""
 ) -> np.random.Generator:
-    """Numbers of one clip; Philox, whose streams differ wherever its key does."""
+    """Random generator of one clip: Philox, whose streams differ whenever the key does."""
     words = f"{seed}/{modality.name}/{corruption.name}/{draw}/{what}"
     key = int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little")
     return np.random.Generator(np.random.Philox(key=key + (clip_id << 64)))

@@ -1,4 +1,4 @@
-"""Through a real codec and back, in memory."""
+"""Compression by a real codec, in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ByteArray = npt.NDArray[np.uint8]
 
 
 def through_jpeg(picture: ByteArray, quality: int) -> ByteArray:
-    """A picture ``[H, W]`` grey or ``[H, W, 3]`` RGB, as JPEG of a quality from 0 to 100 and back."""
+    """Compress a picture ``[H, W]`` grey or ``[H, W, 3]`` RGB as JPEG of a quality from 0 to 100, and decode it."""
     colour = picture.ndim == 3
     given = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if colour else picture
     _, data = cv2.imencode(".jpg", given, [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -26,7 +26,7 @@ def through_jpeg(picture: ByteArray, quality: int) -> ByteArray:
 
 
 def through_h264(clip_THWC: ByteArray, quantiser: int) -> ByteArray:
-    """RGB pictures ``[T, H, W, 3]`` as one H.264 stream of a fixed quantiser (0 to 51) and back, odd sizes included.
+    """Compress RGB pictures ``[T, H, W, 3]`` as H.264 of a fixed quantiser (0 to 51), and decode them; any size.
 
     Raises DataError where this build of PyAV has no H.264 encoder.
     """

@@ -1,4 +1,4 @@
-"""What the encoders make of every condition; each distinct damage to a modality is encoded once."""
+"""Encodings of clips under every condition; each distinct damage to a modality is encoded once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Key = tuple[str, Corruption | None, int]
 
 @dataclass(frozen=True)
 class Encoded:
-    """A set of clips under some conditions; ``labels_N`` are class indices."""
+    """Encodings of a set of clips under some conditions; ``labels_N`` are class indices."""
 
     labels_N: npt.NDArray[np.int64]
     modalities: tuple[str, ...]
@@ -63,7 +63,7 @@ class Encoded:
 
 
 def key_of(name: str, corruption: Corruption, draw: int) -> Key:
-    """Where nothing is drawn, every draw is the first."""
+    """Key of an encoding; a corruption without a random part has the same key for every draw."""
     return name, corruption, draw % corruption.draws
 
 
@@ -78,11 +78,11 @@ def encode_conditions(
     seed: int,
     progress: Progress | None = None,
 ) -> Encoded:
-    """Run the encoders (in evaluation mode) on the clips under all conditions and draws; clip ids are places in
-    ``clips``. ``progress`` is told how many encodings of how many are there. A modality that carries no signal is
-    marked as at serving (``prepared_no_signal``).
+    """Run the encoders (in evaluation mode) on the clips under all conditions and draws.
 
-    Raises DataError where a condition needs another clip and there is none.
+    The damage depends on a clip's index in ``clips``. ``progress`` is called with the number of encodings done and the
+    total. A modality that carries no signal is marked as at serving (``prepared_no_signal``).
+    Raises DataError if a condition needs another clip and there is none.
     """
     by_name = {m.name: m for m in modalities}
     wanted: dict[Key, None] = dict.fromkeys((name, None, 0) for name in by_name)

@@ -1,7 +1,6 @@
-"""What happens to pictures and flow, one function per family: a clip's UINT8 ``[frames, height, width, channels]`` in,
-another one out.
+"""Corruptions of pictures and flow, one function per family, on a clip's UINT8 ``[frames, height, width, channels]``.
 
-``amount`` is the severity in the unit its docstring names. Where something is covered, flow is at rest (128).
+The second parameter is the severity, in the unit that the docstring names. Covered parts of a flow are at rest (128).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ GREY = 128
 
 @dataclass(frozen=True)
 class PictureSource:
-    """What a family may draw on for one clip."""
+    """Inputs of a family besides the clip: random numbers, whether it is flow, and another clip."""
 
     rng: np.random.Generator
     flow: bool
@@ -117,7 +116,7 @@ def lower_part(clip_THWC: ByteArray, share: float, given: PictureSource) -> Byte
 
 
 def patch(clip_THWC: ByteArray, share: float, given: PictureSource) -> ByteArray:
-    """A hand before it: ``share`` of height and width near the middle shows another clip, upside down."""
+    """Occlusion: a patch of ``share`` of height and width, near the middle, shows another clip upside down."""
     rows, columns = _box(clip_THWC, share, given.rng.uniform(0.3, 0.7, 2))
     out = clip_THWC.copy()
     out[:, rows, columns] = given.other[:, ::-1][:, rows, columns]
@@ -135,8 +134,11 @@ def tilt(clip_THWC: ByteArray, degrees: float, given: PictureSource) -> ByteArra
 
 
 def low_bitrate(clip_THWC: ByteArray, quantiser: float, given: PictureSource) -> ByteArray:
-    """Compressed hard. Pictures that move: H.264 with a fixed ``quantiser`` (0 to 51). One picture, and flow (as a grey
-    picture per direction, the way it is kept in files): JPEG of quality 100 · (51 - ``quantiser``) / 51."""
+    """Low bit rate: moving pictures as H.264 with a fixed ``quantiser`` (0 to 51), single pictures and flow as JPEG.
+
+    The quality of JPEG is 100 · (51 - ``quantiser``) / 51. Flow is compressed as a grey picture per direction, as it is
+    kept in files.
+    """
     if len(clip_THWC) > 1 and not given.flow:
         return through_h264(clip_THWC, round(quantiser))
     quality = round(100 * (51 - quantiser) / 51)
@@ -149,7 +151,7 @@ def low_bitrate(clip_THWC: ByteArray, quantiser: float, given: PictureSource) ->
 
 
 def black(clip_THWC: ByteArray, amount: float, given: PictureSource) -> ByteArray:
-    """Nothing: black, and flow at rest."""
+    """No signal: black, and flow at rest."""
     return np.full_like(clip_THWC, GREY if given.flow else 0)
 
 

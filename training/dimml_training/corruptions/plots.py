@@ -19,8 +19,9 @@ COLUMNS = 4
 def write_severity_curves(
     suite: Sequence[Condition], found: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> list[Path]:
-    """Draw every family that ``suite`` has at two severities or more; ``found`` are the figures by condition
-    (``scoring.score``). Gives the files, ``severity_<modality>.svg``. Raises ConfigurationError where it cannot write.
+    """Draw every family that ``suite`` has at two severities or more; return the files, ``severity_<modality>.svg``.
+
+    ``found`` are the metrics by condition (``scoring.score``). Raises ConfigurationError if a file cannot be written.
     """
     curves: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for condition in suite:
@@ -30,7 +31,7 @@ def write_severity_curves(
                 of_family = curves.setdefault(target, {}).setdefault(corruption.family, [])
                 of_family.append((corruption.severity, condition.name))
     written = []
-    # The same figures give the same bytes: no date, no random ids.
+    # Without date and random ids, the same metrics give the same bytes.
     with mpl.rc_context({"svg.hashsalt": "dimml", "svg.fonttype": "none", "font.size": 8}):
         for target, families in curves.items():
             drawn = {name: points for name, points in families.items() if len(points) > 1}

@@ -1,4 +1,4 @@
-"""A run under the corruption suite: every head and the answer, condition by condition."""
+"""Scoring a run under the corruption suite: every head and the answer, condition by condition."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Answers:
 
     votes: HeadLogits
     fused: Fused
-    #: Whether any modality was there to answer from.
+    #: Whether any modality was present to answer from.
     answered_N: BoolArray
 
     def right(self) -> BoolArray:
-        """Which clips were answered, and right, ``[N]``."""
+        """Which clips were answered correctly, ``[N]``."""
         return np.asarray(self.answered_N & (self.fused.logits_BC.argmax(axis=1) == self.votes.labels_N))
 
     def heads_right(self) -> BoolArray:
@@ -47,7 +47,7 @@ class Answers:
 
 
 def answers_to(run: TrainedRun, encoded: Encoded, condition: Condition) -> Answers:
-    """What the run answers to all draws of a condition."""
+    """Compute the run's answers to all draws of a condition."""
     draws = [encoded.get(condition, draw) for draw in range(condition.draws)]
     together = {
         m.name: EncodedModality(
@@ -91,10 +91,10 @@ def votes_of(run: TrainedRun, encoded: Mapping[str, EncodedModality], labels_N: 
 
 
 def score(run: TrainedRun, encoded: Encoded, validation: Encoded, suite: Sequence[Condition]) -> dict[str, Any]:
-    """Figures of a split's clips under every condition of ``suite`` (clean first), and what they come to.
+    """Metrics of a split's clips under every condition of ``suite`` (clean first), and their means, JSON-able.
 
-    ``validation`` holds the validation clips under the same conditions: the better modality of a condition, which
-    regret is measured against, is the one better there. All is plain numbers and names, fit for JSON.
+    ``validation`` holds the validation clips under the same conditions: regret is measured against the modality that is
+    better on them.
     """
     answers = {c.name: answers_to(run, encoded, c) for c in suite}
     own = [m.name for m in run.modalities] if run.own_heads else []
@@ -142,7 +142,7 @@ def _of_condition(condition: Condition, answers: Answers, classes: int) -> dict[
 
 
 def _means(of: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Over conditions: mean accuracy, mean regret, and the condition of the worst one."""
+    """Mean accuracy and mean regret over conditions, and the worst regret with its condition."""
     if not of:
         return None
     regrets = {name: figures["regret"] for name, figures in of.items() if "regret" in figures}
@@ -157,8 +157,10 @@ def _means(of: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _certainty_auroc(answers: Sequence[Answers]) -> dict[str, float | None]:
-    """Of every head, where it is present: how well its certainty tells whether it is right. None where it always or
-    never is."""
+    """AUROC of each head's certainty as a predictor of a correct vote, over the answers in which it is present.
+
+    None for a head that is always or never right.
+    """
     found: dict[str, float | None] = {}
     for index, head in enumerate(answers[0].votes.heads):
         there = [a.votes.present_NH[:, index] for a in answers]

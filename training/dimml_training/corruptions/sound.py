@@ -1,6 +1,7 @@
-"""What happens to sound, one function per family: a clip's FP32 ``[samples]`` in, another one out.
+"""Corruptions of sound, one function per family, on a clip's FP32 ``[samples]``.
 
-``amount`` is the severity in the unit its docstring names. All noise is set against the mean power of the row.
+The second parameter is the severity, in the unit that the docstring names. The level of noise is relative to the mean
+power of the row.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ VOICES = 5
 
 @dataclass(frozen=True)
 class SoundSource:
-    """What a family may draw on for one clip."""
+    """Inputs of a family besides the clip: random numbers, the sampling rate, and other sounds."""
 
     rng: np.random.Generator
     sample_rate_hz: int
     #: Another clip of the same set, FP32 ``[samples]``; only ``another_clip`` looks at it.
     other: FloatArray
-    #: People who are in no clip, FP32 ``[voices, samples]``; only ``voices`` looks at them.
+    #: Voices that are in no clip, FP32 ``[voices, samples]``; only ``voices`` uses them.
     voices: FloatArray
 
 
@@ -120,7 +121,7 @@ def reverberation(signal_S: FloatArray, rt60_s: float, given: SoundSource) -> Fl
     """A room without a direct path: noise that decays by 60 dB in ``rt60_s``, convolved; the power stays."""
     time_s = np.arange(max(2, round(rt60_s * given.sample_rate_hz))) / given.sample_rate_hz
     response = given.rng.standard_normal(len(time_s)) * 10.0 ** (-3.0 * time_s / rt60_s)
-    # What comes later than the row is long is not heard in it.
+    # Echoes later than the length of the row are not heard in it.
     response = response[: len(signal_S)]
     size = _fast_length(2 * len(signal_S))
     wet = np.fft.irfft(np.fft.rfft(signal_S, n=size) * np.fft.rfft(response, n=size), n=size)[: len(signal_S)]

@@ -1,4 +1,4 @@
-"""What ``scoring.score`` found, for a terminal."""
+"""Results of ``scoring.score`` as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-#: Columns of a file or a pipe, which have no width of their own.
+#: Width in columns for a file or a pipe, which has none of its own.
 PIPED_WIDTH = 140
 
 
 def show_conditions(title: str, found: Mapping[str, Any]) -> None:
-    """A row per condition, the means below, and what is judged apart. An unseen condition has a star."""
+    """Print a row per condition and the means, then certainty, confidence and conflict. Stars mark unseen families."""
     conditions = found["conditions"]
     heads = list(conditions["clean"]["heads"])
     table = Table(

@@ -1,4 +1,4 @@
-"""People who are in no clip: speech that eSpeak NG makes, for babble."""
+"""Voices that are in no clip, for babble: speech synthesized by eSpeak NG."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def other_voices(sample_rate_hz: int) -> npt.NDArray[np.float32]:
 
     Raises SetupError where eSpeak NG cannot speak.
     """
-    # A process of its own: the synthesizer's state cannot be reset, and what it said before changes what it says.
+    # In a process of its own: the synthesizer's state cannot be reset, and earlier speech changes later speech.
     command = [sys.executable, "-m", "dimml_training.corruptions.voices", str(sample_rate_hz)]
     done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""Figures of a set of clips: each modality's own head, the fused head, and the fused answer."""
+"""Metrics of a set of clips: each modality's own head, the fused head, and the fused answer."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class HeadLogits:
-    """Votes of all heads on N clips. ``logits_NHC`` are in the order of ``heads``; ``labels_N`` is the truth. A joint
-    training answers by ``joint_logits_NC`` alone; its heads, where it has any, are beside that."""
+    """Votes of all heads on N clips.
+
+    ``logits_NHC`` are in the order of ``heads``; ``labels_N`` is the truth. A joint training answers by
+    ``joint_logits_NC`` alone; its heads, if it has any, do not contribute to the answer.
+    """
 
     heads: tuple[str, ...]
     logits_NHC: FloatArray
     present_NH: BoolArray
     labels_N: npt.NDArray[np.int64]
-    #: Of each head ``[N, D]``: what it voted on.
+    #: Input features of each head, ``[N, D]``.
     features: tuple[FloatArray, ...] = ()
     joint_logits_NC: FloatArray | None = None
 
@@ -49,10 +52,12 @@ def head_logits(
     noise_db: float | None = None,
     seed: int = 0,
 ) -> HeadLogits:
-    """Run the encoders (in evaluation mode) on all clips. ``noise_db`` adds white noise to every waveform at that
-    ratio of mean powers; the noise of clip i depends on ``seed`` and i alone. A modality that carries no signal is
-    left out of its clip, as at serving; to a joint head it is zeros. Without ``own_heads``, those of the encoders do
-    not vote."""
+    """Run the encoders (in evaluation mode) on all clips.
+
+    ``noise_db`` adds white noise to every waveform at that ratio of mean powers; the noise of clip i depends on
+    ``seed`` and i alone. A modality that carries no signal is left out of its clip, as at serving; a joint head gets
+    zeros for it. Without ``own_heads``, the encoders' own heads do not vote.
+    """
     logits: list[FloatArray] = []
     present: list[BoolArray] = []
     joint: list[FloatArray] = []
@@ -107,8 +112,11 @@ def with_white_noise(waveform_BS: Tensor, snr_db: float, *, seed: int, first: in
 
 
 def fused_answer(votes: HeadLogits, fusion: FusionSpec, parameters: FusionParameters | None = None) -> Fused:
-    """The answer a server gives (``dimml.fusion``); that of a joint training is its joint head's, and its heads weigh
-    nothing in it. A fused head that the fusion leaves out gets certainty and weight 0."""
+    """Fuse the votes to the answer that a server gives (``dimml.fusion``).
+
+    A joint training answers by its joint head, and its other heads get weight 0. A fused head that the fusion leaves
+    out gets certainty and weight 0.
+    """
     joint_NC = votes.joint_logits_NC
     if joint_NC is None:
         idle = votes.heads[-1] == FUSED_HEAD and not fusion.fused_head
@@ -129,8 +137,10 @@ def fused_answer(votes: HeadLogits, fusion: FusionSpec, parameters: FusionParame
 
 
 def figures(votes: HeadLogits, fused: Fused, labels: Sequence[str]) -> dict[str, Any]:
-    """Accuracy and macro-F1 of every head alone and of the answer, mean weights, and the answer's confusion matrix
-    (rows: truth, columns: answer, in the order of ``labels``)."""
+    """Accuracy and macro-F1 of every head alone and of the answer, mean weights, and the answer's confusion matrix.
+
+    Rows of the matrix are the truth, columns the answer, in the order of ``labels``.
+    """
     classes = len(labels)
     guesses = {head: votes.logits_NHC[:, index].argmax(axis=1) for index, head in enumerate(votes.heads)}
     answer_N = fused.logits_BC.argmax(axis=1)

@@ -21,8 +21,11 @@ def conflict(
     own_NMC: npt.NDArray[Any],
     own_conflict_NMC: npt.NDArray[Any],
 ) -> dict[str, float]:
-    """No label is right in conflict: how far the answer's confidence falls, and, where several modalities' heads vote
-    (``own``), whether their disagreement tells conflict from clean (AUROC). Clean and conflict may differ in N."""
+    """Effect of conflicting modalities, where no label is right: how far the answer's confidence falls.
+
+    If several modalities' heads vote (``own``), also the AUROC with which their disagreement separates conflict from
+    clean. Clean and conflict may differ in N.
+    """
     found = {"confidence": float(conflict_N.mean()), "confidence_clean": float(clean_N.mean())}
     if own_NMC.shape[1] > 1:
         scores = [disagreement(own_NMC), disagreement(own_conflict_NMC)]

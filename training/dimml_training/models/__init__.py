@@ -1,4 +1,4 @@
-"""Encoders: what a bundle's ONNX models are made from."""
+"""Encoders, which an export turns into a bundle's ONNX models."""
 
 from dimml_training.models.backbone_config import (
     BackboneConfig,

@@ -1,4 +1,4 @@
-"""Picture, or a modality's own tensor, to features: a ResNet, any transformers model, or a module of the user's."""
+"""Backbones, from a picture or a modality's tensor to features: a ResNet, a transformers model, or a user's module."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class ResNetBackbone(nn.Module):
 
 
 def build_backbone(config: BackboneConfig, example: Tensor, features: int, *, weights: bool) -> nn.Module:
-    """A module from FP32 tensors like ``example`` (``[N, channels, H, W]``, or raw; N free) to ``[N, features]``.
+    """Build a module from FP32 tensors like ``example`` (``[N, channels, H, W]``, or raw; any N) to ``[N, features]``.
 
     A backbone of another width is followed by a learned linear projection. Without ``weights``, published weights
-    are not loaded: the caller has its own. Raises ConfigurationError where the backbone cannot be built, or does not
-    map the example to features.
+    are not loaded, because the caller has its own. Raises ConfigurationError if the backbone cannot be built, or does
+    not map the example to features.
     """
     if isinstance(config, ResNetBackboneConfig):
         backbone: nn.Module = ResNetBackbone(example.shape[1], config)
@@ -57,14 +57,14 @@ def build_backbone(config: BackboneConfig, example: Tensor, features: int, *, we
 
 @torch.no_grad()
 def _width(backbone: nn.Module, example: Tensor, what: str) -> int:
-    """D of a foreign backbone, found by running it, which also shows whether it fits the modality at all."""
+    """Width D of a user's or transformers' backbone, found by running it, which also checks that it fits."""
     given = list(example.shape)
     backbone.eval()
     try:
         found = backbone(example)
     except ConfigurationError:
         raise
-    except Exception as error:  # somebody else's code
+    except Exception as error:  # foreign code may raise anything
         reason = " ".join(str(error).split())[:300]
         raise ConfigurationError(
             f"{what} does not take a tensor of shape {given}: {type(error).__name__}: {reason}", field="backbone"

@@ -21,9 +21,9 @@ VARIANCE_FLOOR = 1e-7
 class HuggingFaceBackbone(nn.Module):
     """FP32 pictures ``[N, channels, H, W]``, or waveforms ``[N, samples]`` where raw, to features ``[N, D]``.
 
-    A model that starts from chance is built for the modality's channels and size of picture. A pretrained one stays
-    as it was published: grey is repeated for its three channels, and its position embedding interpolated. Raises
-    ConfigurationError where the model cannot be had, or takes another kind of input.
+    A model with random weights is built for the modality's channels and size of picture. A pretrained one stays as
+    published: grey is repeated for its three channels, and its position embedding interpolated. Raises
+    ConfigurationError if the model cannot be loaded, or takes another kind of input.
     """
 
     def __init__(self, config: HuggingFaceBackboneConfig, example: Tensor, *, weights: bool) -> None:
@@ -80,10 +80,10 @@ class HuggingFaceBackbone(nn.Module):
 
 
 def resolved(config: HuggingFaceBackboneConfig) -> HuggingFaceBackboneConfig:
-    """``config`` with the architecture behind its name written out.
+    """Return ``config`` with the architecture behind its name written out.
 
-    A run keeps this one: it can then be loaded and exported where the hub, or the folder, cannot be reached. Raises
-    ConfigurationError where the name leads nowhere.
+    A run saves this config, so that it can be loaded and exported without the hub or the folder. Raises
+    ConfigurationError if no model is found under the name.
     """
     if config.name is None or config.model_type is not None:
         return config
@@ -140,7 +140,7 @@ def _model(config: HuggingFaceBackboneConfig, architecture: PretrainedConfig, *,
 
 
 def _asked(name: str, ask: Callable[[], Any]) -> Any:
-    """What a published model's files give."""
+    """Call ``ask``, which reads a published model's files, and turn its errors into a ConfigurationError."""
     try:
         return ask()
     except Exception as error:  # no such name, no network, a damaged file: each has errors of its own

@@ -1,4 +1,4 @@
-"""Take the stride of narrow 1x1 convolutions before them.
+"""Workaround that applies the stride of narrow 1x1 convolutions before them, by slicing.
 
 A oneDNN kernel of torch 2.13 has corrupted memory in training on CPUs without AVX-512, in the weight gradient of such
 convolutions; a ResNet's shortcut is one. Neither their layout nor the kernel can be chosen from here (``torch.compile``
@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-#: Convolutions of as many input channels are left as they are.
+#: Convolutions with at least this many input channels are not changed.
 SAFE_CHANNELS = 8
 
 
 def guard_narrow_convolutions(module: nn.Module) -> None:
-    """Have every such convolution in ``module`` pick its pixels first; names, weights, results stay the same."""
+    """Make every such convolution in ``module`` slice its input first; names, weights and results stay the same."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d) and _narrow(part):
             part.register_forward_pre_hook(partial(_every, part.stride))

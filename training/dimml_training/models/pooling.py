@@ -1,4 +1,4 @@
-"""From one feature vector per frame to one per clip."""
+"""Pooling of one feature vector per frame to one per clip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dimml_training.models.config import MeanPoolingConfig, PoolingConfig, Tempo
 
 
 class MeanPooling(nn.Module):
-    """The mean over frames, ``[B, T, D]`` to ``[B, D]``."""
+    """Mean over frames, ``[B, T, D]`` to ``[B, D]``."""
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         """Features ``[B, D]``."""
@@ -17,7 +17,7 @@ class MeanPooling(nn.Module):
 
 
 class TemporalConvPooling(nn.Module):
-    """Sees the order of frames: ``[B, T, D]`` to ``[B, D]`` through dilated residual convolutions over time."""
+    """Order-sensitive pooling, ``[B, T, D]`` to ``[B, D]``, by dilated residual convolutions over time."""
 
     def __init__(self, frames: int, width: int, config: TemporalConvPoolingConfig) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class TemporalConvPooling(nn.Module):
 
 
 def build_pooling(frames: int, width: int, config: PoolingConfig) -> nn.Module:
-    """The pooling that ``config`` names, for clips of ``frames`` feature vectors of ``width``."""
+    """Build the pooling that ``config`` names, for clips of ``frames`` feature vectors of ``width``."""
     if isinstance(config, MeanPoolingConfig):
         return MeanPooling()
     return TemporalConvPooling(frames, width, config)
