@@ -19,7 +19,7 @@ Glyphs = dict[int, FloatArray]
 PICTURE_PX: Final = 96
 #: scikit-learn's digits are 8x8, each cell a count from 0 to 16.
 _CELL_MAX: Final = 16.0
-#: The file keeps the order in which they were collected: a writer's digits stand together. Contiguous stretches
+#: The file keeps the order in which they were collected: a writer's digits are together. Contiguous stretches
 #: (fractions of the file) therefore keep most writers within one split, which random picking would not.
 _SPLIT_BOUNDS: Final[dict[Split, tuple[float, float]]] = {
     "train": (0.0, 0.7),

@@ -25,5 +25,5 @@ def make_avdigits(
     columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as bar:
         task = bar.add_task("clips", total=clips)
-        manifest = make(out, clips=clips, seed=seed, jobs=jobs, progress=lambda done: bar.advance(task, done))
-    typer.echo(str(manifest))
+        table = make(out, clips=clips, seed=seed, jobs=jobs, progress=lambda done: bar.advance(task, done))
+    typer.echo(str(table))

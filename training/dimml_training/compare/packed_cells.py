@@ -32,7 +32,7 @@ def packed_path(out: Path, data: str) -> Path:
 
 
 def read_cells(out: Path) -> Iterator[Cell]:
-    """Every cell under ``out``, packed or loose, by data set and then by file name.
+    """Read every cell under ``out``, packed or loose, by data set and then by file name.
 
     Raises SetupError that names the file which cannot be read.
     """

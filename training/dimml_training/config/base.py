@@ -1,4 +1,4 @@
-"""What every section of a config shares."""
+"""Base class and types shared by all sections of a config."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class ColumnsConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the labelled clips are."""
+    """Location and columns of the clip table, and how it is split."""
 
     manifest: str = Field(
         description="Table of clips, a CSV or Parquet file; ${VAR:-default} is expanded, and a relative path starts in "

@@ -44,7 +44,7 @@ class Encoded:
     _by_key: dict[Key, EncodedModality] = field(repr=False)
 
     def get(self, condition: Condition, draw: int) -> dict[str, EncodedModality]:
-        """Every modality, in order, under one draw of a condition that was encoded."""
+        """Encodings of every modality, in order, under one draw of a condition that was encoded."""
         return {name: self._modality(name, condition, draw) for name in self.modalities}
 
     def _modality(self, name: str, condition: Condition, draw: int) -> EncodedModality:

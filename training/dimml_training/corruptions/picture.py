@@ -90,7 +90,7 @@ def dropped_frames(clip_THWC: ByteArray, share: float, given: PictureSource) -> 
 
 
 def frozen_frames(clip_THWC: ByteArray, share: float, given: PictureSource) -> ByteArray:
-    """A run of frames, ``share`` of all, stands still: each repeats the one before the run, or its first."""
+    """Freeze a run of frames, ``share`` of all: each repeats the frame before the run, or the run's first."""
     frames = len(clip_THWC)
     count = min(max(1, round(share * frames)), frames - 1)
     start = int(given.rng.integers(0, frames - count + 1))
@@ -100,7 +100,7 @@ def frozen_frames(clip_THWC: ByteArray, share: float, given: PictureSource) -> B
 
 
 def camera_shake(clip_THWC: ByteArray, deviation: float, given: PictureSource) -> ByteArray:
-    """Of flow: every frame moves as a whole by a Gaussian displacement of ``deviation`` bytes."""
+    """Camera shake, for flow only: every frame moves as a whole by a Gaussian displacement of ``deviation`` bytes."""
     by = given.rng.standard_normal((len(clip_THWC), 1, 1, clip_THWC.shape[3]), dtype=np.float32) * np.float32(deviation)
     return _bytes(clip_THWC + by)
 

@@ -57,7 +57,7 @@ def another_clip(signal_S: FloatArray, snr_db: float, given: SoundSource) -> Flo
 
 
 def voices(signal_S: FloatArray, snr_db: float, given: SoundSource) -> FloatArray:
-    """Babble: five stretches of people who are in no clip, equally loud, at ``snr_db``."""
+    """Babble: five stretches of speech by voices that are in no clip, equally loud, at ``snr_db``."""
     people, length = given.voices.shape
     babble = np.zeros_like(signal_S)
     for person in given.rng.choice(people, size=min(VOICES, people), replace=False):
@@ -77,7 +77,7 @@ def tones(signal_S: FloatArray, snr_db: float, given: SoundSource) -> FloatArray
 
 
 def clicks(signal_S: FloatArray, snr_db: float, given: SoundSource) -> FloatArray:
-    """Single samples thrown up or down, 50 a second on average, at ``snr_db``."""
+    """Impulses of single samples, up or down, 50 a second on average, at ``snr_db``."""
     share = 50.0 / given.sample_rate_hz
     count = max(1, int(given.rng.poisson(share * len(signal_S))))
     noise = np.zeros_like(signal_S)
@@ -86,12 +86,12 @@ def clicks(signal_S: FloatArray, snr_db: float, given: SoundSource) -> FloatArra
 
 
 def low_pass(signal_S: FloatArray, hertz: float, given: SoundSource) -> FloatArray:
-    """Nothing above ``hertz`` (at most a quarter of the sampling rate); the edge is half an octave wide."""
+    """Remove frequencies above ``hertz`` (at most a quarter of the sampling rate); the edge is half an octave wide."""
     return _filtered(signal_S, lambda f: _edge(min(hertz, given.sample_rate_hz / 4), f), given.sample_rate_hz)
 
 
 def high_pass(signal_S: FloatArray, hertz: float, given: SoundSource) -> FloatArray:
-    """Nothing below ``hertz`` (at most a quarter of the sampling rate); the edge is half an octave wide."""
+    """Remove frequencies below ``hertz`` (at most a quarter of the sampling rate); the edge is half an octave wide."""
     return _filtered(signal_S, lambda f: 1.0 - _edge(min(hertz, given.sample_rate_hz / 4), f), given.sample_rate_hz)
 
 
@@ -135,7 +135,7 @@ def clipping(signal_S: FloatArray, overdrive_db: float, given: SoundSource) -> F
 
 
 def silence(signal_S: FloatArray, amount: float, given: SoundSource) -> FloatArray:
-    """Nothing."""
+    """No signal: zeros."""
     return np.zeros_like(signal_S)
 
 

@@ -1,4 +1,4 @@
-"""How an encoder is built: typed, frozen, every field described."""
+"""Section ``encoder``: the parts of an encoder and their settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _Config(BaseModel):
 
 
 class SpectrogramConfig(_Config):
-    """From waveform to a one-channel picture, inside the encoder."""
+    """Log spectrogram: a waveform as a one-channel picture, computed inside the encoder."""
 
     window_ms: float = Field(default=25.0, gt=0.0, description="Length of the Hann window.")
     hop_ms: float = Field(default=10.0, gt=0.0, description="Step between two windows.")
@@ -59,7 +59,7 @@ PoolingConfig = MeanPoolingConfig | TemporalConvPoolingConfig
 
 
 class _EncoderConfig(_Config):
-    """What the encoders of all kinds of modality share."""
+    """Fields shared by the encoders of all kinds of modality."""
 
     backbone: BackboneConfig = Field(default=ResNetBackboneConfig(), description="From picture to features.")
     features: int | None = Field(
@@ -85,7 +85,7 @@ class _EncoderConfig(_Config):
         return sizes[-1] if self.features is None else self.features
 
     def _refuse_beside_raw(self, *names: str) -> None:
-        """Nothing stands before or after a backbone that takes the modality's own tensor."""
+        """Refuse settings of steps before or after a backbone that takes the modality's own tensor: it has none."""
         for name in names:
             if self.raw and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} has no effect with backbone.input: raw; leave it out")

@@ -36,7 +36,7 @@ class ConcatHead(SplitHead):
         self.linear = nn.Linear(sum(widths), classes)
 
     def parts(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Each modality's columns of the weight, applied to its features."""
+        """Apply each modality's columns of the weight to its features."""
         weights = torch.split(self.linear.weight, self.widths, dim=1)
         bias_C = self.linear.bias / len(weights)
         return [nn.functional.linear(f, weight, bias_C) for f, weight in zip(features, weights, strict=True)]
@@ -55,7 +55,7 @@ class SumHead(SplitHead):
         self.linears = nn.ModuleList(nn.Linear(width, classes) for width in widths)
 
     def parts(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Each modality's own map."""
+        """Apply each modality's own map to its features."""
         return [linear(f) for linear, f in zip(self.linears, features, strict=True)]
 
 
