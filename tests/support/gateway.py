@@ -38,6 +38,8 @@ def gateway(repository: Path, triton: str, **settings: object) -> Iterator[Serve
 class Answered:
     """One answered request of a load."""
 
+    #: When it was sent and when it was answered, of ``time.monotonic()``.
+    began: float
     at: float
     status: int
     degraded: bool = False
@@ -81,9 +83,10 @@ def load(server: ServerProcess, clip: bytes, *, workers: int = 2, **fields: obje
     def work() -> None:
         with httpx.Client(base_url=server.url, timeout=60) as http:
             while not stop.is_set() and time.monotonic() < end:
+                began = time.monotonic()
                 try:
                     answer = http.post("/v1/predict", files={"media": clip}, data=fields)
-                    made.answers.append(_answered(answer))
+                    made.answers.append(_answered(answer, began))
                 except Exception as error:
                     made.errors.append(repr(error))
                 time.sleep(0.01)
@@ -100,8 +103,8 @@ def load(server: ServerProcess, clip: bytes, *, workers: int = 2, **fields: obje
     assert not made.errors, made.errors[:3]
 
 
-def _answered(answer: httpx.Response) -> Answered:
+def _answered(answer: httpx.Response, began: float) -> Answered:
     document: dict[str, Any] = answer.json()
     parts = document.get("modalities") or document.get("error", {}).get("modalities") or {}
     fates = {name: f"{p['status']}:{p['reason']}" if p.get("reason") else p["status"] for name, p in parts.items()}
-    return Answered(time.monotonic(), answer.status_code, document.get("degraded", False), fates)
+    return Answered(began, time.monotonic(), answer.status_code, document.get("degraded", False), fates)
