@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dimml.modality import Waveform
 from dimml_training.config import TrainConfig, load_config, with_fields
 from dimml_training.data.augment import augment
 from dimml_training.data.loader import Batch, ClipRows, batches
@@ -66,7 +65,7 @@ def random_clips(config: TrainConfig, clips: int, folder: Path) -> ClipRows:
         file = np.memmap(path, modality.dtype, "w+", shape=shape)
         for row in file:
             drawn = rng.standard_normal(modality.shape, np.float32) * 0.1
-            row[...] = drawn if isinstance(modality, Waveform) else np.clip(128 + 400 * drawn, 0, 255)
+            row[...] = drawn if modality.dtype == np.float32 else np.clip(128 + 400 * drawn, 0, 255)
         file.flush()
         arrays[modality.name] = np.memmap(path, modality.dtype, "r", shape=shape)
     return ClipRows(arrays, rng.permutation(clips), np.arange(clips) % CLASSES)

@@ -6,13 +6,18 @@ requested range, or the whole range where it is shorter (see ``dimml.media``).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Final, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}$")]
+#: Kinds of modality. A component keeps what it does with a kind in a ``Mapping[Kind, ...]`` with a row for each.
+Kind = Literal["waveform", "frames", "flow"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+#: The track of a recording that a kind is made from, in FFmpeg's words.
+Track = Literal["audio", "video"]
 
 
 class Region(BaseModel):
@@ -38,6 +43,20 @@ class _Modality(BaseModel):
     name: Name = Field(description="Name in requests, answers and metrics, for example 'audio'.")
     tensor: TensorName = Field(description="Name of the encoder's input tensor.")
 
+    track: ClassVar[Track]
+    #: Whether values are colours, so that a mirrored, brighter or grey clip still shows the same.
+    rgb: ClassVar[bool] = False
+
+    @property
+    def covers_time(self) -> bool:
+        """Whether a row covers a stretch of time, not a moment."""
+        return True
+
+    @property
+    def sampling(self) -> tuple[int, int] | None:
+        """Samples of a row and their rate in Hz; None where rows are not sampled at a rate of their own."""
+        return None
+
 
 class Waveform(_Modality):
     """Mono sound, FP32 in [-1, 1] (full scale), ``[B, samples]`` at ``sample_rate_hz``; zero-padded at the end."""
@@ -46,6 +65,13 @@ class Waveform(_Modality):
     tensor: TensorName = "WAVEFORM"
     sample_rate_hz: int = Field(ge=1000, le=192_000)
     samples: int = Field(ge=1)
+
+    track: ClassVar[Track] = "audio"
+
+    @property
+    def sampling(self) -> tuple[int, int]:
+        """Samples of a row and their rate in Hz."""
+        return self.samples, self.sample_rate_hz
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,6 +93,14 @@ class Frames(_Modality):
     height: int = Field(ge=8, le=4096)
     width: int = Field(ge=8, le=4096)
     region: Region | None = Field(default=None, description="Region of interest, cut before resizing.")
+
+    track: ClassVar[Track] = "video"
+    rgb: ClassVar[bool] = True
+
+    @property
+    def covers_time(self) -> bool:
+        """Whether a row has frames of more than one time."""
+        return self.frames > 1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,6 +127,13 @@ class Flow(_Modality):
     width: int = Field(ge=8, le=4096)
     region: Region | None = None
     bound_px: float = Field(default=20.0, gt=0.0)
+
+    track: ClassVar[Track] = "video"
+
+    @property
+    def covers_time(self) -> bool:
+        """Whether a row has frames of more than one time."""
+        return self.frames > 1
 
     @property
     def shape(self) -> tuple[int, ...]:

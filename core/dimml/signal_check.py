@@ -5,13 +5,14 @@ The thresholds stand in a bundle's manifest and are checked for false alarms on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from dimml.modality import Flow, Frames, Waveform
+from dimml.modality import Flow, Frames, Kind, Modality, Waveform
 from dimml.status import Reason
 
 
@@ -27,11 +28,13 @@ class QualityThresholds(BaseModel):
     black_spread: float = Field(default=2.0, ge=0.0, description="…and its standard deviation below this.")
 
 
+Row = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
+#: Takes a modality of its kind, and the rest as ``no_signal``.
+Check = Callable[[Any, Row, QualityThresholds, Sequence[float] | None], Reason | None]
+
+
 def no_signal(
-    modality: Waveform | Frames | Flow,
-    row: npt.NDArray[np.float32] | npt.NDArray[np.uint8],
-    thresholds: QualityThresholds,
-    times_s: Sequence[float] | None = None,
+    modality: Modality, row: Row, thresholds: QualityThresholds, times_s: Sequence[float] | None = None
 ) -> Reason | None:
     """Why one row of ``modality`` carries no signal, or None where it does.
 
@@ -39,16 +42,31 @@ def no_signal(
     different time. A picture is frozen where pictures of at least two times are all the same. A row that is not
     finite is not judged here: its encoder's output shows it.
     """
-    if isinstance(modality, Waveform):
-        peak = float(np.abs(row).max(initial=0.0))
-        return Reason.SILENT if peak < 10.0 ** (thresholds.silence_dbfs / 20.0) else None
-    # Flow at rest is 128 everywhere: a still picture, which the frames modality judges; here it is a signal.
-    if isinstance(modality, Flow):
-        return None
+    return CHECKS[modality.kind](modality, row, thresholds, times_s)
+
+
+def _sound(
+    modality: Waveform, row: Row, thresholds: QualityThresholds, times_s: Sequence[float] | None
+) -> Reason | None:
+    peak = float(np.abs(row).max(initial=0.0))
+    return Reason.SILENT if peak < 10.0 ** (thresholds.silence_dbfs / 20.0) else None
+
+
+def _pictures(
+    modality: Frames, row: Row, thresholds: QualityThresholds, times_s: Sequence[float] | None
+) -> Reason | None:
     if float(row.mean()) < thresholds.black_mean and float(row.std()) < thresholds.black_spread:
         return Reason.BLACK
     # A picture shown twice because there was no other is not a frozen one.
     times_differ = times_s is None or len(set(times_s)) > 1
-    if modality.frames > 1 and times_differ and bool((row == row[:1]).all()):
+    if modality.covers_time and times_differ and bool((row == row[:1]).all()):
         return Reason.FROZEN
     return None
+
+
+def _flow(modality: Flow, row: Row, thresholds: QualityThresholds, times_s: Sequence[float] | None) -> Reason | None:
+    # Flow at rest is 128 everywhere: a still picture, which the frames modality judges; here it is a signal.
+    return None
+
+
+CHECKS: Final[Mapping[Kind, Check]] = {"waveform": _sound, "frames": _pictures, "flow": _flow}

@@ -55,7 +55,6 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Score a trained run on one of its splits, clean and under corruptions."""
-    from dimml.modality import Waveform
     from dimml_training.config import SPLITS
     from dimml_training.config.corruption_suite import conditions, outside_means
     from dimml_training.corruptions.encoding import encode_conditions
@@ -78,7 +77,7 @@ def evaluate(
     trained = load_run(run)
     if noise_db and not all(math.isfinite(level) for level in noise_db):
         raise ConfigurationError("--noise-db takes decibels, such as 0 or -10", field="--noise-db")
-    if noise_db and not any(isinstance(m, Waveform) for m in trained.modalities):
+    if noise_db and not any(m.track == "audio" for m in trained.modalities):
         raise ConfigurationError(f"--noise-db: {run} has no sound to add noise to", field="--noise-db")
     # Which modality is better under a condition is determined on validation clips.
     splits: list[Split] = list(dict.fromkeys([chosen, "validation"])) if corruptions else [chosen]

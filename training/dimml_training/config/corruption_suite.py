@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
-from dimml.modality import Flow, Modality, Waveform
+from dimml.modality import Kind, Modality
 
-Kind = Literal["sound", "picture"]
+#: What a family damages; several kinds of modality may share one.
+Sense = Literal["sound", "picture"]
 Group = Literal["clean", "sound", "picture", "both", "absent", "nosignal", "conflict"]
 Which = Literal["seen", "unseen", "all"]
 
@@ -40,7 +41,7 @@ class Corruption:
     family: str
     severity: str
     amount: float
-    kind: Kind
+    kind: Sense
     seen: bool
     #: 1 if the corruption has no random part.
     draws: int
@@ -80,14 +81,13 @@ class Family:
     """
 
     name: str
-    kind: Kind
+    kind: Sense
     seen: bool
     random: bool
     severities: Mapping[str, float]
     standard: tuple[str, ...]
-    #: Kinds of modality to which it applies.
-    frames: bool = True
-    flow: bool = True
+    #: The only kind of modality to which it applies; None means every kind of its sense.
+    only: Kind | None = None
     #: Needs more than one frame.
     moving: bool = False
 
@@ -98,10 +98,8 @@ class Family:
 
     def suits(self, modality: Modality) -> bool:
         """Whether the family applies to this modality."""
-        if isinstance(modality, Waveform):
-            return self.kind == "sound"
-        fits = self.flow if isinstance(modality, Flow) else self.frames
-        return self.kind == "picture" and fits and (modality.frames > 1 or not self.moving)
+        fits = self.kind == DAMAGES[modality.kind].sense and self.only in (None, modality.kind)
+        return fits and (modality.covers_time or not self.moving)
 
 
 _QUARTERS = {"25pct": 0.25, "50pct": 0.5, "75pct": 0.75}
@@ -123,13 +121,13 @@ FAMILIES: tuple[Family, ...] = (
     Family("clipping", "sound", False, False, {"20db": 20.0, "40db": 40.0, "60db": 60.0}, ("40db",)),
     Family("pixel_noise", "picture", True, True, {"20": 20.0, "40": 40.0, "80": 80.0}, ("20", "80")),
     Family("blur", "picture", True, False, {"2pct": 0.02, "5pct": 0.05, "10pct": 0.1}, ("2pct", "10pct")),
-    Family("darkness", "picture", True, False, {"0.3": 0.3, "0.1": 0.1, "0.05": 0.05}, ("0.1",), flow=False),
-    Family("glare", "picture", True, False, {"60": 60.0, "120": 120.0, "180": 180.0}, ("120",), flow=False),
+    Family("darkness", "picture", True, False, {"0.3": 0.3, "0.1": 0.1, "0.05": 0.05}, ("0.1",), only="frames"),
+    Family("glare", "picture", True, False, {"60": 60.0, "120": 120.0, "180": 180.0}, ("120",), only="frames"),
     Family("fading", "picture", True, False, {"0.5": 0.5, "0.2": 0.2, "0.1": 0.1}, ("0.2",)),
     Family("grey_box", "picture", True, True, {"40pct": 0.4, "60pct": 0.6, "80pct": 0.8}, ("40pct", "80pct")),
     Family("down_sampling", "picture", True, False, {"3": 3.0, "6": 6.0, "10": 10.0}, ("6",)),
     Family("dropped_frames", "picture", True, True, _QUARTERS, ("50pct",), moving=True),
-    Family("camera_shake", "picture", True, True, {"10": 10.0, "20": 20.0, "40": 40.0}, ("20",), frames=False),
+    Family("camera_shake", "picture", True, True, {"10": 10.0, "20": 20.0, "40": 40.0}, ("20",), only="flow"),
     Family("lower_part", "picture", False, True, {"30pct": 0.3, "50pct": 0.5, "70pct": 0.7}, ("30pct", "70pct")),
     Family("patch", "picture", False, True, {"40pct": 0.4, "60pct": 0.6, "80pct": 0.8}, ("40pct", "80pct")),
     Family("tilt", "picture", False, True, {"15deg": 15.0, "30deg": 30.0, "60deg": 60.0}, ("30deg",)),
@@ -137,16 +135,32 @@ FAMILIES: tuple[Family, ...] = (
     Family("frozen_frames", "picture", False, True, _QUARTERS, ("75pct",), moving=True),
 )  # fmt: skip
 
-#: "No signal at all" in each kind of modality.
 SILENCE = Corruption("silence", "", 0.0, "sound", True, 1)
 BLACK = Corruption("black", "", 0.0, "picture", True, 1)
 
-#: Conditions that damage every modality at once: the corruption of sound, and that of pictures.
-_BOTH: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
-    (("white", "0db"), ("blur", "2pct")),
-    (("gaps", "60pct"), ("grey_box", "40pct")),
-    (("voices", "10db"), ("low_bitrate", "32")),
-    (("reverberation", "0.8s"), ("lower_part", "70pct")),
+
+@dataclass(frozen=True)
+class Damages:
+    """How a kind of modality can be corrupted; ``nothing`` is the corruption that leaves no signal at all."""
+
+    sense: Sense
+    nothing: Corruption
+    #: Whether one condition damages all modalities of the sense: what one microphone hears, all do.
+    together: bool
+
+
+DAMAGES: Final[Mapping[Kind, Damages]] = {
+    "waveform": Damages("sound", SILENCE, together=True),
+    "frames": Damages("picture", BLACK, together=False),
+    "flow": Damages("picture", BLACK, together=False),
+}
+
+#: Conditions that corrupt every modality at once: the corruption for those of each sense.
+BOTH: Final[tuple[Mapping[Sense, tuple[str, str]], ...]] = (
+    {"sound": ("white", "0db"), "picture": ("blur", "2pct")},
+    {"sound": ("gaps", "60pct"), "picture": ("grey_box", "40pct")},
+    {"sound": ("voices", "10db"), "picture": ("low_bitrate", "32")},
+    {"sound": ("reverberation", "0.8s"), "picture": ("lower_part", "70pct")},
 )
 
 
@@ -158,23 +172,28 @@ def conditions(modalities: Sequence[Modality], which: Which, *, detail: bool = F
     conflicting modalities are not in the means.
     """
     found = [Condition("clean", "clean", True, {}, False, 1)]
-    waves = [m for m in modalities if isinstance(m, Waveform)]
-    targets: list[list[Modality]] = [list(waves)] if waves else []
-    targets += [[m] for m in modalities if not isinstance(m, Waveform)]
-    for target in targets:
+    together: dict[Sense, list[Modality]] = {}
+    alone: list[list[Modality]] = []
+    for m in modalities:
+        damages = DAMAGES[m.kind]
+        if damages.together:
+            together.setdefault(damages.sense, []).append(m)
+        else:
+            alone.append([m])
+    for target in [*together.values(), *alone]:
         for family in FAMILIES:
             if all(family.suits(m) for m in target):
                 for severity in family.severities if detail else family.standard:
                     corruption = family.at(severity)
                     found.append(_condition(family.kind, target, [corruption] * len(target)))
     if len(modalities) > 1:
-        for sound, picture in _BOTH:
-            pairs = [_family(*(sound if isinstance(m, Waveform) else picture)) for m in modalities]
+        for both in BOTH:
+            pairs = [_family(*both[DAMAGES[m.kind].sense]) for m in modalities]
             found.append(_condition("both", modalities, pairs))
         for m in modalities:
             found.append(Condition(f"{m.name}:absent", "absent", True, {m.name: ABSENT}, False, 1))
         for m in modalities:
-            nothing = SILENCE if isinstance(m, Waveform) else BLACK
+            nothing = DAMAGES[m.kind].nothing
             found.append(Condition(f"{m.name}:{nothing.name}", "nosignal", True, {m.name: nothing}, False, 1))
         for m in modalities:
             found.append(Condition(f"{m.name}:other_clip", "conflict", False, {m.name: OTHER_CLIP}, False, DRAWS))

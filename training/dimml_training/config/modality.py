@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from dimml.modality import Flow, Frames, Waveform
+from dimml.modality import KINDS, Flow, Frames, Kind, Waveform
 from dimml_training.config.augment import PictureAugmentConfig, SoundAugmentConfig
 from dimml_training.config.base import Section
 from dimml_training.models.config import PictureEncoderConfig, SoundEncoderConfig
@@ -30,7 +30,7 @@ class PictureModalityConfig(Section):
 
     @model_validator(mode="after")
     def _flow_stays_flow(self) -> PictureModalityConfig:
-        if isinstance(self.input, Flow):
+        if not self.input.rgb:
             touched = [n for n in ("flip", "brightness", "contrast") if getattr(self.augment, n)]
             if touched:
                 raise ValueError(f"augment.{touched[0]} applies to frames only: it would falsify the vectors of a flow")
@@ -39,17 +39,21 @@ class PictureModalityConfig(Section):
         return self
 
 
-def _sound_or_picture(value: Any) -> str | None:
+#: The tag of each kind's section in ``ModalityConfig``.
+SECTIONS: Final[Mapping[Kind, str]] = {"waveform": "sound", "frames": "picture", "flow": "picture"}
+
+
+def _section(value: Any) -> str | None:
     given = value.get("input") if isinstance(value, Mapping) else getattr(value, "input", None)
     kind = given.get("kind") if isinstance(given, Mapping) else getattr(given, "kind", None)
-    return {"waveform": "sound", "frames": "picture", "flow": "picture"}.get(str(kind))
+    return next((tag for known, tag in SECTIONS.items() if known == kind), None)
 
 
 ModalityConfig = Annotated[
     Annotated[SoundModalityConfig, Tag("sound")] | Annotated[PictureModalityConfig, Tag("picture")],
     Discriminator(
-        _sound_or_picture,
+        _section,
         custom_error_type="modality_kind",
-        custom_error_message="input.kind must be 'waveform', 'frames' or 'flow'",
+        custom_error_message=f"input.kind must be {', '.join(map(repr, KINDS[:-1]))} or {KINDS[-1]!r}",
     ),
 ]

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from dimml.bundle import RESERVED_MODALITY_NAMES
 from dimml.fusion import FusionSpec
-from dimml.modality import Modality, Name, Waveform
+from dimml.modality import Modality, Name
 from dimml.signal_check import QualityThresholds
 from dimml_training.config.base import Section
 from dimml_training.config.certainty import CertaintyConfig
@@ -76,16 +76,17 @@ class TrainConfig(Section):
         if isinstance(self.data.columns.media, dict) and set(self.data.columns.media) != set(names):
             raise ValueError(f"data.columns.media must name a column for each of {names}, no more and no fewer")
         if "clip_s" not in self.model_fields_set:
-            timed = [m.input.name for m in self.modalities if isinstance(m.input, Waveform) or m.input.frames > 1]
+            timed = [m.input.name for m in self.modalities if m.input.covers_time]
             if timed:
                 raise ValueError(f"clip_s is needed: {', '.join(timed)} cover a span of time")
         for index, modality in enumerate(self.modalities):
-            if isinstance(modality.input, Waveform):
-                wanted = round(self.clip_s * modality.input.sample_rate_hz)
-                if abs(modality.input.samples - wanted) > 1:
+            if modality.input.sampling is not None:
+                samples, rate_hz = modality.input.sampling
+                wanted = round(self.clip_s * rate_hz)
+                if abs(samples - wanted) > 1:
                     raise ValueError(
                         f"modalities.{index}.input.samples must be clip_s x sample_rate_hz = {wanted}, "
-                        f"got {modality.input.samples}: every modality covers the same span of time"
+                        f"got {samples}: every modality covers the same span of time"
                     )
         widths = {m.input.name: m.encoder.width for m in self.modalities}
         if len(set(widths.values())) > 1:

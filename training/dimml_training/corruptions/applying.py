@@ -7,14 +7,15 @@ gets the same damaged clips.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from dimml.errors import DataError
-from dimml.modality import Flow, Modality, Waveform
+from dimml.modality import Flow, Frames, Kind, Modality, Waveform
 from dimml_training.config.corruption_suite import Corruption
 from dimml_training.corruptions.picture import PICTURE, PictureSource
 from dimml_training.corruptions.sound import SOUND, SoundSource, within_full_scale
@@ -49,15 +50,38 @@ def corrupt(
     for i, clip_id in enumerate(clip_ids):
         rng = clip_rng(modality, corruption, int(clip_id), draw=draw, seed=seed)
         other = rows[i] if others is None else others[i]
-        if isinstance(modality, Waveform):
-            if voices is None and corruption.family == "voices":
-                voices = other_voices(modality.sample_rate_hz)
-            source = SoundSource(rng, modality.sample_rate_hz, other, NOBODY if voices is None else voices)
-            out[i] = within_full_scale(SOUND[corruption.family](rows[i], corruption.amount, source))
-        else:
-            given = PictureSource(rng, isinstance(modality, Flow), other)
-            out[i] = PICTURE[corruption.family](rows[i], corruption.amount, given)
+        out[i] = DAMAGED[modality.kind](rows[i], modality, corruption, Given(rng, other, voices))
     return out
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a corruption of one clip may draw on."""
+
+    rng: np.random.Generator
+    other: npt.NDArray[Any]
+    voices: npt.NDArray[np.float32] | None
+
+
+def _sound(row: npt.NDArray[Any], modality: Waveform, corruption: Corruption, given: Given) -> npt.NDArray[Any]:
+    voices = NOBODY if given.voices is None else given.voices
+    if given.voices is None and corruption.family == "voices":
+        voices = other_voices(modality.sample_rate_hz)
+    source = SoundSource(given.rng, modality.sample_rate_hz, given.other, voices)
+    return within_full_scale(SOUND[corruption.family](row, corruption.amount, source))
+
+
+def _pictures(row: npt.NDArray[Any], modality: Frames | Flow, corruption: Corruption, given: Given) -> npt.NDArray[Any]:
+    source = PictureSource(given.rng, flow=not modality.rgb, other=given.other)
+    return PICTURE[corruption.family](row, corruption.amount, source)
+
+
+#: A damaged copy of one clip's row of a modality of each kind.
+DAMAGED: Final[Mapping[Kind, Callable[[npt.NDArray[Any], Any, Corruption, Given], npt.NDArray[Any]]]] = {
+    "waveform": _sound,
+    "frames": _pictures,
+    "flow": _pictures,
+}
 
 
 def another(

@@ -8,12 +8,14 @@ their own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from dimml.modality import Flow, Modality, Waveform
+from dimml.modality import Kind, Modality
 from dimml_training.config import PictureAugmentConfig, SoundAugmentConfig
 
 #: Grey of an erased picture, and flow at rest.
@@ -22,11 +24,10 @@ ERASED = 128.0
 
 def augment(modality: Modality, config: SoundAugmentConfig | PictureAugmentConfig, rows: Tensor) -> Tensor:
     """Return corrupted rows ``[B, *shape]`` as FP32, in the modality's units."""
-    if isinstance(config, SoundAugmentConfig):
-        if not isinstance(modality, Waveform):
-            raise TypeError("sound augmentation is for waveforms")
-        return augment_sound(rows, config, modality.sample_rate_hz)
-    return augment_pictures(rows, config, dropped=ERASED if isinstance(modality, Flow) else 0.0)
+    own = AUGMENTS[modality.kind]
+    if not isinstance(config, own.config):
+        raise TypeError(f"a {modality.kind} modality is not augmented by {type(config).__name__}")
+    return own.augment(modality, config, rows)
 
 
 def augment_sound(waveform_BS: Tensor, config: SoundAugmentConfig, sample_rate_hz: int) -> Tensor:
@@ -168,6 +169,21 @@ def _blocks(size: int, factor_B: Tensor) -> Tensor:
     block_BS = (torch.arange(size, device=factor_B.device) / factor_B[:, None]).floor()
     same = (block_BS[:, :, None] == block_BS[:, None, :]).float()
     return same / same.sum(dim=2, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How a kind of modality is augmented, by which config."""
+
+    config: type[SoundAugmentConfig | PictureAugmentConfig]
+    augment: Callable[[Any, Any, Tensor], Tensor]
+
+
+AUGMENTS: Final[Mapping[Kind, Augment]] = {
+    "waveform": Augment(SoundAugmentConfig, lambda m, config, rows: augment_sound(rows, config, m.sample_rate_hz)),
+    "frames": Augment(PictureAugmentConfig, lambda m, config, rows: augment_pictures(rows, config, dropped=0.0)),
+    "flow": Augment(PictureAugmentConfig, lambda m, config, rows: augment_pictures(rows, config, dropped=ERASED)),
+}
 
 
 def _uniform(batch: int, low: float, high: float, device: torch.device) -> Tensor:

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from dimml.bundle import file_sha256
 from dimml.errors import DimmlError, InvalidParameterError
 from dimml.media import Decoded, DecodeRequest
 from dimml.media.workers.pool import DecodePool
-from dimml.modality import Waveform
+from dimml.modality import Kind
 from dimml.status import Reason
 from dimml_training.config import SPLITS, Split, TrainConfig, expand_path
 from dimml_training.data.cache import CachedClip, ClipCache, clip_key
@@ -197,17 +198,33 @@ def quality_report(config: TrainConfig, train: ClipRows) -> dict[str, Any]:
     report: dict[str, Any] = {"thresholds": config.quality.model_dump(mode="json"), "clips": len(train)}
     for modality in config.inputs:
         alarms = {reason.value: 0 for reason in (Reason.SILENT, Reason.BLACK, Reason.FROZEN)}
-        lowest = float("inf")
+        strength, lowest = STRENGTHS[modality.kind], float("inf")
         for clip in range(len(train)):
             row = train.rows(modality.name, [clip])[0]
             reason = prepared_no_signal(modality, row, config.quality)
             if reason is not None:
                 alarms[reason.value] += 1
-            lowest = min(lowest, float(np.abs(row).max() if isinstance(modality, Waveform) else row.mean()))
-        nearest = (
-            {"lowest_peak_dbfs": round(20.0 * float(np.log10(max(lowest, 1e-9))), 2)}
-            if isinstance(modality, Waveform)
-            else {"lowest_mean": round(lowest, 2)}
-        )
-        report[modality.name] = {"false_alarms": alarms, **nearest}
+            lowest = min(lowest, strength.of(row))
+        report[modality.name] = {"false_alarms": alarms, strength.name: round(strength.told_as(lowest), 2)}
     return report
+
+
+@dataclass(frozen=True)
+class Strength:
+    """What the signal check holds against a threshold, and how the lowest of a split is reported."""
+
+    name: str
+    of: Callable[[npt.NDArray[Any]], float]
+    told_as: Callable[[float], float] = float
+
+
+_BRIGHTNESS: Final = Strength("lowest_mean", lambda row: float(row.mean()))
+STRENGTHS: Final[Mapping[Kind, Strength]] = {
+    "waveform": Strength(
+        "lowest_peak_dbfs",
+        lambda row: float(np.abs(row).max()),
+        lambda peak: 20.0 * float(np.log10(max(peak, 1e-9))),
+    ),
+    "frames": _BRIGHTNESS,
+    "flow": _BRIGHTNESS,
+}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dimml.bundle import FUSED_HEAD
 from dimml.fusion import BoolArray, FloatArray, Fused, FusionParameters, FusionSpec, fuse, heads_present, softmax
 from dimml.metrics.classification import confusion_matrix, macro_f1, nll
-from dimml.modality import Modality, Waveform
+from dimml.modality import Modality
 from dimml.signal_check import QualityThresholds
 from dimml_training.data.augment import mix_at_snr
 from dimml_training.data.loader import ClipRows, batches, prepared_no_signal
@@ -66,7 +66,7 @@ def head_logits(
     for given, labels_B in batches(clips, BATCH):
         rows = dict(given)
         for modality in modalities:
-            if noise_db is not None and isinstance(modality, Waveform):
+            if noise_db is not None and modality.track == "audio":
                 rows[modality.name] = with_white_noise(rows[modality.name], noise_db, seed=seed, first=start)
         encoded = [encoders[m.name](rows[m.name]) for m in modalities]
         heads = [own for _, own in encoded] if own_heads else []

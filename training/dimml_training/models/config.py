@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -61,6 +61,9 @@ PoolingConfig = MeanPoolingConfig | TemporalConvPoolingConfig
 class _EncoderConfig(_Config):
     """Fields shared by the encoders of all kinds of modality."""
 
+    #: In messages.
+    fields_for: ClassVar[str]
+
     backbone: BackboneConfig = Field(default=ResNetBackboneConfig(), description="From picture to features.")
     features: int | None = Field(
         default=None,
@@ -99,6 +102,8 @@ class _EncoderConfig(_Config):
 class SoundEncoderConfig(_EncoderConfig):
     """Encoder of a ``waveform`` modality."""
 
+    fields_for: ClassVar[str] = "sound"
+
     spectrogram: SpectrogramConfig = Field(default=SpectrogramConfig(), description="From waveform to picture.")
 
     @model_validator(mode="after")
@@ -109,6 +114,8 @@ class SoundEncoderConfig(_EncoderConfig):
 
 class PictureEncoderConfig(_EncoderConfig):
     """Encoder of a ``frames`` or ``flow`` modality."""
+
+    fields_for: ClassVar[str] = "pictures"
 
     pooling: PoolingConfig = Field(default=MeanPoolingConfig(), discriminator="kind", description="Over frames.")
     grey: bool = Field(default=False, description="Frames only: reduce RGB to luminance first.")

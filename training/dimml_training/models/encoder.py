@@ -5,11 +5,15 @@ What is trained is exactly what is exported, so that training and serving cannot
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
 from dimml.errors import ConfigurationError
-from dimml.modality import Flow, Frames, Modality, Waveform
+from dimml.modality import Flow, Frames, Kind, Modality, Waveform
 from dimml_training.models.backbone import build_backbone
 from dimml_training.models.backbone_config import HuggingFaceBackboneConfig
 from dimml_training.models.config import EncoderConfig, PictureEncoderConfig, SoundEncoderConfig
@@ -128,17 +132,26 @@ def resolved_encoder(config: EncoderConfig) -> EncoderConfig:
     return config.model_copy(update={"backbone": resolved(config.backbone)})
 
 
+@dataclass(frozen=True)
+class EncoderKind:
+    """How the encoder of a kind of modality is configured and built; ``what`` the kind is, in messages."""
+
+    config: type[EncoderConfig]
+    embedding: Callable[..., nn.Module]
+    what: str
+
+
+ENCODERS: Final[Mapping[Kind, EncoderKind]] = {
+    "waveform": EncoderKind(SoundEncoderConfig, SoundEmbedding, "sound"),
+    "frames": EncoderKind(PictureEncoderConfig, PictureEmbedding, "a picture"),
+    "flow": EncoderKind(PictureEncoderConfig, PictureEmbedding, "a picture"),
+}
+
+
 def _embedding(modality: Modality, config: EncoderConfig, *, weights: bool) -> nn.Module:
-    if isinstance(modality, Waveform):
-        if not isinstance(config, SoundEncoderConfig):
-            raise ConfigurationError("it has fields for pictures, and the modality is sound")
-        if not config.raw:
-            return SoundEmbedding(modality, config, weights=weights)
-    else:
-        if not isinstance(config, PictureEncoderConfig):
-            raise ConfigurationError("it has fields for sound, and the modality is a picture")
-        if config.grey and not isinstance(modality, Frames):
-            raise ConfigurationError("grey applies to frames, not to flow")
-        if not config.raw:
-            return PictureEmbedding(modality, config, weights=weights)
-    return RawEmbedding(modality, config, weights=weights)
+    own = ENCODERS[modality.kind]
+    if not isinstance(config, own.config):
+        raise ConfigurationError(f"it has fields for {config.fields_for}, and the modality is {own.what}")
+    if isinstance(config, PictureEncoderConfig) and config.grey and not modality.rgb:
+        raise ConfigurationError("grey applies to frames, not to flow")
+    return (RawEmbedding if config.raw else own.embedding)(modality, config, weights=weights)
