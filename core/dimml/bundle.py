@@ -28,7 +28,7 @@ from dimml.validation import first_fault
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME = "bundle.json"
 FUSED_HEAD = "fused"
-#: Time limit of one encoder call where nobody says otherwise.
+#: Default time limit of one encoder call.
 DEADLINE_MS: Final = 2000.0
 #: Names that would collide with a bundle's own models or heads.
 RESERVED_MODALITY_NAMES = frozenset({FUSED_HEAD, "fusion", "media"})
@@ -46,7 +46,7 @@ class FileRecord(BaseModel):
 
 
 class PlanRecord(BaseModel):
-    """Where a TensorRT plan of the bundle was built, from what, and how near it came to the ONNX model."""
+    """Where a TensorRT plan of the bundle was built, from which model, and how closely it matches that ONNX model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,7 +60,7 @@ class PlanRecord(BaseModel):
 
 
 class Encoder(BaseModel):
-    """What serving needs to know of one modality's encoder."""
+    """What serving needs to know about one modality's encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -129,7 +129,7 @@ class Bundle(BaseModel):
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """In the order of PRESENT, STATUS and the heads."""
+        """Modalities, in the order of PRESENT, STATUS and the heads."""
         return tuple(encoder.modality for encoder in self.encoders)
 
     @property
@@ -140,11 +140,11 @@ class Bundle(BaseModel):
 
     @property
     def classes(self) -> int:
-        """C."""
+        """Number of classes, C."""
         return len(self.labels)
 
     def encoder(self, modality: str) -> Encoder:
-        """The encoder of a modality by name. Raises KeyError."""
+        """Look up the encoder of a modality by name. Raises KeyError."""
         for encoder in self.encoders:
             if encoder.modality.name == modality:
                 return encoder
@@ -201,7 +201,7 @@ def file_sha256(path: Path) -> str:
 def read_bundle(path: Path, *, signers: PublicKeys | None = None) -> Bundle:
     """Parse one ``bundle.json``. Raises BundleError that names the file and the field at fault.
 
-    With ``signers``, the very bytes that are parsed must be signed by one of them.
+    With ``signers``, exactly the bytes that are parsed must be signed by one of them.
     """
     try:
         data = path.read_bytes()

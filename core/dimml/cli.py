@@ -29,7 +29,7 @@ def _version(show: bool) -> None:
 
 
 def build_app() -> tuple[typer.Typer, dict[str, str]]:
-    """The application, and for each command the extra that brings what it needs."""
+    """Build the application; also give, for each command, the extra that installs what it needs."""
     app = typer.Typer(
         name="dimml",
         no_args_is_help=True,
@@ -57,8 +57,8 @@ def build_app() -> tuple[typer.Typer, dict[str, str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code. Errors meant for people are one line on stderr, never a traceback."""
-    set_quiet_defaults()  # Before a command imports a library that would send.
+    """Run one command and return its exit code. Errors meant for people are one line on stderr, never a traceback."""
+    set_quiet_defaults()  # Before a command imports a library that would send data.
     words = sys.argv[1:] if arguments is None else arguments
     app, extras = build_app()
     command = next((word for word in words if not word.startswith("-")), "")
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (`dimml … | head`); point stdout elsewhere so exit does not complain.
+        # The reader of our output has gone (`dimml … | head`); redirect stdout so that the exit raises no second error.
         sys.stderr.close()
         return EXIT_ERROR
     except DimmlError as error:
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return EXIT_ERROR
     except OSError as error:
-        # A full disk, a folder that cannot be written to: the system's own words name it best.
+        # A full disk, a folder that cannot be written to: the system's own message describes it best.
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return EXIT_ERROR
@@ -104,5 +104,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Console script."""
+    """Run the console script ``dimml``."""
     sys.exit(main())

@@ -1,7 +1,7 @@
 """Names, types and shapes of every model of a bundle: what ``config.pbtxt`` says and what the server accepts.
 
-Dimensions leave the batch out where ``max_batch_size`` is above 0, as in Triton's model configuration; -1 is a
-free dimension.
+Dimensions leave out the batch where ``max_batch_size`` is above 0, as in Triton's model configuration; -1 is a free
+dimension.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dimml.bundle import Bundle
 from dimml.fusion import BoolArray, FloatArray, Fused
 
 Datatype = Literal["FP32", "FP64", "UINT8", "BOOL", "BYTES"]
-#: Of each datatype as it travels: little-endian; BYTES as objects of ``bytes``.
+#: numpy type of each datatype on the wire: little-endian; BYTES as objects of ``bytes``.
 NUMPY_TYPES: Final[dict[Datatype, np.dtype[Any]]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
@@ -37,7 +37,7 @@ FUSED_OUTPUTS: Final = (PROBABILITIES, LOGITS, CERTAINTY, WEIGHTS)
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output; ``datatype`` in KServe v2's spelling."""
+    """One input or output of a model; ``datatype`` in KServe v2's spelling."""
 
     name: str
     datatype: Datatype
@@ -58,29 +58,29 @@ class ModelSpec:
 
 
 def datatype_of(dtype: np.dtype[Any]) -> Datatype:
-    """The datatype that numbers of a numpy type travel as. Raises KeyError where there is none."""
+    """Return the datatype of a numpy type on the wire. Raises KeyError if it has none."""
     return _DATATYPES[dtype.newbyteorder("<")]
 
 
 def features_input(modality: str) -> str:
-    """The fusion model's input for a modality's features."""
+    """Name of the fusion model's input for a modality's features."""
     return f"{modality.upper()}_{FEATURES}"
 
 
 def logits_input(modality: str) -> str:
-    """The fusion model's input for a modality's logits."""
+    """Name of the fusion model's input for a modality's logits."""
     return f"{modality.upper()}_{LOGITS}"
 
 
 def file_input(tensor: str) -> str:
-    """The media model's input for one modality's own file."""
+    """Name of the media model's input for one modality's own file."""
     return f"{tensor}_FILE"
 
 
 def fusion_inputs(
     bundle: Bundle, features: Mapping[str, FloatArray], logits: Mapping[str, FloatArray], present_BM: BoolArray
 ) -> dict[str, npt.NDArray[Any]]:
-    """Inputs of the fusion model, out of features ``[B, D]`` and logits ``[B, C]`` by modality."""
+    """Build the fusion model's inputs from features ``[B, D]`` and logits ``[B, C]`` by modality."""
     tensors: dict[str, npt.NDArray[Any]] = {PRESENT: present_BM}
     for modality in bundle.modalities:
         tensors[features_input(modality.name)] = features[modality.name]
@@ -89,7 +89,7 @@ def fusion_inputs(
 
 
 def fused_from(outputs: Mapping[str, FloatArray]) -> Fused:
-    """What the fusion model's outputs are."""
+    """Read a ``Fused`` from the fusion model's outputs."""
     return Fused(
         probabilities_BC=outputs[PROBABILITIES],
         logits_BC=outputs[LOGITS],
@@ -99,7 +99,7 @@ def fused_from(outputs: Mapping[str, FloatArray]) -> Fused:
 
 
 def fused_outputs(fused: Fused) -> dict[str, npt.NDArray[Any]]:
-    """The inverse of ``fused_from``, in the order of ``FUSED_OUTPUTS``."""
+    """Return the outputs of a fusion in the order of ``FUSED_OUTPUTS``; inverse of ``fused_from``."""
     return {
         PROBABILITIES: fused.probabilities_BC,
         LOGITS: fused.logits_BC,
@@ -109,7 +109,7 @@ def fused_outputs(fused: Fused) -> dict[str, npt.NDArray[Any]]:
 
 
 def model_specs(bundle: Bundle) -> tuple[ModelSpec, ...]:
-    """All models of a bundle: encoders in order, fusion, entry, media."""
+    """Specify all models of a bundle: encoders in order, fusion, entry, media."""
     batch, classes, heads = bundle.max_batch_size, bundle.classes, len(bundle.heads)
 
     def tensor_input(index: int, optional: bool) -> TensorSpec:

@@ -22,7 +22,7 @@ class Encoded:
 
 
 class EngineError(Exception):
-    """An encoder gave no output. ``reason`` becomes the modality's; the message is for the log only."""
+    """An encoder gave no output. ``reason`` becomes the modality's reason; the message goes to the log only."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class EngineError(Exception):
 
 
 class Engine(Protocol):
-    """Runs a bundle's models. All calls are concurrent; cancelling one stops the run beneath it if it can."""
+    """Runs a bundle's models. All calls are concurrent; cancelling one stops the underlying run where possible."""
 
     async def encode(self, bundle: Bundle, modality: str, tensor: npt.NDArray[Any]) -> Encoded:
         """Run one encoder on ``[B, *modality.shape]``. Raises EngineError."""
@@ -43,5 +43,5 @@ class Engine(Protocol):
         logits: Mapping[str, FloatArray],
         present_BM: BoolArray,
     ) -> Fused:
-        """Run the fusion graph; every modality is given, masked slots hold anything. Raises EngineError."""
+        """Run the fusion graph. Every modality must be given; masked slots may hold anything. Raises EngineError."""
         ...

@@ -1,4 +1,4 @@
-"""One prediction: encoders concurrently, each under its own deadline, then fusion of whoever answered.
+"""One prediction: run all encoders concurrently, each under its own deadline, then fuse the modalities that answered.
 
 This coroutine is the same beneath the embedded server, the batch scorer and Triton's entry model.
 """
@@ -25,14 +25,16 @@ from dimml.status import OK, ModalityStatus, Reason, Status
 
 logger = logging.getLogger(__name__)
 
-#: Kept back from the request's time for fusing and answering.
+#: Reserved from the request's time for fusing and answering.
 FUSION_RESERVE_S = 0.05
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch of inputs. ``statuses`` has B entries for every modality of the bundle; ``tensors`` has
-    ``[B, *shape]`` for each modality of which at least one row is ``ok``. Rows that are not ok hold anything.
+    """A batch of B inputs.
+
+    ``statuses`` has B entries for every modality of the bundle; ``tensors`` has ``[B, *shape]`` for each modality of
+    which at least one row is ``ok``. Rows that are not ok may hold anything.
     """
 
     tensors: Mapping[str, npt.NDArray[Any]]
@@ -41,7 +43,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """What came out, by row. ``logits`` are each modality's own, zero where it is not ok."""
+    """Result of an ensemble run, by row. ``logits`` are each modality's own, zero where it is not ok."""
 
     fused: Fused
     logits: Mapping[str, FloatArray]
@@ -51,7 +53,7 @@ class EnsembleResult:
 
 
 def judged(bundle: Bundle, tensors: Mapping[str, npt.NDArray[Any]], batch: int) -> Rows:
-    """Rows from bare tensors: modalities without one are ``not_sent``, rows without signal are unusable."""
+    """Make rows from bare tensors: modalities without one are ``not_sent``, rows without signal are unusable."""
     statuses: dict[str, list[ModalityStatus]] = {}
     for modality in bundle.modalities:
         tensor = tensors.get(modality.name)
@@ -72,12 +74,12 @@ async def run(
     deadlines_s: Mapping[str, float] | None = None,
     spans: Spans = NO_SPANS,
 ) -> EnsembleResult:
-    """Encode and fuse. A modality that raises, is late or gives a non-finite number is out, with a status.
+    """Encode and fuse. A modality that raises, is late or gives a non-finite number is left out, with a status.
 
-    ``timeout_s`` bounds the whole; ``deadlines_s`` overrides the bundle's per-modality deadlines; every encoder run
-    and the fusion are one of ``spans``. A row in which
-    nothing is left stays in the result with zero weights (``no_answer`` says what to tell the caller); raises
-    UnavailableError or DeadlineExceededError only when fusion itself fails or is late.
+    ``timeout_s`` bounds the whole call; ``deadlines_s`` overrides the bundle's per-modality deadlines; every encoder
+    run and the fusion is recorded as one of ``spans``. A row without any usable modality stays in the result with zero
+    weights (``no_answer`` gives the error for the caller). Raises UnavailableError or DeadlineExceededError only when
+    fusion itself fails or is late.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout_s
@@ -97,11 +99,11 @@ async def run(
         attributes = {**bundle_attributes(bundle), "dimml.modality": name, "dimml.rows": len(usable)}
         with spans.span(f"encode {name}", attributes) as span:
             await attempt(name, encoded, usable)
-            fate = next((statuses[name][row] for row in usable if not statuses[name][row].ok), OK)
-            span.set("dimml.status", fate.status.value)
-            if fate.reason is not None:
-                span.set("dimml.reason", fate.reason.value)
-                span.fail(fate.reason.value)
+            worst = next((statuses[name][row] for row in usable if not statuses[name][row].ok), OK)
+            span.set("dimml.status", worst.status.value)
+            if worst.reason is not None:
+                span.set("dimml.reason", worst.reason.value)
+                span.fail(worst.reason.value)
         return encoded, perf_counter() - began
 
     async def attempt(name: str, encoded: Encoded, usable: Sequence[int]) -> None:
@@ -140,8 +142,8 @@ async def run(
     present_BM = np.array([[statuses[name][row].ok for name in names] for row in range(batch)], dtype=np.bool_)
     began = perf_counter()
     if not present_BM.any():
-        # Nothing to fuse. Where the models are elsewhere, the fusion may be as far away as the encoders that failed,
-        # and the answer is to say what became of them.
+        # Nothing to fuse. Where the models run elsewhere, the fusion may be as unreachable as the encoders that failed,
+        # and the answer should report their statuses instead.
         return EnsembleResult(
             fused=_nothing(batch, bundle),
             logits=logits,
@@ -150,8 +152,8 @@ async def run(
             fuse_s=0.0,
         )
     try:
-        # Never less than its reserve: on a machine so busy that a late encoder used it up, an answer a moment late
-        # is worth more than none.
+        # Never less than its reserve: where a late encoder used the time up on a busy machine, an answer that is
+        # slightly late is worth more than none.
         with spans.span("fuse", {**bundle_attributes(bundle), "dimml.rows": batch}):
             async with asyncio.timeout_at(max(end, loop.time() + FUSION_RESERVE_S)):
                 fused = await engine.fuse(bundle, {n: encoded[n].features for n in names}, logits, present_BM)
@@ -170,7 +172,7 @@ async def run(
 
 
 def _nothing(batch: int, bundle: Bundle) -> Fused:
-    """What the fusion graph gives for rows in which no modality is present."""
+    """Build what the fusion graph returns for rows in which no modality is present."""
     classes, heads = bundle.classes, len(bundle.heads)
     return Fused(
         probabilities_BC=np.full((batch, classes), 1.0 / classes, np.float32),
@@ -181,24 +183,24 @@ def _nothing(batch: int, bundle: Bundle) -> Fused:
 
 
 def no_answer(statuses: Mapping[str, ModalityStatus]) -> DimmlError | None:
-    """The error for one row with these final statuses, or None where at least one modality answered.
+    """Return the error for one row with these final statuses, or None if at least one modality answered.
 
-    Among the modalities that reached an encoder: any failed gives UnavailableError, all late
-    DeadlineExceededError. Where none reached one, what was sent is at fault: UnusableMediaError.
+    Of the modalities that reached an encoder: if any failed, UnavailableError; if all were late, DeadlineExceededError.
+    If none reached one, the media itself is at fault: UnusableMediaError.
     """
     if any(status.ok for status in statuses.values()):
         return None
     listed = ", ".join(f"{name} {status}" for name, status in statuses.items())
-    fates = {status.status for status in statuses.values()}
-    if Status.FAILED in fates:
+    reached = {status.status for status in statuses.values()}
+    if Status.FAILED in reached:
         return UnavailableError(f"no encoder answered: {listed}", statuses=statuses)
-    if Status.TIMEOUT in fates:
+    if Status.TIMEOUT in reached:
         return DeadlineExceededError(f"every encoder was late: {listed}", statuses=statuses)
     return UnusableMediaError(f"no requested modality is usable: {listed}", statuses=statuses)
 
 
 def no_answer_at_all(statuses: Mapping[str, Sequence[ModalityStatus]]) -> DimmlError | None:
-    """The first row's error where no row has an answer, by the columns of a batch's statuses; else None."""
+    """Return the first row's error if no row of a batch has an answer, else None; ``statuses`` are columns."""
     batch = len(next(iter(statuses.values())))
     errors = [no_answer({name: column[row] for name, column in statuses.items()}) for row in range(batch)]
     return errors[0] if all(error is not None for error in errors) else None

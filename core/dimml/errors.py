@@ -1,7 +1,7 @@
 """Domain errors, free of HTTP and gRPC; each transport maps them in one table of its own.
 
 DimmlError
-├── RequestError                 the caller can mend it
+├── RequestError                 the caller can fix it
 │   ├── InvalidParameterError    a named field is wrong
 │   ├── InvalidTensorError       a tensor's name, shape, dtype or contents do not fit
 │   ├── UnusableMediaError       nothing that was sent can be used; carries a status per modality
@@ -15,7 +15,7 @@ DimmlError
 │   ├── QueueFullError           no permit within the queue's bound; carries retry_after_s
 │   ├── UnavailableError         every encoder failed, or no worker could be had
 │   └── DeadlineExceededError    every encoder was late, or the request's time ran out
-└── SetupError                   a person at a terminal can mend it
+└── SetupError                   a person at a terminal can fix it
     ├── ConfigurationError       a setting, a config file or a command line option
     ├── BundleError              a bundle does not load: missing file, hash mismatch, bad manifest
     └── DataError                a training manifest or a data file; carries every problem found
@@ -47,7 +47,7 @@ class DimmlError(Exception):
         self.message = message
         #: The request field, tensor, file or part at fault, if there is one.
         self.field = field
-        #: What became of each modality, where the error is about them; else empty.
+        #: Status of each modality, where the error is about them; else empty.
         self.statuses: dict[str, ModalityStatus] = dict(statuses or {})
 
 

@@ -1,7 +1,7 @@
-"""Input channels of a bundle: what tensor each one is, in which units, and how media becomes it.
+"""Input channels of a bundle: the tensor of each one, its units, and how media is converted to it.
 
-One row of every modality covers the same stretch of time: ``clip_s`` seconds taken from the middle of the
-requested range, or the whole range where it is shorter (see ``dimml.media``).
+One row of every modality covers the same interval of time: ``clip_s`` seconds taken from the middle of the requested
+range, or the whole range if it is shorter (see ``dimml.media``).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Waveform(_Modality):
 
 
 class Frames(_Modality):
-    """RGB pictures, UINT8, ``[B, frames, height, width, 3]``, spread evenly over the clip's time."""
+    """RGB frames, UINT8, ``[B, frames, height, width, 3]``, spread evenly over the clip's time."""
 
     kind: Literal["frames"] = "frames"
     tensor: TensorName = "FRAMES"
@@ -116,8 +116,8 @@ class Frames(_Modality):
 class Flow(_Modality):
     """Optical flow, UINT8, ``[B, frames, height, width, 2]`` as ``round(clip(d, ±bound_px)·127/bound_px)+128``.
 
-    Channel 0 is the displacement to the right, channel 1 downwards, in pixels of the resized picture between
-    a frame and the next one in the stream.
+    Channel 0 is the displacement to the right, channel 1 downwards, in pixels of the resized frame, between a frame and
+    the next one in the stream.
     """
 
     kind: Literal["flow"] = "flow"

@@ -30,7 +30,7 @@ class ModalityAnswer(BaseModel):
 
     @property
     def modality_status(self) -> ModalityStatus:
-        """Status and reason in one."""
+        """Status and reason as one value."""
         return ModalityStatus(self.status, self.reason)
 
 
@@ -56,7 +56,7 @@ class Timings(BaseModel):
 
 
 class Prediction(BaseModel):
-    """A fused answer with the part each modality had in it."""
+    """A fused answer, with the contribution of each modality."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -11,13 +11,13 @@ from dimml.errors import DeadlineExceededError
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.status import ModalityStatus, Reason
 
-#: Of what is left of a request's time, the most that decoding may take: a track that hangs must not cost the
-#: encoders of the others theirs.
+#: Largest share of a request's remaining time that decoding may take, so that a track that hangs leaves the encoders of
+#: the other tracks enough.
 DECODE_SHARE: Final = 0.6
 
 
 class Decodes(Protocol):
-    """Decodes media somewhere safe; ``dimml.media.workers.pool.DecodePool`` does."""
+    """Decodes media in isolation; implemented by ``dimml.media.workers.pool.DecodePool``."""
 
     async def decode(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
         """Decode one request's media. Raises DimmlError."""
@@ -25,9 +25,10 @@ class Decodes(Protocol):
 
 
 async def decode_in_share(decoder: Decodes, request: DecodeRequest, *, end: float, limit_s: float) -> Decoded:
-    """Decode in a share of what is left until ``end`` (``perf_counter``'s clock), at most ``limit_s``.
+    """Decode within a share of the time left until ``end`` (``perf_counter``'s clock), at most ``limit_s``.
 
-    Where the share, not ``limit_s``, ends it: late, not bad. Raises DeadlineExceededError, and what decoding raises.
+    Raises DeadlineExceededError if the share runs out before ``limit_s`` (the request is late, the media not at fault),
+    and what decoding raises.
     """
     share_s = (end - perf_counter() - FUSION_RESERVE_S) * DECODE_SHARE
     if share_s <= 0.0:
@@ -41,7 +42,7 @@ async def decode_in_share(decoder: Decodes, request: DecodeRequest, *, end: floa
 
 
 def recording_rows(bundle: Bundle, decoded: Decoded) -> Rows:
-    """The one row of a recording. A modality that was not asked of the decoder is not requested."""
+    """Make the one row of a decoded recording. A modality that the decoder was not asked for is ``not_requested``."""
     statuses = {m.name: [ModalityStatus.because(Reason.NOT_REQUESTED)] for m in bundle.modalities}
     tensors = {}
     for name, track in decoded.tracks.items():

@@ -10,7 +10,7 @@ from dimml.signing import PublicKeys
 
 
 def versions(repository: Path, model: str) -> list[int]:
-    """Version numbers of a model that are there, ascending. Other entries are ignored, as Triton does."""
+    """List a model's version numbers in the repository, ascending. Other entries are ignored, as Triton does."""
     folder = repository / model
     if not folder.is_dir():
         return []
@@ -18,19 +18,19 @@ def versions(repository: Path, model: str) -> list[int]:
 
 
 def bundle_versions(repository: Path, name: str) -> list[int]:
-    """Versions of a model that hold a bundle manifest, ascending; empty where it is not a bundle's entry."""
+    """List the versions of a model that hold a bundle manifest, ascending; empty if it is not an entry model."""
     return [v for v in versions(repository, name) if (repository / name / str(v) / MANIFEST_NAME).is_file()]
 
 
 def bundle_names(repository: Path) -> list[str]:
-    """Names of all bundles in a repository, sorted. Raises BundleError where the folder is not there."""
+    """List the names of all bundles in a repository, sorted. Raises BundleError if the folder does not exist."""
     if not repository.is_dir():
         raise BundleError(f"model repository {repository} is not a folder")
     return sorted(entry.name for entry in repository.iterdir() if bundle_versions(repository, entry.name))
 
 
 def only_bundle(repository: Path) -> str:
-    """The name of the one bundle in a repository. Raises BundleError where it holds none or several."""
+    """Return the name of the only bundle in a repository. Raises BundleError if it holds none or several."""
     names = bundle_names(repository)
     if len(names) == 1:
         return names[0]
@@ -42,7 +42,7 @@ def only_bundle(repository: Path) -> str:
 def load_bundle(
     repository: Path, name: str, version: int | None = None, *, signers: PublicKeys | None = None
 ) -> Bundle:
-    """Manifest of a bundle (by default its newest version), with every file verified. Raises BundleError.
+    """Load the manifest of a bundle (by default its newest version), and verify every file. Raises BundleError.
 
     With ``signers``, the manifest must be signed by one of them.
     """

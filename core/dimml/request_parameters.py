@@ -13,7 +13,7 @@ MAX_ROUTE_KEY: Final = 256
 
 
 def route_key(parameters: Mapping[str, Any]) -> str | None:
-    """The text by which a version is picked where several answer, or None. Raises InvalidParameterError."""
+    """Return the key by which a traffic split picks the version, or None. Raises InvalidParameterError."""
     value = parameters.get(ROUTE_KEY)
     if value is None or value == "":
         return None
@@ -25,9 +25,9 @@ def route_key(parameters: Mapping[str, Any]) -> str | None:
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:
-    """Seconds that a request's parameters allow it, or None: ``timeout_ms``, or Triton's ``timeout`` in µs.
+    """Return a request's time limit in seconds, or None: ``timeout_ms``, or Triton's ``timeout`` in µs.
 
-    Where both stand there, the smaller counts. Triton's 0 means no limit. Raises InvalidParameterError.
+    If both are given, the smaller counts. Triton's 0 means no limit. Raises InvalidParameterError.
     """
     limits: list[float] = []
     for name, unit_s in (("timeout_ms", 1e-3), ("timeout", 1e-6)):

@@ -1,6 +1,6 @@
-"""Signal check: is there anything in a decoded modality? Silence, black and frozen pictures are ``unusable``.
+"""Signal check of a decoded modality: silence, black and frozen pictures are ``unusable``.
 
-The thresholds stand in a bundle's manifest and are checked for false alarms on all training clips at export.
+The thresholds are part of a bundle's manifest; export checks them for false alarms on all training clips.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dimml.status import Reason
 
 
 class QualityThresholds(BaseModel):
-    """Below these, a modality carries no signal."""
+    """Thresholds below which a modality carries no signal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,11 +36,11 @@ Check = Callable[[Any, Row, QualityThresholds, Sequence[float] | None], Reason |
 def no_signal(
     modality: Modality, row: Row, thresholds: QualityThresholds, times_s: Sequence[float] | None = None
 ) -> Reason | None:
-    """Why one row of ``modality`` carries no signal, or None where it does.
+    """Return why one row of ``modality`` carries no signal, or None if it does.
 
-    ``times_s`` are the presentation times of the frames; without them every frame is taken to be from a
-    different time. A picture is frozen where pictures of at least two times are all the same. A row that is not
-    finite is not judged here: its encoder's output shows it.
+    ``times_s`` are the presentation times of the frames; without them every frame is assumed to be from a different
+    time. Video is frozen if the frames of at least two times are all the same. Non-finite rows are not checked here:
+    the encoder's output shows them.
     """
     return CHECKS[modality.kind](modality, row, thresholds, times_s)
 
@@ -57,7 +57,7 @@ def _pictures(
 ) -> Reason | None:
     if float(row.mean()) < thresholds.black_mean and float(row.std()) < thresholds.black_spread:
         return Reason.BLACK
-    # A picture shown twice because there was no other is not a frozen one.
+    # A frame repeated because there was no other one does not make the video frozen.
     times_differ = times_s is None or len(set(times_s)) > 1
     if modality.covers_time and times_differ and bool((row == row[:1]).all()):
         return Reason.FROZEN

@@ -25,12 +25,12 @@ SIGNATURE_NAME: Final = "bundle.sig"
 
 @dataclass(frozen=True, slots=True)
 class PublicKeys:
-    """Whose signatures count. Read by ``read_public_keys``."""
+    """Public keys whose signatures are accepted. Read by ``read_public_keys``."""
 
     keys: tuple[Ed25519PublicKey, ...]
 
     def check(self, manifest: bytes, path: Path) -> None:
-        """That the manifest at ``path``, whose bytes these are, is signed by one of the keys. Raises BundleError."""
+        """Check that ``manifest``, the bytes of ``path``, is signed by one of the keys. Raises BundleError."""
         from cryptography.exceptions import InvalidSignature
 
         place = path.with_name(SIGNATURE_NAME)
@@ -57,7 +57,10 @@ class PublicKeys:
 
 
 def generate_keys(private: Path, public: Path) -> None:
-    """Write a new pair in PEM, the private one for its owner alone; overwrites none. Raises ConfigurationError."""
+    """Write a new key pair in PEM, the private key readable by its owner only.
+
+    Existing files are never overwritten. Raises ConfigurationError.
+    """
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -80,7 +83,7 @@ def generate_keys(private: Path, public: Path) -> None:
 
 
 def read_public_keys(paths: Sequence[Path]) -> PublicKeys | None:
-    """Keys of PEM files; None where there are no files. Raises ConfigurationError naming the file."""
+    """Read the keys of PEM files; None without any file. Raises ConfigurationError naming the file."""
     if not paths:
         return None
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -99,13 +102,13 @@ def read_public_keys(paths: Sequence[Path]) -> PublicKeys | None:
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
-    """A key of a PEM file. Raises ConfigurationError naming the file."""
+    """Read a private key from a PEM file. Raises ConfigurationError naming the file."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         key = load_pem_private_key(_read(path), password=None)
-    except (ValueError, TypeError) as error:  # TypeError: it is encrypted.
+    except (ValueError, TypeError) as error:  # TypeError: the key is encrypted.
         raise ConfigurationError(f"{path} holds no private key in PEM, unencrypted", field="key") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigurationError(f"{path} is no Ed25519 key; see `dimml bundle keygen`", field="key")
@@ -113,7 +116,7 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
 
 
 def sign(manifest: Path, key: Ed25519PrivateKey) -> Path:
-    """Sign a ``bundle.json``; the path of its signature, whole or not there."""
+    """Sign a ``bundle.json`` and return the path of its signature, which is written whole or not at all."""
     place = manifest.with_name(SIGNATURE_NAME)
     try:
         write_atomically(place, base64.b64encode(key.sign(manifest.read_bytes())) + b"\n")

@@ -1,4 +1,4 @@
-"""What the prediction core says of its stages to whoever traces it; OpenTelemetry is the server's affair."""
+"""Tracing interface of the prediction core; the server implements it with OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from dimml.bundle import Bundle
 
-#: Values are never content of the media, nor anything that a caller chose freely.
+#: Values never hold content of the media, nor anything that a caller can choose freely.
 Attributes = Mapping[str, str | int | bool]
 
 
@@ -25,19 +25,19 @@ class Span(Protocol):
 
 
 class Spans(Protocol):
-    """Makes spans; the one that is open in this task is the parent of the next."""
+    """Makes spans; the span open in this task is the parent of the next."""
 
     def span(self, name: str, attributes: Attributes) -> AbstractContextManager[Span]:
-        """Around one stage. A block that raises is marked with the error's code."""
+        """Open a span around one stage. A block that raises is marked with the error's code."""
         ...
 
     def outgoing(self) -> tuple[tuple[str, str], ...]:
-        """W3C trace context of the open span, as headers or gRPC metadata; empty where nothing is traced."""
+        """Return the W3C trace context of the open span, as headers or gRPC metadata; empty if nothing is traced."""
         ...
 
 
 class NoSpan:
-    """A span that nobody sees."""
+    """A span that is not recorded."""
 
     def set(self, name: str, value: str | int | bool) -> None:
         """Do nothing."""
@@ -47,14 +47,14 @@ class NoSpan:
 
 
 class NoSpans:
-    """Nothing is traced."""
+    """Spans of a server without tracing."""
 
     def span(self, name: str, attributes: Attributes) -> AbstractContextManager[Span]:
-        """A span that nobody sees."""
+        """A span that is not recorded."""
         return _NOBODY_SEES
 
     def outgoing(self) -> tuple[tuple[str, str], ...]:
-        """Nothing."""
+        """Return no trace context."""
         return ()
 
 
@@ -63,10 +63,10 @@ NO_SPANS: Final = NoSpans()
 
 
 def bundle_attributes(bundle: Bundle) -> dict[str, str | int | bool]:
-    """Attributes of every span that has to do with a bundle."""
+    """Attributes of every span that concerns a bundle."""
     return {"dimml.bundle": bundle.name, "dimml.version": bundle.version}
 
 
 def status_attribute(modality: str) -> str:
-    """Name of the attribute with what became of a modality."""
+    """Name of the attribute with a modality's status."""
     return f"dimml.modality.{modality}.status"

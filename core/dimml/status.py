@@ -1,4 +1,4 @@
-"""What became of a modality in one request: a status, and the reason for it."""
+"""Status of a modality in one request, and the reason for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """The five fates of a modality in a request."""
+    """The five statuses a modality can have in a request."""
 
     OK = "ok"
     ABSENT = "absent"
@@ -70,12 +70,12 @@ class ModalityStatus:
 
     @classmethod
     def because(cls, reason: Reason) -> ModalityStatus:
-        """The status that ``reason`` implies."""
+        """Return the status that ``reason`` implies."""
         return cls(REASON_STATUS[reason], reason)
 
     @classmethod
     def parse(cls, text: str) -> ModalityStatus:
-        """Inverse of ``str()``: ``"ok"`` or ``"unusable:silent"``. Raises ValueError on anything else."""
+        """Parse ``"ok"`` or ``"unusable:silent"``; inverse of ``str()``. Raises ValueError on anything else."""
         status, _, reason = text.partition(":")
         parsed = cls(Status(status), Reason(reason) if reason else None)
         if (parsed.reason is None) != parsed.ok or (
@@ -91,7 +91,7 @@ class ModalityStatus:
 
     @property
     def degrades(self) -> bool:
-        """Whether an answer without this modality counts as degraded: it was asked for and is not there."""
+        """Whether an answer without this modality counts as degraded: it was requested and is not available."""
         return not self.ok and self.reason is not Reason.NOT_REQUESTED
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""From the heads' votes to one answer: the readable statement of what the fusion graph computes.
+"""Fusion of the heads' votes into one answer: a readable reference for what the fusion graph computes.
 
-``spec``: what can be chosen; ``certainty``: how sure a head is, read off its logits; ``reliability``: the same,
-learned; ``weighting``: the masked fusion itself.
+``spec``: the options; ``certainty``: how sure a head is, computed from its logits; ``reliability``: a learned estimate
+of the same; ``weighting``: the masked fusion itself.
 """
 
 from dimml.fusion.certainty import certainty_of, softmax

@@ -1,4 +1,4 @@
-"""How sure a head is, read off its logits."""
+"""How sure a head is, computed from its logits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dimml.fusion.spec import FloatArray, StaticCertainty
 
 
 def softmax(logits: FloatArray) -> FloatArray:
-    """Softmax over the last axis, shifted by the maximum so that it never overflows."""
+    """Compute the softmax over the last axis, shifted by the maximum so that it never overflows."""
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(exp / exp.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
 def certainty_of(logits: FloatArray, measure: StaticCertainty) -> FloatArray:
-    """Certainty in [0, 1] of logits ``[..., C]``, 1 when sure, as ``[...]``.
+    """Compute the certainty in [0, 1] of logits ``[..., C]``, 1 when sure, as ``[...]``.
 
     ``max_prob`` is the paper's; ``neg_entropy`` is ``1 - H(p) / ln C``; ``margin`` the lead of the first class
     over the second.

@@ -1,8 +1,7 @@
 """Reliability: a learned estimate of the probability that a head is right on this very clip (docs/adr/0004).
 
-A small network on what a head shows of itself: a clip unlike all that it was trained on often gives large logits,
-and gives itself away by where its features lie. Shape suffixes: B batch, C classes, D features, K statistics,
-U hidden units.
+A small network over statistics of a head's own outputs: a clip unlike the training data often gives large logits, but
+the position of its features reveals it. Shape suffixes: B batch, C classes, D features, K statistics, U hidden units.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from dimml.errors import BundleError
 from dimml.fusion.certainty import certainty_of, softmax
 from dimml.fusion.spec import FloatArray
 
-#: Features and logits are cut to plus and minus this before anything is read off them, so that no square overflows.
+#: Features and logits are clipped to plus and minus this before any statistic is computed, so that no square overflows.
 LARGEST: Final = 1e6
 
-#: Two classes whose statistic "distance" differs by less count as partly equally near: a step from 1 to 0 would turn
-#: the last digit of a feature, which differs from runtime to runtime, into another answer.
+#: Two classes whose statistic "distance" differs by less count as partly equally near: a step from 1 to 0 would let the
+#: last digit of a feature, which differs between runtimes, change the answer.
 TIE: Final = 0.02
 
-#: What the network sees of a head, in this order.
+#: The network's inputs for a head, in this order.
 STATISTICS: Final = (
     "max_prob",
     "margin",
@@ -41,7 +40,7 @@ STATISTICS: Final = (
 
 @dataclass(frozen=True)
 class HeadReliability:
-    """One head's network and what it measures features by; all FP32.
+    """One head's network and its feature whitening; all FP32.
 
     ``whitening_DD`` makes features comparable (a Mahalanobis distance is a plain one after it), and
     ``whitened_means_CD`` are the training clips' class means after it. ``offset_K`` and ``scale_K`` standardise the
@@ -61,12 +60,12 @@ class HeadReliability:
 
 @dataclass(frozen=True)
 class FusionParameters:
-    """What was learned for the fusion, beside its spec: one reliability per head, in head order, or none."""
+    """Learned parameters of the fusion, beside its spec: one reliability per head, in head order, or none."""
 
     reliability: tuple[HeadReliability, ...] | None = None
 
     def arrays(self) -> dict[str, FloatArray]:
-        """All arrays by name, ``reliability.<head index>.<field>``; empty where nothing was learned."""
+        """Return all arrays by name, ``reliability.<head index>.<field>``; empty if nothing was learned."""
         return {
             f"reliability.{index}.{field.name}": getattr(head, field.name)
             for index, head in enumerate(self.reliability or ())
@@ -75,7 +74,7 @@ class FusionParameters:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> FusionParameters:
-        """The inverse of ``arrays``. Raises BundleError naming what is missing."""
+        """Build from named arrays; inverse of ``arrays``. Raises BundleError naming what is missing."""
         heads = sorted({int(name.split(".")[1]) for name in arrays if name.startswith("reliability.")})
         if not heads:
             return cls()
@@ -98,16 +97,18 @@ class FusionParameters:
 def reliability_statistics(
     features_BD: FloatArray, logits_BC: FloatArray, whitening_DD: FloatArray, whitened_means_CD: FloatArray
 ) -> FloatArray:
-    """``[B, K]``, see ``STATISTICS``: the three static certainties; ``log(sum exp z)``; the norms of logits and
-    features, the latter as ``log(1 + x)``; ``log(1 + d)`` of the Mahalanobis distance ``d`` to the nearest class
-    mean; by how much that of the voted class is larger; and 1 where the
-    nearest class is the vote, falling to 0 at a difference of ``TIE``."""
+    """Compute the statistics of a head, ``[B, K]``, in the order of ``STATISTICS``.
+
+    They are the three static certainties; ``log(sum exp z)``; the norms of logits and features, the latter as
+    ``log(1 + x)``; ``log(1 + d)`` of the Mahalanobis distance ``d`` to the nearest class mean; how much larger that of
+    the voted class is; and 1 where the nearest class is the vote, falling to 0 at a difference of ``TIE``.
+    """
     features_BD = np.clip(features_BD, -LARGEST, LARGEST)
     logits_BC = np.clip(logits_BC, -LARGEST, LARGEST)
     top_B1 = logits_BC.max(axis=1, keepdims=True)
     energy_B = top_B1[:, 0] + np.log(np.exp(logits_BC - top_B1).sum(axis=1))
     whitened_BD = features_BD @ whitening_DD
-    # Class by class, or the differences of many clips would not fit in memory.
+    # Class by class: the differences of many clips to all classes at once would not fit in memory.
     squares_BC = np.stack([np.square(whitened_BD - mean_D).sum(axis=1) for mean_D in whitened_means_CD], axis=1)
     distance_BC = np.log1p(np.sqrt(squares_BC))
     vote_B1 = logits_BC.argmax(axis=1)[:, None]
@@ -128,8 +129,10 @@ def reliability_statistics(
 
 
 def reliability_of(features_BD: FloatArray, logits_BC: FloatArray, head: HeadReliability) -> FloatArray:
-    """Estimated probability ``[B]`` that the head is right: ``sigmoid(v · tanh(W s + b) + a)`` of the standardised
-    statistics ``s``."""
+    """Estimate the probability ``[B]`` that the head is right.
+
+    It is ``sigmoid(v · tanh(W s + b) + a)`` of the standardised statistics ``s``.
+    """
     statistics_BK = reliability_statistics(features_BD, logits_BC, head.whitening_DD, head.whitened_means_CD)
     standard_BK = (statistics_BK - head.offset_K) / head.scale_K
     hidden_BU = np.tanh(standard_BK @ head.hidden_weight_KU + head.hidden_bias_U)
@@ -139,7 +142,7 @@ def reliability_of(features_BD: FloatArray, logits_BC: FloatArray, head: HeadRel
 def head_certainties(
     features: Sequence[FloatArray], logits_BHC: FloatArray, heads: Sequence[HeadReliability]
 ) -> FloatArray:
-    """Reliability of every head, ``[B, H]``."""
+    """Estimate the reliability of every head, ``[B, H]``."""
     return np.stack(
         [reliability_of(own, logits_BHC[:, index], heads[index]) for index, own in enumerate(features)], axis=1
     )

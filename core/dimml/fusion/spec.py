@@ -1,4 +1,4 @@
-"""What can be chosen about the fusion (docs/adr/0003, 0004)."""
+"""Options of the fusion (docs/adr/0003, 0004)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-#: Read off a head's logits alone.
+#: Computed from a head's logits alone.
 StaticCertainty = Literal["max_prob", "neg_entropy", "margin"]
 Certainty = Literal["max_prob", "neg_entropy", "margin", "reliability"]
 Pooling = Literal["logits", "log_probabilities", "probabilities", "product"]

@@ -1,4 +1,4 @@
-"""Certainty-aware weighting of the heads, masked: the readable statement of what the fusion graph computes.
+"""Certainty-aware, masked weighting of the heads: a readable reference for what the fusion graph computes.
 
 DI-MML (arXiv 2407.19514, section 3.3): ``c_h = max softmax(z_h)``, ``w = softmax(c / T)``, fused logits
 ``sum_h w_h z_h``, over the heads: one per modality, and the fused head. Other certainties and poolings are choices
@@ -18,8 +18,8 @@ from dimml.fusion.certainty import certainty_of, softmax
 from dimml.fusion.reliability import FusionParameters, head_certainties
 from dimml.fusion.spec import BoolArray, FloatArray, FusionSpec, Pooling
 
-#: Pooling 'product' takes no head for surer than 1 less this. Of a certainty that is 1 but for its last digit, the
-#: digit, which differs from runtime to runtime, would decide how hard the head's veto is.
+#: Pooling 'product' caps certainty at 1 minus this. Otherwise the last digit of a certainty near 1, which differs
+#: between runtimes, would decide how strong the head's veto is.
 LEAST_DOUBT: Final = 1e-3
 
 #: The paper's own setting.
@@ -28,7 +28,7 @@ PAPER = FusionSpec(fused_head=True)
 
 @dataclass(frozen=True)
 class Fused:
-    """Result of a fusion. A row in which no head is present has zero weights and a uniform distribution."""
+    """Result of a fusion. A row without any head has zero weights and a uniform distribution."""
 
     probabilities_BC: FloatArray
     logits_BC: FloatArray
@@ -39,7 +39,7 @@ class Fused:
 
 
 def heads_present(present_BM: BoolArray, fused_head: bool) -> BoolArray:
-    """Which heads vote, ``[B, H]``: each modality's own; the fused head only where every modality is there."""
+    """Return which heads vote, ``[B, H]``: each present modality's own; the fused head only if all are present."""
     if not fused_head:
         return present_BM
     return np.concatenate([present_BM, present_BM.all(axis=1, keepdims=True)], axis=1)
@@ -52,12 +52,13 @@ def fuse(
     parameters: FusionParameters | None = None,
     features: Sequence[FloatArray] | None = None,
 ) -> Fused:
-    """The masked fusion. What stands in a masked slot of ``logits_BHC`` or ``features``, NaN included, has no
-    influence: masked slots are selected away, never multiplied by zero, since 0 times NaN is NaN.
+    """Fuse the heads that are present.
 
-    ``features`` (one ``[B, D]`` per head; the fused head's are those of all modalities side by side) and
-    ``parameters`` are needed for certainty 'reliability' alone. Raises BundleError where they are missing or the
-    numbers of heads differ.
+    The contents of a masked slot of ``logits_BHC`` or ``features``, NaN included, have no influence: masked slots are
+    replaced by selection, never multiplied by zero, since 0 times NaN is NaN.
+
+    ``features`` (one ``[B, D]`` per head; the fused head's are those of all modalities side by side) and ``parameters``
+    are needed for certainty 'reliability' only. Raises BundleError if they are missing or the numbers of heads differ.
     """
     heads = logits_BHC.shape[1]
     clean_BHC = np.where(present_BH[..., None], logits_BHC, np.float32(0))
@@ -75,7 +76,7 @@ def fuse(
 def fuse_weighted(
     logits_BHC: FloatArray, present_BH: BoolArray, certainty_BH: FloatArray, spec: FusionSpec = PAPER
 ) -> Fused:
-    """``fuse`` from the point where every head's certainty is known, whatever ``spec.certainty`` says it is."""
+    """Fuse as ``fuse`` does, with every head's certainty given; ``spec.certainty`` is ignored."""
     clean_BHC = np.where(present_BH[..., None], logits_BHC, np.float32(0))
     certainty_BH = np.where(present_BH, certainty_BH, np.float32(0))
     weights_BH = _weights(certainty_BH, present_BH, spec.temperature)
@@ -108,10 +109,10 @@ def _head_temperatures(spec: FusionSpec, heads: int) -> FloatArray:
 
 
 def _weights(certainty_BH: FloatArray, present_BH: BoolArray, temperature: float | None) -> FloatArray:
-    """``softmax(c / T)`` over the heads that are present; equal ones without a temperature."""
+    """Compute ``softmax(c / T)`` over the heads that are present; equal weights without a temperature."""
     scores_BH = np.zeros_like(certainty_BH) if temperature is None else certainty_BH / np.float32(temperature)
     any_B1 = present_BH.any(axis=1, keepdims=True)
-    # A row with no head gets finite scores here, so that its softmax is defined before it is zeroed.
+    # A row without any head gets finite scores here, so that its softmax is defined before it is set to zero.
     masked_BH = np.where(present_BH, scores_BH, np.where(any_B1, -np.inf, 0.0)).astype(np.float32)
     return np.where(any_B1, softmax(masked_BH), np.float32(0))
 
@@ -119,7 +120,7 @@ def _weights(certainty_BH: FloatArray, present_BH: BoolArray, temperature: float
 def _pooled(
     probabilities_BHC: FloatArray, certainty_BH: FloatArray, weights_BH: FloatArray, pooling: Pooling
 ) -> FloatArray:
-    """Pooled log-probabilities ``[B, C]``, not normalised."""
+    """Pool the heads into log-probabilities ``[B, C]``, not normalised."""
     tiny = np.finfo(np.float32).tiny
     if pooling == "probabilities":
         return np.asarray(np.log(np.maximum(np.einsum("bh,bhc->bc", weights_BH, probabilities_BHC), tiny)))

@@ -1,1 +1,1 @@
-"""Figures that several components compute or export alike."""
+"""Metrics that several components compute or export in the same way."""

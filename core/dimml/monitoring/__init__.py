@@ -1,5 +1,5 @@
-"""What a server tells of its traffic, free of any metrics library.
+"""Monitoring of a server's traffic, independent of any metrics library.
 
-``observation``: what one row of an answer has to say; ``reference``: what validation looked like; ``drift``: how far
-traffic is from that.
+``observation``: what is recorded of one answered row; ``reference``: distributions on validation data; ``drift``: the
+distance of traffic from them.
 """

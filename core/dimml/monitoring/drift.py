@@ -1,13 +1,13 @@
-"""How far what is served is from what validation looked like: a distance between histograms, over a sliding window.
+"""Drift of the served traffic from the validation data: a distance between histograms, over a sliding window.
 
 The statistic is the Jensen-Shannon distance in bits: the square root of the Jensen-Shannon divergence with base 2 (Lin
-1991, IEEE Trans. Inf. Theory 37(1)), which is a metric in [0, 1] (Endres and Schindelin 2003, IEEE Trans. Inf.
-Theory 49(7)). It is taken rather than the population stability index since that is infinite where a bin is empty on one
-side only: a confident model leaves most bins of its certainty empty, and the constant that is then put into them would
+1991, IEEE Trans. Inf. Theory 37(1)), which is a metric in [0, 1] (Endres and Schindelin 2003, IEEE Trans. Inf. Theory
+49(7)). It is preferred to the population stability index, which is infinite where a bin is empty on one side only: a
+confident model leaves most bins of its certainty empty, and the constant that would have to be put into them would
 decide the value. The distance needs no constant, is bounded, and means the same for every head.
 
-Two samples of one distribution are never at distance 0, and the fewer clips and bins hold, the further. So beside the
-distance stands what chance alone gives: to second order, n and m draws of one distribution over k bins have a
+Two samples of one distribution are never at distance 0: the fewer clips, the larger the distance. So the distance is
+reported together with what chance alone gives: to second order, n and m draws of one distribution over k bins have a
 divergence of ``chi²(k-1) · (1/n + 1/m) / (8 ln 2)`` (Menéndez et al. 1997, J. Franklin Inst. 334B(2), on tests by this
 divergence); its quantile is that of chi² by Wilson and Hilferty (1931, PNAS 17(12)).
 """
@@ -24,13 +24,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-#: Rows without any drift stay below the noise distance about this often.
+#: How often rows without any drift stay below the noise distance.
 NOISE_QUANTILE: Final = 0.999
 
 
 @dataclass(frozen=True)
 class Drift:
-    """``distance`` of a window from its reference, and the ``noise`` distance that chance alone seldom passes."""
+    """``distance`` of a window from its reference, and the ``noise`` distance that chance alone rarely exceeds."""
 
     distance: float
     noise: float
@@ -38,28 +38,28 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class DriftWindow:
-    """Over how many of the last rows drift is told, and from how many on."""
+    """Number of most recent rows over which drift is computed, and the minimum number of rows needed."""
 
     rows: int = 500
     minimum: int = 100
 
 
 class SlidingCounts:
-    """How many of the last ``window`` observations fell into each of ``bins`` bins."""
+    """Counts of the last ``window`` observations in each of ``bins`` bins."""
 
     def __init__(self, bins: int, window: int) -> None:
         self._last: deque[int] = deque(maxlen=window)
         self._counts_K = np.zeros(bins, np.int64)
 
     def add(self, bin_index: int) -> None:
-        """One more observation; the oldest leaves a full window."""
+        """Add an observation; a full window drops its oldest one."""
         if len(self._last) == self._last.maxlen:
             self._counts_K[self._last[0]] -= 1
         self._last.append(bin_index)
         self._counts_K[bin_index] += 1
 
     def drift(self, reference_K: Sequence[int], *, minimum: int) -> Drift | None:
-        """Drift from a reference's counts; None below ``minimum`` observations."""
+        """Compute the drift from a reference's counts; None below ``minimum`` observations."""
         counts_K = self._counts_K.copy()
         if counts_K.sum() < minimum:
             return None
@@ -68,8 +68,10 @@ class SlidingCounts:
 
 
 def jensen_shannon_distance(counts_K: npt.NDArray[Any], others_K: npt.NDArray[Any]) -> float:
-    """Square root of the Jensen-Shannon divergence, base 2, of two histograms with the same bins: 0 where their shares
-    are equal, 1 where they have no bin in common. Neither may be empty."""
+    """Compute the square root of the Jensen-Shannon divergence, base 2, of two histograms with the same bins.
+
+    It is 0 if their shares are equal, 1 if they have no bin in common. Neither may be empty.
+    """
     p_K, q_K = counts_K / counts_K.sum(), others_K / others_K.sum()
     mean_K = (p_K + q_K) / 2.0
     divergence = (_relative_entropy(p_K, mean_K) + _relative_entropy(q_K, mean_K)) / 2.0
@@ -77,7 +79,7 @@ def jensen_shannon_distance(counts_K: npt.NDArray[Any], others_K: npt.NDArray[An
 
 
 def noise_distance(counts_K: npt.NDArray[Any], others_K: npt.NDArray[Any]) -> float:
-    """The distance that two such samples of one distribution pass about once in a thousand times, at most 1."""
+    """Compute the distance that two such samples of one distribution exceed about once in a thousand, at most 1."""
     freedom = int(((counts_K + others_K) > 0).sum()) - 1
     if freedom == 0:
         return 0.0

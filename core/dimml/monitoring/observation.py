@@ -1,4 +1,4 @@
-"""What one row of an answer has to say to who counts: the same for the embedded server and Triton's entry models."""
+"""What monitoring records of one answered row: the same for the embedded server and Triton's entry models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dimml.metrics.classification import disagreement
 if TYPE_CHECKING:
     from dimml.ensemble import EnsembleResult
 
-#: Labels with a series of their own, the first of the bundle; answers with any other are counted as one.
+#: Labels with a metric series of their own, the first ones of the bundle; all other labels share one series.
 MAX_LABELS: Final = 100
 OTHER_LABELS: Final = "_other"
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One row that has an answer."""
+    """What is recorded of one answered row."""
 
     #: Class index of the answer.
     answer: int
@@ -35,7 +35,7 @@ class Observation:
 
 
 def observations(bundle: Bundle, result: EnsembleResult) -> Iterator[Observation]:
-    """One for every row in which at least one modality is ok."""
+    """Make one observation for every row in which at least one modality is ok."""
     fused = result.fused
     for row, answer in enumerate(fused.probabilities_BC.argmax(axis=1)):
         statuses = {name: column[row] for name, column in result.statuses.items()}
@@ -57,18 +57,18 @@ def observations(bundle: Bundle, result: EnsembleResult) -> Iterator[Observation
 
 
 def label_series(bundle: Bundle) -> tuple[str, ...]:
-    """Values of the label ``label``: the bundle's own, and one for all past ``MAX_LABELS``."""
+    """List the values of the metric label ``label``: the bundle's labels, and one for all beyond ``MAX_LABELS``."""
     labels = bundle.labels
     return labels if len(labels) <= MAX_LABELS else (*labels[:MAX_LABELS], OTHER_LABELS)
 
 
 def label_name(bundle: Bundle, answer: int) -> str:
-    """The value of the label ``label`` for a class."""
+    """Return the value of the metric label ``label`` for a class."""
     return bundle.labels[answer] if answer < MAX_LABELS else OTHER_LABELS
 
 
 def bundle_info(bundle: Bundle) -> dict[str, str]:
-    """Labels of the info metric, beside name and version; ``reference`` says whether drift can be told."""
+    """Labels of the info metric, beside name and version; ``reference`` says whether drift can be computed."""
     return {
         "created": bundle.created,
         "certainty": bundle.fusion.certainty,
@@ -79,5 +79,5 @@ def bundle_info(bundle: Bundle) -> dict[str, str]:
 def _disagreement(logits_MC: npt.NDArray[Any]) -> float | None:
     if len(logits_MC) < 2:
         return None
-    # A chance, but for rounding in single precision.
+    # Clipped, since rounding in single precision can move a probability out of [0, 1].
     return min(1.0, max(0.0, float(disagreement(softmax(logits_MC)[None])[0])))

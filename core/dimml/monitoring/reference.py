@@ -1,6 +1,6 @@
-"""What a bundle looked like on clean validation clips: histograms of every head's certainty, and of the answers.
+"""Reference distributions of a bundle on clean validation clips: every head's certainty, and the answers.
 
-Export writes it into the manifest; a server holds its traffic to it.
+Export writes it into the manifest; a server compares its traffic with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dimml.metrics.buckets import UNIT_BUCKETS
 
 
 class Reference(BaseModel):
-    """Counts of clean validation clips."""
+    """Histograms over clean validation clips."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +44,7 @@ class Reference(BaseModel):
         return self
 
     def certainty_bin(self, certainty: float) -> int:
-        """Which bin a certainty falls into; bounds are inclusive, as a Prometheus histogram's."""
+        """Return the bin of a certainty; bounds are inclusive, as in a Prometheus histogram."""
         return int(_bins(np.array([certainty]), self.certainty_bounds)[0])
 
 
@@ -54,8 +54,11 @@ def reference_of(
     present_NH: npt.NDArray[np.bool_],
     probabilities_NC: npt.NDArray[Any],
 ) -> Reference | None:
-    """The reference of N answered clips; None where none was. ``heads`` name the columns of certainty and presence;
-    without ``certainty_NH`` the answers alone are counted, and a head that is never present is left out."""
+    """Build the reference of N answered clips; None for N = 0.
+
+    ``heads`` name the columns of certainty and presence; without ``certainty_NH`` only the answers are counted, and a
+    head that is never present is left out.
+    """
     answered_N = present_NH.any(axis=1)
     if not answered_N.any():
         return None
@@ -72,7 +75,7 @@ def reference_of(
 
 
 def _bins(values_N: npt.NDArray[Any], bounds: Sequence[float]) -> npt.NDArray[np.int64]:
-    # A certainty past the last bound is a rounding error.
+    # A certainty beyond the last bound is a rounding error.
     return np.minimum(np.searchsorted(bounds, values_N, side="left"), len(bounds) - 1)
 
 

@@ -1,1 +1,1 @@
-"""The operating system's side: files, cores, threads and processes."""
+"""Helpers close to the operating system: files, cores, threads and processes."""

@@ -1,4 +1,4 @@
-"""How many cores this process may really use: what the machine has says little inside a container."""
+"""Number of cores that this process may use: inside a container, the machine's own count says little."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 
 
 def usable_cores(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUPS) -> int:
-    """The least of the process's affinity and the CPU quotas of its cgroup and all above it; at least 1.
+    """Return the smallest of the process's affinity and the CPU quotas of its cgroup and all its parents; at least 1.
 
     Version 2 of cgroups (``cpu.max``) and version 1 (``cpu.cfs_quota_us``), as the kernel's
-    Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst describe them. A part of a core counts as
-    one: a thread that is throttled now and then still does more than a thread that is not there.
+    Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst describe them. A fraction of a core counts as
+    one: a thread that is throttled now and then still does more than no thread.
     """
     cores = len(os.sched_getaffinity(0))
     quota = min(_quotas(root, own), default=math.inf)
@@ -41,7 +41,7 @@ def _quotas(root: Path, own: Path) -> Iterator[float]:
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """The cgroup's folder and those above it. In a container only the mount itself may be visible."""
+    """List the cgroup's folder and its parents. In a container only the mount itself may be visible."""
     folder = mount / path.strip("/")
     yield folder
     while folder != mount:

@@ -1,9 +1,9 @@
-"""What third-party libraries would send or look up by themselves, and the environment variables that stop them.
+"""Environment variables that keep third-party libraries from sending or looking up anything by themselves.
 
-dimml handles recordings of faces and voices, so no library of its may contact a host that no setting names. A library
-reads its switch once, most of them while they are imported, so the switches must be set before the first import.
+dimml handles recordings of faces and voices, so none of its libraries may contact a host that no setting names. Most
+libraries read their switch once, while they are imported, so the switches must be set before the first import.
 ``dimml.cli.main`` sets them for every command, ``import_quietly`` for programs that use dimml without it. A switch that
-is set already is left as it is; `dimml doctor` shows what holds.
+is already set is left as it is; `dimml doctor` shows the values in effect.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class Switch:
     """An environment variable that keeps a library from sending or looking up anything by itself."""
 
     variable: str
-    #: What dimml sets.
+    #: Value that dimml sets.
     value: str
-    #: Names of the packages that read it, as pip knows them.
+    #: pip names of the packages that read it.
     packages: tuple[str, ...]
     #: First version that sends anything; 0 where that has not been looked for.
     since: str
-    #: What the library does without it.
+    #: What the library does unless it is set.
     sends: str
-    #: Values that stop the library, in lower case; any other is taken as consent to send.
+    #: Values that stop the library, in lower case; the library takes any other value as consent to send.
     stops: frozenset[str]
 
     def stopped_by(self, environment: Mapping[str, str]) -> bool:
@@ -86,22 +86,22 @@ SWITCHES: Final = (
 
 
 def quiet_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """``environment``, with every switch that it leaves unset or empty."""
+    """Return ``environment`` plus every switch that is unset or empty in it."""
     return {**environment, **{one.variable: one.value for one in SWITCHES if not environment.get(one.variable)}}
 
 
 def switch_values() -> dict[str, str]:
-    """Every switch's value in this process: the user's own, or the default."""
+    """Return every switch's value in this process: the user's own, or the default."""
     environment = quiet_environment(os.environ)
     return {one.variable: environment[one.variable] for one in SWITCHES}
 
 
 def set_quiet_defaults() -> None:
-    """Set every switch that is unset or empty, in this process and for those that it starts from now on."""
+    """Set every switch that is unset or empty, for this process and the processes it starts from now on."""
     os.environ.update(switch_values())
 
 
 def import_quietly(name: str) -> ModuleType:
-    """Import a third-party module after setting the switches; one that is loaded already is returned as it is."""
+    """Import a third-party module after setting the switches; a module already loaded is returned as it is."""
     set_quiet_defaults()
     return importlib.import_module(name)
