@@ -19,7 +19,7 @@ _DEFAULT = Path("model_repository")
 
 
 def build() -> typer.Typer:
-    """The group of commands."""
+    """Build the group of commands."""
     group = typer.Typer(no_args_is_help=True, help="Sign bundles (Ed25519) and verify them.")
     group.command("keygen")(keygen)
     group.command("sign")(sign)

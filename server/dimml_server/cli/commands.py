@@ -164,7 +164,7 @@ def doctor(
 
 
 def settings_given(pairs: list[str] | None) -> dict[str, object]:
-    """Settings of ``--set``. Raises BadParameter."""
+    """Parse the settings of ``--set``. Raises BadParameter."""
     given: dict[str, object] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")

@@ -8,10 +8,10 @@ import typer
 
 
 def build() -> typer.Typer:
-    """The group of commands."""
+    """Build the group of commands."""
     group = typer.Typer(no_args_is_help=True, help="Make API keys for `dimml serve`.")
     group.command("new")(new)
-    group.callback()(lambda: None)  # A group of one command would take its place.
+    group.callback()(lambda: None)  # Without a callback, typer would replace a group of one command by that command.
     return group
 
 

@@ -1,1 +1,1 @@
-"""``dimml doctor``: what would keep a server from starting, or from staying up, found before it starts."""
+"""``dimml doctor``: find what would keep a server from starting, or from staying up, before it is started."""

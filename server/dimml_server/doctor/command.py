@@ -18,7 +18,7 @@ _COLOURS = {"ok": "green", "note": "yellow", "mend": "red"}
 
 
 def run_doctor(settings: ServerSettings, *, as_json: bool) -> bool:
-    """Print all findings; whether nothing must be mended."""
+    """Print all findings; return whether nothing must be fixed."""
     findings = [*host_findings(settings), *outbound_findings(), *settings_findings(settings)]
     healthy = all(finding.level != "mend" for finding in findings)
     if as_json:

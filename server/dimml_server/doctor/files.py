@@ -18,13 +18,13 @@ from dimml_server.security.guard import Guard
 from dimml_server.security.tls import server_tls
 from dimml_server.settings.settings import ServerSettings
 
-#: A certificate that ends within this time is worth a word.
+#: A certificate that expires within this time is reported.
 _SOON: Final = timedelta(days=14)
 _CONNECT_S: Final = 3.0
 
 
 def settings_findings(settings: ServerSettings) -> Iterator[Finding]:
-    """All checks of what the settings name, in order."""
+    """Run all checks of what the settings name, in order."""
     yield from _repository(settings)
     yield _keys(settings)
     yield from _tls(settings)

@@ -1,17 +1,17 @@
-"""What one check found."""
+"""The finding of one check."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-#: ``mend``: the server would not start, or fail requests. ``note``: it works, and somebody should know.
+#: ``mend``: the server would not start, or would fail requests. ``note``: it works, but the operator should know.
 Level = Literal["ok", "note", "mend"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``check`` names what was looked at; ``fix`` what to do about it, empty where nothing."""
+    """Result of one check: ``check`` names what was checked, ``fix`` what to do about it; empty if nothing."""
 
     check: str
     level: Level

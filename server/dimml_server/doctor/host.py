@@ -22,7 +22,7 @@ MIB: Final = 2**20
 _OLDEST_PYTHON: Final = (3, 11)
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - looked at, never written to
-#: Of the server with a small bundle, and of one decoding process; measured here: 159 and 85 MB resident.
+#: Memory of the server with a small bundle, and of one decoding process; measured: 159 and 85 MB resident.
 _SERVER_BYTES: Final = 200 * MIB
 _WORKER_BYTES: Final = 100 * MIB
 #: Open files of the server beside one per connection.
@@ -30,7 +30,7 @@ _SPARE_FILES: Final = 256
 
 
 def host_findings(settings: ServerSettings) -> Iterator[Finding]:
-    """All checks of the machine, in order."""
+    """Run all checks of the machine, in order."""
     yield _python()
     yield _libraries(settings)
     yield _device(settings)
@@ -123,7 +123,7 @@ def _cores(settings: ServerSettings) -> Finding:
     found = f"{cores} cores may be used"
     quota = _quota()
     if quota is not None and quota < cores:
-        # The defaults count cores and know nothing of the quota.
+        # The defaults count cores and ignore the quota.
         return Finding(
             "cores",
             "note",
@@ -154,7 +154,7 @@ def _shared_memory(settings: ServerSettings) -> Finding:
         found = f"{_SHARED_MEMORY}: {error.strerror}"
     else:
         found = f"{free // MIB} MiB free in {_SHARED_MEMORY}{'' if writable else ', not writable'}"
-    # Semaphores of the decoding processes live there; Triton's Python models also pass their tensors through it.
+    # It holds semaphores of the decoding processes; Triton's Python models also pass their tensors through it.
     if not writable or free < MIB:
         return Finding("shared memory", "mend", found, "docker run --shm-size=256m, or mount a tmpfs there")
     if settings.engine == "triton" and free < 64 * MIB:
@@ -165,12 +165,12 @@ def _shared_memory(settings: ServerSettings) -> Finding:
 def _number(path: Path) -> int | None:
     try:
         return int(path.read_text())
-    except (OSError, ValueError):  # Not there, or "max".
+    except (OSError, ValueError):  # The file does not exist, or holds "max".
         return None
 
 
 def _quota() -> float | None:
-    """Cores' worth of time that the cgroup (version 2) gives, None where it sets no limit."""
+    """Return the CPU quota of the cgroup (version 2) in cores; None without a limit."""
     try:
         quota, period = (_CGROUP / "cpu.max").read_text().split()
         return int(quota) / int(period)

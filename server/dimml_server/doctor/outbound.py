@@ -13,7 +13,7 @@ _CHECK = "outbound"
 
 
 def outbound_findings() -> Iterator[Finding]:
-    """One finding for each installed library that has a switch."""
+    """Make one finding for each installed library that has a switch."""
     for switch in SWITCHES:
         for package in switch.packages:
             try:

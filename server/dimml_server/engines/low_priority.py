@@ -1,4 +1,4 @@
-"""Work of this process that should not take the processor from requests: in one thread of low priority at a time."""
+"""Background work that must not take the processor from requests: each call runs in a low-priority thread."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Final, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Lower still, and a thread that holds the interpreter's lock for a moment would hold it for long.
+#: With a still lower priority, a thread that holds the interpreter's lock could be descheduled for long while holding
+#: it.
 NICE: Final = 10
 
 
 async def at_low_priority(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """As ``asyncio.to_thread``, in a thread of its own that only this call has.
+    """Run a function like ``asyncio.to_thread``, in a low-priority thread that is used for this call only.
 
-    Threads that ``function`` starts have the low priority for good: an unprivileged process cannot raise it again.
+    Threads that ``function`` starts keep the low priority: an unprivileged process cannot raise it again.
     """
     with_low_priority = ThreadPoolExecutor(1, "dimml-background", initializer=_give_way)
     try:

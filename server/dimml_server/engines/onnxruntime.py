@@ -22,11 +22,11 @@ from dimml_server.engines.ort_session import ModelSession, providers
 logger = logging.getLogger(__name__)
 
 
-class LocalEngine:
+class OnnxRuntimeEngine:
     """``dimml.engine.Engine`` over one ONNX Runtime session per model.
 
-    ``concurrency`` is the number of requests that run at a time. ``intra_op_threads`` None shares the cores among
-    a bundle's encoders, which run side by side. Sessions are reached by bundle name and version.
+    ``concurrency`` is the number of requests that run at a time. ``intra_op_threads`` None shares the cores among a
+    bundle's encoders, which run concurrently. Sessions are looked up by bundle name and version.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class LocalEngine:
 
     @property
     def stray_runs(self) -> int:
-        """Runs, over all models, that were told to stop and still go on."""
+        """Cancelled runs, over all models, that have not ended yet."""
         return sum(session.stray_runs for session in self._sessions.values())
 
     async def load(self, bundle: Bundle, repository: Path, *, must_run: bool = True) -> None:
-        """Make the sessions of a bundle, and run each once. Raises BundleError, and then nothing is kept."""
-        # Making a session optimises its graph, which takes a core for as long as that. Where sessions start threads,
-        # those would keep a low priority; then there are more cores, too.
+        """Make the sessions of a bundle, and run each once. On failure nothing is kept, and BundleError is raised."""
+        # Making a session optimises its graph, which keeps a core busy, hence the low priority; but threads that a
+        # session starts would keep that priority, and where sessions have threads, there are more cores anyway.
         elsewhere = at_low_priority if self._threads(bundle) == 1 else asyncio.to_thread
         sessions = await elsewhere(self._make_sessions, bundle, repository)
         try:
@@ -61,22 +61,22 @@ class LocalEngine:
             for session in sessions.values():
                 session.close()
             raise
-        self.unload(bundle)  # Of one that was unloaded a moment ago, requests in flight may still hold the sessions.
+        self.unload(bundle)  # Requests in flight may still hold the sessions of a bundle that was just unloaded.
         self._sessions.update({(name, bundle.version): session for name, session in sessions.items()})
 
     def unload(self, bundle: Bundle) -> None:
-        """Let a bundle's sessions go; their memory is freed once runs that still go on have ended."""
+        """Release a bundle's sessions; their memory is freed once their last runs have ended."""
         for spec in model_specs(bundle):
             session = self._sessions.pop((spec.name, bundle.version), None)
             if session is not None:
                 session.close()
 
     def ready(self, bundle: Bundle, model: str | None = None) -> bool:
-        """Whether it is loaded."""
+        """Whether the bundle is loaded."""
         return (model or bundle.fusion_model, bundle.version) in self._sessions
 
     async def close(self) -> None:
-        """Tell stray runs to stop, and let all threads end."""
+        """Cancel stray runs, and let all threads end."""
         for session in self._sessions.values():
             session.close()
 

@@ -1,4 +1,4 @@
-"""One ONNX Runtime session of one model: made, warmed up, run in threads, told to stop."""
+"""One ONNX Runtime session of one model: creation, warm-up, runs in threads, cancellation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PROVIDERS = {
 
 
 def providers(device: str) -> list[str]:
-    """ONNX Runtime's providers for a ``device`` setting. Raises ConfigurationError where it lacks them."""
+    """Return ONNX Runtime's providers for a ``device`` setting. Raises ConfigurationError if they are missing."""
     available = import_quietly("onnxruntime").get_available_providers()
     if device == "auto":
         device = "cuda" if "CUDAExecutionProvider" in available else "cpu"
@@ -49,10 +49,10 @@ def providers(device: str) -> list[str]:
 
 
 class ModelSession:
-    """Runs of one model. At most ``concurrency`` are awaited at a time (the gate's promise to this class).
+    """Runs of one model. At most ``concurrency`` are awaited at a time, which ``Admission`` guarantees.
 
-    A run whose awaiter is cancelled is told to stop. Until it does, it is a stray; past ``max_stray_runs`` of
-    them the model is refused at once, so stalled runs never take more than a bounded number of threads.
+    A run whose awaiter is cancelled is asked to stop, and is a stray run until it does. Beyond ``max_stray_runs`` of
+    them runs of the model are refused at once, so stalled runs take a bounded number of threads.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ModelSession:
         self._spec = spec
         self._outputs = [output.name for output in spec.outputs]
         self._max_stray_runs = max_stray_runs
-        # No more than this can be under way: a run starts only while strays are below their bound.
+        # No more runs than this can be in progress: a run starts only while stray runs are below their bound.
         self._threads = RunThreads(f"dimml-{spec.name}", concurrency + max_stray_runs)
         self._strays: set[Any] = set()
         self._ort = ort = import_quietly("onnxruntime")
@@ -88,11 +88,11 @@ class ModelSession:
 
     @property
     def stray_runs(self) -> int:
-        """Runs that were told to stop and still go on."""
+        """Cancelled runs that have not ended yet."""
         return len(self._strays)
 
     async def warm_up(self) -> None:
-        """One run on zeros. Raises BundleError where it fails or does not end."""
+        """Run the model once on zeros. Raises BundleError if the run fails or does not end."""
         tensors: Tensors = {i.name: np.zeros((1, *i.dims), NUMPY_TYPES[i.datatype]) for i in self._spec.inputs}
         try:
             async with asyncio.timeout(WARM_UP_LIMIT_S):
@@ -103,12 +103,15 @@ class ModelSession:
             raise BundleError(f"model {self._spec.name} does not run: {error}") from error
 
     async def run(self, tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
-        """Outputs by name. Cancelling it tells the run to stop and returns at once. Raises EngineError."""
+        """Run the model; return outputs by name. Cancelling asks the run to stop, without waiting.
+
+        Raises EngineError.
+        """
         if len(self._strays) >= self._max_stray_runs:
             raise EngineError(Reason.ENCODER_BUSY, f"{len(self._strays)} stalled runs are still going")
         loop = asyncio.get_running_loop()
         options = self._ort.RunOptions()
-        options.log_severity_level = _ORT_FATAL  # What a run raises is logged by us, once.
+        options.log_severity_level = _ORT_FATAL  # Errors of a run are logged here, once.
         done: asyncio.Future[list[npt.NDArray[Any]]] = loop.create_future()
 
         def finish(result: list[npt.NDArray[Any]] | None, error: Exception | None) -> None:
@@ -144,7 +147,7 @@ class ModelSession:
             raise
 
     def close(self) -> None:
-        """Tell runs that still go on to stop, and let the threads end."""
+        """Ask runs in progress to stop, and let the threads end."""
         for options in self._strays:
             options.terminate = True
         self._threads.close()

@@ -1,4 +1,4 @@
-"""What the prediction core asks of an engine beyond running models: bundles come and go, and it may be down."""
+"""Engine interface of the prediction core: beside running models, it loads and unloads bundles, and may be down."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from dimml.engine import Engine
 
 
 class ServingEngine(Engine, Protocol):
-    """An engine that bundles are loaded into."""
+    """An engine into which bundles are loaded."""
 
     async def load(self, bundle: Bundle, repository: Path, *, must_run: bool) -> None:
-        """Make a bundle ready to run, warmed up. Raises BundleError, and then nothing is kept.
+        """Load a bundle and warm it up. On failure nothing is kept, and BundleError is raised.
 
-        Where not ``must_run`` (the server starts), an engine whose models run elsewhere may find them later.
+        Unless ``must_run`` (at the server's start), an engine whose models run elsewhere may find them later.
         """
         ...
 
     def unload(self, bundle: Bundle) -> None:
-        """Let a bundle's models go. Nothing where it is not loaded."""
+        """Release a bundle's models. Do nothing if it is not loaded."""
         ...
 
     def ready(self, bundle: Bundle, model: str | None = None) -> bool:
-        """Whether a model would run now, as far as is known without trying.
+        """Whether a model would run now, as far as known without trying.
 
-        ``model`` is an encoder or the fusion of ``bundle``; without it, the whole: its fusion and at least one encoder.
+        ``model`` is an encoder or the fusion of ``bundle``; without it, the whole bundle: its fusion and at least one
+        encoder.
         """
         ...
 
     async def close(self) -> None:
-        """Stop what still runs."""
+        """Stop all runs."""
         ...
 
     @property
     def stray_runs(self) -> int:
-        """Runs that were told to stop and still go on."""
+        """Cancelled runs that have not ended yet."""
         ...

@@ -1,4 +1,4 @@
-"""The triton engine: encoders and fusion run on a Triton server, reached over gRPC; all else stays in this process."""
+"""The Triton engine: encoders and fusion run on a Triton server over gRPC; everything else stays in this process."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _LOOK_AGAIN_S: Final = 0.2
 class TritonEngine:
     """``dimml_server.engines.protocol.ServingEngine`` over one ``TritonChannel``.
 
-    Models are asked for by the bundle's version, never by Triton's default one. A Triton that is away makes every
-    modality ``failed:encoder_gone`` at once, and is used again as soon as it is back. ``wait_s`` bounds how long the
+    Models are requested by the bundle's version, never by Triton's default one. While Triton is unreachable every
+    modality is ``failed:encoder_gone`` at once; it is used again as soon as it is back. ``wait_s`` bounds how long the
     start waits for it, over all bundles.
     """
 
@@ -41,14 +41,14 @@ class TritonEngine:
 
     @property
     def stray_runs(self) -> int:
-        """None: a call that nobody waits for is cancelled, and what becomes of it is Triton's affair."""
+        """Always 0: an abandoned call is cancelled, and Triton deals with the rest."""
         return 0
 
     async def load(self, bundle: Bundle, repository: Path, *, must_run: bool) -> None:
-        """Look whether Triton has this version of the bundle's encoders and fusion, with the manifest's tensors.
+        """Check that Triton has this version of the bundle's encoders and fusion, with the manifest's tensors.
 
-        Where not ``must_run``, one that is not there within the start's time is waited for while serving. Raises
-        BundleError for tensors that differ, and where ``must_run`` for whatever is not ready.
+        Unless ``must_run``, a model that is not ready within the start's time is awaited while serving. Raises
+        BundleError for tensors that differ and, with ``must_run``, for every model that is not ready.
         """
         self._watch.add(bundle)
         try:
@@ -61,13 +61,13 @@ class TritonEngine:
         self._specs.update({(spec.name, bundle.version): spec for spec in model_specs(bundle)})
 
     def unload(self, bundle: Bundle) -> None:
-        """Ask for it no more. On Triton it stays as it is."""
+        """Stop using a bundle. On Triton it stays as it is."""
         self._watch.remove(bundle)
         for spec in model_specs(bundle):
             self._specs.pop((spec.name, bundle.version), None)
 
     def ready(self, bundle: Bundle, model: str | None = None) -> bool:
-        """By the last look, at most a second or so old."""
+        """Whether the models were ready at the last check, at most a second or so ago."""
         if model is not None:
             return self._watch.ready(model, bundle.version)
         encoders = [bundle.encoder_model(modality.name) for modality in bundle.modalities]
@@ -93,7 +93,7 @@ class TritonEngine:
         return fused_from(await self._infer(bundle, bundle.fusion_model, tensors))
 
     async def close(self) -> None:
-        """Stop watching, and cut the connection."""
+        """Stop watching, and close the connection."""
         await self._watch.close()
         await self._channel.close()
 
@@ -110,7 +110,7 @@ class TritonEngine:
             raise BundleError(f"bundle {bundle.name!r} version {bundle.version} on Triton: {'; '.join(bad)}")
 
     def _may_come(self, bundle: Bundle) -> bool:
-        """Whether waiting may help: something is not ready, and nothing is another model than the manifest's."""
+        """Whether waiting may help: some model is not ready, and none differs from the manifest's."""
         return bool(self._watch.unready(bundle)) and not self._watch.unready(bundle, unfit=True)
 
     async def _infer(

@@ -24,11 +24,11 @@ Array = npt.NDArray[Any]
 #: For calls that ask about the server or a model; inference has its caller's time limit.
 ASK_TIMEOUT_S: Final = 2.0
 _KEEPALIVE_TIMEOUT_MS: Final = 5000
-#: gRPC's own waits between attempts to connect grow to two minutes; a Triton that is back must be found sooner.
+#: By default gRPC's waits between attempts to connect grow to two minutes; a Triton that is back must be found sooner.
 _FIRST_BACKOFF_MS, _LAST_BACKOFF_MS, _CONNECT_MS = 100, 1000, 5000
 
-#: What a failed call makes of its modality; any other code is ``encoder_error``. Triton has UNAVAILABLE for a model
-#: that is not loaded as well as for a server that is going down, and gRPC has it for a server that is not there.
+#: Reason of a modality by its call's status code; any other code is ``encoder_error``. Triton uses UNAVAILABLE for a
+#: model that is not loaded and for a server that is going down, gRPC for a server that cannot be reached.
 REASONS: Final[dict[grpc.StatusCode, Reason]] = {
     grpc.StatusCode.UNAVAILABLE: Reason.ENCODER_GONE,
     grpc.StatusCode.NOT_FOUND: Reason.ENCODER_GONE,
@@ -44,8 +44,8 @@ _TOO_LARGE: Final = "larger than max"
 class TritonChannel:
     """A channel that reconnects by itself. Used in one event loop, from the first call on.
 
-    ``max_message_bytes`` bounds messages both ways; Triton's own side takes whatever protobuf can (2 GiB).
-    ``metadata`` gives what goes with an inference call beside its message: trace context.
+    ``max_message_bytes`` bounds messages both ways; Triton itself accepts whatever protobuf can (2 GiB). ``metadata``
+    returns the metadata of an inference call: trace context.
     """
 
     def __init__(
@@ -61,7 +61,8 @@ class TritonChannel:
         self._options = (
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
-            # Only while a call is under way: Triton cuts off who pings an idle connection more than once in 5 min.
+            # Only while a call is in flight: Triton disconnects clients that ping an idle connection more than once in
+            # 5 min.
             ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
             ("grpc.keepalive_permit_without_calls", 0),
@@ -73,9 +74,9 @@ class TritonChannel:
         self._stub: Any = None
 
     async def infer(self, spec: ModelSpec, version: int, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """Run one model on ``[B, *dims]`` tensors by name; outputs by name. Cancelling it cancels the call.
+        """Run one model on ``[B, *dims]`` tensors by name; return outputs by name. Cancelling it cancels the call.
 
-        Raises EngineError, with its reason by ``REASONS``.
+        Raises EngineError with the reason that ``REASONS`` gives.
         """
         request = pb.ModelInferRequest(model_name=spec.name, model_version=str(version))
         for tensor in spec.inputs:
@@ -102,7 +103,7 @@ class TritonChannel:
         return bool((await self._connected().ModelReady(request, timeout=ASK_TIMEOUT_S)).ready)
 
     async def difference(self, spec: ModelSpec, version: int) -> str | None:
-        """The first way in which the server's model has not the tensors of ``spec``, in words. Raises AioRpcError."""
+        """Describe the first difference between the server's model and the tensors of ``spec``. Raises AioRpcError."""
         request = pb.ModelMetadataRequest(name=spec.name, version=str(version))
         metadata = await self._connected().ModelMetadata(request, timeout=ASK_TIMEOUT_S)
         for what, there, wanted in (
@@ -125,12 +126,12 @@ class TritonChannel:
         return None
 
     async def close(self) -> None:
-        """Cut the connection; calls under way end."""
+        """Close the connection; calls in flight end."""
         if self._channel is not None:
             await self._channel.close(None)
 
     def _connected(self) -> Any:
-        # Made late: gRPC's asyncio channels belong to the loop that runs when they are made.
+        # Made on first use: gRPC's asyncio channels belong to the event loop that runs when they are made.
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self.url, options=self._options)
             self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
@@ -151,7 +152,7 @@ def _fits(there: list[int], wanted: list[int]) -> bool:
 
 
 def _array(tensor: TensorSpec, raw: bytes | None, batch: int) -> Array:
-    """``[B, *dims]`` of an output's bytes. Raises EngineError where they are not that."""
+    """Read an output's bytes as ``[B, *dims]``. Raises EngineError if they do not fit."""
     dtype, shape = NUMPY_TYPES[tensor.datatype], (batch, *tensor.dims)
     if raw is None or len(raw) != math.prod(shape) * dtype.itemsize:
         size = "nothing" if raw is None else f"{len(raw)} bytes"

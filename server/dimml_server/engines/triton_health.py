@@ -1,4 +1,4 @@
-"""What is known of a Triton server without asking it in every request: which models of which bundles run there."""
+"""Health of a Triton server, checked in the background instead of in every request: which models run there."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dimml_server.engines.triton_channel import TritonChannel
 logger = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 1.0
-#: Looks that a busy server may leave unanswered before it counts as gone.
+#: Checks that a busy server may leave unanswered before it counts as gone.
 MISSES_ALLOWED: Final = 3
 
 
-class Fate(Enum):
-    """What is known of one model version."""
+class ModelState(Enum):
+    """State of one model version on the Triton server."""
 
     UNKNOWN = "not seen yet"
     READY = "ready"
@@ -32,19 +32,19 @@ class Fate(Enum):
 
 
 @dataclass(slots=True)
-class _Watched:
+class _WatchedModel:
     spec: ModelSpec
     version: int
-    fate: Fate = Fate.UNKNOWN
+    state: ModelState = ModelState.UNKNOWN
     why: str = ""
 
 
 class TritonWatch:
-    """Looks every second at the encoders and the fusion of every bundle added. Lives in one event loop."""
+    """Checks the encoders and the fusion of every bundle added once a second. Lives in one event loop."""
 
     def __init__(self, channel: TritonChannel) -> None:
         self._channel = channel
-        self._watched: dict[tuple[str, int], _Watched] = {}
+        self._watched: dict[tuple[str, int], _WatchedModel] = {}
         self._misses = 0
         self._live: bool | None = None
         self._task: asyncio.Task[None] | None = None
@@ -53,33 +53,33 @@ class TritonWatch:
         """Watch a bundle version's models from now on."""
         for spec in model_specs(bundle):
             if spec.role in ("encoder", "fusion"):
-                self._watched.setdefault((spec.name, bundle.version), _Watched(spec, bundle.version))
+                self._watched.setdefault((spec.name, bundle.version), _WatchedModel(spec, bundle.version))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._look_forever())
 
     def remove(self, bundle: Bundle) -> None:
-        """Watch a bundle version no more."""
+        """Stop watching a bundle version."""
         for spec in model_specs(bundle):
             self._watched.pop((spec.name, bundle.version), None)
 
     def ready(self, model: str, version: int) -> bool:
-        """Whether the model was ready, and the manifest's, when last looked at."""
+        """Whether the model was ready, and the manifest's, at the last check."""
         watched = self._watched.get((model, version))
-        return watched is not None and watched.fate is Fate.READY
+        return watched is not None and watched.state is ModelState.READY
 
     def unfit(self, model: str, version: int) -> bool:
-        """Whether another model runs there under this name and version."""
+        """Whether a different model runs under this name and version."""
         watched = self._watched.get((model, version))
-        return watched is not None and watched.fate is Fate.UNFIT
+        return watched is not None and watched.state is ModelState.UNFIT
 
     def unready(self, bundle: Bundle, *, unfit: bool = False) -> list[str]:
-        """Models of a bundle version that are not ready, each with why; only the unfit ones where asked for."""
+        """List the models of a bundle version that are not ready, each with its reason; ``unfit``: only unfit ones."""
         found = [self._watched.get((spec.name, bundle.version)) for spec in model_specs(bundle)]
-        fates = [Fate.UNFIT] if unfit else [fate for fate in Fate if fate is not Fate.READY]
-        return [f"{w.spec.name}: {w.why or w.fate.value}" for w in found if w is not None and w.fate in fates]
+        states = [ModelState.UNFIT] if unfit else [state for state in ModelState if state is not ModelState.READY]
+        return [f"{w.spec.name}: {w.why or w.state.value}" for w in found if w is not None and w.state in states]
 
     async def look(self) -> None:
-        """Ask once for everything that is watched."""
+        """Check everything that is watched once."""
         try:
             live = await self._channel.live()
         except grpc.aio.AioRpcError as error:
@@ -94,11 +94,11 @@ class TritonWatch:
                 await self._look_at(watched)
             except grpc.aio.AioRpcError as error:
                 if not self._forgiven(error):
-                    self._note(watched, Fate.GONE, error.details() or error.code().name)
+                    self._set_state(watched, ModelState.GONE, error.details() or error.code().name)
         self._misses = 0
 
     async def close(self) -> None:
-        """Stop looking."""
+        """Stop checking."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -112,21 +112,21 @@ class TritonWatch:
             except Exception:
                 logger.exception("looking at triton")
 
-    async def _look_at(self, watched: _Watched) -> None:
+    async def _look_at(self, watched: _WatchedModel) -> None:
         name, version = watched.spec.name, watched.version
         if not await self._channel.model_ready(name, version):
-            self._note(watched, Fate.GONE, f"version {version} is not ready on {self._channel.url}")
-        elif watched.fate is not Fate.READY:
-            # Once for each time it comes: what runs there does not change without being reloaded, and a reload of
-            # another version under the same number is refused by the hashes of the manifest where it is exported.
+            self._set_state(watched, ModelState.GONE, f"version {version} is not ready on {self._channel.url}")
+        elif watched.state is not ModelState.READY:
+            # Compared only when it becomes ready: a model does not change without a reload, and the manifest's hashes
+            # rule out another model reloaded under the same version number.
             difference = await self._channel.difference(watched.spec, version)
             if difference is None:
-                self._note(watched, Fate.READY, "")
+                self._set_state(watched, ModelState.READY, "")
             else:
-                self._note(watched, Fate.UNFIT, f"version {version} on {self._channel.url}: {difference}")
+                self._set_state(watched, ModelState.UNFIT, f"version {version} on {self._channel.url}: {difference}")
 
     def _forgiven(self, error: grpc.aio.AioRpcError) -> bool:
-        """Whether a server that is busy may simply not have come to it."""
+        """Whether a busy server may simply not have answered in time."""
         if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
             return False
         self._misses += 1
@@ -137,13 +137,13 @@ class TritonWatch:
             self._live = False
             logger.warning("triton at %s is gone: %s", self._channel.url, why)
         for watched in self._watched.values():
-            watched.fate, watched.why = Fate.GONE, f"{self._channel.url} does not answer"
+            watched.state, watched.why = ModelState.GONE, f"{self._channel.url} does not answer"
 
-    def _note(self, watched: _Watched, fate: Fate, why: str) -> None:
-        if fate is not watched.fate:
-            level = logging.INFO if fate is Fate.READY else logging.WARNING
+    def _set_state(self, watched: _WatchedModel, state: ModelState, why: str) -> None:
+        if state is not watched.state:
+            level = logging.INFO if state is ModelState.READY else logging.WARNING
             about = f": {why}" if why else ""
             logger.log(
-                level, "triton model %s version %d is %s%s", watched.spec.name, watched.version, fate.value, about
+                level, "triton model %s version %d is %s%s", watched.spec.name, watched.version, state.value, about
             )
-        watched.fate, watched.why = fate, why
+        watched.state, watched.why = state, why

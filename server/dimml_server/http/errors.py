@@ -22,16 +22,16 @@ from dimml.errors import (
     UploadTimeoutError,
 )
 from dimml.status import Reason, Status
-from dimml_server.observability.request_context import note_code, note_error
+from dimml_server.observability.request_context import record_code, record_error
 from dimml_server.prediction.error_status import HTTP_STATUS, http_status
 
 INTERNAL = "internal"
-#: What a caller without a known key is asked for (RFC 6750, section 3).
+#: Challenge for a caller without a known key (RFC 6750, section 3).
 _CHALLENGE = 'Bearer realm="dimml"'
 
 
 class ModalityFate(BaseModel):
-    """What became of one modality of a request that has no answer."""
+    """Status of one modality of a request that has no answer."""
 
     status: Status
     reason: Reason | None = None
@@ -55,7 +55,7 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-#: Error answers of calls that change what is served, beside those of a prediction, for OpenAPI.
+#: Error answers of calls that change what is served, in addition to those of a prediction, for OpenAPI.
 CONTROL_DESCRIPTIONS: dict[int, str] = {
     400: "It cannot be done as asked (`invalid_request`).",
     403: "The key is not an admin key (`permission_denied`).",
@@ -77,7 +77,7 @@ DESCRIPTIONS: dict[int, str] = {
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's description of these error answers."""
+    """Describe these error answers for OpenAPI."""
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorBody, "description": (DESCRIPTIONS | CONTROL_DESCRIPTIONS)[status]}
         for status in statuses
@@ -89,33 +89,33 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def error_headers(error: DimmlError) -> dict[str, str]:
-    """Headers that go with an error."""
+    """Return the headers that accompany an error."""
     if isinstance(error, QueueFullError):
         return {"Retry-After": str(math.ceil(error.retry_after_s))}
     if isinstance(error, UnauthenticatedError):
         return {"WWW-Authenticate": _CHALLENGE}
-    # The rest of the body may never come: the connection is of no further use.
+    # The rest of the body may never arrive, so the connection cannot be reused.
     return {"Connection": "close"} if isinstance(error, UploadTimeoutError) else {}
 
 
-def internal_error(identity: str) -> JSONResponse:
-    """The answer to anything unexpected: the request's id, and nothing internal."""
-    return _response(500, INTERNAL, "internal error; the server's log has the details", identity)
+def internal_error(request_id: str) -> JSONResponse:
+    """Build the answer to an unexpected error: the request's id, and nothing internal."""
+    return _response(500, INTERNAL, "internal error; the server's log has the details", request_id)
 
 
-def stopping_error(identity: str) -> JSONResponse:
-    """The answer to a request that outlasts the server's grace period."""
-    return _response(503, UnavailableError.code, "the server stopped before the request was done", identity)
+def stopping_error(request_id: str) -> JSONResponse:
+    """Build the answer to a request that outlasts the server's grace period."""
+    return _response(503, UnavailableError.code, "the server stopped before the request was done", request_id)
 
 
-def error_response(error: DimmlError, identity: str) -> JSONResponse:
-    """The answer that a domain error is."""
-    note_error(error)
+def error_response(error: DimmlError, request_id: str) -> JSONResponse:
+    """Build the answer for a domain error."""
+    record_error(error)
     return _response(
         http_status(error),
         error.code,
         error.message,
-        identity,
+        request_id,
         field=error.field,
         modalities={n: ModalityFate(status=s.status, reason=s.reason) for n, s in error.statuses.items()} or None,
         headers=error_headers(error),
@@ -129,7 +129,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def domain(request: Request, error: DimmlError) -> JSONResponse:
         status = http_status(error)
         if status == HTTP_STATUS[DimmlError]:
-            # A setup error inside a request is the server's own affair.
+            # A setup error inside a request is the server's own fault.
             raise RuntimeError("a setup error reached a request") from error
         return error_response(error, request.state.request_id)
 
@@ -152,14 +152,14 @@ def _response(
     status: int,
     code: str,
     message: str,
-    identity: str,
+    request_id: str,
     *,
     field: str | None = None,
     modalities: dict[str, ModalityFate] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    note_code(code)
-    detail = ErrorDetail(code=code, message=message, field=field, request_id=identity, modalities=modalities)
+    record_code(code)
+    detail = ErrorDetail(code=code, message=message, field=field, request_id=request_id, modalities=modalities)
     return JSONResponse(
         {"error": detail.model_dump(mode="json", exclude_none=True)}, status_code=status, headers=headers
     )

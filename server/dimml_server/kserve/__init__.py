@@ -1,4 +1,5 @@
 """KServe v2 (Open Inference Protocol) over HTTP and gRPC, worded and numbered as Triton does it.
 
-``inference`` is the transport-free core; ``http`` and ``grpc`` only translate. ``docs/kserve.md`` lists the calls.
+``dataplane`` is the core, independent of any transport; ``http`` and ``grpc`` only translate. ``docs/kserve.md`` lists
+the calls.
 """

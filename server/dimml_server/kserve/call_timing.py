@@ -1,4 +1,4 @@
-"""One inference call from its first byte to its last, timed and counted."""
+"""Timing and counting of one inference call, from its first byte to its last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dimml_server.versions.registry import ServedModel
 
 
 class CallerGoneError(Exception):
-    """The caller hung up before it had its answer."""
+    """The caller disconnected before it was answered."""
 
 
 Stage = Literal["compute_input", "compute_infer", "compute_output"]
@@ -22,11 +22,11 @@ Stage = Literal["compute_input", "compute_infer", "compute_output"]
 
 @dataclass(slots=True)
 class InferCall:
-    """A call on a model that exists. Stages add up; ``queue_ns`` is taken out of ``compute_infer``."""
+    """A call of an existing model. Times of a stage add up; ``queue_ns`` is subtracted from ``compute_infer``."""
 
     served: ServedModel
     held: HeldCall
-    #: Whether the server is to choose the version, once it has read the request.
+    #: Whether the server chooses the version, once it has read the request.
     chosen: bool = False
     batch: int = 1
     degraded: bool = False
@@ -37,7 +37,7 @@ class InferCall:
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
-        """Add the time of the block to ``stage``."""
+        """Add the duration of the block to ``stage``."""
         began = perf_counter_ns()
         try:
             yield
@@ -47,7 +47,7 @@ class InferCall:
 
 @contextmanager
 def counted(statistics: Statistics, served: ServedModel, held: HeldCall) -> Iterator[InferCall]:
-    """Count the block as one inference: failed where it raises or is cancelled."""
+    """Count the block as one inference: as failed if it raises or is cancelled."""
     began = perf_counter_ns()
     call = InferCall(served, held)
     name = served.spec.name

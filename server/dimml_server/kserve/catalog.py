@@ -1,4 +1,4 @@
-"""What is served, as KServe v2 describes it: server and model metadata, configuration, versions."""
+"""Server and model metadata, configuration and versions, as KServe v2 describes them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dimml_server.versions.model_config import platform_of, read_config
 from dimml_server.versions.registry import BundleRegistry, ServedModel
 
 SERVER_NAME: Final = "dimml"
-#: Of Triton's extensions, those whose every call works here; ``docs/kserve.md`` says what is left out of others.
+#: Triton's extensions of which every call works here; ``docs/kserve.md`` lists what other extensions lack.
 EXTENSIONS: Final = ("classification", "model_configuration", "binary_tensor_data", "parameters", "statistics")
-#: Those whose every call works where ``model_control`` is ``explicit``.
+#: Extensions of which every call works if ``model_control`` is ``explicit``.
 CONTROL_EXTENSIONS: Final = ("model_repository", "model_repository(unload_dependents)")
 
 
 class Catalog:
     """Answers from the registry of loaded bundles, and from their ``config.pbtxt`` in the repository.
 
-    Dictionaries are the messages of the protocol, the same for JSON and protobuf.
+    Returned dictionaries are the protocol's messages, the same for JSON and protobuf.
     """
 
     def __init__(self, registry: BundleRegistry, repository: Path, statistics: Statistics) -> None:
@@ -34,9 +34,9 @@ class Catalog:
         self._statistics = statistics
 
     def find(self, name: str, version: str) -> ServedModel:
-        """The model by name; an empty version is the bundle's default.
+        """Look up a model by name; an empty version is the bundle's default.
 
-        Raises NotFoundError, RequestError, and UnavailableError where it may be yet to come.
+        Raises NotFoundError, RequestError, and UnavailableError if the model may still be loading.
         """
         if version and not (version.isascii() and version.isdigit() and len(version) <= 18 and int(version) > 0):
             raise RequestError(
@@ -50,12 +50,12 @@ class Catalog:
             raise NotFoundError(f"Request for unknown model: {which} is not found", field=error.field) from error
 
     def server_metadata(self, *, controlled: bool) -> dict[str, Any]:
-        """``ServerMetadataResponse``; ``controlled`` where models may be loaded and unloaded."""
+        """Build ``ServerMetadataResponse``; ``controlled``: whether models may be loaded and unloaded."""
         extensions = [*EXTENSIONS, *(CONTROL_EXTENSIONS if controlled else ())]
         return {"name": SERVER_NAME, "version": dimml.__version__, "extensions": extensions}
 
     def model_metadata(self, name: str, version: str) -> dict[str, Any]:
-        """``ModelMetadataResponse``: shapes with the batch in front. Raises NotFoundError, BundleError."""
+        """Build ``ModelMetadataResponse``: shapes start with the batch. Raises NotFoundError, BundleError."""
         served = self.find(name, version)
         versions = [str(other.version) for other in self._registry.models() if other.spec.name == name]
         return {
@@ -67,11 +67,11 @@ class Catalog:
         }
 
     def config(self, name: str, version: str) -> model_config_pb2.ModelConfig:
-        """The model's ``config.pbtxt``; of a whole bundle's models, with what its outputs mean as ``parameters``.
+        """Read a model's ``config.pbtxt``; an entry or media model's has the meaning of its outputs as ``parameters``.
 
         ``labels``, ``modalities`` and ``heads`` are JSON lists, in the order of PROBABILITIES, STATUS and WEIGHTS;
-        ``tensors`` gives each modality's input. They come from this version's manifest, where the file is one for
-        all versions. Raises NotFoundError, BundleError.
+        ``tensors`` gives each modality's input. They come from this version's manifest, since the file is shared by all
+        versions. Raises NotFoundError, BundleError.
         """
         served = self.find(name, version)
         config = read_config(self._repository, name)
@@ -88,7 +88,7 @@ class Catalog:
         return config
 
     def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
-        """``ModelStatisticsResponse``: of one model (of one version), or of all. Raises NotFoundError."""
+        """Build ``ModelStatisticsResponse`` for one model (or one version of it), or for all. Raises NotFoundError."""
         if not name:
             self._registry.check_loaded()
         chosen = self._registry.models()

@@ -12,10 +12,10 @@ from dimml_server.kserve.tensors import OutputTensor
 
 
 def top_classes(output: OutputTensor, class_count: int, labels: Sequence[str], *, batched: bool) -> OutputTensor:
-    """The ``class_count`` largest elements of each row as BYTES, ``[B, k]``, or ``[k]`` of a model without batching.
+    """Return the ``class_count`` largest elements of each row as BYTES, ``[B, k]``, or ``[k]`` without batching.
 
     Written as Triton's ``classification.cc`` does: six decimals, the largest first; labels for the outputs over
-    classes. Raises InvalidTensorError for an output that is not of numbers.
+    classes. Raises InvalidTensorError for an output that is not numeric.
     """
     if output.datatype == "BYTES":
         raise InvalidTensorError(

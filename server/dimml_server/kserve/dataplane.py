@@ -1,6 +1,6 @@
 """The data plane: one inference request through validation, the prediction core and the choice of outputs.
 
-Both transports call this and only this; it knows neither HTTP nor gRPC.
+Both transports call only this; it is independent of HTTP and gRPC.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import new_request_id
 from dimml_server.observability.request_record import CANCELLED
 from dimml_server.prediction.request import MEDIA_PART, MediaPrediction
-from dimml_server.prediction.response import Outcome
+from dimml_server.prediction.response import InferenceResult
 from dimml_server.prediction.service import PredictionService
 from dimml_server.prediction.spool import as_sources
 from dimml_server.settings.settings import ServerSettings
@@ -57,7 +57,7 @@ class DataPlane:
 
     @property
     def ready(self) -> bool:
-        """Whether the server takes requests, and has what answers them."""
+        """Whether the server takes requests, and has a model that would answer them."""
         return self._service.ready
 
     def model_ready(self, name: str, version: str) -> bool:
@@ -66,9 +66,9 @@ class DataPlane:
 
     @contextmanager
     def call(self, name: str, version: str, transport: str) -> Iterator[InferCall]:
-        """Around everything that is done for one inference request: finds its model, counts and times it.
+        """Find the model of one inference request, then count and time the block that serves it.
 
-        Ends the block quietly where it raises CallerGoneError. Raises NotFoundError, RequestError, UnavailableError.
+        Suppresses CallerGoneError. Raises NotFoundError, RequestError, UnavailableError.
         """
         with self._metrics.request(transport) as record:
             self._service.check_accepting()
@@ -91,7 +91,7 @@ class DataPlane:
                 record.outcome = CANCELLED
 
     async def infer(self, call: InferCall, request: InferRequest) -> InferResponse:
-        """Validate, run, and pick the outputs. Raises RequestError and CapacityError."""
+        """Validate, run, and select the outputs. Raises RequestError and CapacityError."""
         if call.chosen:
             self._choose(call, request)
         served = call.served
@@ -113,7 +113,7 @@ class DataPlane:
         return InferResponse(served.spec.name, str(served.version), request.request_id, tuple(outputs))
 
     def _choose(self, call: InferCall, request: InferRequest) -> None:
-        """Make the call's model the same one, of the version that the bundle's split gives to this request."""
+        """Switch the call to the model version that the bundle's split gives this request."""
         call.held.choose(request.route_key or request.request_id or None)
         if call.held.bundle is not call.served.bundle:
             call.served = self._service.registry.model(call.served.spec.name, call.held.bundle.version)
@@ -147,7 +147,7 @@ class DataPlane:
 
 
 def _recordings(served: ServedModel, inputs: Inputs) -> dict[str, bytes | memoryview]:
-    """By part or modality. Raises InvalidTensorError where there is none."""
+    """Collect the recordings by part or modality. Raises InvalidTensorError if there is none."""
     names = {MEDIA: MEDIA_PART} | {file_input(m.tensor): m.name for m in served.bundle.modalities}
     recordings = {part: inputs.tensors[name][0] for name, part in names.items() if name in inputs.tensors}
     if not recordings:
@@ -170,8 +170,8 @@ def _media_prediction(
     )
 
 
-def _statuses(outcome: Outcome) -> Array:
-    """``[B, M]`` of texts as bytes, modalities in the order of PRESENT."""
+def _statuses(outcome: InferenceResult) -> Array:
+    """Return the statuses ``[B, M]`` as UTF-8 bytes, modalities in the order of PRESENT."""
     columns = [outcome.result.statuses[modality.name] for modality in outcome.bundle.modalities]
     return np.array([[str(status).encode() for status in row] for row in zip(*columns, strict=True)], np.object_)
 

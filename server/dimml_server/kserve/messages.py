@@ -1,4 +1,4 @@
-"""One inference request and its answer, as both transports hand them to ``inference``."""
+"""One inference request and its answer, in the form both transports share with ``dataplane``."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Final
 from dimml.errors import RequestError, UnsupportedError
 from dimml_server.kserve.tensors import InputTensor, OutputTensor
 
-#: Names, identifiers and versions are repeated in answers and messages.
+#: Limit on names, identifiers and versions, since answers and messages repeat them.
 MAX_TEXT: Final = 1024
 MAX_RANK: Final = 16
-#: The parameter of an input or output that asks for the tensor to lie in shared memory.
+#: The parameter of an input or output that places the tensor in shared memory.
 SHARED_MEMORY: Final = "shared_memory_region"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """An output to give back; ``class_count`` above 0 asks for its top classes as text instead (``classification``)."""
+    """An output to return; ``class_count`` above 0 asks for its top classes as text instead (``classification``)."""
 
     name: str
     class_count: int = 0
@@ -26,7 +26,7 @@ class RequestedOutput:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """``version`` is empty for the default one; ``outputs`` is empty for all; ``timeout_s`` None for the default."""
+    """An inference request. Empty: default ``version``, all ``outputs``; ``timeout_s`` None: the default."""
 
     model: str
     version: str
@@ -39,7 +39,7 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
-    """``outputs`` stand in the order in which they were requested, or the model's."""
+    """An answer; ``outputs`` are in the order requested, or in the model's."""
 
     model: str
     version: str
@@ -48,14 +48,14 @@ class InferResponse:
 
 
 def check_text(what: str, text: str) -> str:
-    """``text``, unless it is too long to be repeated in an answer. Raises RequestError."""
+    """Return ``text``, unless it is too long to be repeated in an answer. Raises RequestError."""
     if len(text) > MAX_TEXT:
         raise RequestError(f"'{what}' must be at most {MAX_TEXT} characters long")
     return text
 
 
 def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
-    """``shape``, unless no tensor can have it. Raises RequestError."""
+    """Return ``shape``, unless no tensor can have it. Raises RequestError."""
     if len(shape) > MAX_RANK or any(not 0 <= dimension < 2**63 for dimension in shape):
         raise RequestError(
             f"Unable to parse 'shape' of input '{name}': it must be at most {MAX_RANK} whole numbers from 0 up"
@@ -64,7 +64,7 @@ def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_request_parameters(parameters: Mapping[str, Any]) -> None:
-    """Refuse what would silently be ignored. Raises UnsupportedError, RequestError."""
+    """Refuse parameters that would silently be ignored. Raises UnsupportedError, RequestError."""
     if parameters.get("sequence_id") not in (None, 0, ""):
         raise UnsupportedError("sequence requests are not supported: every request stands for itself")
     for name in parameters:
@@ -81,7 +81,7 @@ def check_tensor_parameters(name: str, parameters: Mapping[str, Any]) -> None:
 
 
 def class_count_of(name: str, parameters: Mapping[str, Any]) -> int:
-    """The ``classification`` parameter of an output, 0 where it is not there. Raises RequestError."""
+    """Return the ``classification`` parameter of an output, 0 if absent. Raises RequestError."""
     value = parameters.get("classification", 0)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise RequestError(f"Unable to parse 'classification' of output '{name}': it must be a whole number")

@@ -1,4 +1,4 @@
-"""Triton's model repository extension, as both transports hand its calls on: index, load, unload."""
+"""Triton's model repository extension for both transports: index, load, unload."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dimml_server.kserve.messages import check_text
 from dimml_server.versions.control import READY, ModelControl
 from dimml_server.versions.model_config import parse_config_json, version_policy_of
 
-#: Where loading and unloading is off, as by default.
+#: The refusal while loading and unloading is off, the default.
 NOT_ALLOWED: Final = (
     "explicit model load / unload is not allowed: start the server with model_control=explicit "
     "(--set model_control=explicit, or DIMML_MODEL_CONTROL=explicit)"
@@ -19,16 +19,16 @@ NOT_ALLOWED: Final = (
 
 
 class RepositoryCalls:
-    """The calls over one ``ModelControl``; ``explicit`` is whether callers may change what is served."""
+    """The repository calls over one ``ModelControl``; ``explicit``: whether callers may change what is served."""
 
     def __init__(self, control: ModelControl, *, explicit: bool) -> None:
         self.explicit = explicit
         self._control = control
 
     async def index(self, *, ready: bool) -> list[dict[str, str]]:
-        """Entries of ``RepositoryIndexResponse``: all of the repository, or what is ready alone.
+        """List the entries of ``RepositoryIndexResponse``: the whole repository, or only what is ready.
 
-        Raises UnavailableError where it asks for what is ready, and that may not be all yet.
+        Raises UnavailableError if only what is ready is requested while bundles are still loading.
         """
         if ready:
             self._control.check_loaded()
@@ -36,7 +36,7 @@ class RepositoryCalls:
         return [entry for entry in entries if entry["state"] == READY or not ready]
 
     async def load(self, model: str, parameters: Mapping[str, Any]) -> None:
-        """``parameters`` may hold ``config``, of which ``version_policy`` counts. Raises RequestError."""
+        """Load a model. Of ``config`` in ``parameters``, only ``version_policy`` is used. Raises RequestError."""
         self._check_allowed(model)
         for name in parameters:
             if name.startswith("file:"):
@@ -52,7 +52,7 @@ class RepositoryCalls:
             raise RequestError("load parameter 'config' must be a JSON text")
 
     async def unload(self, model: str, parameters: Mapping[str, Any]) -> None:
-        """``unload_dependents`` changes nothing: the parts of a bundle go with it anyway. Raises RequestError."""
+        """Unload a model. ``unload_dependents`` has no effect: a bundle is unloaded whole. Raises RequestError."""
         self._check_allowed(model)
         for name, value in parameters.items():
             if name != "unload_dependents" or not isinstance(value, bool):

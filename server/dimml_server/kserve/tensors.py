@@ -1,7 +1,7 @@
 """KServe v2 tensors: between their wire forms (raw bytes, JSON lists, typed protobuf fields) and numpy.
 
-Wire forms follow the binary tensor data extension of KServe v2: little-endian, row-major; BYTES elements each
-have a 4-byte length before them; BOOL is one byte an element.
+Wire forms follow the binary tensor data extension of KServe v2: little-endian, row-major; each BYTES element is
+preceded by its 4-byte length; BOOL is one byte per element.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class InputTensor:
-    """One input as a caller sent it: nothing about it has been checked but that the fields have these types."""
+    """One input as a caller sent it: only the types of its fields have been checked."""
 
     name: str
     datatype: str
@@ -39,7 +39,7 @@ class InputTensor:
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """One output. ``array`` has dtype object, with ``bytes`` elements, for BYTES."""
+    """One output. For BYTES, ``array`` has dtype object with ``bytes`` elements."""
 
     name: str
     datatype: Datatype
@@ -47,10 +47,10 @@ class OutputTensor:
 
 
 def decode(tensor: InputTensor, datatype: Datatype, model: str) -> Array:
-    """The tensor's elements as ``tensor.shape``, in ``NUMPY_TYPES[datatype]``; raw numbers are not copied.
+    """Decode the tensor's elements to ``tensor.shape``, in ``NUMPY_TYPES[datatype]``; raw numbers are not copied.
 
-    Raises InvalidTensorError when the payload does not hold exactly the elements that the shape says. Nothing is
-    allocated by what a shape claims; only by what was really sent.
+    Raises InvalidTensorError unless the payload holds exactly the elements that the shape says. Memory is allocated for
+    what was really sent, never for what a shape claims.
     """
     count = math.prod(tensor.shape)
     if isinstance(tensor.payload, bytes | memoryview):
@@ -64,7 +64,7 @@ def decode(tensor: InputTensor, datatype: Datatype, model: str) -> Array:
 
 
 def to_raw(output: OutputTensor) -> bytes:
-    """An output in the binary wire form."""
+    """Encode an output in the binary wire form."""
     if output.datatype == "BYTES":
         elements: Iterable[bytes] = output.array.ravel().tolist()
         return b"".join(_LENGTH.pack(len(element)) + element for element in elements)
@@ -72,9 +72,9 @@ def to_raw(output: OutputTensor) -> bytes:
 
 
 def to_elements(output: OutputTensor) -> list[Any]:
-    """An output as one flat list for JSON.
+    """Encode an output as one flat list for JSON.
 
-    Raises InvalidTensorError where JSON cannot express it: a number that is not finite, bytes that are not UTF-8.
+    Raises InvalidTensorError if JSON cannot express it: a number that is not finite, bytes that are not UTF-8.
     """
     try:
         if output.datatype == "BYTES":
@@ -87,9 +87,9 @@ def to_elements(output: OutputTensor) -> list[Any]:
 
 
 def split_bytes(name: str, raw: bytes | memoryview, count: int) -> list[bytes | memoryview]:
-    """Elements of a BYTES tensor; views where ``raw`` is on disk, so that they stay there.
+    """Split a BYTES tensor into its elements; they are views if ``raw`` is on disk, so that they stay there.
 
-    Raises InvalidTensorError when they are not exactly ``count``.
+    Raises InvalidTensorError unless there are exactly ``count``.
     """
     view = memoryview(raw)
     on_disk = isinstance(view.obj, mmap.mmap)
@@ -137,7 +137,7 @@ def _numbers_from_raw(tensor: InputTensor, raw: bytes | memoryview, datatype: Da
         # A byte that is neither 0 nor 1 must not become a bool with that bit pattern.
         return np.asarray(np.frombuffer(raw, np.uint8) != 0)
     flat = np.frombuffer(raw, dtype)
-    # Where a tensor begins in an HTTP body depends on what stands before it.
+    # A tensor may be unaligned: where it begins in an HTTP body depends on what precedes it.
     return flat if flat.flags.aligned else flat.copy()
 
 
@@ -150,7 +150,7 @@ def _from_elements(name: str, datatype: Datatype, data: Sequence[Any], shape: Se
         if datatype == "BOOL" and types <= {bool}:
             return np.array(elements, np.bool_)
         if datatype in ("FP32", "FP64") and types <= {int, float}:
-            # What is too large for FP32 becomes infinite, and the modality non_finite.
+            # Numbers too large for FP32 become infinite, and the modality non_finite.
             with np.errstate(over="ignore"):
                 return np.array(elements, np.float64).astype(NUMPY_TYPES[datatype])
         if datatype == "UINT8" and types <= {int}:
@@ -164,10 +164,10 @@ def _from_elements(name: str, datatype: Datatype, data: Sequence[Any], shape: Se
 
 
 def _flattened(name: str, data: Sequence[Any], shape: Sequence[int]) -> Sequence[Any]:
-    """All leaves of nested lists in order; level by level, so that depth costs no recursion.
+    """Flatten nested lists in order; level by level, so that depth costs no recursion.
 
-    Raises InvalidTensorError where they are not as many as ``shape`` says, before any level is built, or looked
-    through, that has more entries than the shape could have.
+    Raises InvalidTensorError unless there are as many leaves as ``shape`` says, before building or scanning any level
+    with more entries than the shape could have.
     """
     count, most = math.prod(shape), math.prod(max(1, dimension) for dimension in shape)
     level, size = data, len(data)
@@ -187,7 +187,7 @@ def _flattened(name: str, data: Sequence[Any], shape: Sequence[int]) -> Sequence
 def _objects(elements: Sequence[bytes | memoryview]) -> Array:
     # np.array(elements) would make an S array, which loses trailing zero bytes.
     array = np.empty(len(elements), np.object_)
-    for index, element in enumerate(elements):  # One by one: numpy would look into a view.
+    for index, element in enumerate(elements):  # One by one: numpy would convert a view element by element.
         array[index] = element
     return array
 

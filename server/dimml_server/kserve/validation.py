@@ -1,7 +1,7 @@
-"""A request's tensors against a model's contract, refused in Triton's own words.
+"""Validation of a request's tensors against a model's contract, with Triton's own error messages.
 
 The wording follows ``InferenceRequest::Normalize`` and ``ValidateRequestInputs`` of triton-inference-server/core
-(``src/infer_request.cc``) and ``src/model.cc``, so that what people search for leads to an explanation.
+(``src/infer_request.cc``) and ``src/model.cc``, so that searching for a message leads to an explanation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Inputs:
 
 
 def checked_inputs(request: InferRequest, spec: ModelSpec) -> Inputs:
-    """Decode the inputs of ``request``. Raises InvalidTensorError that names the tensor.
+    """Decode the inputs of ``request``. Raises InvalidTensorError naming the tensor.
 
     A model whose inputs are all optional needs at least one of them.
     """
@@ -50,7 +50,7 @@ def checked_inputs(request: InferRequest, spec: ModelSpec) -> Inputs:
 
 
 def checked_outputs(request: InferRequest, spec: ModelSpec) -> tuple[RequestedOutput, ...]:
-    """The outputs to give back: those requested, in that order, or all. Raises InvalidTensorError."""
+    """Return the outputs to give back: those requested, in that order, or all. Raises InvalidTensorError."""
     if not request.outputs:
         return tuple(RequestedOutput(tensor.name) for tensor in spec.outputs)
     known = {tensor.name for tensor in spec.outputs}

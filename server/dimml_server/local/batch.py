@@ -1,4 +1,4 @@
-"""One bundle in this process, for batches of recordings that somebody else has decoded: the batch scorer's engine."""
+"""One bundle in this process, for batches of recordings that are already decoded: used by the batch scorer."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from dimml.media.types import Decoded
 from dimml.prediction import Prediction
 from dimml.repository import load_bundle, only_bundle
 from dimml.status import ModalityStatus, Reason
-from dimml_server.engines.onnxruntime import LocalEngine
-from dimml_server.prediction.response import Outcome, build_prediction
+from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
+from dimml_server.prediction.response import InferenceResult, build_prediction
 
 T = TypeVar("T")
 
-#: Nobody waits for a single answer of a batch: this ends a run that hangs, not one that is slow.
+#: Generous, since no caller waits for a single answer of a batch: it ends a run that hangs, not a slow one.
 RUN_LIMIT_S: Final = 600.0
 
-#: What becomes of one recording: an answer, or the error that says why there is none.
-Fate = Prediction | DimmlError
+#: Result of one recording: an answer, or the error that says why there is none.
+PredictionResult = Prediction | DimmlError
 
 
 class LocalBundle:
     """A context manager that loads one bundle and answers batches, from many threads at once.
 
-    ``model`` may be None where the repository holds one bundle; ``version`` None is the newest. Up to
-    ``concurrency`` batches run at a time, each encoder with ``intra_op_threads``. Raises BundleError, also on entering,
-    and ConfigurationError where the machine lacks the device.
+    ``model`` may be None where the repository holds one bundle; ``version`` None is the newest. Up to ``concurrency``
+    batches run at a time, each encoder with ``intra_op_threads``. Raises BundleError, also on entering, and
+    ConfigurationError if the machine lacks the device.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class LocalBundle:
         intra_op_threads: int = 1,
     ) -> None:
         self._repository = repository
-        self._engine = LocalEngine(concurrency=concurrency, device=device, intra_op_threads=intra_op_threads)
+        self._engine = OnnxRuntimeEngine(concurrency=concurrency, device=device, intra_op_threads=intra_op_threads)
         self.bundle: Bundle = load_bundle(repository, model or only_bundle(repository), version)
 
     def __enter__(self) -> LocalBundle:
@@ -71,17 +71,17 @@ class LocalBundle:
     ) -> None:
         self._stop()
 
-    def predict(self, batch: Sequence[Decoded]) -> list[Fate]:
-        """An answer or an error for each recording, in order; all classes are listed.
+    def predict(self, batch: Sequence[Decoded]) -> list[PredictionResult]:
+        """Return an answer or an error for each recording, in order; all classes are listed.
 
-        A run that fails is repeated row by row, so that a row which breaks an encoder costs no other row.
+        A run that fails is repeated row by row, so that a row that makes an encoder fail affects no other row.
         """
-        fates = self._call(self._answers(batch))
-        if len(batch) > 1 and any(_broke(fate) for fate in fates):
+        results = self._call(self._answers(batch))
+        if len(batch) > 1 and any(_broke(result) for result in results):
             return [self._call(self._answers([one]))[0] for one in batch]
-        return fates
+        return results
 
-    async def _answers(self, batch: Sequence[Decoded]) -> list[Fate]:
+    async def _answers(self, batch: Sequence[Decoded]) -> list[PredictionResult]:
         rows = _rows(self.bundle, batch)
         began = perf_counter()
         try:
@@ -95,14 +95,14 @@ class LocalBundle:
         except DimmlError as error:
             return [error] * len(batch)
         spent_s = (perf_counter() - began) / len(batch)
-        fates: list[Fate] = []
+        results: list[PredictionResult] = []
         for row, decoded in enumerate(batch):
-            outcome = Outcome(self.bundle, result, queue_s=0.0, start_s=decoded.start_s, end_s=decoded.end_s)
+            outcome = InferenceResult(self.bundle, result, queue_s=0.0, start_s=decoded.start_s, end_s=decoded.end_s)
             nothing = ensemble.no_answer(outcome.statuses(row))
-            fates.append(
+            results.append(
                 nothing or build_prediction(outcome, request_id="", top_k=self.bundle.classes, total_s=spent_s, row=row)
             )
-        return fates
+        return results
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -115,16 +115,16 @@ class LocalBundle:
         self._loop.close()
 
 
-def _broke(fate: Fate) -> bool:
-    """Whether a run failed in it: of one row, or of the batch that it was in."""
-    if isinstance(fate, Prediction):
-        return any(answer.reason is Reason.ENCODER_ERROR for answer in fate.modalities.values())
-    # Fusion failed, or it was late: that error knows no statuses.
-    return not fate.statuses or any(status.reason is Reason.ENCODER_ERROR for status in fate.statuses.values())
+def _broke(result: PredictionResult) -> bool:
+    """Whether a run failed: of this row alone, or of the batch it was in."""
+    if isinstance(result, Prediction):
+        return any(answer.reason is Reason.ENCODER_ERROR for answer in result.modalities.values())
+    # Fusion failed or was late: its errors carry no statuses.
+    return not result.statuses or any(status.reason is Reason.ENCODER_ERROR for status in result.statuses.values())
 
 
 def _rows(bundle: Bundle, batch: Sequence[Decoded]) -> Rows:
-    """A batch of the ensemble; rows of a modality that is not ok hold zeros."""
+    """Make a batch for the ensemble; rows of a modality that is not ok hold zeros."""
     statuses: dict[str, list[ModalityStatus]] = {}
     tensors: dict[str, npt.NDArray[Any]] = {}
     for modality in bundle.modalities:

@@ -28,13 +28,13 @@ T = TypeVar("T")
 class LocalPredictor:
     """A context manager that loads a repository's bundles and predicts with them. Safe to call from many threads.
 
-    ``settings`` are fields of ``ServerSettings``; what they do not name comes from the environment (``DIMML_…``).
-    Calls beyond ``concurrency`` wait for their turn. Entering raises SetupError where the repository cannot be served.
+    ``settings`` are fields of ``ServerSettings``; what they do not name comes from the environment (``DIMML_…``). Calls
+    beyond ``concurrency`` wait for their turn. Entering raises SetupError if the repository cannot be served.
     """
 
     def __init__(self, repository: Path | str, **settings: object) -> None:
         set_quiet_defaults()
-        # The callers are threads of this process, which can wait: nobody is turned away.
+        # The callers are threads of this process, which can wait: none is refused.
         patient = {"queue_length": sys.maxsize, "queue_wait_s": sys.float_info.max}
         self._settings = load_settings(repository=Path(repository), **{**patient, **settings})
         self._service: PredictionService | None = None
@@ -58,7 +58,7 @@ class LocalPredictor:
 
     @property
     def bundles(self) -> list[Bundle]:
-        """The bundles that are loaded."""
+        """All loaded bundles."""
         return self._opened().registry.bundles()
 
     def predict(

@@ -7,41 +7,41 @@ from time import perf_counter
 from typing import Any, Final
 from urllib.parse import quote
 
-from dimml_server.observability.request_context import RequestNote
+from dimml_server.observability.request_context import RequestContext
 
 access_logger = logging.getLogger("dimml_server.access")
 
-#: Of what a caller may make as long as a request's head.
+#: Limit on the logged target, which a caller may make as long as a request's head.
 _LONGEST_TARGET: Final = 512
-#: May stand in a text line as it is: no blank, which would begin the next field, and no control character.
+#: Values that may appear in a text line unquoted: no space, which would begin the next field, and no control character.
 _PLAIN: Final = "/:@!$&'()*+,;=~-._[]"
 
 
 class AccessLine:
-    """What is said of a request that is done. ``str()`` is the text line."""
+    """Access line of a finished request. ``str()`` is the text line."""
 
-    def __init__(self, note: RequestNote) -> None:
-        record = note.record
-        http = note.transport == "http"
-        target = note.target[:_LONGEST_TARGET]
-        #: Every key is always there; null where it does not apply or is not known.
+    def __init__(self, request_context: RequestContext) -> None:
+        record = request_context.record
+        http = request_context.transport == "http"
+        target = request_context.target[:_LONGEST_TARGET]
+        #: Every key is always present; null where it does not apply or is unknown.
         self.fields: dict[str, Any] = {
-            "transport": note.transport,
-            "method": note.method,
+            "transport": request_context.transport,
+            "method": request_context.method,
             "path": target or None if http else None,
             "model": None if http else target or None,
-            "status": note.status,
-            "code": note.outcome or None,
-            "ms": round((perf_counter() - note.began) * 1000.0, 3),
-            "bytes_in": note.bytes_in,
+            "status": request_context.status,
+            "code": request_context.outcome or None,
+            "ms": round((perf_counter() - request_context.began) * 1000.0, 3),
+            "bytes_in": request_context.bytes_in,
             "bundle": (record.model or None) if record else None,
             "version": int(record.version) if record and record.version else None,
             "degraded": record.degraded if record and record.answered else None,
-            "modalities": note.modalities or None,
-            "client": note.client or None,
-            "request_id": note.request_id,
-            "key": note.key or None,
-            "trace_id": note.trace_id or None,
+            "modalities": request_context.modalities or None,
+            "client": request_context.client or None,
+            "request_id": request_context.request_id,
+            "key": request_context.key or None,
+            "trace_id": request_context.trace_id or None,
         }
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class AccessLine:
 _LAST: Final = ("client", "request_id", "key", "trace_id")
 
 
-def log_access(note: RequestNote) -> None:
-    """Write the line."""
+def log_access(request_context: RequestContext) -> None:
+    """Log the access line of a request."""
     if access_logger.isEnabledFor(logging.INFO):
-        access_logger.info(AccessLine(note))
+        access_logger.info(AccessLine(request_context))

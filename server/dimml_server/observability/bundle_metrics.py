@@ -1,4 +1,4 @@
-"""What Prometheus sees of each bundle version: its answers, its modalities, and how far they are from validation.
+"""Prometheus metrics of each bundle version: its answers, its modalities, and their drift from validation.
 
 A modality's certainty and weight are observed exactly when its status is ``ok``, once per row, so that their
 counts equal the status counter's. Label sets are bounded by bundles, their labels (the first hundred) and enums.
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
     from dimml.ensemble import EnsembleResult
 
-#: ``modality`` of the stages that belong to no single one.
+#: Label ``modality`` of stages that do not belong to a single modality.
 NO_MODALITY = ""
 BUNDLE: Final = ("model", "version")
 MODALITY: Final = (*BUNDLE, "modality")
 
 
 class BundleMetrics:
-    """Metrics by bundle and version, in a registry that is given."""
+    """Metrics by bundle and version, in a given registry."""
 
     def __init__(self, registry: CollectorRegistry, window: DriftWindow, prefix: str = "dimml") -> None:
-        """``prefix`` is that of every metric's name."""
+        """Register the metrics; ``prefix`` starts every metric's name."""
         self._window = window
-        self._watched: dict[tuple[str, str], _Watched] = {}
+        self._watched: dict[tuple[str, str], _DriftMonitor] = {}
         self._infos: dict[tuple[str, str], tuple[str, ...]] = {}
         self._statuses = Counter(
             f"{prefix}_modality_status",
@@ -88,16 +88,16 @@ class BundleMetrics:
             (*BUNDLE, "created", "certainty", "reference"),
             registry=registry,
         )
-        registry.register(_DriftOf(self._watched, prefix))
+        registry.register(_DriftCollector(self._watched, prefix))
 
     def served(self, bundle: Bundle) -> None:
-        """Note that a bundle version is served. Its counters begin at 0: the first count is then seen as a rise."""
+        """Record that a bundle version is served. Its counters start at 0, so that the first count is an increase."""
         labels = bundle.name, str(bundle.version)
         reference = bundle.reference
         self._infos[labels] = tuple(bundle_info(bundle).values())
         self._info.labels(*labels, *self._infos[labels]).set(1)
         if reference is not None:
-            self._watched[labels] = _Watched(reference, self._window)
+            self._watched[labels] = _DriftMonitor(reference, self._window)
         for modality in bundle.modalities:
             for status in (OK, *map(ModalityStatus.because, Reason)):
                 self._statuses.labels(*labels, modality.name, *_words(status))
@@ -106,23 +106,23 @@ class BundleMetrics:
         self._degraded.labels(*labels)
 
     def unserved(self, bundle: Bundle) -> None:
-        """Note that a bundle version is served no more; what it counted stays."""
+        """Record that a bundle version is no longer served; its counts stay."""
         labels = bundle.name, str(bundle.version)
         self._info.remove(*labels, *self._infos.pop(labels))
         self._watched.pop(labels, None)
 
     def observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
-        """One stage of one request took this long."""
+        """Record the duration of one stage of one request."""
         self._stages.labels(bundle.name, str(bundle.version), stage, modality).observe(seconds)
 
     def observe_statuses(self, bundle: Bundle, statuses: Mapping[str, Sequence[ModalityStatus]]) -> None:
-        """What became of each modality, by row."""
+        """Count the status of each modality, by row."""
         for modality, column in statuses.items():
             for status in column:
                 self._statuses.labels(bundle.name, str(bundle.version), modality, *_words(status)).inc()
 
     def observe_result(self, bundle: Bundle, result: EnsembleResult) -> None:
-        """Everything that one ensemble's rows have to say, and its stage times."""
+        """Record all observations of one ensemble run's rows, and its stage times."""
         self.observe_statuses(bundle, result.statuses)
         for name, seconds in result.encode_s.items():
             if seconds > 0.0:
@@ -142,8 +142,8 @@ class BundleMetrics:
                 watched.observe(row)
 
 
-class _Watched:
-    """The last rows of one bundle version beside its reference."""
+class _DriftMonitor:
+    """The last rows of one bundle version, to compare with its reference."""
 
     def __init__(self, reference: Reference, window: DriftWindow) -> None:
         self._reference = reference
@@ -159,7 +159,7 @@ class _Watched:
         self._answers.add(row.answer)
 
     def certainty(self) -> Iterator[tuple[str, Drift]]:
-        """Drift of every head that has rows enough."""
+        """Compute the drift of every head that has enough rows."""
         for head, counts in self._heads.items():
             if drift := counts.drift(self._reference.certainty[head], minimum=self._minimum):
                 yield head, drift
@@ -168,10 +168,10 @@ class _Watched:
         return self._answers.drift(self._reference.labels, minimum=self._minimum)
 
 
-class _DriftOf(Collector):
-    """Drift at the time of a scrape, of what is served now; no series where there are too few rows."""
+class _DriftCollector(Collector):
+    """Computes drift at scrape time for the versions served now; no series while there are too few rows."""
 
-    def __init__(self, watched: Mapping[tuple[str, str], _Watched], prefix: str) -> None:
+    def __init__(self, watched: Mapping[tuple[str, str], _DriftMonitor], prefix: str) -> None:
         self._watched, self._prefix = watched, prefix
 
     def collect(self) -> Iterator[Metric]:

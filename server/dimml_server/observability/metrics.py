@@ -1,4 +1,4 @@
-"""What Prometheus sees: of requests and of this process here, of each bundle version in ``bundle_metrics``.
+"""Prometheus metrics of requests and of this process; those of each bundle version are in ``bundle_metrics``.
 
 ``docs/metrics.md`` lists every metric.
 """
@@ -23,7 +23,7 @@ from dimml.metrics.buckets import SECONDS_BUCKETS
 from dimml.monitoring.drift import DriftWindow
 from dimml_server.observability.bundle_metrics import BundleMetrics
 from dimml_server.observability.kserve_statistics import Statistics
-from dimml_server.observability.request_context import current_note
+from dimml_server.observability.request_context import current_request
 from dimml_server.observability.request_record import CANCELLED, DEGRADED, INTERNAL, OK, RequestRecord
 from dimml_server.observability.shadow_metrics import ShadowMetrics
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-#: Of a load, beside ok.
+#: Outcome of a load other than ok.
 FAILED = "failed"
 
 
@@ -40,12 +40,12 @@ class Metrics:
     """All metrics of one server, in a registry of their own."""
 
     def __init__(self, window: DriftWindow | None = None) -> None:
-        """``window`` is that of drift."""
+        """Register the metrics; ``window`` is that of drift."""
         self.registry = CollectorRegistry()
         self.bundles = BundleMetrics(self.registry, window or DriftWindow())
         self.shadows = ShadowMetrics(self.registry, window or DriftWindow())
         ProcessCollector(registry=self.registry)
-        #: What the KServe statistics call gives, counted over all transports that speak KServe v2.
+        #: Counts for KServe's statistics call, over all transports that speak KServe v2.
         self.inference = Statistics()
         self._requests = Counter(
             "dimml_requests",
@@ -81,12 +81,12 @@ class Metrics:
         build.labels(__version__, platform.python_version()).set(1)
 
     def limit(self, *, in_flight: int, queued: int) -> None:
-        """How many requests there can be at most."""
+        """Publish the limits on requests."""
         self._in_flight_limit.set(in_flight)
         self._queued_limit.set(queued)
 
     def loaded(self, name: str, *, ok: bool) -> None:
-        """A bundle version was loaded, or failed to."""
+        """Count the loading of a bundle version, or its failure."""
         for outcome, counts in ((OK, ok), (FAILED, not ok)):
             self._loads.labels(name, outcome).inc(counts)
 
@@ -98,7 +98,7 @@ class Metrics:
         stray_runs: Callable[[], float],
         decode_workers_lost: Callable[[], float],
     ) -> None:
-        """Read these at every scrape."""
+        """Register functions whose values are read at every scrape."""
         self._in_flight.set_function(in_flight)
         self._queued.set_function(queued)
         self._strays.set_function(stray_runs)
@@ -111,16 +111,16 @@ class Metrics:
         )
 
     def exposition(self) -> bytes:
-        """All metrics in Prometheus's text format."""
+        """Format all metrics in Prometheus's text format."""
         return generate_latest(_WithoutCreated(self.registry))
 
     @contextmanager
     def request(self, transport: str) -> Iterator[RequestRecord]:
-        """Around one request of a transport (``http``, ``kserve_http``, ``grpc``): its outcome and latency."""
+        """Record the outcome and latency of one request of a transport (``http``, ``kserve_http``, ``grpc``)."""
         record = RequestRecord()
-        # The first one: what is run beside a request, for nobody's answer, is not what is said of it.
-        if (note := current_note()) is not None and note.record is None:
-            note.record = record
+        # Only the first record: work done beside a request, not for its answer, must not replace it.
+        if (request_context := current_request()) is not None and request_context.record is None:
+            request_context.record = record
         began = perf_counter()
         try:
             yield record
@@ -141,7 +141,7 @@ class Metrics:
 
 
 class _WithoutCreated(CollectorRegistry):
-    """Leaves out the time at which each series was made: Prometheus ignores it, and it doubles the series."""
+    """Leaves out the ``_created`` time of each series: Prometheus ignores it, and it doubles the series."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class _WithoutCreated(CollectorRegistry):
 
 
 class _CounterFrom(Collector):
-    """A counter that is kept elsewhere."""
+    """A counter whose value is kept elsewhere."""
 
     def __init__(self, name: str, documentation: str, value: Callable[[], float]) -> None:
         self._name, self._documentation, self._value = name, documentation, value

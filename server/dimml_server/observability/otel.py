@@ -1,4 +1,4 @@
-"""Spans by OpenTelemetry, sent over OTLP (HTTP, protobuf). Imported only where ``traces_endpoint`` is set."""
+"""OpenTelemetry spans, sent over OTLP (HTTP, protobuf). Imported only if ``traces_endpoint`` is set."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ except ModuleNotFoundError as error:
 
 logger = logging.getLogger(__name__)
 
-#: How long the server's stop waits for the last spans to be taken.
+#: How long the server waits at its stop for the last spans to be sent.
 FLUSH_S: Final = 1.5
 _TRACES_PATH: Final = "/v1/traces"
 
 
 class OtelSpan:
-    """``dimml.spans.Span``, and ``RequestSpan``, over one of OpenTelemetry."""
+    """``dimml.spans.Span`` and ``RequestSpan`` over an OpenTelemetry span."""
 
     __slots__ = ("_span",)
 
@@ -50,26 +50,27 @@ class OtelSpan:
         self._span.set_attribute(name, value)
 
     def fail(self, kind: str) -> None:
-        """Mark it as failed. No message and no traceback: they may hold what a caller sent."""
+        """Mark the span as failed, without message or traceback: they may hold what a caller sent."""
         self._span.set_attribute("error.type", kind)
         self._span.set_status(trace.StatusCode.ERROR)
 
     @property
     def trace_id(self) -> str:
-        """Of this span, whether it is sampled or not; empty where ``OTEL_SDK_DISABLED`` has its way."""
+        """Id of this span's trace, sampled or not; empty if ``OTEL_SDK_DISABLED`` is set."""
         context = self._span.get_span_context()
         return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
     def rename(self, name: str) -> None:
-        """Give it another name."""
+        """Rename the span."""
         self._span.update_name(name)
 
 
 class OtelTracer:
     """``dimml_server.observability.tracer.Tracer``, with a provider of its own.
 
-    ``endpoint`` is a collector's base URL (``http://host:4318``). Of requests without a sampled parent, ``ratio`` are
-    traced. Spans go out in a thread, in batches; where the collector is away they are dropped, and requests never wait.
+    ``endpoint`` is a collector's base URL (``http://host:4318``). ``ratio`` is the share of requests traced among those
+    without a sampled parent. A thread sends spans in batches; if the collector is unreachable they are dropped, and
+    requests never wait.
     """
 
     def __init__(self, endpoint: str, ratio: float) -> None:
@@ -78,7 +79,7 @@ class OtelTracer:
         own = Resource({"service.name": "dimml", "service.version": __version__})
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(ratio)),
-            # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before ours.
+            # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence over ours.
             resource=own.merge(OTELResourceDetector().detect()),
             shutdown_on_exit=False,
         )
@@ -88,7 +89,7 @@ class OtelTracer:
 
     @contextmanager
     def span(self, name: str, attributes: Attributes) -> Iterator[OtelSpan]:
-        """Around one stage."""
+        """Open a span around one stage."""
         with self._tracer.start_as_current_span(
             name, attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as inner:
@@ -101,7 +102,7 @@ class OtelTracer:
 
     @contextmanager
     def request(self, name: str, headers: Mapping[str, str], attributes: Attributes) -> Iterator[OtelSpan]:
-        """Around one request. ``headers`` by lower-case name."""
+        """Open a span around one request. ``headers`` are by lower-case name."""
         with self._tracer.start_as_current_span(
             name,
             context=self._propagator.extract(headers, context=Context()),
@@ -113,14 +114,14 @@ class OtelTracer:
             yield OtelSpan(inner)
 
     def outgoing(self) -> tuple[tuple[str, str], ...]:
-        """``traceparent``, and ``tracestate`` where the caller sent one."""
+        """Return ``traceparent``, and ``tracestate`` if the caller sent one."""
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier)
         return tuple(carrier.items())
 
     def close(self) -> None:
-        """Send what is left, within ``FLUSH_S``."""
-        # The provider's own bound is half a minute, more than a server has after SIGTERM.
+        """Send the remaining spans, within ``FLUSH_S``."""
+        # The provider's own limit is half a minute, more than a server has after SIGTERM.
         flushing = threading.Thread(target=self._provider.shutdown, name="dimml-last-spans", daemon=True)
         flushing.start()
         flushing.join(FLUSH_S)

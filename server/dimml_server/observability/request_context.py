@@ -1,4 +1,4 @@
-"""What is learnt of one request while it is answered, for its access line, its span and every other log line of it."""
+"""Context of one request: what its access line, its span and its other log lines report."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ from dimml.status import ModalityStatus
 from dimml_server.observability.request_record import RequestRecord
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
-#: What a caller's id may be; anything else is replaced, so that no caller can forge log lines.
+#: Form of an acceptable caller's id; any other is replaced, so that no caller can forge log lines.
 _ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 def new_request_id() -> str:
-    """A request id for a caller that brought none."""
+    """Make a request id, for a caller that sent none."""
     return uuid4().hex
 
 
 def accepted_id(given: object) -> str:
-    """The caller's request id where it may be one, else a new one."""
+    """Return the caller's request id if it is acceptable, else a new one."""
     return given if isinstance(given, str) and _ACCEPTED_ID.fullmatch(given) else new_request_id()
 
 
 @dataclass(slots=True)
-class RequestNote:
-    """One request. Lives in the context of its task, and so of every task that is started for it."""
+class RequestContext:
+    """One request. Lives in the context of its task, and so in that of every task started for it."""
 
     request_id: str
     #: ``http`` or ``grpc``.
     transport: str
-    #: The verb of HTTP, or the call's name.
+    #: HTTP's method, or the name of the gRPC call.
     method: str
-    #: Path of HTTP, or the model that a gRPC call names; as the caller wrote it.
+    #: HTTP's path, or the model that a gRPC call names; as the caller wrote it.
     target: str
     client: str
     began: float = field(default_factory=perf_counter)
     bytes_in: int = 0
-    #: HTTP's number, 0 before the answer; gRPC's name.
+    #: HTTP's status code, 0 before the answer; the name of gRPC's.
     status: int | str = 0
-    #: Of the error, where the answer is one.
+    #: Code of the error, if the answer is one.
     code: str = ""
-    #: The name, never more, of the API key.
+    #: Name of the API key, never the key itself.
     key: str = ""
     trace_id: str = ""
-    #: Filled in by the transport, where the request is a prediction.
+    #: Set by the transport if the request is a prediction.
     record: RequestRecord | None = None
     modalities: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make it the note of this task for the block."""
+        """Make this the current request of the task for the block."""
         token = _CURRENT.set(self)
         try:
             yield
@@ -67,50 +67,50 @@ class RequestNote:
             _CURRENT.reset(token)
 
     def fail(self, error: DimmlError) -> None:
-        """Note the error that is the answer."""
+        """Record the error that is the answer."""
         self.code = error.code
         if not self.modalities:
             self.modalities = {name: str(status) for name, status in error.statuses.items()}
 
     @property
     def outcome(self) -> str:
-        """The error's code, or ``cancelled``; empty where there is an answer."""
+        """The error's code, or ``cancelled``; empty if the request was answered."""
         if self.code or self.record is None or self.record.answered:
             return self.code
         return self.record.outcome
 
 
-_CURRENT: Final[ContextVar[RequestNote | None]] = ContextVar("dimml_request", default=None)
+_CURRENT: Final[ContextVar[RequestContext | None]] = ContextVar("dimml_request", default=None)
 
 
-def current_note() -> RequestNote | None:
-    """The request that this task works for."""
+def current_request() -> RequestContext | None:
+    """Return the request that this task works for, or None."""
     return _CURRENT.get()
 
 
-def note_error(error: DimmlError) -> None:
-    """Note the error that the current request is answered with."""
-    if (note := _CURRENT.get()) is not None:
-        note.fail(error)
+def record_error(error: DimmlError) -> None:
+    """Record the error with which the current request is answered."""
+    if (request_context := _CURRENT.get()) is not None:
+        request_context.fail(error)
 
 
-def note_code(code: str) -> None:
-    """As ``note_error``, for errors that are none of ours."""
-    if (note := _CURRENT.get()) is not None:
-        note.code = code
+def record_code(code: str) -> None:
+    """Record the code of an error that is not a DimmlError."""
+    if (request_context := _CURRENT.get()) is not None:
+        request_context.code = code
 
 
-def note_statuses(bundle: Bundle, statuses: Mapping[str, Sequence[ModalityStatus]]) -> None:
-    """Note what became of each modality, by row. Of another bundle version than the one that answers: nothing."""
-    note = _CURRENT.get()
-    if note is None or note.record is None:
+def record_statuses(bundle: Bundle, statuses: Mapping[str, Sequence[ModalityStatus]]) -> None:
+    """Record the status of each modality, by row; ignored for a bundle version other than the one that answers."""
+    request_context = _CURRENT.get()
+    if request_context is None or request_context.record is None:
         return
-    if (note.record.model, note.record.version) == (bundle.name, str(bundle.version)):
-        note.modalities = {name: _in_words(column) for name, column in statuses.items()}
+    if (request_context.record.model, request_context.record.version) == (bundle.name, str(bundle.version)):
+        request_context.modalities = {name: _in_words(column) for name, column in statuses.items()}
 
 
 def _in_words(column: Sequence[ModalityStatus]) -> str:
-    """``unusable:silent``; where rows differ, ``ok=3,unusable:silent=1``."""
+    """Format a column such as ``unusable:silent``; if rows differ, ``ok=3,unusable:silent=1``."""
     counts = Counter(map(str, column))
     if len(counts) == 1:
         return next(iter(counts))

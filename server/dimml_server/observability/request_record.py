@@ -1,18 +1,18 @@
-"""What a transport records of one request while it answers it."""
+"""Record of one request for the request metrics."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Outcomes that are not an error's code.
+#: Outcomes other than an error's code.
 OK, DEGRADED, CANCELLED, INTERNAL = "ok", "degraded", "cancelled", "internal"
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What a transport fills in while it answers one request.
+    """Record that a transport fills in while it answers one request.
 
-    An exception sets the outcome by itself, and so does leaving it empty: ok, or degraded.
+    The outcome need not be set: an exception sets it, and otherwise it becomes ok or degraded.
     """
 
     model: str = ""
@@ -23,5 +23,5 @@ class RequestRecord:
 
     @property
     def answered(self) -> bool:
-        """Whether the request has had an answer."""
+        """Whether the request got an answer."""
         return self.outcome in (OK, DEGRADED)

@@ -1,4 +1,4 @@
-"""What Prometheus sees of shadow versions: all that it sees of others, under names of their own, and agreement."""
+"""Prometheus metrics of shadow versions: those of other versions under their own names, and agreement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AGREES: Final = {True: "yes", False: "no"}
 
 
 class ShadowMetrics:
-    """Metrics of shadows, in a registry that is given. None of them counts in the metrics of answers."""
+    """Metrics of shadow versions, in a given registry. None of them counts in the metrics of answers."""
 
     def __init__(self, registry: CollectorRegistry, window: DriftWindow) -> None:
         self._bundles = BundleMetrics(registry, window, prefix="dimml_shadow")
@@ -36,25 +36,25 @@ class ShadowMetrics:
         )
 
     def began(self, shadow: Bundle) -> None:
-        """A version is a shadow from now on. Its counters begin at 0."""
+        """Record that a version has become a shadow. Its counters start at 0."""
         self._bundles.served(shadow)
         for outcome in (_ANSWERED, _FAILED, _DROPPED):
             self._requests.labels(shadow.name, shadow.version, outcome)
 
     def ended(self, shadow: Bundle) -> None:
-        """It is none any more; what it counted stays."""
+        """Record that a version is no longer a shadow; its counts stay."""
         self._bundles.unserved(shadow)
 
     def dropped(self, shadow: Bundle) -> None:
-        """It had no time for a request."""
+        """Count a request that a shadow had no time for."""
         self._requests.labels(shadow.name, shadow.version, _DROPPED).inc()
 
     def failed(self, shadow: Bundle) -> None:
-        """It could not run a request."""
+        """Count a request that a shadow failed to run."""
         self._requests.labels(shadow.name, shadow.version, _FAILED).inc()
 
     def answered(self, primary: Bundle, result: EnsembleResult, shadow: Bundle, shadows: EnsembleResult) -> None:
-        """It ran a request that ``primary`` has answered with ``result``; ``shadows`` is its own."""
+        """Record a shadow's own result, ``shadows``, for a request that ``primary`` answered with ``result``."""
         self._requests.labels(shadow.name, shadow.version, _ANSWERED).inc()
         self._bundles.observe_result(shadow, shadows)
         present = [any(status.ok for status in row) for row in zip(*result.statuses.values(), strict=True)]

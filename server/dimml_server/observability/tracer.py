@@ -1,4 +1,4 @@
-"""What the transports ask of tracing beyond the core's spans: a span per request, with trace context from outside."""
+"""Tracing interface of the transports, beyond the core's spans: a span per request, with the caller's trace context."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from dimml.spans import Attributes, NoSpan, NoSpans, Span, Spans, status_attribute
 
 if TYPE_CHECKING:
-    from dimml_server.observability.request_context import RequestNote
+    from dimml_server.observability.request_context import RequestContext
     from dimml_server.settings.settings import ServerSettings
 
 
@@ -18,11 +18,11 @@ class RequestSpan(Span, Protocol):
 
     @property
     def trace_id(self) -> str:
-        """32 hexadecimal digits; empty where nothing is traced."""
+        """Trace id of 32 hexadecimal digits; empty if nothing is traced."""
         ...
 
     def rename(self, name: str) -> None:
-        """Give it a name that was not known at its start."""
+        """Give the span a name that was not known at its start."""
         ...
 
 
@@ -32,11 +32,11 @@ class Tracer(Spans, Protocol):
     def request(
         self, name: str, headers: Mapping[str, str], attributes: Attributes
     ) -> AbstractContextManager[RequestSpan]:
-        """Around one request; a child of the caller's span where ``headers`` have W3C trace context."""
+        """Open a span around one request; a child of the caller's span if ``headers`` hold W3C trace context."""
         ...
 
     def close(self) -> None:
-        """Send what is left, within a bound of time; blocks."""
+        """Send the remaining spans, within a time limit; blocks."""
         ...
 
 
@@ -62,9 +62,9 @@ NO_TRACER: Final = _NoTracer()
 
 
 def open_tracer(settings: ServerSettings) -> Tracer:
-    """The tracer of the settings; without ``traces_endpoint`` one that does nothing, and OpenTelemetry is not loaded.
+    """Open the tracer of the settings; without ``traces_endpoint`` it does nothing, and OpenTelemetry is not loaded.
 
-    Raises ConfigurationError where OpenTelemetry is not installed, or the address is none.
+    Raises ConfigurationError if OpenTelemetry is not installed, or the address is invalid.
     """
     if settings.traces_endpoint is None:
         return NO_TRACER
@@ -73,17 +73,17 @@ def open_tracer(settings: ServerSettings) -> Tracer:
     return OtelTracer(settings.traces_endpoint, settings.traces_ratio)
 
 
-def describe(span: RequestSpan, note: RequestNote) -> None:
-    """Say on a request's span what is known at its end."""
-    span.set("dimml.request_id", note.request_id)
-    record = note.record
+def describe(span: RequestSpan, request_context: RequestContext) -> None:
+    """Set the attributes of a request's span that are known at its end."""
+    span.set("dimml.request_id", request_context.request_id)
+    record = request_context.record
     if record is not None:
         if record.model:
             span.set("dimml.bundle", record.model)
             span.set("dimml.version", int(record.version))
         if record.answered:
             span.set("dimml.degraded", record.degraded)
-    for name, status in note.modalities.items():
+    for name, status in request_context.modalities.items():
         span.set(status_attribute(name), status)
-    if note.outcome:
-        span.set("error.type", note.outcome)
+    if request_context.outcome:
+        span.set("error.type", request_context.outcome)

@@ -1,4 +1,4 @@
-"""The queue in front of the work: a bounded number of requests run, a bounded number wait, the rest are refused."""
+"""Admission of requests: a bounded number run, a bounded number wait in a queue, the rest are refused."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from time import perf_counter
 
 from dimml.errors import DeadlineExceededError, QueueFullError
 
-#: Weight of the newest request in the running mean of how long a request is worked on.
+#: Weight of the newest request in the running mean of how long a request holds its permit.
 _MEAN_WEIGHT = 0.1
 
 
-class Gate:
-    """Permits, handed out first come first served. A waiter that is cancelled leaves no trace."""
+class Admission:
+    """Permits to run, handed out first come, first served. A cancelled waiter leaves the queue."""
 
     def __init__(self, *, concurrency: int, queue_length: int, queue_wait_s: float) -> None:
         self._concurrency = concurrency
@@ -27,26 +27,26 @@ class Gate:
 
     @property
     def running(self) -> int:
-        """Requests that hold a permit."""
+        """Number of requests that hold a permit."""
         return self._running
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for one."""
+        """Number of requests that wait for a permit."""
         return len(self._waiters)
 
     def refusal(self) -> QueueFullError | None:
-        """What ``permit`` would raise at once."""
+        """Return the error that ``permit`` would raise at once, or None."""
         if self._running >= self._concurrency and len(self._waiters) >= self._queue_length:
             return self._full("the queue is full")
         return None
 
     @asynccontextmanager
     async def permit(self, timeout_s: float) -> AsyncIterator[float]:
-        """Hold a permit; gives the seconds waited for it.
+        """Hold a permit for the block; gives the seconds waited for it.
 
-        Raises QueueFullError at once where the queue is full, or once the queue's own wait limit has passed;
-        DeadlineExceededError where ``timeout_s`` passes first.
+        Raises QueueFullError at once if the queue is full, or once the queue's own wait limit has passed;
+        DeadlineExceededError if ``timeout_s`` passes first.
         """
         began = perf_counter()
         await self._acquire(timeout_s)
@@ -70,7 +70,7 @@ class Gate:
                 await waiter
         except BaseException as error:
             if waiter.done() and not waiter.cancelled():
-                # The permit was handed over in the same turn of the loop: give it on.
+                # The permit was handed over in the same turn of the event loop: pass it on.
                 self._release()
             elif waiter in self._waiters:
                 self._waiters.remove(waiter)
@@ -83,13 +83,13 @@ class Gate:
     def _release(self) -> None:
         while self._waiters:
             waiter = self._waiters.popleft()
-            # One that was cancelled in this turn of the loop has not removed itself yet.
+            # A waiter cancelled in this turn of the event loop has not removed itself yet.
             if not waiter.done():
                 waiter.set_result(None)
-                return  # The permit passes on: as many run as before.
+                return  # The permit is passed on: as many requests run as before.
         self._running -= 1
 
     def _full(self, why: str) -> QueueFullError:
-        # How long until the queue as it stands has been worked off, were nothing to change.
+        # Estimated time until the current queue has been worked off.
         drain_s = (len(self._waiters) + 1) * self._mean_work_s / self._concurrency
         return QueueFullError(f"the server is busy: {why}; try again later", retry_after_s=max(1.0, drain_s))

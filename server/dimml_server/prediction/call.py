@@ -24,12 +24,12 @@ from dimml.recording import decode_in_share, recording_rows
 from dimml.spans import bundle_attributes, status_attribute
 from dimml_server.engines.protocol import ServingEngine
 from dimml_server.observability.metrics import Metrics
-from dimml_server.observability.request_context import note_statuses
+from dimml_server.observability.request_context import record_statuses
 from dimml_server.observability.tracer import Tracer
-from dimml_server.prediction.admission import Gate
+from dimml_server.prediction.admission import Admission
 from dimml_server.prediction.decoder import Decoder
 from dimml_server.prediction.request import MediaPrediction
-from dimml_server.prediction.response import Outcome, build_prediction
+from dimml_server.prediction.response import InferenceResult, build_prediction
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.versions.control import ModelControl
 from dimml_server.versions.registry import BundleRegistry
@@ -43,30 +43,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What all calls of one service work with."""
+    """Resources that all calls of one service share."""
 
     engine: ServingEngine
     decoder: Decoder
-    gate: Gate
+    admission: Admission
     registry: BundleRegistry
     control: ModelControl
     traffic: Traffic
     metrics: Metrics
     settings: ServerSettings
     tracer: Tracer
-    #: Of encoders, by modality; others have the bundle's own.
+    #: Deadlines of encoders by modality; for others the bundle's own hold.
     deadlines_s: Mapping[str, float]
 
 
 class HeldCall:
-    """One request, from its routing to its answer; ``PredictionService.hold`` makes it, and ends it.
+    """One request, from its routing to its answer; ``PredictionService.hold`` creates and ends it.
 
-    ``predict``, ``infer``, ``encode`` and ``fuse`` wait for their turn in the queue, and raise QueueFullError where it
-    has no room.
+    ``predict``, ``infer``, ``encode`` and ``fuse`` wait for a permit, and raise QueueFullError if the queue has no
+    room.
     """
 
     def __init__(self, resources: Resources, route: Route, uses: ExitStack) -> None:
-        """``uses`` ends with the call; the version of ``route`` is kept in memory by it."""
+        """``uses`` keeps the version of ``route`` in memory; it ends with the call."""
         self._resources = resources
         self._route = route
         self._uses = uses
@@ -77,9 +77,9 @@ class HeldCall:
         return self._route.bundle
 
     def choose(self, route_key: str | None) -> None:
-        """Let the bundle's split choose the version after all, where the request's key is known only by now.
+        """Let the bundle's split choose the version, for a request whose key was not known earlier.
 
-        A bundle that was unloaded meanwhile answers with the version that is held.
+        If the bundle was unloaded in the meantime, the version already held answers.
         """
         name, registry = self.bundle.name, self._resources.registry
         if not registry.versions(name):
@@ -95,8 +95,8 @@ class HeldCall:
         outcome = await self.predict_rows(request)
         return build_prediction(outcome, request_id=request.request_id, top_k=top_k, total_s=perf_counter() - began)
 
-    async def predict_rows(self, request: MediaPrediction) -> Outcome:
-        """As ``predict``, but the ensemble's own arrays, of one row."""
+    async def predict_rows(self, request: MediaPrediction) -> InferenceResult:
+        """Predict as ``predict`` does, but return the ensemble's own arrays, of one row."""
         resources, bundle = self._resources, self.bundle
         end = self._end(request.timeout_s)
         decode_request = request.decode_request(bundle, resources.settings.media_limits)
@@ -114,10 +114,12 @@ class HeldCall:
             outcome = await self._ensemble(rows, end, queue_s)
         return replace(outcome, decode_s=decode_s, start_s=decoded.start_s, end_s=decoded.end_s)
 
-    async def infer(self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None) -> Outcome:
-        """The entry model: ``[B, *shape]`` by modality name, already checked against the contract.
+    async def infer(
+        self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None
+    ) -> InferenceResult:
+        """Run the entry model on ``[B, *shape]`` by modality name, already checked against the contract.
 
-        Every row is in the outcome. Raises the error of the first row only where no row has an answer.
+        Every row is in the result. Raises the error of the first row only if no row has an answer.
         """
         if not tensors:
             raise InvalidTensorError(f"send at least one of {[m.tensor for m in self.bundle.modalities]}")
@@ -129,7 +131,10 @@ class HeldCall:
     async def encode(
         self, modality: str, tensor: npt.NDArray[Any], *, timeout_s: float | None = None
     ) -> tuple[Encoded, float]:
-        """One encoder alone, as it is: no signal check, NaN passed on; and the seconds spent waiting for a turn."""
+        """Run one encoder alone, without signal check; also return the seconds waited for a permit.
+
+        NaN is passed through.
+        """
         resources, bundle = self._resources, self.bundle
         end = self._end(timeout_s)
         async with self._permit(end) as queue_s:
@@ -145,7 +150,7 @@ class HeldCall:
         *,
         timeout_s: float | None = None,
     ) -> tuple[Fused, float]:
-        """The fusion graph alone, and the seconds spent waiting for a turn."""
+        """Run the fusion graph alone; also return the seconds waited for a permit."""
         resources, bundle = self._resources, self.bundle
         end = self._end(timeout_s)
         async with self._permit(end) as queue_s:
@@ -153,7 +158,7 @@ class HeldCall:
                 return await _bounded(resources.engine.fuse(bundle, features, logits, present_BM), end), queue_s
 
     def _end(self, timeout_s: float | None) -> float:
-        """When a request that asks for ``timeout_s`` must be done, on ``perf_counter``'s clock."""
+        """Compute when a request that asks for ``timeout_s`` must be done, on ``perf_counter``'s clock."""
         settings = self._resources.settings
         limit_s = settings.max_timeout_s
         if timeout_s is None:
@@ -170,16 +175,16 @@ class HeldCall:
         resources, bundle = self._resources, self.bundle
         async with AsyncExitStack() as stack:
             with resources.tracer.span("queue", bundle_attributes(bundle)):
-                queue_s = await stack.enter_async_context(resources.gate.permit(end - perf_counter()))
+                queue_s = await stack.enter_async_context(resources.admission.permit(end - perf_counter()))
             resources.metrics.bundles.observe_stage(bundle, "queue", queue_s)
             yield queue_s
 
-    async def _ensemble(self, rows: Rows, end: float, queue_s: float) -> Outcome:
+    async def _ensemble(self, rows: Rows, end: float, queue_s: float) -> InferenceResult:
         resources, bundle = self._resources, self.bundle
         nothing = ensemble.no_answer_at_all(rows.statuses)
         if nothing is not None:
             resources.metrics.bundles.observe_statuses(bundle, rows.statuses)
-            note_statuses(bundle, rows.statuses)
+            record_statuses(bundle, rows.statuses)
             raise nothing
         result = await ensemble.run(
             resources.engine,
@@ -190,17 +195,17 @@ class HeldCall:
             spans=resources.tracer,
         )
         resources.metrics.bundles.observe_result(bundle, result)
-        note_statuses(bundle, result.statuses)
+        record_statuses(bundle, result.statuses)
         nothing = ensemble.no_answer_at_all(result.statuses)
         if nothing is not None:
             raise nothing
         if self._route.chosen:
             resources.traffic.shadows.offer(bundle, rows, result)
-        return Outcome(bundle, result, queue_s)
+        return InferenceResult(bundle, result, queue_s)
 
 
 async def _bounded(call: Awaitable[T], end: float) -> T:
-    """An engine call made directly: a caller's error in place of the engine's."""
+    """Await a direct engine call; raise a caller's error in place of the engine's."""
     try:
         async with asyncio.timeout(end - perf_counter()):
             return await call

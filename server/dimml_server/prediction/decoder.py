@@ -1,4 +1,4 @@
-"""What the prediction core asks of the workers that decode media."""
+"""Interface between the prediction core and the workers that decode media."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dimml.media.types import Decoded, DecodeRequest
 
 
 class Decoder(Protocol):
-    """Decodes media somewhere safe; ``dimml.media.workers.pool.DecodePool`` is one."""
+    """Decodes media in isolation; implemented by ``dimml.media.workers.pool.DecodePool``."""
 
     async def decode(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
         """Decode one request's media. Raises DimmlError."""
         ...
 
     def warm_up(self) -> None:
-        """Block until the workers run. Raises UnavailableError where they do not."""
+        """Block until the workers run. Raises UnavailableError if they do not start."""
         ...
 
     def close(self) -> None:
-        """End the workers; what they still work on is lost."""
+        """End the workers; their jobs in progress are lost."""
         ...
 
     @property
     def workers_lost(self) -> int:
-        """Workers that had to be replaced."""
+        """Number of workers that had to be replaced."""
         ...

@@ -20,7 +20,7 @@ from dimml.errors import (
     UploadTimeoutError,
 )
 
-#: docs/adr/0011. The nearest class in an error's ancestry counts.
+#: docs/adr/0011. The closest base class of an error counts.
 HTTP_STATUS: dict[type[DimmlError], int] = {
     RequestError: 400,
     InvalidParameterError: 422,
@@ -41,5 +41,5 @@ HTTP_STATUS: dict[type[DimmlError], int] = {
 
 
 def http_status(error: DimmlError) -> int:
-    """HTTP status of a domain error."""
+    """Return the HTTP status of a domain error."""
     return next(HTTP_STATUS[kind] for kind in type(error).__mro__ if kind in HTTP_STATUS)

@@ -1,4 +1,4 @@
-"""A request to predict a recording, as any transport gives it, and the checks that need the bundle."""
+"""A request to predict a recording, independent of the transport, and the checks that need the bundle."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ DEFAULT_TOP_K = 5
 class MediaPrediction:
     """One recording to predict.
 
-    ``sources`` are by modality name, or ``media`` for all modalities without a source of their own.
-    ``model`` None means the only bundle served, ``version`` None the one that the bundle's split gives to
-    ``route_key``, or to ``request_id`` where that is None. ``modalities`` None means all, ``timeout_s`` None the
-    server's default, ``top_k`` None the five best.
+    ``sources`` are by modality name, or ``media`` for all modalities without a source of their own. ``model`` None
+    means the only bundle served, ``version`` None the one that the bundle's split gives to ``route_key``, or to
+    ``request_id`` if that is None. ``modalities`` None means all, ``timeout_s`` None the server's default, ``top_k``
+    None the five best.
     """
 
     request_id: str
@@ -37,7 +37,7 @@ class MediaPrediction:
     route_key: str | None = None
 
     def top_k_of(self, bundle: Bundle) -> int:
-        """How many classes to list. Raises InvalidParameterError."""
+        """Return how many classes to list. Raises InvalidParameterError."""
         if self.top_k is None:
             return min(DEFAULT_TOP_K, bundle.classes)
         if not 1 <= self.top_k <= bundle.classes:
@@ -47,7 +47,7 @@ class MediaPrediction:
         return self.top_k
 
     def decode_request(self, bundle: Bundle, limits: MediaLimits) -> DecodeRequest:
-        """What to decode for a bundle. Raises InvalidParameterError that names the field."""
+        """Build the decode request for a bundle. Raises InvalidParameterError naming the field."""
         self._check_range()
         known = [modality.name for modality in bundle.modalities]
         for name in self.sources:

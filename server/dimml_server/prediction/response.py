@@ -1,4 +1,4 @@
-"""From the ensemble's numbers of one row to the answer that a caller reads."""
+"""Conversion of one row of an ensemble result to the answer for the caller."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ from dimml.status import ModalityStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the prediction core gives a transport: the ensemble's rows, and where the time went."""
+class InferenceResult:
+    """Result that the prediction core returns to a transport: the ensemble's rows, and the time of each stage."""
 
     bundle: Bundle
     result: EnsembleResult
     queue_s: float
     decode_s: float = 0.0
-    #: The stretch of media that was judged, seconds; None where there was no media.
+    #: Range of the media that was predicted, in seconds; None without media.
     start_s: float | None = None
     end_s: float | None = None
 
     @property
     def batch(self) -> int:
-        """Rows."""
+        """Number of rows, B."""
         return len(self.result.fused.logits_BC)
 
     @property
     def degraded(self) -> bool:
-        """Whether, in any row, a requested modality is not ok."""
+        """Whether a requested modality is not ok in any row."""
         return any(status.degrades for column in self.result.statuses.values() for status in column)
 
     def statuses(self, row: int) -> Mapping[str, ModalityStatus]:
-        """Status of every modality in one row."""
+        """Return the status of every modality in one row."""
         return {name: column[row] for name, column in self.result.statuses.items()}
 
 
-def build_prediction(outcome: Outcome, *, request_id: str, top_k: int, total_s: float, row: int = 0) -> Prediction:
-    """The answer of one row of an outcome, in which at least one modality is ok."""
+def build_prediction(
+    outcome: InferenceResult, *, request_id: str, top_k: int, total_s: float, row: int = 0
+) -> Prediction:
+    """Build the answer of one row of a result, in which at least one modality must be ok."""
     bundle, result = outcome.bundle, outcome.result
     fused, labels = result.fused, bundle.labels
     probabilities_C = fused.probabilities_BC[row]
@@ -85,7 +87,7 @@ def build_prediction(outcome: Outcome, *, request_id: str, top_k: int, total_s: 
     )
 
 
-def _fused_head(outcome: Outcome, row: int, votes: bool) -> FusedHeadAnswer | None:
+def _fused_head(outcome: InferenceResult, row: int, votes: bool) -> FusedHeadAnswer | None:
     if FUSED_HEAD not in outcome.bundle.heads:
         return None
     if not votes:
@@ -95,7 +97,7 @@ def _fused_head(outcome: Outcome, row: int, votes: bool) -> FusedHeadAnswer | No
 
 
 def _unit(probability: np.float32) -> float:
-    # A sum in single precision may pass 1 by a rounding error.
+    # A sum in single precision may exceed 1 by a rounding error.
     return min(1.0, float(probability))
 
 

@@ -1,6 +1,6 @@
-"""The prediction core: every transport, and the in-process predictor, call this and only this.
+"""The prediction core: every transport and the in-process predictor call only this.
 
-It knows nothing of HTTP or gRPC, and raises only errors of ``dimml.errors``. A transport calls ``check_accepting``
+It is independent of HTTP and gRPC, and raises only errors of ``dimml.errors``. A transport calls ``check_accepting``
 before it reads a body, then does its work on the ``HeldCall`` of ``hold``.
 """
 
@@ -18,7 +18,7 @@ from dimml.signing import read_public_keys
 from dimml_server.engines.protocol import ServingEngine
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.tracer import NO_TRACER, Tracer
-from dimml_server.prediction.admission import Gate
+from dimml_server.prediction.admission import Admission
 from dimml_server.prediction.call import HeldCall, Resources
 from dimml_server.prediction.decoder import Decoder
 from dimml_server.settings.settings import ServerSettings
@@ -32,8 +32,8 @@ from dimml_server.versions.traffic import Traffic
 class PredictionService:
     """Bundles of one repository, ready to predict. Lives in one event loop.
 
-    ``shadow_runner`` makes what runs a shadow version.
-    ``upload_folder`` is the only one from which the decoder can read files; None means that it can from anywhere.
+    ``shadow_runner`` makes the runner of a shadow version. ``upload_folder`` is the only folder from which the decoder
+    can read files; None means any.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class PredictionService:
             traffic=self.traffic,
             signers=read_public_keys(settings.bundle_public_keys),
         )
-        #: Whether to take requests: false before warm-up is done and once the server is stopping.
+        #: Whether to take requests: false until warm-up is done and once the server is stopping.
         self.accepting = False
         self._watching: asyncio.Task[None] | None = None
         self._engine = engine
         self._decoder = decoder
         self._settings = settings
-        self._gate = Gate(
+        self._admission = Admission(
             concurrency=settings.concurrency,
             queue_length=settings.queue_length,
             queue_wait_s=settings.queue_wait_s,
@@ -80,7 +80,7 @@ class PredictionService:
         self._resources = Resources(
             engine=engine,
             decoder=decoder,
-            gate=self._gate,
+            admission=self._admission,
             registry=self.registry,
             control=self.control,
             traffic=self.traffic,
@@ -91,8 +91,8 @@ class PredictionService:
         )
         metrics.limit(in_flight=settings.concurrency, queued=settings.queue_length)
         metrics.watch(
-            in_flight=lambda: self._gate.running,
-            queued=lambda: self._gate.waiting,
+            in_flight=lambda: self._admission.running,
+            queued=lambda: self._admission.waiting,
             stray_runs=lambda: engine.stray_runs,
             decode_workers_lost=lambda: decoder.workers_lost,
         )
@@ -100,7 +100,7 @@ class PredictionService:
     async def start(self) -> None:
         """Load and warm up the settings' bundles and the decode workers, then take requests.
 
-        Raises BundleError, or UnavailableError where the decode workers do not start.
+        Raises BundleError, or UnavailableError if the decode workers do not start.
         """
         watch = None
         if self._settings.watch:
@@ -113,14 +113,14 @@ class PredictionService:
                 group.create_task(self.control.start(self._settings.models, may_be_empty=explicit))
                 group.create_task(asyncio.to_thread(self._decoder.warm_up))
         except* DimmlError as errors:
-            raise errors.exceptions[0] from None  # One thing to mend at a time.
+            raise errors.exceptions[0] from None  # Report one problem at a time.
         self.registry.loading = False
         self.accepting = True
         if watch is not None:
             self._watching = asyncio.get_running_loop().create_task(watch.run())
 
     async def close(self) -> None:
-        """Take no more requests, and stop what still runs."""
+        """Take no more requests, and stop all runs."""
         self.accepting = False
         if self._watching is not None:
             self._watching.cancel()
@@ -132,31 +132,31 @@ class PredictionService:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken and, where bundles are served, at least one of them would get an answer now."""
+        """Whether requests are taken and, if bundles are served, at least one of them would answer now."""
         bundles = self.registry.bundles()
         return self.accepting and (not bundles or any(self._engine.ready(bundle) for bundle in bundles))
 
     def model_ready(self, served: ServedModel) -> bool:
-        """Whether this model would get an answer now."""
+        """Whether this model would answer now."""
         part = served.spec.name if served.spec.role in ("encoder", "fusion") else None
         return self.accepting and self._engine.ready(served.bundle, part)
 
     def check_accepting(self) -> None:
-        """Raise UnavailableError where no requests are taken. Transports ask before they read a body."""
+        """Raise UnavailableError if no requests are taken. Transports call this before they read a body."""
         if not self.accepting:
             raise UnavailableError("the server is starting or stopping; try again")
 
     def queue_refusal(self) -> QueueFullError | None:
-        """Why a request would be refused that asked for its turn now, where it would."""
-        return self._gate.refusal()
+        """Return the error with which a request for a permit would be refused now, or None."""
+        return self._admission.refusal()
 
     def early_refusal(self) -> QueueFullError | None:
-        """As ``queue_refusal``, for a request that has not been through ``check_accepting`` yet, which comes first."""
+        """Return ``queue_refusal`` for a request not yet checked by ``check_accepting``, which takes precedence."""
         return self.queue_refusal() if self.accepting else None
 
     @contextmanager
     def hold(self, model: str | None, version: int | None, route_key: str | None) -> Iterator[HeldCall]:
-        """Route one request, and keep its bundle version in memory for the block, should it be unloaded meanwhile.
+        """Route one request, and keep its bundle version in memory for the block, even if it is unloaded meanwhile.
 
         ``model`` None means the only bundle served, ``version`` None the one that the bundle's split gives to
         ``route_key``. Raises as ``BundleRegistry.bundle`` does.

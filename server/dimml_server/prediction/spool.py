@@ -1,4 +1,4 @@
-"""A body that is kept on disk past a threshold, and read there."""
+"""Request bodies that are kept on disk beyond a threshold, and read there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dimml.media.types import Source
 
 @dataclass(frozen=True, slots=True)
 class Spool:
-    """Where bodies past ``threshold`` bytes go; ``folder`` None means the system's own for temporary files."""
+    """Where bodies beyond ``threshold`` bytes go; ``folder`` None means the system's folder for temporary files."""
 
     threshold: int
     folder: Path | None = None
@@ -26,7 +26,7 @@ class Spool:
 
 @contextmanager
 def storing() -> Iterator[None]:
-    """Around writing to the spool. Raises UnavailableError where there is no room."""
+    """Guard writing to the spool. Raises UnavailableError if the disk is full."""
     try:
         yield
     except OSError as error:
@@ -34,14 +34,14 @@ def storing() -> Iterator[None]:
 
 
 class SpooledBody:
-    """Bytes as they come, in memory up to the threshold; a context manager.
+    """Accumulated bytes, in memory up to the threshold; a context manager.
 
-    What ``content`` gave of a large one stays readable after the end, until nobody refers to it.
+    The ``content`` of a large body stays readable after the end, as long as it is referenced.
     """
 
     def __init__(self, spool: Spool) -> None:
         self._threshold = spool.threshold
-        # Has no name once it is on disk: nothing is left behind, however the process ends.
+        # The file has no name: nothing is left behind, however the process ends.
         folder = None if spool.folder is None else str(spool.folder)
         self._file = tempfile.SpooledTemporaryFile(max(1, spool.threshold), dir=folder)  # noqa: SIM115 (see __exit__)
         self._size = 0
@@ -53,7 +53,7 @@ class SpooledBody:
         self._size += len(data)
 
     def content(self) -> bytes | memoryview:
-        """All of it: a view of the file where it is on disk."""
+        """Return the whole body: a view of the file if it is on disk."""
         with storing():
             if self._size <= max(1, self._threshold):
                 self._file.seek(0)
@@ -72,9 +72,9 @@ class SpooledBody:
 
 @contextmanager
 def as_sources(elements: Mapping[str, bytes | memoryview], folder: Path | None) -> Iterator[dict[str, Source]]:
-    """Recordings for the decoder: what is a view of a body on disk becomes a file, which is deleted at the end.
+    """Provide recordings for the decoder: a view of a body on disk becomes a file, which is deleted at the end.
 
-    Raises UnavailableError where there is no room for it.
+    Raises UnavailableError if the disk is full.
     """
     views = {name: element for name, element in elements.items() if isinstance(element, memoryview)}
     sources: dict[str, Source] = {name: bytes(e) for name, e in elements.items() if name not in views}

@@ -1,4 +1,4 @@
-"""``dimml serve`` as a process: logging, event loop, the ready line on stdout, and the way out."""
+"""``dimml serve`` as a process: logging, event loop, the ready line on stdout, and exit."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from dimml_server.settings.settings import ServerSettings
 
 
 def run_until_stopped(settings: ServerSettings, decoder: Decoder | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then end the process with 0. Raises SetupError where the server cannot start."""
+    """Serve until SIGTERM or SIGINT, then end the process with 0. Raises SetupError if the server cannot start."""
     configure_logging(settings.log_level, settings.log_format)
-    # Connections and spooled bodies are open files: as many as this user may have.
+    # Connections and spooled bodies are open files: raise the limit as far as this user may.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run_server(settings, announce=_announce, decoder=decoder))
-    # All of ours is closed. A thread that is still inside ONNX Runtime or gRPC cannot be ended, and the interpreter
-    # going down under it aborts the process now and then (seen): do not let it go down.
+    # Everything of ours is closed. A thread still inside ONNX Runtime or gRPC cannot be ended, and finalising the
+    # interpreter beneath it sometimes aborts the process (seen): so skip finalisation.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

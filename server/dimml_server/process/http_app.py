@@ -22,7 +22,7 @@ from dimml_server.settings.settings import ServerSettings
 
 
 def create_app(service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard) -> FastAPI:
-    """The application. Loading bundles and closing the service are its caller's."""
+    """Build the application. The caller loads the bundles and closes the service."""
     app = FastAPI(
         title="dimml",
         version=__version__,
@@ -30,9 +30,9 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs_page else None,
-        # Ours are of HTTP and gRPC alike; FastAPI's own would come beside them, with what OTEL_… variables say.
+        # Our own spans cover HTTP and gRPC alike; FastAPI's would come in addition, as OTEL_… variables say.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        # The middleware checks keys; this only tells OpenAPI of them, and gives the docs page its field for one.
+        # The middleware checks keys; this only describes them in OpenAPI, and gives the docs page a field for one.
         dependencies=[Security(APIKeyHeader(name=API_KEY_HEADER, auto_error=False))] if guard.closed else None,
     )
     # The last one added is the outermost.

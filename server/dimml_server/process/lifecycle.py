@@ -1,4 +1,4 @@
-"""The life of the server process: listen, load, be ready, and on a signal answer what is in flight and stop."""
+"""Life cycle of the server process: listen, load, become ready; on a signal finish requests in flight and stop."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ async def run_server(
     """Serve until SIGTERM or SIGINT.
 
     ``announce`` is called once requests are taken. ``decoder`` replaces the decode workers of the settings, and is
-    closed at the end. Raises SetupError, or UnavailableError for the decode workers, where the server cannot start.
+    closed at the end. Raises SetupError, or UnavailableError for the decode workers, if the server cannot start.
     """
-    bundle_names(settings.repository)  # The plainest mistake is told before anything is started.
+    bundle_names(settings.repository)  # The most common mistake is reported before anything is started.
     stopping = asyncio.Event()
     for number in _STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -57,7 +57,7 @@ async def run_server(
         stack.push_async_callback(asyncio.to_thread, tracer.close)
         uploads = stack.enter_context(tempfile.TemporaryDirectory(prefix="dimml-uploads-", ignore_cleanup_errors=True))
         service = build_service(settings, metrics, decoder, Path(uploads), tracer)
-        # Unwound from the last to the first: listeners end while engine and workers still answer for them.
+        # Unwound in reverse order: listeners end while engine and workers can still answer their requests.
         stack.push_async_callback(service.close)
         app = create_app(service, metrics, settings, guard)
         http = await stack.enter_async_context(
@@ -83,7 +83,7 @@ def _warn_if_open(settings: ServerSettings, guard: Guard) -> None:
 
 
 async def _started(service: PredictionService, stopping: asyncio.Event) -> bool:
-    """Load and warm up; False where a signal to stop came first."""
+    """Load and warm up; return False if a signal to stop came first."""
     starting = asyncio.ensure_future(service.start())
     stop = asyncio.ensure_future(stopping.wait())
     await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -140,7 +140,7 @@ async def _http_listener(
 async def _grpc_listener(
     service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard, tls: ServerTls | None
 ) -> AsyncIterator[str]:
-    # gRPC says only that it failed; a plain socket says why.
+    # gRPC reports only that it failed; a plain socket reports why.
     bind(settings.host, settings.grpc_port, "grpc_port").close()
     server = create_server(service, metrics, settings, guard)
     try:

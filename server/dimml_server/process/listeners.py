@@ -1,4 +1,4 @@
-"""Taking addresses to listen on, with an error that a person can act on."""
+"""Binding of addresses to listen on, with errors that a person can act on."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Addresses:
 
 
 def authority(host: str, port: int) -> str:
-    """``host:port``, with IPv6 in brackets."""
+    """Format ``host:port``, with IPv6 in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address to listen on."""
+    """Whether an address to listen on is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -34,7 +34,7 @@ def is_loopback(host: str) -> bool:
 
 
 def bind(host: str, port: int, setting: str, *, from_environment: bool = True) -> socket.socket:
-    """A listening TCP socket. ``setting`` names the port's setting; raises ConfigurationError that names it.
+    """Open a listening TCP socket. ``setting`` is the port's setting, which a ConfigurationError names.
 
     ``from_environment``: whether the setting can also be given as an environment variable.
     """

@@ -1,4 +1,4 @@
-"""From settings to a service: the one place where engine, decode workers and prediction core are put together."""
+"""Wiring of a service from settings: the one place that puts engine, decode workers and prediction core together."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dimml.bundle import Bundle
 from dimml.media.workers.pool import DecodePool
-from dimml_server.engines.onnxruntime import LocalEngine
+from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
 from dimml_server.engines.protocol import ServingEngine
 from dimml_server.engines.triton import TritonEngine
 from dimml_server.engines.triton_channel import TritonChannel
@@ -26,11 +26,11 @@ def build_service(
     upload_folder: Path | None = None,
     tracer: Tracer = NO_TRACER,
 ) -> PredictionService:
-    """A service that is not started yet; ``decoder`` replaces the decode workers of the settings.
+    """Build a service, not started yet; ``decoder`` replaces the decode workers of the settings.
 
-    ``upload_folder`` is then the only one with recordings; None means that they may lie anywhere.
+    ``upload_folder`` is then the only folder with recordings; None means that they may be anywhere.
 
-    Raises ConfigurationError where the machine lacks the device.
+    Raises ConfigurationError if the machine lacks the device.
     """
     engine = _triton_engine(settings, tracer) if settings.engine == "triton" else _local_engine(settings)
     if decoder is None:
@@ -56,7 +56,7 @@ def build_service(
 
 
 def _local_engine(settings: ServerSettings) -> ServingEngine:
-    return LocalEngine(
+    return OnnxRuntimeEngine(
         concurrency=settings.concurrency,
         device=settings.device,
         intra_op_threads=settings.intra_op_threads,

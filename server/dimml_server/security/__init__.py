@@ -1,1 +1,1 @@
-"""Who may come in: API keys, TLS, and what must stand in the settings for them."""
+"""Access control: API keys and TLS, and verification of bundles."""

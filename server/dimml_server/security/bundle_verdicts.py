@@ -12,7 +12,7 @@ from dimml.signing import PublicKeys
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of checking one version of a bundle; ``problem`` None where all is well."""
+    """Result of checking one version of a bundle; ``problem`` is None if there is none."""
 
     bundle: str
     version: int
@@ -26,7 +26,7 @@ class Verdict:
 def verdicts_of(
     repository: Path, signers: PublicKeys | None, bundle: str | None = None, version: int | None = None
 ) -> list[Verdict]:
-    """One for each version asked for. Raises BundleError where there is none."""
+    """Check each requested version. Raises BundleError if there is none."""
     verdicts = []
     for name in bundle_names(repository) if bundle is None else [bundle]:
         for number in bundle_versions(repository, name):

@@ -1,4 +1,4 @@
-"""The one decision for every transport: whose call this is, whether it may be made, and whether now."""
+"""Access decision for every transport: who calls, whether the call is permitted, and whether there is room for it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dimml_server.settings.settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 _BEARER: Final = "bearer "
-#: How long one that has too many requests under way is told to wait.
+#: Retry-After for a caller with too many requests in flight.
 _RETRY_AFTER_S: Final = 1.0
 
 
 class Guard:
-    """Keys and their requests under way. Lives in one event loop; without configured keys it lets everybody in.
+    """API keys and their requests in flight. Lives in one event loop; without configured keys all calls are allowed.
 
-    Raises ConfigurationError where the settings' keys cannot be read.
+    Raises ConfigurationError if the settings' keys cannot be read.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -36,19 +36,19 @@ class Guard:
         return len(self._keys) > 0
 
     def reload(self) -> None:
-        """Read the keys file again. Where that fails, the keys stay as they were and the log says why."""
+        """Read the keys file again. On failure the keys stay as they were, and the log says why."""
         try:
             self._keys = self._read()
         except ConfigurationError as error:
-            logger.error("keys stay as they were: %s", error.message)  # noqa: TRY400 - a person's mistake, no traceback
+            logger.error("keys stay as they were: %s", error.message)  # noqa: TRY400 - a person's mistake: no traceback
         else:
             logger.info("read %d API keys", len(self._keys))
 
     def identify(self, shown: str | None, *, admin: bool = False) -> ApiKey | None:
-        """The key of a call; None where no keys are configured.
+        """Identify the key of a call; return None if no keys are configured.
 
-        Raises UnauthenticatedError, the same for no key as for a wrong one; PermissionDeniedError where ``admin`` is
-        needed and the key's is not one.
+        Raises UnauthenticatedError, the same for a missing key as for a wrong one; PermissionDeniedError if ``admin``
+        is required and the key is not an admin key.
         """
         if not self.closed:
             return None
@@ -60,7 +60,7 @@ class Guard:
         return key
 
     def check_place(self, key: ApiKey | None) -> None:
-        """Raise QueueFullError where a key has as many requests under way as it may."""
+        """Raise QueueFullError if a key has as many requests in flight as it may."""
         if key is None:
             return
         limit = self._settings.key_concurrency if key.concurrent is None else key.concurrent
@@ -71,7 +71,7 @@ class Guard:
 
     @contextmanager
     def place(self, key: ApiKey | None) -> Iterator[None]:
-        """Count the block as a request under way. Raises QueueFullError."""
+        """Count the block as a request in flight. Raises QueueFullError."""
         if key is None:
             yield
             return
@@ -88,8 +88,8 @@ class Guard:
         return read_keys(self._settings.api_keys_file, self._settings.api_keys)
 
 
-def shown_key(api_key: str | None, authorization: str | None) -> str | None:
-    """The key out of ``X-API-Key`` and ``Authorization: Bearer``; the former counts where both are there.
+def presented_key(api_key: str | None, authorization: str | None) -> str | None:
+    """Read the key from ``X-API-Key`` or ``Authorization: Bearer``; the former counts if both are given.
 
     A proxy in front may need ``Authorization`` for itself.
     """

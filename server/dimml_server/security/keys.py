@@ -1,4 +1,4 @@
-"""API keys: how one is made, what is stored of it, and how one that a caller shows is found.
+"""API keys: their creation, storage and lookup.
 
 A key is 256 random bits with a prefix that secret scanners can look for. Only its SHA-256 is stored: with that much
 randomness nothing slower is needed, and a stolen keys file opens nothing.
@@ -27,7 +27,7 @@ _CONCURRENT: Final = "concurrent="
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What the server knows of a key. ``concurrent`` is its own limit on requests under way, None for the default."""
+    """What the server stores of a key. ``concurrent``: its own limit on requests in flight; None: the default."""
 
     name: str
     digest: bytes
@@ -36,7 +36,7 @@ class ApiKey:
 
     @property
     def line(self) -> str:
-        """As it stands in a keys file."""
+        """The key's line in a keys file."""
         words = [self.name, self.digest.hex()]
         if self.admin:
             words.append(_ADMIN)
@@ -46,7 +46,7 @@ class ApiKey:
 
 
 def new_key(name: str, *, admin: bool = False, concurrent: int | None = None) -> tuple[str, ApiKey]:
-    """A new key, which is to be shown once, and what to store of it. Raises ConfigurationError for a bad name."""
+    """Make a new key, to be shown once, and what to store of it. Raises ConfigurationError for a bad name."""
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
             f"key name {name[:80]!r}: use letters, digits, '.', '_' and '-', 64 at most", field="name"
@@ -56,7 +56,7 @@ def new_key(name: str, *, admin: bool = False, concurrent: int | None = None) ->
 
 
 class KeyRing:
-    """Keys of a server, by name."""
+    """The keys of a server."""
 
     def __init__(self, keys: Iterable[ApiKey] = ()) -> None:
         self._keys = tuple(keys)
@@ -65,10 +65,10 @@ class KeyRing:
         return len(self._keys)
 
     def find(self, secret: str) -> ApiKey | None:
-        """The key that a caller shows, None where it is not one of these.
+        """Find the key with this secret; None if there is none.
 
-        Every stored digest is compared, in constant time each: how long it takes says nothing of how near a guess
-        was, nor of which key it is.
+        Every stored digest is compared, each in constant time: the duration reveals neither how close a guess was nor
+        which key it is.
         """
         digest, found = _sha256(secret), None
         for key in self._keys:
@@ -78,10 +78,10 @@ class KeyRing:
 
 
 def read_keys(file: Path | None, lines: Iterable[str]) -> KeyRing:
-    """Keys of a file and of lines as they stand in one.
+    """Read the keys of a file, and of lines in the same format.
 
-    Raises ConfigurationError that names file and line, and never what stands there: somebody may have stored the key
-    itself. A file without a key is an error too, since emptying it must not open the server.
+    Raises ConfigurationError that names file and line but never quotes the line: the key itself may be stored there by
+    mistake. A file without a key is an error too, since emptying it must not open the server.
     """
     keys: dict[str, ApiKey] = {}
     digests: dict[bytes, str] = {}

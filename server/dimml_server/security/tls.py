@@ -1,4 +1,4 @@
-"""TLS and mutual TLS out of the settings, the same for HTTP and gRPC: version 1.2 or newer."""
+"""TLS and mutual TLS from the settings, the same for HTTP and gRPC: version 1.2 or newer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dimml_server.settings.settings import ServerSettings
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """PEM files of the server. With ``client_ca``, callers must show a certificate of one of its authorities."""
+    """PEM files of the server. With ``client_ca``, callers must present a certificate of one of its authorities."""
 
     certificate: Path
     key: Path
     client_ca: Path | None
 
     def context(self) -> ssl.SSLContext:
-        """For HTTP. Raises ConfigurationError naming the setting."""
+        """Make the TLS context for HTTP. Raises ConfigurationError naming the setting."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.load_into(context)
@@ -35,14 +35,14 @@ class ServerTls:
         return context
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        """Give a context the certificate as the files hold it now; connections made from then on get it."""
+        """Load the files' current certificate into a context; connections made from then on use it."""
         for setting, path in (("tls_certificate", self.certificate), ("tls_key", self.key)):
             try:
                 path.open("rb").close()
             except OSError as error:
                 raise _unreadable(setting, path, error, "") from error
         try:
-            # An empty password in place of a prompt at a terminal that a server may not have.
+            # An empty password instead of a prompt, since a server may have no terminal.
             context.load_cert_chain(self.certificate, self.key, password="")
         except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(
@@ -50,7 +50,7 @@ class ServerTls:
             ) from error
 
     def grpc_credentials(self) -> Any:
-        """For gRPC, of files that ``context`` has read."""
+        """Make the credentials for gRPC, from files that ``context`` has checked."""
         return grpc.ssl_server_credentials(
             [(self.key.read_bytes(), self.certificate.read_bytes())],
             root_certificates=None if self.client_ca is None else self.client_ca.read_bytes(),
@@ -59,7 +59,7 @@ class ServerTls:
 
 
 def server_tls(settings: ServerSettings) -> ServerTls | None:
-    """None where the settings ask for no TLS. Raises ConfigurationError where they ask for half of it."""
+    """Return the TLS files of the settings; None without TLS. Raises ConfigurationError if only some are set."""
     if settings.tls_certificate is None and settings.tls_key is None:
         if settings.tls_client_ca is not None:
             raise ConfigurationError(

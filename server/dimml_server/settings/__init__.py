@@ -1,1 +1,1 @@
-"""The settings of the server, and where they come from."""
+"""The settings of the server, and their sources."""

@@ -1,4 +1,4 @@
-"""Everything that can be set on the server: one frozen, typed place. ``docs/settings.md`` lists each field."""
+"""All settings of the server, frozen and typed. ``docs/settings.md`` lists each field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dimml.validation import first_fault
 from dimml_server.settings.sources import check_variables, pairs_of, read_settings_file, unknown_setting
 
 ENV_PREFIX = "DIMML_"
-#: Settings that are not shown: digests of keys say who may come in.
+#: Settings whose values are never printed: digests of keys determine who has access.
 SECRETS = frozenset({"api_keys"})
 
 Positive = Annotated[float, Field(gt=0.0)]
@@ -26,8 +26,8 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 class ServerSettings(BaseSettings):
     """Settings of ``dimml serve``: defaults, ``DIMML_…`` of the environment, a file, flags.
 
-    Sizes are bytes, times are seconds unless the name says otherwise. Built by ``load_settings``, which turns
-    what does not validate into an error that names the setting.
+    Sizes are bytes, times are seconds unless the name says otherwise. Built by ``load_settings``, which turns a
+    validation error into one that names the setting.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
@@ -226,7 +226,7 @@ class ServerSettings(BaseSettings):
 
     @property
     def drift(self) -> DriftWindow:
-        """Over which rows drift is told."""
+        """The window of rows over which drift is computed."""
         return DriftWindow(rows=self.drift_window, minimum=self.drift_minimum)
 
     @property
@@ -241,9 +241,9 @@ class ServerSettings(BaseSettings):
 
 
 def load_settings(config: Path | None = None, /, **overrides: object) -> ServerSettings:
-    """Settings from the TOML file ``config``, then the environment, then ``overrides`` (flags; None: not given).
+    """Load settings from the TOML file ``config``, then the environment, then ``overrides`` (flags; None: not given).
 
-    What comes later counts. Raises ConfigurationError that names the setting and where it was set.
+    Later sources take precedence. Raises ConfigurationError naming the setting and where it was set.
     """
     check_variables(os.environ, ENV_PREFIX, ServerSettings.model_fields)
     of_file = {} if config is None else read_settings_file(config)

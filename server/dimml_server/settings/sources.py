@@ -1,4 +1,4 @@
-"""Where settings come from beside flags: a TOML file and the environment; and how they are shown."""
+"""Sources of settings other than flags, a TOML file and the environment; and printing of settings."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pydantic import BaseModel
 
 from dimml.errors import ConfigurationError
 
-#: Variables of ours that are no settings of the server: the client's key, and where tests and tools find data.
+#: Variables with our prefix that are not settings of the server: the client's key, and the data of tests and tools.
 _OTHER_VARIABLES: Final = frozenset({"DIMML_API_KEY", "DIMML_DATA", "DIMML_TEST_DATA"})
-#: What Kubernetes puts into every pod for a Service whose name begins with "dimml".
+#: Variables that Kubernetes sets in every pod for a Service whose name begins with "dimml".
 _OF_A_SERVICE: Final = re.compile(r".*_(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 _LINK: Final = re.compile(r"(tcp|udp|sctp)://.*")
 MASK: Final = "***"
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
-    """The settings of a TOML file. Raises ConfigurationError naming the file and the line."""
+    """Read the settings of a TOML file. Raises ConfigurationError naming the file and the line."""
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
@@ -34,7 +34,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
 
 def check_variables(environment: Mapping[str, str], prefix: str, known: Collection[str]) -> None:
-    """Raise ConfigurationError for a variable with our prefix that is no setting: it would be ignored in silence."""
+    """Raise ConfigurationError for a variable with our prefix that is not a setting: it would silently be ignored."""
     for variable, value in environment.items():
         upper = variable.upper()
         name = upper.removeprefix(prefix).lower()
@@ -46,14 +46,14 @@ def check_variables(environment: Mapping[str, str], prefix: str, known: Collecti
 
 
 def unknown_setting(name: str, known: Collection[str], where: str = "") -> ConfigurationError:
-    """The error for a name that is no setting, with the nearest that is one."""
+    """Build the error for an unknown setting, with the closest known name."""
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else "see docs/settings.md"
     return ConfigurationError(f"{where}there is no setting {name!r}; {hint}", field=name)
 
 
 def pairs_of(value: object, between: str, within: str) -> object:
-    """A text such as ``a=1,b=2`` as a dictionary; anything else as it is."""
+    """Parse a text such as ``a=1,b=2`` into a dictionary; return anything else as it is."""
     if not isinstance(value, str):
         return value
     pairs = [pair.partition(within) for pair in value.split(between) if pair.strip()]
@@ -61,14 +61,14 @@ def pairs_of(value: object, between: str, within: str) -> object:
 
 
 def as_toml(settings: BaseModel, masked: Collection[str]) -> str:
-    """Every setting as a settings file has it, its description above; those of ``masked`` without their values."""
+    """Format every setting as in a settings file, with its description; values of ``masked`` are hidden."""
     blocks = []
     for name, value in settings.model_dump(mode="json").items():
         description = type(settings).model_fields[name].description
         if value is None:
             line = f"# {name} ="
         elif name in masked and value:
-            # A list of keys still tells how many there are.
+            # A masked list still shows its length.
             line = f"{name} = {_toml([MASK] * len(value) if isinstance(value, list) else MASK)}"
         else:
             line = f"{name} = {_toml(value)}"
@@ -82,5 +82,5 @@ def _toml(value: Any) -> str:
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    # TOML takes JSON's strings (but for DEL, which JSON does not escape), numbers and booleans.
+    # JSON's strings (except for DEL, which JSON does not escape), numbers and booleans are valid TOML.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

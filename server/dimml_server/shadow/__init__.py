@@ -1,1 +1,1 @@
-"""A shadow version: predictions compared beside the ones that are answered."""
+"""Shadow versions: their predictions are compared with the answers of other versions, and never sent."""

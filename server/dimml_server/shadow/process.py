@@ -1,4 +1,4 @@
-"""The parent's side of a shadow's process: started, fed one batch of rows at a time, replaced when it is lost."""
+"""Parent side of a shadow's process: starts it, sends it one batch of rows at a time, replaces it when it is lost."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dimml.ensemble import EnsembleResult, Rows
 from dimml.errors import BundleError, DimmlError, UnavailableError
 from dimml_server.shadow.worker import RUN_LIMIT_S, Ready, WorkerSettings
 
-#: On a busy machine it gets little of the processor.
+#: Long, since on a busy machine the process gets little of the processor.
 START_LIMIT_S: Final = 300.0
 _RESTART_PAUSE_S: Final = 5.0
-#: From the end of a run's own limit to giving the process up.
+#: Time from the end of a run's own limit until the process is given up.
 _GRACE_S: Final = 5.0
-# The parent's import path, so that whatever it could import, the process can.
+# The parent's import path, so that the process can import the same modules.
 _BOOTSTRAP: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from dimml_server.shadow.worker import main; main(int(sys.argv[2]))"
@@ -39,11 +39,11 @@ class ShadowProcess:
         self._closed = False
 
     async def start(self) -> None:
-        """Start it and warm the bundle up. Raises BundleError, and UnavailableError where it is lost or late."""
+        """Start the process and warm the bundle up. Raises BundleError, and UnavailableError if it is lost or late."""
         try:
             reply = await asyncio.to_thread(self._start)
         except asyncio.CancelledError:
-            self.close()  # Its thread may be about to start it.
+            self.close()  # A thread of this object may be about to start the process.
             raise
         except BaseException:
             self._kill()
@@ -53,9 +53,9 @@ class ShadowProcess:
             raise reply if isinstance(reply, DimmlError) else BundleError("the shadow's process did not start")
 
     async def run(self, rows: Rows) -> EnsembleResult:
-        """Run the ensemble on rows. Raises DimmlError: the ensemble's, or UnavailableError where the process is lost.
+        """Run the ensemble on rows. Raises DimmlError: the ensemble's, or UnavailableError if the process is lost.
 
-        A lost one is started again for the next rows, at most every few seconds.
+        A lost process is started again for the next rows, at most every few seconds.
         """
         if self._pipe is None:
             await asyncio.sleep(max(0.0, self._started_at + _RESTART_PAUSE_S - monotonic()))
@@ -71,7 +71,7 @@ class ShadowProcess:
         return result
 
     def close(self) -> None:
-        """End it for good."""
+        """End the process for good."""
         self._closed = True
         self._kill()
 
@@ -84,11 +84,11 @@ class ShadowProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                # A group of its own: Ctrl-C at the terminal goes to the parent alone.
+                # A process group of its own: Ctrl-C at the terminal goes to the parent alone.
                 start_new_session=True,
             )
         self._process, self._pipe = process, ours
-        if self._closed:  # Meanwhile, in the loop's thread.
+        if self._closed:  # Closed meanwhile by the event loop's thread.
             self._kill()
         return self._exchange(self._settings, START_LIMIT_S)
 

@@ -1,4 +1,4 @@
-"""Shadow versions: they get a copy of what others have answered, when there is time, and nobody waits for them."""
+"""Shadow versions: they get a copy of requests that other versions answered, when there is time; no caller waits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dimml_server.shadow.worker import RUN_LIMIT_S, unhurried
 
 logger = logging.getLogger(__name__)
 
-#: Tensors that one shadow's queue may hold in memory.
+#: Bytes of tensors that one shadow's queue may hold in memory.
 MAX_QUEUED_BYTES: Final = 64 * 2**20
 
 
@@ -28,11 +28,11 @@ class Runner(Protocol):
     """Runs one bundle version for a shadow."""
 
     async def start(self) -> None:
-        """Warm up. Raises BundleError, UnavailableError."""
+        """Warm the bundle up. Raises BundleError, UnavailableError."""
         ...
 
     async def run(self, rows: Rows) -> EnsembleResult:
-        """The ensemble on rows. Raises DimmlError."""
+        """Run the ensemble on rows. Raises DimmlError."""
         ...
 
     def close(self) -> None:
@@ -41,22 +41,22 @@ class Runner(Protocol):
 
 
 class EngineRunner:
-    """``Runner`` over an engine whose models run elsewhere: a shadow's calls then go there like any other."""
+    """``Runner`` over an engine whose models run elsewhere: a shadow's calls then go there like any other call."""
 
     def __init__(self, engine: Engine, bundle: Bundle) -> None:
         self._engine, self._bundle = engine, bundle
 
     async def start(self) -> None:
-        """Nothing: the engine has it loaded."""
+        """Do nothing: the engine has the bundle loaded."""
 
     async def run(self, rows: Rows) -> EnsembleResult:
-        """The ensemble on rows. Raises DimmlError."""
+        """Run the ensemble on rows. Raises DimmlError."""
         return await ensemble.run(
             self._engine, self._bundle, rows, timeout_s=RUN_LIMIT_S, deadlines_s=unhurried(self._bundle)
         )
 
     def close(self) -> None:
-        """Nothing: the engine is its owner's."""
+        """Do nothing: the engine belongs to its owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class _Answered:
 
 
 class _Shadow:
-    """One shadow, its queue, and the task that works it off one by one."""
+    """One shadow, its queue, and the task that processes the queue one by one."""
 
     def __init__(self, bundle: Bundle, runner: Runner, metrics: ShadowMetrics, queue_length: int) -> None:
         self.bundle = bundle
@@ -112,7 +112,7 @@ class _Shadow:
             try:
                 result = await self._runner.run(answered.rows)
             except DimmlError as error:
-                # Each is counted; the log has the first of a series.
+                # Every failure is counted; only the first of a series is logged.
                 level = logging.DEBUG if failing else logging.WARNING
                 logger.log(level, "shadow %s version %d: %s", self.bundle.name, self.bundle.version, error.message)
                 failing = True
@@ -129,54 +129,54 @@ class Shadows:
     """At most one shadow of each bundle. Lives in one event loop."""
 
     def __init__(self, runner: Callable[[Bundle], Runner], metrics: ShadowMetrics, queue_length: int) -> None:
-        """``queue_length``: answered requests that may wait for a shadow; past it they are dropped and counted."""
+        """``queue_length``: answered requests that may wait for a shadow; beyond it they are dropped and counted."""
         self._runner = runner
         self._metrics = metrics
         self._queue_length = queue_length
         self._shadows: dict[str, _Shadow] = {}
 
     async def prepare(self, bundle: Bundle) -> Runner:
-        """Warm up what would run a shadow; for ``begin``, or to be closed. Raises BundleError, UnavailableError."""
+        """Warm up a runner for a shadow, to be passed to ``begin`` or closed. Raises BundleError, UnavailableError."""
         runner = self._runner(bundle)
         await runner.start()
         return runner
 
     def begin(self, bundle: Bundle, runner: Runner) -> None:
-        """Make a bundle version the shadow of its bundle, which has none."""
+        """Make a bundle version the shadow of its bundle, which must have none."""
         self._metrics.began(bundle)
         self._shadows[bundle.name] = _Shadow(bundle, runner, self._metrics, self._queue_length)
 
     def version(self, name: str) -> int | None:
-        """The version of a bundle that is its shadow."""
+        """Return the version of a bundle's shadow, or None."""
         shadow = self._shadows.get(name)
         return None if shadow is None else shadow.bundle.version
 
     def offer(self, primary: Bundle, rows: Rows, result: EnsembleResult) -> None:
-        """Hand on what a version has answered, for its bundle's shadow to answer, too. Returns at once."""
+        """Pass an answered request on to the bundle's shadow, if it has one. Returns at once."""
         shadow = self._shadows.get(primary.name)
         if shadow is not None and same_inputs(primary, shadow.bundle):
             shadow.offer(_Answered(primary, rows, result))
 
     async def end(self, name: str) -> None:
-        """A bundle has no shadow any more. Nothing where it has none."""
+        """End a bundle's shadow, if it has one."""
         shadow = self._shadows.pop(name, None)
         if shadow is not None:
             self._metrics.ended(shadow.bundle)
             await shadow.close()
 
     async def close(self) -> None:
-        """End all."""
+        """End all shadows."""
         for name in list(self._shadows):
             await self.end(name)
 
 
 def same_inputs(one: Bundle, other: Bundle) -> bool:
-    """Whether rows decoded for one bundle version are rows for the other, too."""
+    """Whether rows decoded for one bundle version are valid rows for the other."""
     return (one.modalities, one.clip_s) == (other.modalities, other.clip_s)
 
 
 def check_inputs(shadow: Bundle, answering: list[Bundle]) -> None:
-    """Raise BundleError where a shadow cannot take what another version was sent."""
+    """Raise BundleError if a shadow cannot take the inputs of an answering version."""
     for bundle in answering:
         if not same_inputs(bundle, shadow):
             raise BundleError(

@@ -1,7 +1,7 @@
-"""The process in which a shadow version runs: it takes rows from a pipe and answers with the ensemble's result.
+"""Process of a shadow version: it reads rows from a pipe and writes the ensemble's results.
 
-A process, because one that may only have what the others leave of the processor must not hold this interpreter's lock
-meanwhile. It leaves when the pipe closes.
+It is a process because work of the lowest priority must not hold the server's interpreter lock while it waits for the
+processor. It exits when the pipe closes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Final
 from dimml import ensemble
 from dimml.bundle import Bundle
 from dimml.errors import DimmlError
-from dimml_server.engines.onnxruntime import LocalEngine
+from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
 
-#: Nobody waits for a shadow: its encoders have no deadlines of their own.
+#: No caller waits for a shadow, so its encoders have no deadlines of their own.
 RUN_LIMIT_S: Final = 60.0
 _NICEST: Final = 19
 
@@ -38,7 +38,7 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Its answer, once the bundle is warmed up; a DimmlError where it is not."""
+    """First answer of the process, once the bundle is warmed up; in case of failure it is a DimmlError."""
 
 
 Reply = ensemble.EnsembleResult | DimmlError
@@ -46,16 +46,16 @@ Reply = ensemble.EnsembleResult | DimmlError
 
 def main(descriptor: int) -> None:
     """Serve rows from the pipe behind ``descriptor`` until it closes."""
-    # The parent decides when it ends.
+    # The parent decides when the process ends.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _give_way()
-    logging.disable(logging.CRITICAL)  # What a shadow says of itself is in its metrics.
+    logging.disable(logging.CRITICAL)  # A shadow is monitored by its metrics.
     with Connection(descriptor) as connection, asyncio.Runner() as runner, suppress(EOFError, ConnectionError):
         settings = connection.recv()
-        engine = LocalEngine(concurrency=1, device=settings.device, intra_op_threads=settings.intra_op_threads)
+        engine = OnnxRuntimeEngine(concurrency=1, device=settings.device, intra_op_threads=settings.intra_op_threads)
         try:
-            # The files may be others than those that the server has loaded.
+            # The files may have changed since the server loaded them.
             settings.bundle.verify(settings.repository)
             runner.run(engine.load(settings.bundle, settings.repository))
         except DimmlError as error:
@@ -66,7 +66,7 @@ def main(descriptor: int) -> None:
             connection.send(runner.run(_answer(engine, settings.bundle, connection.recv())))
 
 
-async def _answer(engine: LocalEngine, bundle: Bundle, rows: ensemble.Rows) -> Reply:
+async def _answer(engine: OnnxRuntimeEngine, bundle: Bundle, rows: ensemble.Rows) -> Reply:
     try:
         return await ensemble.run(engine, bundle, rows, timeout_s=RUN_LIMIT_S, deadlines_s=unhurried(bundle))
     except DimmlError as error:
@@ -74,13 +74,13 @@ async def _answer(engine: LocalEngine, bundle: Bundle, rows: ensemble.Rows) -> R
 
 
 def unhurried(bundle: Bundle) -> dict[str, float]:
-    """Deadlines of encoders that nobody waits for."""
+    """Return generous deadlines for encoders that no caller waits for."""
     return dict.fromkeys((modality.name for modality in bundle.modalities), RUN_LIMIT_S)
 
 
 def _give_way() -> None:
-    """Take the processor only where nobody else wants it; before any thread is started, which then does so too."""
+    """Use the processor only when it is idle; called before any thread is started, so that threads inherit it."""
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except OSError:  # Some containers do not allow it.
+    except OSError:  # Some containers forbid it.
         os.nice(_NICEST)

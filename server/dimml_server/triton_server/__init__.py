@@ -1,6 +1,6 @@
-"""``dimml triton``: a real Triton server, fetched from pip into an environment of its own and looked after.
+"""``dimml triton``: a real Triton server, installed by pip into an environment of its own and supervised.
 
-``host``: whether this machine can run it; ``installation``: fetched once; ``run_folder``: what one run needs beside;
-``shared_memory``: what a run leaves in /dev/shm; ``process``: the server process; ``failure``: why it did not start;
-``watchdog``: models whose process died are loaded again; ``running``: all of it together.
+``host``: whether this machine can run it; ``installation``: its installation, done once; ``run_folder``: other files of
+one run; ``shared_memory``: leftovers of a run in /dev/shm; ``process``: the server process; ``failure``: why it did not
+start; ``watchdog``: reloads models whose process died; ``running``: all of it together.
 """

@@ -1,4 +1,4 @@
-"""Why a Triton server did not start, or ended, in one line, out of its log."""
+"""Explanation, in one line, why a Triton server did not start or ended, found in its log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-#: What Triton 2.51 logs of one model that does not load, as (model, reason).
+#: Triton 2.51's log message for a model that does not load: groups (model, reason).
 _MODEL_FAILURES: Final = (
     re.compile(r"failed to load '([^']+)' version \d+: (.*)"),
     re.compile(r"failed to load model '([^']+)': (.*)"),
@@ -14,20 +14,20 @@ _MODEL_FAILURES: Final = (
     re.compile(r"load failed for model '([^']+)': (?:version \d+ is at UNAVAILABLE state: )?(.*)"),
     re.compile(r"Failed to preinitialize Python stub: (?=.*'[^']*?/([^/']+)/\d+/model\.py')(.*)"),
 )
-#: After this Triton waits for that model for ever, tried with 2.51.
+#: After this message Triton waits for the model forever (seen with 2.51).
 _STUCK: Final = "Failed to preinitialize Python stub: "
-#: Triton's error code and the exception's name before a message say nothing to a person.
+#: Triton's error code and the exception's name before a message, which mean nothing to a user.
 _PREAMBLE: Final = re.compile(
     r"^(?:(?:Internal|Invalid argument|Not found|Unavailable|Unsupported|Unknown)(?: error)?|TritonModelException): "
 )
 _PORT: Final = re.compile(r"(?:Socket '[^']*'|address [^ ]*|port \d+)[^\"]*already in use", re.IGNORECASE)
-#: What a server without a GPU always says.
+#: Messages that a server without a GPU always logs.
 NO_GPU: Final = re.compile(r"CUDA|CudaDriverHelper|pinned system memory")
 _SHOWN: Final = 400
 
 
 def explain(log: Sequence[str], exit_code: int) -> str:
-    """The reason, for a person; ``log`` is the server's last lines, ``exit_code`` negative for a signal."""
+    """Return the reason, for a person; ``log`` is the server's last lines, ``exit_code`` negative for a signal."""
     failures = dict(_model_failures(log))
     if failures:
         return "Triton cannot load " + "; ".join(f"{model}: {reason}" for model, reason in sorted(failures.items()))
@@ -43,7 +43,7 @@ def explain(log: Sequence[str], exit_code: int) -> str:
 
 
 def is_stuck(log: Sequence[str]) -> bool:
-    """Whether a server that is starting will never be ready, nor end."""
+    """Whether a starting server will neither become ready nor end."""
     return any(_STUCK in line for line in log)
 
 
@@ -56,7 +56,7 @@ def _model_failures(log: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _first_sentence(text: str) -> str:
-    # Inside quotes, Triton writes an exception's line breaks as \n, and where it came from after the first.
+    # Inside quotes, Triton writes an exception's line breaks as \n, and its origin after the first one.
     text = text.split("\\n", 1)[0].strip().rstrip('";').strip()
     while (shorter := _PREAMBLE.sub("", text)) != text:
         text = shorter

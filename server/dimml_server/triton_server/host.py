@@ -1,4 +1,4 @@
-"""Whether this machine and this Python can run the Triton server that pip has, told in one line where not."""
+"""Check that this machine and this Python can run pip's Triton server, with a one-line error if not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 from dimml.errors import ConfigurationError
 
-#: What the wheel of constraints-triton.txt is built for (its tag says manylinux_2_35_x86_64).
+#: glibc that the wheel of constraints-triton.txt is built for (its tag says manylinux_2_35_x86_64).
 GLIBC: Final = (2, 35)
 #: It has stubs for 3.8 to 3.13; numpy 1.26.4 has builds up to 3.12, and dimml wants 3.11.
 PYTHONS: Final = ((3, 11), (3, 12))
@@ -19,16 +19,16 @@ PYTHONS: Final = ((3, 11), (3, 12))
 
 @dataclass(frozen=True, slots=True)
 class HostPython:
-    """The Python whose library Triton's stub loads: this one."""
+    """This Python, whose library Triton's stub loads."""
 
-    #: As in ``3.11``.
+    #: Such as ``3.11``.
     version: str
     #: Folder of ``libpython3.11.so``.
     library_folder: Path
 
 
 def check_host() -> HostPython:
-    """This Python, fit to run inside Triton. Raises ConfigurationError that says what is missing."""
+    """Check that this Python can run inside Triton, and return it. Raises ConfigurationError naming what is missing."""
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
         raise ConfigurationError(f"pip has Triton's server for x86-64 Linux alone; this is {system} on {machine}")

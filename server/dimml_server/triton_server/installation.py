@@ -1,4 +1,4 @@
-"""The Triton server from pip and the Python environment of its models: fetched once, whole or not at all."""
+"""Installation of pip's Triton server and the Python environment of its models: done once, whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dimml_server.triton_server.host import HostPython
 
 CONSTRAINTS_NAME: Final = "constraints-triton.txt"
 _SERVER_PACKAGE: Final = "nvidia-pytriton"
-#: Beside core's own: what the Python ``onnxruntime`` backend imports.
+#: Imports of the Python ``onnxruntime`` backend, beside those of dimml's core.
 _BACKEND_REQUIREMENTS: Final = ("onnxruntime",)
 _PARTIAL: Final = ".partial-"
 _STUB: Final = "triton_python_backend_stub"
@@ -29,7 +29,7 @@ _PACKAGE: Final = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """A fetched server. Its folder is never written to again."""
+    """An installed server. Its folder is never written to again."""
 
     folder: Path
     host: HostPython
@@ -41,7 +41,7 @@ class Installation:
 
     @property
     def python_backend(self) -> Path:
-        """Folder of Triton's Python backend, the stub for this Python in it."""
+        """Folder of Triton's Python backend, with the stub for this Python."""
         return self._tritonserver / "backends" / "python"
 
     @property
@@ -55,13 +55,13 @@ class Installation:
 
 
 def default_home() -> Path:
-    """``dimml/triton`` in the user's cache folder (XDG_CACHE_HOME, by default ~/.cache)."""
+    """Return ``dimml/triton`` in the user's cache folder (XDG_CACHE_HOME, by default ~/.cache)."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(cache) if cache.startswith("/") else Path.home() / ".cache") / "dimml" / "triton"
 
 
 def runtime_file(name: str) -> Path:
-    """A file of ``server/triton_runtime``, or ``constraints-triton.txt``: of the checkout, or as the wheel has it."""
+    """Find a file of ``server/triton_runtime``, or ``constraints-triton.txt``, in the checkout or the wheel."""
     checkout = _PACKAGE.parents[1]
     for folder in (checkout / "server" / "triton_runtime", checkout, _PACKAGE / "triton_runtime"):
         if (folder / name).exists():
@@ -70,10 +70,10 @@ def runtime_file(name: str) -> Path:
 
 
 def install(home: Path, host: HostPython, say: Callable[[str], None]) -> Installation:
-    """The server under ``home``, fetched if it is not there yet; ``say`` is told what takes long.
+    """Return the server under ``home``, installing it if necessary; ``say`` is called with messages about slow steps.
 
-    Calls at once wait for each other, and what a killed one left is cleared away. Raises SetupError where pip does
-    not get it.
+    Concurrent calls wait for each other, and leftovers of a killed one are removed. Raises SetupError if pip cannot
+    install it.
     """
     constraints = runtime_file(CONSTRAINTS_NAME)
     wanted = [*_core_requirements(), *_BACKEND_REQUIREMENTS]
@@ -95,7 +95,7 @@ def install(home: Path, host: HostPython, say: Callable[[str], None]) -> Install
 
 
 def _usable(installation: Installation) -> bool:
-    # The Python that the environment was made with may have gone since.
+    # The Python that the environment was made with may have been removed since.
     return installation.server.is_file() and (installation.folder / "venv" / "bin" / "python3").exists()
 
 
@@ -105,18 +105,18 @@ def _fetch(target: Installation, wanted: list[str], constraints: Path, say: Call
     _run([sys.executable, "-m", "venv", str(venv)], "make a Python environment")
     pip = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     pip += ["--constraint", str(constraints)]
-    # Alone: what its Python part wants is not needed by the server, and would pull in a second numpy.
+    # Without dependencies: the server does not need those of its Python part, which would pull in a second numpy.
     _run([*pip, "--no-deps", "--target", str(target.folder / "server"), _SERVER_PACKAGE], f"get {_SERVER_PACKAGE}")
     _run([*pip, *wanted], "get what dimml's core needs")
     stub = target.folder / "server/pytriton/tritonserver/python_backend_stubs" / target.host.version / _STUB
-    # A copy: Triton refuses what leads out of its backend's folder.
+    # Copied, not linked: Triton refuses links that lead out of its backend's folder.
     shutil.copy(stub, target.python_backend / _STUB)
     for program in (target.server, target.python_backend / _STUB):
         program.chmod(0o755)
 
 
 def _run(command: list[str], purpose: str) -> None:
-    # PYTHONPATH and the like are this Python's, not the new environment's.
+    # PYTHONPATH and the like belong to this Python, not to the new environment.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
@@ -126,7 +126,7 @@ def _run(command: list[str], purpose: str) -> None:
 
 
 def _core_requirements() -> list[str]:
-    """What core needs, by the metadata of the installed dimml: its requirements without an extra."""
+    """List core's requirements, from the metadata of the installed dimml: those without an extra."""
     return sorted(line for line in requires("dimml") or [] if "extra ==" not in line)
 
 

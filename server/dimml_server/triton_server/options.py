@@ -1,4 +1,4 @@
-"""What can be chosen for one run of `dimml triton`."""
+"""Options of one run of `dimml triton`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 class ModelControl(StrEnum):
     """Whether clients may load and unload models."""
 
-    #: Through the repository calls of KServe v2; a model whose process died is then loaded again, too.
+    #: Clients may, through the repository calls of KServe v2; models whose process died are then also reloaded.
     EXPLICIT = "explicit"
     #: Not at all.
     NONE = "none"
@@ -18,7 +18,7 @@ class ModelControl(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TritonOptions:
-    """Ports of 0 are chosen free; ``models`` are bundles or single models, all of the repository where empty."""
+    """Options of a run. Ports of 0: any free one; ``models``: bundles or single models, empty for all."""
 
     repository: Path
     home: Path

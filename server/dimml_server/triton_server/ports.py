@@ -11,7 +11,7 @@ from dimml_server.triton_server.options import TritonOptions
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """All chosen, none 0."""
+    """Chosen ports, none of them 0."""
 
     http: int
     grpc: int
@@ -19,7 +19,7 @@ class Ports:
 
 
 def choose_ports(options: TritonOptions) -> Ports:
-    """Those of the options, each free at this moment. Raises ConfigurationError that names the one that is not."""
+    """Choose the ports, each free at this moment. Raises ConfigurationError naming one that is not."""
     with ExitStack() as held:
         chosen = [
             held.enter_context(bind(options.host, port, setting, from_environment=False)).getsockname()[1]

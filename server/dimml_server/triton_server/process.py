@@ -21,19 +21,19 @@ from dimml_server.triton_server.ports import Ports
 from dimml_server.triton_server.run_folder import RunFolder
 from dimml_server.triton_server.shared_memory import RunName
 
-#: After SIGTERM, time for requests in flight; then Triton goes all the same.
+#: Time for requests in flight after SIGTERM; then Triton ends regardless.
 GRACE_S: Final = 20
-#: Beyond that, for models to be unloaded and processes to end.
+#: Additional time for models to be unloaded and processes to end.
 _KILL_AFTER_S: Final = 25.0
 _STOP_POLL_S: Final = 0.1
-#: Without a single model's process for so long, nothing is left to wait for.
+#: If no model's process has existed for this long, there is nothing left to wait for.
 _IDLE_S: Final = 2.0
 _LOG_LINES: Final = 5000
 _PR_SET_PDEATHSIG: Final = 1
 
 
 class TritonProcess:
-    """A running server. Its log is kept until ``show_log`` is called, and goes to stderr from then on."""
+    """A running server. Its log is kept back until ``show_log`` is called, and goes to stderr from then on."""
 
     def __init__(self, command: list[str], environment: dict[str, str], lock: int) -> None:
         libc = ctypes.CDLL(None)
@@ -49,10 +49,10 @@ class TritonProcess:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # A Ctrl-C at the terminal is ours to pass on, once.
+            # We pass a Ctrl-C at the terminal on ourselves, once.
             start_new_session=True,
             pass_fds=(lock,),
-            # No threads are running yet when this is called.
+            # preexec_fn is safe here: no threads are running yet.
             preexec_fn=die_with_us,  # noqa: PLW1509
         )
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
@@ -62,37 +62,37 @@ class TritonProcess:
 
     @property
     def pid(self) -> int:
-        """Of the server itself; its stubs are its children."""
+        """Process id of the server itself; its stubs are its children."""
         return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative for a signal."""
+        """Exit code; None while it runs, negative for a signal."""
         return self._process.poll()
 
     @property
     def log(self) -> list[str]:
-        """Its last lines."""
+        """The last lines of its log."""
         return list(self._log)
 
     def show_log(self) -> None:
-        """From now on, pass what it says on to stderr."""
+        """Copy its log to stderr from now on."""
         self._shown = True
 
     def stop(self) -> int:
-        """Let requests in flight end, then the process; its exit code."""
+        """Let requests in flight finish, then end the process; return its exit code."""
         if self.exit_code is None:
             self._process.terminate()
         idle_s, end = 0.0, time.monotonic() + GRACE_S + _KILL_AFTER_S
         while self.exit_code is None:
             time.sleep(_STOP_POLL_S)
-            # After a load that failed, Triton 2.51 believes that a model still lives, and waits for it.
+            # After a failed load, Triton 2.51 believes that a model is still alive, and waits for it.
             idle_s = 0.0 if stub_processes(self.pid) else idle_s + _STOP_POLL_S
             if idle_s > _IDLE_S or time.monotonic() > end:
                 _kill_group(self.pid)
                 break
         code = self._process.wait()
-        # Stubs are told by Triton to end; one that hangs holds its regions, and the log, open.
+        # Triton ends its stubs; one that hangs keeps its shared memory regions, and the log, open.
         self._reader.join(1.0)
         if self._reader.is_alive():
             _kill_group(self._process.pid)
@@ -120,7 +120,7 @@ def server_command(
     run: RunFolder,
     name: RunName,
 ) -> list[str]:
-    """Command line of the server. ``models`` are the ones to load; all where empty."""
+    """Build the command line of the server. ``models`` are the ones to load; empty for all."""
     python = {"shm-region-prefix-name": f"{name.prefix}-"}
     command = [
         str(installation.server),
@@ -142,11 +142,11 @@ def server_command(
 
 
 def stub_processes(pid: int) -> dict[int, list[str]]:
-    """Command lines of the living stubs of a server, by process id."""
+    """Return the command lines of a server's living stubs by process id."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # The name, in brackets, may hold spaces; state and parent follow it.
+            # The name, in parentheses, may contain spaces; state and parent follow it.
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
             if int(parent) == pid and state != "Z":
                 found[int(stat.parent.name)] = (stat.parent / "cmdline").read_text().rstrip("\0").split("\0")

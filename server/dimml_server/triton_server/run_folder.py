@@ -1,4 +1,4 @@
-"""What one run of Triton needs beside the fetched server: this dimml's core, and the backends."""
+"""Files of one run of Triton beside the installed server: this dimml's core, and the backends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dimml_server.triton_server.installation import Installation, runtime_file
 
 
 class RunFolder:
-    """A folder that lives as long as the run."""
+    """A folder that exists as long as the run."""
 
     def __init__(self, folder: Path, installation: Installation) -> None:
         self.folder = folder
@@ -24,7 +24,7 @@ class RunFolder:
         self._make_backends(installation)
 
     def environment(self, installation: Installation, inherited: dict[str, str]) -> dict[str, str]:
-        """Environment variables for the server. Its stub runs the first ``python3`` on PATH."""
+        """Build the server's environment variables. Its stub runs the first ``python3`` on PATH."""
         kept = {name: value for name, value in inherited.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
         libraries = [str(installation.host.library_folder), inherited.get("LD_LIBRARY_PATH", "")]
         return quiet_environment(kept) | {
@@ -33,14 +33,14 @@ class RunFolder:
         }
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make_environment(self, installation: Installation) -> None:
-        """A Python environment with a copy of this dimml's core, over the fetched packages.
+        """Make a Python environment with a copy of this dimml's core, over the installed packages.
 
-        A copy, since the folder that core stands in may hold another numpy; one per run, since two checkouts may use
-        one fetched server.
+        A copy, since core's own folder may hold another numpy; one per run, since two checkouts may share one installed
+        server.
         """
         EnvBuilder(symlinks=True, with_pip=False).create(self._venv)
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -53,5 +53,5 @@ class RunFolder:
         self.backends.mkdir()
         (self.backends / "python").symlink_to(installation.python_backend)
         for source in runtime_file("backends").iterdir():
-            # Copied: Triton refuses a model.py that leads out of its backend's folder.
+            # Copied, not linked: Triton refuses a model.py that leads out of its backend's folder.
             shutil.copytree(source, self.backends / source.name, ignore=shutil.ignore_patterns("__pycache__"))

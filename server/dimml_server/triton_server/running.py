@@ -1,4 +1,4 @@
-"""``dimml triton`` as a process: fetched, started, ready, watched, stopped, and nothing left behind."""
+"""``dimml triton`` as a process: install, start, wait until ready, watch, stop, and clean up."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dimml_server.triton_server.run_folder import RunFolder
 from dimml_server.triton_server.shared_memory import RunName, clear_left_over
 from dimml_server.triton_server.watchdog import POLL_S, Watchdog
 
-#: Large models take their time; a server that has said nothing for longer is stuck.
+#: Generous, since large models load slowly; a server that is silent for longer is stuck.
 START_LIMIT_S: Final = 600.0
 _READY_POLL_S: Final = 0.1
 
@@ -38,11 +38,11 @@ _READY_POLL_S: Final = 0.1
 def run_triton(options: TritonOptions) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises SetupError, its message one line, where the server cannot be had, does not start, or ends by itself.
+    Raises SetupError with a one-line message if the server cannot be installed, does not start, or ends by itself.
     """
     models = models_to_load(options)
     host = check_host()
-    choose_ports(options)  # A port that is taken is told before anything is fetched.
+    choose_ports(options)  # A port in use is reported before anything is installed.
     installation = install(options.home, host, _say)
     folders = Path(tempfile.gettempdir())
     clear_left_over(folders)
@@ -67,7 +67,7 @@ def run_triton(options: TritonOptions) -> None:
 
 
 def models_to_load(options: TritonOptions) -> list[str]:
-    """Triton's names of the models that were asked for, none where that is all. Raises SetupError."""
+    """Return Triton's names of the requested models; empty for all. Raises SetupError."""
     repository = options.repository
     if not repository.is_dir():
         raise BundleError(f"model repository {repository} is not a folder")
@@ -85,7 +85,7 @@ def models_to_load(options: TritonOptions) -> list[str]:
 
 
 def _wait_ready(process: TritonProcess, http: str, stopping: threading.Event) -> bool:
-    """Until all models are loaded; False where a signal came first. Raises SetupError where the server gives up."""
+    """Wait until all models are loaded; return False if a signal came first. Raises SetupError if the server fails."""
     waited = 0.0
     while not stopping.wait(_READY_POLL_S):
         if process.exit_code is not None or is_stuck(process.log):
@@ -120,7 +120,7 @@ def _watch(process: TritonProcess, watchdog: Watchdog | None, stopping: threadin
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set."""
+    """Return an event that SIGTERM and SIGINT set."""
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,7 @@
-"""What Triton's Python backend leaves in /dev/shm: named after the run, and cleared away when its processes are gone.
+"""Shared memory that Triton's Python backend leaves in /dev/shm: named after the run, removed once its processes ended.
 
-A lock file beside the regions is held by `dimml triton`, Triton and its stubs alike, for as long as one of them lives;
-so another run can tell regions in use from those of a server that was killed.
+`dimml triton`, Triton and its stubs all hold a lock file beside the regions for as long as one of them lives, so
+another run can distinguish regions in use from those of a server that was killed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOCK: Final = ".lock"
 
 
 class RunName:
-    """A name for one run that no other has, and the lock that says it is in use."""
+    """A unique name of one run, and the lock that marks it as in use."""
 
     def __init__(self) -> None:
         self.prefix = f"{_PREFIX}{secrets.token_hex(4)}"
@@ -38,7 +38,7 @@ class RunName:
 def clear_left_over(folders: Path) -> None:
     """Remove regions and run folders (in ``folders``) of runs all of whose processes are gone."""
     for lock in SHARED_MEMORY.glob(f"{_PREFIX}*{_LOCK}"):
-        # Another user's, or gone in this moment.
+        # Another user's, or removed at this moment.
         with suppress(OSError), lock.open("rb+") as file:
             if not lock_descriptor(file.fileno(), wait=False):
                 continue

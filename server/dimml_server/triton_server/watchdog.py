@@ -1,7 +1,7 @@
-"""Models whose process died are loaded again: Triton does not restart a dead stub, and still calls it ready.
+"""Watchdog that reloads models whose process died: Triton does not restart a dead stub, and still reports it ready.
 
-Only models whose instances are processes (Python, and backends in Python) can lose one. A model is mended when it is
-``READY`` by Triton's index and has fewer living processes than instances, twice in a row.
+Only models whose instances are processes (Python, and backends in Python) can lose one. A model is reloaded if it is
+``READY`` in Triton's index and has fewer living processes than instances, twice in a row.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from dimml_server.triton_server.process import stub_processes
 
 POLL_S: Final = 0.5
 _CALL_LIMIT_S: Final = 5.0
-#: Unloading waits for requests in flight, loading for the model.
+#: Long, since unloading waits for requests in flight, and loading for the model.
 _RELOAD_LIMIT_S: Final = 120.0
 
 Version = tuple[str, str]
 
 
 class Watchdog:
-    """Looks at a server's processes whenever ``look`` is called; ``backends`` run their models in processes."""
+    """Checks a server's processes whenever ``look`` is called; ``backends`` run their models in processes."""
 
     def __init__(self, pid: int, http: str, backends: frozenset[str], say: Callable[[str], None]) -> None:
         self._pid = pid
@@ -36,7 +36,7 @@ class Watchdog:
         self._suspects: set[Version] = set()
 
     def look(self) -> list[str]:
-        """Mend what is found dead a second time; the models that were loaded again."""
+        """Reload models found dead for the second time; return their names."""
         try:
             ready = self._ready()
             alive = self._alive()
@@ -52,9 +52,9 @@ class Watchdog:
         return mended
 
     def _lacks(self, version: Version, alive: int) -> bool:
-        """Whether a ready version has fewer processes than instances; while it is loaded anew, it has more."""
+        """Whether a ready version has fewer processes than instances; during a reload it has more."""
         if alive < self._instances.get(version, alive + 1):
-            # Asked again: it may have been loaded with another configuration meanwhile.
+            # Queried again: it may have been loaded with another configuration in the meantime.
             self._instances[version] = self._instances_of(version)
         return alive < self._instances[version]
 
@@ -79,8 +79,8 @@ class Watchdog:
     def _reload(self, model: str, versions: list[int]) -> None:
         self._say(f"watchdog: a process of {model} died; loading it again")
         try:
-            # The versions that were served: a client may have chosen others than config.pbtxt does. Triton gives the
-            # policy of the load that made the instances, which a later one may have narrowed (seen).
+            # Exactly the versions served: a client may have chosen others than config.pbtxt does. Triton returns the
+            # policy of the load that made the instances, which a later load may have narrowed (seen).
             config = self._call(f"/v2/models/{model}/config", None, _CALL_LIMIT_S)
             config["version_policy"] = {"specific": {"versions": versions}}
             self._call(f"/v2/repository/models/{model}/unload", {}, _RELOAD_LIMIT_S)
@@ -92,7 +92,7 @@ class Watchdog:
             self._say(f"watchdog: {model} is loaded again")
 
     def _call(self, path: str, body: dict[str, Any] | None, limit_s: float) -> Any:
-        """POST of ``body``, or GET without one."""
+        """POST ``body``, or GET without one."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(  # noqa: S310  # http://, and our own server
             self._url + path, data, {"Content-Type": "application/json"}

@@ -1,4 +1,4 @@
-"""Which bundle versions are served: loading, unloading and rolling back while requests are in flight."""
+"""Control of the served bundle versions: loading, unloading and rolling back while requests are in flight."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 READY: Final = "READY"
 UNAVAILABLE: Final = "UNAVAILABLE"
-#: Triton's word for a version that is in the repository and not loaded.
+#: Triton's reason for a version that is in the repository but not loaded.
 UNLOADED: Final = "unloaded"
 
 
@@ -49,7 +49,7 @@ class ModelControl:
         traffic: Traffic,
         signers: PublicKeys | None = None,
     ) -> None:
-        """``signers``: whose signature a bundle must have to be loaded; None for anybody's or none."""
+        """``signers``: keys of which one must have signed a bundle for it to be loaded; None: no signature needed."""
         self._engine = engine
         self._registry = registry
         self._metrics = metrics
@@ -59,11 +59,11 @@ class ModelControl:
         self._changing = traffic.changing
         self._uses: Counter[tuple[str, int]] = Counter()
         self._retiring: dict[tuple[str, int], Bundle] = {}
-        #: Why a version is not served although a load asked for it.
+        #: Reason why a version is not served although it was to be loaded.
         self._failures: dict[tuple[str, int], str] = {}
 
     async def start(self, names: Sequence[str], *, may_be_empty: bool = False) -> None:
-        """Serve these bundles, all of the repository where none is named. Raises BundleError."""
+        """Serve these bundles, or the whole repository if none is named. Raises BundleError."""
         wanted = list(names) or bundle_names(self._repository)
         if not wanted and not may_be_empty:
             raise BundleError(f"model repository {self._repository} holds no bundle; `dimml export` writes one")
@@ -76,17 +76,17 @@ class ModelControl:
                 routing = self._traffic.planned(name, available)
                 try:
                     await self._serve(name, None, must_run=False, also=routing.versions)
-                except NotFoundError as error:  # config.pbtxt names a version that is not there.
+                except NotFoundError as error:  # config.pbtxt names a version that does not exist.
                     raise BundleError(error.message, field=error.field) from error
                 self._traffic.begin(name, routing)
 
     async def load(self, model: str, policy: VersionPolicy | None = None) -> None:
         """Serve the versions that ``policy`` chooses, by default that of ``config.pbtxt``, else the newest alone.
 
-        ``model`` is a bundle or any part of it. What is served goes on until all of the new is warmed up, and stays
-        where that fails; then versions that are not chosen are unloaded, but for those that have a share of the
-        requests or are a shadow. Raises NotFoundError, RequestError: also where ``policy`` names versions, and such a
-        one is not among them.
+        ``model`` is a bundle or any part of it. The served versions keep serving until all new ones are warmed up, and
+        stay if that fails; after that, versions that are not chosen are unloaded, except those that have a share of the
+        requests or are a shadow. Raises NotFoundError, and RequestError: also if ``policy`` names versions but omits
+        one of those.
         """
         async with self._changing:
             name = await asyncio.to_thread(self._owner, model)
@@ -101,10 +101,10 @@ class ModelControl:
             await self._traffic.settle(name)
 
     async def unload(self, model: str) -> None:
-        """Serve no version of a bundle any more, and forget how its requests were spread.
+        """Unload all versions of a bundle, and discard its routing.
 
-        One that is not served is no error, as on Triton.
-        Raises NotFoundError, and RequestError for a part of a bundle that is served: it goes with its bundle.
+        As on Triton, it is no error if the bundle is not served. Raises NotFoundError, and RequestError for a part of a
+        bundle that is served: it goes with its bundle.
         """
         async with self._changing:
             name = await asyncio.to_thread(self._owner, model)
@@ -116,10 +116,10 @@ class ModelControl:
             await self._traffic.settle(name)
 
     async def drop(self, name: str, version: int) -> None:
-        """Serve a version no more that has gone from the repository; its share goes to the others.
+        """Stop serving a version that was removed from the repository; its share goes to the others.
 
-        Where it was the only one, what the repository still has is served first. Raises RequestError where that does
-        not load: then the one that is gone goes on.
+        If it was the only one, what the repository still has is loaded first. Raises RequestError if that fails; the
+        removed version then keeps serving.
         """
         async with self._changing:
             served = self._registry.versions(name)
@@ -142,7 +142,7 @@ class ModelControl:
 
     @contextmanager
     def using(self, bundle: Bundle) -> Iterator[None]:
-        """Keep a bundle version's models in memory for the block, should it be unloaded meanwhile."""
+        """Keep a bundle version's models in memory for the block, even if it is unloaded meanwhile."""
         key = (bundle.name, bundle.version)
         self._uses[key] += 1
         try:
@@ -160,7 +160,7 @@ class ModelControl:
         self._registry.check_loaded()
 
     def index(self) -> list[dict[str, str]]:
-        """Entries of ``RepositoryIndexResponse``: what is served, and what else lies in the repository. Reads files."""
+        """List the entries of ``RepositoryIndexResponse``: all versions, served or in the repository. Reads files."""
         entries = [
             {"name": served.spec.name, "version": str(served.version), "state": READY, "reason": ""}
             for served in self._registry.models()
@@ -183,7 +183,7 @@ class ModelControl:
         return sorted(entries, key=lambda entry: (entry["name"], int(entry["version"])))
 
     def _check_keeps(self, name: str, policy: VersionPolicy | None) -> None:
-        """Raise RequestError where versions are asked for by number, without one that has a part to play."""
+        """Raise RequestError if versions are requested by number, omitting one with a share or a shadow's."""
         routing = self._registry.routing(name)
         for version in sorted(routing.versions - set(policy.specific)) if policy and policy.specific else ():
             part = f"has {routing.split[version]:g} % of the requests" if version in routing.split else "is the shadow"
@@ -204,7 +204,8 @@ class ModelControl:
     ) -> None:
         """Make the served versions of a bundle those of the policy, all of them or no change. Raises BundleError.
 
-        Beside them those of ``also``, and those that have a share of the requests or are a shadow, but for ``gone``.
+        In addition to them, those of ``also`` and those that have a share of the requests or are a shadow, except
+        ``gone``.
         """
         if policy is None:
             policy = await asyncio.to_thread(self._own_policy, name)
@@ -230,7 +231,7 @@ class ModelControl:
             raise
         for bundle in loaded:
             self._failures.pop((name, bundle.version), None)
-            # One that was unloaded a moment ago and still has requests in flight is wanted again.
+            # Needed again: it was unloaded a moment ago and still has requests in flight.
             self._retiring.pop((name, bundle.version), None)
             self._registry.add(bundle)
             self._metrics.bundles.served(bundle)
@@ -254,7 +255,7 @@ class ModelControl:
         return bundle
 
     def _retire(self, bundle: Bundle) -> None:
-        """Take no new request for it; its memory goes with the last one in flight."""
+        """Take no new request for a version; its memory is freed after the last one in flight."""
         key = (bundle.name, bundle.version)
         self._registry.remove(bundle)
         self._metrics.bundles.unserved(bundle)
@@ -280,7 +281,7 @@ class ModelControl:
         return read_bundle(self._repository / name / str(version) / MANIFEST_NAME)
 
     def _owner(self, model: str) -> str:
-        """The bundle that a model name means, of those served or in the repository. Raises NotFoundError."""
+        """Find the bundle of a model name, among those served or in the repository. Raises NotFoundError."""
         for served in self._registry.models():
             if served.spec.name == model:
                 return served.bundle.name
@@ -296,7 +297,7 @@ class ModelControl:
                 try:
                     parts = {spec.name for spec in model_specs(self._manifest(name, version))}
                 except BundleError:
-                    continue  # Its own load will say what is wrong with it.
+                    continue  # Loading that bundle will report what is wrong with it.
                 if model in parts:
                     return name
         raise NotFoundError(f"no bundle in the repository has a model '{model}'", field="model")

@@ -17,7 +17,7 @@ _INT64 = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 
 
 def read_config(repository: Path, model: str) -> model_config_pb2.ModelConfig:
-    """Parse ``<repository>/<model>/config.pbtxt``. Raises BundleError that names the file."""
+    """Parse ``<repository>/<model>/config.pbtxt``. Raises BundleError naming the file."""
     relative = f"{model}/{CONFIG_NAME}"
     try:
         config = text_format.Parse((repository / relative).read_text("utf-8"), model_config_pb2.ModelConfig())
@@ -25,13 +25,13 @@ def read_config(repository: Path, model: str) -> model_config_pb2.ModelConfig:
         raise BundleError(f"cannot read {relative}: {error.strerror}", field=relative) from error
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise BundleError(f"{relative} is not a model configuration: {error}", field=relative) from error
-    # Triton takes the folder's name where the file gives none.
+    # Triton uses the folder's name if the file gives none.
     config.name = config.name or model
     return config
 
 
 def parse_config_json(text: str, model: str) -> model_config_pb2.ModelConfig:
-    """The ``config`` of a load call: JSON, as ``config_json`` writes it. Raises RequestError."""
+    """Parse the ``config`` of a load call: JSON, as ``config_json`` writes it. Raises RequestError."""
     try:
         return json_format.Parse(text, model_config_pb2.ModelConfig())
     except (json_format.ParseError, UnicodeDecodeError) as error:
@@ -39,7 +39,7 @@ def parse_config_json(text: str, model: str) -> model_config_pb2.ModelConfig:
 
 
 def version_policy_of(config: model_config_pb2.ModelConfig) -> VersionPolicy:
-    """The versions that a configuration asks for; the newest alone where it says nothing."""
+    """Return the version policy of a configuration; by default only the newest version."""
     choice = config.version_policy.WhichOneof("policy_choice")
     if choice == "all":
         return VersionPolicy()
@@ -51,12 +51,12 @@ def version_policy_of(config: model_config_pb2.ModelConfig) -> VersionPolicy:
 
 
 def platform_of(config: model_config_pb2.ModelConfig) -> str:
-    """What metadata calls ``platform``."""
+    """Return the ``platform`` of model metadata."""
     return str(config.platform or config.backend)
 
 
 def config_json(config: model_config_pb2.ModelConfig) -> dict[str, Any]:
-    """The configuration as Triton's HTTP endpoint gives it: every field, and 64-bit numbers as numbers."""
+    """Convert a configuration as Triton's HTTP endpoint does: every field, and 64-bit integers as numbers."""
     document = json_format.MessageToDict(
         config, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )

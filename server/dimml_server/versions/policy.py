@@ -1,4 +1,4 @@
-"""Which versions of a bundle are to be served at a time: Triton's ``version_policy``."""
+"""Policy of which versions of a bundle are served at the same time: Triton's ``version_policy``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dimml.errors import NotFoundError
 
 @dataclass(frozen=True, slots=True)
 class VersionPolicy:
-    """``specific`` versions, or the ``latest`` so many; all of them where neither is given."""
+    """Either ``specific`` versions, or the ``latest`` so many; all of them if neither is given."""
 
     latest: int | None = None
     specific: tuple[int, ...] = ()
 
     def chosen(self, name: str, available: Sequence[int]) -> list[int]:
-        """Those of the ``available`` versions (ascending) that are to be served. Raises NotFoundError."""
+        """Choose from the ``available`` versions (ascending) those to serve. Raises NotFoundError."""
         for version in self.specific:
             if version not in available:
                 raise NotFoundError(
@@ -28,5 +28,5 @@ class VersionPolicy:
         return list(available) if self.latest is None else list(available[-self.latest :])
 
 
-#: What counts where neither a call nor ``config.pbtxt`` says anything, as on Triton.
+#: Default if neither a call nor ``config.pbtxt`` gives a policy, as on Triton.
 NEWEST = VersionPolicy(latest=1)

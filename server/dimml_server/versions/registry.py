@@ -1,4 +1,4 @@
-"""Which bundles are being served, and which model of which bundle a name and version mean."""
+"""Registry of the served bundles: finds a model by name and version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ServedModel:
 
     @property
     def version(self) -> int:
-        """The bundle's version, which all of its models share."""
+        """The bundle's version, which all its models share."""
         return self.bundle.version
 
 
@@ -33,59 +33,59 @@ class BundleRegistry:
         self._bundles: dict[str, dict[int, Bundle]] = {}
         self._models: dict[str, dict[int, ServedModel]] = {}
         self._routing: dict[str, Routing] = {}
-        #: While the first bundles load: what is not here may be yet to come.
+        #: Whether the first bundles are still loading, so that a missing bundle may yet appear.
         self.loading = False
 
     def check_loaded(self) -> None:
-        """Raise UnavailableError where some of the server's first bundles are yet to come."""
+        """Raise UnavailableError while some of the server's first bundles are still loading."""
         if self.loading:
             raise UnavailableError("the server is starting and has not loaded all of its bundles yet; try again")
 
     def add(self, bundle: Bundle) -> None:
-        """Serve this bundle version."""
+        """Register a bundle version as served."""
         self._bundles.setdefault(bundle.name, {})[bundle.version] = bundle
         for spec in model_specs(bundle):
             self._models.setdefault(spec.name, {})[bundle.version] = ServedModel(bundle, spec)
 
     def remove(self, bundle: Bundle) -> None:
-        """Serve this bundle version no more. A share that it has goes to the others."""
+        """Remove a bundle version. Its share of requests goes to the others."""
         _drop(self._bundles, bundle.name, bundle.version)
         routing = self.routing(bundle.name).without(bundle.version)
         left = self.versions(bundle.name)
         if not left or routing.shadow == routing.default(left):
-            routing = replace(routing, shadow=None)  # There is nobody else to answer.
+            routing = replace(routing, shadow=None)  # No other version is left to answer.
         self.set_routing(bundle.name, routing)
         for spec in model_specs(bundle):
             _drop(self._models, spec.name, bundle.version)
 
     def versions(self, name: str) -> list[int]:
-        """Versions of a bundle that are served, ascending; empty where it is not."""
+        """List the served versions of a bundle, ascending; empty if it is not served."""
         return sorted(self._bundles.get(name, {}))
 
     def bundles(self) -> list[Bundle]:
-        """Every served bundle version, by name, then version."""
+        """List every served bundle version, by name, then version."""
         return [by_version[v] for _, by_version in sorted(self._bundles.items()) for v in sorted(by_version)]
 
     def models(self) -> list[ServedModel]:
-        """Every served model version, by name, then version."""
+        """List every served model version, by name, then version."""
         return [by_version[v] for _, by_version in sorted(self._models.items()) for v in sorted(by_version)]
 
     def routing(self, name: str) -> Routing:
-        """How a bundle's requests that name no version are spread."""
+        """Return the routing of a bundle's requests that name no version."""
         return self._routing.get(name, NEWEST_ANSWERS)
 
     def set_routing(self, name: str, routing: Routing) -> None:
-        """Spread them so from now on; checked by the caller."""
+        """Set a bundle's routing; the caller must have checked it."""
         self._routing[name] = routing
         if routing == NEWEST_ANSWERS:
             del self._routing[name]
 
     def default(self, name: str) -> int:
-        """The version of a served bundle that is meant where none is named and nothing is spread."""
+        """Return a served bundle's default version, used if no version is named and no split applies."""
         return self.routing(name).default(self._bundles[name])
 
     def route(self, name: str | None, version: int | None, key: str | None) -> Route:
-        """Who answers one request. Where it names no version, its ``key`` tells, or chance where it has none.
+        """Route one request. If it names no version, its ``key`` determines one; without a key, chance.
 
         Raises as ``bundle`` does.
         """
@@ -96,10 +96,10 @@ class BundleRegistry:
         return Route(by_version[self.routing(bundle.name).choose(by_version, bundle.name, key)], chosen=True)
 
     def bundle(self, name: str | None, version: int | None = None) -> Bundle:
-        """The bundle by name, by default its default version; without a name, the only bundle there is.
+        """Look up a bundle by name, by default its default version; without a name, the only bundle served.
 
-        Raises NotFoundError, InvalidParameterError where the name is left out and is not plain, and UnavailableError
-        where the bundle may be yet to come.
+        Raises NotFoundError, InvalidParameterError if the name is left out and several bundles are served, and
+        UnavailableError if the bundle may still be loading.
         """
         if name is None:
             self.check_loaded()
@@ -112,14 +112,14 @@ class BundleRegistry:
         )
 
     def model(self, name: str, version: int | None = None) -> ServedModel:
-        """One model by its name in the repository, by default its bundle's default version.
+        """Look up a model by its name in the repository, by default its bundle's default version.
 
-        Raises NotFoundError, and UnavailableError where the model may be yet to come.
+        Raises NotFoundError, and UnavailableError if the model may still be loading.
         """
         if version is None and name in self._models:
             some = next(iter(self._models[name].values()))
             default = self.default(some.bundle.name)
-            # A part that the default version does not have, such as another modality's encoder.
+            # A model that the default version lacks, such as another modality's encoder.
             version = default if default in self._models[name] else max(self._models[name])
         return self._pick(self._models, name, version)
 

@@ -1,6 +1,6 @@
-"""Looking at the repository every few seconds: a version that comes is loaded, one that goes is unloaded.
+"""Watch of the repository every few seconds: new versions are loaded, removed ones are unloaded.
 
-By polling, since changes that another machine makes on a network file system are not announced here.
+It polls, since this machine is not notified of changes that another one makes on a network file system.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dimml_server.versions.control import ModelControl
 
 logger = logging.getLogger(__name__)
 
-#: Of every file of a bundle version: path, size, time of change in nanoseconds, and inode.
+#: Fingerprint of a bundle version; for every file: path, size, modification time in nanoseconds, and inode.
 Print = tuple[tuple[str, int, int, int], ...]
 Seen = dict[tuple[str, int], Print]
 
 
 class RepositoryWatch:
-    """Watches bundles of one repository, all of it where ``names`` is empty. Lives in one event loop.
+    """Watches bundles of one repository, all of them if ``names`` is empty. Lives in one event loop.
 
-    A change counts once two looks in a row have seen it the same, so that a copy under way is left alone.
+    A change counts once two checks in a row have seen the same state, so that a copy in progress is left alone.
     """
 
     def __init__(self, control: ModelControl, repository: Path, names: Sequence[str], interval_s: float) -> None:
@@ -33,13 +33,13 @@ class RepositoryWatch:
         self._names = frozenset(names)
         self._interval_s = interval_s
         self._unreadable = False
-        #: Every version as it was when it was last dealt with, and as the last look saw it.
+        #: State of every version when it was last handled, and at the last check.
         self._dealt: Seen = {}
         self._last: Seen = {}
         self._missing: set[tuple[str, int]] = set()
 
     async def begin(self) -> None:
-        """Note what is there: the start of the server deals with it."""
+        """Record the current state, which the server's start handles."""
         self._dealt = await self._look() or {}
 
     async def run(self) -> None:
@@ -51,7 +51,7 @@ class RepositoryWatch:
                 await self._deal(seen)
 
     async def _look(self) -> Seen | None:
-        """What is there; None where that cannot be told. A repository without any bundle is a disc that is away."""
+        """Return the current state; None if unknown. A repository without any bundle counts as an unmounted disk."""
         try:
             seen = await asyncio.to_thread(self._prints)
         except (OSError, BundleError) as error:
@@ -99,7 +99,8 @@ class RepositoryWatch:
         try:
             await action
         except DimmlError as error:
-            # Tried again when its files change. A bundle's fault is counted, and in the log, where it was found.
+            # Tried again when its files change. A fault of a bundle has already been counted and logged where it was
+            # found.
             if not isinstance(error.__cause__, BundleError):
                 logger.warning("watch: %s", error.message)
         except Exception:
@@ -113,7 +114,7 @@ class RepositoryWatch:
             parts = [folder for folder in folders if folder == name or folder.startswith(f"{name}_")]
             for version in bundle_versions(self._repository, name):
                 files = [path for part in parts for path in (self._repository / part / str(version)).glob("*")]
-                # Not folders: Python leaves its cache beside the entry models.
+                # Files only: Python leaves its cache folder beside the entry models.
                 stats = [(path, path.stat()) for path in sorted(files) if path.is_file()]
                 seen[name, version] = tuple((str(p), s.st_size, s.st_mtime_ns, s.st_ino) for p, s in stats)
         return seen

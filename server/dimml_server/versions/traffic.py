@@ -1,4 +1,4 @@
-"""Splits, default versions and shadows of what is served: set by the settings, changed by calls, kept in a file."""
+"""Splits, default versions and shadows of the served bundles: set by settings, changed by calls, kept in a file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 class _Unchanged:
-    """Not the same as None, which takes a shadow away."""
+    """Marks an argument as unchanged; None, in contrast, removes a shadow."""
 
 
 UNCHANGED: Final = _Unchanged()
 
 
 class Traffic:
-    """Who answers and who looks on, by bundle. Lives in one event loop."""
+    """Traffic split and shadow version of each bundle. Lives in one event loop."""
 
     def __init__(
         self,
@@ -38,11 +38,11 @@ class Traffic:
         shadow_versions: Mapping[str, int],
         file: Path | None,
     ) -> None:
-        """``file``, where given, takes what calls set; at the start it counts over ``splits`` and ``shadow_versions``.
+        """``file``, if given, stores what calls set; at the start it overrides ``splits`` and ``shadow_versions``.
 
         Raises ConfigurationError.
         """
-        #: Held by whoever changes what is served, or how.
+        #: Held while the served versions or their routing are changed.
         self.changing = asyncio.Lock()
         self.shadows = shadows
         self._registry = registry
@@ -54,7 +54,7 @@ class Traffic:
         }
 
     def check_names(self, names: Collection[str]) -> None:
-        """Raise ConfigurationError where the settings speak of a bundle that is not served."""
+        """Raise ConfigurationError if the settings name a bundle that is not served."""
         for name, routing in sorted(self._by_settings.items()):
             if name not in names:
                 raise ConfigurationError(
@@ -63,7 +63,7 @@ class Traffic:
                 )
 
     def planned(self, name: str, available: Collection[int]) -> Routing:
-        """What the start is to make of a bundle with these versions in the repository. Raises ConfigurationError."""
+        """Plan a bundle's routing at the start, given its versions in the repository. Raises ConfigurationError."""
         routing = self._by_calls.get(name)
         if routing is not None:
             if routing.versions <= set(available):
@@ -81,7 +81,7 @@ class Traffic:
         return routing
 
     def begin(self, name: str, routing: Routing) -> None:
-        """At the start, once the versions are loaded. A shadow is started beside, and nobody waits for it.
+        """Apply a routing at the start, once the versions are loaded. A shadow starts in the background.
 
         Raises ConfigurationError.
         """
@@ -105,10 +105,10 @@ class Traffic:
         split: Mapping[int, float] | _Unchanged = UNCHANGED,
         shadow: int | _Unchanged | None = UNCHANGED,
     ) -> Routing:
-        """Set the shares of a bundle's versions, its shadow, or both in one step; what now counts.
+        """Set the shares of a bundle's versions, its shadow, or both in one step; return the routing in effect.
 
-        An empty ``split`` gives all to the newest version that is loaded, ``shadow`` None ends it. Where anything
-        fails, all stays as it was. Raises NotFoundError, RequestError, and UnavailableError at the start.
+        An empty ``split`` gives everything to the newest loaded version, ``shadow`` None ends the shadow. If anything
+        fails, nothing changes. Raises NotFoundError, RequestError, and UnavailableError at the start.
         """
         self._registry.check_loaded()
         try:
@@ -116,7 +116,7 @@ class Traffic:
         except (BundleError, CapacityError) as error:
             raise RequestError(f"{error.message}; nothing was changed", field=error.field) from error
         await self._keep(name)
-        logger.info("requests of %s: %s", name, _said(routing))
+        logger.info("requests of %s: %s", name, _in_words(routing))
         return routing
 
     async def close(self) -> None:
@@ -127,12 +127,12 @@ class Traffic:
         await self.shadows.close()
 
     async def settle(self, name: str) -> None:
-        """After versions of a bundle have gone: end a shadow that is among them, and keep what is left of the rest."""
+        """Update routing after versions of a bundle have gone: end a shadow among them, and store the rest."""
         routing = self._registry.routing(name)
         if self.shadows.version(name) != routing.shadow:
             await self.shadows.end(name)
         if name in self._by_calls and self._by_calls[name] != routing:
-            logger.warning("a version with a share or shadow of %s has gone; now: %s", name, _said(routing))
+            logger.warning("a version with a share or shadow of %s has gone; now: %s", name, _in_words(routing))
             await self._keep(name)
 
     async def _begin_shadow(self, name: str, version: int) -> None:
@@ -147,7 +147,7 @@ class Traffic:
         routing = self._changed(name, split, shadow)
         shadowed: Bundle | None = None
         if routing.shadow is not None and routing.shadow != self.shadows.version(name):
-            # Before the lock is taken: it has the lowest priority, and a roll-back must not wait for it.
+            # Before the lock is taken: warm-up has the lowest priority, and a roll-back must not wait for it.
             shadowed = self._registry.bundle(name, routing.shadow)
             runner = await self.shadows.prepare(shadowed)
         async with self.changing:
@@ -171,7 +171,7 @@ class Traffic:
             raise RequestError("what is served was changed by another call; try again", field="shadow")
 
     def _changed(self, name: str, split: Mapping[int, float] | _Unchanged, shadow: int | _Unchanged | None) -> Routing:
-        """The routing with these changes, checked. Raises NotFoundError, InvalidParameterError, BundleError."""
+        """Return the routing with these changes, checked. Raises NotFoundError, InvalidParameterError, BundleError."""
         self._registry.bundle(name)
         routing = self._registry.routing(name)
         if not isinstance(split, _Unchanged):
@@ -196,7 +196,7 @@ class Traffic:
         try:
             await asyncio.to_thread(write_routing_file, self._file, dict(self._by_calls))
         except OSError as error:
-            # What was asked for is done; that it will not outlive a restart is for the operator to know.
+            # The change is done; the operator must know that it will not survive a restart.
             logger.error("cannot write routing_file %s: %s", self._file, error.strerror)  # noqa: TRY400
 
     def _forget(self, name: str, why: str) -> None:
@@ -204,7 +204,7 @@ class Traffic:
         del self._by_calls[name]
 
 
-def _said(routing: Routing) -> str:
+def _in_words(routing: Routing) -> str:
     shares = ", ".join(f"{share:g} % to version {version}" for version, share in sorted(routing.split.items()))
     shadow = "" if routing.shadow is None else f"; shadow is version {routing.shadow}"
     return (shares or "all to the newest version") + shadow

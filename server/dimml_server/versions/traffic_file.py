@@ -1,4 +1,4 @@
-"""The file in which the routing that was set by calls outlives the server."""
+"""File that keeps the routing set by calls over restarts of the server."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dimml.validation import first_fault
 from dimml_server.versions.traffic_split import Routing
 
 
-class _Entry(BaseModel):
+class _StoredRouting(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     split: dict[int, float] = Field(default_factory=dict)
     shadow: int | None = None
 
 
-_FILE = TypeAdapter(dict[str, _Entry])
+_FILE = TypeAdapter(dict[str, _StoredRouting])
 
 
 def read_routing_file(path: Path) -> dict[str, Routing]:
-    """Routing by bundle; empty where the file is not there yet. Raises ConfigurationError."""
+    """Read the routing by bundle; empty if the file does not exist yet. Raises ConfigurationError."""
     try:
         entries = _FILE.validate_json(path.read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which version of a bundle answers a request that names none, and which one looks on."""
+"""Traffic split of a bundle: the version that answers a request naming none, and the shadow version."""
 
 from __future__ import annotations
 
@@ -21,33 +21,35 @@ class Route:
     """The bundle version that answers one request."""
 
     bundle: Bundle
-    #: Whether the server chose the version; requests that name one are not for a shadow.
+    #: Whether the server chose the version; requests that name one are not copied to a shadow.
     chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Of one bundle: percent of the requests by version, 100 in all, and the shadow. Without a split, the newest
-    version that is loaded has all of it."""
+    """Routing of one bundle: percent of the requests by version, 100 in total, and the shadow.
+
+    Without a split, the newest loaded version gets all requests.
+    """
 
     split: Mapping[int, float] = field(default_factory=dict)
     shadow: int | None = None
 
     @property
     def versions(self) -> set[int]:
-        """Those that must stay loaded."""
+        """Versions that must stay loaded."""
         return {*self.split, *(() if self.shadow is None else (self.shadow,))}
 
     def default(self, served: Collection[int]) -> int:
-        """The version with the largest share, of equals the newest: the one meant where only one can be."""
+        """Return the version with the largest share, the newest among equals: used if only one can be meant."""
         return max(self.split or served, key=lambda version: (self.split.get(version, 0.0), version))
 
     def choose(self, served: Collection[int], bundle: str, key: str | None) -> int:
-        """The version for a request: the same key gets the same one, a request without a key one by chance."""
+        """Choose the version for a request: the same one for the same key, a random one without a key."""
         if len(self.split) < 2:
             return self.default(served)
         place = random.random() if key is None else _place(bundle, key)  # noqa: S311 - a share, not a secret
-        # The newest first: as its share grows, no key leaves it again.
+        # Newest first, so that as its share grows, no key moves away from it.
         for version in sorted(self.split, reverse=True):
             place -= self.split[version] / WHOLE_PERCENT
             if place < 0.0:
@@ -55,14 +57,14 @@ class Routing:
         return min(self.split)
 
     def without(self, version: int) -> Routing:
-        """After a version is gone: its share goes to the others in proportion, to the newest where there are none."""
+        """Return the routing without a version: its share goes to the others in proportion, or to the newest."""
         left = {other: share for other, share in self.split.items() if other != version}
         total = sum(left.values())
         split = {other: WHOLE_PERCENT * share / total for other, share in left.items()}
         return Routing(split, None if self.shadow == version else self.shadow)
 
     def check(self, bundle: str, served: Collection[int]) -> None:
-        """Raise InvalidParameterError where the versions that are served cannot be used so."""
+        """Raise InvalidParameterError if the served versions do not allow this routing."""
         for share in self.split.values():
             if not (math.isfinite(share) and 0.0 < share <= WHOLE_PERCENT):
                 raise InvalidParameterError(
@@ -89,11 +91,11 @@ class Routing:
             )
 
 
-#: What counts for a bundle of which nothing was said.
+#: Default routing of a bundle.
 NEWEST_ANSWERS: Final = Routing()
 
 
 def _place(bundle: str, key: str) -> float:
-    """0 to 1, spread evenly over keys, another for each bundle."""
+    """Hash a key to [0, 1), evenly spread over keys and different for each bundle."""
     digest = hashlib.sha256(f"{bundle}\0{key}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

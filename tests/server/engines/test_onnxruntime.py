@@ -15,7 +15,7 @@ from dimml.bundle import Bundle
 from dimml.engine import EngineError
 from dimml.errors import BundleError, ConfigurationError
 from dimml.status import Reason
-from dimml_server.engines.onnxruntime import LocalEngine
+from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
 from dimml_server.engines.ort_session import providers
 from support.tiny_bundle import NAN_SAMPLE, make_tiny_bundle, tiny_row
 
@@ -27,7 +27,7 @@ def rows_of(bundle: Bundle, labels: list[int]) -> ensemble.Rows:
 
 def run_once(repository: Path, bundle: Bundle, rows: ensemble.Rows) -> ensemble.EnsembleResult:
     async def scenario() -> ensemble.EnsembleResult:
-        engine = LocalEngine(concurrency=2)
+        engine = OnnxRuntimeEngine(concurrency=2)
         await engine.load(bundle, repository)
         try:
             return await ensemble.run(engine, bundle, rows, timeout_s=10.0)
@@ -72,7 +72,7 @@ def test_stalled_runs_are_stopped_and_bounded_and_threads_stay_flat(tmp_path: Pa
     before = threading.active_count()  # Other tests have run in this process.
 
     async def scenario() -> None:
-        engine = LocalEngine(concurrency=concurrency, max_stray_runs=max_stray_runs, intra_op_threads=1)
+        engine = OnnxRuntimeEngine(concurrency=concurrency, max_stray_runs=max_stray_runs, intra_op_threads=1)
         await engine.load(bundle, tmp_path)
         gate, rows = asyncio.Semaphore(concurrency), rows_of(bundle, [2])
         fates: Counter[str] = Counter()
@@ -104,7 +104,7 @@ def test_past_the_bound_of_stray_runs_the_modality_fails_at_once(tmp_path: Path)
     tensor = rows_of(bundle, [0]).tensors["visual"]
 
     async def scenario() -> None:
-        engine = LocalEngine(concurrency=3, max_stray_runs=2, intra_op_threads=1)
+        engine = OnnxRuntimeEngine(concurrency=3, max_stray_runs=2, intra_op_threads=1)
         await engine.load(bundle, tmp_path)
         runs = [asyncio.create_task(engine.encode(bundle, "visual", tensor)) for _ in range(3)]
         await asyncio.sleep(0.05)
@@ -124,7 +124,7 @@ def test_a_bundle_that_is_not_loaded_is_gone(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path)
 
     async def scenario() -> None:
-        engine = LocalEngine(concurrency=1)
+        engine = OnnxRuntimeEngine(concurrency=1)
         with pytest.raises(EngineError) as gone:
             await engine.encode(bundle, "audio", rows_of(bundle, [0]).tensors["audio"])
         assert gone.value.reason is Reason.ENCODER_GONE
@@ -136,7 +136,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path)
     bundle.model_file(tmp_path, "tiny_audio").write_bytes(b"not a model")
     with pytest.raises(BundleError, match="tiny_audio"):
-        asyncio.run(LocalEngine(concurrency=1).load(bundle, tmp_path))
+        asyncio.run(OnnxRuntimeEngine(concurrency=1).load(bundle, tmp_path))
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

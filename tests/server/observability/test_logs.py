@@ -12,7 +12,7 @@ import pytest
 
 from dimml_server.observability.access_log import AccessLine
 from dimml_server.observability.logs import JsonFormatter, TextFormatter
-from dimml_server.observability.request_context import RequestNote, note_code, note_statuses
+from dimml_server.observability.request_context import RequestContext, record_code, record_statuses
 from support.tiny_bundle import make_tiny_bundle
 
 FORGED = "x\n2026-01-01T00:00:00.000Z ERROR forged\r\x1b[2J\x85\u2028é"
@@ -61,11 +61,11 @@ def test_json_is_a_line_of_ascii_that_gives_the_text_back() -> None:
 
 
 def test_a_line_of_a_request_has_its_id_in_either_form() -> None:
-    note = RequestNote("r-1", "http", "GET", "/", "127.0.0.1", trace_id="ab" * 16)
-    with logger(TextFormatter()) as (log, out), note.current():
+    request_context = RequestContext("r-1", "http", "GET", "/", "127.0.0.1", trace_id="ab" * 16)
+    with logger(TextFormatter()) as (log, out), request_context.current():
         log.info("said")
     assert out.getvalue().endswith(f"said request_id=r-1 trace_id={'ab' * 16}\n")
-    with logger(JsonFormatter()) as (log, out), note.current():
+    with logger(JsonFormatter()) as (log, out), request_context.current():
         log.info("said")
     line = json.loads(out.getvalue())
     assert (line["request_id"], line["trace_id"]) == ("r-1", "ab" * 16)
@@ -73,7 +73,7 @@ def test_a_line_of_a_request_has_its_id_in_either_form() -> None:
 
 @pytest.mark.parametrize("target", ["/a b request_id=forged", "/a\nb", "/a\u2028b"])
 def test_no_path_begins_a_field_of_a_text_line(target: str) -> None:
-    line = str(AccessLine(RequestNote("r-1", "http", "GET", target, "127.0.0.1", status=404, code="not_found")))
+    line = str(AccessLine(RequestContext("r-1", "http", "GET", target, "127.0.0.1", status=404, code="not_found")))
     words = line.split()
     assert (words[0], words[2:4]) == ("GET", ["404", "not_found"])
     assert [word for word in words if word.startswith("request_id=")] == ["request_id=r-1"]
@@ -81,7 +81,7 @@ def test_no_path_begins_a_field_of_a_text_line(target: str) -> None:
 
 
 def test_a_path_is_cut() -> None:
-    assert len(AccessLine(RequestNote("r", "http", "GET", "/" * 5000, "")).fields["path"]) == 512
+    assert len(AccessLine(RequestContext("r", "http", "GET", "/" * 5000, "")).fields["path"]) == 512
 
 
 def test_statuses_are_those_of_the_bundle_that_answers(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -91,11 +91,11 @@ def test_statuses_are_those_of_the_bundle_that_answers(tmp_path_factory: pytest.
     bundle = make_tiny_bundle(tmp_path_factory.mktemp("one"))
     other = make_tiny_bundle(tmp_path_factory.mktemp("two"), name="other")
     silent = ModalityStatus.because(Reason.SILENT)
-    note = RequestNote("r-1", "grpc", "ModelInfer", "tiny", "")
-    with note.current(), Metrics().request("grpc") as record:
+    request_context = RequestContext("r-1", "grpc", "ModelInfer", "tiny", "")
+    with request_context.current(), Metrics().request("grpc") as record:
         record.model, record.version = bundle.name, str(bundle.version)
-        note_statuses(bundle, {"audio": [OK, silent, OK, OK], "visual": [OK] * 4})
-        note_statuses(other, {"audio": [silent]})
-    assert note.modalities == {"audio": "ok=3,unusable:silent=1", "visual": "ok"}
-    note_code("elsewhere")  # No request is current: nothing to note it on.
-    assert note.outcome == ""
+        record_statuses(bundle, {"audio": [OK, silent, OK, OK], "visual": [OK] * 4})
+        record_statuses(other, {"audio": [silent]})
+    assert request_context.modalities == {"audio": "ok=3,unusable:silent=1", "visual": "ok"}
+    record_code("elsewhere")  # No request is current: nothing to note it on.
+    assert request_context.outcome == ""

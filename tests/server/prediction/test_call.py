@@ -16,7 +16,7 @@ from dimml.bundle import Bundle
 from dimml.engine import Encoded
 from dimml.errors import NotFoundError, QueueFullError, UnavailableError
 from dimml.media.types import Decoded, DecodeRequest
-from dimml_server.engines.onnxruntime import LocalEngine
+from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
 from dimml_server.observability.metrics import Metrics
 from dimml_server.prediction.call import HeldCall
 from dimml_server.prediction.request import MediaPrediction
@@ -28,7 +28,7 @@ from support.tiny_bundle import AUDIO, VISUAL, make_tiny_bundle, tiny_row
 LABEL = 1
 
 
-class GatedEngine(LocalEngine):
+class GatedEngine(OnnxRuntimeEngine):
     """A local engine whose encoders wait until they are let through; at first they are."""
 
     def __init__(self) -> None:

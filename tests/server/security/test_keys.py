@@ -13,7 +13,7 @@ import pytest
 
 from dimml.cli import main
 from dimml.errors import ConfigurationError, PermissionDeniedError, QueueFullError, UnauthenticatedError
-from dimml_server.security.guard import Guard, shown_key
+from dimml_server.security.guard import Guard, presented_key
 from dimml_server.security.keys import KeyRing, new_key, read_keys
 from dimml_server.settings.settings import load_settings
 
@@ -154,7 +154,7 @@ def test_places_are_counted_by_key_and_given_back() -> None:
 
 
 def test_where_a_key_is_looked_for() -> None:
-    assert shown_key(None, "Bearer abc ") == shown_key(None, "bearer abc") == "abc"
-    assert shown_key("abc", "Bearer other") == shown_key("abc", "Basic dXNlcg==") == "abc"
-    assert shown_key(None, "Basic dXNlcg==") is None
-    assert shown_key(None, None) is None
+    assert presented_key(None, "Bearer abc ") == presented_key(None, "bearer abc") == "abc"
+    assert presented_key("abc", "Bearer other") == presented_key("abc", "Basic dXNlcg==") == "abc"
+    assert presented_key(None, "Basic dXNlcg==") is None
+    assert presented_key(None, None) is None

@@ -1,4 +1,4 @@
-"""Work that stops when its client goes away."""
+"""Cancel work when its client disconnects."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from starlette.requests import Request
 
 T = TypeVar("T")
 
-#: nginx's status for a client that went away before it was answered; seen in the access log alone.
+#: nginx's status for a client that disconnected before it was answered; it appears in the access log only.
 CLIENT_CLOSED_REQUEST = 499
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of ``work``; None where the client hung up first, and then ``work`` was cancelled and has ended.
+    """Return the result of ``work``, or None if the client disconnected first and ``work`` has been cancelled.
 
-    The request's body must have been read: what comes next can only be the disconnect.
+    The request's body must have been read: the next message can only be the disconnect.
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_disconnected(request))

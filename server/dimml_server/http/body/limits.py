@@ -1,4 +1,4 @@
-"""The bound in front of the queue: bodies are read before a request can wait for its turn, so they are counted too."""
+"""Bound on request bodies being read, which happens before a request enters the queue."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _RETRY_AFTER_S = 1.0
 class Uploads:
     """Bodies being read: at most ``limit`` at once, each within ``timeout_s``. Lives in one event loop.
 
-    ``folder`` is where large ones are kept, the system's own for temporary files where None. ``queue_refusal`` says
-    why a request would be refused that had its body, where it would.
+    ``folder`` is where large ones are kept, by default the system's folder for temporary files. ``queue_refusal``
+    returns why a request whose body has been read would be refused now, or None.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Uploads:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
-        """Around the reading of one body. Raises QueueFullError at once, UploadTimeoutError after ``timeout_s``."""
+        """Count the reading of one body. Raises QueueFullError at once, UploadTimeoutError after ``timeout_s``."""
         if (full := self._queue_refusal()) is not None:
             raise full
         if self._reading >= self._limit:

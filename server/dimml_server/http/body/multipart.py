@@ -1,4 +1,4 @@
-"""A multipart body, read as it comes: counted against the limit, large parts spooled to disk."""
+"""Streaming reader of multipart bodies: counts them against the limit, spools large parts to disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_FIELD_BYTES = 4096
 
 @dataclass(slots=True)
 class Form:
-    """Text fields and files of one body. A file past the spool threshold is a path, deleted with the form."""
+    """Text fields and files of one body. A file beyond the spool threshold is a path, deleted with the form."""
 
     fields: dict[str, str] = field(default_factory=dict)
     files: dict[str, Source] = field(default_factory=dict)
@@ -43,8 +43,8 @@ async def read_form(
 ) -> AsyncIterator[Form]:
     """Read a multipart body; parts named in ``field_names`` are text, all others files.
 
-    Raises TooLargeError as soon as a limit is passed, InvalidParameterError for what is not well-formed
-    multipart, what ``uploads`` raises, and starlette's ClientDisconnect.
+    Raises TooLargeError as soon as a limit is exceeded, InvalidParameterError for malformed multipart, what ``uploads``
+    raises, and starlette's ClientDisconnect.
     """
     boundary = checked_head(request.headers, max_body_bytes)
     async with AsyncExitStack() as stack:
@@ -61,7 +61,7 @@ async def read_form(
 
 
 def checked_head(headers: Headers, max_body_bytes: int) -> bytes:
-    """The boundary of the form that a request's head declares. Raises InvalidParameterError, TooLargeError."""
+    """Check a request's headers; return the form's boundary. Raises InvalidParameterError, TooLargeError."""
     kind, options = parse_options_header(headers.get("content-type"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
@@ -92,7 +92,7 @@ class _FormReader:
         self._header_name = self._header_value = b""
         self._name = ""
         self._data = bytearray()
-        #: Of files in memory; the threshold is for all of them together.
+        #: Bytes of files in memory; the threshold applies to all of them together.
         self._held_bytes = 0
         self._file: BinaryIO | None = None
         self._parser = MultipartParser(
@@ -117,13 +117,13 @@ class _FormReader:
             raise InvalidParameterError("the body is not well-formed multipart/form-data") from error
 
     def form(self) -> Form:
-        """What was read. Raises InvalidParameterError where the body broke off."""
+        """Return the form. Raises InvalidParameterError if the body is incomplete."""
         if not self._ended:
             raise InvalidParameterError("the multipart body ends before its closing boundary")
         return self._form
 
     def discard(self) -> None:
-        """Delete what was spooled."""
+        """Delete spooled files."""
         if self._file is not None:
             self._file.close()
         if self._folder is not None:
@@ -188,7 +188,7 @@ class _FormReader:
         with storing():
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="dimml-upload-", dir=self._place)
-            # The client's file name has no part in the path.
+            # The client's file name is not used in the path.
             self._file = (Path(self._folder.name) / str(len(self._form.files))).open("xb")
             self._file.write(self._data)
         self._data = bytearray()

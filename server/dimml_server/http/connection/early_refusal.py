@@ -1,7 +1,7 @@
-"""A prediction that the queue has no room for, answered on its head.
+"""Early refusal: predictions that the queue has no room for are answered from their headers alone.
 
-Under overload, refusals are most of what a server does, and the processor that they take is not there for answers. So
-this one is made before the application, its middleware and a task of its own; it says, counts and logs what they would.
+Under overload most requests are refused, and the processor time of refusals is taken from answers. So this refusal
+happens before the application, its middleware and a task of its own; it answers, counts and logs exactly as they would.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from starlette.responses import Response
 from dimml.errors import DimmlError, QueueFullError, RequestError
 from dimml_server.http.body.multipart import checked_head
 from dimml_server.http.errors import error_response
-from dimml_server.http.middleware.access import request_note
+from dimml_server.http.middleware.access import new_request_context
 from dimml_server.http.middleware.authentication import headers_key
 from dimml_server.http.middleware.security_headers import add_security_headers
 from dimml_server.http.routes.predict import PATH, TRANSPORT
 from dimml_server.observability.access_log import log_access
 from dimml_server.observability.metrics import Metrics
-from dimml_server.observability.request_context import REQUEST_ID_HEADER, RequestNote
+from dimml_server.observability.request_context import REQUEST_ID_HEADER, RequestContext
 from dimml_server.observability.tracer import NO_TRACER
 from dimml_server.prediction.service import PredictionService
 from dimml_server.security.guard import Guard
@@ -34,15 +34,15 @@ _PATH: Final = PATH.encode()
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer in the application's place; ``of_queue`` unless the caller is refused for what it is."""
+    """An answer given instead of the application's; ``of_queue`` is None if the caller itself is refused."""
 
     response: Response
-    note: RequestNote
+    request_context: RequestContext
     of_queue: QueueFullError | None
 
 
 class FullQueue:
-    """Looks at the head of every request, for the connections of one server."""
+    """Checks the headers of every request, for the connections of one server."""
 
     def __init__(self, service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard) -> None:
         self._service = service
@@ -51,9 +51,10 @@ class FullQueue:
         self._guard = guard
 
     def refusal(self, method: bytes, url: bytes, raw: list[tuple[bytes, bytes]], client: str) -> Refusal | None:
-        """The whole answer to a request for which there is no room; None for any that the application is to answer.
+        """Return the refusal of a request for which there is no room; None for any the application is to answer.
 
-        Those are also the ones that are traced, that came from a page, or that would be refused anyway.
+        The application also answers requests that are traced, that come from a web page, or that would be refused
+        anyway.
         """
         service = self._service
         if method != _METHOD or url.partition(b"?")[0] != _PATH:
@@ -68,25 +69,25 @@ class FullQueue:
             checked_head(headers, self._max_body_bytes)
         except RequestError:
             return None
-        note = request_note(_METHOD.decode(), PATH, headers, client)
+        request_context = new_request_context(_METHOD.decode(), PATH, headers, client)
         why: DimmlError = full
         try:
             key = self._guard.identify(headers_key(headers))
-            note.key = "" if key is None else key.name
+            request_context.key = "" if key is None else key.name
             self._guard.check_place(key)
         except DimmlError as error:
             why = error
-        with note.current():
-            response = error_response(why, note.request_id)
-        note.status = response.status_code
-        response.headers[REQUEST_ID_HEADER] = note.request_id
+        with request_context.current():
+            response = error_response(why, request_context.request_id)
+        request_context.status = response.status_code
+        response.headers[REQUEST_ID_HEADER] = request_context.request_id
         add_security_headers(response.headers)
-        return Refusal(response, note, full if why is full else None)
+        return Refusal(response, request_context, full if why is full else None)
 
-    def told(self, refusal: Refusal) -> None:
-        """Count and log a refusal that has been sent."""
-        with refusal.note.current():
+    def record(self, refusal: Refusal) -> None:
+        """Count and log a refusal that was sent."""
+        with refusal.request_context.current():
             if refusal.of_queue is not None:
                 with suppress(QueueFullError), self._metrics.request(TRANSPORT):
                     raise refusal.of_queue
-            log_access(refusal.note)
+            log_access(refusal.request_context)

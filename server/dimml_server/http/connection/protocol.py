@@ -1,6 +1,6 @@
-"""What one HTTP connection may cost before and after its request: time and bytes for its head, and lingering.
+"""Bounds on what one HTTP connection may cost before and after its request: time and bytes of its head, and lingering.
 
-uvicorn leaves these bounds to the application. What is overridden here is its private API: read
+uvicorn leaves these bounds to the application. The methods overridden here are its private API: read
 ``tests/server/http/test_uvicorn.py`` before its version is raised in pyproject.toml.
 """
 
@@ -16,11 +16,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from dimml_server.http.connection.early_refusal import FullQueue, Refusal
 from dimml_server.observability.access_log import log_access
-from dimml_server.observability.request_context import RequestNote, new_request_id
+from dimml_server.observability.request_context import RequestContext, new_request_id
 from dimml_server.settings.settings import ServerSettings
 
-#: After an answer that came before the whole body, or that nobody reads, until the connection is cut. Closing at once
-#: would throw away the answer where the client is still sending.
+#: Time from an answer sent before the whole body arrived, or that the client does not read, until the connection is
+#: cut. Closing at once would discard the answer if the client is still sending.
 LINGER_S = 5.0
 
 _REFUSALS = {
@@ -31,7 +31,7 @@ _REFUSALS = {
 }
 
 
-#: Requests that may wait for the one before on their connection. Each takes kilobytes, of the forty bytes it came in.
+#: Pipelined requests that may wait for the one before them. Each takes kilobytes of memory for some forty bytes sent.
 MAX_PIPELINED = 16
 
 
@@ -40,25 +40,25 @@ class _RefusedError(Exception):
 
 
 class LenientTransport:
-    """A transport whose end is not the application's concern.
+    """A transport that hides its end from the application.
 
-    What is written after it is dropped, as asyncio's own transports do and uvloop's do not: a client that goes away
-    is no error. ``close`` is ``leave`` in place of the transport's.
+    Writes after the end are dropped, as asyncio's own transports do and uvloop's do not: a client that disconnects is
+    not an error. ``close`` calls ``leave`` instead of the transport's own.
     """
 
     def __init__(self, transport: asyncio.Transport, leave: Callable[[], None] | None = None) -> None:
         self._transport = transport
         self.close = leave or transport.close
-        #: Whether ``leave`` has been called, and only waits for the other side.
+        #: Whether ``leave`` has been called, so that only the other side's end is awaited.
         self.leaving = False
 
     def write(self, data: bytes) -> None:
-        """Send, if anybody is there."""
+        """Send, unless the connection has ended."""
         if not self.is_closing():
             self._transport.write(data)
 
     def is_closing(self) -> bool:
-        """Whether nothing more is sent."""
+        """Whether nothing more will be sent."""
         return self.leaving or self._transport.is_closing()
 
     def __getattr__(self, name: str) -> Any:
@@ -66,30 +66,30 @@ class LenientTransport:
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """uvicorn's protocol within the bounds of ``settings``; ``full_queue`` answers what there is no room for."""
+    """uvicorn's protocol within the bounds of ``settings``; ``full_queue`` answers requests there is no room for."""
 
     def __init__(self, *arguments: Any, settings: ServerSettings, full_queue: FullQueue, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._settings = settings
         self._full_queue = full_queue
-        #: What it answers to the request that is being read.
+        #: The answer of ``full_queue`` to the request that is being read.
         self._refusal: Refusal | None = None
-        #: Of the requests in what came last.
+        #: Number of refusals among the requests in the data received last.
         self._turned_away = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._in_head = True
         self._in_body = False
-        #: Bytes of this head or of these trailers that the parser has given to us, and that it still keeps.
+        #: Bytes of the current head or trailers that the parser has passed on, and that it still keeps.
         self._head_bytes = self._kept_bytes = 0
-        #: Bytes of all kinds that it has given to us of what came last, and whether a body was among them.
+        #: Bytes of any kind that it has passed on from the data received last, and whether a body was among them.
         self._given_bytes, self._body_came = 0, False
-        #: Bytes that came after the last answer on this connection.
+        #: Bytes received after the last answer on this connection.
         self._passed_over = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         self._below = transport
         self._lenient = LenientTransport(transport, self._leave)
-        super().connection_made(self._lenient)  # type: ignore[arg-type]  # it is one in all it does
+        super().connection_made(self._lenient)  # type: ignore[arg-type]  # it behaves as one
         if len(self.connections) > self._settings.max_connections:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
         else:
@@ -104,12 +104,12 @@ class BoundedConnection(HttpToolsProtocol):
         if self._lenient.leaving:
             self._passed_over += len(data)
             if self._passed_over > self._settings.max_body_bytes:
-                self._below.pause_reading()  # Until the time for lingering is over.
+                self._below.pause_reading()  # Ignored until the lingering time is over.
             return
         if self.transport.is_closing():
             return
         if self._in_head and "head" not in self._timers:
-            # The next request on a connection that was kept; uvicorn bounds the wait for its first byte.
+            # The next request on a kept connection; uvicorn bounds the wait for its first byte.
             self._start("head", self._settings.header_timeout_s, self._head_is_late)
         self._given_bytes, self._body_came = 0, False
         self._turned_away = 0
@@ -121,7 +121,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn calls for a request that the parser, or one of our callbacks, refuses."""
+        """Answer a request that the parser or one of our callbacks refuses; called by uvicorn."""
         if self.transport.is_closing():
             return
         too_large = self._head_bytes > self._settings.max_header_bytes
@@ -145,13 +145,13 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_head, self._in_body = False, True
         self._kept_bytes = 0
         if len(self.pipeline) >= MAX_PIPELINED:
-            # Without a word, which would come in the middle of the answers before.
+            # Without an answer of its own, which would end up in the middle of the previous answers.
             self.transport.close()
             self._start("unread", LINGER_S, self.transport.abort)
             raise _RefusedError
         idle = self.cycle is None or self.cycle.response_complete
-        # Who does not read is not written to without a bound, and nobody has a thousand answers in one turn of the
-        # loop: the rest waits for the application, with the bound on those that wait.
+        # A client that does not read must not be written to without bound, nor get a thousand answers in one turn of
+        # the event loop: the remaining requests go to the application, where the number waiting is bounded.
         if idle and self._turned_away < MAX_PIPELINED and not self.transport.get_write_buffer_size():
             method = self.parser.get_method()
             self._refusal = self._full_queue.refusal(method, self.url, self.headers, self._client_host)
@@ -180,7 +180,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.pipeline:
-            self.flow.pause_reading()  # uvicorn has just gone on reading.
+            self.flow.pause_reading()  # uvicorn has just resumed reading.
         if self.transport.get_write_buffer_size() > 0:
             self._start("unread", self._settings.upload_timeout_s, self._nobody_reads)
 
@@ -197,7 +197,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._start("unread", LINGER_S, self.transport.abort)
 
     def _close_after_an_early_answer(self, cycle: RequestResponseCycle) -> None:
-        """Have an answer that comes before the whole body say that the connection ends with it (RFC 9112, 9.6)."""
+        """Add ``Connection: close`` to an answer sent before the whole body has arrived (RFC 9112, 9.6)."""
         plain = cycle.send
 
         async def send(message: Any) -> None:
@@ -205,11 +205,13 @@ class BoundedConnection(HttpToolsProtocol):
                 cycle.keep_alive = False
             await plain(message)
 
-        cycle.send = send  # type: ignore[method-assign]  # there is no other way in before the head is written
+        cycle.send = send  # type: ignore[method-assign]  # there is no other hook before the head is written
 
     def _leave(self) -> None:
-        """Close the connection, but let the rest of a body come for a while: with it unread, the kernel would tell the
-        client of a reset, and the client would never see its answer."""
+        """Close the connection, but accept the rest of a body for a while.
+
+        With unread data the kernel would reset the connection, and the client would never see its answer.
+        """
         if self._lenient.is_closing() or not (
             self._in_body and self.cycle is not None and self.cycle.response_complete
         ):
@@ -225,7 +227,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._start("body", LINGER_S, self._below.close)
 
     def _turn_away(self, refusal: Refusal, *, keep: bool) -> None:
-        """Answer in the application's place; ``keep`` the connection for the next request."""
+        """Answer instead of the application; ``keep`` the connection for the next request."""
         self._refusal = None
         self._turned_away += 1
         response = refusal.response
@@ -234,7 +236,7 @@ class BoundedConnection(HttpToolsProtocol):
         if not keep:
             headers.append((b"connection", b"close"))
         self._write(HTTPStatus(response.status_code), headers, bytes(response.body))
-        self._full_queue.told(refusal)
+        self._full_queue.record(refusal)
         self._unset_keepalive_if_required()
         if keep:
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -271,11 +273,13 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport.abort()
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Answer without the application, which this connection has not reached, and close."""
+        """Answer without the application, which the request has not reached, and close."""
         code, message = _REFUSALS[status]
-        note = RequestNote(new_request_id(), "http", "-", "", self._client_host, status=status.value, code=code)
-        log_access(note)
-        detail = {"code": code, "message": message, "request_id": note.request_id}
+        request_context = RequestContext(
+            new_request_id(), "http", "-", "", self._client_host, status=status.value, code=code
+        )
+        log_access(request_context)
+        detail = {"code": code, "message": message, "request_id": request_context.request_id}
         body = json.dumps({"error": detail}).encode()
         headers = [
             (b"content-type", b"application/json"),

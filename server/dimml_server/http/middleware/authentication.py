@@ -1,4 +1,4 @@
-"""API keys over HTTP: who has none, or no right to a call, is answered before the body is read."""
+"""API keys over HTTP: callers without a valid key, or without permission, are refused before the body is read."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dimml.errors import DimmlError
 from dimml_server.http.errors import error_headers, error_response
-from dimml_server.observability.request_context import current_note, note_error
+from dimml_server.observability.request_context import current_request, record_error
 from dimml_server.prediction.error_status import http_status
-from dimml_server.security.guard import Guard, shown_key
+from dimml_server.security.guard import Guard, presented_key
 from dimml_server.settings.settings import ServerSettings
 
 API_KEY_HEADER: Final = "X-API-Key"
 _HEALTH: Final = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 _METRICS: Final = ("/metrics",)
 _DOCS: Final = ("/docs", "/openapi.json")
-#: All that stands below it changes what is served; so does whatever below the other is more than a look.
+#: Calls below the first change what is served; so do calls below the second that are not GET, HEAD or OPTIONS.
 _ADMIN_PREFIX: Final = "/v2/repository/models/"
 _MODELS_PREFIX: Final = "/v1/models/"
 _LOOKS: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class AuthenticationMiddleware:
-    """Plain ASGI, within ``AccessMiddleware``, which has given the request its id."""
+    """Checks API keys. Plain ASGI, inside ``AccessMiddleware``, which has given the request its id."""
 
     def __init__(self, app: ASGIApp, guard: Guard, settings: ServerSettings) -> None:
         self._app = app
@@ -41,18 +41,18 @@ class AuthenticationMiddleware:
         headers = Headers(scope=scope)
         try:
             key = self._guard.identify(headers_key(headers), admin=_changes(scope))
-            if key is not None and (note := current_note()) is not None:
-                note.key = key.name
+            if key is not None and (request_context := current_request()) is not None:
+                request_context.key = key.name
             with self._guard.place(key):
                 await self._app(scope, receive, send)
         except DimmlError as error:
-            # The application answers its own errors, so this one is the guard's.
+            # The application handles its own errors, so this one is the guard's.
             await _refusal(error, scope)(scope, receive, send)
 
 
 def headers_key(headers: Headers) -> str | None:
-    """The key that a request shows."""
-    return shown_key(headers.get(API_KEY_HEADER), headers.get("Authorization"))
+    """Return the API key of a request, or None."""
+    return presented_key(headers.get(API_KEY_HEADER), headers.get("Authorization"))
 
 
 def _changes(scope: Scope) -> bool:
@@ -62,6 +62,6 @@ def _changes(scope: Scope) -> bool:
 
 def _refusal(error: DimmlError, scope: Scope) -> JSONResponse:
     if scope["path"].startswith("/v2"):
-        note_error(error)
+        record_error(error)
         return JSONResponse({"error": error.message}, http_status(error), error_headers(error))
     return error_response(error, scope["state"]["request_id"])

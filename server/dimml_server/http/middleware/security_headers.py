@@ -1,4 +1,4 @@
-"""Headers that keep a browser from doing more with an answer than reading it, and the page of the API's description."""
+"""Headers that keep a browser from doing more with an answer than reading it, and the API's docs page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Of an answer that no browser is to show, run or frame.
+#: Headers of an answer that no browser may show, run or frame.
 _NOTHING: Final = "default-src 'none'; frame-ancestors 'none'"
 _DEFAULTS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -28,7 +28,7 @@ _INLINE_SCRIPT: Final = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 class SecurityHeadersMiddleware:
-    """Outermost, plain ASGI: adds what an answer does not set itself, to errors too."""
+    """Outermost, plain ASGI: adds the headers that an answer does not set itself, to errors too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -47,20 +47,20 @@ class SecurityHeadersMiddleware:
 
 
 def add_security_headers(headers: MutableHeaders) -> None:
-    """Those that are not set."""
+    """Add the security headers that are not set."""
     for name, value in _DEFAULTS.items():
         headers.setdefault(name, value)
 
 
 def add_docs_page(app: FastAPI) -> None:
-    """``/docs``, whose policy lets in Swagger UI's own files and the one script of the page, by its hash."""
+    """Add ``/docs``, with a policy that allows Swagger UI's own files and the page's only script, by its hash."""
     page = get_swagger_ui_html(
         openapi_url=str(app.openapi_url), title=f"{app.title} {app.version}", swagger_favicon_url="data:,"
     ).body
     html = bytes(page).decode()
     scripts = [hashlib.sha256(script.encode()).digest() for script in _INLINE_SCRIPT.findall(html)]
     hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in scripts)
-    # Where FastAPI takes Swagger UI from, whichever host that is in the installed version.
+    # The host from which FastAPI loads Swagger UI, which depends on the installed version.
     defaults = inspect.signature(get_swagger_ui_html).parameters
     script, style = (_origin(defaults[name].default) for name in ("swagger_js_url", "swagger_css_url"))
     policy = (

@@ -1,1 +1,1 @@
-"""The HTTP routes beside KServe's."""
+"""The HTTP routes other than KServe's."""

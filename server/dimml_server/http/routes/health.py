@@ -11,7 +11,7 @@ from dimml_server.prediction.service import PredictionService
 
 
 def router(service: PredictionService, metrics: Metrics) -> APIRouter:
-    """The routes over one service."""
+    """Build the routes over one service."""
     routes = APIRouter(tags=["health"])
 
     @routes.get("/health/live", summary="Whether the process answers")

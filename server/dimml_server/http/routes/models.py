@@ -32,7 +32,7 @@ class ModelSummary(BaseModel):
 
 
 class ModelDetail(ModelSummary):
-    """With how it fuses and how well it did."""
+    """A bundle version with its fusion settings and its evaluation."""
 
     fusion: FusionSpec
     deadlines_ms: dict[str, float] = Field(description="The bundle's time limit of each modality's encoder.")
@@ -64,7 +64,7 @@ def _summary(registry: BundleRegistry, bundle: Bundle) -> dict[str, object]:
 
 
 def router(service: PredictionService) -> APIRouter:
-    """The routes over one service."""
+    """Build the routes over one service."""
     routes = APIRouter(prefix="/v1/models", tags=["models"])
 
     @routes.get("", summary="List the bundles that are served", responses=error_responses(503))

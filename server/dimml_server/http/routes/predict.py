@@ -51,7 +51,7 @@ _FIELDS = frozenset(_BODY["properties"]) - {MEDIA_PART}
 
 
 def router(service: PredictionService, metrics: Metrics, settings: ServerSettings, uploads: Uploads) -> APIRouter:
-    """The route over one service."""
+    """Build the route over one service."""
     routes = APIRouter(tags=["predict"])
 
     @routes.post(
@@ -89,11 +89,11 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
     return routes
 
 
-def _prediction(form: Form, identity: str) -> MediaPrediction:
+def _prediction(form: Form, request_id: str) -> MediaPrediction:
     timeout_ms = _number(form, "timeout_ms", float)
     modalities = form.fields.get("modalities")
     return MediaPrediction(
-        request_id=identity,
+        request_id=request_id,
         sources=form.files,
         model=form.fields.get("model") or None,
         version=_number(form, "version", int),

@@ -1,4 +1,4 @@
-"""``/v1/models/{name}/routing``: which version answers requests that name none, and which one looks on."""
+"""``/v1/models/{name}/routing``: a bundle's traffic split and its shadow version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_BODY_BYTES: Final = 64 * 2**10
 
 
 class RoutingChange(BaseModel):
-    """What is to change; a field that is left out stays as it is."""
+    """Changes to a bundle's routing; a field that is left out stays as it is."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,7 +31,7 @@ class RoutingChange(BaseModel):
 
 
 class RoutingState(BaseModel):
-    """How a bundle's requests are spread."""
+    """A bundle's traffic split and shadow version."""
 
     name: str
     loaded: list[int] = Field(description="Versions that are loaded.")
@@ -41,7 +41,7 @@ class RoutingState(BaseModel):
 
 
 def router(service: PredictionService, settings: ServerSettings, uploads: Uploads) -> APIRouter:
-    """The routes over one service."""
+    """Build the routes over one service."""
     routes = APIRouter(prefix="/v1/models/{name}/routing", tags=["models"])
     registry = service.registry
 

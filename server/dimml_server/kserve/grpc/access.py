@@ -1,4 +1,4 @@
-"""Around every gRPC call: its request id in and out, its span, and one access line."""
+"""Access interceptor: request id, span and access line of every gRPC call."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import grpc
 
 from dimml.errors import UnsupportedError
 from dimml_server.observability.access_log import log_access
-from dimml_server.observability.request_context import REQUEST_ID_HEADER, RequestNote, accepted_id
+from dimml_server.observability.request_context import REQUEST_ID_HEADER, RequestContext, accepted_id
 from dimml_server.observability.request_record import CANCELLED, INTERNAL
 from dimml_server.observability.tracer import NO_TRACER, RequestSpan, Tracer, describe
 
-#: Metadata with the request's id, from the caller and to it.
+#: Metadata key of the request's id, both from and to the caller.
 REQUEST_ID_KEY: Final = REQUEST_ID_HEADER.lower()
 _UNTRACED: Final = frozenset({"ServerLive", "ServerReady"})
 #: Statuses that are the server's fault (OpenTelemetry's conventions for RPC spans).
@@ -25,33 +25,33 @@ _FAULTS: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "IN
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    """The outermost interceptor: what the others refuse is a call too.
+    """The outermost interceptor, so that calls refused by the others are logged too.
 
-    A call that gRPC itself ends before its message has been read whole (too large, too many calls, a caller that
-    hangs up) reaches no interceptor's handler, and so has no line.
+    A call that gRPC itself ends before its message has been read (too large, too many calls, a caller that disconnects)
+    never reaches an interceptor's handler, and so has no access line.
     """
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        """Hand on the call's handler, observed."""
+        """Return the call's handler wrapped in observation."""
         began = perf_counter()
         handler = await continuation(details)
         service, _, method = str(details.method).rpartition("/")
         metadata: dict[str, Any] = dict(details.invocation_metadata or ())
         if handler is None:
-            note = _note(method, metadata, began)
-            note.status, note.code = grpc.StatusCode.UNIMPLEMENTED.name, UnsupportedError.code
-            log_access(note)
+            request_context = _request_context(method, metadata, began)
+            request_context.status, request_context.code = grpc.StatusCode.UNIMPLEMENTED.name, UnsupportedError.code
+            log_access(request_context)
             return None
-        # Of a method that is none, whatever the caller wrote: never a span's name.
+        # Not for unknown methods: their name is whatever the caller wrote, which must never become a span's name.
         span_name = f"{service.removeprefix('/')}/{method}"
         inner = handler.unary_unary or handler.stream_stream
 
         async def observed(request: Any, context: Any) -> Any:
-            note = _note(method, metadata, began, request, context)
-            async with self._observed(note, span_name, metadata, context):
+            request_context = _request_context(method, metadata, began, request, context)
+            async with self._observed(request_context, span_name, metadata, context):
                 return await inner(request, context)
 
         kind = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_stream_rpc_method_handler
@@ -59,37 +59,37 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
 
     @asynccontextmanager
     async def _observed(
-        self, note: RequestNote, span_name: str, metadata: Mapping[str, Any], context: Any
+        self, request_context: RequestContext, span_name: str, metadata: Mapping[str, Any], context: Any
     ) -> AsyncIterator[None]:
-        tracer = NO_TRACER if note.method in _UNTRACED else self._tracer
+        tracer = NO_TRACER if request_context.method in _UNTRACED else self._tracer
         attributes = {"rpc.system.name": "grpc", "rpc.method": span_name}
-        with note.current(), tracer.request(span_name, _trace_context(metadata), attributes) as span:
-            note.trace_id = span.trace_id
-            context.set_trailing_metadata(((REQUEST_ID_KEY, note.request_id),))
+        with request_context.current(), tracer.request(span_name, _trace_context(metadata), attributes) as span:
+            request_context.trace_id = span.trace_id
+            context.set_trailing_metadata(((REQUEST_ID_KEY, request_context.request_id),))
             try:
                 yield
-                note.status = note.status or grpc.StatusCode.OK.name
+                request_context.status = request_context.status or grpc.StatusCode.OK.name
             except asyncio.CancelledError:
-                note.status, note.code = grpc.StatusCode.CANCELLED.name, CANCELLED
+                request_context.status, request_context.code = grpc.StatusCode.CANCELLED.name, CANCELLED
                 raise
             except BaseException:
-                if not note.status:  # Else it is how a call is ended with a status.
-                    note.status, note.code = grpc.StatusCode.UNKNOWN.name, INTERNAL
+                if not request_context.status:  # A status is set by ``abort``, which raises.
+                    request_context.status, request_context.code = grpc.StatusCode.UNKNOWN.name, INTERNAL
                 raise
             finally:
-                _describe(span, note)
-                log_access(note)
+                _describe(span, request_context)
+                log_access(request_context)
 
 
-def _note(
+def _request_context(
     method: str, metadata: Mapping[str, Any], began: float, request: Any = None, context: Any = None
-) -> RequestNote:
-    # What cannot be read is an error in the message's place; a stream has neither a size nor an id.
+) -> RequestContext:
+    # For an unreadable message ``request`` is the error; a stream has neither a size nor an id.
     size = getattr(request, "ByteSize", None)
-    # The caller's own id of an inference serves where no other is given.
+    # The inference request's own id is used if the metadata has none.
     given = metadata.get(REQUEST_ID_KEY) or getattr(request, "id", None)
     model = getattr(request, "model_name", None) or getattr(request, "name", None)
-    return RequestNote(
+    return RequestContext(
         request_id=accepted_id(given),
         transport="grpc",
         method=method,
@@ -105,12 +105,12 @@ def _trace_context(metadata: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def _host(peer: str) -> str:
-    """Of gRPC's ``ipv4:127.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000``."""
+    """Extract the host from gRPC's ``ipv4:127.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000``."""
     return unquote(peer.partition(":")[2]).rpartition(":")[0].strip("[]")
 
 
-def _describe(span: RequestSpan, note: RequestNote) -> None:
-    describe(span, note)
-    span.set("rpc.response.status_code", str(note.status))
-    if note.status in _FAULTS:
-        span.fail(note.outcome or str(note.status))
+def _describe(span: RequestSpan, request_context: RequestContext) -> None:
+    describe(span, request_context)
+    span.set("rpc.response.status_code", str(request_context.status))
+    if request_context.status in _FAULTS:
+        span.fail(request_context.outcome or str(request_context.status))

@@ -1,4 +1,4 @@
-"""API keys over gRPC: who has none, or no right to a call, is answered before the message is read."""
+"""API keys over gRPC: callers without a valid key, or without permission, are refused before the message is read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Final
 import grpc
 
 from dimml.errors import DimmlError
-from dimml_server.observability.request_context import current_note
-from dimml_server.security.guard import Guard, shown_key
+from dimml_server.observability.request_context import current_request
+from dimml_server.security.guard import Guard, presented_key
 from dimml_server.security.keys import ApiKey
 from dimml_server.settings.settings import ServerSettings
 
@@ -30,12 +30,12 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[typ
         self._open = _HEALTH if settings.health_open else frozenset()
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        """Hand on the call's handler, or one that refuses it."""
+        """Return the call's handler, or one that refuses the call."""
         if not self._guard.closed or details.method in self._open:
             return await continuation(details)
         key = None
         try:
-            key = self._guard.identify(_shown(details.invocation_metadata), admin=details.method in _ADMIN)
+            key = self._guard.identify(_presented_key(details.invocation_metadata), admin=details.method in _ADMIN)
             self._guard.check_place(key)
         except DimmlError as error:
             return self._refusing(error, key)
@@ -47,8 +47,8 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[typ
             _note_key(key)
             await self._abort(context, error)
 
-        # On the wire any call can be answered as a stream. A handler of streams reads no message that it does not
-        # ask for, while gRPC reads a single one whole, up to max_body_bytes, before its handler is called.
+        # On the wire any call can be answered as a stream. A stream handler reads no message unless it asks for one,
+        # while gRPC reads a unary message completely, up to max_body_bytes, before calling its handler.
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _counted(self, handler: Any, key: ApiKey | None) -> Any:
@@ -68,13 +68,13 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[typ
 
 
 def _note_key(key: ApiKey | None) -> None:
-    if key is not None and (note := current_note()) is not None:
-        note.key = key.name
+    if key is not None and (request_context := current_request()) is not None:
+        request_context.key = key.name
 
 
-def _shown(metadata: Any) -> str | None:
+def _presented_key(metadata: Any) -> str | None:
     values: Mapping[str, Any] = dict(metadata or ())
     api_key, authorization = values.get("x-api-key"), values.get("authorization")
-    return shown_key(
+    return presented_key(
         api_key if isinstance(api_key, str) else None, authorization if isinstance(authorization, str) else None
     )

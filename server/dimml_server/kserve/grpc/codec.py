@@ -21,7 +21,7 @@ from dimml_server.kserve.messages import (
 )
 from dimml_server.kserve.tensors import InputTensor, Payload, to_raw
 
-#: The field of ``InferTensorContents`` that carries a type, as the protocol's comments on that message say.
+#: The field of ``InferTensorContents`` for each datatype, according to the comments in the protocol's definition.
 _CONTENTS_FIELDS: Mapping[str, str] = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -80,7 +80,7 @@ def parse_infer(message: service_pb2.ModelInferRequest) -> InferRequest:
 
 
 def format_infer(response: InferResponse) -> service_pb2.ModelInferResponse:
-    """The answer, its tensors in ``raw_output_contents``."""
+    """Format an answer, its tensors in ``raw_output_contents``."""
     message = service_pb2.ModelInferResponse(
         model_name=response.model, model_version=response.version, id=response.request_id
     )
@@ -105,7 +105,7 @@ def _typed(contents: service_pb2.InferTensorContents, name: str, datatype: str) 
 
 
 def parameters_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a map of ``InferParameter`` or ``ModelRepositoryParameter``."""
+    """Return the values of a map of ``InferParameter`` or ``ModelRepositoryParameter``."""
     return {
         key: getattr(value, value.WhichOneof("parameter_choice") or "string_param") for key, value in parameters.items()
     }

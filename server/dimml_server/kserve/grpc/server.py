@@ -1,4 +1,4 @@
-"""KServe v2 over gRPC, with tritonclient's own stubs (those of another package cannot live in one process with it)."""
+"""KServe v2 over gRPC, with tritonclient's stubs (another package's stubs cannot be loaded in the same process)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dimml_server.kserve.grpc.authentication import AuthenticationInterceptor
 from dimml_server.kserve.grpc.codec import format_infer, parameters_of, parse_infer
 from dimml_server.kserve.messages import check_text
 from dimml_server.observability.metrics import Metrics
-from dimml_server.observability.request_context import accepted_id, current_note
+from dimml_server.observability.request_context import accepted_id, current_request
 from dimml_server.observability.request_record import INTERNAL
 from dimml_server.prediction.service import PredictionService
 from dimml_server.security.guard import Guard
@@ -45,7 +45,7 @@ TRANSPORT: Final = "grpc"
 #: Metadata key of an error's code, field and modality statuses, as JSON; ``-bin`` lets it hold any text.
 ERROR_DETAIL: Final = "dimml-error-bin"
 
-#: The one table from domain errors to gRPC (docs/adr/0011). The nearest class in an error's ancestry counts.
+#: The one table from domain errors to gRPC (docs/adr/0011). The closest base class of an error counts.
 STATUS_CODES: Final[dict[type[DimmlError], grpc.StatusCode]] = {
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
@@ -56,13 +56,13 @@ STATUS_CODES: Final[dict[type[DimmlError], grpc.StatusCode]] = {
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-#: What gRPC itself refuses is RESOURCE_EXHAUSTED and says nothing of our limit; so it reads somewhat more than that.
+#: Messages that gRPC itself refuses get RESOURCE_EXHAUSTED without our limit; so gRPC's own limit is somewhat higher.
 _READ_BEYOND_LIMIT: Final = 2
 _INT32_MAX: Final = 2**31 - 1
-#: Kept back from a call's deadline for the answer's way to the caller: a share of it, and at most so much.
+#: Reserved from a call's deadline for sending the answer: a share of it, up to a maximum.
 _WAY_BACK_SHARE: Final = 0.1
 _WAY_BACK_S: Final = 0.2
-#: Silence after which gRPC asks whether a caller is still there.
+#: Idle time after which gRPC pings a caller.
 _KEEPALIVE_MS: Final = 60_000
 
 Context = Any
@@ -72,21 +72,23 @@ Method = Callable[[Any, Context], Awaitable[Any]]
 def create_server(
     service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard
 ) -> grpc.aio.Server:
-    """A server that answers KServe v2; its caller adds a port, starts and stops it."""
+    """Create a server for KServe v2; the caller adds a port, starts and stops it."""
     limit = min(settings.max_body_bytes, settings.max_grpc_bytes)
     read_bytes = min(limit * _READ_BEYOND_LIMIT, _INT32_MAX)
-    # The longest that a call can take, from its first byte to its last.
+    # The longest time a call can take, from its first byte to its last.
     longest_s = settings.upload_timeout_s + settings.max_timeout_s
     server = grpc.aio.server(
         interceptors=(AccessInterceptor(service.tracer), AuthenticationInterceptor(guard, settings, _abort)),
-        # gRPC reads a message whole before it is ours: as many again as the queue takes may be on their way.
+        # gRPC reads a message completely before it hands it over: as many messages as the queue holds may be in
+        # transit.
         maximum_concurrent_rpcs=2 * (settings.concurrency + settings.queue_length),
         options=(
             ("grpc.max_receive_message_length", read_bytes),
             ("grpc.max_send_message_length", _INT32_MAX),
-            # A port that another process listens on is an error, not a port to share with it.
+            # A port that another process listens on must be an error, not be shared with it.
             ("grpc.so_reuseport", 0),
-            # Nobody holds a connection for ever: by saying nothing, by sending a message without an end, by being gone.
+            # No client can hold a connection forever: by being silent, by sending an endless message, or by having
+            # gone.
             ("grpc.max_connection_age_ms", _ms(settings.grpc_connection_age_s)),
             ("grpc.max_connection_age_grace_ms", _ms(longest_s)),
             ("grpc.server_handshake_timeout_ms", _ms(settings.header_timeout_s)),
@@ -108,7 +110,7 @@ def create_server(
 
 
 def _reader(message: Any) -> Callable[[bytes], Any]:
-    """Reads a message. gRPC would answer UNKNOWN to what raises there, and log it as a fault of the server."""
+    """Build a reader of messages. If a reader raised, gRPC would answer UNKNOWN and log a fault of the server."""
 
     def read(data: bytes) -> Any:
         try:
@@ -124,7 +126,7 @@ def _ms(seconds: float) -> int:
 
 
 def _methods(plane: DataPlane, limit: int) -> dict[str, Method]:
-    """The calls that are offered, by the service's names for them."""
+    """Return the offered calls by their name in the service."""
     catalog = plane.catalog
 
     async def server_live(request: Any, context: Context) -> Any:
@@ -186,7 +188,7 @@ def _methods(plane: DataPlane, limit: int) -> dict[str, Method]:
 
 
 async def _infer(plane: DataPlane, request: Any, context: Context, limit: int) -> Any:
-    """A caller that hangs up, or whose deadline passes, cancels this coroutine, and so frees its place."""
+    """Run one inference. A caller that disconnects, or whose deadline passes, cancels this and so frees its place."""
     name, version = check_text("model_name", request.model_name), check_text("model_version", request.model_version)
     with plane.call(name, version, TRANSPORT) as call:
         with call.timed("compute_input"):
@@ -215,12 +217,12 @@ def _refusal(name: str) -> Method:
 
 
 def _error_metadata(error: DimmlError) -> tuple[tuple[str, str | bytes], ...]:
-    """Trailing metadata of a refusal: what one of a few status codes and a text cannot say, for dimml's own client."""
+    """Build the trailing metadata of a refusal: details for dimml's own client that gRPC's status cannot express."""
     detail = {"code": error.code, "field": error.field, "modalities": {n: str(s) for n, s in error.statuses.items()}}
     headers = ((key.lower(), value) for key, value in error_headers(error).items())
-    note = current_note()
-    # What goes with an error takes the place of what was set before.
-    identity = () if note is None else ((REQUEST_ID_KEY, note.request_id),)
+    request_context = current_request()
+    # Metadata given with an error replaces what was set before.
+    identity = () if request_context is None else ((REQUEST_ID_KEY, request_context.request_id),)
     return (*headers, *identity, (ERROR_DETAIL, json.dumps(detail).encode()))
 
 
@@ -231,14 +233,14 @@ async def _unreadable(error: RequestError) -> Any:
 async def _abort(context: Context, error: DimmlError) -> Any:
     """End a call with an error's status; never returns."""
     code = next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
-    if (note := current_note()) is not None:
-        note.status = code.name
-        note.fail(error)
+    if (request_context := current_request()) is not None:
+        request_context.status = code.name
+        request_context.fail(error)
     return await context.abort(code, error.message, _error_metadata(error))
 
 
 def _answered(name: str, method: Method) -> Method:
-    """``method``, its errors as gRPC statuses."""
+    """Wrap ``method`` so that its errors become gRPC statuses."""
 
     async def answered(request: Any, context: Context) -> Any:
         try:
@@ -247,8 +249,12 @@ def _answered(name: str, method: Method) -> Method:
             return await _abort(context, error)
         except Exception:
             identity = accepted_id(None)
-            if (note := current_note()) is not None:
-                identity, note.status, note.code = note.request_id, grpc.StatusCode.INTERNAL.name, INTERNAL
+            if (request_context := current_request()) is not None:
+                identity, request_context.status, request_context.code = (
+                    request_context.request_id,
+                    grpc.StatusCode.INTERNAL.name,
+                    INTERNAL,
+                )
             logger.exception("request %s: %s", identity, name)
             return await context.abort(grpc.StatusCode.INTERNAL, f"internal error; request id {identity}")
 

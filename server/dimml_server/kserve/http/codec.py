@@ -24,14 +24,14 @@ from dimml_server.kserve.messages import (
 from dimml_server.kserve.tensors import InputTensor, to_elements, to_raw
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
-#: Nobody else is answered while JSON is parsed, some 30 ms a MiB and with a list for every number 200 ms; it also
-#: takes up to some twenty times its length in memory. Binary tensors cost neither.
+#: Parsing JSON blocks all other requests, for about 30 ms per MiB, or 200 ms if every number is in a list of its own;
+#: it also takes up to about twenty times its length in memory. Binary tensors cost neither.
 MAX_JSON_BYTES: Final = 2 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class HttpInfer:
-    """A request, and which of its outputs are to be given back in binary."""
+    """A request, and which of its outputs are returned in binary."""
 
     request: InferRequest
     binary_by_default: bool
@@ -39,7 +39,7 @@ class HttpInfer:
 
 
 def parse_infer(body: bytes | memoryview, header_length: str | None, model: str, version: str) -> HttpInfer:
-    """Read an inference request; binary inputs are views of ``body``. Raises RequestError, in Triton's words."""
+    """Read an inference request; binary inputs are views of ``body``. Raises RequestError, worded as Triton's."""
     length = _header_length(header_length, len(body))
     if length > MAX_JSON_BYTES:
         raise TooLargeError(
@@ -76,9 +76,9 @@ def parse_infer(body: bytes | memoryview, header_length: str | None, model: str,
 
 
 def format_infer(response: InferResponse, asked: HttpInfer) -> tuple[bytes, int | None]:
-    """The answer's body, and the length of its JSON part where binary tensors follow it.
+    """Format an answer's body, and return the length of its JSON part if binary tensors follow it.
 
-    Raises InvalidTensorError where an output cannot be written as JSON.
+    Raises InvalidTensorError if an output cannot be written as JSON.
     """
     described, blobs = [], []
     for output in response.outputs:
@@ -97,11 +97,11 @@ def format_infer(response: InferResponse, asked: HttpInfer) -> tuple[bytes, int 
 
 
 def parse_object(body: bytes | memoryview) -> dict[str, Any]:
-    """A JSON object; an empty body is an empty one. Raises RequestError."""
+    """Parse a JSON object; an empty body is an empty object. Raises RequestError."""
     if not body:
         return {}
     try:
-        # NaN is taken, as tritonclient writes it for NaN in a masked slot.
+        # NaN is accepted, since tritonclient writes it for NaN in a masked slot.
         document = from_json(bytes(body), allow_inf_nan=True)
     except ValueError as error:
         raise RequestError(f"failed to parse the request JSON buffer: {error}") from error
@@ -111,7 +111,7 @@ def parse_object(body: bytes | memoryview) -> dict[str, Any]:
 
 
 def parameters_of(document: dict[str, Any]) -> dict[str, Any]:
-    """The ``parameters`` of a request's JSON. Raises RequestError."""
+    """Return the ``parameters`` of a request's JSON. Raises RequestError."""
     return _object(document, "parameters")
 
 

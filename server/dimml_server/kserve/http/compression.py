@@ -1,4 +1,4 @@
-"""Content-Encoding gzip and deflate for HTTP bodies, bounded: a small body must not unfold into a large one."""
+"""Content-Encoding gzip and deflate for HTTP bodies, with a bound: a small body must not expand into a huge one."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dimml_server.prediction.spool import Spool, SpooledBody
 
 #: zlib's window size argument by encoding; HTTP's "deflate" is the zlib format (RFC 9110, section 8.4.1.2).
 WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-#: Answers are small and the caller waits for them.
+#: Fast, since answers are small and the caller waits for them.
 _LEVEL = 1
-#: Unfolded at once: a few bytes may unfold to a thousand times as many.
+#: Bytes decompressed at a time: a few bytes may expand a thousandfold.
 _PIECE_BYTES = 2**20
 
 
 async def read_body(
     chunks: AsyncIterator[bytes], encoding: str, max_bytes: int, spool: Spool | None = None
 ) -> bytes | memoryview:
-    """A whole body, decompressed. ``encoding`` is the Content-Encoding header, possibly empty.
+    """Read a whole body and decompress it. ``encoding`` is the Content-Encoding header, possibly empty.
 
-    Past the threshold of ``spool`` it is on disk, and what comes back is a view of it.
-    Raises TooLargeError as soon as the body, or what it unfolds to, exceeds ``max_bytes``; RequestError where it
-    is not what ``encoding`` says, or that encoding is none of ours.
+    Beyond the threshold of ``spool`` it is kept on disk, and a view of the file is returned. Raises TooLargeError as
+    soon as the body, compressed or not, exceeds ``max_bytes``; RequestError if it is not encoded as ``encoding`` says,
+    or the encoding is not supported.
     """
     name = encoding.strip().lower()
     if name not in ("", "identity", *WINDOW_BITS):
@@ -44,7 +44,7 @@ async def _inflated(chunks: AsyncIterator[bytes], name: str, max_bytes: int) -> 
         if inflate.eof and chunk:
             raise RequestError(f"request body has data after its {name} stream")
         part, folded = b"", chunk
-        # What zlib could not put into a full piece it keeps, and with it perhaps the last of what was folded.
+        # zlib keeps what did not fit into the last full piece, perhaps with the end of the compressed data.
         while folded or len(part) == _PIECE_BYTES:
             try:
                 part = inflate.decompress(folded, _PIECE_BYTES)
@@ -60,7 +60,7 @@ async def _inflated(chunks: AsyncIterator[bytes], name: str, max_bytes: int) -> 
 
 
 def accepted_encoding(accept_encoding: str) -> str:
-    """The encoding for an answer to this Accept-Encoding header: the first that we have, or ''."""
+    """Return the encoding for an answer to this Accept-Encoding header: the first supported one, or ''."""
     for item in accept_encoding.split(","):
         name, _, parameters = item.partition(";")
         if name.strip().lower() in WINDOW_BITS and parameters.replace(" ", "") not in ("q=0", "q=0.0"):
@@ -69,7 +69,7 @@ def accepted_encoding(accept_encoding: str) -> str:
 
 
 def compress(body: bytes, encoding: str) -> bytes:
-    """``body`` in ``encoding``, one of ``WINDOW_BITS``."""
+    """Compress ``body`` in ``encoding``, one of ``WINDOW_BITS``."""
     return gzip.compress(body, _LEVEL, mtime=0) if encoding == "gzip" else zlib.compress(body, _LEVEL)
 
 

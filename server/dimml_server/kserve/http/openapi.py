@@ -1,4 +1,4 @@
-"""What OpenAPI says of the KServe v2 calls whose bodies FastAPI cannot see: they may hold binary tensors."""
+"""OpenAPI descriptions of the KServe v2 calls whose bodies FastAPI cannot describe: they may hold binary tensors."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ _MEANINGS: Final = {
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """``responses`` for these error statuses, and for any other.
+    """Build ``responses`` for these error statuses, and for any other.
 
     The ``default`` also keeps FastAPI from listing a 422 of its own for every path with a parameter.
     """
@@ -96,7 +96,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": meaning, "content": content} for status, meaning in listed.items()}
 
 
-#: ``responses`` of what is asked of one model.
+#: ``responses`` of calls about one model.
 MODEL_ERRORS: Final = errors(400, 401, 404, 500, 503)
 #: ``responses`` of readiness: the answer itself has no body.
 NOT_READY: Final[dict[int | str, dict[str, Any]]] = {503: {"description": "Not ready."}}

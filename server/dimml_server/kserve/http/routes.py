@@ -1,4 +1,4 @@
-"""KServe v2 over HTTP: routes, and Triton's ``{"error": …}`` for everything that goes wrong."""
+"""KServe v2 over HTTP: routes, and Triton's ``{"error": …}`` for every error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from dimml_server.kserve.http.openapi import (
     NOT_READY,
 )
 from dimml_server.observability.metrics import Metrics
-from dimml_server.observability.request_context import note_code, note_error
+from dimml_server.observability.request_context import record_code, record_error
 from dimml_server.observability.request_record import INTERNAL
 from dimml_server.prediction.error_status import http_status
 from dimml_server.prediction.service import PredictionService
@@ -61,7 +61,7 @@ UNSUPPORTED: Final = {
 
 
 def router(service: PredictionService, metrics: Metrics, settings: ServerSettings, uploads: Uploads) -> APIRouter:
-    """All of ``/v2``."""
+    """Build the routes below ``/v2``."""
     plane = DataPlane(service, metrics, settings)
     routes = APIRouter(prefix="/v2", route_class=_Route, tags=["KServe v2"])
     _add_health(routes, plane)
@@ -215,13 +215,13 @@ class _Route(APIRoute):
             try:
                 return await handler(request)
             except (RequestError, CapacityError) as error:
-                note_error(error)
+                record_error(error)
                 return JSONResponse({"error": error.message}, http_status(error), error_headers(error))
             except CallerGoneError:
                 return Response(status_code=CLIENT_CLOSED_REQUEST)
             except Exception:
                 identity = request_id(request)
-                note_code(INTERNAL)
+                record_code(INTERNAL)
                 logger.exception("request %s: %s %s", identity, request.method, request.url.path)
                 return JSONResponse({"error": f"internal error; request id {identity}"}, 500)
 

@@ -1,7 +1,7 @@
-"""Triton's ``onnxruntime`` backend in Python, for servers that lack the C++ one: the same repository runs there.
+"""Triton's ``onnxruntime`` backend in Python, so that servers without the C++ backend can run the same repository.
 
-Triton takes ``backends/<name>/model.py`` for the backend that ``config.pbtxt`` names. Its parameters are those of the
-C++ backend that concern threads. Needs dimml's core in Triton's Python, as the entry models do.
+Triton loads ``backends/<name>/model.py`` as the backend that ``config.pbtxt`` names. It supports the C++ backend's
+parameters about threads. Like the entry models, it needs dimml's core in Triton's Python.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TritonPythonModel:
     """One instance of one model: one session."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Make the session. Raises TritonModelException, which Triton shows as the reason why it did not load."""
+        """Make the session. Raises TritonModelException, which Triton shows as the reason of a failed load."""
         refuse_corrupting_numpy(pb_utils)
         config = json.loads(args["model_config"])
         self._inputs = [tensor["name"] for tensor in config["input"]]
@@ -47,7 +47,7 @@ class TritonPythonModel:
         _check_names("output", self._outputs, [value.name for value in self._session.get_outputs()])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """All requests in one run; where that fails, each alone, so that a bad one fails no other."""
+        """Run all requests together; if that fails, each alone, so that a bad one fails no other."""
         feeds = [self._feed(request) for request in requests]
         if self._batched and len(feeds) > 1:
             try:
@@ -73,7 +73,7 @@ class TritonPythonModel:
 
     def _run(self, feed: dict[str, Any]) -> list[Any]:
         options = self._ort.RunOptions()
-        options.log_severity_level = 4  # What a run raises goes to the caller.
+        options.log_severity_level = 4  # Errors of a run go to the caller.
         outputs: list[Any] = self._session.run(self._outputs, feed, options)
         return outputs
 
@@ -102,7 +102,7 @@ def _options(ort: ModuleType, config: dict[str, Any]) -> Any:
 
 
 def _count(parameters: dict[str, str], name: str) -> int:
-    """A number of threads; 0, as where it is not given, lets ONNX Runtime choose."""
+    """Read a number of threads; 0, the default, lets ONNX Runtime choose."""
     text = parameters.get(name, "0")
     if not text.isascii() or not text.isdigit():
         raise pb_utils.TritonModelException(f"parameter {name} must be a whole number, not {text!r}")
