@@ -34,7 +34,7 @@ from dimml_client.scoring.engines.decode_request import decode_request, parts_at
 from dimml_client.scoring.engines.local import LocalEngine
 from dimml_client.scoring.inputs.listing import list_inputs
 from dimml_client.scoring.recording import Recording
-from dimml_client.scoring.run.reorder_buffer import InOrder
+from dimml_client.scoring.run.reorder_buffer import ReorderBuffer
 from dimml_client.scoring.table.formats import ParquetSink
 from dimml_client.scoring.table.schema import table_schema
 
@@ -125,7 +125,7 @@ def main() -> None:
                 wanted = [best for bests in pool.imap(plain, chunks) for best in bests]
                 note(f"plain, {cores} processes, batch {batch}", began)
             began = now()
-            order, rows = InOrder(0), []
+            order, rows = ReorderBuffer(0), []
             for scored in engine.score(recordings, order.room):
                 rows += [row for row, _ in order.take(scored)]
             sink = ParquetSink(Path(folder) / f"{repeat}.parquet", schema)

@@ -10,7 +10,7 @@ from types import TracebackType
 from dimml.errors import ConfigurationError
 from dimml.prediction import Prediction
 from dimml_client.transport.address import parse_address
-from dimml_client.transport.credentials import Credentials, credentials
+from dimml_client.transport.credentials import Credentials, checked_credentials
 from dimml_client.transport.request import Media, ModelDescription, PredictRequest, Transport, gather_parts
 from dimml_client.transport.retry import RetryPolicy, TryAgainError
 
@@ -42,8 +42,10 @@ class Client:
             raise ConfigurationError(f"retries must be 0 or more, got {retries}", field="retries")
         self.url = url
         self._policy = RetryPolicy(retries=retries, timeout_s=timeout_s)
-        shown = credentials(api_key=api_key, ca=ca, certificate=certificate, certificate_key=certificate_key)
-        self._transport = _transport(url, shown)
+        credentials = checked_credentials(
+            api_key=api_key, ca=ca, certificate=certificate, certificate_key=certificate_key
+        )
+        self._transport = _transport(url, credentials)
 
     def __enter__(self) -> Client:
         return self
@@ -111,12 +113,12 @@ class Client:
         self._transport.close()
 
 
-def _transport(url: str, shown: Credentials) -> Transport:
+def _transport(url: str, credentials: Credentials) -> Transport:
     address = parse_address(url)
     if address.grpc:
         from dimml_client.transport.grpc import GrpcTransport
 
-        return GrpcTransport(address, shown)
+        return GrpcTransport(address, credentials)
     from dimml_client.transport.http import HttpTransport
 
-    return HttpTransport(url, shown)
+    return HttpTransport(url, credentials)

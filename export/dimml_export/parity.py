@@ -1,5 +1,6 @@
 """Is what was exported what was trained? ONNX Runtime against torch, each encoder and the chain that is served, and the
-fusion graph against ``dimml.fusion`` where modalities are lost."""
+fusion graph against ``dimml.fusion`` where modalities are lost.
+"""
 
 from __future__ import annotations
 

@@ -71,22 +71,26 @@ def predict(
     from rich.console import Console
     from rich.progress import track
 
-    from dimml_client.cli.predict import Options, answers, jobs_of, local, remote
+    from dimml_client.cli.predict import PredictOptions, answers, inputs_of, local, remote
     from dimml_client.cli.table import PIPE_WIDTH, predictions_table
 
-    jobs = jobs_of(files or [], own_files)
-    options = Options(model=model, version=version, route_key=route_key, start_s=start, end_s=end, top_k=top_k)
+    inputs = inputs_of(files or [], own_files)
+    options = PredictOptions(model=model, version=version, route_key=route_key, start_s=start, end_s=end, top_k=top_k)
     if repository is None:
-        shown = credentials.read()
-        source = remote(url or DEFAULT_URL, shown, options)
+        source = remote(url or DEFAULT_URL, credentials.read(), options)
     else:
         source = local(repository, options)
     done = []
     with source as predict_job:
         progress = Console(stderr=True)
-        hidden = as_json or len(jobs) == 1 or not progress.is_terminal
+        hidden = as_json or len(inputs) == 1 or not progress.is_terminal
         for answered in track(
-            answers(predict_job, jobs), "predicting", len(jobs), console=progress, transient=True, disable=hidden
+            answers(predict_job, inputs),
+            "predicting",
+            len(inputs),
+            console=progress,
+            transient=True,
+            disable=hidden,
         ):
             done.append(answered)
             if as_json:

@@ -45,8 +45,9 @@ def default(
     """Let one version answer every request that names none."""
     if (version is None) != newest:
         raise typer.BadParameter("give a version, or --newest", param_hint="VERSION")
-    shown = credentials.read()
-    _change(bundle, {"split": {} if version is None else {str(version): 100.0}}, url, shown, as_json=as_json)
+    _change(
+        bundle, {"split": {} if version is None else {str(version): 100.0}}, url, credentials.read(), as_json=as_json
+    )
 
 
 @with_credentials
@@ -74,8 +75,7 @@ def split(
         if key in given:
             raise typer.BadParameter(f"version {key} is there twice", param_hint="SHARES")
         given[key] = value
-    shown = credentials.read()
-    _change(bundle, {"split": given}, url, shown, as_json=as_json)
+    _change(bundle, {"split": given}, url, credentials.read(), as_json=as_json)
 
 
 @with_credentials
@@ -93,14 +93,13 @@ def shadow(
     """Give a version a copy of what the others have answered, when there is time; it answers nobody."""
     if (version is None) != off:
         raise typer.BadParameter("give a version, or --off", param_hint="VERSION")
-    shown = credentials.read()
-    _change(bundle, {"shadow": version}, url, shown, as_json=as_json)
+    _change(bundle, {"shadow": version}, url, credentials.read(), as_json=as_json)
 
 
-def _change(bundle: str, change: dict[str, Any], url: str, shown: Credentials, *, as_json: bool) -> None:
+def _change(bundle: str, change: dict[str, Any], url: str, credentials: Credentials, *, as_json: bool) -> None:
     import json
 
-    with connected(url, shown) as server:
+    with connected(url, credentials) as server:
         now = server.routing(bundle, change)
     if as_json:
         typer.echo(json.dumps(now))

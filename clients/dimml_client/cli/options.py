@@ -46,10 +46,10 @@ class CredentialFiles:
 
     def read(self) -> Credentials:
         """Credentials out of the files. Raises ConfigurationError."""
-        from dimml_client.transport.credentials import credentials, read_key_file
+        from dimml_client.transport.credentials import checked_credentials, read_key_file
 
         api_key = None if self.api_key_file is None else read_key_file(self.api_key_file)
-        return credentials(
+        return checked_credentials(
             api_key=api_key, ca=self.ca, certificate=self.certificate, certificate_key=self.certificate_key
         )
 
@@ -80,11 +80,11 @@ def with_credentials(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def connected(url: str, shown: Credentials) -> Iterator[ModelServer]:
+def connected(url: str, credentials: Credentials) -> Iterator[ModelServer]:
     """The server at ``url``, for the block. Raises ConfigurationError."""
     from dimml_client.models.repository_client import model_server
 
-    server = model_server(url, shown, timeout_s=MODELS_TIMEOUT_S)
+    server = model_server(url, credentials, timeout_s=MODELS_TIMEOUT_S)
     try:
         yield server
     finally:

@@ -18,7 +18,7 @@ from dimml_client.transport.request import MEDIA_PART, gather_parts
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PredictInput:
     """One recording: its name for people, and its files by part."""
 
     name: str
@@ -26,8 +26,8 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What is the same for all recordings."""
+class PredictOptions:
+    """Options that apply to every recording."""
 
     model: str | None = None
     version: int | None = None
@@ -39,16 +39,16 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class FileResult:
     """One recording's end: exactly one of both is set."""
 
-    job: Job
+    recording: PredictInput
     prediction: Prediction | None = None
     error: RequestError | CapacityError | None = None
 
     def as_json(self) -> str:
         """One line: the file, and the answer's fields or ``error``."""
-        document: dict[str, Any] = {"file": self.job.name}
+        document: dict[str, Any] = {"file": self.recording.name}
         if self.prediction is not None:
             document |= self.prediction.model_dump(mode="json")
         if self.error is not None:
@@ -61,29 +61,29 @@ class Answered:
         return json.dumps(document)
 
 
-PredictJob = Callable[[Job], Prediction]
+Predict = Callable[[PredictInput], Prediction]
 
 
-def jobs_of(files: Sequence[Path], own_files: Mapping[str, Path]) -> list[Job]:
-    """One job per file; ``own_files`` (by modality) go with the one file there may be, or stand alone."""
+def inputs_of(files: Sequence[Path], own_files: Mapping[str, Path]) -> list[PredictInput]:
+    """One recording per file; ``own_files`` (by modality) go with the one file there may be, or stand alone."""
     if not own_files:
-        return [Job(str(file), {MEDIA_PART: file}) for file in files]
+        return [PredictInput(str(file), {MEDIA_PART: file}) for file in files]
     parts = {**({MEDIA_PART: files[0]} if files else {}), **own_files}
-    return [Job(" + ".join(map(str, parts.values())), parts)]
+    return [PredictInput(" + ".join(map(str, parts.values())), parts)]
 
 
 @contextmanager
-def remote(url: str, shown: Credentials, options: Options) -> Iterator[PredictJob]:
+def remote(url: str, credentials: Credentials, options: PredictOptions) -> Iterator[Predict]:
     """Predictions by a server."""
     with Client(
         url,
-        api_key=shown.api_key,
-        ca=shown.ca,
-        certificate=shown.certificate,
-        certificate_key=shown.certificate_key,
+        api_key=credentials.api_key,
+        ca=credentials.ca,
+        certificate=credentials.certificate,
+        certificate_key=credentials.certificate_key,
     ) as client:
-        yield lambda job: client.predict(
-            parts=job.parts,
+        yield lambda recording: client.predict(
+            parts=recording.parts,
             model=options.model,
             version=options.version,
             route_key=options.route_key,
@@ -94,7 +94,7 @@ def remote(url: str, shown: Credentials, options: Options) -> Iterator[PredictJo
 
 
 @contextmanager
-def local(repository: Path, options: Options) -> Iterator[PredictJob]:
+def local(repository: Path, options: PredictOptions) -> Iterator[Predict]:
     """Predictions in this process. Raises SetupError where the repository cannot be served."""
     # The newest alone is loaded, unless another one has the answers.
     splits = {}
@@ -121,10 +121,10 @@ def local(repository: Path, options: Options) -> Iterator[PredictJob]:
         )
 
 
-def answers(predict: PredictJob, jobs: Sequence[Job]) -> Iterator[Answered]:
-    """An answer per job, in order; one that fails costs no other."""
-    for job in jobs:
+def answers(predict: Predict, inputs: Sequence[PredictInput]) -> Iterator[FileResult]:
+    """An answer per recording, in order; one that fails costs no other."""
+    for recording in inputs:
         try:
-            yield Answered(job, prediction=predict(job))
+            yield FileResult(recording, prediction=predict(recording))
         except (RequestError, CapacityError) as error:
-            yield Answered(job, error=error)
+            yield FileResult(recording, error=error)

@@ -8,13 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dimml.prediction import ModalityAnswer, Prediction
-from dimml_client.cli.predict import Answered
+from dimml_client.cli.predict import FileResult
 
 #: Where output is not a terminal there is no width to fit; this keeps rows on few lines.
 PIPE_WIDTH = 160
 
 
-def predictions_table(answered: Sequence[Answered]) -> Table:
+def predictions_table(answered: Sequence[FileResult]) -> Table:
     """A row per recording: the answer, what each modality had in it, and what was amiss."""
     names = list(dict.fromkeys(name for a in answered if a.prediction for name in a.prediction.modalities))
     heads = any(a.prediction is not None and a.prediction.fused_head is not None for a in answered)
@@ -29,9 +29,9 @@ def predictions_table(answered: Sequence[Answered]) -> Table:
         if one.prediction is None:
             message = one.error.message if one.error is not None else ""
             blank = [""] * (2 + len(names) + heads)
-            table.add_row(Text(one.job.name), *blank, Text(message, style="red"))
+            table.add_row(Text(one.recording.name), *blank, Text(message, style="red"))
             continue
-        table.add_row(Text(one.job.name), *_answer_cells(one.prediction, names, heads))
+        table.add_row(Text(one.recording.name), *_answer_cells(one.prediction, names, heads))
     return table
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from dimml.errors import CapacityError, ConfigurationError, DimmlError, NotFoundError, RequestError
 from dimml.repository import bundle_versions
-from dimml_client.models.repository_client import DIMML, READY, Entry, ModelServer
+from dimml_client.models.repository_client import DIMML, READY, IndexEntry, ModelServer
 
 _FUSION, _MEDIA = "_fusion", "_media"
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class BundleParts:
     """Models of one bundle on one server, in the order of loading: each after what it calls."""
 
     encoders: tuple[str, ...]
@@ -34,7 +34,7 @@ class Parts:
         return (*self.encoders, self.fusion, *(name for name in (self.entry, self.media) if name))
 
 
-def parts_of(index: Sequence[Entry]) -> dict[str, Parts]:
+def parts_of(index: Sequence[IndexEntry]) -> dict[str, BundleParts]:
     """The bundles of a server's index by name: what has a fusion and at least one encoder."""
     names = {entry.name for entry in index}
     bundles = sorted(name.removesuffix(_FUSION) for name in names if name.endswith(_FUSION))
@@ -44,7 +44,7 @@ def parts_of(index: Sequence[Entry]) -> dict[str, Parts]:
         own = {n for n in names if n.startswith(f"{name}_") and not any(_belongs(n, other) for other in longer)}
         encoders = tuple(sorted(own - {name + _FUSION, name + _MEDIA}))
         if encoders:
-            found[name] = Parts(
+            found[name] = BundleParts(
                 encoders,
                 fusion=name + _FUSION,
                 entry=name if name in names else None,
@@ -102,14 +102,14 @@ class BundleLoader:
             if name is not None:
                 self._server.unload(name)
 
-    def _parts(self, index: Sequence[Entry], bundle: str) -> Parts:
+    def _parts(self, index: Sequence[IndexEntry], bundle: str) -> BundleParts:
         known = parts_of(index)
         if bundle not in known:
             listed = ", ".join(known) or "none"
             raise NotFoundError(f"the server's repository has no bundle {bundle!r}; it has: {listed}")
         return known[bundle]
 
-    def _newest(self, index: Sequence[Entry], bundle: str) -> tuple[int, ...]:
+    def _newest(self, index: Sequence[IndexEntry], bundle: str) -> tuple[int, ...]:
         if self._repository is not None:
             known = bundle_versions(self._repository, bundle)
         else:
@@ -149,7 +149,7 @@ class BundleLoader:
             raise ConfigurationError(f"cannot read {path}: {error}") from error
         return dict(json_format.MessageToDict(config, preserving_proto_field_name=True))
 
-    def _check(self, parts: Parts, wanted: Sequence[int]) -> None:
+    def _check(self, parts: BundleParts, wanted: Sequence[int]) -> None:
         """That a server which answered "loaded" has all of it. Raises RequestError."""
         index = self._server.index()
         for name in parts.names:
@@ -168,7 +168,7 @@ class BundleLoader:
             return
 
 
-def _in_use(parts: Parts, index: Sequence[Entry]) -> Parts:
+def _in_use(parts: BundleParts, index: Sequence[IndexEntry]) -> BundleParts:
     """Without entry and media where the others are served without them, as behind a gateway."""
     ready = {entry.name for entry in index if entry.state == READY}
     if ready.intersection(parts.encoders) and parts.entry not in ready and parts.media not in ready:
@@ -176,7 +176,7 @@ def _in_use(parts: Parts, index: Sequence[Entry]) -> Parts:
     return parts
 
 
-def _ready_versions(index: Sequence[Entry], model: str) -> list[int]:
+def _ready_versions(index: Sequence[IndexEntry], model: str) -> list[int]:
     return sorted(int(e.version) for e in index if e.name == model and e.state == READY)
 
 

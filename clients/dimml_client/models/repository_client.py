@@ -27,7 +27,7 @@ DIMML = "dimml"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """One model version of a server's repository; Triton gives no version and state of what was never loaded."""
 
     name: str
@@ -51,7 +51,7 @@ class ModelServer(Protocol):
         """``dimml`` or ``triton``."""
         ...
 
-    def index(self) -> list[Entry]:
+    def index(self) -> list[IndexEntry]:
         """All that the repository has."""
         ...
 
@@ -80,24 +80,24 @@ class ModelServer(Protocol):
         ...
 
 
-def model_server(url: str, shown: Credentials, *, timeout_s: float) -> ModelServer:
+def model_server(url: str, credentials: Credentials, *, timeout_s: float) -> ModelServer:
     """The server at ``http://…``, ``https://…``, ``grpc://host:port`` or ``grpcs://…``. Raises ConfigurationError."""
     address = parse_address(url)
-    return _Grpc(address, shown, timeout_s) if address.grpc else _Http(url, shown, timeout_s)
+    return _Grpc(address, credentials, timeout_s) if address.grpc else _Http(url, credentials, timeout_s)
 
 
 class _Http:
-    def __init__(self, url: str, shown: Credentials, timeout_s: float) -> None:
+    def __init__(self, url: str, credentials: Credentials, timeout_s: float) -> None:
         import httpx
 
         self._url, self._secure = url, url.startswith("https:")
-        verify = shown.ssl_context() if self._secure else True
-        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=shown.headers, verify=verify)
+        verify = credentials.ssl_context() if self._secure else True
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=credentials.headers, verify=verify)
 
     def server_name(self) -> str:
         return str(self._call("GET", "/v2")["name"])
 
-    def index(self) -> list[Entry]:
+    def index(self) -> list[IndexEntry]:
         entries = self._call("POST", "/v2/repository/index", {})
         return [_entry(e.get("name"), e.get("version"), e.get("state"), e.get("reason")) for e in entries]
 
@@ -158,18 +158,18 @@ class _Http:
 
 
 class _Grpc:
-    def __init__(self, address: ServerAddress, shown: Credentials, timeout_s: float) -> None:
+    def __init__(self, address: ServerAddress, credentials: Credentials, timeout_s: float) -> None:
         from tritonclient.grpc import service_pb2, service_pb2_grpc
 
         self._url, self._secure, self._timeout_s, self._pb = address.url, address.secure, timeout_s, service_pb2
-        self._metadata = shown.metadata
-        self._channel = shown.channel(address.authority, secure=address.secure)
+        self._metadata = credentials.metadata
+        self._channel = credentials.channel(address.authority, secure=address.secure)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def server_name(self) -> str:
         return str(self._call("ServerMetadata", self._pb.ServerMetadataRequest()).name)
 
-    def index(self) -> list[Entry]:
+    def index(self) -> list[IndexEntry]:
         models = self._call("RepositoryIndex", self._pb.RepositoryIndexRequest()).models
         return [_entry(m.name, m.version, m.state, m.reason) for m in models]
 
@@ -225,5 +225,5 @@ def _first_line(text: str) -> str:
     return text.strip().split("\n", 1)[0]
 
 
-def _entry(name: str | None, version: str | None, state: str | None, reason: str | None) -> Entry:
-    return Entry(name or "", version or "", state or "", reason or "")
+def _entry(name: str | None, version: str | None, state: str | None, reason: str | None) -> IndexEntry:
+    return IndexEntry(name or "", version or "", state or "", reason or "")

@@ -90,7 +90,7 @@ def score(
     from dimml_client.scoring.inputs.listing import list_inputs
     from dimml_client.scoring.inputs.manifest import column_names
     from dimml_client.scoring.run.aggregate import AGGREGATIONS
-    from dimml_client.scoring.run.console_summary import outcome_json, tell
+    from dimml_client.scoring.run.console_summary import print_summary, result_json
     from dimml_client.scoring.run.score_table import score_table
     from dimml_client.scoring.run.summary import FAIL_ON
     from dimml_client.scoring.table.formats import check_suffix
@@ -115,16 +115,15 @@ def score(
         raise typer.BadParameter(
             "a server is sent whole recordings; score windows with --engine local or ray", param_hint="--window"
         )
-    at_work: Engine
+    scorer: Engine
     if kind == "server":
         from dimml_client.scoring.engines.remote import ServerEngine
 
-        shown = credentials.read()
-        at_work = ServerEngine(url or "", model, version, in_flight=in_flight, shown=shown)
+        scorer = ServerEngine(url or "", model, version, in_flight=in_flight, credentials=credentials.read())
     elif kind == "ray":
         from dimml_client.scoring.engines.ray import RayEngine
 
-        at_work = RayEngine(
+        scorer = RayEngine(
             repository,
             model,
             version,
@@ -134,21 +133,21 @@ def score(
             window=options,
         )
     else:
-        at_work = LocalEngine(repository, model, version, cores=cores or usable_cores(), window=options)
+        scorer = LocalEngine(repository, model, version, cores=cores or usable_cores(), window=options)
     aggregation = cast("Aggregation | None", aggregate)
-    outcome = score_table(at_work, listing, out, aggregation=aggregation, quiet=quiet)
-    if report is not None and outcome.complete:
+    result = score_table(scorer, listing, out, aggregation=aggregation, quiet=quiet)
+    if report is not None and result.complete:
         from dimml_client.scoring.report.html import write_report
         from dimml_client.scoring.report.metrics import judge_table
 
         write_report(judge_table(out), out, report)
-    code = outcome.summary.exit_code(fail_on) if outcome.complete else EXIT_INTERRUPTED
+    code = result.summary.exit_code(fail_on) if result.complete else EXIT_INTERRUPTED
     if as_json:
-        typer.echo(outcome_json(outcome, out, listing.repeated, code))
+        typer.echo(result_json(result, out, listing.repeated, code))
     elif not quiet:
         from rich.console import Console
 
-        tell(outcome, out, Console(stderr=True))
+        print_summary(result, out, Console(stderr=True))
     raise typer.Exit(code)
 
 

@@ -20,7 +20,7 @@ _GRPC_OPTIONS: Final = (("grpc.max_send_message_length", -1), ("grpc.max_receive
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """``ca`` is a PEM file of authorities trusted in place of the machine's; ``certificate`` and ``certificate_key``
-    are PEM files of the client's own certificate, for mutual TLS. Built by ``credentials``.
+    are PEM files of the client's own certificate, for mutual TLS. Built by ``checked_credentials``.
     """
 
     api_key: str | None = None
@@ -39,7 +39,7 @@ class Credentials:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """gRPC metadata of every call."""
+        """GRPC metadata of every call."""
         return tuple((name.lower(), value) for name, value in self.headers.items())
 
     def ssl_context(self) -> ssl.SSLContext:
@@ -77,7 +77,7 @@ class Credentials:
         return self.ca or (Path(system) if system else None), self.certificate_key, self.certificate
 
 
-def credentials(
+def checked_credentials(
     *,
     api_key: str | None = None,
     ca: str | os.PathLike[str] | None = None,

@@ -66,10 +66,10 @@ _NOT_CONNECTED = ("failed to connect", "DNS resolution failed", "Name resolution
 class GrpcTransport:
     """One server by its address."""
 
-    def __init__(self, address: ServerAddress, shown: Credentials) -> None:
+    def __init__(self, address: ServerAddress, credentials: Credentials) -> None:
         self._url, self._secure = address.url, address.secure
-        self._metadata = shown.metadata
-        self._channel = shown.channel(address.authority, secure=address.secure)
+        self._metadata = credentials.metadata
+        self._channel = credentials.channel(address.authority, secure=address.secure)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._meanings: dict[tuple[str, str], Meaning] = {}
         self._lock = Lock()

@@ -28,11 +28,11 @@ _TRY_AGAIN = (429, 503)
 class HttpTransport:
     """One server by its base URL; connections are kept open between calls."""
 
-    def __init__(self, url: str, shown: Credentials) -> None:
+    def __init__(self, url: str, credentials: Credentials) -> None:
         self._url = url.rstrip("/")
         self._secure = self._url.startswith("https:")
-        verify = shown.ssl_context() if self._secure else True
-        self._client = httpx.Client(base_url=self._url, headers=shown.headers, verify=verify)
+        verify = credentials.ssl_context() if self._secure else True
+        self._client = httpx.Client(base_url=self._url, headers=credentials.headers, verify=verify)
 
     def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
         """Predict once. Raises TryAgainError for 429 and 503, RequestError, CapacityError."""
@@ -195,7 +195,10 @@ def _error(response: httpx.Response) -> Exception:
 
 
 def _statuses(modalities: Mapping[str, Mapping[str, str | None]]) -> dict[str, str]:
-    return {name: ":".join(filter(None, (fate.get("status"), fate.get("reason")))) for name, fate in modalities.items()}
+    return {
+        name: ":".join(filter(None, (status.get("status"), status.get("reason"))))
+        for name, status in modalities.items()
+    }
 
 
 def retry_after_s(header: str | None) -> float | None:

@@ -51,10 +51,10 @@ def build_plans(
     from rich.console import Console
 
     from dimml_export.tensorrt.builder import TensorRTBuilder
-    from dimml_export.tensorrt.plans import Options
+    from dimml_export.tensorrt.plans import PlanOptions
     from dimml_export.tensorrt.plans import build_plans as build
 
-    options = Options("fp16" if fp16 else "fp32", workspace * 2**20, timing_cache, force)
+    options = PlanOptions("fp16" if fp16 else "fp32", workspace * 2**20, timing_cache, force)
     with Console(stderr=True).status("looking at TensorRT and the GPU") as status:
         done = build(repository, TensorRTBuilder(), options, name=bundle, version=version, say=status.update)
     if as_json:

@@ -34,7 +34,7 @@ WORKSPACE_BYTES: Final = 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class PlanOptions:
     """How plans are built."""
 
     precision: Precision = "fp16"
@@ -65,7 +65,7 @@ class BuiltPlan:
 def build_plans(
     repository: Path,
     builder: PlanBuilder,
-    options: Options,
+    options: PlanOptions,
     *,
     name: str | None = None,
     version: int | None = None,
@@ -100,7 +100,7 @@ class _Site:
     repository: Path
     builder: PlanBuilder
     host: Host
-    options: Options
+    options: PlanOptions
     say: Callable[[str], None]
 
 

@@ -15,7 +15,7 @@ from dimml.contract import model_specs
 from dimml.errors import BundleError
 from dimml.repository import load_bundle
 from dimml_export.model_config import model_config, read_model_config, tensors_differ
-from dimml_export.tensorrt.plans import Options, build_plans
+from dimml_export.tensorrt.plans import PlanOptions, build_plans
 from support.hardly_trained import make_run
 from support.standin_builder import Standin
 from support.tiny_bundle import make_tiny_bundle
@@ -110,7 +110,7 @@ def test_a_run_becomes_plans_of_mixed_precision(tmp_path: Path, capsys: pytest.C
     run, models = make_run(tmp_path / "run"), tmp_path / "models"
     assert main(["export", str(run), "--repository", str(models), "--tensorrt", "plan"]) == 0
     assert f"dimml build-plans {models}" in capsys.readouterr().out
-    for plan in build_plans(models, Standin(), Options()):
+    for plan in build_plans(models, Standin(), PlanOptions()):
         assert (plan.outcome, plan.record.precision) == ("built", "fp16")
         assert 0 < plan.record.parity["LOGITS"] < 0.02
     assert len(load_bundle(models, "tones").plans) == 2

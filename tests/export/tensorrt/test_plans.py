@@ -20,7 +20,7 @@ from dimml.repository import load_bundle
 from dimml_export.tensorrt.builder import Profile, TensorRTBuilder, _parser_errors, profile_of
 from dimml_export.tensorrt.device import first_device
 from dimml_export.tensorrt.plan_parity import check_plan
-from dimml_export.tensorrt.plans import BuiltPlan, Options, build_plans
+from dimml_export.tensorrt.plans import BuiltPlan, PlanOptions, build_plans
 from dimml_export.tensorrt.samples import MAX_SAMPLES
 from support.standin_builder import Standin
 from support.tiny_bundle import AUDIO, VISUAL, make_tiny_bundle, tiny_row
@@ -28,7 +28,7 @@ from support.tiny_bundle import AUDIO, VISUAL, make_tiny_bundle, tiny_row
 CLIPS = {
     modality.name: np.stack([tiny_row(modality, label) for label in (0, 1, 2) * 4]) for modality in (AUDIO, VISUAL)
 }
-FP32 = Options(precision="fp32")
+FP32 = PlanOptions(precision="fp32")
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_what_is_built_is_kept_until_something_changed(repository: Path) -> None
     again = Standin()
     assert set(outcomes(build_plans(repository, again, FP32)).values()) == {"kept"}
     assert again.built == []
-    assert set(outcomes(build_plans(repository, again, Options("fp32", force=True))).values()) == {"built"}
+    assert set(outcomes(build_plans(repository, again, PlanOptions("fp32", force=True))).values()) == {"built"}
     assert set(outcomes(build_plans(repository, Standin(gpu="Other"), FP32)).values()) == {"built"}
     other = Standin(gpu="Other", capability="9.0")
     assert set(outcomes(build_plans(repository, other, FP32)).values()) == {"built"}
@@ -135,7 +135,7 @@ def test_a_crash_between_plan_and_manifest_leaves_a_bundle_that_verifies(
 
     monkeypatch.setattr(Path, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        build_plans(repository, Standin(off=1e-5), Options("fp32", force=True))
+        build_plans(repository, Standin(off=1e-5), PlanOptions("fp32", force=True))
     monkeypatch.undo()
     assert [path.name for path in writes] == [".dimml-timing-cache", "bundle.json", "model.plan"]
     assert "tiny_audio/1/model.plan" not in load_bundle(repository, "tiny").files
@@ -148,7 +148,7 @@ def test_a_plan_that_differs_is_refused_and_what_was_there_stays(repository: Pat
     with pytest.raises(
         BundleError, match=r"^tiny_audio: at batch 1 the plan's LOGITS differ .* by up to 0\.02 \(at most 0\.00"
     ):
-        build_plans(repository, Standin(off=0.02), Options("fp32", force=True))
+        build_plans(repository, Standin(off=0.02), PlanOptions("fp32", force=True))
     assert (repository / "tiny_audio" / "1" / "model.plan").read_bytes() == before
     assert manifest(repository).plans["tiny_audio/1/model.plan"].parity["LOGITS"] < 1e-4
     load_bundle(repository, "tiny")
@@ -223,7 +223,7 @@ def test_the_newest_version_unless_one_is_named(repository: Path) -> None:
 def test_fp16_needs_a_backbone_and_says_so(repository: Path) -> None:
     """The tiny bundle's encoders are no trained ones."""
     with pytest.raises(BundleError, match="tiny_audio: no weight of the graph is named as a backbone's"):
-        build_plans(repository, Standin(), Options())
+        build_plans(repository, Standin(), PlanOptions())
 
 
 def test_a_full_or_read_only_disk_is_one_line(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from dimml.cli import main
 from dimml.errors import PermissionDeniedError, QueueFullError, UnauthenticatedError
 from dimml_client import Client
 from dimml_client.models.repository_client import model_server
-from dimml_client.transport.credentials import credentials
+from dimml_client.transport.credentials import checked_credentials
 from dimml_server.security.keys import new_key
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
@@ -165,12 +165,12 @@ def test_grpc_refuses_by_status_before_it_reads_the_message(guarded: Guarded) ->
 def test_loading_and_unloading_need_an_admin_key(guarded: Guarded, transport: str) -> None:
     url = guarded.url(transport)
     for key, error in ((None, UnauthenticatedError), (READER, PermissionDeniedError)):
-        server = model_server(url, credentials(api_key=key), timeout_s=30.0)
+        server = model_server(url, checked_credentials(api_key=key), timeout_s=30.0)
         for call in (lambda s=server: s.load("tiny", None), lambda s=server: s.unload("tiny")):
             with pytest.raises(error):
                 call()
         server.close()
-    server = model_server(url, credentials(api_key=OPS), timeout_s=30.0)
+    server = model_server(url, checked_credentials(api_key=OPS), timeout_s=30.0)
     server.load("tiny", None)
     assert any(entry.state == "READY" for entry in server.index())
     server.close()

@@ -16,7 +16,7 @@ from dimml.cli import main
 from dimml.errors import ConfigurationError, UnavailableError
 from dimml_client import Client
 from dimml_client.models.repository_client import model_server
-from dimml_client.transport.credentials import credentials
+from dimml_client.transport.credentials import checked_credentials
 from dimml_server.security.tls import server_tls
 from dimml_server.settings.settings import load_settings
 from support.certificates import Authority, Pair
@@ -82,7 +82,7 @@ def test_a_client_that_trusts_the_authority_is_answered(house: House, plain: Ser
     with Client(url_of(plain, scheme), ca=house.authority.ca) as client:
         assert client.ready()
         assert client.predict(house.clip).label == "green"
-    server = model_server(url_of(plain, scheme), credentials(ca=house.authority.ca), timeout_s=30.0)
+    server = model_server(url_of(plain, scheme), checked_credentials(ca=house.authority.ca), timeout_s=30.0)
     assert server.server_name() == "dimml"
     server.close()
 

@@ -60,7 +60,8 @@ def check_parts(own_files: Sequence[str], modalities: Sequence[str]) -> None:
 @contextmanager
 def parts_at_hand(recording: Recording, max_bytes: int) -> Iterator[dict[str, Path]]:
     """The recording's files by part, fetched where they are elsewhere. A file that serves two parts is one object,
-    so that it is opened once. Raises UnreadableError, TooLargeError, InvalidParameterError."""
+    so that it is opened once. Raises UnreadableError, TooLargeError, InvalidParameterError.
+    """
     if recording.problem is not None:
         raise InvalidParameterError(recording.problem)
     with ExitStack() as stack:

@@ -35,7 +35,7 @@ from dimml_client.scoring.engines.decode_request import (
 )
 from dimml_client.scoring.engines.protocol import Room, no_limit
 from dimml_client.scoring.engines.two_stage_pipeline import Pipeline
-from dimml_client.scoring.engines.work_queue import Feed
+from dimml_client.scoring.engines.work_queue import WorkQueue
 from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.table.rows import scored_row
 from dimml_client.scoring.table.schema import ScoredBundle
@@ -52,7 +52,7 @@ SEVERAL_LIMIT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _DecodedRecording:
     """A recording that is decoded and waits for its answer; ``window`` is its number, start and end."""
 
     recording: Recording
@@ -120,13 +120,13 @@ class LocalEngine:
 
     def score(self, recordings: Iterable[Recording], room: Room = no_limit) -> Generator[Scored, None, None]:
         """Rows as they come. Raises UnavailableError where no decode worker can be had; a bad recording is a row."""
-        line: Pipeline[_Job, Scored] = Pipeline(self._cores, batch=self._batch_rows, linger_s=LINGER_S)
-        feed = Feed(recordings)
-        return line.run(lambda: self._decode(feed, line, room), lambda: self._predict(line))
+        line: Pipeline[_DecodedRecording, Scored] = Pipeline(self._cores, batch=self._batch_rows, linger_s=LINGER_S)
+        work_queue = WorkQueue(recordings)
+        return line.run(lambda: self._decode(work_queue, line, room), lambda: self._predict(line))
 
-    def _decode(self, feed: Feed, line: Pipeline[_Job, Scored], room: Room) -> None:
+    def _decode(self, work_queue: WorkQueue, line: Pipeline[_DecodedRecording, Scored], room: Room) -> None:
         several = 1
-        while recordings := line.wait_to_get(partial(feed.take, several)):
+        while recordings := line.wait_to_get(partial(work_queue.take, several)):
             # The first is the lowest: who waited for another one's room could wait for what is in his own hands.
             line.wait_for(partial(room, recordings[0].index))
             with ExitStack() as files:
@@ -142,7 +142,7 @@ class LocalEngine:
             answered = list(zip([recording for recording, _ in ready], answers, strict=False))
             if len(recordings) > 1:
                 # Before anything is waited for: other threads may have nothing else to do.
-                feed.settle(
+                work_queue.settle(
                     undone=[recording for recording, _ in ready[len(answers) :]],
                     alone=[recording for recording, answer in answered if isinstance(answer.outcome, Lost)],
                 )
@@ -150,7 +150,7 @@ class LocalEngine:
                 if isinstance(answer.outcome, DimmlError):
                     self._give_error(line, recording, answer.outcome, answer.seconds)
                 elif isinstance(answer.outcome, Decoded):
-                    line.hand_on(_Job(recording, answer.outcome, answer.seconds))
+                    line.hand_on(_DecodedRecording(recording, answer.outcome, answer.seconds))
 
     def _answers(self, requests: Sequence[DecodeRequest]) -> list[Answered]:
         """To the first so many of them; a Lost, among several, is one to be decoded alone."""
@@ -171,7 +171,7 @@ class LocalEngine:
             return [Answered(outcome, time.perf_counter() - began)]
 
     def _prepare(
-        self, recording: Recording, files: ExitStack, line: Pipeline[_Job, Scored]
+        self, recording: Recording, files: ExitStack, line: Pipeline[_DecodedRecording, Scored]
     ) -> tuple[Recording, DecodeRequest] | None:
         """What to decode of it; None where that is an error, which is given. ``files`` holds its own."""
         began = time.perf_counter()
@@ -183,12 +183,22 @@ class LocalEngine:
         return None
 
     def _give_error(
-        self, line: Pipeline[_Job, Scored], recording: Recording, error: DimmlError, spent_s: float, position: int = 0
+        self,
+        line: Pipeline[_DecodedRecording, Scored],
+        recording: Recording,
+        error: DimmlError,
+        spent_s: float,
+        position: int = 0,
     ) -> None:
         line.give(Scored(recording.index, position, scored_row(recording, self.bundle, error, 1000.0 * spent_s)))
 
     def _decode_windows(
-        self, recording: Recording, request: DecodeRequest, plan: WindowPlan, line: Pipeline[_Job, Scored], room: Room
+        self,
+        recording: Recording,
+        request: DecodeRequest,
+        plan: WindowPlan,
+        line: Pipeline[_DecodedRecording, Scored],
+        room: Room,
     ) -> None:
         limit_s = max(DECODE_LIMIT_S, 2.0 * plan.stride_s)
         began = time.perf_counter()
@@ -198,7 +208,9 @@ class LocalEngine:
                 line.wait_for(partial(room, recording.index))
                 place = None if one.window is None else (one.number, one.window.start_s, one.window.end_s)
                 spent_s = time.perf_counter() - began
-                line.hand_on(_Job(recording, one.decoded, spent_s, place, last=one.number == one.count - 1))
+                line.hand_on(
+                    _DecodedRecording(recording, one.decoded, spent_s, place, last=one.number == one.count - 1)
+                )
                 following = one.number + 1
                 began = time.perf_counter()
         except UnavailableError:
@@ -207,18 +219,21 @@ class LocalEngine:
             # What was read stays; a file that is lost on the way has one row more, which says so.
             self._give_error(line, recording, error, time.perf_counter() - began, following)
 
-    def _predict(self, line: Pipeline[_Job, Scored]) -> None:
-        while jobs := line.gather():
+    def _predict(self, line: Pipeline[_DecodedRecording, Scored]) -> None:
+        while decoded := line.gather():
             began = time.perf_counter()
             with self._turns:
-                fates = self._runner.predict([job.decoded for job in jobs])
-            share_s = (time.perf_counter() - began) / len(jobs)
-            for job, fate in zip(jobs, fates, strict=True):
-                line.give(_scored(job, self.bundle, fate, 1000.0 * (job.spent_s + share_s)))
+                results = self._runner.predict([item.decoded for item in decoded])
+            share_s = (time.perf_counter() - began) / len(decoded)
+            for item, result in zip(decoded, results, strict=True):
+                line.give(_scored(item, self.bundle, result, 1000.0 * (item.spent_s + share_s)))
 
 
-def _scored(job: _Job, bundle: ScoredBundle, fate: Prediction | DimmlError, ms: float) -> Scored:
-    position = 0 if job.window is None else job.window[0]
+def _scored(item: _DecodedRecording, bundle: ScoredBundle, result: Prediction | DimmlError, ms: float) -> Scored:
+    position = 0 if item.window is None else item.window[0]
     return Scored(
-        job.recording.index, position, scored_row(job.recording, bundle, fate, ms, window=job.window), job.last
+        item.recording.index,
+        position,
+        scored_row(item.recording, bundle, result, ms, window=item.window),
+        item.last,
     )

@@ -19,7 +19,7 @@ from dimml_client.client import Client
 from dimml_client.scoring.engines.decode_request import parts_at_hand
 from dimml_client.scoring.engines.protocol import Room, no_limit
 from dimml_client.scoring.engines.two_stage_pipeline import Pipeline
-from dimml_client.scoring.engines.work_queue import Feed
+from dimml_client.scoring.engines.work_queue import WorkQueue
 from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.table.rows import scored_row
 from dimml_client.scoring.table.schema import ScoredBundle
@@ -51,10 +51,12 @@ class ServerEngine:
         version: int | None = None,
         *,
         in_flight: int,
-        shown: Credentials | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._url = url
-        self._client = Client(url, timeout_s=PATIENCE_S, retries=_MANY, **({} if shown is None else asdict(shown)))
+        self._client = Client(
+            url, timeout_s=PATIENCE_S, retries=_MANY, **({} if credentials is None else asdict(credentials))
+        )
         self._in_flight = in_flight
         #: Another server may have other limits.
         self.settings: dict[str, Any] = {"engine": "server", "url": url}
@@ -84,21 +86,21 @@ class ServerEngine:
     def score(self, recordings: Iterable[Recording], room: Room = no_limit) -> Generator[Scored, None, None]:
         """Rows as they come. Raises UnavailableError where the server is gone and does not come back."""
         line: Pipeline[None, Scored] = Pipeline(self._in_flight, batch=1, linger_s=0.0)
-        feed = Feed(recordings)
+        work_queue = WorkQueue(recordings)
         gone = threading.Lock()
 
         def ask() -> None:
-            while taken := line.wait_to_get(partial(feed.take, 1)):
+            while taken := line.wait_to_get(partial(work_queue.take, 1)):
                 (recording,) = taken
                 line.wait_for(partial(room, recording.index))
                 began = time.perf_counter()
-                fate = self._fate(recording, gone)
+                result = self._score_one(recording, gone)
                 ms = 1000.0 * (time.perf_counter() - began)
-                line.give(Scored(recording.index, 0, scored_row(recording, self.bundle, fate, ms)))
+                line.give(Scored(recording.index, 0, scored_row(recording, self.bundle, result, ms)))
 
         return line.run(ask, line.nothing_more)
 
-    def _fate(self, recording: Recording, gone: threading.Lock) -> Prediction | DimmlError:
+    def _score_one(self, recording: Recording, gone: threading.Lock) -> Prediction | DimmlError:
         for left in reversed(range(_TRIES)):
             try:
                 with parts_at_hand(recording, _MAX_BYTES) as parts:

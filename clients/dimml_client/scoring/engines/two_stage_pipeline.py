@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Final, Generic, TypeVar
 
-Job = TypeVar("Job")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Something = TypeVar("Something")
 
@@ -28,8 +28,8 @@ class _Late:
     """Nothing came in time."""
 
 
-class Pipeline(Generic[Job, Result]):
-    """``produce`` makes jobs (``hand_on``); ``consume`` takes them in batches (``gather``), gives results (``give``).
+class Pipeline(Generic[Item, Result]):
+    """``produce`` makes items (``hand_on``); ``consume`` takes them in batches (``gather``), gives results (``give``).
 
     Both run in ``threads`` threads each, and end by returning; what they raise ends the run.
     """
@@ -42,12 +42,12 @@ class Pipeline(Generic[Job, Result]):
         self._gathering = threading.Lock()
         self._counting = threading.Lock()
         # Room for a batch that is gathered beside those that are run.
-        self._jobs: queue.Queue[Job | _End] = queue.Queue(2 * batch)
+        self._items: queue.Queue[Item | _End] = queue.Queue(2 * batch)
         self._results: queue.Queue[Result | _End | BaseException] = queue.Queue(16 * batch)
 
-    def hand_on(self, job: Job) -> None:
-        """A job for the second stage. Raises StoppedError."""
-        self._put(self._jobs, job)
+    def hand_on(self, item: Item) -> None:
+        """An item for the second stage. Raises StoppedError."""
+        self._put(self._items, item)
 
     def give(self, result: Result) -> None:
         """A result of the run, from either stage. Raises StoppedError."""
@@ -64,24 +64,24 @@ class Pipeline(Generic[Job, Result]):
                 raise StoppedError
         return something
 
-    def gather(self) -> list[Job]:
-        """The next jobs, a whole batch where there are as many or they come soon; empty at the end.
+    def gather(self) -> list[Item]:
+        """The next items, a whole batch where there are as many or they come soon; empty at the end.
 
         Raises StoppedError.
         """
         with self._gathering:
-            jobs: list[Job] = []
+            items: list[Item] = []
             end: float | None = None
-            while len(jobs) < self._batch:
-                job = self._get(end)
-                if isinstance(job, _End):
-                    self._jobs.put(job)  # For the next thread.
+            while len(items) < self._batch:
+                item = self._get(end)
+                if isinstance(item, _End):
+                    self._items.put(item)  # For the next thread.
                     break
-                if isinstance(job, _Late):
+                if isinstance(item, _Late):
                     break
-                jobs.append(job)
+                items.append(item)
                 end = end or time.monotonic() + self._linger_s
-            return jobs
+            return items
 
     def nothing_more(self) -> None:
         """A second stage for a run whose first gives all results."""
@@ -90,7 +90,7 @@ class Pipeline(Generic[Job, Result]):
 
     def run(self, produce: Callable[[], None], consume: Callable[[], None]) -> Generator[Result, None, None]:
         """Results as they come. Raises what a stage raised. Closing the iterator gives the run up."""
-        stages: list[tuple[Callable[[], None], queue.Queue[Any]]] = [(produce, self._jobs), (consume, self._results)]
+        stages: list[tuple[Callable[[], None], queue.Queue[Any]]] = [(produce, self._items), (consume, self._results)]
         left = [self._threads, self._threads]
 
         def work(stage: int) -> None:
@@ -143,12 +143,12 @@ class Pipeline(Generic[Job, Result]):
         except StoppedError:
             return
 
-    def _get(self, end: float | None) -> Job | _End | _Late:
-        """The next job, unless ``end`` passes before there is one."""
+    def _get(self, end: float | None) -> Item | _End | _Late:
+        """The next item, unless ``end`` passes before there is one."""
         while not self._stop.is_set():
             left_s = _LOOK_S if end is None else min(_LOOK_S, end - time.monotonic())
             try:
-                return self._jobs.get(timeout=left_s) if left_s > 0.0 else self._jobs.get_nowait()
+                return self._items.get(timeout=left_s) if left_s > 0.0 else self._items.get_nowait()
             except queue.Empty:
                 if end is not None and time.monotonic() >= end:
                     return _Late()

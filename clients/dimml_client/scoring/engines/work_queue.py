@@ -10,7 +10,7 @@ from itertools import islice
 from dimml_client.scoring.recording import Recording
 
 
-class Feed:
+class WorkQueue:
     """Each recording goes to one of the threads that take, and comes again where that one gives it back.
 
     What is given back comes before all that has not been taken yet, the lowest index first: a thread that waits for
@@ -27,7 +27,8 @@ class Feed:
 
     def take(self, count: int, timeout_s: float) -> list[Recording] | None:
         """The next so many, or fewer; none at the end. None where nothing is there within ``timeout_s`` and it is not
-        the end, since another thread may still give something back. A list of several must be settled."""
+        the end, since another thread may still give something back. A list of several must be settled.
+        """
         with self._changed:
             if self._returned and self._alone():
                 return [self._pop()]

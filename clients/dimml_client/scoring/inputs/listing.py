@@ -28,7 +28,8 @@ _PATH: Final = "path_"
 @dataclass(frozen=True, slots=True)
 class Listing:
     """Recordings in order, as a table (``id``, ``path``, ``path_<modality>``, ranges, ``truth``, ``problem``), so
-    that a million of them take little room. ``repeated`` are entries that name a recording and range again."""
+    that a million of them take little room. ``repeated`` are entries that name a recording and range again.
+    """
 
     table: pa.Table
     repeated: int = 0

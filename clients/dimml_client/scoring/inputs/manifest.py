@@ -51,7 +51,8 @@ def column_names(options: list[str]) -> dict[str, str]:
 
 def read_lines(location: str, columns: Mapping[str, str], root: str | None) -> Iterator[Line]:
     """The lines of a manifest, CSV, Parquet or JSON lines by its ending; relative paths are below ``root``, by
-    default the manifest's folder. Raises DataError where it cannot be read as a table, or names no files."""
+    default the manifest's folder. Raises DataError where it cannot be read as a table, or names no files.
+    """
     base = root if root is not None else location.rpartition("/")[0] or ("" if is_url(location) else ".")
     try:
         with _opened(location) as file:

@@ -41,12 +41,12 @@ def folder_of(out: Path) -> Path:
     return out.with_name(f".{out.name}.parts")
 
 
-def remove_parts(folder: Path) -> None:
+def remove_checkpoint(folder: Path) -> None:
     """Delete a folder of parts that nobody needs; what another process deletes at the same time is as good."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-class Parts:
+class Checkpoint:
     """The folder of one run, locked while it is open. Rows come in the order of the inputs.
 
     Raises OSError where the folder cannot be made or written, ConfigurationError where another process has it open.
@@ -144,7 +144,7 @@ class Parts:
 
     def remove(self) -> None:
         """Delete the folder: its rows stand in the table."""
-        remove_parts(self.folder)
+        remove_checkpoint(self.folder)
 
     def _write(self) -> ParquetSink:
         if self._sink is None:

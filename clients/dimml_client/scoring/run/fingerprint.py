@@ -47,7 +47,8 @@ def _differences(there: Mapping[str, Any], ours: Mapping[str, Any], path: str = 
 
 def refuse_other_inputs(there: Listing, ours: Listing, where: Path) -> None:
     """Raises ConfigurationError where there is anything to score that the run did not begin with, or what it began
-    with is not listed any more although it is still there. A file that vanished meanwhile gets its row."""
+    with is not listed any more although it is still there. A file that vanished meanwhile gets its row.
+    """
     if there.table.equals(ours.table):
         return
     before, now = _entries(there.table), _entries(ours.table)

@@ -25,7 +25,7 @@ class ScoreProgress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[fate]}"),
+            TextColumn("{task.fields[counts]}"),
             console=self._console,
             disable=quiet or not self._console.is_terminal,
             transient=True,
@@ -34,7 +34,7 @@ class ScoreProgress:
         self._done = done
         #: When the first one was done, and how many were then: starting up is no part of the rate.
         self._first: tuple[float, int] | None = None
-        self._task = self._bar.add_task("", total=total, completed=done, rate="", fate="")
+        self._task = self._bar.add_task("", total=total, completed=done, rate="", counts="")
         self._last_line = self._bar.get_time()
 
     def __enter__(self) -> Self:
@@ -57,11 +57,11 @@ class ScoreProgress:
         self._first = self._first or (now, self._done)
         rate = (self._done - self._first[1]) / max(1e-6, now - self._first[0])
         share = summary.degraded / max(1, summary.rows)
-        fate = f"{summary.failed} errors, {share:.1%} degraded"
+        counts = f"{summary.failed} errors, {share:.1%} degraded"
         if self._bar.disable:
             if now - self._last_line >= self.LINE_S:
                 self._last_line = now
                 left = f"{(self._total - self._done) / rate:.0f} s" if rate else "unknown time"
-                self.note(f"{self._done} of {self._total} recordings, {rate:.1f}/s, {left} left, {fate}")
+                self.note(f"{self._done} of {self._total} recordings, {rate:.1f}/s, {left} left, {counts}")
             return
-        self._bar.update(self._task, completed=self._done, rate=f"{rate:.1f}/s", fate=fate)
+        self._bar.update(self._task, completed=self._done, rate=f"{rate:.1f}/s", counts=counts)

@@ -15,7 +15,7 @@ RECORDINGS_AHEAD: Final = 2048
 ROWS_AHEAD: Final = 20_000
 
 
-class InOrder:
+class ReorderBuffer:
     """Takes rows in any order and gives them in theirs: by recording, then by position.
 
     ``room`` is called by engine threads, the rest by one thread.

@@ -20,10 +20,10 @@ from dimml_client.scoring.engines.protocol import Engine
 from dimml_client.scoring.inputs.listing import Listing
 from dimml_client.scoring.recording import Recording
 from dimml_client.scoring.run.aggregate import Aggregation, Aggregator
-from dimml_client.scoring.run.checkpoint import Parts, folder_of, remove_parts
+from dimml_client.scoring.run.checkpoint import Checkpoint, folder_of, remove_checkpoint
 from dimml_client.scoring.run.fingerprint import refuse_other_inputs, refuse_other_run, run_record
 from dimml_client.scoring.run.progress import ScoreProgress
-from dimml_client.scoring.run.reorder_buffer import InOrder
+from dimml_client.scoring.run.reorder_buffer import ReorderBuffer
 from dimml_client.scoring.run.signals import StopRequest
 from dimml_client.scoring.run.summary import Summary
 from dimml_client.scoring.table import formats
@@ -34,7 +34,7 @@ _TABLE: Final = "table.tmp"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """How a run ended: ``done`` recordings of all have their rows, those before ``first`` by an earlier call."""
 
     summary: Summary
@@ -57,7 +57,7 @@ def score_table(
     aggregation: Aggregation | None = None,
     quiet: bool = True,
     rows_per_file: int = formats.ROWS_PER_FILE,
-) -> Outcome:
+) -> RunResult:
     """Score all recordings with ``engine``, which is not entered yet, into ``out``; from the main thread.
 
     Raises ConfigurationError where ``out``, finished or not, is of another run, and DataError where it cannot be
@@ -71,33 +71,33 @@ def score_table(
         return _already_there(out, record, listing)
     with ExitStack() as stack:
         try:
-            parts = stack.enter_context(closing(Parts(out, schema)))
+            checkpoint = stack.enter_context(closing(Checkpoint(out, schema)))
         except OSError as error:
             raise DataError(f"cannot write {out}: {error.strerror}: {error.filename}", field="--out") from error
         if out.exists():
             # Another process finished it since we looked.
-            parts.remove()
+            checkpoint.remove()
             return _already_there(out, record, listing)
-        run = _Run(engine, out, parts, record, aggregation, quiet=quiet, rows_per_file=rows_per_file)
+        run = _Run(engine, out, checkpoint, record, aggregation, quiet=quiet, rows_per_file=rows_per_file)
         try:
             return run.go(listing)
         except (OSError, pa.ArrowException) as error:
             words = getattr(error, "strerror", None) or str(error)
             raise DataError(
-                f"cannot write {out}: {words}; {parts.next_index} of {len(listing)} recordings are safe in "
-                f"{parts.folder}, and the same command goes on from there",
+                f"cannot write {out}: {words}; {checkpoint.next_index} of {len(listing)} recordings are safe in "
+                f"{checkpoint.folder}, and the same command goes on from there",
                 field="--out",
             ) from error
 
 
 class _Run:
-    """One call of ``score_table`` whose folder of parts is open."""
+    """One call of ``score_table`` whose checkpoint is open."""
 
     def __init__(
         self,
         engine: Engine,
         out: Path,
-        parts: Parts,
+        checkpoint: Checkpoint,
         record: dict[str, Any],
         aggregation: Aggregation | None,
         *,
@@ -106,40 +106,40 @@ class _Run:
     ) -> None:
         self._engine = engine
         self._out = out
-        self._parts = parts
+        self._checkpoint = checkpoint
         self._record = record
         self._aggregator = None if aggregation is None else Aggregator(aggregation, engine.bundle)
         self._quiet = quiet
         self._rows_per_file = rows_per_file
 
-    def go(self, listing: Listing) -> Outcome:
+    def go(self, listing: Listing) -> RunResult:
         """Raises OSError and ArrowException where something cannot be written."""
-        parts = self._parts
-        there = parts.record
+        checkpoint = self._checkpoint
+        there = checkpoint.record
         if there is None:
-            parts.begin(self._record, listing)
+            checkpoint.begin(self._record, listing)
         else:
-            refuse_other_run(there, self._record, parts.folder)
-            refuse_other_inputs(parts.listing, listing, parts.folder)
-            listing = parts.listing
-        first, began = parts.next_index, time.monotonic()
+            refuse_other_run(there, self._record, checkpoint.folder)
+            refuse_other_inputs(checkpoint.listing, listing, checkpoint.folder)
+            listing = checkpoint.listing
+        first, began = checkpoint.next_index, time.monotonic()
         if first < len(listing):
             with ScoreProgress(len(listing), first, quiet=self._quiet) as progress:
                 if first:
                     progress.note(f"going on after {first} of {len(listing)} recordings")
                 self._fill(listing, progress)
         summary = Summary()
-        for batch in parts.batches():
+        for batch in checkpoint.batches():
             summary.add_batch(batch, self._engine.bundle.modalities)
-        done = parts.next_index
+        done = checkpoint.next_index
         if done == len(listing):
             self._finish({**self._record, **_about(listing), "summary": summary.as_dict()})
-        return Outcome(summary, len(listing), first, done, time.monotonic() - began)
+        return RunResult(summary, len(listing), first, done, time.monotonic() - began)
 
     def _fill(self, listing: Listing, progress: ScoreProgress) -> None:
         """Score what no part has, up to the end or to where it was stopped."""
-        parts, engine = self._parts, self._engine
-        order = InOrder(parts.next_index)
+        checkpoint, engine = self._checkpoint, self._engine
+        order = ReorderBuffer(checkpoint.next_index)
         seen = Summary()
         with StopRequest(quiet=self._quiet) as stop:
 
@@ -156,17 +156,17 @@ class _Run:
                     if not last:
                         continue
                     if self._aggregator is not None:
-                        parts.add(self._aggregator.take())
+                        checkpoint.add(self._aggregator.take())
                     progress.recording_done(seen)
-                    parts.done(order.index - 1)
+                    checkpoint.done(order.index - 1)
                     if stop.asked and engine.takes_all_at_once:
                         break
-            parts.commit(order.index)
+            checkpoint.commit(order.index)
         if order.index < len(listing) and not stop.asked:
             raise RuntimeError(f"recording {order.index} was given no row")
 
     def _add(self, row: Row) -> None:
-        self._parts.add(row)
+        self._checkpoint.add(row)
         if self._aggregator is not None:
             self._aggregator.add(row)
 
@@ -188,7 +188,7 @@ class _Run:
         parts.remove()
 
 
-def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> Outcome:
+def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> RunResult:
     """The same run's whole table. Raises ConfigurationError where it is anything else."""
     there = formats.read_metadata(out)
     if there is None:
@@ -202,9 +202,9 @@ def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> Outco
         raise ConfigurationError(
             f"{out} holds the rows of other inputs; remove it, or choose another --out", field="--out"
         )
-    # A kill between the table's last step and this one leaves parts that nobody needs.
-    remove_parts(folder_of(out))
-    return Outcome(summary, len(listing), first=len(listing), done=len(listing), seconds=0.0)
+    # A kill between the table's last step and this one leaves a checkpoint that is not needed any more.
+    remove_checkpoint(folder_of(out))
+    return RunResult(summary, len(listing), first=len(listing), done=len(listing), seconds=0.0)
 
 
 def _about(listing: Listing) -> dict[str, Any]:

@@ -16,7 +16,7 @@ INTERNAL = "internal"
 def scored_row(
     recording: Recording,
     bundle: ScoredBundle,
-    fate: Prediction | DimmlError,
+    result: Prediction | DimmlError,
     ms: float | None,
     *,
     window: tuple[int, float, float] | None = None,
@@ -30,10 +30,10 @@ def scored_row(
     if window is not None:
         row["kind"] = WINDOW
         row["window"], row["start_s"], row["end_s"] = window
-    if isinstance(fate, Prediction):
-        _answer(row, fate)
+    if isinstance(result, Prediction):
+        _answer(row, result)
     else:
-        _error(row, fate)
+        _error(row, result)
     return row
 
 

@@ -27,7 +27,7 @@ from dimml_client.scoring.inputs.listing import Listing, list_inputs
 from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.report.html import write_report
 from dimml_client.scoring.report.metrics import judge_table
-from dimml_client.scoring.run.reorder_buffer import InOrder
+from dimml_client.scoring.run.reorder_buffer import ReorderBuffer
 from dimml_client.scoring.run.score_table import score_table
 from dimml_client.scoring.table.rows import Row
 from support import faulty_decoders
@@ -183,7 +183,7 @@ def test_what_is_given_back_never_waits_for_what_comes_after_it(
     """With hardly any room ahead of the first recording that is not done, which is in turn a slow one."""
     monkeypatch.setattr("dimml_client.scoring.engines.local.SEVERAL_S", 1.0)
     listing = named([f"{number:02d}{'_slow' * (number % 7 in (3, 4))}" for number in range(42)])
-    order = InOrder(0, recordings_ahead=2)
+    order = ReorderBuffer(0, recordings_ahead=2)
     given: list[Row] = []
     with LocalEngine(tiny_repository, cores=3, decode_function=faulty_decoders.killed_by_a_name) as engine:
         for one in engine.score(listing.recordings(), order.room):

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dimml_client.scoring.engines.two_stage_pipeline import Pipeline
-from dimml_client.scoring.engines.work_queue import Feed
+from dimml_client.scoring.engines.work_queue import WorkQueue
 from dimml_client.scoring.recording import Recording, Scored
-from dimml_client.scoring.run.reorder_buffer import InOrder
+from dimml_client.scoring.run.reorder_buffer import ReorderBuffer
 
 
 def test_any_order_becomes_that_of_the_inputs() -> None:
-    order = InOrder(5)
+    order = ReorderBuffer(5)
     indices = list(range(5, 105))
     random.Random(1).shuffle(indices)
     given = [row["n"] for index in indices for row, last in order.take(Scored(index, 0, {"n": index})) if last]
@@ -23,7 +23,7 @@ def test_any_order_becomes_that_of_the_inputs() -> None:
 
 
 def test_windows_of_recordings_come_by_recording_and_then_by_number() -> None:
-    order = InOrder(0)
+    order = ReorderBuffer(0)
     scored = [
         Scored(index, number, {"n": (index, number)}, last=number == 3) for index in range(9) for number in range(4)
     ]
@@ -33,7 +33,7 @@ def test_windows_of_recordings_come_by_recording_and_then_by_number() -> None:
 
 
 def test_room_ends_so_far_ahead_and_moves_on_with_the_first() -> None:
-    order = InOrder(0, recordings_ahead=2)
+    order = ReorderBuffer(0, recordings_ahead=2)
     assert [order.room(index, 0.0) for index in range(4)] == [True, True, False, False]
     assert list(order.take(Scored(1, 0, {}))) == []
     assert not order.room(2, 0.0)
@@ -42,7 +42,7 @@ def test_room_ends_so_far_ahead_and_moves_on_with_the_first() -> None:
 
 
 def test_a_long_recording_holds_back_the_rows_of_later_ones_and_never_its_own() -> None:
-    order = InOrder(0, rows_ahead=3)
+    order = ReorderBuffer(0, rows_ahead=3)
     for number in range(3):
         list(order.take(Scored(1, number, {}, last=False)))
     assert [order.room(index, 0.0) for index in (0, 1)] == [True, False]
@@ -52,7 +52,7 @@ def test_a_long_recording_holds_back_the_rows_of_later_ones_and_never_its_own() 
 
 def test_an_error_in_one_stage_ends_the_run_although_the_other_waits_for_room() -> None:
     line: Pipeline[int, int] = Pipeline(2, batch=2, linger_s=0.01)
-    order = InOrder(0, recordings_ahead=1)
+    order = ReorderBuffer(0, recordings_ahead=1)
 
     def produce() -> None:
         line.hand_on(1)
@@ -91,39 +91,39 @@ def numbered(count: int) -> list[Recording]:
 
 def test_what_is_given_back_comes_next_and_the_lowest_first() -> None:
     recordings = numbered(12)
-    feed = Feed(recordings)
-    first, second = feed.take(4, 0.0), feed.take(4, 0.0)
+    work_queue = WorkQueue(recordings)
+    first, second = work_queue.take(4, 0.0), work_queue.take(4, 0.0)
     assert (first, second) == (recordings[:4], recordings[4:8])
-    feed.settle(undone=recordings[1:4])
-    feed.settle(undone=recordings[5:8])
-    assert feed.take(2, 0.0) == recordings[1:3]
-    assert feed.take(8, 0.0) == [recordings[3], *recordings[5:12]]
-    feed.settle()
-    feed.settle()
-    assert feed.take(5, 0.0) == []
+    work_queue.settle(undone=recordings[1:4])
+    work_queue.settle(undone=recordings[5:8])
+    assert work_queue.take(2, 0.0) == recordings[1:3]
+    assert work_queue.take(8, 0.0) == [recordings[3], *recordings[5:12]]
+    work_queue.settle()
+    work_queue.settle()
+    assert work_queue.take(5, 0.0) == []
 
 
 def test_what_is_to_be_taken_alone_is() -> None:
     recordings = numbered(6)
-    feed = Feed(recordings)
-    assert feed.take(6, 0.0) == recordings
-    feed.settle(undone=[recordings[0], recordings[4], recordings[5]], alone=recordings[1:3])
-    assert feed.take(9, 0.0) == [recordings[0]]
-    assert [feed.take(9, 0.0), feed.take(9, 0.0)] == [[recordings[1]], [recordings[2]]]
-    assert feed.take(9, 0.0) == recordings[4:]
-    feed.settle()
-    assert feed.take(9, 0.0) == []
+    work_queue = WorkQueue(recordings)
+    assert work_queue.take(6, 0.0) == recordings
+    work_queue.settle(undone=[recordings[0], recordings[4], recordings[5]], alone=recordings[1:3])
+    assert work_queue.take(9, 0.0) == [recordings[0]]
+    assert [work_queue.take(9, 0.0), work_queue.take(9, 0.0)] == [[recordings[1]], [recordings[2]]]
+    assert work_queue.take(9, 0.0) == recordings[4:]
+    work_queue.settle()
+    assert work_queue.take(9, 0.0) == []
 
 
 def test_the_end_is_not_the_end_while_something_may_come_back() -> None:
     recordings = numbered(3)
-    feed = Feed(recordings)
-    feed.take(3, 0.0)
-    assert feed.take(1, 0.0) is None
+    work_queue = WorkQueue(recordings)
+    work_queue.take(3, 0.0)
+    assert work_queue.take(1, 0.0) is None
     with ThreadPoolExecutor(1) as other:
-        waiting = other.submit(feed.take, 1, 20.0)
-        feed.settle(undone=recordings[1:])
+        waiting = other.submit(work_queue.take, 1, 20.0)
+        work_queue.settle(undone=recordings[1:])
         # It may have been told before it waited, or after.
-        assert (waiting.result() or feed.take(1, 0.0)) == [recordings[1]]
-    assert feed.take(1, 0.0) == [recordings[2]]
-    assert feed.take(1, 0.0) == []
+        assert (waiting.result() or work_queue.take(1, 0.0)) == [recordings[1]]
+    assert work_queue.take(1, 0.0) == [recordings[2]]
+    assert work_queue.take(1, 0.0) == []
