@@ -1,4 +1,4 @@
-"""Python client and the command ``dimml predict``. Transports are imported when a client of theirs is made."""
+"""Python client and the command ``dimml predict``. A transport is imported only when a client uses it."""
 
 from dimml_client.client import Client
 

@@ -18,11 +18,11 @@ from dimml_client.transport.retry import RetryPolicy, TryAgainError
 class Client:
     """Predicts recordings on a dimml server, over ``http://host:port``, ``https://…``, ``grpc://host:port`` or ``grpcs://…``.
 
-    ``timeout_s`` bounds one call in all, repetitions included. A call is repeated at most ``retries`` times, and
-    only where the server says that it is full (429, RESOURCE_EXHAUSTED) or cannot answer now (503, UNAVAILABLE).
-    ``api_key`` is by default that of ``DIMML_API_KEY``. ``ca`` is a PEM file of authorities to trust in place of the
-    machine's, ``certificate`` and ``certificate_key`` the client's own for mutual TLS.
-    Safe to share between threads. Raises ConfigurationError for an address, key or file it cannot use.
+    ``timeout_s`` bounds one call in total, including retries. A call is retried at most ``retries`` times, and only if
+    the server is full (429, RESOURCE_EXHAUSTED) or cannot answer now (503, UNAVAILABLE). ``api_key`` defaults to that
+    of ``DIMML_API_KEY``. ``ca`` is a PEM file of authorities to trust instead of the machine's, ``certificate`` and
+    ``certificate_key`` the client's own for mutual TLS. Safe to share between threads. Raises ConfigurationError for an
+    address, key or file it cannot use.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class Client:
     ) -> Prediction:
         """Predict one recording.
 
-        ``media`` is a path or bytes, read for every modality that has no file of its own in ``parts``.
-        ``model`` may be left out where only one bundle is served. ``start_s`` and ``end_s`` are the stretch to
-        judge; ``top_k`` how many classes to list; ``timeout_ms`` the server's time limit; ``modalities`` those
-        to use. Where several versions answer, the same ``route_key``, such as a user's id, gets the same one.
-        Over gRPC an answer has no timings, no stretch, and no votes of single modalities.
+        ``media`` is a path or bytes, read for every modality that has no file of its own in ``parts``. ``model`` may be
+        left out if only one bundle is served. ``start_s`` and ``end_s`` are the time range to predict; ``top_k`` how
+        many classes to list; ``timeout_ms`` the server's time limit; ``modalities`` those to use. If several versions
+        answer, the same ``route_key``, such as a user's id, always gets the same one. Over gRPC an answer has no
+        timings, no time range, and no votes of single modalities.
 
         Raises RequestError (the request is at fault; UnusableMediaError carries a status per modality, and
         UnauthenticatedError means that the server wants another API key) and
@@ -95,9 +95,9 @@ class Client:
         return self._policy.run(lambda left_s: self._transport.predict(request, left_s))
 
     def describe(self, model: str | None = None, version: int | None = None) -> ModelDescription:
-        """Labels, modalities and heads of a bundle, by default the only one, in its newest version.
+        """Describe a bundle (by default the only one, in its newest version): labels, modalities and heads.
 
-        Raises NotFoundError, InvalidParameterError, CapacityError. Not repeated.
+        Raises NotFoundError, InvalidParameterError, CapacityError. Never retried.
         """
         try:
             return self._transport.describe(model, version, self._policy.timeout_s)
@@ -105,7 +105,7 @@ class Client:
             raise again.error from None
 
     def ready(self) -> bool:
-        """Whether the server takes requests now; False where it cannot be reached. Not repeated."""
+        """Whether the server takes requests now; False if it cannot be reached. Never retried."""
         return self._transport.ready(self._policy.timeout_s)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""``dimml models``: what a server has loaded, and loading, rolling back and unloading whole bundles on it."""
+"""``dimml models``: list what a server has loaded; load, roll back and unload whole bundles on it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dimml_client.cli.options import (
 
 
 def build() -> typer.Typer:
-    """The group of commands."""
+    """Build the group of commands."""
     group = typer.Typer(no_args_is_help=True, help="Load, roll back and unload bundles on a running server.")
     group.command("list")(list_models)
     group.command("load")(load)
@@ -36,9 +36,9 @@ def list_models(
     credentials: CredentialFiles,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a server's repository has, what is loaded, and who answers requests that name no version.
+    """Show a server's repository, what is loaded, and which versions answer requests that name none.
 
-    Who answers is told by `dimml serve` alone, over HTTP.
+    Only `dimml serve`, over HTTP, reports which versions answer.
     """
     import json
     from dataclasses import asdict
@@ -83,10 +83,10 @@ def load(
     credentials: CredentialFiles,
     as_json: AsJson = False,
 ) -> None:
-    """Serve these versions of a bundle and no others; an older one to roll back.
+    """Serve these versions of a bundle and no others; name an older one to roll back.
 
-    Every part is loaded beside what is served before anything is let go. Where a part does not load, what was served
-    stays whole, and the exit code is 1.
+    Every part is loaded beside the served versions before anything is unloaded. If a part does not load, what was
+    served stays whole, and the exit code is 1.
     """
     import json
 

@@ -1,4 +1,4 @@
-"""``dimml models default | split | shadow``: which version answers requests that name none, and which one looks on."""
+"""``dimml models default | split | shadow``: which version answers requests that name none, and which shadows it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_to(group: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands to the group."""
     group.command("default")(default)
     group.command("split")(split)
     group.command("shadow")(shadow)
@@ -42,7 +42,7 @@ def default(
     credentials: CredentialFiles,
     as_json: AsJson = False,
 ) -> None:
-    """Let one version answer every request that names none."""
+    """Let one version answer every request that names no version."""
     if (version is None) != newest:
         raise typer.BadParameter("give a version, or --newest", param_hint="VERSION")
     _change(
@@ -90,7 +90,7 @@ def shadow(
     credentials: CredentialFiles,
     as_json: AsJson = False,
 ) -> None:
-    """Give a version a copy of what the others have answered, when there is time; it answers nobody."""
+    """Send a version a copy of answered requests, when there is time; its own answers are not used."""
     if (version is None) != off:
         raise typer.BadParameter("give a version, or --off", param_hint="VERSION")
     _change(bundle, {"shadow": version}, url, credentials.read(), as_json=as_json)

@@ -1,4 +1,4 @@
-"""Options and arguments that commands which talk to a server share."""
+"""Options and arguments shared by all commands that talk to a server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dimml_client.transport.credentials import Credentials
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-#: Loading may compile for long on some devices.
+#: Long, since loading compiles models on some devices.
 MODELS_TIMEOUT_S = 600.0
 
 Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle, by its entry's name.")]
@@ -27,7 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead 
 
 @dataclass(frozen=True, slots=True)
 class CredentialFiles:
-    """The options that say who calls and whom to trust; a command has them through ``with_credentials``."""
+    """Options for the caller's credentials and the authorities to trust; added by ``with_credentials``."""
 
     api_key_file: Annotated[
         Path | None,
@@ -45,7 +45,7 @@ class CredentialFiles:
     ] = None
 
     def read(self) -> Credentials:
-        """Credentials out of the files. Raises ConfigurationError."""
+        """Read the credentials from the files. Raises ConfigurationError."""
         from dimml_client.transport.credentials import checked_credentials, read_key_file
 
         api_key = None if self.api_key_file is None else read_key_file(self.api_key_file)
@@ -55,7 +55,7 @@ class CredentialFiles:
 
 
 def with_credentials(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of ``CredentialFiles``, in the place of its keyword parameter of that type.
+    """Give a command the options of ``CredentialFiles`` in place of its keyword parameter of that type.
 
     Typer reads a command's options from its signature, one for each parameter.
     """
@@ -81,7 +81,7 @@ def with_credentials(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def connected(url: str, credentials: Credentials) -> Iterator[ModelServer]:
-    """The server at ``url``, for the block. Raises ConfigurationError."""
+    """Connect to the server at ``url`` for the block. Raises ConfigurationError."""
     from dimml_client.models.repository_client import model_server
 
     server = model_server(url, credentials, timeout_s=MODELS_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What ``dimml predict`` does: one recording after the other, an answer or an error for each."""
+"""Work of ``dimml predict``: one recording after the other, with an answer or an error for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dimml_client.transport.request import MEDIA_PART, gather_parts
 
 @dataclass(frozen=True, slots=True)
 class PredictInput:
-    """One recording: its name for people, and its files by part."""
+    """One recording: its displayed name, and its files by part."""
 
     name: str
     parts: Mapping[str, Path]
@@ -31,7 +31,7 @@ class PredictOptions:
 
     model: str | None = None
     version: int | None = None
-    #: For a server alone.
+    #: Used by a server only.
     route_key: str | None = None
     start_s: float | None = None
     end_s: float | None = None
@@ -40,14 +40,14 @@ class PredictOptions:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """One recording's end: exactly one of both is set."""
+    """Result of one recording: exactly one of ``prediction`` and ``error`` is set."""
 
     recording: PredictInput
     prediction: Prediction | None = None
     error: RequestError | CapacityError | None = None
 
     def as_json(self) -> str:
-        """One line: the file, and the answer's fields or ``error``."""
+        """Format as one line: the file, and the answer's fields or ``error``."""
         document: dict[str, Any] = {"file": self.recording.name}
         if self.prediction is not None:
             document |= self.prediction.model_dump(mode="json")
@@ -65,7 +65,7 @@ Predict = Callable[[PredictInput], Prediction]
 
 
 def inputs_of(files: Sequence[Path], own_files: Mapping[str, Path]) -> list[PredictInput]:
-    """One recording per file; ``own_files`` (by modality) go with the one file there may be, or stand alone."""
+    """Make one recording per file; ``own_files`` (by modality) belong to the only file, or are used alone."""
     if not own_files:
         return [PredictInput(str(file), {MEDIA_PART: file}) for file in files]
     parts = {**({MEDIA_PART: files[0]} if files else {}), **own_files}
@@ -74,7 +74,7 @@ def inputs_of(files: Sequence[Path], own_files: Mapping[str, Path]) -> list[Pred
 
 @contextmanager
 def remote(url: str, credentials: Credentials, options: PredictOptions) -> Iterator[Predict]:
-    """Predictions by a server."""
+    """Predict on a server."""
     with Client(
         url,
         api_key=credentials.api_key,
@@ -122,7 +122,7 @@ def local(repository: Path, options: PredictOptions) -> Iterator[Predict]:
 
 
 def answers(predict: Predict, inputs: Sequence[PredictInput]) -> Iterator[FileResult]:
-    """An answer per recording, in order; one that fails costs no other."""
+    """Yield a result per recording, in order; a failure affects no other recording."""
     for recording in inputs:
         try:
             yield FileResult(recording, prediction=predict(recording))

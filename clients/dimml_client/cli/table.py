@@ -10,12 +10,12 @@ from rich.text import Text
 from dimml.prediction import ModalityAnswer, Prediction
 from dimml_client.cli.predict import FileResult
 
-#: Where output is not a terminal there is no width to fit; this keeps rows on few lines.
+#: Width if the output is not a terminal; wide enough to keep rows on few lines.
 PIPE_WIDTH = 160
 
 
 def predictions_table(answered: Sequence[FileResult]) -> Table:
-    """A row per recording: the answer, what each modality had in it, and what was amiss."""
+    """Build a table with a row per recording: the answer, each modality's contribution, and any problem."""
     names = list(dict.fromkeys(name for a in answered if a.prediction for name in a.prediction.modalities))
     heads = any(a.prediction is not None and a.prediction.fused_head is not None for a in answered)
     table = Table(show_lines=True)

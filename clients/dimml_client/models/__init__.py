@@ -1,1 +1,1 @@
-"""Which bundles a server serves: the repository calls, and loading whole bundles by them."""
+"""Control of the bundles a server serves: the repository calls, and loading whole bundles with them."""

@@ -1,7 +1,7 @@
-"""Loading, rolling back and unloading a whole bundle on a server that knows single models, as Triton does.
+"""Loading, rolling back and unloading whole bundles on a server that only knows single models, as Triton does.
 
-The entry model asks its encoders for its own version. So a version's parts are first loaded beside those that are
-served, all of them; only then are the old ones let go. Whatever fails on the way, the old version has stayed whole.
+The entry model calls its encoders by its own version. So all parts of a version are loaded beside the served ones
+before the old ones are unloaded. Whatever fails on the way, the old version stays whole.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _FUSION, _MEDIA = "_fusion", "_media"
 
 @dataclass(frozen=True, slots=True)
 class BundleParts:
-    """Models of one bundle on one server, in the order of loading: each after what it calls."""
+    """Models of one bundle on one server, in loading order: each after the models it calls."""
 
     encoders: tuple[str, ...]
     fusion: str
-    #: None where it is not used, or the server does not have it.
+    #: None if the model is not used, or the server does not have it.
     entry: str | None
     media: str | None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """In the order of loading."""
+        """Names of the models in loading order."""
         return (*self.encoders, self.fusion, *(name for name in (self.entry, self.media) if name))
 
 
 def parts_of(index: Sequence[IndexEntry]) -> dict[str, BundleParts]:
-    """The bundles of a server's index by name: what has a fusion and at least one encoder."""
+    """Find the bundles in a server's index by name: those with a fusion model and at least one encoder."""
     names = {entry.name for entry in index}
     bundles = sorted(name.removesuffix(_FUSION) for name in names if name.endswith(_FUSION))
     found = {}
@@ -54,10 +54,10 @@ def parts_of(index: Sequence[IndexEntry]) -> dict[str, BundleParts]:
 
 
 class BundleLoader:
-    """Bundles of one server. ``repository`` is the server's model repository where this machine can read it.
+    """Loads bundles on one server. ``repository`` is the server's model repository, if this machine can read it.
 
-    It is needed on Triton for models that are not loaded: only a configuration can name a version, and a server gives
-    those of loaded models alone.
+    Triton needs it for models that are not loaded: only a configuration can name a version, and a server returns only
+    those of loaded models.
     """
 
     def __init__(self, server: ModelServer, repository: Path | None = None) -> None:
@@ -66,10 +66,10 @@ class BundleLoader:
         self._partial = server.server_name() == DIMML
 
     def load(self, bundle: str, versions: Sequence[int] = ()) -> tuple[int, ...]:
-        """Serve these versions of a bundle, by default the newest, and no others; what is served now.
+        """Serve these versions of a bundle, by default the newest, and no others; return what is served now.
 
-        Raises NotFoundError, RequestError and CapacityError with the server's reason, after putting everything back
-        as it was; ConfigurationError where the newest version, or a configuration, cannot be known from here.
+        Raises NotFoundError, RequestError and CapacityError with the server's reason, after restoring the previous
+        state; ConfigurationError if the newest version, or a configuration, cannot be found out from here.
         """
         index = self._server.index()
         parts = _in_use(self._parts(index, bundle), index)
@@ -113,7 +113,7 @@ class BundleLoader:
         if self._repository is not None:
             known = bundle_versions(self._repository, bundle)
         else:
-            # Triton lists versions that it has or had loaded, dimml all of them.
+            # Triton lists versions that it has or had loaded, dimml lists all.
             known = [int(e.version) for e in index if e.name == bundle and e.version] if self._partial else []
         if not known:
             where = (
@@ -130,7 +130,7 @@ class BundleLoader:
         self._server.load(model, config)
 
     def _config(self, model: str) -> dict[str, Any]:
-        """The whole configuration, since on Triton one that is given takes the place of the model's own."""
+        """Return the whole configuration, since on Triton a given one replaces the model's own."""
         if self._repository is None:
             try:
                 return self._server.config(model)
@@ -150,7 +150,7 @@ class BundleLoader:
         return dict(json_format.MessageToDict(config, preserving_proto_field_name=True))
 
     def _check(self, parts: BundleParts, wanted: Sequence[int]) -> None:
-        """That a server which answered "loaded" has all of it. Raises RequestError."""
+        """Check that a server that answered "loaded" has loaded every part. Raises RequestError."""
         index = self._server.index()
         for name in parts.names:
             missing = set(wanted) - set(_ready_versions(index, name))
@@ -164,12 +164,12 @@ class BundleLoader:
             elif not self._partial:
                 self._server.unload(model)
         except DimmlError:
-            # The first error is the one to tell; a server that is gone has nothing to be put back.
+            # The first error is the one to report; a server that is gone has nothing to restore.
             return
 
 
 def _in_use(parts: BundleParts, index: Sequence[IndexEntry]) -> BundleParts:
-    """Without entry and media where the others are served without them, as behind a gateway."""
+    """Drop entry and media if the other models are served without them, as behind a gateway."""
     ready = {entry.name for entry in index if entry.state == READY}
     if ready.intersection(parts.encoders) and parts.entry not in ready and parts.media not in ready:
         return replace(parts, entry=None, media=None)

@@ -1,4 +1,4 @@
-"""Triton's model repository calls over KServe v2, HTTP or gRPC, on any server that offers them."""
+"""Triton's model repository calls over KServe v2, by HTTP or gRPC, for any server that offers them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dimml_client.transport.credentials import Credentials
 from dimml_client.transport.tls_errors import closed_hint, untrusted
 
 READY = "READY"
-#: The name of a server whose parts follow their bundle, and that reads nothing but ``version_policy`` in a config.
+#: Name of a server that loads a bundle's models together, and reads only ``version_policy`` in a config.
 DIMML = "dimml"
 
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One model version of a server's repository; Triton gives no version and state of what was never loaded."""
+    """One model version in a server's repository; Triton gives no version and state if it was never loaded."""
 
     name: str
     version: str
@@ -38,29 +38,29 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What part a bundle version has in the requests that name none."""
+    """Part of a bundle version in the requests that name no version."""
 
     percent: float
     shadow: bool
 
 
 class ModelServer(Protocol):
-    """A server's repository. Calls raise RequestError and CapacityError with the server's own words."""
+    """A server's repository. Calls raise RequestError and CapacityError with the server's own message."""
 
     def server_name(self) -> str:
         """``dimml`` or ``triton``."""
         ...
 
     def index(self) -> list[IndexEntry]:
-        """All that the repository has."""
+        """List all models of the repository."""
         ...
 
     def config(self, model: str) -> dict[str, Any]:
-        """The configuration of a model that is loaded, as JSON."""
+        """Return the configuration of a loaded model, as JSON."""
         ...
 
     def load(self, model: str, config: dict[str, Any] | None) -> None:
-        """Load or reload a model, by another configuration than its own where one is given."""
+        """Load or reload a model, with ``config`` instead of its own configuration if given."""
         ...
 
     def unload(self, model: str) -> None:
@@ -68,11 +68,11 @@ class ModelServer(Protocol):
         ...
 
     def routing(self, bundle: str, change: dict[str, Any]) -> dict[str, Any]:
-        """Change how a bundle's requests are spread over its versions; how they are now. dimml alone, over HTTP."""
+        """Change a bundle's traffic split or shadow; return the new routing. Only dimml offers it, over HTTP."""
         ...
 
     def shares(self) -> dict[tuple[str, str], Share]:
-        """By bundle and version; empty where the server, or the transport, does not tell."""
+        """Return shares by bundle and version; empty if the server, or the transport, does not report them."""
         ...
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class ModelServer(Protocol):
 
 
 def model_server(url: str, credentials: Credentials, *, timeout_s: float) -> ModelServer:
-    """The server at ``http://…``, ``https://…``, ``grpc://host:port`` or ``grpcs://…``. Raises ConfigurationError."""
+    """Connect to ``http://…``, ``https://…``, ``grpc://host:port`` or ``grpcs://…``. Raises ConfigurationError."""
     address = parse_address(url)
     return _Grpc(address, credentials, timeout_s) if address.grpc else _Http(url, credentials, timeout_s)
 
@@ -148,7 +148,7 @@ class _Http:
         if answer.is_success:
             return document
         said = document.get("error") if isinstance(document, dict) else None
-        if isinstance(said, dict):  # As on /v1; on /v2 it is a text.
+        if isinstance(said, dict):  # An object as on /v1; on /v2 it is a text.
             said = said.get("message")
         message = _first_line(said) if isinstance(said, str) else f"{self._url}{path} answered {answer.status_code}"
         kinds = {401: UnauthenticatedError, 403: PermissionDeniedError, 404: NotFoundError}
@@ -221,7 +221,7 @@ class _Grpc:
 
 
 def _first_line(text: str) -> str:
-    """Triton adds the lines of a Python model's traceback."""
+    """Return the first line; Triton appends the lines of a Python model's traceback."""
     return text.strip().split("\n", 1)[0]
 
 

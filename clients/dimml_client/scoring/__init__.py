@@ -1,5 +1,5 @@
-"""Batch scoring: recordings in, a table with one row for each out. ``run`` drives it, an engine does the work.
+"""Batch scoring: reads recordings, writes a table with one row for each. ``run`` drives it, an engine does the work.
 
-``inputs`` → an engine (``local``, ``remote``, ``on_ray``) → ``ordering`` → ``output``; ``rows`` and ``schema`` say
-what a row is, whichever engine made it.
+``inputs`` → an engine of ``engines`` → ``run.reorder_buffer`` → ``table.formats``; ``table.rows`` and ``table.schema``
+define what a row is, whichever engine made it.
 """

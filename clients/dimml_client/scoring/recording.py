@@ -12,21 +12,21 @@ MEDIA_PART: Final = "media"
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """``parts`` are paths or URLs by modality name, or ``media``. ``index`` is its place in the listing, from 0."""
+    """One recording. ``parts``: paths or URLs by modality, or ``media``; ``index``: place in the listing, from 0."""
 
     index: int
     id: str
     parts: Mapping[str, str]
     start_s: float | None = None
     end_s: float | None = None
-    #: The label that a manifest says is right.
+    #: The correct label, from a manifest.
     truth: str | None = None
-    #: Why this line of a manifest cannot be scored, where it cannot.
+    #: Why this line of a manifest cannot be scored, if it cannot.
     problem: str | None = None
 
     @property
     def path(self) -> str:
-        """All of its files in one word."""
+        """All of its files as one text."""
         return " + ".join(dict.fromkeys(self.parts.values()))
 
 

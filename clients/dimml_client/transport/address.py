@@ -1,4 +1,4 @@
-"""A server's address as a caller writes it: ``http``, ``https``, ``grpc`` or ``grpcs``."""
+"""Server addresses: ``http``, ``https``, ``grpc`` or ``grpcs`` URLs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dimml.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """``authority`` is ``host:port``; ``secure`` whether over TLS."""
+    """A parsed address. ``authority`` is ``host:port``; ``secure`` means TLS."""
 
     url: str
     authority: str
@@ -19,7 +19,7 @@ class ServerAddress:
 
 
 def parse_address(url: str) -> ServerAddress:
-    """Raises ConfigurationError where it is none."""
+    """Parse a server's address. Raises ConfigurationError if it is invalid."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -1,4 +1,4 @@
-"""What a client shows of itself and whom it trusts: API key, client certificate, authorities."""
+"""A client's credentials and the authorities it trusts: API key, client certificate, CA file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from typing import Any, Final
 from dimml.errors import ConfigurationError
 
 API_KEY_VARIABLE: Final = "DIMML_API_KEY"
-#: HTTP header, and in small letters gRPC metadata.
+#: HTTP header and, in lower case, gRPC metadata key.
 API_KEY_HEADER: Final = "X-API-Key"
 _GRPC_OPTIONS: Final = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """``ca`` is a PEM file of authorities trusted in place of the machine's; ``certificate`` and ``certificate_key``
-    are PEM files of the client's own certificate, for mutual TLS. Built by ``checked_credentials``.
+    """A client's API key and TLS files. Built by ``checked_credentials``.
+
+    ``ca`` is a PEM file of authorities trusted instead of the machine's; ``certificate`` and ``certificate_key`` are
+    PEM files of the client's own certificate, for mutual TLS.
     """
 
     api_key: str | None = None
@@ -29,21 +31,21 @@ class Credentials:
     certificate_key: Path | None = None
 
     def __repr__(self) -> str:
-        """Without the key: objects end up in logs."""
+        """Omit the key, since objects end up in logs."""
         return f"Credentials(api_key={'***' if self.api_key else None}, ca={self.ca}, certificate={self.certificate})"
 
     @property
     def headers(self) -> dict[str, str]:
-        """HTTP headers of every request."""
+        """HTTP headers to send with every request."""
         return {} if self.api_key is None else {API_KEY_HEADER: self.api_key}
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """GRPC metadata of every call."""
+        """Metadata to send with every gRPC call."""
         return tuple((name.lower(), value) for name, value in self.headers.items())
 
     def ssl_context(self) -> ssl.SSLContext:
-        """TLS 1.2 or newer, the server verified. Raises ConfigurationError naming the file."""
+        """Make a context for TLS 1.2 or newer that verifies the server. Raises ConfigurationError naming the file."""
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except (OSError, ssl.SSLError) as error:
@@ -51,7 +53,7 @@ class Credentials:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.certificate is not None:
             try:
-                # Without a passphrase to ask for at the terminal: a client may have none.
+                # Without a passphrase prompt: a client may have no terminal.
                 context.load_cert_chain(self.certificate, self.certificate_key, password="")
             except (OSError, ssl.SSLError) as error:
                 raise ConfigurationError(
@@ -61,19 +63,19 @@ class Credentials:
         return context
 
     def channel(self, address: str, *, secure: bool) -> Any:
-        """A gRPC channel to ``host:port``. Raises ConfigurationError naming the file."""
+        """Open a gRPC channel to ``host:port``. Raises ConfigurationError naming the file."""
         import grpc
 
         if not secure:
             return grpc.insecure_channel(address, options=_GRPC_OPTIONS)
-        self.ssl_context()  # gRPC takes any bytes, and fails later without a reason.
+        self.ssl_context()  # gRPC accepts any bytes, and fails later without a reason.
         read = [None if path is None else path.read_bytes() for path in self._grpc_files]
         return grpc.secure_channel(address, grpc.ssl_channel_credentials(*read), options=_GRPC_OPTIONS)
 
     @property
     def _grpc_files(self) -> tuple[Path | None, Path | None, Path | None]:
         system = ssl.get_default_verify_paths().cafile
-        # gRPC brings authorities of its own; those of the machine are what the HTTP side trusts.
+        # gRPC has its own list of authorities; use the machine's, which the HTTP transport trusts.
         return self.ca or (Path(system) if system else None), self.certificate_key, self.certificate
 
 
@@ -85,7 +87,7 @@ def checked_credentials(
     certificate_key: str | os.PathLike[str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Credentials:
-    """Checked credentials; the key of ``DIMML_API_KEY`` where none is given. Raises ConfigurationError."""
+    """Build and check credentials; the key defaults to ``DIMML_API_KEY``. Raises ConfigurationError."""
     if api_key is None:
         api_key = (os.environ if environment is None else environment).get(API_KEY_VARIABLE) or None
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key and api_key):
@@ -99,7 +101,7 @@ def checked_credentials(
 
 
 def read_key_file(path: Path) -> str:
-    """The API key that a file holds, alone. Raises ConfigurationError naming the file, never its contents."""
+    """Read the API key from a file that holds nothing else. Raises ConfigurationError naming only the file."""
     try:
         return path.read_text("ascii").strip()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""From what a server says of an error back to the typed error it was."""
+"""Conversion of a server's error answer back to the typed error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dimml.errors import (
 )
 from dimml.status import ModalityStatus
 
-#: QueueFullError apart: it is made with more than a message.
+#: Without QueueFullError, which needs more than a message.
 _BY_CODE: Mapping[str, type[DimmlError]] = {
     kind.code: kind
     for kind in (
@@ -43,10 +43,10 @@ def typed_error(
     retry_after_s: float | None = None,
     client_fault: bool = False,
 ) -> DimmlError:
-    """The error with this stable ``code``; ``statuses`` as ``"unusable:silent"``.
+    """Make the error with this stable ``code``; ``statuses`` such as ``"unusable:silent"``.
 
-    A code that this client does not know (a newer server, a proxy in between) becomes RequestError where the
-    request is at fault (``client_fault``), else CapacityError.
+    An unknown code (from a newer server, or a proxy) becomes RequestError if the request is at fault
+    (``client_fault``), else CapacityError.
     """
     if code == QueueFullError.code:
         return QueueFullError(message, retry_after_s=retry_after_s or 0.0)
@@ -60,5 +60,5 @@ def _parsed(statuses: Mapping[str, str]) -> dict[str, ModalityStatus]:
         try:
             parsed[name] = ModalityStatus.parse(text)
         except ValueError:
-            continue  # A status of a newer server: the message still says it.
+            continue  # A status of a newer server: the message still mentions it.
     return parsed

@@ -37,7 +37,7 @@ from dimml_client.transport.trace_context import trace_context
 _MEDIA_SUFFIX = "_media"
 #: Trailing metadata in which a dimml server gives an error's code, field and statuses.
 _ERROR_DETAIL = "dimml-error-bin"
-#: What a status code means where that metadata is missing (a proxy, gRPC itself).
+#: Meaning of a status code if that metadata is missing (from a proxy, or gRPC itself).
 _CODES: dict[grpc.StatusCode, str] = {
     grpc.StatusCode.INVALID_ARGUMENT: "invalid_request",
     grpc.StatusCode.NOT_FOUND: "not_found",
@@ -55,11 +55,11 @@ _CLIENT_FAULTS = (
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.PERMISSION_DENIED,
 )
-#: CANCELLED, which nobody here asks for: the call came just as the server stopped, and it never took it.
+#: CANCELLED, which this client never requests, means that the call arrived just as the server stopped, and was not run.
 _TRY_AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-#: How gRPC itself refuses a message, under the same code as a full queue.
+#: gRPC's own message for a refused message size, with the same code as a full queue.
 _MESSAGE_TOO_LARGE = "larger than max"
-#: How gRPC says that it never reached a server; it has no status code for that.
+#: gRPC's message when it could not reach a server, for which it has no status code of its own.
 _NOT_CONNECTED = ("failed to connect", "DNS resolution failed", "Name resolution failure")
 
 
@@ -84,7 +84,7 @@ class GrpcTransport:
             sources = {MEDIA: request.parts[MEDIA_PART]}
         else:
             meaning = self._meaning(model, version, end - time.monotonic())
-            # Before anything is sent: the server would decode and run it all for an answer that is thrown away.
+            # Before anything is sent: the server would run everything for an answer that is then rejected.
             classes_to_list(request, meaning)
             sources = media_sources(request, model, meaning)
         for tensor, source in sources.items():
@@ -98,12 +98,12 @@ class GrpcTransport:
         if request.route_key is not None:
             message.parameters[ROUTE_KEY].string_param = request.route_key
         response = self._call("ModelInfer", message, end - time.monotonic())
-        # By the version that answered: labels may differ between versions.
+        # Of the version that answered: labels may differ between versions.
         meaning = self._meaning(model, response.model_version, end - time.monotonic())
         return to_prediction(response, model, meaning, request)
 
     def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
-        """``RepositoryIndex`` and ``ModelConfig``."""
+        """Describe a bundle, by ``RepositoryIndex`` and ``ModelConfig``."""
         end = time.monotonic() + timeout_s
         name = model or self._only_bundle(timeout_s)
         index = self._call("RepositoryIndex", pb.RepositoryIndexRequest(ready=True), end - time.monotonic())
@@ -116,7 +116,7 @@ class GrpcTransport:
         return ModelDescription(name, newest, meaning.labels, meaning.modalities, meaning.heads)
 
     def ready(self, timeout_s: float) -> bool:
-        """``ServerReady``."""
+        """Whether the server takes requests, by ``ServerReady``."""
         try:
             return bool(self._call("ServerReady", pb.ServerReadyRequest(), timeout_s).ready)
         except (CapacityError, TryAgainError):
@@ -141,7 +141,10 @@ class GrpcTransport:
         raise InvalidParameterError(f"name the model, one of {bundles}", field="model")
 
     def _meaning(self, model: str, version: str, timeout_s: float) -> Meaning:
-        """What a bundle's tensors mean, asked for once per version (empty: the newest, whose tensors all share)."""
+        """Look up what a bundle's tensors mean, once per version.
+
+        An empty version is the newest, whose tensors all versions share.
+        """
         with self._lock:
             known = self._meanings.get((model, version))
         if known is not None:

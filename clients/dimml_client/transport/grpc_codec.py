@@ -1,4 +1,4 @@
-"""Between a prediction and the tensors of ``<bundle>_media``."""
+"""Conversion between a prediction and the tensors of ``<bundle>_media``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEFAULT_TOP_K = 5
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the tensors of one bundle version mean: the ``parameters`` of its model configuration."""
+    """Meaning of the tensors of one bundle version: the ``parameters`` of its model configuration."""
 
     #: In the order of PROBABILITIES.
     labels: list[str]
@@ -34,10 +34,10 @@ class Meaning:
 
 
 def media_sources(request: PredictRequest, model: str, meaning: Meaning) -> dict[str, Path | bytes]:
-    """Parts by input tensor. Where modalities are chosen, each gets a file of its own and ``MEDIA`` is not sent.
+    """Return the parts by input tensor. If modalities are chosen, each gets its own file and ``MEDIA`` is not sent.
 
-    Raises what ``/v1/predict`` answers: InvalidParameterError, and UnusableMediaError where none of the modalities
-    that are asked for was sent, which a message without them could not say.
+    Raises the errors of ``/v1/predict``: InvalidParameterError, and UnusableMediaError if none of the requested
+    modalities was given, which a message without them could not express.
     """
     for name in request.parts:
         if name != MEDIA_PART and name not in meaning.modalities:
@@ -71,7 +71,7 @@ def media_sources(request: PredictRequest, model: str, meaning: Meaning) -> dict
 
 
 def classes_to_list(request: PredictRequest, meaning: Meaning) -> int:
-    """How many classes the answer lists. Raises InvalidParameterError."""
+    """Return how many classes the answer lists. Raises InvalidParameterError."""
     if request.top_k is None:
         return min(_DEFAULT_TOP_K, len(meaning.labels))
     if not 1 <= request.top_k <= len(meaning.labels):
@@ -88,7 +88,7 @@ def add_input(message: Any, tensor: str, datatype: str, raw: bytes) -> None:
 
 
 def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictRequest) -> Prediction:
-    """The answer that a ``ModelInferResponse`` of ``<bundle>_media`` holds. Raises InvalidParameterError."""
+    """Read the answer from a ``ModelInferResponse`` of ``<bundle>_media``. Raises InvalidParameterError."""
     raws = {output.name: raw for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)}
     probabilities_C, certainty_H, weights_H = (
         np.frombuffer(raws[name], NUMPY_TYPES["FP32"]) for name in (PROBABILITIES, CERTAINTY, WEIGHTS)
@@ -97,7 +97,7 @@ def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictR
     ranked = [LabelProbability(label=meaning.labels[i], probability=min(1.0, float(probabilities_C[i]))) for i in order]
     statuses = dict(zip(meaning.modalities, _statuses(raws[STATUS]), strict=True))
     if request.modalities is not None:
-        # They were left out by not sending them, which is how the server then sees them.
+        # They were left out by not sending them, so the server reports them as not sent.
         for name in set(meaning.modalities) - set(request.modalities):
             statuses[name] = ModalityStatus.because(Reason.NOT_REQUESTED)
     by_head = {
@@ -130,7 +130,7 @@ def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictR
 
 
 def _statuses(raw: bytes) -> list[ModalityStatus]:
-    """The texts of a BYTES tensor: each four bytes of length, then UTF-8."""
+    """Read the texts of a BYTES tensor: each has four bytes of length, then UTF-8."""
     statuses, at = [], 0
     while at < len(raw):
         (length,) = struct.unpack_from("<I", raw, at)

@@ -47,7 +47,7 @@ class HttpTransport:
             raise UnavailableError(f"{self._url} did not answer like a dimml server") from error
 
     def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
-        """``GET /v1/models``."""
+        """Describe a bundle, by ``GET /v1/models``."""
         response = self._exchange("GET", "/v1/models", timeout_s)
         if response.status_code != httpx.codes.OK:
             raise _error(response)
@@ -69,7 +69,7 @@ class HttpTransport:
         return chosen(found, model, version)
 
     def ready(self, timeout_s: float) -> bool:
-        """``GET /health/ready``."""
+        """Whether the server takes requests, by ``GET /health/ready``."""
         try:
             return self._exchange("GET", "/health/ready", timeout_s).status_code == httpx.codes.OK
         except CapacityError:
@@ -80,7 +80,7 @@ class HttpTransport:
         self._client.close()
 
     def _exchange(self, method: str, path: str, timeout_s: float, **content: Any) -> httpx.Response:
-        # httpx bounds each single read and write; a peer that trickles would get a new timeout with every byte.
+        # httpx bounds each read and write: a slow peer would get a new timeout with every byte.
         end = time.monotonic() + timeout_s
         try:
             request = self._client.build_request(method, path, timeout=timeout_s, headers=trace_context(), **content)
@@ -93,7 +93,7 @@ class HttpTransport:
                 body = b"".join(_until(end, response.iter_raw()))
             finally:
                 response.close()
-            # Read as it came over the wire: a response of its own undoes the content encoding.
+            # Read raw, as sent: the new response decodes the content encoding.
             headers = [(name, value) for name, value in response.headers.raw if name.lower() != b"transfer-encoding"]
             return httpx.Response(response.status_code, headers=headers, content=body, request=request)
         except httpx.TimeoutException as error:
@@ -114,7 +114,7 @@ class HttpTransport:
 
 
 class _Bounded(httpx.SyncByteStream):
-    """A request's body that stops at ``end``, and leaves the answer's head the time that is left then."""
+    """A request body that stops at ``end``, and leaves the remaining time for the answer's head."""
 
     def __init__(self, stream: httpx.SyncByteStream, end: float, bounds: dict[str, float]) -> None:
         self._stream = stream
@@ -130,7 +130,7 @@ class _Bounded(httpx.SyncByteStream):
 
 
 def _until(end: float, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks. Raises httpx.TimeoutException before one that comes after ``end`` (of ``time.monotonic``)."""
+    """Yield the chunks. Raises httpx.TimeoutException before one that comes after ``end`` (of ``time.monotonic``)."""
     for chunk in chunks:
         _left_s(end)
         yield chunk
@@ -155,7 +155,7 @@ def _fields(request: PredictRequest) -> dict[str, str]:
 
 
 def _opened(name: str, source: Any, stack: ExitStack) -> tuple[str, IO[bytes] | bytes]:
-    """A part's file name, which is the part's own, since the server has no use for the caller's; and its bytes."""
+    """Return a part's bytes, and the part's name as file name, since the server does not use the caller's."""
     if isinstance(source, bytes):
         return name, source
     try:
@@ -170,7 +170,7 @@ def _error(response: httpx.Response) -> Exception:
         detail = response.json()["error"]
         code, message = str(detail["code"]), str(detail["message"])
     except (ValueError, KeyError, TypeError):
-        # Not a dimml server's error: a proxy's page, or another server altogether.
+        # Not an error of a dimml server: a proxy's page, or another server altogether.
         detail, code, message = {}, "", f"the server answered {status} {response.reason_phrase}"
     wait_s = retry_after_s(response.headers.get("Retry-After"))
     error = typed_error(
@@ -202,7 +202,7 @@ def _statuses(modalities: Mapping[str, Mapping[str, str | None]]) -> dict[str, s
 
 
 def retry_after_s(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, given as seconds or as a date (RFC 9110, section 10.2.3)."""
+    """Parse a Retry-After header, given as seconds or as a date (RFC 9110, section 10.2.3), into seconds."""
     if not header:
         return None
     try:

@@ -1,4 +1,4 @@
-"""One prediction as a caller asks for it, before any transport."""
+"""One prediction request, independent of the transport."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEDIA_PART = "media"
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """``parts`` are by modality name, or ``media`` for all modalities without a part of their own."""
+    """One request. ``parts`` are by modality name, or ``media`` for all modalities without a part of their own."""
 
     parts: Mapping[str, Path | bytes]
     model: str | None = None
@@ -48,15 +48,15 @@ class Transport(Protocol):
     """One way to a server. ``timeout_s`` bounds one exchange with it."""
 
     def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
-        """Predict once, without repeating anything. Raises RequestError and CapacityError."""
+        """Predict once, without retries. Raises RequestError and CapacityError."""
         ...
 
     def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
-        """A bundle that is served. Raises RequestError and CapacityError."""
+        """Describe a served bundle. Raises RequestError and CapacityError."""
         ...
 
     def ready(self, timeout_s: float) -> bool:
-        """Whether the server takes requests; False where it cannot be reached."""
+        """Whether the server takes requests; False if it cannot be reached."""
         ...
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class Transport(Protocol):
 
 
 def gather_parts(media: Media | None, parts: Mapping[str, Media] | None) -> dict[str, Path | bytes]:
-    """The files of one request by part name. Raises InvalidParameterError naming the part that cannot be read."""
+    """Collect the files of one request by part name. Raises InvalidParameterError naming a part that cannot be read."""
     if media is None and not parts:
         raise InvalidParameterError("give a recording as `media`, or a file per modality as `parts`", field=MEDIA_PART)
     gathered: dict[str, Path | bytes] = {}
@@ -82,7 +82,7 @@ def gather_parts(media: Media | None, parts: Mapping[str, Media] | None) -> dict
 
 
 def read_part(name: str, source: Path | bytes) -> bytes:
-    """All bytes of a part. Raises InvalidParameterError naming the part."""
+    """Read all bytes of a part. Raises InvalidParameterError naming the part."""
     if isinstance(source, bytes):
         return source
     try:
@@ -92,7 +92,7 @@ def read_part(name: str, source: Path | bytes) -> bytes:
 
 
 def chosen(served: Sequence[ModelDescription], model: str | None, version: int | None) -> ModelDescription:
-    """One of the bundles that are served. Raises NotFoundError, or InvalidParameterError where it has to be named."""
+    """Choose one of the served bundles. Raises NotFoundError, or InvalidParameterError if it must be named."""
     names = sorted({one.name for one in served})
     if model is None and len(names) > 1:
         raise InvalidParameterError(f"name the model, one of {names}", field="model")

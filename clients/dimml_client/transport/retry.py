@@ -1,4 +1,4 @@
-"""Trying again when the server is full or cannot answer now, and only then."""
+"""Retries, only when the server is full or cannot answer now."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LONGEST_WAIT_S = 8.0
 
 
 class TryAgainError(Exception):
-    """An answer of 429 or 503 (RESOURCE_EXHAUSTED, UNAVAILABLE): ``error`` is what it means, for the last time.
+    """An answer of 429 or 503 (RESOURCE_EXHAUSTED, UNAVAILABLE): ``error`` is raised after the last attempt.
 
-    ``wait_s`` is what the server asked for, None where it did not say.
+    ``wait_s`` is the wait the server asked for, or None.
     """
 
     def __init__(self, error: CapacityError, wait_s: float | None) -> None:
@@ -30,17 +30,17 @@ class TryAgainError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """At most ``retries`` repetitions within ``timeout_s`` in all.
+    """At most ``retries`` retries within ``timeout_s`` in total.
 
-    Waits double from FIRST_WAIT_S to LONGEST_WAIT_S, each drawn from its upper half so that clients do not return
-    in step; a wait that the server asked for is kept as it is.
+    Waits double from FIRST_WAIT_S to LONGEST_WAIT_S, each drawn from its upper half so that clients do not return in
+    step; a wait that the server asked for is used as it is.
     """
 
     retries: int
     timeout_s: float
 
     def run(self, attempt: Callable[[float], T]) -> T:
-        """Call ``attempt(seconds left)`` until it answers. Raises what it raises; of TryAgainError, its error."""
+        """Call ``attempt(seconds left)`` until it answers. Raises what it raises; for TryAgainError, its error."""
         end = time.monotonic() + self.timeout_s
         for repetition in range(self.retries + 1):
             left_s = end - time.monotonic()
@@ -58,4 +58,4 @@ class RetryPolicy:
     @staticmethod
     def _backoff_s(repetition: int) -> float:
         longest = min(FIRST_WAIT_S * 2.0**repetition, LONGEST_WAIT_S)
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, not for security

@@ -1,4 +1,4 @@
-"""Why a TLS handshake failed, out of the words of OpenSSL and of BoringSSL, which gRPC brings along."""
+"""Explanation of failed TLS handshakes, from the messages of OpenSSL and of gRPC's BoringSSL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _AUTHORITY: Final = "the server's certificate is not from a trusted authority; g
 _CERTIFICATE: Final = "it may want another client certificate (--certificate, --certificate-key)"
 _TLS: Final = "it may want TLS (https://, grpcs://)"
 _OWN: Final = "the server wants a client certificate (--certificate, --certificate-key)"
-#: What they say, in small letters, and what it means to this client. The first that fits counts.
+#: Their messages in lower case, and the meaning for this client. The first match counts.
 _SIGNS: Final[dict[str, str]] = {
     "certificate has expired": "the server's certificate has expired",
     "hostname mismatch": "the server's certificate is for another host name",
@@ -29,20 +29,20 @@ _SIGNS: Final[dict[str, str]] = {
 }
 
 
-#: How a server that wants a client certificate, or TLS at all, ends a connection; one that dies does it likewise.
+#: How a server that requires a client certificate, or TLS at all, ends a connection; a crash looks the same.
 _CLOSED: Final = ("server disconnected without sending", "socket closed", "connection reset")
 
 
 def untrusted(text: str) -> str | None:
-    """What a failed handshake means, for a person; None where ``text`` tells of none."""
+    """Explain a failed handshake to a person; None if ``text`` does not report one."""
     small = text.lower()
     return next((meaning for sign, meaning in _SIGNS.items() if sign in small), None)
 
 
 def closed_hint(text: str, *, secure: bool) -> str:
-    """What may be behind a connection that was closed without a word, to append to a message; empty where it was not.
+    """Suggest a cause for a connection closed without an answer, to append to a message; empty if it was not.
 
-    ``secure``: whether TLS was spoken.
+    ``secure``: whether TLS was used.
     """
     if not any(sign in text.lower() for sign in _CLOSED):
         return ""

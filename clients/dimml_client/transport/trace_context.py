@@ -1,4 +1,4 @@
-"""The caller's W3C trace context, where it traces with OpenTelemetry; without it nothing is loaded."""
+"""The caller's W3C trace context, if it uses OpenTelemetry; otherwise nothing is loaded."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 
 
 def trace_context() -> dict[str, str]:
-    """``traceparent``, and ``tracestate`` where there is one, of the span that is open in this thread; else nothing.
+    """Return ``traceparent``, and ``tracestate`` if any, of the span open in this thread; else nothing.
 
-    By lower-case name, so that they serve as HTTP headers and as gRPC metadata.
+    Names are in lower case, so that they serve as HTTP headers and as gRPC metadata.
     """
-    # Who has a span open has loaded it.
+    # A caller with an open span has loaded OpenTelemetry.
     if "opentelemetry.trace" not in sys.modules:
         return {}
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

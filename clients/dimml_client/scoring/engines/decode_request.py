@@ -1,4 +1,4 @@
-"""From a recording of the listing to what a decoder or a server is asked for."""
+"""Requests to a decoder or a server for a recording of the listing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dimml_client.scoring.recording import MEDIA_PART, Recording
 
 #: Time limit of decoding one recording, or some windows of one.
 DECODE_LIMIT_S: Final = 60.0
-#: Of a recording that is read in windows, one after another; a picture's size still has its limit.
+#: Limits of a recording that is read window by window; the size of a picture is still limited.
 _UNLIMITED: Final = MediaLimits(max_bytes=sys.maxsize, max_seconds=math.inf, max_frames_decoded=sys.maxsize)
 
 
@@ -31,12 +31,12 @@ class WindowOptions:
 
 
 def limits_of(window: WindowOptions | None) -> MediaLimits:
-    """What a recording may be: in windows, of any length and size."""
+    """Return the limits on a recording: in windows, it may have any length and size."""
     return MediaLimits() if window is None else _UNLIMITED
 
 
 def in_process_settings(window: WindowOptions | None) -> dict[str, Any]:
-    """What rows depend on where the workers decode, beside the bundle and the recording."""
+    """Return the settings that rows depend on when decoded here, beside the bundle and the recording."""
     limits = asdict(limits_of(window))
     return {
         "engine": "in process",
@@ -48,7 +48,7 @@ def in_process_settings(window: WindowOptions | None) -> dict[str, Any]:
 
 
 def check_parts(own_files: Sequence[str], modalities: Sequence[str]) -> None:
-    """Raises ConfigurationError for a column ``path_<name>`` of no modality."""
+    """Raise ConfigurationError for a column ``path_<name>`` whose name is not a modality."""
     for name in own_files:
         if name not in modalities:
             raise ConfigurationError(
@@ -59,8 +59,10 @@ def check_parts(own_files: Sequence[str], modalities: Sequence[str]) -> None:
 
 @contextmanager
 def parts_at_hand(recording: Recording, max_bytes: int) -> Iterator[dict[str, Path]]:
-    """The recording's files by part, fetched where they are elsewhere. A file that serves two parts is one object,
-    so that it is opened once. Raises UnreadableError, TooLargeError, InvalidParameterError.
+    """Provide the recording's files by part as local files, fetched if necessary.
+
+    A file that serves two parts is one object, so that it is opened once. Raises UnreadableError, TooLargeError,
+    InvalidParameterError.
     """
     if recording.problem is not None:
         raise InvalidParameterError(recording.problem)
@@ -73,7 +75,7 @@ def parts_at_hand(recording: Recording, max_bytes: int) -> Iterator[dict[str, Pa
 
 
 def decode_request(bundle: Bundle, recording: Recording, parts: dict[str, Path], limits: MediaLimits) -> DecodeRequest:
-    """What to decode; a modality without a file of its own takes the recording's."""
+    """Build the decode request; a modality without a file of its own takes the recording's."""
     shared = parts.get(MEDIA_PART)
     found = {modality.name: parts.get(modality.name, shared) for modality in bundle.modalities}
     return DecodeRequest(

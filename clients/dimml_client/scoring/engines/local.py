@@ -1,8 +1,8 @@
 """Scoring in this process: decode workers → batches → ONNX Runtime → rows, as a pipeline with bounded queues.
 
-As many decode workers as cores, and as many batches at a time, each encoder with one thread: whichever of the two is
-the bottleneck has all cores, since the other waits at a queue. Nothing is gained by threads within a run then. Both
-take turns: no more run at a time than there are cores, which costs less of the processor than having them compete.
+There are as many decode workers as cores, and as many concurrent batches, with one thread per encoder: whichever stage
+is the bottleneck gets all cores, since the other waits at a queue, so threads within a run would gain nothing. Both
+take turns: never more run at a time than there are cores, which costs less processor time than competition.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.table.rows import scored_row
 from dimml_client.scoring.table.schema import ScoredBundle
 
-#: Rows of one run of the encoders. More brought nothing on a CPU (benchmarks/batch.py).
+#: Rows of one run of the encoders. More gained nothing on a CPU (benchmarks/batch.py).
 BATCH_ROWS: Final = 16
-#: How long a batch that is not full waits for more rows. Nobody waits for a single answer here.
+#: How long an incomplete batch waits for more rows. No caller waits for a single answer here.
 LINGER_S: Final = 0.2
 #: Recordings that go to a decode worker together: as many as were decoded in SEVERAL_S of late, but no more than
 #: these, which are decoded again where one of them kills the worker…
@@ -53,7 +53,7 @@ SEVERAL_LIMIT_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _DecodedRecording:
-    """A recording that is decoded and waits for its answer; ``window`` is its number, start and end."""
+    """A decoded recording that waits for its answer; ``window`` is its number, start and end."""
 
     recording: Recording
     decoded: Decoded
@@ -63,9 +63,9 @@ class _DecodedRecording:
 
 
 class LocalEngine:
-    """Scores with a bundle of a repository, on ``cores`` cores. Entering loads it, and starts the decode workers.
+    """Scores with a bundle of a repository, on ``cores`` cores. Entering loads it and starts the decode workers.
 
-    Raises BundleError, and ConfigurationError where the serving part of dimml is not installed.
+    Raises BundleError, and ConfigurationError if dimml's server component is not installed.
     """
 
     takes_all_at_once = False
@@ -96,12 +96,12 @@ class LocalEngine:
         self._cores = cores
         self._batch_rows = min(batch_rows, self._runner.bundle.max_batch_size)
         self._limits = limits_of(window)
-        #: What rows depend on beside the bundle and the recording.
+        #: Settings that rows depend on, beside the bundle and the recording.
         self.settings: dict[str, Any] = in_process_settings(window)
         self._plan = None if window is None else WindowPlan(window.window_s, window.stride_s)
         self._decode_function = decode_function
         self._most_together = 1 if self._plan else most_together(self._runner.bundle.modalities, MOST_TOGETHER)
-        # Of single recordings: windows are decoded ahead of their encoding.
+        # For whole recordings only: windows are decoded ahead of their encoding.
         self._turns = threading.BoundedSemaphore(cores)
         self._stack = ExitStack()
 
@@ -119,7 +119,7 @@ class LocalEngine:
         self._stack.close()
 
     def score(self, recordings: Iterable[Recording], room: Room = no_limit) -> Generator[Scored, None, None]:
-        """Rows as they come. Raises UnavailableError where no decode worker can be had; a bad recording is a row."""
+        """Yield rows as they are ready. Raises UnavailableError without decode workers; a bad recording is a row."""
         line: Pipeline[_DecodedRecording, Scored] = Pipeline(self._cores, batch=self._batch_rows, linger_s=LINGER_S)
         work_queue = WorkQueue(recordings)
         return line.run(lambda: self._decode(work_queue, line, room), lambda: self._predict(line))
@@ -127,7 +127,8 @@ class LocalEngine:
     def _decode(self, work_queue: WorkQueue, line: Pipeline[_DecodedRecording, Scored], room: Room) -> None:
         several = 1
         while recordings := line.wait_to_get(partial(work_queue.take, several)):
-            # The first is the lowest: who waited for another one's room could wait for what is in his own hands.
+            # The first has the lowest index: waiting for a later one's room could wait for one that this thread itself
+            # holds.
             line.wait_for(partial(room, recordings[0].index))
             with ExitStack() as files:
                 began = time.perf_counter()
@@ -141,7 +142,7 @@ class LocalEngine:
             several = min(self._most_together, max(1, int(SEVERAL_S / each_s)))
             answered = list(zip([recording for recording, _ in ready], answers, strict=False))
             if len(recordings) > 1:
-                # Before anything is waited for: other threads may have nothing else to do.
+                # Before waiting for anything: other threads may have nothing else to do.
                 work_queue.settle(
                     undone=[recording for recording, _ in ready[len(answers) :]],
                     alone=[recording for recording, answer in answered if isinstance(answer.outcome, Lost)],
@@ -153,7 +154,7 @@ class LocalEngine:
                     line.hand_on(_DecodedRecording(recording, answer.outcome, answer.seconds))
 
     def _answers(self, requests: Sequence[DecodeRequest]) -> list[Answered]:
-        """To the first so many of them; a Lost, among several, is one to be decoded alone."""
+        """Decode as many of the first requests as possible; a Lost among several must be decoded alone."""
         if not requests:
             return []
         with self._turns:
@@ -164,7 +165,7 @@ class LocalEngine:
             try:
                 outcome = self._pool.decode_blocking(requests[0], timeout_s=DECODE_LIMIT_S)
             except UnavailableError:
-                # Not the recording's fault: without workers no other would fare better.
+                # Not the recording's fault: without workers every other one would fail too.
                 raise
             except DimmlError as error:
                 outcome = error
@@ -173,7 +174,10 @@ class LocalEngine:
     def _prepare(
         self, recording: Recording, files: ExitStack, line: Pipeline[_DecodedRecording, Scored]
     ) -> tuple[Recording, DecodeRequest] | None:
-        """What to decode of it; None where that is an error, which is given. ``files`` holds its own."""
+        """Build a recording's decode request; on error yield the error's row and return None.
+
+        ``files`` keeps the recording's files.
+        """
         began = time.perf_counter()
         try:
             parts = files.enter_context(parts_at_hand(recording, self._limits.max_bytes))
@@ -216,7 +220,7 @@ class LocalEngine:
         except UnavailableError:
             raise
         except DimmlError as error:
-            # What was read stays; a file that is lost on the way has one row more, which says so.
+            # Windows already read stay; a file lost on the way gets one more row, with the error.
             self._give_error(line, recording, error, time.perf_counter() - began, following)
 
     def _predict(self, line: Pipeline[_DecodedRecording, Scored]) -> None:

@@ -1,4 +1,4 @@
-"""What runs the scoring: ``local``, ``remote`` and ``on_ray`` are engines."""
+"""Interface of scoring engines: ``local``, ``remote`` and ``ray``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Protocol, Self
 from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.table.schema import ScoredBundle
 
-#: Whether rows of the recording with this index may be made; waits for it so many seconds.
+#: Whether rows of the recording with this index may be made; waits up to this many seconds for it.
 Room = Callable[[int, float], bool]
 
 
 def no_limit(index: int, timeout_s: float) -> bool:
-    """Room for every row at once."""
+    """Allow every row at once."""
     return True
 
 
@@ -23,16 +23,17 @@ class Engine(Protocol):
 
     bundle: ScoredBundle
 
-    #: What rows depend on beside the bundle and the recording, for JSON: with others, a run is another one.
+    #: Settings that rows depend on, beside the bundle and the recording, as JSON: other settings make another run.
     settings: dict[str, Any]
-    #: Whether it has taken up all recordings before the first row comes: a stop then has to give it up.
+    #: Whether it takes all recordings before it yields the first row, so that a stop must abandon it.
     takes_all_at_once: bool
 
     def score(self, recordings: Iterable[Recording], room: Room) -> Generator[Scored, None, None]:
-        """All rows of all recordings, in any order, at least one of each. ``recordings`` is read lazily, from any
-        thread, by one at a time. Closing the iterator gives the run up.
+        """Yield all rows of all recordings, in any order, at least one of each.
 
-        Raises DimmlError where the run as a whole cannot go on.
+        ``recordings`` is read lazily, from any thread, by one at a time. Closing the iterator abandons the run.
+
+        Raises DimmlError if the run as a whole cannot go on.
         """
         ...
 

@@ -1,7 +1,7 @@
-"""Scoring on a Ray cluster: Ray Data feeds a pool of actors, each of which holds the engine that ``local`` is.
+"""Scoring on a Ray cluster: Ray Data feeds a pool of actors, each of which holds a local engine.
 
-The bundle's files travel through Ray's object store, recordings are read by the workers: of a cluster's nodes,
-nothing is asked but that dimml is installed there and that they can reach the recordings.
+The bundle's files are sent through Ray's object store; recordings are read by the workers. A cluster's nodes only need
+dimml installed and access to the recordings.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from dimml_client.scoring.engines.ray_start import cloud_not_asked
 from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.table.schema import ScoredBundle
 
-#: Recordings of one task: enough to hide what a task costs, few enough that a lost worker costs little.
+#: Recordings per task: enough to hide the overhead of a task, few enough that a lost worker costs little.
 _LEAST, _MOST = 8, 256
-#: Tasks for each worker at least, so that a slow one at the end keeps nobody waiting for long.
+#: Minimum number of tasks per worker, so that a slow one at the end delays the run little.
 _TASKS_PER_WORKER: Final = 16
 #: Rows that a worker sends at a time.
 _ROWS: Final = 256
 
 
 class RayEngine:
-    """Scores with ``workers`` actors (None: as many as the cluster has cores for) of ``cores`` cores each.
+    """Scores with ``workers`` actors (None: as many as fit the cluster's cores) of ``cores`` cores each.
 
-    ``address`` is a cluster's, ``auto`` the one of this machine; None starts one here for as long as the engine is
-    entered. Raises BundleError, and ConfigurationError where Ray is not installed.
+    ``address`` is a cluster's, ``auto`` means this machine's; None starts one here while the engine is entered. Raises
+    BundleError, and ConfigurationError if Ray is not installed.
     """
 
     takes_all_at_once = True
@@ -61,7 +61,7 @@ class RayEngine:
         window: WindowOptions | None = None,
     ) -> None:
         bundle = load_bundle(repository, model or only_bundle(repository), version)
-        #: What it scores with.
+        #: The bundle used for scoring.
         self.bundle = ScoredBundle.of(bundle)
         self._files = _files(bundle, repository)
         self._address = address
@@ -69,7 +69,7 @@ class RayEngine:
         self._cores = cores
         self._machine_cores = machine_cores
         self._window = window
-        #: What rows depend on: as in one process, so that either may go on where the other was stopped.
+        #: Settings that rows depend on: the same as for a local engine, so that either can continue the other's run.
         self.settings: dict[str, Any] = in_process_settings(window)
 
     def __enter__(self) -> Self:
@@ -103,9 +103,9 @@ class RayEngine:
         ray.shutdown()
 
     def score(self, recordings: Iterable[Recording], room: Room = no_limit) -> Generator[Scored, None, None]:
-        """Rows in order. ``room`` is of no use here: Ray Data holds its workers back by itself.
+        """Yield rows in order. ``room`` is not used: Ray Data applies backpressure itself.
 
-        Raises UnavailableError where Ray gives the work up.
+        Raises UnavailableError if Ray gives up.
         """
         import ray
         from ray.data import ActorPoolStrategy, DataContext
@@ -115,7 +115,7 @@ class RayEngine:
         tables = _tables([_text(one) for one in recordings], workers)
         if not tables:
             return
-        # Held here: an actor that is restarted asks for it again.
+        # Kept referenced: a restarted actor reads it again.
         files = ray.put(self._files)
         context = DataContext.get_current()
         context.enable_progress_bars = False
@@ -125,9 +125,9 @@ class RayEngine:
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=workers),
-            # Ray Data restarts actors that are lost, and gives their tasks to others.
+            # Ray Data restarts lost actors, and gives their tasks to others.
             num_cpus=self._cores,
-            # A cluster that runs already has its own environment.
+            # A cluster that is already running has its own environment.
             runtime_env={"env_vars": switch_values()},
             fn_constructor_args=(
                 files,
@@ -146,7 +146,7 @@ class RayEngine:
 
 @dataclass(frozen=True, slots=True)
 class _Setup:
-    """What every worker is told; below ``folder``, the command's own, are relative paths."""
+    """Settings of every worker; relative paths are resolved against ``folder``, the command's working directory."""
 
     model: str
     version: int
@@ -156,7 +156,7 @@ class _Setup:
 
 
 class _Worker:
-    """One actor: the engine, made once, for one table of recordings after another."""
+    """One actor: makes the engine once, then scores one table of recordings after another."""
 
     def __init__(self, files: dict[str, bytes] | Any, setup: _Setup) -> None:
         import ray
@@ -215,6 +215,6 @@ def _tables(texts: list[str], workers: int) -> list[pa.Table]:
 
 
 def _files(bundle: Bundle, repository: Path) -> dict[str, bytes]:
-    """The bundle's files by their place in a repository."""
+    """Read the bundle's files by their path in a repository."""
     manifest = f"{bundle.name}/{bundle.version}/{MANIFEST_NAME}"
     return {name: (repository / name).read_bytes() for name in (*bundle.files, manifest)}

@@ -1,4 +1,4 @@
-"""Scoring by a server: a bounded number of requests at a time, each repeated when the server says so."""
+"""Scoring on a server: a bounded number of concurrent requests, each retried when the server says so."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from dimml_client.scoring.table.rows import scored_row
 from dimml_client.scoring.table.schema import ScoredBundle
 from dimml_client.transport.credentials import Credentials
 
-#: One recording's time with all the waits that a full server asks for.
+#: Time limit of one recording, including all waits that a full server asks for.
 PATIENCE_S: Final = 600.0
-#: A server that is gone may come back within this; past it the run ends, and the same command goes on.
+#: Time within which a server that is gone may come back; after it the run ends, and the same command resumes it.
 RETURN_S: Final = 60.0
-#: A recording that is answered by the server's disappearance so often is not sent again.
+#: A recording during which the server disappeared this many times is not sent again.
 _TRIES: Final = 3
 _MANY: Final = 10_000
-#: What is larger is not sent.
+#: Larger files are not sent.
 _MAX_BYTES: Final = MediaLimits().max_bytes
 
 
 class ServerEngine:
     """Scores on the server at ``url``, over HTTP or gRPC, with ``in_flight`` requests at a time.
 
-    Raises UnavailableError where nobody answers there, NotFoundError or InvalidParameterError for the model.
+    Raises UnavailableError if no server answers, NotFoundError or InvalidParameterError for the model.
     """
 
     takes_all_at_once = False
@@ -65,7 +65,7 @@ class ServerEngine:
         except DimmlError:
             self._client.close()
             raise
-        #: What it scores with.
+        #: The bundle used for scoring.
         self.bundle = ScoredBundle(
             name=served.name,
             version=served.version,
@@ -84,7 +84,7 @@ class ServerEngine:
         self._client.close()
 
     def score(self, recordings: Iterable[Recording], room: Room = no_limit) -> Generator[Scored, None, None]:
-        """Rows as they come. Raises UnavailableError where the server is gone and does not come back."""
+        """Yield rows as they arrive. Raises UnavailableError if the server is gone and does not come back."""
         line: Pipeline[None, Scored] = Pipeline(self._in_flight, batch=1, linger_s=0.0)
         work_queue = WorkQueue(recordings)
         gone = threading.Lock()
@@ -105,7 +105,7 @@ class ServerEngine:
             try:
                 with parts_at_hand(recording, _MAX_BYTES) as parts:
                     for path in parts.values():
-                        # As a decoder here would refuse it.
+                        # Refused as a decoder here would refuse it.
                         with opened(path, _MAX_BYTES):
                             pass
                     return self._client.predict(

@@ -1,4 +1,4 @@
-"""Threads in two stages with a bounded queue after each: whoever is ahead waits, and memory stays bounded."""
+"""Threads in two stages with a bounded queue after each: the faster stage waits, and memory stays bounded."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Something = TypeVar("Something")
 
-#: How often somebody who waits at a queue looks whether the run was given up.
+#: How often a thread waiting at a queue checks whether the run was stopped.
 _LOOK_S: Final = 0.1
 
 
 class StoppedError(Exception):
-    """The run was given up; it ends a thread."""
+    """Raised to end a thread, since the run was stopped."""
 
 
 class _End:
-    """Nothing comes after this."""
+    """Marks the end of a queue."""
 
 
 class _Late:
-    """Nothing came in time."""
+    """Marks that no item arrived in time."""
 
 
 class Pipeline(Generic[Item, Result]):
-    """``produce`` makes items (``hand_on``); ``consume`` takes them in batches (``gather``), gives results (``give``).
+    """``produce`` makes items (``hand_on``); ``consume`` takes batches of them (``gather``), yields results (``give``).
 
     Both run in ``threads`` threads each, and end by returning; what they raise ends the run.
     """
@@ -41,31 +41,31 @@ class Pipeline(Generic[Item, Result]):
         self._stop = threading.Event()
         self._gathering = threading.Lock()
         self._counting = threading.Lock()
-        # Room for a batch that is gathered beside those that are run.
+        # Room for a batch that is gathered while another one runs.
         self._items: queue.Queue[Item | _End] = queue.Queue(2 * batch)
         self._results: queue.Queue[Result | _End | BaseException] = queue.Queue(16 * batch)
 
     def hand_on(self, item: Item) -> None:
-        """An item for the second stage. Raises StoppedError."""
+        """Pass an item on to the second stage. Raises StoppedError."""
         self._put(self._items, item)
 
     def give(self, result: Result) -> None:
-        """A result of the run, from either stage. Raises StoppedError."""
+        """Yield a result of the run, from either stage. Raises StoppedError."""
         self._put(self._results, result)
 
     def wait_for(self, came: Callable[[float], bool]) -> None:
-        """Wait until ``came``, which is given the seconds it may wait, says so. Raises StoppedError."""
+        """Wait until ``came``, called with the seconds it may wait, returns true. Raises StoppedError."""
         self.wait_to_get(lambda seconds: came(seconds) or None)
 
     def wait_to_get(self, give: Callable[[float], Something | None]) -> Something:
-        """Wait until ``give``, which is given the seconds it may wait, has something. Raises StoppedError."""
+        """Wait until ``give``, called with the seconds it may wait, returns something. Raises StoppedError."""
         while (something := give(_LOOK_S)) is None:
             if self._stop.is_set():
                 raise StoppedError
         return something
 
     def gather(self) -> list[Item]:
-        """The next items, a whole batch where there are as many or they come soon; empty at the end.
+        """Return the next items: a full batch if enough are there or arrive soon; empty at the end.
 
         Raises StoppedError.
         """
@@ -84,12 +84,12 @@ class Pipeline(Generic[Item, Result]):
             return items
 
     def nothing_more(self) -> None:
-        """A second stage for a run whose first gives all results."""
+        """Serve as the second stage of a run whose first stage gives all results."""
         while self.gather():
             pass
 
     def run(self, produce: Callable[[], None], consume: Callable[[], None]) -> Generator[Result, None, None]:
-        """Results as they come. Raises what a stage raised. Closing the iterator gives the run up."""
+        """Run both stages and yield results. Raises what a stage raised. Closing the iterator stops the run."""
         stages: list[tuple[Callable[[], None], queue.Queue[Any]]] = [(produce, self._items), (consume, self._results)]
         left = [self._threads, self._threads]
 
@@ -144,7 +144,7 @@ class Pipeline(Generic[Item, Result]):
             return
 
     def _get(self, end: float | None) -> Item | _End | _Late:
-        """The next item, unless ``end`` passes before there is one."""
+        """Return the next item, unless ``end`` passes before there is one."""
         while not self._stop.is_set():
             left_s = _LOOK_S if end is None else min(_LOOK_S, end - time.monotonic())
             try:

@@ -1,4 +1,4 @@
-"""Recordings for many threads from one iterator, which is not safe to share."""
+"""Queue that shares one iterator of recordings, itself not thread-safe, among many threads."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from dimml_client.scoring.recording import Recording
 
 
 class WorkQueue:
-    """Each recording goes to one of the threads that take, and comes again where that one gives it back.
+    """Gives each recording to one of the taking threads, and again if that one gives it back.
 
-    What is given back comes before all that has not been taken yet, the lowest index first: a thread that waits for
-    earlier recordings to be done (``Room``) must not have one of them in its own hands, or leave it here.
+    Returned recordings come before all that have not been taken yet, the lowest index first: a thread that waits for
+    earlier recordings to be done (``Room``) must not hold one of them itself, or leave it here.
     """
 
     def __init__(self, recordings: Iterable[Recording]) -> None:
         self._recordings = iter(recordings)
-        #: Index, recording, and whether it is to be taken alone.
+        #: Index, recording, and whether it must be taken alone.
         self._returned: list[tuple[int, Recording, bool]] = []
-        #: Lists of several that are out: some of them may come back.
+        #: Number of lists of several that are out: some of their recordings may come back.
         self._out = 0
         self._changed = threading.Condition()
 
     def take(self, count: int, timeout_s: float) -> list[Recording] | None:
-        """The next so many, or fewer; none at the end. None where nothing is there within ``timeout_s`` and it is not
-        the end, since another thread may still give something back. A list of several must be settled.
+        """Take the next ``count`` recordings, or fewer; an empty list at the end.
+
+        Returns None if nothing is available within ``timeout_s`` but another thread may still give something back. A
+        list of several recordings must be settled.
         """
         with self._changed:
             if self._returned and self._alone():
@@ -44,7 +46,7 @@ class WorkQueue:
             return taken
 
     def settle(self, undone: Sequence[Recording] = (), alone: Sequence[Recording] = ()) -> None:
-        """A list of several is done but for these; the last ones are to be taken alone."""
+        """Report a list of several as done, except for these; those in ``alone`` must be taken one at a time."""
         with self._changed:
             self._out -= 1
             for recordings, by_itself in ((undone, False), (alone, True)):
@@ -53,7 +55,7 @@ class WorkQueue:
             self._changed.notify_all()
 
     def _alone(self) -> bool:
-        """Whether what comes next is to be taken alone."""
+        """Whether the next recording must be taken alone."""
         return self._returned[0][2]
 
     def _pop(self) -> Recording:

@@ -1,1 +1,1 @@
-"""From the command line's words to a list of recordings."""
+"""Conversion of command line arguments to a list of recordings."""

@@ -1,4 +1,4 @@
-"""From what stands on the command line to the listing of recordings: one entry for every one of them."""
+"""Listing of the recordings named on the command line: one entry for each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dimml_client.scoring.inputs import manifest
 from dimml_client.scoring.inputs.locations import GLOB, filesystem, is_url, suffix
 from dimml_client.scoring.recording import MEDIA_PART, Recording
 
-#: In a folder, tables lie beside recordings and are none; what is hidden is nobody's recording either.
+#: Endings of files in a folder that are not recordings: tables may lie beside them; hidden files are skipped too.
 _NO_RECORDINGS: Final = manifest.SUFFIXES | {".json"}
-#: How many problems an error spells out.
+#: How many problems an error lists.
 _SPELT_OUT: Final = 10
 _BATCH: Final = 1024
 _PATH: Final = "path_"
@@ -27,8 +27,10 @@ _PATH: Final = "path_"
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Recordings in order, as a table (``id``, ``path``, ``path_<modality>``, ranges, ``truth``, ``problem``), so
-    that a million of them take little room. ``repeated`` are entries that name a recording and range again.
+    """Recordings in order, stored as a table so that a million of them take little memory.
+
+    Its columns are ``id``, ``path``, ``path_<modality>``, ranges, ``truth`` and ``problem``. ``repeated`` counts the
+    entries that name a recording and range again.
     """
 
     table: pa.Table
@@ -39,7 +41,7 @@ class Listing:
 
     @property
     def own_files(self) -> tuple[str, ...]:
-        """Modalities that have files of their own."""
+        """Modalities with files of their own."""
         return tuple(n.removeprefix(_PATH) for n in self.table.column_names if n.startswith(_PATH))
 
     @property
@@ -48,7 +50,7 @@ class Listing:
         return bool(self.table.column("truth").null_count < self.table.num_rows)
 
     def recordings(self, first: int = 0) -> Iterator[Recording]:
-        """From index ``first`` on."""
+        """Iterate over the recordings from index ``first`` on."""
         index = first
         for batch in self.table.slice(first).to_batches(max_chunksize=_BATCH):
             for row in batch.to_pylist():
@@ -57,16 +59,16 @@ class Listing:
 
 
 def recording_of(index: int, row: Mapping[str, Any]) -> Recording:
-    """One row of a listing's table."""
+    """Make the recording of one row of a listing's table."""
     parts = {MEDIA_PART: row["path"]} if row["path"] else {}
     parts |= {name.removeprefix(_PATH): path for name, path in row.items() if name.startswith(_PATH) and path}
     return Recording(index, row["id"], parts, row["start_s"], row["end_s"], row["truth"], row["problem"])
 
 
 def list_inputs(arguments: Sequence[str], columns: Mapping[str, str], root: str | None) -> Listing:
-    """Files, folders, globs, manifests and URLs, in the order given; what a folder or a glob holds, by name.
+    """List files, folders, globs, manifests and URLs in the given order; contents of a folder or glob by name.
 
-    Raises DataError where an argument gives nothing, an id stands twice, or a folder or manifest cannot be read.
+    Raises DataError if an argument gives nothing, an id occurs twice, or a folder or manifest cannot be read.
     """
     columns_out: dict[str, list[Any]] = {n: [] for n in ("id", "path", "start_s", "end_s", "truth", "problem")}
     own: dict[str, list[str | None]] = {}
@@ -138,13 +140,13 @@ def _in_folders(argument: str) -> Iterator[str]:
     if path.is_dir():
         yield from _walk(path)
     elif GLOB & set(argument) and not path.exists():
-        for match in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207  # Path.glob takes no absolute one
+        for match in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207  # Path.glob takes no absolute pattern
             if Path(match).is_dir():
                 yield from _walk(Path(match))
             elif _may_be_recording(Path(match).name):
                 yield match
     else:
-        # Also one that is not there: its row says so.
+        # Even if it does not exist: its row then says so.
         yield argument
 
 
@@ -169,10 +171,10 @@ def _in_store(url: str) -> Iterator[str]:
         elif files.isdir(path):
             found = _recordings_of(files.find(path))
         else:
-            # Also one that is not there: its row says so.
+            # Even if it does not exist: its row then says so.
             found = [path]
     except Exception as error:
-        # Every store has errors of its own, and no common base.
+        # Every store has exceptions of its own, without a common base.
         raise DataError(f"cannot list {url}: {type(error).__name__}: {error}", field=url) from error
     yield from (files.unstrip_protocol(name) for name in found)
 

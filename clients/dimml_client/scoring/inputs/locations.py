@@ -1,4 +1,4 @@
-"""Where recordings are: local paths, and URLs that fsspec knows."""
+"""Locations of recordings: local paths, and URLs that fsspec supports."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dimml.errors import ConfigurationError, TooLargeError, UnreadableError
 
-#: Characters that make a glob of a name.
+#: Characters that make a name a glob.
 GLOB: Final = frozenset("*?[")
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_url(location: str) -> bool:
-    """Whether fsspec is to find it."""
+    """Whether a location is a URL for fsspec."""
     return "://" in location
 
 
 def suffix(location: str) -> str:
-    """The ending in lower case, with its dot; of a URL, of its path."""
+    """Return the ending of a path, or of a URL's path, in lower case with its dot."""
     return Path(urlsplit(location).path if is_url(location) else location).suffix.lower()
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The file system of a URL and the path in it. Raises ConfigurationError where no library here speaks it."""
+    """Return a URL's file system and the path in it. Raises ConfigurationError if no installed library supports it."""
     try:
         found: tuple[Any, str] = fsspec.url_to_fs(url)
     except ImportError as error:
@@ -43,10 +43,10 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def at_hand(location: str, max_bytes: int) -> Iterator[Path]:
-    """A local file with the recording's bytes: itself, or a copy for as long as it is needed.
+    """Provide a local file with the recording's bytes: the file itself, or a copy for the block.
 
-    Raises UnreadableError, and TooLargeError where a store says that it holds more than ``max_bytes``; OSError where
-    there is no room for the copy.
+    Raises UnreadableError, and TooLargeError if a store reports more than ``max_bytes``; OSError if there is no room
+    for the copy.
     """
     if not is_url(location):
         yield Path(location)
@@ -69,9 +69,9 @@ def at_hand(location: str, max_bytes: int) -> Iterator[Path]:
             raise UnreadableError(f"cannot read {location}: there is no such object", field=location) from error
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _DISK_FULL:
-                # Not the recording's fault: the next would fare no better.
+                # Not the recording's fault: the next one would fail too.
                 raise
-            # Every store has errors of its own, and no common base.
+            # Every store has exceptions of its own, without a common base.
             words = str(error).strip().split("\n", 1)[0][:200] or "no reason given"
             raise UnreadableError(f"cannot read {location}: {type(error).__name__}: {words}", field=location) from error
         if not fits:

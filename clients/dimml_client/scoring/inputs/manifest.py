@@ -26,7 +26,7 @@ _PATH: Final = "path_"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a manifest; ``id`` None where it has none, ``problem`` where it cannot be scored."""
+    """One line of a manifest; ``id`` may be None, ``problem`` says why a line cannot be scored."""
 
     number: int
     parts: Mapping[str, str]
@@ -38,7 +38,7 @@ class Line:
 
 
 def column_names(options: list[str]) -> dict[str, str]:
-    """From ``--column path=clip`` to a manifest's own name of each column. Raises ConfigurationError."""
+    """Parse ``--column path=clip`` into the manifest's own name of each column. Raises ConfigurationError."""
     names = {}
     for option in options:
         ours, equals, theirs = option.partition("=")
@@ -50,8 +50,10 @@ def column_names(options: list[str]) -> dict[str, str]:
 
 
 def read_lines(location: str, columns: Mapping[str, str], root: str | None) -> Iterator[Line]:
-    """The lines of a manifest, CSV, Parquet or JSON lines by its ending; relative paths are below ``root``, by
-    default the manifest's folder. Raises DataError where it cannot be read as a table, or names no files.
+    """Read the lines of a manifest: CSV, Parquet or JSON lines, by its ending.
+
+    Relative paths are below ``root``, by default the manifest's folder. Raises DataError if the file cannot be read as
+    a table, or names no files.
     """
     base = root if root is not None else location.rpartition("/")[0] or ("" if is_url(location) else ".")
     try:
@@ -80,7 +82,7 @@ def _opened(location: str) -> IO[bytes]:
 
 
 def _csv(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
-    # Closes the file, too: whoever leaves the generator early leaves nothing open.
+    # Closes the file too, even if the generator is not exhausted.
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         reader = csv.DictReader(text)
         for row in reader:
@@ -101,7 +103,7 @@ def _json_lines(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         row = json.loads(line)
         if not isinstance(row, dict):
-            raise ValueError(f"line {number} is not an object")  # noqa: TRY004  # of the file, not of the program
+            raise ValueError(f"line {number} is not an object")  # noqa: TRY004  # an error of the file, not of the program
         yield number, row
 
 
@@ -109,7 +111,7 @@ _READERS: Final = {".csv": _csv, ".parquet": _parquet, ".jsonl": _json_lines, ".
 
 
 def _columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
-    """Our name of each column that is there, with the manifest's own; of JSON lines, each has columns of its own."""
+    """Map our name of each existing column to the manifest's own; in JSON lines each line has its own columns."""
     return {name: name for name in row if name in COLUMNS or name.startswith(_PATH)} | dict(columns)
 
 

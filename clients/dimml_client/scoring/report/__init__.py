@@ -1,1 +1,1 @@
-"""What is made of a scored table: metrics, an HTML report, a timeline plot."""
+"""Products of a scored table: metrics, an HTML report, a timeline plot."""

@@ -1,4 +1,4 @@
-"""A judgement as one HTML page that needs nothing beside it."""
+"""Evaluation report as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dimml.metrics.classification import BINS
 from dimml.system.files import write_atomically
 from dimml_client.scoring.report.metrics import ANSWER, Judge, Judgement
 
-#: Above so many classes a confusion matrix has no room for their names.
+#: Beyond this many classes a confusion matrix has no room for their names.
 _NAMED: Final = 30
 
 _PAGE: Final = """<!doctype html>
@@ -51,7 +51,7 @@ td:first-child, th:first-child { text-align: left } .note { color: #5d636b } svg
 
 
 def write_report(found: Judgement, table: Path, out: Path) -> None:
-    """Write the page. Raises DataError where it cannot be written."""
+    """Write the page. Raises DataError if it cannot be written."""
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     answer = found.voters[ANSWER]
     page = environment.from_string(_PAGE).render(
@@ -69,7 +69,7 @@ def write_report(found: Judgement, table: Path, out: Path) -> None:
 
 
 def _calibration(found: Judgement) -> Markup:
-    """Accuracy by confidence, for every voter."""
+    """Plot accuracy by confidence, for every voter."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
@@ -104,7 +104,7 @@ def _confusion(answer: Judge) -> Markup:
 
 
 def _svg(figure: object) -> Markup:
-    """A figure inline. matplotlib escapes the labels in it."""
+    """Render a figure as inline SVG. matplotlib escapes the labels in it."""
     text = io.StringIO()
     figure.savefig(text, format="svg")  # type: ignore[attr-defined]  # a matplotlib Figure
     return Markup(text.getvalue()[text.getvalue().index("<svg") :])  # noqa: S704  # not a caller's text

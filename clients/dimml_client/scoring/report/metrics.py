@@ -1,4 +1,4 @@
-"""How good the answers are, where the right labels are known."""
+"""Quality metrics of the answers, for recordings with known labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWER: Final = "answer"
 
 @dataclass
 class Judge:
-    """One voter, the answer or a modality alone, counted row by row: nothing grows with the number of rows."""
+    """Metrics of one voter (the answer, or a modality alone), updated row by row in constant memory."""
 
     labels: Sequence[str]
     rows: int = 0
@@ -33,7 +33,7 @@ class Judge:
         self._places = {label: place for place, label in enumerate(self.labels)}
 
     def add(self, truth: str, said: str, confidence: float) -> None:
-        """One vote. A truth that is none of the labels cannot be met: it counts as a row that is wrong."""
+        """Add one vote. A truth that is not among the labels counts as a wrong row."""
         self.rows += 1
         place = self._places.get(truth)
         if place is not None:
@@ -42,7 +42,7 @@ class Judge:
 
     @property
     def accuracy(self) -> float:
-        """Share of right votes."""
+        """Share of correct votes."""
         return float(self.confusion_CC.trace() / max(1, self.rows))
 
     @property
@@ -51,7 +51,7 @@ class Judge:
         return self.bins.ece
 
     def per_class(self) -> list[tuple[str, int, float, float, float]]:
-        """Label, rows, recall, precision and F1 of each class; NaN where it has none."""
+        """List label, rows, recall, precision and F1 of each class; NaN where undefined."""
         hits_C = self.confusion_CC.diagonal()
         there_C, said_C = self.confusion_CC.sum(axis=1), self.confusion_CC.sum(axis=0)
         found = []
@@ -74,7 +74,7 @@ class Judge:
 
 @dataclass
 class Judgement:
-    """All voters of one table."""
+    """Metrics of all voters of one table."""
 
     bundle: Mapping[str, Any]
     voters: dict[str, Judge]
@@ -100,9 +100,9 @@ class Judgement:
 
 
 def judge_table(path: Path) -> Judgement:
-    """Judge a finished table: its aggregates where it has any, else its recordings and windows.
+    """Evaluate a finished table: its aggregates if it has any, else its recordings and windows.
 
-    Rows without an answer are counted apart. Raises DataError where no label is known.
+    Rows without an answer are counted separately. Raises DataError if no label is known.
     """
     metadata = formats.read_metadata(path)
     if metadata is None:
@@ -123,7 +123,7 @@ def judge_table(path: Path) -> Judgement:
 
 
 def _judge(found: Judgement, row: Mapping[str, Any]) -> float:
-    """Count a row; the answer's negative log likelihood."""
+    """Count a row; return the answer's negative log-likelihood."""
     if row.get("truth") in (None, ""):
         found.without_truth += 1
         return 0.0

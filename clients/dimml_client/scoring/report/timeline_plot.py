@@ -1,4 +1,4 @@
-"""A timeline as a picture: who said what, how sure, and how much it counted, over time."""
+"""Plot of a timeline: label, certainty and weight of each voter over time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dimml_client.scoring.table.schema import WINDOW, schema_of_table
 
 _ENDINGS: Final = (".svg", ".png", ".pdf")
 _FUSED: Final = "fused"
-#: Of a line: where there are many more windows, each point is the mean of some.
+#: Maximum number of points of a line; with many more windows, each point is the mean of several.
 _POINTS: Final = 600
 
 
@@ -32,7 +32,7 @@ class Timeline:
 
 
 def read_timeline(path: Path, recording: str | None) -> Timeline:
-    """The windows of one recording. Raises DataError, or ConfigurationError where it has to be named."""
+    """Read the windows of one recording. Raises DataError, or ConfigurationError if the recording must be named."""
     metadata = formats.read_metadata(path)
     if metadata is None:
         raise DataError(f"{path} is not a table that dimml score wrote", field=str(path))
@@ -52,7 +52,7 @@ def read_timeline(path: Path, recording: str | None) -> Timeline:
 
 
 def draw(timeline: Timeline, out: Path) -> None:
-    """Three panels over one axis of seconds. Raises ConfigurationError for an ending, OSError where it cannot write."""
+    """Draw three panels over one time axis. Raises ConfigurationError for an unknown ending, OSError on writing."""
     if out.suffix.lower() not in _ENDINGS:
         raise ConfigurationError(f"--out {out}: the ending must be one of {', '.join(_ENDINGS)}", field="--out")
     from matplotlib.figure import Figure
@@ -95,7 +95,7 @@ def draw(timeline: Timeline, out: Path) -> None:
         axis.grid(alpha=0.25)
     weight.legend(loc="upper right", ncols=4, fontsize="small")
     weight.set_xlabel("seconds")
-    # A file's name is no formula.
+    # A file's name must not be parsed as a formula.
     figure.suptitle(timeline.name, fontsize="medium", parse_math=False)
     ending = out.suffix.lower().removeprefix(".")
     try:
@@ -105,7 +105,7 @@ def draw(timeline: Timeline, out: Path) -> None:
 
 
 def _means(times_s: Sequence[float], values: Sequence[float | None], together: int) -> tuple[list[float], list[float]]:
-    """The mean of every so many values that are there, at the mean of all of their times; NaN where none is."""
+    """Average every ``together`` values that exist, at the mean of all their times; NaN if none exists."""
     points: tuple[list[float], list[float]] = ([], [])
     for begin in range(0, len(values), together):
         known = [value for value in values[begin : begin + together] if value is not None]

@@ -16,9 +16,9 @@ AGGREGATIONS: Final = get_args(Aggregation)
 
 
 class Aggregator:
-    """Takes one recording's rows one by one, and keeps sums alone.
+    """Aggregates one recording's rows one by one, keeping only sums.
 
-    A class's figure is the mean of its probabilities over the windows that have an answer, their maximum, or the share
+    A class's score is the mean of its probabilities over the windows that have an answer, their maximum, or the share
     of windows whose label it is; maxima are scaled to sum to 1. Certainty and weight are means over the windows in
     which the modality was ok. Its status is ``ok`` where it was in any window, else the one it had most often; its own
     vote is the label that it gave most often, with that label's share for a probability.
@@ -43,7 +43,7 @@ class Aggregator:
         self._votes: dict[str, Counter[str]] = {name: Counter() for name in self._bundle.modalities}
 
     def add(self, row: Mapping[str, object]) -> None:
-        """A row of the recording under way."""
+        """Add a row of the current recording."""
         if self._first is None:
             self._first = dict(row)
         self._end_s = row.get("end_s")
@@ -75,7 +75,7 @@ class Aggregator:
                 votes[vote] += 1
 
     def take(self) -> Row:
-        """The recording's own row; the next row added begins another one."""
+        """Return the recording's aggregated row; the next row added begins another recording."""
         kept = ("id", "path", "start_s", "truth", "bundle", "version", *(f"path_{n}" for n in self._bundle.modalities))
         first = self._first or {}
         row: Row = {name: first[name] for name in kept if name in first}

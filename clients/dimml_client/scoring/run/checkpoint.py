@@ -1,8 +1,8 @@
-"""The rows of a run that is not finished: a hidden folder beside the table, to which whole parts are added.
+"""Checkpoint of an unfinished run's rows: a hidden folder beside the table, to which whole parts are added.
 
-``run.json`` says which run it is, ``inputs.parquet`` what it scores, ``part-<first>-<end>.parquet`` holds the rows
-of the recordings from ``first`` up to before ``end``. A part is written under another name and renamed when it is
-whole, so that whatever is killed, what stands there is whole, and the next recording is where the last part ends.
+``run.json`` identifies the run, ``inputs.parquet`` lists what it scores, ``part-<first>-<end>.parquet`` holds the rows
+of the recordings from ``first`` up to, not including, ``end``. A part is written under another name and renamed when it
+is complete, so that after a kill every part is whole, and the run resumes where the last part ends.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from dimml_client.scoring.table.rows import Row
 
 _RUN, _INPUTS, _LOCK, _OPEN = "run.json", "inputs.parquet", "lock", "part.tmp"
 _PART: Final = re.compile(r"part-(\d+)-(\d+)\.parquet")
-#: A part is made whole when it has so many rows…
+#: A part is completed when it has this many rows…
 ROWS_PER_PART: Final = 20_000
-#: …or is so old: what a kill costs at most, beside the recording under way.
+#: …or is this old: the most that a kill costs, beside the current recording.
 PART_S: Final = 10.0
-#: Rows that become one row group.
+#: Rows per row group.
 _ROWS_PER_WRITE: Final = 1_000
 
 
 def folder_of(out: Path) -> Path:
-    """Where the parts of a table are until it is whole."""
+    """Return the folder of a table's parts until the table is complete."""
     return out.with_name(f".{out.name}.parts")
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Delete a folder of parts that nobody needs; what another process deletes at the same time is as good."""
+    """Delete a checkpoint that is no longer needed; another process may delete it at the same time."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 class Checkpoint:
     """The folder of one run, locked while it is open. Rows come in the order of the inputs.
 
-    Raises OSError where the folder cannot be made or written, ConfigurationError where another process has it open.
+    Raises OSError if the folder cannot be created or written, ConfigurationError if another process has it open.
     """
 
     def __init__(self, out: Path, schema: pa.Schema) -> None:
@@ -69,7 +69,7 @@ class Checkpoint:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What ``begin`` wrote; None in a new folder."""
+        """The record that ``begin`` wrote; None in a new folder."""
         try:
             found: dict[str, Any] = json.loads((self.folder / _RUN).read_bytes())
         except FileNotFoundError:
@@ -80,12 +80,12 @@ class Checkpoint:
 
     @property
     def listing(self) -> Listing:
-        """The inputs that the run began with."""
+        """The inputs with which the run began."""
         return Listing(pq.read_table(self.folder / _INPUTS, memory_map=True))
 
     @property
     def files(self) -> list[Path]:
-        """Whole parts in order. Raises DataError where one is missing between others."""
+        """List complete parts in order. Raises DataError if one is missing between others."""
         found = sorted((int(m[1]), int(m[2])) for p in self.folder.iterdir() if (m := _PART.fullmatch(p.name)))
         for (_, end), (first, _) in pairwise(found):
             if end != first:
@@ -94,7 +94,7 @@ class Checkpoint:
 
     @property
     def next_index(self) -> int:
-        """The first recording that no whole part has."""
+        """The first recording that no complete part has."""
         files = self.files
         match = _PART.fullmatch(files[-1].name) if files else None
         return int(match[2]) if match else 0
@@ -105,7 +105,7 @@ class Checkpoint:
         write_atomically(self.folder / _RUN, json.dumps(record, indent=1).encode(), durable=True)
 
     def add(self, row: Row) -> None:
-        """One row of the recording under way."""
+        """Add a row of the current recording."""
         if self._sink is None and not self._rows:
             self._began = time.monotonic()
         self._rows.append(row)
@@ -113,13 +113,13 @@ class Checkpoint:
             self._write()
 
     def done(self, index: int) -> None:
-        """Recording ``index`` has all of its rows; a part that is large or old enough is made whole."""
+        """Report that recording ``index`` has all its rows; a part that is large or old enough is completed."""
         rows = self._sunk + len(self._rows)
         if rows >= ROWS_PER_PART or time.monotonic() - self._began >= PART_S:
             self.commit(index + 1)
 
     def commit(self, end: int) -> None:
-        """Make a whole part of all recordings from the last part up to before ``end``."""
+        """Complete a part with all recordings since the last part, up to but not including ``end``."""
         if self._sink is None and not self._rows:
             return
         self._write().close()
@@ -129,21 +129,21 @@ class Checkpoint:
         self._first = end
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """All rows of whole parts, in order."""
+        """Iterate over all rows of complete parts, in order."""
         for path in self.files:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(_ROWS_PER_WRITE)
 
     def count(self) -> int:
-        """Rows in whole parts."""
+        """Count the rows in complete parts."""
         return sum(pq.read_metadata(path).num_rows for path in self.files)
 
     def close(self) -> None:
-        """Let go of the lock; rows that are in no whole part are lost, which ``commit`` prevents."""
+        """Release the lock; rows in no complete part are lost, which ``commit`` prevents."""
         self._lock.close()
 
     def remove(self) -> None:
-        """Delete the folder: its rows stand in the table."""
+        """Delete the folder, once its rows are in the table."""
         remove_checkpoint(self.folder)
 
     def _write(self) -> ParquetSink:

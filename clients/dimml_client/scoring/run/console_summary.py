@@ -1,4 +1,4 @@
-"""What a run says at its end: a summary for people, or JSON for machines."""
+"""Output at the end of a run: a summary for people, or JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dimml_client.scoring.run.score_table import RunResult
 
 
 def result_json(result: RunResult, out: Path, repeated: int, exit_code: int) -> str:
-    """One object on several lines; ``repeated`` inputs name a recording again."""
+    """Format the result as one JSON object on several lines; ``repeated``: inputs that name a recording again."""
     return json.dumps(
         {
             "out": str(out),
@@ -31,7 +31,7 @@ def result_json(result: RunResult, out: Path, repeated: int, exit_code: int) -> 
 
 
 def print_summary(result: RunResult, out: Path, console: Console) -> None:
-    """Rows by status and error, and how to go on where it was stopped."""
+    """Print rows by status and error, and how to continue if the run was stopped."""
     summary = result.summary
     table = Table(title=f"{summary.rows} rows of {result.recordings} recordings", title_justify="left")
     table.add_column("what")

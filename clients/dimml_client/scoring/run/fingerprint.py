@@ -1,4 +1,4 @@
-"""Which run a table belongs to: another bundle, setting or input is another run, and is never mixed with this one."""
+"""Fingerprint of the run that a table belongs to: runs with another bundle, setting or input are never mixed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dimml_client.scoring.table.schema import SCHEMA_VERSION, ScoredBundle
 
 
 def run_record(bundle: ScoredBundle, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same when a run is continued: the bundle to the last bit, dimml's version, the settings."""
+    """Build the record that must be equal to continue a run: the exact bundle, dimml's version, the settings."""
     return {
         "schema_version": SCHEMA_VERSION,
         "dimml_version": __version__,
@@ -27,7 +27,7 @@ def run_record(bundle: ScoredBundle, settings: Mapping[str, Any]) -> dict[str, A
 
 
 def refuse_other_run(there: Mapping[str, Any], ours: Mapping[str, Any], where: Path) -> None:
-    """Raises ConfigurationError that names the first thing in which two records differ."""
+    """Raise ConfigurationError naming the first difference between two records."""
     for name, was, now in _differences(there, ours):
         raise ConfigurationError(
             f"{where} belongs to another run: {name} was {was!r} and is now {now!r}; "
@@ -46,8 +46,10 @@ def _differences(there: Mapping[str, Any], ours: Mapping[str, Any], path: str = 
 
 
 def refuse_other_inputs(there: Listing, ours: Listing, where: Path) -> None:
-    """Raises ConfigurationError where there is anything to score that the run did not begin with, or what it began
-    with is not listed any more although it is still there. A file that vanished meanwhile gets its row.
+    """Raise ConfigurationError if the inputs differ from those with which the run began.
+
+    They differ if there is a new input, or if one is not listed any more although its file still exists. A file that
+    vanished in the meantime gets its row.
     """
     if there.table.equals(ours.table):
         return
@@ -61,7 +63,7 @@ def refuse_other_inputs(there: Listing, ours: Listing, where: Path) -> None:
 
 
 def _entries(table: pa.Table) -> dict[tuple[Any, ...], str | None]:
-    """Every entry with all that is said of it, and its path."""
+    """Return every entry with all its columns, and its path."""
     filled = [name for name in table.column_names if table[name].null_count < len(table)]
     columns = [table[name].to_pylist() for name in filled]
     return dict(

@@ -1,4 +1,4 @@
-"""What a person sees while it runs: how far, how fast, how long still, how many errors, how much degraded."""
+"""Progress display of a run: position, rate, remaining time, errors, share of degraded answers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dimml_client.scoring.run.summary import Summary
 
 
 class ScoreProgress:
-    """A bar on stderr where that is a terminal, else a line now and then; nothing with ``quiet``. A context manager."""
+    """A bar on stderr if that is a terminal, else occasional lines; nothing with ``quiet``. A context manager."""
 
-    #: Between two lines where there is no terminal.
+    #: Seconds between two lines without a terminal.
     LINE_S = 30.0
 
     def __init__(self, total: int, done: int, *, quiet: bool) -> None:
@@ -32,7 +32,7 @@ class ScoreProgress:
         )
         self._total = total
         self._done = done
-        #: When the first one was done, and how many were then: starting up is no part of the rate.
+        #: When the first one was done, and how many were done by then: start-up is not part of the rate.
         self._first: tuple[float, int] | None = None
         self._task = self._bar.add_task("", total=total, completed=done, rate="", counts="")
         self._last_line = self._bar.get_time()
@@ -47,11 +47,11 @@ class ScoreProgress:
         self._bar.stop()
 
     def note(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self._console.print(text, highlight=False, markup=False)
 
     def recording_done(self, summary: Summary) -> None:
-        """One recording more has all of its rows."""
+        """Report that one more recording has all its rows."""
         self._done += 1
         now = self._bar.get_time()
         self._first = self._first or (now, self._done)

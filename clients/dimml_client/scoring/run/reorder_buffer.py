@@ -1,4 +1,4 @@
-"""Rows in the order of the inputs, whatever order they come in, without holding more than a bounded number back."""
+"""Reorder buffer: rows arrive in any order and leave in the order of the inputs; a bounded number is held back."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 from dimml_client.scoring.recording import Scored
 from dimml_client.scoring.table.rows import Row
 
-#: Recordings that may be taken up while an earlier one is not done; a file that hangs holds up no more than these…
+#: Recordings that may be started while an earlier one is not done; a file that hangs delays no more than these…
 RECORDINGS_AHEAD: Final = 2048
-#: …and rows that may wait for an earlier recording's.
+#: …and rows that may wait for those of an earlier recording.
 ROWS_AHEAD: Final = 20_000
 
 
 class ReorderBuffer:
-    """Takes rows in any order and gives them in theirs: by recording, then by position.
+    """Takes rows in any order and returns them in order: by recording, then by position.
 
     ``room`` is called by engine threads, the rest by one thread.
     """
@@ -28,12 +28,12 @@ class ReorderBuffer:
         self._waiting: dict[int, dict[int, Row]] = {}
         self._ends: dict[int, int] = {}
         self._rows = 0
-        #: The recording whose rows are given next.
+        #: The recording whose rows are returned next.
         self.index = first
         self._position = 0
 
     def room(self, index: int, timeout_s: float) -> bool:
-        """Whether rows of this recording may be made; waits for it so long. The one that is next always may."""
+        """Whether rows of this recording may be made, waiting up to ``timeout_s``. The next recording always may."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: (
@@ -44,7 +44,7 @@ class ReorderBuffer:
             )
 
     def take(self, scored: Scored) -> Iterator[tuple[Row, bool]]:
-        """Put one row in; give every row whose turn it now is, and whether it is its recording's last."""
+        """Add one row; yield every row whose turn has come, and whether it is its recording's last."""
         with self._changed:
             self._waiting.setdefault(scored.index, {})[scored.position] = dict(scored.row)
             self._rows += 1

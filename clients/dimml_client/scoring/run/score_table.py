@@ -1,4 +1,4 @@
-"""One run: from a listing to a whole table, continued where an earlier call of the same command ended."""
+"""One run: scores a listing into a complete table, resuming where an earlier call of the same command ended."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TABLE: Final = "table.tmp"
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended: ``done`` recordings of all have their rows, those before ``first`` by an earlier call."""
+    """How a run ended: ``done`` recordings have their rows, those before ``first`` from an earlier call."""
 
     summary: Summary
     recordings: int
@@ -45,7 +45,7 @@ class RunResult:
 
     @property
     def complete(self) -> bool:
-        """False where it was stopped."""
+        """Whether the run finished; False if it was stopped."""
         return self.done == self.recordings
 
 
@@ -60,8 +60,8 @@ def score_table(
 ) -> RunResult:
     """Score all recordings with ``engine``, which is not entered yet, into ``out``; from the main thread.
 
-    Raises ConfigurationError where ``out``, finished or not, is of another run, and DataError where it cannot be
-    written; whatever is whole by then stays, and the next call goes on from it.
+    Raises ConfigurationError if ``out``, finished or not, belongs to another run, and DataError if it cannot be
+    written; complete parts stay, and the next call resumes from them.
     """
     bundle = engine.bundle
     check_parts(listing.own_files, bundle.modalities)
@@ -75,7 +75,7 @@ def score_table(
         except OSError as error:
             raise DataError(f"cannot write {out}: {error.strerror}: {error.filename}", field="--out") from error
         if out.exists():
-            # Another process finished it since we looked.
+            # Another process finished it since the check.
             checkpoint.remove()
             return _already_there(out, record, listing)
         run = _Run(engine, out, checkpoint, record, aggregation, quiet=quiet, rows_per_file=rows_per_file)
@@ -113,7 +113,7 @@ class _Run:
         self._rows_per_file = rows_per_file
 
     def go(self, listing: Listing) -> RunResult:
-        """Raises OSError and ArrowException where something cannot be written."""
+        """Run until done or stopped. Raises OSError and ArrowException if something cannot be written."""
         checkpoint = self._checkpoint
         there = checkpoint.record
         if there is None:
@@ -137,7 +137,7 @@ class _Run:
         return RunResult(summary, len(listing), first, done, time.monotonic() - began)
 
     def _fill(self, listing: Listing, progress: ScoreProgress) -> None:
-        """Score what no part has, up to the end or to where it was stopped."""
+        """Score what no part has, up to the end or until stopped."""
         checkpoint, engine = self._checkpoint, self._engine
         order = ReorderBuffer(checkpoint.next_index)
         seen = Summary()
@@ -189,7 +189,7 @@ class _Run:
 
 
 def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> RunResult:
-    """The same run's whole table. Raises ConfigurationError where it is anything else."""
+    """Return the result of the same run's finished table. Raises ConfigurationError if the file is anything else."""
     there = formats.read_metadata(out)
     if there is None:
         raise ConfigurationError(
@@ -208,7 +208,7 @@ def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> RunRe
 
 
 def _about(listing: Listing) -> dict[str, Any]:
-    """How many recordings there are, and the SHA-256 over every entry of the listing."""
+    """Return the number of recordings, and the SHA-256 over every entry of the listing."""
     found = hashlib.sha256()
     for batch in listing.table.to_batches(max_chunksize=4096):
         for row in batch.to_pylist():

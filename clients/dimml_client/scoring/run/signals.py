@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks to finish what is under way, the second ends at once."""
+"""Handling of Ctrl-C and SIGTERM: the first finishes what is in progress, the second ends at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _STDERR: Final = 2
 class StopRequest:
     """A context manager for the main thread; ``asked`` turns true at the first signal.
 
-    The second ends the process as that signal does by default. Nothing is lost by it but what no part has: a run
-    must be safe against ``kill -9`` anyway.
+    The second ends the process as that signal does by default. Only rows in no complete part are lost: a run must be
+    safe against ``kill -9`` anyway.
     """
 
     def __init__(self, *, quiet: bool) -> None:
@@ -33,7 +33,7 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # it is what signal.signal gave
+            signal.signal(number, handler)  # type: ignore[arg-type]  # signal.signal returned it
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
@@ -41,6 +41,6 @@ class StopRequest:
             os.kill(os.getpid(), number)
         self.asked = True
         if not self._quiet:
-            # Not through rich: the signal may have come in the middle of a write of its own.
+            # Not through rich: the signal may have interrupted one of its writes.
             with contextlib.suppress(OSError):
                 os.write(_STDERR, _WORDS)

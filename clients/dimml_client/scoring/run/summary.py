@@ -1,4 +1,4 @@
-"""What became of all recordings, counted; and the exit code that follows."""
+"""Counts of rows by status and error; and the exit code that follows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dimml_client.scoring.table.schema import AGGREGATE
 
 FailOn = Literal["error", "degraded", "never"]
 FAIL_ON: Final[tuple[FailOn, ...]] = get_args(FailOn)
-#: Some rows are not as ``--fail-on`` wants them.
+#: Some rows match ``--fail-on``.
 EXIT_ROWS: Final = 3
 
 
@@ -54,14 +54,14 @@ class Summary:
         return self.errors.total()
 
     def exit_code(self, fail_on: FailOn) -> int:
-        """0, or 3 where there are rows that ``fail_on`` names."""
+        """Return 0, or 3 if there are rows that ``fail_on`` names."""
         failed = self.failed if fail_on != "never" else 0
         if fail_on == "degraded":
             failed += self.degraded
         return EXIT_ROWS if failed else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json`` and for the table's metadata."""
+        """Convert to a dictionary for ``--json`` and for the table's metadata."""
         return {
             "rows": self.rows,
             "answered": self.rows - self.failed,
@@ -72,7 +72,7 @@ class Summary:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Self:
-        """From what ``as_dict`` gave."""
+        """Build from a dictionary of ``as_dict``."""
         return cls(
             rows=found["rows"],
             errors=Counter(found["errors"]),

@@ -1,1 +1,1 @@
-"""The table that is written: schema, rows, file formats."""
+"""The written table: schema, rows, file formats."""

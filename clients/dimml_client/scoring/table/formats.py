@@ -1,4 +1,4 @@
-"""The table as a file: Parquet, JSON lines or CSV, written beside its place and put there in one step."""
+"""File formats of the table: Parquet, JSON lines or CSV, written under a temporary name and renamed in one step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dimml.errors import ConfigurationError
 from dimml.system.files import sync_to_disk
 
 SUFFIXES: Final = (".parquet", ".jsonl", ".csv")
-#: A Parquet table with more rows becomes a folder of files with at most so many.
+#: A Parquet table with more rows becomes a folder of files with at most this many rows.
 ROWS_PER_FILE: Final = 1_000_000
 METADATA_KEY: Final = b"dimml"
 
@@ -29,7 +29,7 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Make what was written whole, and bring it to the disk."""
+        """Complete the file, and flush it to disk."""
         ...
 
 
@@ -81,7 +81,7 @@ class ParquetFolder:
 
 
 class JsonLinesSink:
-    """One object per line; columns that say nothing are null."""
+    """One object per line; empty columns are null."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -98,7 +98,7 @@ class JsonLinesSink:
 
 
 class CsvSink:
-    """With a header; what says nothing is empty."""
+    """CSV with a header; null values are empty."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
@@ -115,13 +115,13 @@ class CsvSink:
 
 
 def check_suffix(out: Path) -> None:
-    """Raises ConfigurationError for an ending that names no format."""
+    """Raise ConfigurationError for an ending that names no format."""
     if out.suffix.lower() not in SUFFIXES:
         raise ConfigurationError(f"--out {out}: the ending must be one of {', '.join(SUFFIXES)}", field="--out")
 
 
 def open_sink(path: Path, out: Path, schema: pa.Schema, rows: int, rows_per_file: int = ROWS_PER_FILE) -> Sink:
-    """A sink at ``path`` in the format of ``out``."""
+    """Open a sink at ``path`` in the format of ``out``."""
     ending = out.suffix.lower()
     if ending == ".jsonl":
         return JsonLinesSink(path)
@@ -131,17 +131,17 @@ def open_sink(path: Path, out: Path, schema: pa.Schema, rows: int, rows_per_file
 
 
 def sidecar(out: Path) -> Path:
-    """Where the metadata of a format without any goes."""
+    """Return the path of the metadata, for a format that cannot hold any."""
     return out.with_name(out.name + ".meta.json")
 
 
 def with_metadata(schema: pa.Schema, metadata: dict[str, Any]) -> pa.Schema:
-    """The schema with dimml's metadata as JSON under the key ``dimml``."""
+    """Return the schema with dimml's metadata as JSON under the key ``dimml``."""
     return schema.with_metadata({METADATA_KEY: json.dumps(metadata).encode()})
 
 
 def read_metadata(out: Path) -> dict[str, Any] | None:
-    """What a finished table says of itself; None where it is not one of ours."""
+    """Read the metadata of a finished table; None if dimml did not write it."""
     try:
         if out.suffix.lower() != ".parquet":
             text = sidecar(out).read_bytes()
@@ -155,7 +155,7 @@ def read_metadata(out: Path) -> dict[str, Any] | None:
 
 
 def removed(path: Path) -> None:
-    """Remove a file or a folder that may be there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -163,10 +163,10 @@ def removed(path: Path) -> None:
 
 
 def read_rows(out: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """The rows of a finished table, whatever its format; ``schema`` names its columns, and may name more."""
+    """Read the rows of a finished table in any format; ``schema`` names at least its columns."""
     ending = out.suffix.lower()
     if ending == ".csv":
-        # What a column holds cannot be told from its first rows: an empty one, or labels that are digits.
+        # A column's type cannot be inferred from its first rows: they may be empty, or hold labels that are digits.
         convert = pa_csv.ConvertOptions(
             column_types={field.name: field.type for field in schema}, null_values=[""], strings_can_be_null=True
         )

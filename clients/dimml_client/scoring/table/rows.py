@@ -1,4 +1,4 @@
-"""The one place where an answer or an error becomes a row of the table, whichever engine gave it."""
+"""The one place that turns an answer or an error into a row of the table, for every engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dimml_client.scoring.table.schema import RECORDING, WINDOW, ScoredBundle, p
 
 Row = dict[str, object]
 
-#: What a row's ``error`` is where something broke that nobody foresaw.
+#: A row's ``error`` after an unexpected exception.
 INTERNAL = "internal"
 
 
@@ -21,9 +21,9 @@ def scored_row(
     *,
     window: tuple[int, float, float] | None = None,
 ) -> Row:
-    """A row by column name; columns that have nothing to say are left out.
+    """Make a row by column name; empty columns are left out.
 
-    ``window`` is its number, start and end; ``ms`` what the recording, or its window, cost.
+    ``window`` is its number, start and end; ``ms`` the time spent on the recording, or its window.
     """
     row = _named(recording, bundle)
     row["ms"] = ms
@@ -59,7 +59,7 @@ def _answer(row: Row, answer: Prediction) -> None:
     row["label"], row["probability"] = answer.label, answer.probability
     row["degraded"] = answer.degraded
     if row["start_s"] is None and row["end_s"] is None:
-        # Nothing was asked: what was judged says more than nothing.
+        # No range was requested: the predicted range is more informative than an empty column.
         row["start_s"], row["end_s"] = answer.start_s, answer.end_s
     for one in answer.predictions:
         row[probability_column(one.label)] = one.probability

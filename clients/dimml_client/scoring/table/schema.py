@@ -11,28 +11,28 @@ import pyarrow as pa
 from dimml.bundle import FUSED_HEAD, Bundle
 from dimml.errors import ConfigurationError
 
-#: Of the table: goes up when a column changes its name, type or meaning.
+#: Version of the table's schema: raised when a column changes its name, type or meaning.
 SCHEMA_VERSION: Final = 1
 
-#: Kinds of row: a whole recording (or its range), a window of it, or what all windows together say.
+#: Kinds of row: a whole recording (or its range), a window of it, or the aggregate of all its windows.
 RECORDING, WINDOW, AGGREGATE = "recording", "window", "aggregate"
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredBundle:
-    """What scoring needs to know of a bundle, in this process or on a server."""
+    """What scoring needs to know about a bundle, in this process or on a server."""
 
     name: str
     version: int
     labels: tuple[str, ...]
     modalities: tuple[str, ...]
     fused_head: bool
-    #: Of the manifest and thereby of every file; None where a server does not say.
+    #: SHA-256 of the manifest and thereby of every file; None if a server does not report it.
     sha256: str | None = None
 
     @classmethod
     def of(cls, bundle: Bundle) -> ScoredBundle:
-        """Of a bundle that is at hand."""
+        """Describe a local bundle."""
         return cls(
             name=bundle.name,
             version=bundle.version,
@@ -44,7 +44,7 @@ class ScoredBundle:
 
 
 def schema_of_table(metadata: Mapping[str, Any]) -> pa.Schema:
-    """All columns that a finished table can have, by what it says of itself; it may lack paths and ``truth``."""
+    """Return all columns that a finished table can have, from its metadata; it may lack paths and ``truth``."""
     bundle = metadata["bundle"]
     scored = ScoredBundle(
         **{**bundle, "labels": tuple(bundle["labels"]), "modalities": tuple(bundle["modalities"])},
@@ -53,14 +53,14 @@ def schema_of_table(metadata: Mapping[str, Any]) -> pa.Schema:
 
 
 def probability_column(label: str) -> str:
-    """The column of a class's fused probability."""
+    """Name the column of a class's fused probability."""
     return f"probability_{label}"
 
 
 def table_schema(bundle: ScoredBundle, own_files: Sequence[str] = (), truth: bool = False) -> pa.Schema:
-    """Columns in order. ``own_files`` are modalities with files of their own, ``truth`` whether labels are known.
+    """Return the columns in order. ``own_files``: modalities with their own files; ``truth``: whether labels are known.
 
-    Raises ConfigurationError where a label and a modality would give two columns one name.
+    Raises ConfigurationError if a label and a modality would give two columns the same name.
     """
     fields: list[tuple[str, pa.DataType]] = [
         ("id", pa.string()),
