@@ -1,1 +1,1 @@
-"""From a training run to a checked bundle in a Triton model repository."""
+"""Export of a training run as a checked bundle in a Triton model repository."""

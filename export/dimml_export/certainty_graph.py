@@ -1,7 +1,7 @@
-"""How sure a head is, as ONNX nodes: read off its logits, or learned.
+"""Certainty of a head as ONNX nodes: computed from its logits, or learned.
 
-``dimml.fusion`` states both in numpy (``certainty``, ``reliability``). Plain operators that ONNX Runtime and TensorRT
-both have. Shape suffixes: B batch, C classes, D features, K statistics, U hidden units.
+``dimml.fusion`` is the numpy reference for both (``certainty``, ``reliability``). Only plain operators are used, which
+both ONNX Runtime and TensorRT support. Shape suffixes: B batch, C classes, D features, K statistics, U hidden units.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TINY = float(np.finfo(np.float32).tiny)
 
 
 def certainty(graph: Graph, logits: str, measure: StaticCertainty, *, axis: int, classes: int, keepdims: bool) -> str:
-    """``dimml.fusion.certainty_of`` along ``axis``, the classes; the axis stays with size 1 where ``keepdims``."""
+    """Add ``dimml.fusion.certainty_of`` along ``axis``, the classes; with ``keepdims`` the axis stays, with size 1."""
     keep = int(keepdims)
     probabilities = graph.add("Softmax", logits, axis=axis)
     match measure:
@@ -36,7 +36,7 @@ def certainty(graph: Graph, logits: str, measure: StaticCertainty, *, axis: int,
 
 
 def reliability(graph: Graph, features_BD: str, logits_BC: str, head: HeadReliability) -> str:
-    """``dimml.fusion.reliability_of``, as ``[B, 1]``."""
+    """Add ``dimml.fusion.reliability_of``, as ``[B, 1]``."""
     statistics_BK = _statistics(graph, features_BD, logits_BC, head)
     standard_BK = graph.add(
         "Div",
@@ -52,7 +52,7 @@ def reliability(graph: Graph, features_BD: str, logits_BC: str, head: HeadReliab
 
 
 def _statistics(graph: Graph, features_BD: str, logits_BC: str, head: HeadReliability) -> str:
-    """``dimml.fusion.reliability_statistics``, in the order of ``STATISTICS``."""
+    """Add ``dimml.fusion.reliability_statistics``, in the order of ``STATISTICS``."""
     bounds = graph.number(-LARGEST), graph.number(LARGEST)
     features_BD = graph.add("Clip", features_BD, *bounds)
     logits_BC = graph.add("Clip", logits_BC, *bounds)
@@ -78,9 +78,9 @@ def _statistics(graph: Graph, features_BD: str, logits_BC: str, head: HeadReliab
 
 
 def _distances(graph: Graph, features_BD: str, head: HeadReliability) -> str:
-    """Logarithm of one plus the Mahalanobis distance to every class mean, ``[B, C]``."""
+    """Add the logarithm of one plus the Mahalanobis distance to every class mean, ``[B, C]``."""
     whitened_BD = graph.add("MatMul", features_BD, graph.constant(head.whitening_DD))
-    # The differences themselves, not |x|² - 2·x·m + |m|², which rounding spoils where features lie close to a mean.
+    # From the differences, not as |x|² - 2·x·m + |m|², which loses precision if features lie close to a mean.
     differences_BCD = graph.add(
         "Sub", graph.add("Unsqueeze", whitened_BD, graph.axes(1)), graph.constant(head.whitened_means_CD[None])
     )
@@ -88,7 +88,7 @@ def _distances(graph: Graph, features_BD: str, head: HeadReliability) -> str:
 
 
 def _energy(graph: Graph, logits_BC: str) -> str:
-    """``log(sum exp z)``, ``[B, 1]``, shifted here: not every runtime's ReduceLogSumExp is safe from overflow."""
+    """Add ``log(sum exp z)``, ``[B, 1]``, shifted explicitly: some runtimes' ReduceLogSumExp may overflow."""
     top_B1 = graph.add("ReduceMax", logits_BC, graph.axes(1), keepdims=1)
     shifted_BC = graph.add("Exp", graph.add("Sub", logits_BC, top_B1))
     return graph.add("Add", top_B1, graph.add("Log", graph.add("ReduceSum", shifted_BC, graph.axes(1), keepdims=1)))

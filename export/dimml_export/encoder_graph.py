@@ -19,13 +19,13 @@ from dimml_export.onnx_graph import IR_VERSION, OPSET
 
 
 def encoder_model(encoder: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
-    """The model that ``spec`` names, from a module that maps ``[B, *shape]`` to ``([B, D], [B, C])``.
+    """Export the model that ``spec`` names, from a module that maps ``[B, *shape]`` to ``([B, D], [B, C])``.
 
-    The encoder is put into evaluation mode. The weights are inside the model, not in files beside it. Raises
-    SetupError where torch cannot export the encoder.
+    The encoder is put into evaluation mode. The weights are inside the model, not in files beside it. Raises SetupError
+    if torch cannot export the encoder.
     """
     tensor = spec.inputs[0]
-    # Two rows: torch.export takes a size of 1 (or 0) for a constant.
+    # Two rows: torch.export treats a size of 1 (or 0) as a constant.
     example = torch.from_numpy(np.zeros((2, *tensor.dims), NUMPY_TYPES[tensor.datatype]))
     with torch.no_grad(), _torchs_own_noise_muted():
         try:
@@ -41,7 +41,7 @@ def encoder_model(encoder: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            # Ours all go through; a backbone brought along (docs/encoders.md) may not.
+            # All our own encoders can be exported; a user's backbone (docs/encoders.md) may not be.
             raise SetupError(
                 f"{spec.name}: torch cannot turn this encoder into ONNX ({_reason(error)}); most often its code "
                 "branches on values or on the batch size: choose another backbone, or change its code"
@@ -57,7 +57,7 @@ def encoder_model(encoder: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of the innermost cause: what torch wraps round it is advice to its own developers."""
+    """Return the first line of the innermost cause: torch wraps it in advice to its own developers."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -65,7 +65,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop what torch notes of its source: stack traces with this machine's paths, twice the size of a small model."""
+    """Drop torch's metadata: stack traces with this machine's paths, twice the size of a small model."""
     graph = model.graph
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     noted: Any
@@ -76,7 +76,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _torchs_own_noise_muted() -> Iterator[None]:
-    """Silence two messages that torch gives about itself on every export, and nothing else."""
+    """Silence two messages that torch emits about itself on every export, and nothing else."""
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     # "torchvision is not installed. Skipping torchvision::nms": an operator set that no encoder here uses.

@@ -1,4 +1,4 @@
-"""From a finished training run to a bundle in a model repository, checked before anything is written."""
+"""Export of a finished training run to a bundle in a model repository, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from dimml_training.run.directory import TrainedRun, load_run
 
 @dataclass(frozen=True)
 class Exported:
-    """What one export wrote, and what it found on the way."""
+    """Result of one export: what it wrote, and what it found."""
 
     repository: Path
     bundle: Bundle
     parity: list[Parity]
-    #: For a person to read: false alarms of the signal check, a reference that is missing.
+    #: Remarks for a person: false alarms of the signal check, a missing reference.
     warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to a dictionary for JSON."""
         return {
             "repository": str(self.repository),
             "name": self.bundle.name,
@@ -59,12 +59,12 @@ def export_run(
 ) -> Exported:
     """Export the run in ``run_folder`` as the next version of ``name`` (by default the run's own).
 
-    ``description`` is for people to read; ``deadlines_ms`` are encoders' time limits by modality, where they are not to
-    be the usual one; ``tensorrt`` is how encoders are to use it, None for not at all. ``say`` is told what is being
-    done. Raises SetupError for a run that does not load, or whose encoders cannot be held to those that were trained,
-    ConfigurationError for a joint training, a name that cannot be one or a deadline that fits no modality, and
-    BundleError, with nothing written, where an exported model does not give what the trained one gives on the run's
-    sample clips, or where the repository, or TensorRT's parser, cannot take the bundle.
+    ``description`` is for people to read; ``deadlines_ms`` are encoders' time limits by modality that differ from the
+    default; ``tensorrt`` is how encoders use TensorRT, None for not at all. ``say`` is called with progress messages.
+    Raises SetupError for a run that does not load, or whose encoders cannot be compared with the trained ones;
+    ConfigurationError for a joint training, an invalid name or a deadline of an unknown modality; and BundleError, with
+    nothing written, if an exported model's outputs differ from the trained one's on the run's sample clips, or if the
+    repository or TensorRT's parser cannot take the bundle.
     """
     set_quiet_defaults()
     run = load_run(run_folder)
@@ -150,7 +150,7 @@ def _draft(run: TrainedRun, name: str | None, description: str, deadlines_ms: Ma
 
 
 def _false_alarms(run: TrainedRun) -> list[str]:
-    """One line per modality some of whose training clips the signal check would turn away in service."""
+    """Make one line for each modality of which the signal check would refuse some training clips in service."""
     warnings = []
     for modality in run.modalities:
         alarms = {reason: count for reason, count in run.quality_report[modality.name]["false_alarms"].items() if count}

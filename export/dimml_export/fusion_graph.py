@@ -1,7 +1,7 @@
-"""The fusion graph: the heads' votes weighted by their certainty, masked, as one ONNX model for every engine.
+"""The fusion graph: masked, certainty-weighted fusion of the heads' votes as one ONNX model for every engine.
 
-``dimml.fusion`` states the same mathematics in numpy; tests hold this graph to it. Shape suffixes: B batch,
-M modalities, H heads, C classes, D features.
+``dimml.fusion`` is the numpy reference; tests compare this graph with it. Shape suffixes: B batch, M modalities, H
+heads, C classes, D features.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def fusion_model(
     fused_bias: FloatArray | None,
     parameters: FusionParameters | None = None,
 ) -> onnx.ModelProto:
-    """The fusion model of ``bundle``, with the tensors that ``dimml.contract`` names and a free batch dimension.
+    """Build the fusion model of ``bundle``, with the tensors of ``dimml.contract`` and a free batch dimension.
 
-    ``fused_weight`` ``[C, sum of D]`` and ``fused_bias`` ``[C]`` are the fused head, a linear layer on the
-    features concatenated in the bundle's order; both None exactly where the bundle has no fused head.
-    ``parameters`` are what certainty 'reliability' learned. Raises BundleError where they do not fit the bundle.
+    ``fused_weight`` ``[C, sum of D]`` and ``fused_bias`` ``[C]`` are the fused head, a linear layer on the features
+    concatenated in the bundle's order; both None exactly if the bundle has no fused head. ``parameters`` are those
+    learned for certainty 'reliability'. Raises BundleError if they do not fit the bundle.
     """
     weights = _fused_head(bundle, fused_weight, fused_bias)
     if bundle.fusion.certainty == "reliability":
@@ -59,7 +59,7 @@ def fusion_model(
     pooled_BC = _pooled(graph, logits_BHC, scaled_BHC, present_BH, bundle)
     if bundle.fusion.answer_temperature != 1.0:
         pooled_BC = graph.add("Div", pooled_BC, graph.number(bundle.fusion.answer_temperature))
-    # A modality's head is always among the heads: where none is there, the row has no answer.
+    # Modalities' own heads are always among the heads: if none is present, the row has no answer.
     any_B1 = reduce(lambda left, right: graph.add("Or", left, right), [h.present_B1 for h in heads])
     graph.add("Where", any_B1, pooled_BC, graph.number(0), out=LOGITS)
     graph.add("Softmax", LOGITS, axis=1, out=PROBABILITIES)
@@ -68,7 +68,7 @@ def fusion_model(
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """Names of one head's values; zeros in masked rows."""
+    """Names of one head's values in the graph; zeros in masked rows."""
 
     features_BD: str
     logits_BC: str
@@ -76,12 +76,12 @@ class _Head:
 
 
 def _heads(graph: Graph, bundle: Bundle, fused: tuple[FloatArray, FloatArray] | None) -> list[_Head]:
-    """The heads in order. Whatever stands in a masked slot is replaced before any arithmetic: 0 · NaN would be NaN."""
+    """Add the heads in order. Contents of masked slots are replaced before any arithmetic: 0 · NaN would be NaN."""
     zero = graph.number(0)
     needs_features = fused is not None or bundle.fusion.certainty == "reliability"
     heads = []
     for index, modality in enumerate(bundle.modalities):
-        # Not Gather, which TensorRT has not always taken booleans for.
+        # Not Gather, for which TensorRT has not always accepted booleans.
         present_B1 = graph.add("Slice", PRESENT, graph.axes(index), graph.axes(index + 1), graph.axes(1))
         logits_BC = graph.add("Where", present_B1, logits_input(modality.name), zero)
         features_BD = features_input(modality.name)
@@ -107,7 +107,7 @@ def _scaled(graph: Graph, logits_BHC: str, fusion: FusionSpec) -> str:
 def _certainty(
     graph: Graph, heads: Sequence[_Head], scaled_BHC: str, bundle: Bundle, parameters: FusionParameters | None
 ) -> str:
-    """Certainty of every head, ``[B, H]``, not masked yet."""
+    """Add the certainty of every head, ``[B, H]``, not masked yet."""
     measure = bundle.fusion.certainty
     if measure != "reliability":
         return certainty(graph, scaled_BHC, measure, axis=2, classes=bundle.classes, keepdims=False)
@@ -119,18 +119,18 @@ def _certainty(
 
 
 def _weights(graph: Graph, present_BH: str, fusion: FusionSpec) -> None:
-    """The output WEIGHTS: softmax of the certainty over the heads that are there, or equal ones."""
+    """Add the output WEIGHTS: softmax of the certainty over the present heads, or equal weights."""
     scores_BH = (
         graph.number(0) if fusion.temperature is None else graph.add("Div", CERTAINTY, graph.number(fusion.temperature))
     )
     masked_BH = graph.add("Where", present_BH, scores_BH, graph.number(-np.inf))
-    # Selects zeros from a row with nothing present, whose softmax is undefined, and makes weights exactly zero
-    # where a runtime's exp(-inf) is only nearly so.
+    # Selects zeros for a row with no head present, whose softmax is undefined, and makes weights exactly zero where a
+    # runtime's exp(-inf) is only nearly zero.
     graph.add("Where", present_BH, graph.add("Softmax", masked_BH, axis=1), graph.number(0), out=WEIGHTS)
 
 
 def _pooled(graph: Graph, logits_BHC: str, scaled_BHC: str, present_BH: str, bundle: Bundle) -> str:
-    """The heads' logits or probabilities, weighted and pooled, as logits ``[B, C]``."""
+    """Pool the heads' weighted logits or probabilities into logits ``[B, C]``."""
     pooling = bundle.fusion.pooling
     if pooling == "logits":
         return _weighted(graph, WEIGHTS, logits_BHC)
@@ -154,7 +154,7 @@ def _pooled(graph: Graph, logits_BHC: str, scaled_BHC: str, present_BH: str, bun
 
 
 def _weighted(graph: Graph, weights_BH: str, values_BHC: str) -> str:
-    """Weighted sum over the heads, ``[B, C]``."""
+    """Add the weighted sum over the heads, ``[B, C]``."""
     axis = graph.axes(1)
     return graph.add("Squeeze", graph.add("MatMul", graph.add("Unsqueeze", weights_BH, axis), values_BHC), axis)
 
@@ -164,7 +164,7 @@ def _safe_log(graph: Graph, probabilities: str) -> str:
 
 
 def _check_reliability(bundle: Bundle, parameters: FusionParameters | None) -> tuple[HeadReliability, ...]:
-    """One reliability per head, with shapes that fit."""
+    """Check that there is one reliability per head, with matching shapes."""
     learned = None if parameters is None else parameters.reliability
     if learned is None or len(learned) != len(bundle.heads):
         raise BundleError(

@@ -28,22 +28,21 @@ _BACKENDS: Final[dict[Role, str]] = {
     "entry": "python",
     "media": "python",
 }
-#: Encoders go to a GPU where there is one. The fusion is a few microseconds of work, not worth a copy to one.
+#: Encoders use a GPU if there is one. The fusion is a few microseconds of work, not worth a copy to a GPU.
 _INSTANCE_KINDS: Final[dict[Role, int]] = {
     "encoder": ModelInstanceGroup.KIND_AUTO,
     "fusion": ModelInstanceGroup.KIND_CPU,
     "entry": ModelInstanceGroup.KIND_CPU,
     "media": ModelInstanceGroup.KIND_CPU,
 }
-#: An instance of the Python models is busy until its batch's slowest encoder ends, so there are several.
+#: An instance of a Python model is busy until its batch's slowest encoder ends, so there are several.
 _INSTANCES: Final[dict[Role, int]] = {"encoder": 1, "fusion": 1, "entry": 4, "media": 2}
 
 
 def model_config(spec: ModelSpec, tensorrt: TensorRT | None = None) -> str:
-    """Text of the ``config.pbtxt`` of one model: its tensors, batching and instances.
+    """Write the ``config.pbtxt`` of one model: its tensors, batching and instances.
 
-    Shapes leave the batch out where ``max_batch_size`` is above 0, as Triton wants them. ``tensorrt`` concerns
-    encoders only.
+    Shapes omit the batch if ``max_batch_size`` is above 0, as Triton requires. ``tensorrt`` applies to encoders only.
     """
     config = ModelConfig(name=spec.name, backend=_BACKENDS[spec.role], max_batch_size=spec.max_batch_size)
     for tensor in spec.inputs:
@@ -54,7 +53,7 @@ def model_config(spec: ModelSpec, tensorrt: TensorRT | None = None) -> str:
         config.output.add(name=tensor.name, data_type=_DATA_TYPES[tensor.datatype], dims=tensor.dims)
     config.instance_group.add(count=_INSTANCES[spec.role], kind=_INSTANCE_KINDS[spec.role])
     if spec.max_batch_size > 0:
-        # Present but empty: batch what is waiting, and wait for nothing.
+        # Present but empty: batch the waiting requests, without a delay for more.
         config.dynamic_batching.SetInParent()
     if tensorrt is not None and spec.role == "encoder":
         use_tensorrt(config, spec, tensorrt, _DATA_TYPES)
@@ -72,9 +71,9 @@ def read_model_config(path: Path) -> Any:
 
 
 def tensors_differ(config: Any, spec: ModelSpec) -> str | None:
-    """The first way in which a configuration's tensors are not those of ``spec``, in words, or None.
+    """Describe the first difference between a configuration's tensors and those of ``spec``, or return None.
 
-    Only names, types, shapes and optionality count: batching, instances and the like are the operator's to edit.
+    Only names, types, shapes and optionality are compared: operators may edit batching, instances and the like.
     """
     for what, there, wanted in (
         ("input", config.input, spec.inputs),
@@ -85,7 +84,7 @@ def tensors_differ(config: Any, spec: ModelSpec) -> str | None:
             for tensor in there
         }
         needed = {tensor.name: (_DATA_TYPES[tensor.datatype], tensor.dims, tensor.optional) for tensor in wanted}
-        # What is missing on one side tells more than a shape that follows from it.
+        # A missing tensor is more informative than a shape difference that follows from it.
         for name in (*sorted(existing.keys() ^ needed.keys()), *sorted(existing.keys() & needed.keys())):
             if existing.get(name) != needed.get(name):
                 return f"{what} {name} is {_words(existing.get(name))} there and {_words(needed.get(name))} here"

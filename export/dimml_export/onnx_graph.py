@@ -1,4 +1,4 @@
-"""Building ONNX graphs by hand, without torch: nodes, constants, and a checked model with the contract's tensors."""
+"""Construction of ONNX graphs without torch: nodes, constants, and a checked model with the contract's tensors."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from onnx import helper, numpy_helper
 
 from dimml.contract import NUMPY_TYPES, Datatype, ModelSpec, TensorSpec
 
-#: What every ONNX file of a bundle is written in: read by ONNX Runtime from 1.14 on, and by TensorRT from 8.6 on.
+#: ONNX versions of every file of a bundle: supported by ONNX Runtime since 1.14 and TensorRT since 8.6.
 OPSET: Final = 18
 IR_VERSION: Final = 8
 
 
 class Graph:
-    """Nodes and constants in the making; every value is known by the name that ``add`` gives."""
+    """A graph under construction; every value is identified by the name that ``add`` returns."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
     def constant(self, value: npt.NDArray[Any] | np.generic) -> str:
-        """An initialiser of the value's own type; its name."""
+        """Add an initialiser of the value's own type; return its name."""
         name = f"c{len(self.initializers)}"
         self.initializers.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
     def number(self, value: float) -> str:
-        """A scalar FP32 constant."""
+        """Add a scalar FP32 constant; return its name."""
         return self.constant(np.float32(value))
 
     def axes(self, *axes: int) -> str:
-        """Axes, or indices, as the one-dimensional INT64 constant that operators take them as."""
+        """Add axes, or indices, as the one-dimensional INT64 constant that operators expect; return its name."""
         return self.constant(np.array(axes, np.int64))
 
     def add(self, op: str, *inputs: str, out: str | None = None, outputs: int = 1, **attributes: Any) -> str:
-        """Append a node; the name of its first output."""
+        """Append a node; return the name of its first output."""
         index = len(self.nodes)
         names = [out or f"{op.lower()}{index}", *(f"{op.lower()}{index}_{extra}" for extra in range(1, outputs))]
         self.nodes.append(helper.make_node(op, list(inputs), names, name=f"{op}_{index}", **attributes))
@@ -47,14 +47,14 @@ class Graph:
 
 
 def element_type(datatype: Datatype) -> int:
-    """ONNX's number for a datatype of the contract."""
+    """Return ONNX's number for a datatype of the contract."""
     return helper.np_dtype_to_tensor_dtype(NUMPY_TYPES[datatype])
 
 
 def finished_model(
     nodes: Sequence[onnx.NodeProto], initializers: Sequence[onnx.TensorProto], spec: ModelSpec
 ) -> onnx.ModelProto:
-    """A checked model with the inputs and outputs of ``spec`` and a free first dimension. No torch involved."""
+    """Build and check a model with the inputs and outputs of ``spec`` and a free first dimension, without torch."""
     graph = helper.make_graph(
         list(nodes),
         spec.name,

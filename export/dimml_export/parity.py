@@ -1,5 +1,7 @@
-"""Is what was exported what was trained? ONNX Runtime against torch, each encoder and the chain that is served, and the
-fusion graph against ``dimml.fusion`` where modalities are lost.
+"""Parity check: whether the exported models compute what was trained.
+
+ONNX Runtime is compared with torch, for each encoder and for the served chain, and the fusion graph with
+``dimml.fusion`` under lost modalities.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ from dimml.system.outbound import import_quietly
 BATCH_SIZES: Final = (1, 3, 8)
 #: Largest absolute difference of a logit.
 LOGITS_TOLERANCE: Final = 1e-3
-#: What FP32 itself may cost a logit, relative to the largest one: eight units in the last place. It is the larger of
-#: the two only for logits above a thousand, which FP32 holds no finer than this after a sum of products.
+#: Error of a logit due to FP32 itself, relative to the largest one: eight units in the last place. It exceeds the
+#: absolute tolerance only for logits above a thousand, which FP32 cannot represent more finely after a sum of products.
 LOGITS_ROUNDING: Final = 8 * float(np.finfo(np.float32).eps)
 #: Largest absolute difference of the fusion's other outputs, all of which are in [0, 1].
 SHARES_TOLERANCE: Final = 1e-4
@@ -45,20 +47,20 @@ NUMPY: Final = "numpy"
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What one comparison over all sample clips gave."""
+    """Result of one comparison over all sample clips."""
 
-    #: The exported model; the bundle's own name for the chain of its encoders and its fusion.
+    #: The exported model; the bundle's own name stands for the chain of its encoders and its fusion.
     model: str
     #: What it was compared with: ``torch``, or ``numpy`` for ``dimml.fusion`` on torch's outputs.
     against: str
     batch: int
     clips: int
     labels_differ: int
-    #: Largest absolute difference of each output that was compared.
+    #: Largest absolute difference of each compared output.
     differences: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to a dictionary for JSON."""
         return asdict(self)
 
 
@@ -73,11 +75,11 @@ class Outputs:
 def check_encoder(
     name: str, encoder: nn.Module, model: onnx.ModelProto, clips: npt.NDArray[Any]
 ) -> tuple[Outputs, list[Parity]]:
-    """Run real clips ``[N, *shape]`` through both at every batch size; torch's outputs, and what the comparison gave.
+    """Run real clips ``[N, *shape]`` through both at every batch size; return torch's outputs and the comparison.
 
-    Every clip is part of every comparison; the last batch is filled up from the first clips. Raises BundleError
-    that names the model, the batch size and the difference where a label differs, a logit by more than
-    ``LOGITS_TOLERANCE``, or a feature by more than that share of the largest one.
+    Every clip is part of every comparison; the last batch is filled up from the first clips. Raises BundleError naming
+    the model, the batch size and the difference if a label differs, a logit by more than ``LOGITS_TOLERANCE``, or a
+    feature by more than that share of the largest one.
     """
     if len(clips) == 0:
         raise BundleError(f"{name}: there are no sample clips to compare torch and ONNX Runtime on")
@@ -85,7 +87,7 @@ def check_encoder(
     with torch.no_grad():
         features, logits = (output.numpy() for output in encoder.eval()(torch.from_numpy(clips)))
     input_name = model.graph.input[0].name
-    # The fused head reads the features: they are held to the same tolerance, relative to their size.
+    # The fused head uses the features: they have the same tolerance, relative to their size.
     tolerances = {LOGITS: LOGITS_TOLERANCE, FEATURES: LOGITS_TOLERANCE * max(1.0, float(np.abs(features).max()))}
     results = []
     for batch in BATCH_SIZES:
@@ -118,10 +120,10 @@ def check_fusion(
     *,
     parameters: FusionParameters | None = None,
 ) -> Parity:
-    """Hold the fusion graph to ``dimml.fusion`` on the encoders' outputs, under every pattern of lost modalities.
+    """Compare the fusion graph with ``dimml.fusion`` on the encoders' outputs, for every pattern of lost modalities.
 
-    Lost slots hold NaN. Raises BundleError naming the output and the difference where a label differs, a logit by
-    more than its tolerance, or a probability, certainty or weight by more than ``SHARES_TOLERANCE``.
+    Lost slots hold NaN. Raises BundleError naming the output and the difference if a label differs, a logit by more
+    than its tolerance, or a probability, certainty or weight by more than ``SHARES_TOLERANCE``.
     """
     names = [modality.name for modality in bundle.modalities]
     clips = len(outputs[names[0]].logits_NC)
@@ -169,11 +171,11 @@ def check_chain(
     fused_head: nn.Linear | None,
     parameters: FusionParameters | None = None,
 ) -> list[Parity]:
-    """Hold what is served, the exported encoders feeding the exported fusion, to the trained model, end to end.
+    """Compare the served chain, exported encoders followed by the exported fusion, end to end with the trained model.
 
-    ``clips`` are the samples ``[N, *shape]`` by modality, ``outputs`` what torch's encoders gave on them. The trained
-    answer is ``fused_head`` on torch's features, and ``dimml.fusion.fuse``. Raises BundleError naming batch size and
-    difference where at any of ``BATCH_SIZES`` a label differs, or a fused logit by more than its tolerance.
+    ``clips`` are the samples ``[N, *shape]`` by modality, ``outputs`` those of torch's encoders on them. The trained
+    answer is ``fused_head`` on torch's features, followed by ``dimml.fusion.fuse``. Raises BundleError naming batch
+    size and difference if, at any of ``BATCH_SIZES``, a label differs, or a fused logit by more than its tolerance.
     """
     names = [modality.name for modality in bundle.modalities]
     features = [outputs[name].features_ND for name in names]
@@ -219,13 +221,13 @@ def _fused(
     present_BM: BoolArray,
     parameters: FusionParameters | None,
 ) -> Fused:
-    """``dimml.fusion`` on what the heads, the fused one included, see and say."""
+    """Apply ``dimml.fusion`` to features and logits of all heads, including the fused one."""
     present_BH = heads_present(present_BM, bundle.fusion.fused_head)
     return fuse(np.stack(logits, axis=1), present_BH, bundle.fusion, parameters, features)
 
 
 def _batches(clips: int, batch: int) -> npt.NDArray[np.intp]:
-    """Indices of all clips, ``[batches, batch]``; the last batch is filled up from the first clips."""
+    """Return indices of all clips, ``[batches, batch]``; the last batch is filled up from the first clips."""
     return np.resize(np.arange(clips), (-(-clips // batch), batch))
 
 
@@ -242,7 +244,7 @@ def _logits_tolerance(logits_BC: FloatArray) -> float:
 
 
 def _require(parity: Parity, tolerances: Mapping[str, float]) -> None:
-    # Written so that a NaN on either side fails too.
+    # The comparison is written so that a NaN on either side fails too.
     beyond = [output for output, tolerance in tolerances.items() if not parity.differences[output] <= tolerance]
     if parity.labels_differ == 0 and not beyond:
         return

@@ -1,4 +1,4 @@
-"""What a run's clean validation clips looked like, for the manifest: by it a server tells drift."""
+"""Reference distributions of a run's clean validation clips, for the manifest: a server computes drift from them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _WAY_OUT = "`dimml calibrate`, which needs the run's clips, notes it"
 
 
 def reference_distributions(folder: Path, run: TrainedRun) -> tuple[Reference | None, list[str]]:
-    """The reference of the run in ``folder``, and what is to be said where it, or a part of it, is missing.
+    """Build the reference of the run in ``folder``; return it with remarks on anything missing.
 
-    Certainty is that of the answers that the run kept. A run of before that was kept has it computed from the heads'
-    logits, which a learned certainty cannot be. Raises SetupError where the votes are damaged.
+    Certainty is that of the answers stored with the run. For older runs without it, it is computed from the heads'
+    logits, which is not possible for a learned certainty. Raises SetupError if the votes are damaged.
     """
     votes = read_votes(folder).get(SPLIT)
     if votes is None:
@@ -27,7 +27,7 @@ def reference_distributions(folder: Path, run: TrainedRun) -> tuple[Reference | 
         return None, [
             f"no drift will be told in service: the run's votes are of another fusion than its own; {_WAY_OUT} anew"
         ]
-    # A fused head that was trained but does not vote is in the votes and not in the bundle.
+    # A fused head that was trained but does not vote is in the votes but not in the bundle.
     voting = [h for h, head in enumerate(votes.heads) if head != FUSED_HEAD or run.fusion.fused_head]
     heads = [votes.heads[h] for h in voting]
     certainty_NH = _certainty(votes, run, voting)

@@ -1,4 +1,4 @@
-"""Adding a bundle version to a Triton model repository, all of it or nothing.
+"""Writer that adds a bundle version to a Triton model repository, whole or not at all.
 
 Everything is written in ``<name>/.staging-<version>/`` and moved into place model by model, the manifest
 last: before that last rename no reader sees the version, after it the version is whole. The staging folder lies
@@ -29,7 +29,7 @@ from dimml_export.tensorrt.operators import check_operators
 from dimml_export.tensorrt.samples import SAMPLES_NAME, Samples, samples_bytes
 
 _LOCK_NAME: Final = ".dimml-export.lock"
-#: Of the models that Triton's Python backend runs, and what it imports.
+#: Files of the models that Triton's Python backend runs, and their imports.
 ENTRY_FILE_NAME: Final = "model.py"
 _ENTRY_CLASSES: Final[Mapping[Role, tuple[str, str]]] = {
     "entry": ("dimml.triton.entry", "EntryModel"),
@@ -55,16 +55,16 @@ def write_bundle(
     tensorrt: TensorRT | None = None,
     samples: Samples | None = None,
 ) -> Bundle:
-    """Write ``draft`` with its models as the next version of its name; the manifest as written.
+    """Write ``draft`` with its models as the next version of its name; return the manifest as written.
 
-    ``encoder_models`` by modality. ``draft.version`` and ``draft.files`` do not matter: the version is one above
-    every version that any of the bundle's models has, and files are hashed as written. An existing
-    ``config.pbtxt`` is kept as it is, since operators edit it. Concurrent calls wait for each other, and what a
-    crashed one left is cleared away. ``tensorrt`` is how encoders are to use it; ``samples`` are clips by modality
-    that lie beside each encoder then, for whoever builds its plan.
+    ``encoder_models`` are by modality. ``draft.version`` and ``draft.files`` are ignored: the version is one above
+    every version that any of the bundle's models has, and files are hashed as written. An existing ``config.pbtxt`` is
+    kept as it is, since operators edit it. Concurrent calls wait for each other, and leftovers of a crashed one are
+    removed. ``tensorrt`` is how encoders use TensorRT; ``samples`` are clips by modality, stored beside each encoder
+    for the build of its plan.
 
-    Raises BundleError, with nothing left behind, where a model does not have the contract's tensors, where the
-    name is taken by a bundle with other tensors, or where the repository cannot be written.
+    Raises BundleError, with nothing left behind, if a model does not have the contract's tensors, if the name is taken
+    by a bundle with other tensors, or if the repository cannot be written.
     """
     specs = model_specs(draft)
     models = {
@@ -90,10 +90,10 @@ def write_bundle(
 
 
 def check_name(repository: Path, draft: Bundle, tensorrt: TensorRT | None = None) -> None:
-    """Raise BundleError where models already there under the draft's names have other tensors than its own.
+    """Raise BundleError if existing models with the draft's names have other tensors than its own.
 
-    Version N+1 can follow N in service only with the same tensors, and, since its configuration stays, with the same
-    use of TensorRT. ``write_bundle`` checks this too; asking first saves exporting in vain.
+    Version N+1 can replace N in service only with the same tensors and, since its configuration stays, the same use of
+    TensorRT. ``write_bundle`` checks this too; checking first avoids a futile export.
     """
     for spec in model_specs(draft):
         path = repository / spec.name / CONFIG_NAME
@@ -105,7 +105,7 @@ def check_name(repository: Path, draft: Bundle, tensorrt: TensorRT | None = None
                 f"{path} belongs to another model: {difference}; export under another name (--name)", field="name"
             )
         there = uses_tensorrt(config)
-        # A plain export into a configuration with the accelerator is served with it, as the operator wants.
+        # A plain export into a configuration with the accelerator is served with it, as the operator configured.
         if spec.role == "encoder" and there != tensorrt and (tensorrt is not None or there == "plan"):
             raise BundleError(
                 f"{path} says {_TENSORRT_WORDS[there]}, and an existing configuration is kept: export "
@@ -155,7 +155,7 @@ def _write(
         manifest = staging / draft.name / str(version) / MANIFEST_NAME
         _write_file(manifest, (bundle.model_dump_json(indent=2) + "\n").encode())
 
-        # The entry model, whose version folder holds the manifest, comes last.
+        # The entry model, whose version folder holds the manifest, is moved last.
         for spec in sorted(specs, key=lambda spec: spec.role == "entry"):
             _publish(staging / spec.name, repository / spec.name, str(version), undo)
         undo.pop_all()
@@ -164,7 +164,7 @@ def _write(
 
 
 def _publish(staged: Path, target: Path, version: str, undo: ExitStack) -> None:
-    """Move one model's folder into place; of one that is there already, only what it lacks."""
+    """Move one model's folder into place; if it already exists, only what it lacks."""
     if not target.exists():
         staged.rename(target)
         undo.callback(_remove, target)
@@ -178,7 +178,7 @@ def _publish(staged: Path, target: Path, version: str, undo: ExitStack) -> None:
 
 
 def _check_model(model: onnx.ModelProto | None, spec: ModelSpec) -> None:
-    """That an ONNX model has the tensors of ``spec``, with a free batch dimension, and fits in one file."""
+    """Check that an ONNX model has the tensors of ``spec``, a free batch dimension, and fits in one file."""
     if model is None:
         raise BundleError(f"no ONNX model for {spec.name}")
     if model.ByteSize() > _MAX_ONNX_BYTES:
@@ -197,12 +197,12 @@ def _check_model(model: onnx.ModelProto | None, spec: ModelSpec) -> None:
 
 
 def _clear_crashed(repository: Path, name: str) -> None:
-    """Undo what an export that was killed left behind. The caller holds the lock, so none is under way."""
+    """Remove what a killed export left behind. The caller holds the lock, so no export is running."""
     for staging in (repository / name).glob(f"{_STAGING_PREFIX}*"):
         version = staging.name.removeprefix(_STAGING_PREFIX)
         staged_manifest = staging / name / version / MANIFEST_NAME
-        # Once the manifest has moved, the version is whole and only the empty staging folder is left over. Before
-        # the manifest was written, nothing had moved.
+        # Once the manifest has moved, the version is complete and only the empty staging folder is left. Before the
+        # manifest is written, nothing has moved.
         with suppress(BundleError):
             crashed = read_bundle(staged_manifest)
             for spec in model_specs(crashed):
@@ -239,7 +239,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 def entry_file(role: Role) -> str:
-    """Text of the ``model.py`` of an entry or media model: the same for every bundle and version."""
+    """Return the ``model.py`` of an entry or media model: the same for every bundle and version."""
     module, name = _ENTRY_CLASSES[role]
     return (
         '"""Written by `dimml export`, for Triton\'s Python backend; dimml\'s core must be installed there."""\n\n'

@@ -1,1 +1,1 @@
-"""TensorRT: the provider of ONNX Runtime by configuration, and plans built on the host that serves them."""
+"""TensorRT: by configuration as a provider of ONNX Runtime, or as plans built on the host that serves them."""

@@ -1,7 +1,7 @@
-"""The boundary to TensorRT: building a plan and running it. Everything before it runs on any machine.
+"""The boundary to TensorRT: builds a plan and runs it. All other code runs on any machine.
 
-Never run where this is developed, which has no GPU; ``tests/export/tensorrt/test_calls.py`` holds every call to
-the signatures of TensorRT's own bindings, versions 10 and 11.
+It has never been run in development, which has no GPU; ``tests/export/tensorrt/test_calls.py`` checks every call
+against the signatures of TensorRT's own bindings, versions 10 and 11.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dimml_export.tensorrt.device import Device, first_device
 if TYPE_CHECKING:
     import tensorrt
 
-#: Batch that TensorRT tunes for. Requests come alone or few at a time; dynamic batching makes somewhat more of them.
+#: Batch size that TensorRT optimises for. Requests arrive one or a few at a time; dynamic batching merges some.
 _TUNED_BATCH: Final = 8
 
 #: Rows ``[B, *shape]`` to (features ``[B, D]``, logits ``[B, C]``).
@@ -30,7 +30,7 @@ Run = Callable[[npt.NDArray[Any]], tuple[npt.NDArray[np.float32], npt.NDArray[np
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The range of shapes that a plan takes for one input, batch first."""
+    """Range of shapes that a plan accepts for one input, batch first."""
 
     tensor: str
     smallest: tuple[int, ...]
@@ -40,42 +40,42 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a plan is bound to."""
+    """The GPU and TensorRT version that a plan is bound to."""
 
     tensorrt: str
     device: Device
 
 
 class PlanBuilder(Protocol):
-    """Something that builds plans for the machine it runs on."""
+    """Builds plans for the machine it runs on."""
 
     def host(self) -> Host:
-        """Raises SetupError where no plan can be built here."""
+        """Describe this host. Raises SetupError if no plan can be built here."""
         ...
 
     def build(
         self, model: bytes, profile: Profile, *, workspace_bytes: int, timing_cache: bytes
     ) -> tuple[bytes, bytes]:
-        """A plan of an ONNX model, and the timing cache with what was learned; the one given may be empty.
+        """Build a plan of an ONNX model; return it with the updated timing cache. The given one may be empty.
 
-        Raises BundleError naming the node at fault, or with TensorRT's last words.
+        Raises BundleError naming the node at fault, or with TensorRT's last error.
         """
         ...
 
     def runner(self, plan: bytes, tensor: str) -> Run:
-        """A function that runs a plan whose input is ``tensor``. Raises BundleError where it does not load."""
+        """Return a function that runs a plan whose input is ``tensor``. Raises BundleError if it does not load."""
         ...
 
 
 def profile_of(spec: ModelSpec) -> Profile:
-    """From one row to ``max_batch_size``, of an encoder."""
+    """Return an encoder's range of shapes, from one row to ``max_batch_size``."""
     tensor, largest = spec.inputs[0], spec.max_batch_size
     shapes = [(batch, *tensor.dims) for batch in (1, min(_TUNED_BATCH, largest), largest)]
     return Profile(tensor.name, *shapes)
 
 
 class TensorRTBuilder:
-    """Plans by the TensorRT that is installed, for the first GPU that is visible. Implements ``PlanBuilder``."""
+    """Builds plans with the installed TensorRT, for the first visible GPU. Implements ``PlanBuilder``."""
 
     def __init__(self) -> None:
         try:
@@ -86,7 +86,7 @@ class TensorRTBuilder:
                 f"({error}): on the host that will serve, pip install 'tensorrt==VERSION' of the version that its "
                 "Triton has (docs/tensorrt.md)"
             ) from error
-        # Needed only after a build, which takes minutes: its absence is told before.
+        # Needed only after a build, which takes minutes: report its absence before.
         if find_spec("polygraphy") is None:
             raise SetupError("comparing a plan needs polygraphy: pip install 'dimml[tensorrt]'")
         self._version = str(trt.__version__)
@@ -94,7 +94,7 @@ class TensorRTBuilder:
         self._logger = _logger(self._errors)
 
     def host(self) -> Host:
-        """TensorRT's version and the GPU. Raises SetupError for a TensorRT before 10, or without a GPU."""
+        """Return TensorRT's version and the GPU. Raises SetupError for TensorRT below 10, or without a GPU."""
         if int(self._version.split(".", maxsplit=1)[0]) < 10:
             raise SetupError(f"TensorRT {self._version} is installed, plans need 10 or newer")
         return Host(self._version, first_device())
@@ -102,26 +102,26 @@ class TensorRTBuilder:
     def build(
         self, model: bytes, profile: Profile, *, workspace_bytes: int, timing_cache: bytes
     ) -> tuple[bytes, bytes]:
-        """See ``PlanBuilder``."""
+        """Implement ``PlanBuilder``."""
         import tensorrt as trt
 
         self._errors.clear()
         builder = trt.Builder(self._logger)
-        # Batches are explicit in TensorRT 10 and 11 whatever is asked. 11 is always strongly typed, 10 must be told.
+        # Batches are always explicit in TensorRT 10 and 11. 11 is always strongly typed, 10 needs the flag.
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, self._logger)
         if not parser.parse(model):
             raise BundleError(_parser_errors(parser))
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
-        # TF32 has FP16's ten bits of mantissa: with it, what was kept in FP32 would not be.
+        # TF32 has FP16's ten bits of mantissa: with it, nodes kept in FP32 would lose their precision.
         config.clear_flag(trt.BuilderFlag.TF32)
         shapes = builder.create_optimization_profile()
         shapes.set_shape(profile.tensor, trt.Dims(profile.smallest), trt.Dims(profile.tuned), trt.Dims(profile.largest))
         if config.add_optimization_profile(shapes) < 0:
             raise BundleError(self._last_words("refused the range of batch sizes"))
         cache = config.create_timing_cache(timing_cache)
-        # One of another GPU or version does not fit, and is left: a cache only saves time.
+        # A cache of another GPU or version does not fit, and is ignored: a cache only saves time.
         if not config.set_timing_cache(cache, False):
             config.set_timing_cache(config.create_timing_cache(b""), False)
         plan = builder.build_serialized_network(network, config)
@@ -130,7 +130,7 @@ class TensorRTBuilder:
         return _copied(plan), _copied(config.get_timing_cache().serialize())
 
     def runner(self, plan: bytes, tensor: str) -> Run:
-        """See ``PlanBuilder``."""
+        """Implement ``PlanBuilder``."""
         import tensorrt as trt
 
         self._errors.clear()
@@ -163,12 +163,12 @@ class _Runner:
 
 
 def _copied(memory: Any) -> bytes:
-    """The bytes of an ``IHostMemory``, by the buffer protocol, which pybind11's signatures do not show."""
+    """Copy the bytes of an ``IHostMemory``, by the buffer protocol, which pybind11's signatures do not show."""
     return bytes(memory)
 
 
 def _parser_errors(parser: tensorrt.OnnxParser) -> str:
-    """All that the parser had to say, by node, in one line."""
+    """Format all errors of the parser, by node, in one line."""
     said = []
     for index in range(parser.num_errors):
         error: tensorrt.ParserError = parser.get_error(index)
@@ -179,12 +179,12 @@ def _parser_errors(parser: tensorrt.OnnxParser) -> str:
 
 
 def _logger(errors: list[str]) -> tensorrt.ILogger:
-    """A logger that keeps errors, one line each, and drops the rest."""
+    """Make a logger that keeps errors, one line each, and drops the rest."""
     import tensorrt as trt
 
     class Keeper(trt.ILogger):  # type: ignore[misc]  # TensorRT ships no types
         def __init__(self) -> None:
-            # pybind11 wants its base set up by name.
+            # pybind11 requires its base to be initialised by name.
             trt.ILogger.__init__(self)
 
         def log(self, severity: tensorrt.ILogger.Severity, message: str) -> None:

@@ -1,4 +1,4 @@
-"""``dimml build-plans``: a component of its own, since the host that serves has neither torch nor the training code."""
+"""``dimml build-plans``: a separate component, since a serving host has neither torch nor the training code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an encoder's ``config.pbtxt`` says of TensorRT."""
+"""TensorRT settings in an encoder's ``config.pbtxt``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TensorRT = Literal["accelerator", "plan"]
 PLAN_PLATFORM: Final = "tensorrt_plan"
 ACCELERATOR: Final = "tensorrt"
 #: Keys of Triton's onnxruntime backend (its README, "ONNX Runtime with TensorRT optimization"); values are strings.
-#: FP32: the provider's FP16 is of the weakly typed kind and would take the spectrogram along. Engines are kept in the
-#: server's working directory, so that only the first start builds them.
+#: FP32: the provider's FP16 is weakly typed and would include the spectrogram. Engines are kept in the server's working
+#: directory, so that only the first start builds them.
 ACCELERATOR_PARAMETERS: Final = {
     "precision_mode": "FP32",
     "max_workspace_size_bytes": str(2**30),
@@ -32,8 +32,8 @@ def use_tensorrt(config: Any, spec: ModelSpec, how: TensorRT, data_types: Mappin
         return
     accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name=ACCELERATOR)
     accelerator.parameters.update(ACCELERATOR_PARAMETERS)
-    # The provider builds an engine when it first meets a shape, and anew when one lies outside of what it has met:
-    # the smallest and the largest batch at the start cover all of them.
+    # The provider builds an engine when it first sees a shape, and again when one lies outside the range seen so far:
+    # running the smallest and the largest batch at the start covers all.
     for batch in sorted({1, spec.max_batch_size}):
         warmup = config.model_warmup.add(name=f"batch_{batch}", batch_size=batch)
         for tensor in spec.inputs:
@@ -44,7 +44,7 @@ def use_tensorrt(config: Any, spec: ModelSpec, how: TensorRT, data_types: Mappin
 
 
 def uses_tensorrt(config: Any) -> TensorRT | None:
-    """How the encoder of a ``ModelConfig`` uses TensorRT."""
+    """Return how the encoder of a ``ModelConfig`` uses TensorRT."""
     if config.platform == PLAN_PLATFORM or config.backend == "tensorrt":
         return "plan"
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator

@@ -1,4 +1,4 @@
-"""Which GPU a plan is built for, asked of the NVIDIA driver itself: TensorRT's Python API does not tell."""
+"""The GPU a plan is built for, queried from the NVIDIA driver: TensorRT's Python API does not report it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _DRIVER: Final = "libcuda.so.1"
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU; a plan built on one of a kind runs on others of it."""
+    """One GPU; a plan built on one runs on others of the same model."""
 
     name: str
     compute_capability: str
 
 
 def first_device(library: str = _DRIVER) -> Device:
-    """The GPU that CUDA takes first, as ``CUDA_VISIBLE_DEVICES`` has it.
+    """Return CUDA's first GPU, which ``CUDA_VISIBLE_DEVICES`` can choose.
 
-    ``library`` is the driver's. Raises SetupError where there is no driver, or no GPU.
+    ``library`` is the driver's. Raises SetupError without a driver or a GPU.
     """
     try:
         driver = ctypes.CDLL(library)

@@ -1,10 +1,10 @@
-"""An encoder's ONNX graph as TensorRT is to build it: strongly typed, with what FP16 would spoil kept in FP32.
+"""An encoder's ONNX graph prepared for TensorRT: strongly typed, with what FP16 would spoil kept in FP32.
 
-TensorRT knows two ways to say what runs in FP16. Weakly typed networks (``BuilderFlag.FP16`` with per-layer
+TensorRT has two ways to choose what runs in FP16. Weakly typed networks (``BuilderFlag.FP16`` with per-layer
 constraints) are deprecated since 10.12 and gone in 11. Strongly typed ones take every tensor's type from the graph, so
 the types are put into the graph here, as casts: what runs in which precision can then be read, tested and run by any
-ONNX runtime, on any machine. onnxruntime's own converter is not used: it casts a graph's inputs to FP16 and back
-before the nodes that are to stay FP32.
+ONNX runtime, on any machine. onnxruntime's own converter is not used: it casts a graph's inputs to FP16 and back before
+the nodes that are to stay FP32.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ Precision = Literal["fp32", "fp16"]
 
 #: Module that holds every encoder's learned layers (``dimml_training.models.encoder``); names of weights keep it.
 _BACKBONE: Final = ".backbone."
-#: Operators that blow up what is small, or sum squares: 1e-4 under a logarithm is no number of FP16 beside 1.
+#: Operators that amplify small numbers, or sum squares: FP16 cannot represent 1e-4 added to 1 under a logarithm.
 _SMALL_NUMBERS: Final = {"Log", "Sqrt", "Reciprocal", "Pow", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"}
 _NORMALISATIONS: Final = {
     *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization"),
     *("LpNormalization", "RMSNormalization", "MeanVarianceNormalization"),
 }
-#: Where a search for what leads to a small number ends: their sums are of learned size.
+#: Operators that end the backward search for sources of small numbers: their sums are of learned size.
 _WEIGHTED: Final = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-#: Some of their inputs must be FP32 whatever the data is.
+#: Operators some of whose inputs must be FP32 whatever the data type is.
 _FP32_INPUTS: Final = {"Resize", "Upsample", "Range"}
-#: Operators that only move values, and so take UINT8 and FP32 alike.
+#: Operators that only move values, and so accept both UINT8 and FP32.
 _MOVES: Final = {
     *("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Concat", "Identity"),
     *("Expand", "Tile"),
 }
-#: Operators that take any type and tell of its shape alone.
+#: Operators that accept any type and return only its shape.
 _MEASURES: Final = {"Shape", "Size"}
 _FP16_LARGEST: Final = float(np.finfo(np.float16).max)
 
 
 def network_model(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
-    """A copy of an exported encoder that TensorRT can take, with the same inputs and outputs.
+    """Copy an exported encoder into a form that TensorRT accepts, with the same inputs and outputs.
 
-    UINT8 inputs become FP32 before anything else, since TensorRT lets no other layer have them; ``fp16`` puts
-    everything but ``nodes_in_fp32`` into FP16. Raises BundleError where the graph cannot be so changed.
+    UINT8 inputs are cast to FP32 first, since TensorRT accepts them in no other layer; ``fp16`` puts everything except
+    ``nodes_in_fp32`` into FP16. Raises BundleError if the graph cannot be changed in this way.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -60,11 +60,11 @@ def network_model(model: onnx.ModelProto, precision: Precision) -> onnx.ModelPro
 
 
 def nodes_in_fp32(model: onnx.ModelProto) -> frozenset[str]:
-    """Names of the nodes that stay FP32 in a plan of mixed precision.
+    """Return the names of the nodes that stay FP32 in a plan of mixed precision.
 
-    They are all nodes before the backbone (spectrogram, normalisation of the input); in it normalisations, and what
-    takes a logarithm, root or power, with all that leads to those from the last weighted layer on; and the head that
-    gives the logits. Raises BundleError where no weight tells where the backbone begins.
+    They are all nodes before the backbone (spectrogram, input normalisation); inside it normalisations, and logarithms,
+    roots and powers, with all nodes that lead to them from the last weighted layer on; and the head that gives the
+    logits. Raises BundleError if no weight marks where the backbone begins.
     """
     graph = model.graph
     inside = _after_first_weight(graph)
@@ -85,7 +85,7 @@ def nodes_in_fp32(model: onnx.ModelProto) -> frozenset[str]:
 
 
 def _after_first_weight(graph: onnx.GraphProto) -> set[str]:
-    """Names of the nodes that read a weight of the backbone, or what depends on one."""
+    """Return the names of nodes that read a weight of the backbone, or depend on one that does."""
     weights = {tensor.name for tensor in graph.initializer if _BACKBONE in tensor.name}
     reached: set[str] = set()
     inside = set()
@@ -107,7 +107,7 @@ def _leading_to(node: onnx.NodeProto, made_by: dict[str, onnx.NodeProto]) -> Ite
 
 
 def _overflows(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
-    """Whether a constant of the node is beyond FP16."""
+    """Whether a constant of the node exceeds the range of FP16."""
     used = set(node.input)
     return any(
         tensor.name in used
@@ -118,7 +118,7 @@ def _overflows(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
 
 
 def _lower(model: onnx.ModelProto, kept: frozenset[str]) -> None:
-    """Put every node but ``kept`` into FP16, with casts where the precision changes. A value ``x`` is ``x.half`` then.
+    """Put every node except ``kept`` into FP16, with casts where the precision changes; ``x`` becomes ``x.half``.
 
     Inputs, outputs and integer values stay as they are.
     """
@@ -174,7 +174,7 @@ def _lower(model: onnx.ModelProto, kept: frozenset[str]) -> None:
 
 
 def _float_values(model: onnx.ModelProto) -> set[str]:
-    """Names of all FP32 values and constants."""
+    """Return the names of all FP32 values and constants."""
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     values = (*graph.input, *graph.output, *graph.value_info)
     floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
@@ -190,7 +190,7 @@ def _attributes_in_half(node: onnx.NodeProto) -> None:
 
 
 def _cast_inputs_first(graph: onnx.GraphProto) -> None:
-    """Cast UINT8 inputs to FP32 at once, instead of after some moving about; FP32 holds 0..255 exactly."""
+    """Cast UINT8 inputs to FP32 at the input instead of after layout operators; FP32 holds 0..255 exactly."""
     pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8}
     if not pixels:
         return
@@ -221,7 +221,7 @@ def _cast_inputs_first(graph: onnx.GraphProto) -> None:
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Give every node a name of its own: the sets of nodes here, and TensorRT's errors, go by it."""
+    """Give every node a unique name, which the sets of nodes here and TensorRT's errors use."""
     taken: set[str] = set()
     for index, node in enumerate(graph.node):
         if not node.name or node.name in taken:

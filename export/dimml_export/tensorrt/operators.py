@@ -1,4 +1,4 @@
-"""What TensorRT's ONNX parser takes: the operator table of onnx-tensorrt for TensorRT 10.15 (``docs/operators.md``)."""
+"""Operators supported by TensorRT's ONNX parser: onnx-tensorrt's table for TensorRT 10.15 (``docs/operators.md``)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ReverseSequence RMSNormalization RNN RoiAlign RotaryEmbedding Round Scan Scatter
 Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze STFT Sub Sum Tan Tanh
 ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
 """
-#: ONNX operators marked as supported. Restrictions of single ones (constant axes, shapes) are the parser's to report.
+#: ONNX operators marked as supported. The parser itself reports restrictions of some (constant axes, shapes).
 SUPPORTED: Final = frozenset(_NAMES.split())
 
 
 def check_operators(model: onnx.ModelProto) -> None:
-    """Raise BundleError naming the first node that TensorRT's parser has no operator for."""
+    """Raise BundleError naming the first node whose operator TensorRT's parser does not support."""
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in SUPPORTED:
             operator = f"{node.domain}.{node.op_type}".lstrip(".")

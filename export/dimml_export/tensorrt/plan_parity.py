@@ -1,4 +1,4 @@
-"""Does a plan give what its ONNX model gives? Held to ONNX Runtime on the CPU, on real clips and several batches."""
+"""Parity of a plan with its ONNX model: compared with ONNX Runtime on the CPU, on real clips and several batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dimml_export.tensorrt.builder import Run
 from dimml_export.tensorrt.graph import Precision
 
 #: Largest difference of an output, relative to the largest value of that output on the clips. FP32 as for an export;
-#: FP16 has ten bits, and some twenty layers to lose more than one of them in.
+#: FP16 has ten bits, and may lose more than one of them over some twenty layers.
 TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-3, "fp16": 2e-2}
 _BATCHES: Final = (1, 3, 8)
 
@@ -24,13 +24,15 @@ FloatArray = npt.NDArray[np.float32]
 def check_plan(
     model_name: str, model: bytes, run: Run, clips: npt.NDArray[Any], *, precision: Precision, max_batch_size: int
 ) -> dict[str, float]:
-    """Largest absolute difference of FEATURES and LOGITS over all clips and batch sizes, ``max_batch_size`` included,
-    and under ``labels_differ`` the clips whose label differs at any of them.
+    """Compare a plan with its ONNX model.
+
+    Returns the largest absolute difference of FEATURES and LOGITS over all clips and batch sizes, ``max_batch_size``
+    included, and under ``labels_differ`` the number of clips whose label differs at any of them.
 
     ``model`` is the ONNX model as exported, ``clips`` ``[N, *shape]``. Raises BundleError, naming the output, the batch
-    size and both figures, where one differs by more than its tolerance (``TOLERANCES`` of the largest value, or of 1
-    where all are smaller), and for FP32 where any label differs. In FP16 a label can differ only where the two best
-    logits are within twice the tolerance of each other.
+    size and both figures, if one differs by more than its tolerance (``TOLERANCES`` of the largest value, or of 1 if
+    all are smaller), and for FP32 if any label differs. In FP16 a label can differ only where the two best logits are
+    within twice the tolerance of each other.
     """
     if len(clips) == 0:
         raise BundleError(f"{model_name}: there are no clips to compare the plan on")
@@ -48,7 +50,7 @@ def check_plan(
         for name, values in found.items():
             difference = float(np.abs(values - wanted[name][rows]).max())
             tolerance = TOLERANCES[precision] * max(1.0, float(np.abs(wanted[name]).max()))
-            # Written so that a NaN fails too.
+            # The comparison is written so that a NaN fails too.
             if not difference <= tolerance:
                 raise BundleError(
                     f"{model_name}: at batch {batch} the plan's {name} differ from ONNX Runtime's by up to "

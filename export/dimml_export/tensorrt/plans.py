@@ -1,7 +1,7 @@
-"""Building the plans of bundles that were exported for TensorRT, on the host that will serve them.
+"""Build of the plans of bundles that were exported for TensorRT, on the host that will serve them.
 
-A plan is written beside its ONNX model, then noted in the manifest; one that is being replaced leaves the manifest
-first. So whenever this is stopped, ``Bundle.verify`` holds, and the next run builds what is missing.
+A plan is written beside its ONNX model, then recorded in the manifest; a plan to be replaced is removed from the
+manifest first. So whenever the build is stopped, ``Bundle.verify`` succeeds, and the next run builds what is missing.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ WORKSPACE_BYTES: Final = 2**30
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """How plans are built."""
+    """Options of a build."""
 
     precision: Precision = "fp16"
-    #: Memory of the GPU that TensorRT may use while it tries kernels.
+    #: GPU memory that TensorRT may use while it tries kernels.
     workspace_bytes: int = WORKSPACE_BYTES
-    #: By default in the repository.
+    #: File of the timing cache; by default in the repository.
     timing_cache: Path | None = None
-    #: Build even what is there.
+    #: Build even plans that exist.
     force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltPlan:
-    """What became of one encoder's plan."""
+    """Result of one encoder's plan."""
 
     bundle: str
     version: int
@@ -58,7 +58,7 @@ class BuiltPlan:
     record: PlanRecord
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to a dictionary for JSON."""
         return {**asdict(self), "record": self.record.model_dump()}
 
 
@@ -71,12 +71,12 @@ def build_plans(
     version: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[BuiltPlan]:
-    """Build the plans of bundle ``name`` (by default of all that were exported for plans), newest version by default.
+    """Build the plans of bundle ``name``, or of all that were exported for plans; newest version by default.
 
-    A plan that is there, whole, and built from the same model in the same precision by the same TensorRT for the same
-    GPU is kept unless ``options.force``. ``say`` is told what is being done. Raises SetupError where no plan can be
-    built on this machine, and BundleError, naming the model, where one cannot be read, built, or held to its ONNX
-    model: those before it stay, and its own is not written.
+    An intact plan, built from the same model in the same precision by the same TensorRT for the same GPU, is kept
+    unless ``options.force``. ``say`` is called with progress messages. Raises SetupError if no plan can be built on
+    this machine, and BundleError, naming the model, if one cannot be read or built, or differs from its ONNX model:
+    plans before it stay, and its own is not written.
     """
     names = bundle_names(repository) if name is None else [name]
     chosen = [bundle for bundle in names if _wants_plans(repository, bundle, version)]
@@ -117,7 +117,7 @@ def _build_bundle(site: _Site, name: str, version: int | None) -> list[BuiltPlan
     repository, host = site.repository, site.host
     number = version or bundle_versions(repository, name)[-1]
     bundle = read_bundle(_manifest_path(repository, name, number))
-    # Plans themselves are judged one by one: a damaged one is built again.
+    # Plans themselves are checked one by one: a damaged one is built again.
     _without(bundle, *bundle.plans).verify(repository)
     done = []
     for spec in model_specs(bundle):
@@ -157,7 +157,7 @@ def _is_done(site: _Site, bundle: Bundle, path: str, spec: ModelSpec) -> bool:
 
 
 def _build(site: _Site, bundle: Bundle, spec: ModelSpec, path: str) -> Bundle:
-    """Build, compare and write one plan; the manifest as it is then."""
+    """Build, compare and write one plan; return the updated manifest."""
     repository, host, options = site.repository, site.host, site.options
     exported = bundle.model_file(repository, spec.name).read_bytes()
     samples = repository / spec.name / str(bundle.version) / SAMPLES_NAME
@@ -207,7 +207,7 @@ def _onnx_sha256(bundle: Bundle, spec: ModelSpec) -> str:
 
 
 def _without(bundle: Bundle, *paths: str) -> Bundle:
-    """The manifest without these plans."""
+    """Return the manifest without these plans."""
     return bundle.model_copy(
         update={
             "files": {path: file for path, file in bundle.files.items() if path not in paths},
