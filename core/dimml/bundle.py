@@ -170,7 +170,7 @@ class Bundle(BaseModel):
 
     @property
     def sha256(self) -> str:
-        """Of the whole manifest, which holds the hash of every file: equal for the same bundle and no other."""
+        """SHA-256 of the whole manifest, which holds the hash of every file: it identifies the bundle."""
         return hashlib.sha256(self.model_dump_json(exclude=historic(self)).encode()).hexdigest()
 
     def verify(self, repository: Path) -> None:

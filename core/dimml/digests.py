@@ -1,7 +1,6 @@
-"""What a digest of settings is taken of, so that it outlives fields that are added later.
+"""Digests of settings that stay the same when fields are added later.
 
-A class whose instances go into a digest (a cache's key, a training's, a manifest's hash) names the fields that came
-after its first digests, each with the value that stands for how things were before::
+A class whose instances go into a digest (a cache's key, a training's, a manifest's hash) names the fields that were added after its first digests, each with the value that means the earlier behaviour::
 
     class Waveform(BaseModel):
         HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"gain": 1.0}
@@ -21,7 +20,7 @@ from pydantic import BaseModel
 
 
 def historic(value: Any) -> dict[Any, Any]:
-    """Fields of ``value`` at their historic value, nested as pydantic's ``exclude`` takes them; empty where none is.
+    """List the fields of ``value`` at their historic value, nested as pydantic's ``exclude`` takes them; may be empty.
 
     Looks into models, dataclasses, sequences and mappings.
     """
@@ -35,7 +34,7 @@ def historic(value: Any) -> dict[Any, Any]:
 
 
 def without(document: Any, left_out: Mapping[Any, Any]) -> Any:
-    """A copy of a JSON-able ``document`` without the entries that ``historic`` named."""
+    """Copy a JSON-able ``document`` without the entries that ``historic`` named."""
     if isinstance(document, Mapping):
         return {
             name: without(part, left_out.get(name, {}))

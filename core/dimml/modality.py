@@ -49,12 +49,12 @@ class _Modality(BaseModel):
 
     @property
     def covers_time(self) -> bool:
-        """Whether a row covers a stretch of time, not a moment."""
+        """Whether a row covers an interval of time, not a single moment."""
         return True
 
     @property
     def sampling(self) -> tuple[int, int] | None:
-        """Samples of a row and their rate in Hz; None where rows are not sampled at a rate of their own."""
+        """Samples of a row and their rate in Hz; None if rows have no sampling rate of their own."""
         return None
 
 

@@ -95,8 +95,8 @@ def remote(url: str, credentials: Credentials, options: PredictOptions) -> Itera
 
 @contextmanager
 def local(repository: Path, options: PredictOptions) -> Iterator[Predict]:
-    """Predictions in this process. Raises SetupError where the repository cannot be served."""
-    # The newest alone is loaded, unless another one has the answers.
+    """Predict in this process. Raises SetupError if the repository cannot be served."""
+    # Only the newest version is loaded, unless a split makes another one answer.
     splits = {}
     if options.version is not None:
         splits[options.model or only_bundle(repository)] = {options.version: 100.0}

@@ -1,7 +1,8 @@
-"""Figures of a classifier's answers: per class, calibration, likelihood and ranking.
+"""Metrics of a classifier's answers: per class, calibration, likelihood and ranking.
 
-The one numpy form that training, its report, comparisons, ``dimml score`` and monitoring take them from. Nothing is
-rounded, and a caller's dtype decides the precision. Shape suffixes: N rows, C classes, K bins, S samples, M modalities.
+The one numpy implementation that training, its report, comparisons, ``dimml score`` and monitoring use. Nothing is
+rounded, and the caller's dtype decides the precision. Shape suffixes: N rows, C classes, K bins, S samples, M
+modalities.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 #: Bins of confidence, of equal width over [0, 1] (Guo et al. 2017, arXiv 1706.04599, section 4).
 BINS: Final = 15
-#: Lowest probability whose logarithm is taken: a probability of 0 would cost infinitely much.
+#: Lowest probability whose logarithm is taken: the loss of a probability of 0 would be infinite.
 SMALLEST_PROBABILITY: Final = 1e-12
 #: Samples of a perfect calibrator.
 SIMULATIONS: Final = 1_000
@@ -33,7 +34,7 @@ def confusion_matrix(truth_N: Ints, guess_N: Ints, classes: int) -> Ints:
 def f1_scores(hits: npt.NDArray[Any], truths: npt.NDArray[Any], guesses: npt.NDArray[Any]) -> Doubles:
     """F1 of each class, ``2 · hits / (truths + guesses)``; NaN for a class in neither truth nor guess.
 
-    Counts of one shape, ``[C]`` or ``[S, C]``: right guesses of a class, rows of it, rows guessed to be of it.
+    The counts have one shape, ``[C]`` or ``[S, C]``: correct guesses of a class, its rows, rows guessed to be of it.
     """
     either = truths + guesses
     return np.where(either > 0, 2.0 * hits / np.maximum(either, 1), np.nan)
@@ -103,14 +104,14 @@ def weighted_ece(confidence_N: npt.NDArray[Any], right_N: Bools, weights_SN: Dou
 
 @dataclass
 class CalibrationBins:
-    """A reliability diagram, whole or counted row by row: nothing grows with the rows. It may be empty."""
+    """A reliability diagram, of all rows at once or updated row by row in constant memory. It may be empty."""
 
-    #: By bin: rows, confidence summed, right ones.
+    #: By bin: number of rows, sum of confidence, number of correct rows.
     sums_K3: Doubles = field(default_factory=lambda: np.zeros((BINS, 3)))
 
     @classmethod
     def of(cls, confidence_N: npt.NDArray[Any], right_N: Bools) -> CalibrationBins:
-        """The diagram of all rows."""
+        """Build the diagram of all rows."""
         bin_N = confidence_bins(confidence_N)
         columns = (None, confidence_N, right_N)
         return cls(np.stack([np.bincount(bin_N, weights=of, minlength=BINS) for of in columns], axis=1, dtype=float))
@@ -131,18 +132,18 @@ class CalibrationBins:
 
     @property
     def accuracy(self) -> Doubles:
-        """Share of right ones in each bin, ``[K]``; 0 where it is empty."""
+        """Share of correct rows in each bin, ``[K]``; 0 where it is empty."""
         return np.asarray(self.sums_K3[:, 2] / np.maximum(self.sums_K3[:, 0], 1.0))
 
     @property
     def ece(self) -> float:
-        """The function ``ece`` from sums of bins, equal to it but for rounding; 0 without rows."""
+        """Expected calibration error from the sums of bins, equal to ``ece`` except for rounding; 0 without rows."""
         rows, confidence, right = self.sums_K3.T
         return float(np.abs(confidence - right).sum() / max(1.0, rows.sum()))
 
 
 def auroc(score_N: npt.NDArray[Any], positive_N: Bools) -> float:
-    """The chance that a positive scores higher than a negative, ties counting half; both must occur.
+    """Compute the chance that a positive scores higher than a negative, ties counting half; both must occur.
 
     Mann-Whitney's U over the number of pairs (Hanley and McNeil 1982, Radiology 143(1)).
     """
@@ -155,13 +156,16 @@ def auroc(score_N: npt.NDArray[Any], positive_N: Bools) -> float:
 
 
 def auroc_or_none(score_N: npt.NDArray[Any], positive_N: Bools) -> float | None:
-    """``auroc``, or None where all or none are positive."""
+    """Compute ``auroc``, or return None if all or none are positive."""
     return None if positive_N.all() or not positive_N.any() else auroc(score_N, positive_N)
 
 
 def disagreement(own_NMC: npt.NDArray[Any]) -> Doubles:
-    """Of N rows: the chance that two modalities' heads, each drawing from its distribution ``[N, M, C]``, name
-    different classes; the mean over pairs, of which there must be one."""
+    """Compute the disagreement ``[N]`` of the modalities' heads from their distributions ``[N, M, C]``.
+
+    It is the probability that two heads, each drawing from its distribution, name different classes; the mean over all
+    pairs, of which there must be at least one.
+    """
     pairs = combinations(range(own_NMC.shape[1]), 2)
     same = [(own_NMC[:, i] * own_NMC[:, j]).sum(axis=1) for i, j in pairs]
     return np.asarray(1.0 - np.mean(same, axis=0), np.float64)

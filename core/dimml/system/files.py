@@ -18,9 +18,9 @@ def write_atomically(
 ) -> None:
     """Write a temporary file, then move it into place: a reader sees the old file or the new one, never half of one.
 
-    ``data`` may be a function that writes the temporary file. Where writing fails, the old file stays and the temporary
-    one is removed. ``durable`` brings the file to the disk before it takes its place, and then its name. The new file
-    has the permissions of a new file, not those of the old one; a symbolic link at ``path`` is replaced.
+    ``data`` may be a function that writes the temporary file. If writing fails, the old file stays and the temporary
+    one is removed. ``durable`` flushes the file to disk before the rename, and then the folder. The new file has the
+    permissions of a new file, not those of the old one; a symbolic link at ``path`` is replaced.
 
     ``temporary`` is by default ``.<name>.part`` in the same folder, so that what a killed process left is overwritten
     by the next one; give another one, on the same file system, where several processes write ``path`` at once.
@@ -45,12 +45,12 @@ def write_atomically(
 
 
 def sync_to_disk(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk. Raises OSError."""
+    """Flush a file, or the names in a folder, to disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems have no such call for folders.
+        # Some file systems do not support this for folders.
         if error.errno != errno.EINVAL or not path.is_dir():
             raise
     finally:
@@ -59,13 +59,13 @@ def sync_to_disk(path: Path) -> None:
 
 @contextmanager
 def exclusive_lock(path: Path, *, wait: bool = True, best_effort: bool = False) -> Iterator[bool]:
-    """Hold the lock of a file, which is made where there is none, or of a folder; the kernel frees it with the process.
+    """Hold the lock of a file, created if necessary, or of a folder; the kernel releases it when the process ends.
 
-    Yields True, or without ``wait`` False where another one holds it. The lock belongs to what was opened: a second
-    call in the same process counts as another one. The file stays when the lock is freed. With ``best_effort``, a file
-    system that has no locks counts as held.
+    Yields True, or without ``wait`` False if the lock is held elsewhere. The lock belongs to the open file: a second
+    call in the same process counts as another holder. The file stays when the lock is released. With ``best_effort``,
+    the lock counts as held on a file system without locks.
 
-    Raises OSError where the file cannot be opened or locked.
+    Raises OSError if the file cannot be opened or locked.
     """
     flags = os.O_RDONLY if path.is_dir() else os.O_WRONLY | os.O_CREAT
     descriptor = os.open(path, flags, 0o666)
@@ -82,11 +82,11 @@ def exclusive_lock(path: Path, *, wait: bool = True, best_effort: bool = False) 
 
 
 def lock_descriptor(descriptor: int, *, wait: bool = True) -> bool:
-    """Lock an open file until its last descriptor is closed, those that child processes inherited among them.
+    """Lock an open file until its last descriptor is closed, including those that child processes inherited.
 
-    Returns False where another one holds the lock and ``wait`` is False. Raises OSError.
+    Returns False if the lock is held elsewhere and ``wait`` is False. Raises OSError.
     """
-    import fcntl  # Not where clients read and write files on another system than Linux.
+    import fcntl  # Not available if a client runs on a system other than Linux.
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ from typing import Final
 
 from dimml.system.files import lock_descriptor
 
-SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where the kernel has it
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where the kernel mounts it
 _PREFIX: Final = "dimml-triton-"
 _LOCK: Final = ".lock"
 

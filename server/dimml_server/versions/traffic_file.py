@@ -40,6 +40,6 @@ def read_routing_file(path: Path) -> dict[str, Routing]:
 
 
 def write_routing_file(path: Path, routing: Mapping[str, Routing]) -> None:
-    """Replace the file as a whole, so that a crash leaves the old one or the new one. Raises OSError."""
-    entries = {name: _Entry(split=dict(one.split), shadow=one.shadow) for name, one in routing.items()}
+    """Replace the file as a whole, so that a crash leaves either the old or the new one. Raises OSError."""
+    entries = {name: _StoredRouting(split=dict(one.split), shadow=one.shadow) for name, one in routing.items()}
     write_atomically(path, _FILE.dump_json(entries, indent=2) + b"\n", durable=True)

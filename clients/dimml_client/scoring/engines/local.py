@@ -91,7 +91,7 @@ class LocalEngine:
                 f"scoring in this process needs {error.name}, which is not installed: pip install 'dimml[serve,score]'",
                 field="--engine",
             ) from error
-        #: What it scores with.
+        #: The bundle used for scoring.
         self.bundle = ScoredBundle.of(self._runner.bundle)
         self._cores = cores
         self._batch_rows = min(batch_rows, self._runner.bundle.max_batch_size)

@@ -1,4 +1,4 @@
-"""Starting Ray on this machine without its questions to cloud services. Imports Ray when called, not before."""
+"""Start of Ray on this machine without queries to cloud services. Imports Ray only when called."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from contextlib import contextmanager
 def cloud_not_asked() -> Iterator[None]:
     """Keep a cluster that ``ray.init`` starts here from asking three clouds' metadata services where it runs.
 
-    Even without a dashboard, Ray 2.60 starts the dashboard's process, for its usage reporter alone. That asks
-    169.254.169.254 and metadata.google.internal before it looks whether reporting is off (``UsageStatsHead.run``), and
-    no setting stops it, so the process is not started; unless the user has switched usage statistics on.
+    Even without a dashboard, Ray 2.60 starts the dashboard's process, for its usage reporter alone. That process
+    queries 169.254.169.254 and metadata.google.internal before it checks whether reporting is off
+    (``UsageStatsHead.run``), and no setting stops it, so the process is not started, unless the user has switched usage
+    statistics on.
     """
     if os.environ.get("RAY_USAGE_STATS_ENABLED") != "0":
         yield
@@ -21,7 +22,7 @@ def cloud_not_asked() -> Iterator[None]:
     from ray._private import services
 
     start = services.start_api_server
-    # What Ray goes on with where that process cannot be started: no address and no process.
+    # The values Ray continues with if that process cannot be started: no address and no process.
     services.start_api_server = lambda *_args, **_kwargs: (None, None)
     try:
         yield

@@ -100,7 +100,7 @@ class Checkpoint:
         return int(match[2]) if match else 0
 
     def begin(self, record: dict[str, Any], listing: Listing) -> None:
-        """Note which run this is; the inputs first, so that a record never stands without them."""
+        """Record the run's identity; the inputs are written first, so that a record never exists without them."""
         write_atomically(self.folder / _INPUTS, lambda path: pq.write_table(listing.table, path), durable=True)
         write_atomically(self.folder / _RUN, json.dumps(record, indent=1).encode(), durable=True)
 

@@ -171,21 +171,23 @@ class _Run:
             self._aggregator.add(row)
 
     def _finish(self, metadata: dict[str, Any]) -> None:
-        """All parts as one table, put in its place in one step; then the parts go."""
-        parts, out = self._parts, self._out
-        temporary = parts.folder / _TABLE
+        """Write all parts as one table, put it in place in one step, then remove the checkpoint."""
+        checkpoint, out = self._checkpoint, self._out
+        temporary = checkpoint.folder / _TABLE
         formats.removed(temporary)
-        schema = formats.with_metadata(parts.schema, metadata)
-        sink = formats.open_sink(temporary, out, schema, parts.count(), self._rows_per_file)
-        for batch in parts.batches():
+        schema = formats.with_metadata(checkpoint.schema, metadata)
+        sink = formats.open_sink(temporary, out, schema, checkpoint.count(), self._rows_per_file)
+        for batch in checkpoint.batches():
             sink.write(batch.replace_schema_metadata(None))
         sink.close()
         if out.suffix.lower() != ".parquet":
             text = json.dumps(metadata, indent=1) + "\n"
-            write_atomically(formats.sidecar(out), text.encode(), durable=True, temporary=parts.folder / "meta.tmp")
+            write_atomically(
+                formats.sidecar(out), text.encode(), durable=True, temporary=checkpoint.folder / "meta.tmp"
+            )
         temporary.replace(out)
         sync_to_disk(out.parent)
-        parts.remove()
+        checkpoint.remove()
 
 
 def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> RunResult:
