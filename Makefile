@@ -38,9 +38,10 @@ serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
 test: $(VENV)/.dev ## Run all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
-check: $(VENV)/.dev ## Format, lint, types, import boundaries
+check: $(VENV)/.dev ## Format, lint, spelling, types, import boundaries
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_boundaries.py
 

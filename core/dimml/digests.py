@@ -1,6 +1,7 @@
 """Digests of settings that stay the same when fields are added later.
 
-A class whose instances go into a digest (a cache's key, a training's, a manifest's hash) names the fields that were added after its first digests, each with the value that means the earlier behaviour::
+A class whose instances go into a digest (a cache's key, a training's, a manifest's hash) names the fields
+that were added after its first digests, each with the value that means the earlier behaviour::
 
     class Waveform(BaseModel):
         HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"gain": 1.0}
