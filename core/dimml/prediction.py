@@ -25,7 +25,7 @@ class ModalityAnswer(BaseModel):
     reason: Reason | None = Field(default=None, description="Why it is not ok.")
     certainty: float | None = Field(default=None, description="How sure this modality's own head is, 0 to 1.")
     weight: float = Field(default=0.0, description="Its head's share of the fused logits; 0 unless ok.")
-    label: str | None = Field(default=None, description="The vote of this modality alone.")
+    label: str | None = Field(default=None, description="Vote of this modality alone.")
     probability: float | None = Field(default=None, description="Softmax probability of that vote.")
 
     @property
@@ -69,6 +69,6 @@ class Prediction(BaseModel):
     degraded: bool = Field(description="A requested modality is not ok, and there is still an answer.")
     modalities: dict[str, ModalityAnswer]
     fused_head: FusedHeadAnswer | None = Field(default=None, description="None where the bundle has no fused head.")
-    start_s: float | None = Field(default=None, description="Start of the stretch of media that was judged.")
+    start_s: float | None = Field(default=None, description="Start of the time range of the media that was predicted.")
     end_s: float | None = None
     timings_ms: Timings | None = Field(default=None, description="None over gRPC, which does not carry it.")

@@ -51,7 +51,7 @@ class PublicKeys:
                 continue
             return
         raise BundleError(
-            f"{path}: the signature fits none of the public keys; the manifest was changed, or signed by somebody else",
+            f"{path}: the signature fits none of the public keys; the manifest was changed, or signed by another key",
             field=SIGNATURE_NAME,
         )
 

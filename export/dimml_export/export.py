@@ -76,8 +76,8 @@ def export_run(
         )
     if not run.verified:
         raise SetupError(
-            f"{run_folder} was trained by an early version that did not note what its encoders say of the sample "
-            "clips: whether this version's encoders are those that were trained cannot be told. Train it anew, or "
+            f"{run_folder} was trained by an early version that did not record what its encoders output on the sample "
+            "clips: whether this version's encoders are those that were trained cannot be checked. Train it again, or "
             "export it with the version it was trained with"
         )
     draft = _draft(run, name, description, deadlines_ms or {})

@@ -22,10 +22,10 @@ def reference_distributions(folder: Path, run: TrainedRun) -> tuple[Reference | 
     """
     votes = read_votes(folder).get(SPLIT)
     if votes is None:
-        return None, ["no drift will be told in service: the run kept no votes of its validation clips"]
+        return None, ["no drift will be reported in service: the run kept no votes of its validation clips"]
     if votes.fusion != run.fusion:
         return None, [
-            f"no drift will be told in service: the run's votes are of another fusion than its own; {_WAY_OUT} anew"
+            f"no drift will be reported in service: the run's votes are of another fusion than its own; {_WAY_OUT} anew"
         ]
     # A fused head that was trained but does not vote is in the votes but not in the bundle.
     voting = [h for h, head in enumerate(votes.heads) if head != FUSED_HEAD or run.fusion.fused_head]
@@ -33,10 +33,10 @@ def reference_distributions(folder: Path, run: TrainedRun) -> tuple[Reference | 
     certainty_NH = _certainty(votes, run, voting)
     found = reference_of(heads, certainty_NH, votes.present_NH[:, voting], votes.answer_NC)
     if found is None:
-        return None, ["no drift will be told in service: no validation clip has a usable modality"]
+        return None, ["no drift will be reported in service: no validation clip has a usable modality"]
     if certainty_NH is None:
         return found, [
-            "no drift of certainty will be told in service: it is learned, and the run is of before it was noted for "
+            "no drift of certainty will be reported in service: it is learned, and the run predates its recording for "
             f"validation clips; {_WAY_OUT}"
         ]
     return found, []

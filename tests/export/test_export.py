@@ -223,7 +223,7 @@ def test_encoders_that_cannot_be_held_to_the_trained_ones_are_refused(
     kept = safetensors.numpy.load_file(run / "samples.safetensors")
     del kept["logits.audio"]
     safetensors.numpy.save_file(kept, run / "samples.safetensors")
-    with pytest.raises(SetupError, match=r"did not note what its encoders say .* Train it anew"):
+    with pytest.raises(SetupError, match=r"did not record what its encoders output .* Train it again"):
         export_run(run, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 

@@ -32,17 +32,18 @@ def predict(
         Path | None, typer.Option("--repository", help="Predict in this process with this model repository instead.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="The bundle; may be left out where there is only one.")
+        str | None, typer.Option("--model", help="The bundle; may be left out if there is only one.")
     ] = None,
     version: Annotated[
         int | None,
-        typer.Option("--version", min=1, help="Of the bundle; by default the server's choice, or the newest."),
+        typer.Option("--version", min=1, help="Version of the bundle; by default the server's choice, or the newest."),
     ] = None,
     route_key: Annotated[
-        str | None, typer.Option("--route-key", help="Where several versions answer, the same key gets the same one.")
+        str | None,
+        typer.Option("--route-key", help="If several versions answer, the same key always gets the same one."),
     ] = None,
     start: Annotated[
-        float | None, typer.Option("--start", min=0.0, help="Start of the stretch to judge, in seconds.")
+        float | None, typer.Option("--start", min=0.0, help="Start of the time range to predict, in seconds.")
     ] = None,
     end: Annotated[float | None, typer.Option("--end", min=0.0, help="Its end, in seconds.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="How many classes to list in --json.")] = None,

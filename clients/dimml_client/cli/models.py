@@ -78,7 +78,9 @@ def load(
     url: Url = DEFAULT_URL,
     repository: Annotated[
         Path | None,
-        typer.Option("--repository", help="The server's repository as seen from here; Triton needs it at times."),
+        typer.Option(
+            "--repository", help="The server's repository as this machine sees it; sometimes needed for Triton."
+        ),
     ] = None,
     credentials: CredentialFiles,
     as_json: AsJson = False,

@@ -35,9 +35,7 @@ def default(
         int | None, typer.Argument(min=1, help="A version that is loaded.", metavar="VERSION", show_default=False)
     ] = None,
     *,
-    newest: Annotated[
-        bool, typer.Option("--newest", help="Instead of a version: the newest that is loaded, whichever it is.")
-    ] = False,
+    newest: Annotated[bool, typer.Option("--newest", help="Instead of a version: the newest loaded one.")] = False,
     url: Url = DEFAULT_URL,
     credentials: CredentialFiles,
     as_json: AsJson = False,

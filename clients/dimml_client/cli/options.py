@@ -31,7 +31,9 @@ class CredentialFiles:
 
     api_key_file: Annotated[
         Path | None,
-        typer.Option("--api-key-file", help="File that holds the API key; else DIMML_API_KEY.", show_default=False),
+        typer.Option(
+            "--api-key-file", help="File that holds the API key; by default DIMML_API_KEY.", show_default=False
+        ),
     ] = None
     ca: Annotated[
         Path | None,

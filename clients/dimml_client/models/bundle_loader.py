@@ -136,7 +136,7 @@ class BundleLoader:
                 return self._server.config(model)
             except (RequestError, CapacityError) as error:
                 raise ConfigurationError(
-                    f"{model} is not loaded, so that the server does not tell its configuration; "
+                    f"{model} is not loaded, so the server does not return its configuration; "
                     "give the server's repository as --repository"
                 ) from error
         from google.protobuf import json_format, text_format

@@ -190,7 +190,7 @@ class _Grpc:
 
     def routing(self, bundle: str, change: dict[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
-            "splits, default versions and shadows are set over HTTP alone: give --url http://host:port", field="url"
+            "splits, default versions and shadows can be set over HTTP only: give --url http://host:port", field="url"
         )
 
     def shares(self) -> dict[tuple[str, str], Share]:

@@ -37,7 +37,7 @@ def score(
         Path, typer.Option("--repository", help="Model repository, for --engine local and ray.")
     ] = Path("model_repository"),
     model: Annotated[
-        str | None, typer.Option("--model", help="The bundle; may be left out where there is only one.")
+        str | None, typer.Option("--model", help="The bundle; may be left out if there is only one.")
     ] = None,
     version: Annotated[int | None, typer.Option("--version", min=1, help="Its version; by default the newest.")] = None,
     column: Annotated[
@@ -48,7 +48,7 @@ def score(
         str | None, typer.Option("--root", help="Folder or URL of a manifest's relative paths; by default its own.")
     ] = None,
     window: Annotated[
-        float | None, typer.Option("--window", help="Score as a timeline: a row for every so many seconds.")
+        float | None, typer.Option("--window", help="Score as a timeline: one row per window of this many seconds.")
     ] = None,
     stride: Annotated[
         float | None, typer.Option("--stride", help="Seconds from window to window; by default --window.")
@@ -61,18 +61,19 @@ def score(
     ] = None,
     url: Annotated[str | None, typer.Option("--url", help="The server: http://host:port or grpc://host:port.")] = None,
     credentials: CredentialFiles,
-    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Requests to the server at a time.")] = 8,
+    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Concurrent requests to the server.")] = 8,
     ray_address: Annotated[
         str | None, typer.Option("--ray-address", help="A Ray cluster, or auto; by default one is started here.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Ray actors of one core; by default all cores there are.")
+        int | None,
+        typer.Option("--workers", min=1, help="Ray actors of one core each; by default as many as there are cores."),
     ] = None,
     cores: Annotated[
-        int | None, typer.Option("--cores", min=1, help="Cores to use; by default what the cgroup leaves us.")
+        int | None, typer.Option("--cores", min=1, help="Cores to use; by default as many as the cgroup allows.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Judge the answers by the manifest's labels, as an HTML page.")
+        Path | None, typer.Option("--report", help="Compare the answers with the manifest's labels, as an HTML page.")
     ] = None,
     fail_on: Annotated[
         str, typer.Option("--fail-on", help="Rows that make the exit code 3: error, degraded (or error), never.")

@@ -36,9 +36,9 @@ def build_plans(
         typer.Option(help="File in which TensorRT keeps measurements between builds; by default in the repository."),
     ] = None,
     workspace: Annotated[
-        int, typer.Option(help="GPU memory that TensorRT may try kernels in, in MiB.", min=1, metavar="MIB")
+        int, typer.Option(help="GPU memory that TensorRT may use to try kernels, in MiB.", min=1, metavar="MIB")
     ] = 1024,
-    force: Annotated[bool, typer.Option("--force", help="Build plans that are there, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Rebuild existing plans, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was built as JSON.")] = False,
 ) -> None:
     """Build TensorRT plans of a bundle's encoders, on the host that serves them.
@@ -55,7 +55,7 @@ def build_plans(
     from dimml_export.tensorrt.plans import build_plans as build
 
     options = PlanOptions("fp16" if fp16 else "fp32", workspace * 2**20, timing_cache, force)
-    with Console(stderr=True).status("looking at TensorRT and the GPU") as status:
+    with Console(stderr=True).status("checking TensorRT and the GPU") as status:
         done = build(repository, TensorRTBuilder(), options, name=bundle, version=version, say=status.update)
     if as_json:
         typer.echo(json.dumps([plan.as_dict() for plan in done], indent=2))

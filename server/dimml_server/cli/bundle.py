@@ -68,7 +68,10 @@ def verify(
     *,
     public_key: Annotated[
         list[Path] | None,
-        typer.Option("--public-key", help="Whose signatures count, repeatable; without it, hashes alone are checked."),
+        typer.Option(
+            "--public-key",
+            help="Public key whose signatures are accepted, repeatable; without it, only hashes are checked.",
+        ),
     ] = None,
     repository: Repository = _DEFAULT,
     version: Annotated[int | None, typer.Option(min=1, help="By default all.", show_default=False)] = None,

@@ -64,7 +64,7 @@ def serve(
     set_: SetOption = None,
     config: ConfigOption = None,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print all settings as TOML, secrets masked, and leave.")
+        bool, typer.Option("--print-config", help="Print all settings as TOML, secrets masked, and exit.")
     ] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Settings come from the environment (DIMML_NAME), over it --config, over it flags.
@@ -116,7 +116,7 @@ def triton(
     ] = None,
     model_control: Annotated[
         ModelControl,
-        typer.Option(help="explicit: clients may load and unload models, and a model whose process died is mended."),
+        typer.Option(help="explicit: clients may load and unload models, and a model whose process died is reloaded."),
     ] = ModelControl.EXPLICIT,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. The server (x86-64 Linux, CPU) is fetched once, by pip.

@@ -16,12 +16,12 @@ def build() -> typer.Typer:
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; it stands in the access log.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key's owner, shown in the access log.")],
     *,
-    admin: Annotated[bool, typer.Option("--admin", help="May load and unload bundles, too.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="The key may also load and unload bundles.")] = False,
     concurrent: Annotated[
         int | None,
-        typer.Option(min=1, help="Requests under way at once; by default key_concurrency.", show_default=False),
+        typer.Option(min=1, help="Concurrent requests allowed; by default key_concurrency.", show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object: name, key, line.")] = False,
 ) -> None:

@@ -110,7 +110,7 @@ class TritonWatch:
             try:
                 await self.look()
             except Exception:
-                logger.exception("looking at triton")
+                logger.exception("checking triton")
 
     async def _look_at(self, watched: _WatchedModel) -> None:
         name, version = watched.spec.name, watched.version
@@ -135,7 +135,7 @@ class TritonWatch:
     def _lost(self, why: str) -> None:
         if self._live is not False:
             self._live = False
-            logger.warning("triton at %s is gone: %s", self._channel.url, why)
+            logger.warning("triton at %s does not answer: %s", self._channel.url, why)
         for watched in self._watched.values():
             watched.state, watched.why = ModelState.GONE, f"{self._channel.url} does not answer"
 

@@ -66,7 +66,7 @@ DESCRIPTIONS: dict[int, str] = {
     401: "No API key, or not one of the server's (`unauthenticated`), where keys are configured.",
     404: "No such bundle or version (`not_found`).",
     408: "The body did not arrive in time (`upload_timeout`).",
-    413: "Body, picture or stretch of media over a limit (`too_large`).",
+    413: "Body, picture or time range of the media over a limit (`too_large`).",
     422: "Nothing that was sent can be used (`unusable_media`), or a parameter is wrong (`invalid_parameter`).",
     429: "The queue is full, too many bodies are being sent, or too much with this API key (`queue_full`); "
     "try again after Retry-After seconds.",

@@ -41,7 +41,7 @@ class BundleMetrics:
         self._infos: dict[tuple[str, str], tuple[str, ...]] = {}
         self._statuses = Counter(
             f"{prefix}_modality_status",
-            "Rows by what became of a modality in them.",
+            "Rows by status and reason of a modality.",
             (*MODALITY, "status", "reason"),
             registry=registry,
         )
@@ -71,7 +71,7 @@ class BundleMetrics:
         )
         self._degraded = Counter(
             f"{prefix}_degraded",
-            "Rows that were answered without a modality that was asked for.",
+            "Rows that were answered without a requested modality.",
             BUNDLE,
             registry=registry,
         )
@@ -182,7 +182,7 @@ class _DriftCollector(Collector):
         )
         certainty_noise = GaugeMetricFamily(
             f"{self._prefix}_modality_certainty_drift_noise_ratio",
-            "The distance that as many rows without drift pass about once in a thousand times.",
+            "The distance that as many rows without drift exceed about once in a thousand times.",
             labels=MODALITY,
         )
         answers = GaugeMetricFamily(
@@ -192,7 +192,7 @@ class _DriftCollector(Collector):
         )
         answers_noise = GaugeMetricFamily(
             f"{self._prefix}_label_drift_noise_ratio",
-            "The distance that as many rows without drift pass about once in a thousand times.",
+            "The distance that as many rows without drift exceed about once in a thousand times.",
             labels=BUNDLE,
         )
         for labels, watched in self._watched.items():

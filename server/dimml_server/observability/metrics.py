@@ -63,7 +63,7 @@ class Metrics:
         self._in_flight = Gauge("dimml_requests_in_flight", "Requests being worked on.", registry=self.registry)
         self._queued = Gauge("dimml_requests_queued", "Requests that wait for their turn.", registry=self.registry)
         self._strays = Gauge(
-            "dimml_stray_runs", "Encoder runs that were told to stop and still go on.", registry=self.registry
+            "dimml_stray_runs", "Encoder runs that were cancelled and have not ended yet.", registry=self.registry
         )
         self._in_flight_limit = Gauge(
             "dimml_requests_in_flight_limit", "Requests that can be worked on at once.", registry=self.registry
@@ -105,7 +105,7 @@ class Metrics:
         self.registry.register(
             _CounterFrom(
                 "dimml_decode_workers_lost",
-                "Decoding processes that died, or were killed for lateness or after their caller had gone.",
+                "Decoding processes lost since start: crashed, timed out, or killed after their caller was cancelled.",
                 decode_workers_lost,
             )
         )

@@ -24,13 +24,13 @@ class ShadowMetrics:
         self._bundles = BundleMetrics(registry, window, prefix="dimml_shadow")
         self._requests = Counter(
             "dimml_shadow_requests",
-            "Requests that were offered to a shadow: answered, failed, or dropped because it was busy.",
+            "Requests copied to a shadow: answered, failed, or dropped because it was busy.",
             (*BUNDLE, "outcome"),
             registry=registry,
         )
         self._agreement = Counter(
             "dimml_shadow_agreement",
-            "Rows that both answered, by whether the shadow gave the label that the version gave.",
+            "Rows that both answered, by whether the shadow gave the same label as the version.",
             (*BUNDLE, "shadow", "agrees"),
             registry=registry,
         )

@@ -34,28 +34,29 @@ class ServerSettings(BaseSettings):
 
     repository: Path = Field(default=Path("model_repository"), description="Model repository to serve.")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Bundles to load; all of the repository where empty."
+        default=(), description="Bundles to load; empty means the whole repository."
     )
     model_control: Literal["none", "explicit"] = Field(
         default="none",
-        description="Whether callers may load, unload and spread requests (`explicit`), or all stays as at start.",
+        description="Whether callers may load and unload bundles and change traffic splits: `explicit` or `none`.",
     )
     watch: bool = Field(
-        default=False, description="Whether versions that come to the repository, or go, are loaded and unloaded."
+        default=False, description="Whether versions added to the repository are loaded, and removed ones unloaded."
     )
-    watch_interval_s: Positive = Field(default=2.0, description="Time between two looks at the repository.")
+    watch_interval_s: Positive = Field(default=2.0, description="Time between two checks of the repository.")
     splits: Annotated[dict[str, dict[int, Positive]], NoDecode] = Field(
         default_factory=dict,
-        description="Percent of the requests that name no version, as `grid=1:90/2:10`; else the newest answers.",
+        description="Percent of the requests that name no version, as `grid=1:90/2:10`; default: all to the newest.",
     )
     shadows: Annotated[dict[str, int], NoDecode] = Field(
-        default_factory=dict, description="Versions that get a copy of what others have answered, as `grid=3`."
+        default_factory=dict,
+        description="Shadow versions, which get a copy of requests that others answered, as `grid=3`.",
     )
     shadow_queue: int = Field(
-        default=8, ge=1, description="Answered requests that may wait for a shadow; the next one is not copied."
+        default=8, ge=1, description="Answered requests that may wait for a shadow; further ones are not copied."
     )
     routing_file: Path | None = Field(
-        default=None, description="Where splits and shadows that were set by calls are kept over a restart."
+        default=None, description="File that keeps splits and shadows set by calls over a restart."
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on, HTTP and gRPC alike.")
     http_port: Port = Field(default=8000, description="HTTP port; 0 takes a free one.")
@@ -73,7 +74,7 @@ class ServerSettings(BaseSettings):
         default=1.0,
         ge=0.0,
         le=1.0,
-        description="Share of requests traced, of those whose caller has not decided it by `traceparent`.",
+        description="Share of requests traced, among those without a `traceparent` that decides it.",
     )
 
     engine: Literal["local", "triton"] = Field(
@@ -87,13 +88,13 @@ class ServerSettings(BaseSettings):
     triton_wait_s: float = Field(
         default=30.0,
         ge=0.0,
-        description="At start, longest wait for Triton and its models; then serving begins anyway.",
+        description="Longest wait for Triton and its models at the start; serving then begins anyway.",
     )
     triton_max_message_bytes: int = Field(
-        default=512 * 2**20, ge=2**20, le=2**31 - 1, description="Largest message to Triton and from it."
+        default=512 * 2**20, ge=2**20, le=2**31 - 1, description="Largest message to or from Triton."
     )
     triton_keepalive_s: Positive = Field(
-        default=10.0, description="Silence during a call to Triton after which the connection is tested."
+        default=10.0, description="Idle time during a call to Triton after which the connection is tested."
     )
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
         default="auto",
@@ -105,21 +106,21 @@ class ServerSettings(BaseSettings):
     max_stray_runs: int = Field(
         default=4,
         ge=1,
-        description="Runs of one model that were told to stop and still go on; past it, its modality fails at once.",
+        description="Cancelled runs of one model that have not ended; beyond it, its modality fails at once.",
     )
 
     concurrency: int = Field(
         default_factory=lambda: 2 * (os.cpu_count() or 1),
         ge=1,
-        description="Requests worked on at once; by default twice the cores.",
+        description="Requests processed concurrently; by default twice the cores.",
     )
     queue_length: int = Field(default=64, ge=0, description="Requests that may wait; the next one gets 429.")
-    queue_wait_s: Positive = Field(default=5.0, description="Longest wait for a turn; past it, 429.")
-    timeout_s: Positive = Field(default=10.0, description="Time limit of a request that names none.")
+    queue_wait_s: Positive = Field(default=5.0, description="Longest wait in the queue; past it, 429.")
+    timeout_s: Positive = Field(default=10.0, description="Default time limit of a request.")
     max_timeout_s: Positive = Field(default=60.0, description="Longest time limit that a request may ask for.")
     deadlines_ms: Annotated[dict[str, Positive], NoDecode] = Field(
         default_factory=dict,
-        description="Time limits of encoders, as `audio=500,visual=800`; the bundle's own where not named.",
+        description="Time limits of encoders, as `audio=500,visual=800`; by default the bundle's own.",
     )
 
     decode_workers: int = Field(
@@ -140,34 +141,37 @@ class ServerSettings(BaseSettings):
     header_timeout_s: Positive = Field(default=10.0, description="Time for an HTTP request's head; past it, 408.")
     max_connections: int = Field(default=1000, ge=1, description="Open HTTP connections; the next one gets 503.")
     grpc_connection_age_s: Positive = Field(
-        default=600.0, description="After it a gRPC connection is asked to end, and made to after the longest call."
+        default=600.0,
+        description="Age at which a gRPC connection is asked to close; it is closed after the longest call.",
     )
     upload_timeout_s: Positive = Field(default=30.0, description="Time for a request's body to arrive; past it, 408.")
     spool_bytes: int = Field(
         default=2**20, ge=0, description="An uploaded part past this size goes to a temporary file, not memory."
     )
-    max_media_s: Positive = Field(default=120.0, description="Longest stretch of media that may be asked for.")
+    max_media_s: Positive = Field(default=120.0, description="Longest time range of media that may be requested.")
     max_pixels: int = Field(default=4096 * 2304, ge=64, description="Largest picture that is decoded.")
-    max_frames: int = Field(default=7500, ge=1, description="Pictures decoded on the way to the wanted ones.")
+    max_frames: int = Field(default=7500, ge=1, description="Frames decoded on the way to the requested ones.")
 
-    drift_window: int = Field(default=500, ge=1, description="Last rows of a bundle version over which drift is told.")
+    drift_window: int = Field(
+        default=500, ge=1, description="Last rows of a bundle version over which drift is computed."
+    )
     drift_minimum: int = Field(
-        default=100, ge=1, description="Rows from which on drift is told; at most `drift_window`."
+        default=100, ge=1, description="Rows needed before drift is reported; at most `drift_window`."
     )
 
-    grace_s: Positive = Field(default=20.0, description="After SIGTERM, time for requests in flight to be answered.")
+    grace_s: Positive = Field(default=20.0, description="Time after SIGTERM for requests in flight to be answered.")
 
     api_keys_file: Path | None = Field(
         default=None,
         description="File of API keys, a line each (`dimml keys new`); where there are keys, calls need one.",
     )
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="The same lines, with `;` between them; beside the file or in its place."
+        default=(), description="The same lines, separated by `;`; in addition to the file or instead of it."
     )
     key_concurrency: int = Field(
         default=32,
         ge=1,
-        description="Requests of one API key under way at once, where its line does not say; then 429.",
+        description="Concurrent requests of one API key, unless its line says otherwise; past it, 429.",
     )
     health_open: bool = Field(default=True, description="Whether live and ready answer without a key.")
     metrics_open: bool = Field(default=False, description="Whether `/metrics` answers without a key.")
@@ -176,15 +180,17 @@ class ServerSettings(BaseSettings):
     )
     tls_key: Path | None = Field(default=None, description="Private key (PEM, not encrypted) of `tls_certificate`.")
     tls_client_ca: Path | None = Field(
-        default=None, description="Authorities (PEM) of client certificates; where set, callers must show one."
+        default=None, description="Authorities (PEM) of client certificates; if set, callers must present one."
     )
     bundle_public_keys: Annotated[tuple[Path, ...], NoDecode] = Field(
-        default=(), description="Ed25519 public keys (PEM files); where set, only bundles signed by one of them load."
+        default=(), description="Ed25519 public keys (PEM files); if set, only bundles signed by one of them load."
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Web origins whose pages may call, as `https://example.org`; none where empty."
+        default=(), description="Web origins whose pages may call, as `https://example.org`; empty means none."
     )
-    docs_page: bool = Field(default=True, description="Whether `/docs` and `/openapi.json` are there, without a key.")
+    docs_page: bool = Field(
+        default=True, description="Whether `/docs` and `/openapi.json` are available, without a key."
+    )
 
     @field_validator("models", "bundle_public_keys", "cors_origins", mode="before")
     @classmethod

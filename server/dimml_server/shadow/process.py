@@ -102,7 +102,7 @@ class ShadowProcess:
                 return pipe.recv()
         except (OSError, EOFError) as error:
             raise UnavailableError("the shadow's process was lost") from error
-        raise UnavailableError(f"the shadow's process said nothing for {limit_s:g} s")
+        raise UnavailableError(f"the shadow's process did not answer for {limit_s:g} s")
 
     def _kill(self) -> None:
         process, self._process, self._pipe = self._process, None, None

@@ -21,14 +21,14 @@ class ModelSummary(BaseModel):
     version: int
     labels: list[str]
     modalities: list[Modality]
-    heads: list[str] = Field(description="Who votes: the modalities, and 'fused' where the bundle has that head.")
+    heads: list[str] = Field(description="Heads that vote: the modalities, and 'fused' if the bundle has that head.")
     clip_s: float = Field(description="Seconds of media that one answer covers.")
     description: str
     created: str
-    sha256: str = Field(description="Of the manifest, and thereby of every file.")
-    default: bool = Field(description="Whether it is the version that is meant where none is named.")
+    sha256: str = Field(description="SHA-256 of the manifest, and thereby of every file.")
+    default: bool = Field(description="Whether it is the version used if a request names none.")
     share_percent: float = Field(description="Its share of the predictions that name no version.")
-    shadow: bool = Field(description="Whether it gets a copy of what others have answered.")
+    shadow: bool = Field(description="Whether it gets a copy of requests that other versions answered.")
 
 
 class ModelDetail(ModelSummary):
@@ -36,7 +36,7 @@ class ModelDetail(ModelSummary):
 
     fusion: FusionSpec
     deadlines_ms: dict[str, float] = Field(description="The bundle's time limit of each modality's encoder.")
-    metrics: dict[str, object] = Field(description="Figures of validation and test, as exported.")
+    metrics: dict[str, object] = Field(description="Metrics of validation and test, as exported.")
 
 
 class ModelList(BaseModel):

@@ -36,7 +36,7 @@ _BODY: dict[str, Any] = {
         "model": {"type": "string", "description": "The bundle; may be left out where only one is served."},
         "version": {"type": "integer", "minimum": 1, "description": "By default as the bundle's split says."},
         "route_key": {"type": "string", "maxLength": MAX_ROUTE_KEY, "description": ROUTE_KEY},
-        "start_s": {"type": "number", "minimum": 0, "description": "Start of the stretch to judge, in seconds."},
+        "start_s": {"type": "number", "minimum": 0, "description": "Start of the time range to predict, in seconds."},
         "end_s": {"type": "number", "minimum": 0, "description": "Its end; after start_s, not past the end."},
         "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list; by default 5."},
         "timeout_ms": {"type": "number", "exclusiveMinimum": 0, "description": "Time limit of this request."},
@@ -44,7 +44,7 @@ _BODY: dict[str, Any] = {
     },
     "additionalProperties": {
         **_FILE,
-        "description": "A file for one modality, under the modality's name; it goes before `media`.",
+        "description": "A file for one modality, under the modality's name; it takes precedence over `media`.",
     },
 }
 _FIELDS = frozenset(_BODY["properties"]) - {MEDIA_PART}

@@ -35,7 +35,7 @@ class RoutingState(BaseModel):
 
     name: str
     loaded: list[int] = Field(description="Versions that are loaded.")
-    default: int = Field(description="The version with the largest share, meant where only one can be.")
+    default: int = Field(description="The version with the largest share, used where only one can be.")
     split: dict[int, float] = Field(description="Percent by version; empty where the newest answers, whichever it is.")
     shadow: int | None
 
