@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,6 +73,24 @@ def wait_until(true: Callable[[], bool], limit_s: float = 60.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.1)
+
+
+def answered_whole(made: Load, began: float) -> float:
+    """When the first answer by all modalities came after ``began``."""
+    wait_until(lambda: any(a.status == 200 and not a.degraded for a in made.since(began)))
+    return next(a.at for a in made.since(began) if a.status == 200 and not a.degraded)
+
+
+def only(answers: list[Answered]) -> Counter[tuple[int, bool, tuple[tuple[str, str], ...]]]:
+    """Answers by status, whether degraded, and modalities."""
+    return Counter((a.status, a.degraded, tuple(sorted(a.modalities.items()))) for a in answers)
+
+
+def print_row(fault: str, made: Load, recovery_s: float) -> None:
+    """A line of the table in docs/gateway.md, for `pytest -s`."""
+    failed = sum(a.status != 200 for a in made.answers)
+    degraded = sum(a.degraded for a in made.answers)
+    print(f"| {fault} | {len(made.answers)} | {failed} | {degraded} | {recovery_s:.2f} s |")
 
 
 @contextmanager

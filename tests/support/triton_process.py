@@ -99,6 +99,17 @@ def triton_command(repository: Path, **options: object) -> list[str]:
     return [sys.executable, "-m", "dimml", "triton", "--repository", str(repository), *flags]
 
 
+def refusal(repository: Path, **options: object) -> str:
+    """What a start that fails says: exit code 1, and one line."""
+    done = subprocess.run(
+        triton_command(repository, **options), capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert done.stdout == ""
+    return line
+
+
 @contextmanager
 def running_triton(
     repository: Path, *, stop: bool = True, killed: bool = False, **options: object

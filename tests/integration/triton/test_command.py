@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -22,11 +21,10 @@ from dimml_server.triton_server.options import TritonOptions
 from dimml_server.triton_server.ports import choose_ports
 from dimml_server.triton_server.process import TritonProcess, server_command
 from dimml_server.triton_server.run_folder import RunFolder
-from dimml_server.triton_server.shared_memory import SHARED_MEMORY, RunName
+from dimml_server.triton_server.shared_memory import RunName
 from support.data import unavailable
-from support.fresh_home import files_below, fresh_home
 from support.tiny_bundle import make_tiny_bundle
-from support.triton_process import running_triton, triton_command
+from support.triton_process import refusal, triton_command
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -45,17 +43,6 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return repository
 
 
-def refusal(repository: Path, **options: object) -> str:
-    """What a start that fails says: exit code 1, and one line."""
-    done = subprocess.run(
-        triton_command(repository, **options), capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 1, done.stderr
-    (line,) = done.stderr.strip().splitlines()
-    assert done.stdout == ""
-    return line
-
-
 def test_a_start_that_cannot_be(encoders: Path, tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == f"error: model repository {tmp_path / 'none'} is not a folder"
     assert "has no such bundle or model" in refusal(encoders, model="other")
@@ -63,19 +50,6 @@ def test_a_start_that_cannot_be(encoders: Path, tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         message = refusal(encoders, grpc_port=port)
     assert message == (f"error: port {port} on 127.0.0.1 is taken by another program; choose another with --grpc-port")
-
-
-def test_models_that_do_not_load_are_named_with_their_reasons(encoders: Path, tmp_path: Path) -> None:
-    repository = tmp_path / "broken"
-    shutil.copytree(encoders, repository)
-    (repository / "tiny_audio" / "1" / "model.onnx").write_bytes(b"garbage")
-    with (repository / "tiny_fusion" / "config.pbtxt").open("a") as config:
-        config.write('parameters { key: "intra_op_thread_count" value { string_value: "many" } }\n')
-    (repository / "tiny_visual" / "config.pbtxt").write_text("garbage {")
-    message = refusal(repository)
-    assert "tiny_audio: ONNX Runtime cannot load" in message
-    assert "tiny_fusion: parameter intra_op_thread_count must be a whole number, not 'many'" in message
-    assert "tiny_visual: failed to read text proto" in message
 
 
 def test_numpy_2_is_refused_by_the_server_that_corrupts_it(encoders: Path) -> None:
@@ -101,51 +75,6 @@ def test_numpy_2_is_refused_by_the_server_that_corrupts_it(encoders: Path) -> No
         run.close()
         name.close()
     assert f"tiny_audio: this Triton server corrupts tensors of numpy {np.__version__}" in reason
-
-
-@pytest.mark.parametrize("triton_too", [False, True])
-def test_killed_it_takes_the_server_along_and_the_next_start_clears_up(encoders: Path, triton_too: bool) -> None:
-    with running_triton(encoders, stop=False, model="tiny_audio") as server:
-        prefix, (stub,) = server.prefix, server.stubs("tiny_audio")
-        triton = _parent(stub)
-        other_run = RunName()
-        if triton_too:
-            os.kill(triton, signal.SIGKILL)
-        server.process.send_signal(signal.SIGKILL)
-        server.process.wait(30.0)
-        _wait_until_gone(stub)
-        _wait_until_gone(triton)
-        server.process.returncode = 0  # For the context manager: this end was ours.
-        assert list(SHARED_MEMORY.glob(f"{prefix}*"))
-        with running_triton(encoders, model="tiny_visual") as second:
-            assert second.stubs("tiny_visual")
-            assert not second.stubs("tiny_audio"), "only the model that was named"
-        assert not list(SHARED_MEMORY.glob(f"{prefix}*"))
-        assert not (Path(tempfile.gettempdir()) / prefix).exists()
-        assert list(SHARED_MEMORY.glob(f"{other_run.prefix}*")), "what is in use stays"
-        other_run.close()
-
-
-def test_onnx_runtime_in_triton_sends_nothing(encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched = default_home()
-    home = fresh_home(tmp_path, monkeypatch)
-    with running_triton(encoders, model="tiny_audio", home=fetched) as server:
-        (stub,) = server.stubs("tiny_audio")
-        environment = Path(f"/proc/{stub}/environ").read_text().split("\0")
-    assert "ORT_DISABLE_TELEMETRY=1" in environment
-    assert files_below(home) == []
-
-
-def _parent(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def _wait_until_gone(process: int) -> None:
-    end = time.monotonic() + 60.0
-    # A zombie that nobody has collected yet is gone all the same.
-    while (stat := Path(f"/proc/{process}/stat")).exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < end, "the stub outlived the command"
-        time.sleep(0.1)
 
 
 def test_a_fetch_that_was_killed_is_done_again(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_request_without_the_faulty_modality_does_not_notice(faults: Faults) -
     faults.tell_sound("raise")
     try:
         with faults.client() as client:
-            answer = client.infer("tiny", tiny_inputs(tritonclient.grpc, 1, ("visual",)))
+            answer = client.infer("faulty", tiny_inputs(tritonclient.grpc, 1, ("visual",)))
     finally:
         faults.tell_sound("")
     assert answer.as_numpy("STATUS")[0].tolist() == [b"absent:not_sent", b"ok"]
@@ -135,7 +135,7 @@ def test_a_request_s_own_time_limit_bounds_a_sleeping_encoder(faults: Faults, se
     try:
         with faults.client() as client:
             began = time.monotonic()
-            answer = client.infer("tiny", tiny_inputs(tritonclient.grpc, 2), parameters={"timeout_ms": 500})
+            answer = client.infer("faulty", tiny_inputs(tritonclient.grpc, 2), parameters={"timeout_ms": 500})
             took_s = time.monotonic() - began
     finally:
         faults.tell_sound("")
@@ -152,7 +152,9 @@ def settled(faults: Faults) -> Callable[[], None]:
     def wait() -> None:
         end = time.monotonic() + LIMIT_S
         with faults.client() as client:
-            while client.infer("tiny", tiny_inputs(tritonclient.grpc, 0)).as_numpy("STATUS")[0].tolist() != [b"ok"] * 2:
+            while (
+                client.infer("faulty", tiny_inputs(tritonclient.grpc, 0)).as_numpy("STATUS")[0].tolist() != [b"ok"] * 2
+            ):
                 assert time.monotonic() < end
                 time.sleep(0.1)
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import csv
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import tritonclient.grpc
 
 from dimml.contract import ModelSpec, model_specs
 from dimml.engine import EngineError
@@ -22,44 +20,11 @@ from dimml_server.engines.triton_channel import TritonChannel
 from support.data import REPOSITORY_ROOT
 from support.gateway import wait_until
 from support.kserve_clients import Face, face, frames, waveform
-from support.server_process import START_LIMIT_S, ServerProcess, running_server, serve_command
+from support.server_process import START_LIMIT_S, ServerProcess, serve_command
 from support.tiny_bundle import make_tiny_bundle
 from support.triton_process import TritonServer
 
 SAMPLES = REPOSITORY_ROOT / "samples"
-
-
-@pytest.fixture
-def repository(gateway_repository: Path) -> Path:
-    return gateway_repository
-
-
-@pytest.fixture
-def triton(gateway_triton: TritonServer) -> TritonServer:
-    return gateway_triton
-
-
-@pytest.fixture
-def server(gateway_server: ServerProcess) -> ServerProcess:
-    return gateway_server
-
-
-@pytest.fixture
-def control(triton: TritonServer) -> Iterator[Any]:
-    with tritonclient.grpc.InferenceServerClient(triton.grpc) as client:
-        yield client
-
-
-@pytest.fixture
-def client(server: ServerProcess) -> Iterator[Face]:
-    with face("grpc", server.http, server.grpc) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def embedded(gateway_repository: Path) -> Iterator[ServerProcess]:
-    with running_server(gateway_repository, decode_workers=1) as server:
-        yield server
 
 
 # --- the same answers -------------------------------------------------------------------------------------------

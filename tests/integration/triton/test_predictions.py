@@ -139,7 +139,7 @@ def test_concurrent_clients_with_different_inputs_each_get_their_own_answer(faul
         sent, label = kinds[number % 3], number % faults.bundle.classes
         # Different time limits too: these cannot share a run.
         parameters = {"timeout_ms": 20_000 + number % 2}
-        answer = client.infer("tiny", tiny_inputs(tritonclient.grpc, label, sent), parameters=parameters)
+        answer = client.infer("faulty", tiny_inputs(tritonclient.grpc, label, sent), parameters=parameters)
         client.close()
         return label, int(answer.as_numpy("PROBABILITIES")[0].argmax()), answer.as_numpy("STATUS")[0].tolist(), sent
 
@@ -163,7 +163,7 @@ def test_in_a_batch_every_row_has_its_own_statuses(face: tuple[Any, Any]) -> Non
     ]
     inputs[0].set_data_from_numpy(sound)
     inputs[1].set_data_from_numpy(picture)
-    answer = client.infer("tiny", inputs)
+    answer = client.infer("faulty", inputs)
     assert answer.as_numpy("PROBABILITIES").argmax(axis=1).tolist() == [0, 1, 2]
     assert answer.as_numpy("STATUS").tolist() == [
         [b"failed:non_finite", b"ok"],
@@ -177,7 +177,7 @@ def test_one_bad_request_of_a_batch_fails_no_other(faults: Faults) -> None:
         client = tritonclient.grpc.InferenceServerClient(faults.server.grpc)
         parameters = {"timeout_ms": -5} if number % 3 == 0 else None
         try:
-            answer = client.infer("tiny", tiny_inputs(tritonclient.grpc, 1), parameters=parameters)
+            answer = client.infer("faulty", tiny_inputs(tritonclient.grpc, 1), parameters=parameters)
         except InferenceServerException as error:
             return str(error)
         finally:
@@ -205,7 +205,7 @@ def test_requests_that_have_no_answer(face: tuple[Any, Any]) -> None:
         (tiny_inputs(module, 0), {"timeout_ms": "soon"}, "parameter 'timeout_ms' must be a number"),
     ):
         with pytest.raises(InferenceServerException) as error:
-            client.infer("tiny", inputs, parameters=parameters)
+            client.infer("faulty", inputs, parameters=parameters)
         assert message in str(error.value)
         assert error.value.status() in refused
     with pytest.raises(InferenceServerException) as error:
@@ -239,7 +239,7 @@ def test_decoders_that_die_are_replaced(faults: Faults) -> None:
 def test_metrics_stand_on_triton_s_page(faults: Faults) -> None:
     def read() -> dict[str, float]:
         metric = faults.server.metric
-        mine = {"model": "tiny"}
+        mine = {"model": "faulty"}
         status = mine | {"version": "1", "modality": "audio"}
         return {
             "degraded": metric("dimml_requests_total", **mine, outcome="degraded", transport="triton"),
@@ -259,12 +259,12 @@ def test_metrics_stand_on_triton_s_page(faults: Faults) -> None:
     before = read()
     with faults.client() as client:
         for label in (0, 1, 2):
-            client.infer("tiny", tiny_inputs(tritonclient.grpc, label, ("audio",)))
-        client.infer("tiny", tiny_inputs(tritonclient.grpc, 0, ("audio", "visual")))
+            client.infer("faulty", tiny_inputs(tritonclient.grpc, label, ("audio",)))
+        client.infer("faulty", tiny_inputs(tritonclient.grpc, 0, ("audio", "visual")))
         silence = tritonclient.grpc.InferInput("WAVEFORM", [1, AUDIO.samples], "FP32")
         silence.set_data_from_numpy(np.zeros((1, AUDIO.samples), np.float32))
         with pytest.raises(InferenceServerException):
-            client.infer("tiny", [silence])
+            client.infer("faulty", [silence])
     wanted = {
         "degraded": 3.0,
         "refused": 1.0,
@@ -283,4 +283,4 @@ def test_metrics_stand_on_triton_s_page(faults: Faults) -> None:
         if time.monotonic() > end:
             assert seen == wanted
         time.sleep(0.2)
-    assert faults.server.metric("dimml_bundle_info", model="tiny", version="1") == 1.0
+    assert faults.server.metric("dimml_bundle_info", model="faulty", version="1") == 1.0
