@@ -18,30 +18,11 @@ from dimml.bundle import Bundle
 from dimml.contract import ModelSpec, model_specs
 from dimml.fusion import softmax
 from support.kserve_clients import FACES, Face, as_dict, face, frames, waveform
-from support.server_process import ServerProcess, running_server
-from support.tiny_bundle import VISUAL, make_tiny_bundle
+from support.server_process import ServerProcess
+from support.tiny_bundle import VISUAL
 
 # tritonclient.http.aio does not release the answers of its health calls; aiohttp says so when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection Connection<:ResourceWarning")
-
-LABELS = ("red", "green", "blue")
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("repository")
-
-
-@pytest.fixture(scope="module")
-def bundle(repository: Path) -> Bundle:
-    return make_tiny_bundle(repository, labels=LABELS, max_batch_size=4)
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path, bundle: Bundle) -> Iterator[ServerProcess]:
-    with running_server(repository) as process:
-        yield process
-        assert "Traceback" not in process.log
 
 
 @pytest.fixture(params=FACES)
@@ -85,11 +66,11 @@ def test_metadata_and_configuration_are_the_contract(triton: Face, bundle: Bundl
         ]
 
 
-def test_repository_index(triton: Face, bundle: Bundle) -> None:
+def test_repository_index(triton: Face, bundles: dict[str, Bundle]) -> None:
     index = as_dict(triton.client.get_model_repository_index())
     models = index["models"] if isinstance(index, dict) else index
     assert {(m["name"], m["version"], m["state"]) for m in models} == {
-        (spec.name, "1", "READY") for spec in model_specs(bundle)
+        (spec.name, "1", "READY") for bundle in bundles.values() for spec in model_specs(bundle)
     }
 
 
@@ -263,12 +244,13 @@ def test_a_timeout_that_is_ample_changes_nothing(triton: Face) -> None:
 # --- counting ---------------------------------------------------------------------------------------------------
 
 
-def test_statistics_rise_with_each_call(triton: Face) -> None:
+def test_statistics_rise_with_each_call(triton: Face, bundles: dict[str, Bundle]) -> None:
     def stats(**which: str) -> dict[str, dict]:
         answer = as_dict(triton.client.get_inference_statistics(**which))
         return {model["name"]: model for model in answer["model_stats"]}
 
-    assert set(stats()) == {"tiny", "tiny_audio", "tiny_fusion", "tiny_media", "tiny_visual"}
+    parts = ("audio", "fusion", "media", "visual")
+    assert set(stats()) == {*bundles, *(f"{name}_{part}" for name in bundles for part in parts)}
     before = stats(model_name="tiny", model_version="1")["tiny"]
     triton.infer("tiny", [triton.frames([0, 1, 2])])
     triton.infer("tiny", [triton.frames([0])])

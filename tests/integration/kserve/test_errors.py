@@ -19,20 +19,7 @@ from support.kserve_clients import Face, face, frames, waveform
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
 
-MAX_BODY_BYTES = 300_000
 Call = Callable[[Face], Any]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    repository = tmp_path_factory.mktemp("repository")
-    make_tiny_bundle(repository, max_batch_size=4)
-    make_tiny_bundle(repository, name="raising", raises="audio")
-    make_tiny_bundle(repository, name="stalling", stall="visual", deadline_ms=60_000)
-    make_tiny_bundle(repository, name="late", stall="visual", deadline_ms=300)
-    make_tiny_bundle(repository, name="both", raises="audio", stall="visual", deadline_ms=300)
-    with running_server(repository, max_body_bytes=MAX_BODY_BYTES) as process:
-        yield process
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -160,14 +147,14 @@ def test_bad_timeouts(triton: Face, parameters: dict[str, int]) -> None:
     )
 
 
-def test_too_large(triton: Face) -> None:
-    blob = np.array([bytes(MAX_BODY_BYTES + 1)], np.object_)
+def test_too_large(triton: Face, max_body_bytes: int) -> None:
+    blob = np.array([bytes(max_body_bytes + 1)], np.object_)
     expect(
         triton,
         lambda t: t.infer("tiny_media", [t.tensor("MEDIA", blob)]),
         413,
         "INVALID_ARGUMENT",
-        f"exceeds max_body_bytes ({MAX_BODY_BYTES})" if not triton.http else "max_body_bytes",
+        f"exceeds max_body_bytes ({max_body_bytes})" if not triton.http else "max_body_bytes",
     )
 
 

@@ -14,25 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.kserve_clients import frames, waveform
-from support.server_process import ServerProcess, running_server
-from support.tiny_bundle import make_tiny_bundle
-
-MAX_BODY_BYTES = 200_000
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    repository = tmp_path_factory.mktemp("repository")
-    make_tiny_bundle(repository, max_batch_size=4)
-    with running_server(repository, max_body_bytes=MAX_BODY_BYTES) as process:
-        yield process
-        assert "Traceback" not in process.log
-
-
-@pytest.fixture(scope="module")
-def http(server: ServerProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://{server.http}", timeout=20) as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -179,8 +160,8 @@ def test_encodings_that_are_not_what_they_say(http: httpx.Client, encoding: str,
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip", "deflate"])
-def test_bodies_over_the_limit(http: httpx.Client, encoding: str) -> None:
-    body = b" " * (MAX_BODY_BYTES * 3 // 2)  # Small enough to be sent whole: what lingers is test_http_connections'.
+def test_bodies_over_the_limit(http: httpx.Client, max_body_bytes: int, encoding: str) -> None:
+    body = b" " * (max_body_bytes * 3 // 2)  # Small enough to be sent whole: what lingers is test_http_connections'.
     packed = {"": body, "gzip": gzip.compress(body), "deflate": zlib.compress(body)}[encoding]
     headers = {"Content-Encoding": encoding} if encoding else {}
     answer = http.post("/v2/models/tiny/infer", content=packed, headers=headers)

@@ -15,8 +15,8 @@ from tritonclient.utils import InferenceServerException
 
 from support.kserve_clients import FACES, Face, as_dict, face
 from support.media_maker import damage_packets, tone, write_clip
-from support.server_process import ServerProcess, running_server
-from support.tiny_bundle import VISUAL, colour, make_tiny_bundle, tone_hz
+from support.server_process import ServerProcess
+from support.tiny_bundle import VISUAL, colour, tone_hz
 
 # tritonclient.http.aio does not release the answers of its health calls; aiohttp says so when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection Connection<:ResourceWarning")
@@ -51,14 +51,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "garbage": b"this is no recording" * 50,
         "empty": b"",
     }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    repository: Path = tmp_path_factory.mktemp("repository")
-    make_tiny_bundle(repository)
-    with running_server(repository, max_media_s=5) as process:
-        yield process
 
 
 @pytest.fixture(params=FACES)
@@ -171,8 +163,9 @@ def test_recordings_that_have_no_answer(
     assert message in raised.value.message()
 
 
-def test_too_long_a_recording(triton: Face, tmp_path: Path) -> None:
+def test_too_long_a_recording(triton: Face, max_body_bytes: int, tmp_path: Path) -> None:
     long = write_clip(tmp_path / "long.m4a", 8.0, picture=None).read_bytes()
+    assert len(long) < max_body_bytes
     with pytest.raises(InferenceServerException) as raised:
         triton.infer("tiny_media", inputs(triton, MEDIA=long))
     assert raised.value.status() == ("413" if triton.http else "StatusCode.INVALID_ARGUMENT")
