@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEPENDS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format clean
+.PHONY: help demo serve test test-unit check format clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("dimml needs Python 3.11 or newer, this is %d.%d; set PYTHON=..." % sys.version_info[:2]) if sys.version_info < (3, 11) else None'
@@ -33,10 +33,16 @@ demo: $(VENV)/.serve ## Serve the demo bundle, predict sample clips over HTTP an
 serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
 	$(BIN)/dimml serve --repository model_repository
 
-# A process a core; a file's tests stay in one process, since they share what was costly to make. A process that dies ends
-# the run: pytest-xdist would replace it, and with "loadfile" then wait for ever (its issue 1378).
-test: $(VENV)/.dev ## Run all tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+# A process a core; a file's tests stay in one process, since they share what was costly to make, and so do all tests of
+# Triton (tests/conftest.py). A process that dies ends the run: pytest-xdist would replace it, and with "loadfile" then
+# wait for ever (its issue 1378). PYTEST_ARGS is for more: PYTEST_ARGS='--order-seed=random --no-loadscope-reorder'.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+
+test: $(VENV)/.dev ## Run all tests, as CI does
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-unit: $(VENV)/.dev ## Run the tests that need no server and are not slow
+	$(PYTEST) -m 'unit and not slow' $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## Format, lint, spelling, types, import boundaries
 	$(BIN)/ruff format --check .

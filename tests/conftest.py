@@ -1,12 +1,63 @@
-"""What holds for every test: third-party libraries send nothing, as in every process of ours."""
+"""What holds for every test: third-party libraries send nothing, each has a kind, and any order is a good one."""
 
 from __future__ import annotations
+
+import random
+from typing import Any
 
 import pytest
 
 from dimml.system.outbound import set_quiet_defaults
+from support.tiers import mark, scope_of
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--order-seed",
+        help="run files, and the tests of each, in an order drawn from this seed; 'random' draws the seed too",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before test modules import anything that would send."""
+    """Before test modules import anything that would send. All worker processes need the same order."""
     set_quiet_defaults()
+    if config.option.order_seed == "random":
+        drawn = str(random.SystemRandom().randrange(10**6))
+        config.option.order_seed = getattr(config, "workerinput", {}).get("order_seed", drawn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker process the seed that was drawn."""
+    node.workerinput["order_seed"] = node.config.option.order_seed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.option.order_seed is not None:
+        terminalreporter.write_line(f"order: --order-seed={config.option.order_seed}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Before ``-m`` selects. A shuffled file stays together: its tests share what was costly to make."""
+    mark(items)
+    if config.option.order_seed is not None:
+        draw = random.Random(config.option.order_seed)
+        files = dict.fromkeys(item.path for item in items)
+        places = dict(zip(files, draw.sample(range(len(files)), len(files)), strict=True))
+        draw.shuffle(items)
+        items.sort(key=lambda item: places[item.path])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """``--dist loadfile``, but for the tests that share one Triton server."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid)
+
+    return Scheduling(config, log)

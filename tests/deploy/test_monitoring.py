@@ -15,6 +15,8 @@ from support.manifests import DEPLOY, documents
 from support.monitoring import DASHBOARD, RULES, program, queries, rules, shortened
 
 RULE_TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
+#: The rule of a slow burn looks at days.
+SLOW = pytest.mark.slow(reason="promtool evaluates days of samples")
 ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
@@ -30,7 +32,10 @@ def test_the_rules_are_rules() -> None:
     assert code == 0, said
 
 
-@pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=SLOW if path.stem == "error_budget_slow" else (), id=path.stem) for path in RULE_TESTS],
+)
 def test_the_rules_do_what_their_tests_say(path: Path) -> None:
     code, said = promtool("test", "rules", path)
     assert code == 0, said

@@ -28,6 +28,7 @@ from support.tiny_training import document, write_clips
 VIT = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "patch_size": 8}
 
 
+@pytest.mark.slow(reason="exports a ViT")
 def test_a_pretrained_vit_and_a_module_of_ones_own_become_a_bundle(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -30,6 +30,8 @@ from dimml_training.run.fusion import write_fusion
 from support.hardly_trained import BACKBONE, CONFIG, LABELS, alone, make_run, rows
 from support.reliability import random_reliability
 
+pytestmark = pytest.mark.slow(reason="exports torch runs, each of several seconds")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:

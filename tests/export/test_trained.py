@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from dimml.repository import load_bundle
 from dimml_export.export import export_run
@@ -45,6 +46,7 @@ def make_clips(folder: Path) -> Path:
     return folder / "clips.csv"
 
 
+@pytest.mark.slow(reason="trains and exports")
 def test_a_trained_run_becomes_a_bundle(tmp_path: Path) -> None:
     config = parse_config(
         {

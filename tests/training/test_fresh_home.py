@@ -25,6 +25,7 @@ while words:
 """
 
 
+@pytest.mark.slow(reason="evaluates, calibrates and exports a run in processes of their own")
 def test_evaluate_calibrate_and_export(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     home = fresh_home(tmp_path, monkeypatch)

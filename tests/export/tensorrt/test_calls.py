@@ -130,6 +130,7 @@ def errors_by_file(folder: Path, stubs: Path) -> dict[str, list[str]]:
     return errors
 
 
+@pytest.mark.slow(reason="stubs of TensorRT, and mypy over them")
 def test_calls_fit_tensorrts_own_signatures_and_wrong_ones_would_not(stubs: Path, tmp_path: Path) -> None:
     text = BUILDER.read_text()
     (tmp_path / "right.py").write_text(text)

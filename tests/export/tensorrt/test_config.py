@@ -104,6 +104,7 @@ def test_a_plain_export_follows_one_that_the_operator_gave_the_accelerator(tmp_p
     assert make_tiny_bundle(tmp_path).version == 2
 
 
+@pytest.mark.slow(reason="exports a run")
 def test_a_run_becomes_plans_of_mixed_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the command to the builder, with encoders as training makes them and the run's own clips."""
     torch.set_num_threads(1)

@@ -15,6 +15,8 @@ from dimml.errors import ConfigurationError, DataError
 from dimml_training.avdigits.make import CLIP_FRAMES, CLIP_SAMPLES, LABELS, SAMPLE_RATE_HZ, make_avdigits, plan
 from dimml_training.avdigits.voices import SPLITS, VOICES
 
+pytestmark = pytest.mark.slow(reason="speaks, draws and encodes a data set")
+
 CLIPS = 20
 SEED = 10
 

@@ -36,6 +36,7 @@ def sound_without_chance(clips: Path, **compute: Any) -> TrainConfig:
     return parse_config(content, "test")
 
 
+@pytest.mark.slow(reason="trains and exports")
 def test_bf16_trains_and_exports_like_fp32(clips: Path, cache: Path, tmp_path: Path, finished: Path) -> None:
     train(computed(clips, precision="bf16-mixed"), tmp_path / "run", cache_dir=cache)
     run = load_run(tmp_path / "run")
@@ -76,6 +77,7 @@ def test_only_the_encoders_of_a_training_step_are_half(clips: Path, cache: Path)
     assert seen == {"spectrogram": torch.float32, "convolution": torch.float32}
 
 
+@pytest.mark.slow(reason="torch.compile")
 @pytest.mark.timeout(300)  # the compiler, on a busy machine
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")

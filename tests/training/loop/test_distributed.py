@@ -128,6 +128,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
+@pytest.mark.slow(reason="steps in two processes, each with torch to import")
 @pytest.mark.timeout(300)  # interpreters that start on a busy machine
 def test_two_processes_of_8_make_the_step_of_one_of_16(tmp_path: Path) -> None:
     port = str(free_port())
@@ -211,6 +212,7 @@ def torchrun(config: Path, *options: str, processes: int = 2) -> subprocess.Comp
     )
 
 
+@pytest.mark.slow(reason="trains in two processes, each with torch to import")
 @pytest.mark.timeout(300)
 def test_dimml_train_under_torchrun(clips: Path, cache: Path, tmp_path: Path, finished: Path) -> None:
     config, out = tmp_path / "config.yaml", tmp_path / "run"

@@ -186,6 +186,7 @@ def test_a_narrow_strided_pointwise_convolution_picks_its_pixels_first() -> None
     torch.testing.assert_close(guarded[0].weight.grad, plain.weight.grad)
 
 
+@pytest.mark.slow(reason="torch under a checked heap")
 def test_a_tiny_encoders_gradient_leaves_the_heap_whole() -> None:
     """By glibc's checker, over our own encoder with its convolutions guarded."""
     config = PictureEncoderConfig(backbone=TINY).model_dump_json()

@@ -88,6 +88,7 @@ def test_the_same_seed_gives_the_same_run(finished: Path, clips: Path, cache: Pa
     assert not any(torch.equal(first[key], other[key]) for key in first if key.endswith("head.weight"))
 
 
+@pytest.mark.slow(reason="trains in a process of its own, then here")
 @pytest.mark.parametrize("at", ["epoch 3/4", "stage 2"])
 def test_a_killed_run_resumes_to_the_same_end(
     finished: Path, clips: Path, cache: Path, tmp_path: Path, at: str

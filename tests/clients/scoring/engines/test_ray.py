@@ -47,6 +47,7 @@ def test_a_user_who_wants_usage_statistics_gets_their_reporter(monkeypatch: pyte
     assert services.start_api_server is start
 
 
+@pytest.mark.slow(reason="starts Ray")
 def test_ray_gives_the_local_table_though_a_worker_is_killed(
     tiny_repository: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def killed(words: list[str], out: Path, parts: int) -> None:
     assert len(parts_of(out)) >= parts
 
 
+@pytest.mark.slow(reason="scores in processes that are killed")
 def test_killed_again_and_again_it_ends_with_the_same_rows(
     tiny_repository: Path,
     mixed: Path,
@@ -57,6 +58,7 @@ def test_killed_again_and_again_it_ends_with_the_same_rows(
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
+@pytest.mark.slow(reason="scores in processes that are stopped")
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     tiny_repository: Path, mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

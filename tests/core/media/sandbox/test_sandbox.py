@@ -106,6 +106,7 @@ def test_every_attempt_is_one_that_a_plain_process_may_make(scene: tuple[Path, P
     listener.accept()[0].close()
 
 
+@pytest.mark.slow(reason="decodes every sample and every container twice")
 def test_recordings_decode_alike_inside_and_outside(tmp_path: Path) -> None:
     files = [*SAMPLES.glob("*.[mwp]*"), *shared_data("media").glob("*.*")]
     assert len(files) > 30

@@ -33,6 +33,7 @@ from support import faulty_decoders
 from support.decoding import AUDIO, VISUAL, request_for, statuses
 from support.media_maker import write_clip
 
+HANGS = pytest.mark.slow(reason="waits until a time limit has passed")
 REAR = Frames(name="rear", tensor="REAR", frames=2, height=16, width=16)
 
 
@@ -144,8 +145,8 @@ def test_map_reads_its_requests_lazily(pool: DecodePool, clip: bytes) -> None:
     [
         (faulty_decoders.segfaults_on_pictures, "decoder_crashed", 2, True),
         (faulty_decoders.exits_on_pictures, "decoder_crashed", 2, False),
-        (faulty_decoders.hangs_on_pictures, "decode_timeout", 2, True),
-        (faulty_decoders.hangs_on_pictures, "decode_timeout", 2, False),
+        pytest.param(faulty_decoders.hangs_on_pictures, "decode_timeout", 2, True, marks=HANGS),
+        pytest.param(faulty_decoders.hangs_on_pictures, "decode_timeout", 2, False, marks=HANGS),
         (faulty_decoders.allocates_on_pictures, "decode_memory", 0, True),
         (faulty_decoders.raises_on_pictures, "decoder_crashed", 0, True),
     ],
@@ -268,6 +269,7 @@ def test_what_is_to_be_quick_may_wait_for_a_worker_that_starts(clip: bytes) -> N
         assert isinstance(answer.outcome, Decoded | Lost)
 
 
+@HANGS
 def test_everything_hangs_and_the_time_is_kept(clip: bytes) -> None:
     with DecodePool(1, decode_function=faulty_decoders.always_hangs) as pool:
         pool.warm_up()
@@ -291,6 +293,7 @@ def test_a_worker_that_is_killed_late_is_no_worker_that_was_not_free(
             assert statuses(decoded) == {"visual": "unusable:decode_timeout"}
 
 
+@HANGS
 def test_while_one_hangs_the_others_work(clip: bytes) -> None:
     async def both() -> tuple[float, str]:
         hanging = asyncio.create_task(pool.decode(request_for(clip, VISUAL), timeout_s=3.0))

@@ -1,0 +1,47 @@
+"""The tiers of the tests: what each test is by where it stands, and which of them share a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from support.data import REPOSITORY_ROOT
+
+#: Every test has exactly one of these markers.
+KINDS = ("unit", "integration", "triton")
+_TESTS = REPOSITORY_ROOT / "tests"
+_TRITON = Path("integration", "triton")
+#: Folders whose files share what one of them has started.
+_SHARING = ("tests/integration/kserve", "tests/integration/triton")
+
+
+def kind_of(path: Path) -> str:
+    """The kind of the tests in the file at ``path``."""
+    inside = path.relative_to(_TESTS)
+    if inside.is_relative_to(_TRITON):
+        return "triton"
+    return "integration" if inside.is_relative_to("integration") else "unit"
+
+
+def mark(items: Iterable[pytest.Item]) -> None:
+    """Give every test the marker of its kind. Raises UsageError where one is given by hand, or ``slow`` says no reason.
+
+    ``slow`` is for unit tests of more than some three seconds on a quiet machine: what else is slow, its kind says.
+    """
+    for item in items:
+        kind = kind_of(item.path)
+        by_hand = [name for name in KINDS if item.get_closest_marker(name) is not None]
+        if by_hand:
+            raise pytest.UsageError(f"{item.nodeid}: {by_hand[0]} is given by the test's folder, not by a marker")
+        slow = item.get_closest_marker("slow")
+        if slow is not None and (kind != "unit" or not slow.kwargs.get("reason")):
+            raise pytest.UsageError(f"{item.nodeid}: slow is for unit tests, as slow(reason=...)")
+        item.add_marker(kind)
+
+
+def scope_of(nodeid: str) -> str:
+    """What shares a worker process with this test: its file, or its folder where that shares a server."""
+    file = nodeid.split("::", 1)[0]
+    return next((folder for folder in _SHARING if file.startswith(f"{folder}/")), file)
