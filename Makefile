@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEPENDS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-unit check format clean
+.PHONY: help demo serve test test-unit coverage check format clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -40,9 +40,17 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max
 
 test: $(VENV)/.dev ## Run all tests, as CI does
 	$(PYTEST) $(PYTEST_ARGS)
+	$(MAKE) coverage PYTEST_ARGS=
 
 test-unit: $(VENV)/.dev ## Run the tests that need no server and are not slow
 	$(PYTEST) -m 'unit and not slow' $(PYTEST_ARGS)
+
+# What core's own unit tests reach of it, in this process: what decoding workers run is not seen. Apart from `make
+# test-unit`, which it would slow down.
+coverage: $(VENV)/.dev ## Hold the floors of what core's unit tests reach of core, and of its fusion
+	$(PYTEST) -m 'unit and not slow' --cov=dimml --cov-report= tests/core $(PYTEST_ARGS)
+	$(BIN)/python -m coverage report --fail-under=86 --skip-covered
+	$(BIN)/python -m coverage report --fail-under=98 --include='*/dimml/fusion/*'
 
 check: $(VENV)/.dev ## Format, lint, spelling, types, import boundaries
 	$(BIN)/ruff format --check .
@@ -56,5 +64,5 @@ format: $(VENV)/.dev ## Format and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove environments, caches and build results (not runs/)
-	rm -rf .venv* build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv* build dist .cache .mypy_cache .ruff_cache .pytest_cache .coverage .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
