@@ -8,7 +8,6 @@ DEMO_HTTP_PORT and DEMO_GRPC_PORT choose other ports than 8000 and 8001.
 from __future__ import annotations
 
 import csv
-import ctypes
 import os
 import queue
 import signal
@@ -19,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -28,14 +28,13 @@ from rich.table import Table
 from dimml.errors import DimmlError, UnusableMediaError
 from dimml.prediction import Prediction
 from dimml.status import ModalityStatus
+from dimml.system.child_process import die_with_parent
 from dimml_client import Client
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY, SAMPLES = ROOT / "model_repository", ROOT / "samples"
 START_TIMEOUT_S, STOP_TIMEOUT_S = 90.0, 30.0
 MODALITIES = ("audio", "visual")
-#: prctl(2): signal that the kernel sends to this process when its parent dies.
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,6 @@ def server(http_port: int, grpc_port: int) -> Iterator[None]:
     """A server that takes requests on these ports, stopped on leaving, however that comes about."""
     command = [sys.executable, "-m", "dimml", "serve", "--repository", str(REPOSITORY), "--log-level", "warning"]
     command += ["--http-port", str(http_port), "--grpc-port", str(grpc_port)]
-    libc = ctypes.CDLL(None)
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command,
@@ -76,7 +74,7 @@ def server(http_port: int, grpc_port: int) -> Iterator[None]:
             stderr=errors,
             text=True,
             # Even a demo that is killed outright leaves no server behind.
-            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 - no other thread runs
+            preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - no other thread runs
         )
         try:
             line = first_line(process.stdout) if process.stdout else None

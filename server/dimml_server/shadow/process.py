@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
-import sys
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from time import monotonic
@@ -14,6 +12,7 @@ from typing import Any, Final
 from dimml.bundle import Bundle
 from dimml.ensemble import EnsembleResult, Rows
 from dimml.errors import BundleError, DimmlError, UnavailableError
+from dimml.system.child_process import start_python_child
 from dimml_server.shadow.worker import RUN_LIMIT_S, Ready, WorkerSettings
 
 #: Long, since on a busy machine the process gets little of the processor.
@@ -21,11 +20,6 @@ START_LIMIT_S: Final = 300.0
 _RESTART_PAUSE_S: Final = 5.0
 #: Time from the end of a run's own limit until the process is given up.
 _GRACE_S: Final = 5.0
-# The parent's import path, so that the process can import the same modules.
-_BOOTSTRAP: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from dimml_server.shadow.worker import main; main(int(sys.argv[2]))"
-)
 
 
 class ShadowProcess:
@@ -79,14 +73,8 @@ class ShadowProcess:
         self._started_at = monotonic()
         ours, theirs = Pipe()
         with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                # A process group of its own: Ctrl-C at the terminal goes to the parent alone.
-                start_new_session=True,
-            )
+            # It dies with the thread that starts it: one of the loop's executor, which lives as long as the loop.
+            process = start_python_child("dimml_server.shadow.worker", theirs.fileno(), stdout=subprocess.DEVNULL)
         self._process, self._pipe = process, ours
         if self._closed:  # Closed meanwhile by the event loop's thread.
             self._kill()

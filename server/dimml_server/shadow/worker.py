@@ -1,7 +1,7 @@
 """Process of a shadow version: it reads rows from a pipe and writes the ensemble's results.
 
 It is a process because work of the lowest priority must not hold the server's interpreter lock while it waits for the
-processor. It exits when the pipe closes.
+processor. It exits when the pipe closes, and dies with its parent.
 """
 
 from __future__ import annotations

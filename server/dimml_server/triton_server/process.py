@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -11,9 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import IO, Final
 
+from dimml.system.child_process import die_with_parent
 from dimml_server.triton_server.failure import NO_GPU
 from dimml_server.triton_server.installation import Installation
 from dimml_server.triton_server.options import ModelControl, TritonOptions
@@ -29,18 +30,12 @@ _STOP_POLL_S: Final = 0.1
 #: If no model's process has existed for this long, there is nothing left to wait for.
 _IDLE_S: Final = 2.0
 _LOG_LINES: Final = 5000
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class TritonProcess:
     """A running server. Its log is kept back until ``show_log`` is called, and goes to stderr from then on."""
 
     def __init__(self, command: list[str], environment: dict[str, str], lock: int) -> None:
-        libc = ctypes.CDLL(None)
-
-        def die_with_us() -> None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
         self._process = subprocess.Popen(
             command,
             env=environment,
@@ -53,7 +48,7 @@ class TritonProcess:
             start_new_session=True,
             pass_fds=(lock,),
             # preexec_fn is safe here: no threads are running yet.
-            preexec_fn=die_with_us,  # noqa: PLW1509
+            preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509
         )
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._shown = False

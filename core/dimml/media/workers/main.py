@@ -6,7 +6,6 @@ answers each with a reply, or several of windows. It leaves when the pipe closes
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import pickle
@@ -43,14 +42,12 @@ from dimml.media.workers.messages import (
     WindowsRequest,
 )
 
-_PR_SET_PDEATHSIG: Final = 1
 #: Windows are also sent on once the first of them has waited so long.
 _CHUNK_S: Final = 0.5
 
 
-def main(descriptor: int, parent: int) -> None:
-    """Serve requests from the pipe behind ``descriptor`` until it closes. ``parent`` is the process that started us."""
-    _die_with(parent)
+def main(descriptor: int) -> None:
+    """Serve requests from the pipe behind ``descriptor`` until it closes."""
     # The parent decides when a worker ends: Ctrl-C at the terminal, or SIGTERM to the whole service, must not cut
     # off a request that the parent still wants to answer.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -136,15 +133,6 @@ def _stream(pipe: WorkerEnd, wanted: WindowsRequest) -> None:
 
 def _rows_bytes(decoded: Decoded) -> int:
     return sum(track.row.nbytes for track in decoded.tracks.values() if track.row is not None)
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent is gone, even while a decoder hangs."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        # It went before we asked.
-        os._exit(0)
 
 
 def _quieten() -> None:

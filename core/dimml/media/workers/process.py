@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -37,6 +35,7 @@ from dimml.media.workers.messages import (
 )
 from dimml.modality import Modality
 from dimml.status import Reason
+from dimml.system.child_process import start_python_child
 from dimml.system.outbound import quiet_environment
 
 logger = logging.getLogger(__name__)
@@ -48,11 +47,6 @@ _EXIT_TIMEOUT_S: Final = 1.0
 #: A worker may run for so long although nobody waits for it any more: less than it takes to replace it.
 PATIENCE_S: Final = 0.5
 
-# The parent's import path, so that whatever it could import, the worker can.
-_BOOTSTRAP: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from dimml.media.workers.main import main; main(int(sys.argv[2]), int(sys.argv[3]))"
-)
 _WORKER_ENVIRONMENT: Final = {
     # Each malloc arena reserves 64 MB of address space, which is what is limited.
     "MALLOC_ARENA_MAX": "2",
@@ -76,13 +70,10 @@ class WorkerProcess:
         self._pipe, theirs = make_pipe()
         with theirs, ExitStack() as unless_started:
             unless_started.callback(self._pipe.close)
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=quiet_environment(os.environ) | _WORKER_ENVIRONMENT,
-                # A group of its own: Ctrl-C at the terminal goes to the parent alone.
-                start_new_session=True,
+            self._process = start_python_child(
+                "dimml.media.workers.main",
+                theirs.fileno(),
+                environment=quiet_environment(os.environ) | _WORKER_ENVIRONMENT,
             )
             unless_started.pop_all()
 

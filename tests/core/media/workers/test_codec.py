@@ -312,7 +312,7 @@ def usurped(request: DecodeRequest) -> Decoded:
     """A decode function that a hostile file has taken over, and that says what the file wants."""
     (source,) = set(request.sources.values())
     assert isinstance(source, bytes)
-    pipe = int(sys.argv[2])  # As a worker is started.
+    pipe = int(sys.argv[3])  # As a worker is started.
     os.write(pipe, source)
     signal.pause()
     raise AssertionError
