@@ -31,14 +31,14 @@ FLUSH_S: Final = 1.0
 _HELP: Final = {
     "dimml_requests_total": "Requests answered, by outcome: ok, degraded, internal, or an error's code.",
     "dimml_request_seconds": "Time from a request's arrival at the entry model to its answer.",
-    "dimml_modality_status_total": "Rows by what became of a modality in them.",
+    "dimml_modality_status_total": "Rows by status and reason of a modality.",
     "dimml_modality_certainty_ratio": "Certainty of a head whose modality is ok, 0 to 1.",
     "dimml_disagreement_ratio": "Chance that two modalities' heads, drawing from their distributions, differ.",
     "dimml_predictions_total": "Rows that were answered, by label.",
-    "dimml_degraded_total": "Rows that were answered without a modality that was asked for.",
+    "dimml_degraded_total": "Rows that were answered without a requested modality.",
     "dimml_modality_weight_ratio": "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
     "dimml_stage_seconds": "Time of one stage of a request: decode, encode (by modality), fuse.",
-    "dimml_decode_workers_lost_total": "Decoding processes that died or were killed for lateness.",
+    "dimml_decode_workers_lost_total": "Decoding processes lost since start: crashed or timed out.",
     "dimml_bundle_info": "1 for every bundle version that is served.",
     "dimml_build_info": "1; the version that runs.",
 }
