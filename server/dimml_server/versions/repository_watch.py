@@ -64,7 +64,7 @@ class RepositoryWatch:
                 return seen
             why = "it holds no bundle"
         if not self._unreadable:
-            logger.warning("watch: repository %s cannot be used, nothing changes: %s", self._repository, why)
+            logger.warning("watch: repository %s cannot be used, all stays as it is: %s", self._repository, why)
         self._unreadable = True
         return None
 

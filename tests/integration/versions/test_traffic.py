@@ -323,7 +323,7 @@ def test_the_command(server: ServerProcess) -> None:
         (("split", "tiny", "1=90", "3=20", *url), "must add up to 100 percent"),
         (("default", "tiny", "9", *url), "version 9 of 'tiny' is not loaded"),
         (("default", "none", "1", *url), "no model 'none'"),
-        (("default", "tiny", "1", *grpc), "over HTTP alone"),
+        (("default", "tiny", "1", *grpc), "over HTTP only"),
     ):
         assert said in dimml("models", *words, code=1)
     for words in (("split", "tiny", "1=x"), ("split", "tiny", "1=50", "1=50"), ("split", "tiny", "1=nan", "2=9")):
