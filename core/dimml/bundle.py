@@ -16,10 +16,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from dimml.digests import historic
+from dimml.digests import fill_historic, historic
 from dimml.errors import BundleError
 from dimml.fusion import FusionSpec
-from dimml.modality import Modality, Name
+from dimml.modality import Modality, Name, as_decoder_1
 from dimml.monitoring.reference import Reference
 from dimml.signal_check import QualityThresholds
 from dimml.signing import PublicKeys
@@ -102,6 +102,23 @@ class Bundle(BaseModel):
     plans: dict[str, PlanRecord] = Field(
         default_factory=dict, description="TensorRT plans among the files, by path: written by `dimml build-plans`."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_decoder_1(cls, document: Any) -> Any:
+        """Let a bundle of decoder version 1 decode as it was trained."""
+        if not isinstance(document, Mapping) or document.get("decoder_version", 1) != 1:
+            return document
+        filled = dict(document)
+        if isinstance(encoders := document.get("encoders"), list):
+            filled["encoders"] = [
+                {**encoder, "modality": as_decoder_1(encoder.get("modality"))}
+                if isinstance(encoder, Mapping)
+                else encoder
+                for encoder in encoders
+            ]
+        filled["quality"] = fill_historic(document.get("quality", {}), QualityThresholds.HISTORIC_DEFAULTS)
+        return filled
 
     @model_validator(mode="after")
     def _consistent(self) -> Bundle:

@@ -8,7 +8,8 @@ that were added after its first digests, each with the value that means the earl
         gain: float = 1.0
 
 Digests leave such a field out while it has that value: the clips, trainings and bundles of before keep theirs. This is
-not the field's default, which may change later: a digest without the field always means the historic value.
+not the field's default, which may change later: a digest without the field always means the historic value, and so does
+a manifest or a run of before (``fill_historic``).
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ def historic(value: Any) -> dict[Any, Any]:
         if left_out:
             found[name] = left_out
     return found
+
+
+def fill_historic(document: Any, defaults: Mapping[str, Any]) -> Any:
+    """Copy a mapping that was written before the fields in ``defaults``, with their historic values filled in.
+
+    What the document names itself stays; what is no mapping is returned as it is.
+    """
+    return {**defaults, **document} if isinstance(document, Mapping) else document
 
 
 def without(document: Any, left_out: Mapping[Any, Any]) -> Any:

@@ -6,10 +6,13 @@ range, or the whole range if it is shorter (see ``dimml.media``).
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from dimml.digests import fill_historic
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}$")]
@@ -39,6 +42,8 @@ class Region(BaseModel):
 
 class _Modality(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+    #: Values of fields that came with decoder version 2, as version 1 decoded (see ``dimml.digests``).
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {}
 
     name: Name = Field(description="Name in requests, answers and metrics, for example 'audio'.")
     tensor: TensorName = Field(description="Name of the encoder's input tensor.")
@@ -147,3 +152,12 @@ class Flow(_Modality):
 
 
 Modality = Annotated[Waveform | Frames | Flow, Field(discriminator="kind")]
+
+
+def as_decoder_1(document: Any) -> Any:
+    """Copy a modality's JSON document of decoder version 1, with what that version did filled in."""
+    kind = document.get("kind") if isinstance(document, Mapping) else None
+    defaults = [
+        known.HISTORIC_DEFAULTS for known in (Waveform, Frames, Flow) if known.model_fields["kind"].default == kind
+    ]
+    return fill_historic(document, defaults[0]) if defaults else document

@@ -6,7 +6,7 @@ The thresholds are part of a bundle's manifest; export checks them for false ala
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ class QualityThresholds(BaseModel):
     """Thresholds below which a modality carries no signal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    #: Values of fields that came with decoder version 2, as version 1 judged (see ``dimml.digests``).
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {}
 
     silence_dbfs: float = Field(
         default=-80.0, le=0.0, description="Peak below this is silence; AAC never gives exact zeros."

@@ -14,7 +14,9 @@ from dimml.bundle import Bundle, FileRecord, file_sha256
 from dimml.contract import FUSED_OUTPUTS, NUMPY_TYPES, fused_from, fused_outputs, fusion_inputs, model_specs
 from dimml.errors import BundleError
 from dimml.fusion import PAPER
+from dimml.modality import Frames
 from dimml.repository import bundle_names, bundle_versions, load_bundle
+from dimml.signal_check import QualityThresholds
 from dimml.status import REASON_STATUS, ModalityStatus, Reason
 
 
@@ -72,6 +74,24 @@ def test_the_decoder_version_leaves_hashes_of_earlier_manifests_alone() -> None:
     assert before.sha256 == "c313e5277922ce40c5b070a7bc9ef897f9558bd8dff8ef791905e90273448683"
     assert Bundle.model_validate(manifest(decoder_version=1)).sha256 == before.sha256
     assert Bundle.model_validate(manifest(decoder_version=2)).sha256 != before.sha256
+
+
+def test_a_bundle_of_before_decodes_as_it_was_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fields of decoder version 2 have their historic values in a manifest of version 1, not their defaults."""
+    monkeypatch.setattr(Frames, "HISTORIC_DEFAULTS", {"region": {"left": 0, "top": 0, "right": 0.5, "bottom": 1}})
+    monkeypatch.setattr(QualityThresholds, "HISTORIC_DEFAULTS", {"black_mean": 7.0, "black_spread": 1.0})
+    before = Bundle.model_validate_json(json.dumps(manifest(quality={"black_spread": 3.0})))
+    assert isinstance(before.modalities[1], Frames)
+    assert before.modalities[1].region is not None
+    assert (before.quality.black_mean, before.quality.black_spread) == (7.0, 3.0)
+    assert Bundle.model_validate_json(before.model_dump_json()) == before
+    now = Bundle.model_validate(manifest(decoder_version=2))
+    assert isinstance(now.modalities[1], Frames)
+    assert now.modalities[1].region is None
+    assert now.quality == QualityThresholds()
+    for unfit in ("modalities", [1], {"modality": 3}):
+        with pytest.raises(ValidationError, match="encoders"):
+            Bundle.model_validate(manifest(encoders=unfit))
 
 
 @pytest.mark.parametrize("name", ["fused", "fusion", "media"])

@@ -22,9 +22,11 @@ from dimml.cli import main
 from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import fuse, softmax
 from dimml.media import DecodeRequest, decode
+from dimml.modality import Waveform
+from dimml.signal_check import QualityThresholds
 from dimml_training.config import parse_config
 from dimml_training.loop.train import train
-from dimml_training.run.directory import load_run, write_decoder_version
+from dimml_training.run.directory import load_run, read_config, write_decoder_version
 from support.tiny_training import configured, document, epochs, weights
 
 
@@ -243,6 +245,25 @@ def test_a_run_says_which_decoder_made_its_rows(finished: Path, tmp_path: Path) 
     (run / "decoder.version").write_text("seven")
     with pytest.raises(SetupError, match=r"decoder\.version holds 'seven', not a version"):
         load_run(run)
+
+
+def test_a_run_of_before_decodes_as_it_was_trained(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fields of decoder version 2 have their historic values in a run of version 1, not their defaults."""
+    monkeypatch.setattr(Waveform, "HISTORIC_DEFAULTS", {"tensor": "SOUND"})
+    monkeypatch.setattr(QualityThresholds, "HISTORIC_DEFAULTS", {"black_mean": 7.0})
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    del config["modalities"][0]["input"]["tensor"], config["quality"]["black_mean"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_decoder_version(run, 1)
+    before = read_config(run)
+    assert (before.inputs[0].tensor, before.quality.black_mean) == ("SOUND", 7.0)
+    write_decoder_version(run, 2)
+    now = read_config(run)
+    assert (now.inputs[0].tensor, now.quality) == ("WAVEFORM", QualityThresholds())
 
 
 def test_evaluate_gives_the_figures_of_training_and_a_row_per_clip(
