@@ -63,7 +63,7 @@ class DecodePool:
     ``decode_memory_bytes`` is what a worker may use beyond what its imports took. ``readable`` are the only folders
     from which workers may read recordings, if the kernel can enforce it; None means that recordings may lie anywhere.
     ``decode_function`` must be importable by name; tests pass one that crashes. A context manager; workers start at
-    once, in the background. Methods may be called from any thread.
+    once, in the background.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class DecodePool:
         return attempt
 
     def decode_blocking(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
-        """Do what ``decode`` does, for callers without an event loop."""
+        """Do what ``decode`` does, for callers without an event loop; from any thread."""
         end = time.monotonic() + timeout_s
         tries = attempts(request, end, lambda: self._closed)
         attempt: Attempt | Decoded = next(tries)

@@ -16,8 +16,8 @@ from dimml.media.workers.pool import DecodePool
 from dimml.modality import Modality
 from dimml.status import Reason
 
-#: Lost workers after which all tracks are given up if none alone is to blame.
-_MAX_LOST: Final = 3
+#: Failures after which all tracks are given up if none alone is to blame.
+_MAX_FAILURES: Final = 3
 
 
 def decode_timeline(
@@ -29,7 +29,7 @@ def decode_timeline(
     recording's end, with the reason, and the others go on. Raises what ``decode_windows`` raises.
     """
     lost: dict[str, Reason] = {}
-    number, workers_lost = 0, 0
+    number, failures = 0, 0
     last: WindowDecoded | None = None
     while len(lost) < len(request.modalities):
         alive = replace(request, modalities=tuple(m for m in request.modalities if m.name not in lost))
@@ -51,8 +51,8 @@ def decode_timeline(
                 (group, _try_alone(pool, alive, group, plan, first=number, timeout_s=timeout_s)) for group in groups
             ]
             guilty = [(group, failure) for group, failure in tried if failure is not None]
-        workers_lost += 1
-        if not guilty and workers_lost >= _MAX_LOST:
+        failures += 1
+        if not guilty and failures >= _MAX_FAILURES:
             guilty = [(group, crash) for group in groups]
         for group, failure in guilty:
             lost |= {modality.name: failure.reason for modality in group}

@@ -281,6 +281,14 @@ MALFORMED = {
     "lost for a reason that no worker knows": (message(LOST | {"reason": "silent"}), "reason"),
     "a worker that is ready for nothing": (message({"kind": "ready", "enforced": ["a"]}), "missing.*required"),
     "a field that writes into the log": (message(LOST | {"a\nERROR b": 1}), r"lost\.a\\nERROR b.*not permitted"),
+    # Of a list the first fault alone is kept: a million of them would take hundreds of megabytes.
+    "results without end": (message({"kind": "results", "results": [0] * 9999}), r"results\.0\W"),
+    "windows without end": (message(windows() | {"windows": [0] * 9999}), r"windows\.0\W"),
+    "tracks without end": (message(results(outcome() | {"tracks": [{}] * 9999})), r"tracks\.0\W"),
+    "times without end": (message(track(times_s=[None] * 9999)), r"times_s\.0\W"),
+    "extents without end": (message(track(row=row("uint8", *[-1] * 9999)), bytes(8)), r"shape\W"),
+    "statuses without end": (message(ERROR | {"statuses": [0] * 9999}), r"statuses\.0\W"),
+    "layers without end": (message({"kind": "ready", "enforced": [0] * 9999, "missing": []}), r"enforced\.0\W"),
     "more faults than are listed": (message(LOST | {str(number): 1 for number in range(5000)}), "^5000 faults"),
 }
 
