@@ -71,7 +71,7 @@ _ERRORS: Final[Mapping[str, type[DimmlError]]] = {
 def encode_reply(reply: Reply) -> tuple[bytes, list[npt.NDArray[Any]]]:
     """Return text and rows of a message. Raises ValueError or TypeError if JSON cannot express the reply."""
     rows: list[npt.NDArray[Any]] = []
-    return json.dumps(_reply_document(reply, rows), allow_nan=False).encode(), rows
+    return json.dumps(_reply_document(reply, rows), allow_nan=False, separators=(",", ":")).encode(), rows
 
 
 def read_reply(text: bytes | bytearray, rows: npt.NDArray[np.uint8]) -> Reply:
