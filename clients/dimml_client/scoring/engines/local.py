@@ -21,7 +21,7 @@ from dimml.errors import ConfigurationError, DimmlError, UnavailableError
 from dimml.media import decode
 from dimml.media.decoders.windows import WindowPlan
 from dimml.media.types import Decoded, DecodeRequest
-from dimml.media.workers.messages import SEVERAL_S, Answered, DecodeFunction, Lost, most_together
+from dimml.media.workers.messages import SEVERAL_S, DecodeFunction, DecodeResult, Lost, most_together
 from dimml.media.workers.pool import DecodePool
 from dimml.media.workers.timeline import decode_timeline
 from dimml.prediction import Prediction
@@ -137,23 +137,23 @@ class LocalEngine:
                     for recording, request in ready:
                         self._decode_windows(recording, request, self._plan, line, room)
                     continue
-                answers = self._answers([request for _, request in ready])
-            each_s = (time.perf_counter() - began) / max(1, len(answers))
+                results = self._results([request for _, request in ready])
+            each_s = (time.perf_counter() - began) / max(1, len(results))
             several = min(self._most_together, max(1, int(SEVERAL_S / each_s)))
-            answered = list(zip([recording for recording, _ in ready], answers, strict=False))
+            decoded = list(zip([recording for recording, _ in ready], results, strict=False))
             if len(recordings) > 1:
                 # Before waiting for anything: other threads may have nothing else to do.
                 work_queue.settle(
-                    undone=[recording for recording, _ in ready[len(answers) :]],
-                    alone=[recording for recording, answer in answered if isinstance(answer.outcome, Lost)],
+                    undone=[recording for recording, _ in ready[len(results) :]],
+                    alone=[recording for recording, result in decoded if isinstance(result.outcome, Lost)],
                 )
-            for recording, answer in answered:
-                if isinstance(answer.outcome, DimmlError):
-                    self._give_error(line, recording, answer.outcome, answer.seconds)
-                elif isinstance(answer.outcome, Decoded):
-                    line.hand_on(_DecodedRecording(recording, answer.outcome, answer.seconds))
+            for recording, result in decoded:
+                if isinstance(result.outcome, DimmlError):
+                    self._give_error(line, recording, result.outcome, result.seconds)
+                elif isinstance(result.outcome, Decoded):
+                    line.hand_on(_DecodedRecording(recording, result.outcome, result.seconds))
 
-    def _answers(self, requests: Sequence[DecodeRequest]) -> list[Answered]:
+    def _results(self, requests: Sequence[DecodeRequest]) -> list[DecodeResult]:
         """Decode as many of the first requests as possible; a Lost among several must be decoded alone."""
         if not requests:
             return []
@@ -169,7 +169,7 @@ class LocalEngine:
                 raise
             except DimmlError as error:
                 outcome = error
-            return [Answered(outcome, time.perf_counter() - began)]
+            return [DecodeResult(outcome, time.perf_counter() - began)]
 
     def _prepare(
         self, recording: Recording, files: ExitStack, line: Pipeline[_DecodedRecording, Scored]

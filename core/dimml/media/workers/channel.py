@@ -1,10 +1,10 @@
-"""The way between a decode worker and its parent: a pair of sockets, and every step of the parent's bounded in time.
+"""Channel between a decode worker and its parent: a pair of sockets; each step of the parent is bounded in time.
 
-A worker that a hostile file has taken over must not hold the thread that looks after it: by saying nothing, by saying
-one byte a second, by saying more than was asked, or by not listening.
+A worker that a hostile file has taken over must not hold up its supervisor: not by sending nothing, one byte a second,
+or more than was asked for, and not by not reading.
 
-A message is the bytes of its text and of its rows (``_HEAD``), then the two; a row begins at a multiple of
-``ALIGNMENT``.
+A message is a head (``_HEAD``: the sizes of text and rows in bytes), the text, and the rows, each of which begins at a
+multiple of ``ALIGNMENT`` bytes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import numpy.typing as npt
 ALIGNMENT: Final = 8
 _HEAD: Final = struct.Struct("<QQ")
 _TIMEVAL: Final = struct.Struct("ll")
-#: Of each direction; the kernel caps it at net.core.wmem_max.
+#: Send buffer of each direction; the kernel caps it at net.core.wmem_max.
 _BUFFER_BYTES: Final = 2**20
 
 
 class MalformedReplyError(Exception):
-    """No reply that a sound worker would send."""
+    """Reply that a sound worker would not send."""
 
 
-def make_pipe() -> tuple[ParentEnd, socket.socket]:
-    """Both ends, with buffers that take a whole reply where the kernel allows it, so that writing one is one step."""
+def make_channel() -> tuple[ParentEnd, socket.socket]:
+    """Return both ends, with buffers for a whole reply if the kernel allows it, so that writing one is one step."""
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
@@ -41,7 +41,7 @@ def make_pipe() -> tuple[ParentEnd, socket.socket]:
 
 
 class ParentEnd:
-    """For one thread. All methods raise OSError where the worker is gone, TimeoutError among them.
+    """The parent's end, for one thread. Methods raise OSError if the worker has ended, TimeoutError if it is too slow.
 
     The socket blocks, with the kernel's own time limits, so that waiting for all of a message is one call.
     """
@@ -50,14 +50,14 @@ class ParentEnd:
         self._socket = end
 
     def send(self, text: bytes, limit_s: float) -> None:
-        """Say something, within ``limit_s`` in all."""
+        """Send a message without rows, within ``limit_s`` in all."""
         end = time.monotonic() + limit_s
         left = _pieces(_HEAD.pack(len(text), 0), text)
         while left:
             left = _after(left, self._within(end, socket.SO_SNDTIMEO, partial(self._socket.sendmsg, left)))
 
     def wait(self, limit_s: float) -> bool:
-        """Whether something comes within ``limit_s``, be it the end."""
+        """Return whether a message, or the end of the channel, comes within ``limit_s``."""
         self._limit(socket.SO_RCVTIMEO, limit_s)
         try:
             self._socket.recv(1, socket.MSG_PEEK)
@@ -66,9 +66,10 @@ class ParentEnd:
         return True
 
     def receive(self, *, most_text: int, most_rows: int, limit_s: float) -> tuple[bytearray, npt.NDArray[np.uint8]]:
-        """Text and rows of the next message, ``limit_s`` for all of it.
+        """Return text and rows (uint8) of the next message, which must be complete within ``limit_s``.
 
-        Raises EOFError at the end, MalformedReplyError where it says that it is larger than it may be.
+        ``most_text`` and ``most_rows`` are bytes. Raises EOFError at the end of the channel, and MalformedReplyError
+        for a message that announces more than it may have.
         """
         end = time.monotonic() + limit_s
         head = bytearray(_HEAD.size)
@@ -86,7 +87,7 @@ class ParentEnd:
         return text, rows
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the socket."""
         self._socket.close()
 
     def _fill(self, left: memoryview, end: float) -> None:
@@ -98,11 +99,11 @@ class ParentEnd:
             left = left[count:]
 
     def _within(self, end: float, option: int, step: Callable[[], int]) -> int:
-        """One step on the way to ``end``; ``option`` is the time limit that it obeys."""
+        """Run one step of a transfer that must be over by ``end``; ``option`` is the time limit that the step obeys."""
         left_s = end - time.monotonic()
         if left_s > 0.0:
             self._limit(option, left_s)
-            with suppress(BlockingIOError):  # So the kernel says that its time limit has passed.
+            with suppress(BlockingIOError):  # Raised once the kernel's time limit has passed.
                 return step()
         raise TimeoutError("the message did not end in time")
 
@@ -113,18 +114,18 @@ class ParentEnd:
 
 
 class WorkerEnd:
-    """The other end, in the worker, which waits as long as it takes. Raises OSError where the parent is gone."""
+    """The worker's end, which waits without a time limit. Methods raise OSError if the parent has ended."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def receive(self) -> bytearray:
-        """Text of the next message. Raises EOFError at the end."""
+        """Return the text of the next message. Raises EOFError at the end of the channel."""
         text_bytes, _ = _HEAD.unpack(self._read(_HEAD.size))
         return self._read(text_bytes)
 
     def send(self, text: bytes, rows: Sequence[npt.NDArray[Any]]) -> None:
-        """Say something, with rows that are contiguous."""
+        """Send a message; rows must be contiguous."""
         padded = [piece for row in rows for piece in (row.data.cast("B"), bytes(-row.nbytes % ALIGNMENT))]
         left = _pieces(_HEAD.pack(len(text), sum(map(len, padded))), text, *padded)
         while left:
@@ -142,12 +143,12 @@ class WorkerEnd:
 
 
 def _pieces(*buffers: bytes | memoryview) -> list[memoryview]:
-    """What there is to write."""
+    """Return views of the buffers that are not empty."""
     return [memoryview(buffer) for buffer in buffers if len(buffer)]
 
 
 def _after(pieces: list[memoryview], written: int) -> list[memoryview]:
-    """What is left to write of them."""
+    """Return what is left of ``pieces`` after ``written`` bytes."""
     for done, piece in enumerate(pieces):
         if written < len(piece):
             return [piece[written:], *pieces[done + 1 :]]

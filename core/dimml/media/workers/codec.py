@@ -1,15 +1,18 @@
-"""A worker's reply as JSON, and the rows as bare numbers behind it, which are written from where they are and read into
-where they stay."""
+"""A worker's reply as JSON text, followed by the bytes of its rows.
+
+Rows are written from where they are, and read into where they stay. The text's form: ``reply_schema``.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from dimml.errors import (
     DataError,
@@ -26,15 +29,28 @@ from dimml.media.decoders.windows import WindowDecoded
 from dimml.media.sandbox.sandbox import Isolation
 from dimml.media.types import Decoded, DecodedTrack
 from dimml.media.workers.channel import ALIGNMENT, MalformedReplyError
-from dimml.media.workers.messages import Answer, AnswersReply, Broke, OutOfMemory, Ready, Reply, Told, WindowsReply
-from dimml.status import ModalityStatus
+from dimml.media.workers.messages import DecodeResult, Lost, Outcome, Ready, Reply, WindowsReply
+from dimml.media.workers.reply_schema import (
+    REPLY,
+    DecodedDocument,
+    ErrorDocument,
+    LostDocument,
+    ReadyDocument,
+    ResultDocument,
+    ResultsDocument,
+    RowDocument,
+    WindowDocument,
+    WindowsDocument,
+)
+from dimml.status import ModalityStatus, Reason
+from dimml.validation import first_fault
 
-#: Of a text of a worker's that is shown or logged.
-_MOST_SAID: Final = 500
-#: Of what a worker says of itself, or of what broke.
-_MOST_TOLD: Final = 20_000
-#: Windows of one recording: three years of one a tenth of a second apart.
-_MOST_WINDOWS: Final = 10**9
+#: Characters kept of a name, and of what is logged about a malformed reply.
+_MAX_NAME_CHARS: Final = 500
+#: Characters kept of a message, a traceback, or a part of the sandbox.
+_MAX_MESSAGE_CHARS: Final = 20_000
+#: Faults of a document beyond which only their number is reported: listing them costs more than finding them.
+_MAX_LISTED_FAULTS: Final = 100
 #: Of the contract (``dimml.modality``).
 _DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "uint8": np.dtype(np.uint8)}
 #: The errors that decoding raises; their messages are for the caller.
@@ -53,55 +69,75 @@ _ERRORS: Final[Mapping[str, type[DimmlError]]] = {
 
 
 def encode_reply(reply: Reply) -> tuple[bytes, list[npt.NDArray[Any]]]:
-    """Text and rows of a message. Raises ValueError or TypeError where JSON cannot have it."""
+    """Return text and rows of a message. Raises ValueError or TypeError if JSON cannot express the reply."""
     rows: list[npt.NDArray[Any]] = []
-    return json.dumps(_document(reply, rows), allow_nan=False).encode(), rows
+    return json.dumps(_reply_document(reply, rows), allow_nan=False, separators=(",", ":")).encode(), rows
 
 
 def read_reply(text: bytes | bytearray, rows: npt.NDArray[np.uint8]) -> Reply:
-    """Inverse of ``encode_reply``: rows of the reply are views of ``rows``, all of it. Raises MalformedReplyError."""
+    """Parse a reply; inverse of ``encode_reply``.
+
+    The reply's rows are views of ``rows`` (uint8, the bytes behind the text), which they use up. Raises
+    MalformedReplyError for everything that ``encode_reply`` does not write.
+    """
     try:
-        return _reply(json.loads(text, parse_constant=_no_number), rows)
+        return _reply(REPLY.validate_json(text), _RowReader(rows))
+    except ValidationError as error:
+        raise MalformedReplyError(_describe(error)) from None
     except Exception as error:
-        # Whatever it is that nobody thought of: the text is a stranger's.
-        raise MalformedReplyError(f"{type(error).__name__}: {error}"[:_MOST_SAID]) from error
+        # The text is untrusted: an error that is not foreseen here must not end the thread that reads it.
+        raise MalformedReplyError(f"{type(error).__name__}: {error}"[:_MAX_NAME_CHARS]) from error
 
 
-def _document(reply: Reply, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
-    """``reply`` as JSON has it; its rows are added to ``rows``."""
+def _describe(error: ValidationError) -> str:
+    if error.error_count() > _MAX_LISTED_FAULTS:
+        return f"{error.error_count()} faults in its text"
+    fault = first_fault(error, "the text")
+    # Both may quote the worker, which must not write lines of its own into the log.
+    return ascii(f"{fault.field}: {fault.message}")[1:-1][:_MAX_NAME_CHARS]
+
+
+def _reply_document(reply: Reply, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
+    """Describe ``reply`` in the form of ``reply_schema``; append its rows to ``rows``."""
     match reply:
-        case AnswersReply(answers):
-            return {"answers": [_told_document(one.told, rows) | {"seconds": one.seconds} for one in answers]}
+        case list():
+            results = [{"outcome": _outcome_document(one.outcome, rows), "seconds": one.seconds} for one in reply]
+            return {"kind": "results", "results": results}
         case WindowsReply(windows, done):
-            return {"windows": [_window_document(window, rows) for window in windows], "done": done}
+            return {"kind": "windows", "windows": [_window_document(one, rows) for one in windows], "done": done}
         case Ready(isolation):
-            return {"ready": {"enforced": isolation.enforced, "missing": isolation.missing}}
-    return _told_document(reply, rows)
+            return {"kind": "ready", "enforced": isolation.enforced, "missing": isolation.missing}
+    return _outcome_document(reply, rows)
 
 
-def _told_document(told: Told, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
-    match told:
+def _outcome_document(outcome: Outcome, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
+    match outcome:
         case Decoded():
-            return {"decoded": _decoded_document(told, rows)}
-        case OutOfMemory():
-            return {"out_of_memory": True}
-        case Broke(details):
-            return {"broke": details[-_MOST_TOLD:]}
-    name = type(told).__name__
+            return _decoded_document(outcome, rows)
+        case Lost(reason, details):
+            return {"kind": "lost", "reason": reason.value, "details": details[-_MAX_MESSAGE_CHARS:]}
+    name = type(outcome).__name__
     if name not in _ERRORS:
-        return {"broke": f"decoding raised {name}: {told}"}
-    statuses = {modality: str(status) for modality, status in told.statuses.items()}
-    return {"error": name, "message": told.message, "field": told.field, "statuses": statuses}
+        unexpected = f"decoding raised {name}: {outcome}"
+        return {"kind": "lost", "reason": Reason.DECODER_CRASHED.value, "details": unexpected}
+    return {
+        "kind": "error",
+        "error": name,
+        "message": outcome.message,
+        "field": outcome.field,
+        "statuses": [{"modality": name, "status": str(status)} for name, status in outcome.statuses.items()],
+    }
 
 
 def _decoded_document(decoded: Decoded, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
-    tracks = {}
+    tracks: list[dict[str, Any]] = []
     for name, track in decoded.tracks.items():
-        tracks[name] = {"status": str(track.status), "times_s": track.times_s}
+        row = None
         if track.row is not None:
             rows.append(np.ascontiguousarray(track.row))
-            tracks[name] |= {"dtype": track.row.dtype.name, "shape": track.row.shape}
-    return {"tracks": tracks, "start_s": decoded.start_s, "end_s": decoded.end_s}
+            row = {"dtype": track.row.dtype.name, "shape": track.row.shape}
+        tracks.append({"modality": name, "status": str(track.status), "times_s": track.times_s, "row": row})
+    return {"kind": "decoded", "tracks": tracks, "start_s": decoded.start_s, "end_s": decoded.end_s}
 
 
 def _window_document(one: WindowDecoded, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
@@ -110,115 +146,96 @@ def _window_document(one: WindowDecoded, rows: list[npt.NDArray[Any]]) -> dict[s
     return {"number": one.number, "count": one.count, "window": window, "span": span, "decoded": decoded}
 
 
-def _reply(document: dict[str, Any], rows: npt.NDArray[np.uint8]) -> Reply:
-    """Inverse of ``_document``. Raises what Python does where it is none."""
-    source = _Rows(rows)
-    reply: Reply
-    if "answers" in document:
-        reply = AnswersReply([Answer(_told(one, source), _seconds(one["seconds"])) for one in document["answers"]])
-    elif "windows" in document:
-        reply = WindowsReply([_window(one, source) for one in document["windows"]], done=document["done"] is True)
-    elif "ready" in document:
-        told = document["ready"]
-        reply = Ready(
-            Isolation(*(tuple(_text(t, _MOST_TOLD) for t in told[which]) for which in ("enforced", "missing")))
-        )
-    else:
-        reply = _failed(document)
-    if source.left:
-        raise ValueError(f"{source.left} bytes of rows belong to nothing")
-    return reply
-
-
-def _told(document: dict[str, Any], rows: _Rows) -> Told:
-    return _decoded(document["decoded"], rows) if "decoded" in document else _failed(document)
-
-
-def _failed(document: dict[str, Any]) -> DimmlError | OutOfMemory | Broke:
-    if "error" in document:
-        return _error(document)
-    if "out_of_memory" in document:
-        return OutOfMemory()
-    return Broke(_text(document["broke"], _MOST_TOLD))
-
-
-class _Rows:
-    """Rows, one after the other."""
+class _RowReader:
+    """Reader of the rows in the bytes behind the text, one after the other."""
 
     def __init__(self, content: npt.NDArray[np.uint8]) -> None:
         self._content = content
         self._taken = 0
 
+    def take(self, row: RowDocument) -> npt.NDArray[Any]:
+        """Return the next row as a view. Raises ValueError if fewer bytes are left."""
+        dtype = _DTYPES[row.dtype]
+        size = dtype.itemsize * math.prod(row.shape)
+        if size > self._left:
+            raise ValueError(f"a row of {row.shape} is not there")
+        array = self._content[self._taken : self._taken + size].view(dtype).reshape(row.shape)
+        self._taken += size + -size % ALIGNMENT
+        return array
+
+    def finish(self) -> None:
+        """Raise ValueError if bytes are left over."""
+        if self._left:
+            raise ValueError(f"{self._left} bytes of rows belong to nothing")
+
     @property
-    def left(self) -> int:
-        """Bytes that no row has taken."""
+    def _left(self) -> int:
         return len(self._content) - self._taken
 
-    def take(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """The next row. Raises ValueError where it is not there."""
-        size = dtype.itemsize * math.prod(shape)
-        if size > self.left or min(shape, default=0) < 0:
-            raise ValueError(f"a row of {shape} is not there")
-        row = self._content[self._taken : self._taken + size].view(dtype).reshape(shape)
-        self._taken += size + -size % ALIGNMENT
-        return row
+
+def _reply(
+    document: ResultsDocument | WindowsDocument | ReadyDocument | ErrorDocument | LostDocument, rows: _RowReader
+) -> Reply:
+    """Build the message that a valid document describes. Raises ValueError for rows or names that do not fit."""
+    reply: Reply
+    match document:
+        case ResultsDocument():
+            reply = [_result(one, rows) for one in document.results]
+        case WindowsDocument():
+            reply = WindowsReply([_window(one, rows) for one in document.windows], document.done)
+        case ReadyDocument():
+            reply = Ready(Isolation(_texts(document.enforced), _texts(document.missing)))
+        case ErrorDocument():
+            reply = _error(document)
+        case LostDocument():
+            reply = _lost(document)
+    rows.finish()
+    return reply
 
 
-def _decoded(document: dict[str, Any], rows: _Rows) -> Decoded:
-    tracks = {}
-    for name, told in document["tracks"].items():
-        track = DecodedTrack(ModalityStatus.parse(told["status"]), times_s=tuple(map(_number, told["times_s"])))
-        if "shape" in told:
-            track.row = rows.take(_DTYPES[told["dtype"]], tuple(_whole(extent, 2**62) for extent in told["shape"]))
-        tracks[name] = track
-    start_s, end_s = (None if it is None else _number(it) for it in (document["start_s"], document["end_s"]))
-    return Decoded(tracks, start_s, end_s)
+def _result(document: ResultDocument, rows: _RowReader) -> DecodeResult:
+    outcome: Outcome
+    match document.outcome:
+        case DecodedDocument():
+            outcome = _decoded(document.outcome, rows)
+        case ErrorDocument():
+            outcome = _error(document.outcome)
+        case LostDocument():
+            outcome = _lost(document.outcome)
+    return DecodeResult(outcome, document.seconds)
 
 
-def _window(document: dict[str, Any], rows: _Rows) -> WindowDecoded:
-    window, span = (
-        None if told is None else Window(_number(told[0]), _number(told[1]))
-        for told in (document["window"], document["span"])
-    )
-    count = _whole(document["count"], _MOST_WINDOWS)
-    return WindowDecoded(
-        _whole(document["number"], count - 1), count, window, span, _decoded(document["decoded"], rows)
-    )
+def _decoded(document: DecodedDocument, rows: _RowReader) -> Decoded:
+    tracks = {
+        track.modality: DecodedTrack(
+            ModalityStatus.parse(track.status), None if track.row is None else rows.take(track.row), track.times_s
+        )
+        for track in document.tracks
+    }
+    if len(tracks) < len(document.tracks):
+        raise ValueError("two tracks of one modality")
+    return Decoded(tracks, document.start_s, document.end_s)
 
 
-def _error(document: dict[str, Any]) -> DimmlError:
-    kind, message, field = _ERRORS[document["error"]], _text(document["message"], _MOST_TOLD), document["field"]
-    field = None if field is None else _text(field, _MOST_SAID)
-    if issubclass(kind, DataError):
-        return kind(message, field=field)
-    statuses = {name: ModalityStatus.parse(told) for name, told in document["statuses"].items()}
-    return kind(message, field=field, statuses=statuses)
+def _window(document: WindowDocument, rows: _RowReader) -> WindowDecoded:
+    if document.number >= document.count:
+        raise ValueError(f"window {document.number} of {document.count}")
+    window, span = (None if ends is None else Window(*ends) for ends in (document.window, document.span))
+    return WindowDecoded(document.number, document.count, window, span, _decoded(document.decoded, rows))
 
 
-def _number(told: object) -> float:
-    if isinstance(told, bool) or not isinstance(told, (int, float)) or not math.isfinite(number := float(told)):
-        raise ValueError(f"{told!r} is no number")
-    return number
+def _error(document: ErrorDocument) -> DimmlError:
+    kind, message = _ERRORS.get(document.error), document.message[:_MAX_MESSAGE_CHARS]
+    if kind is None:
+        raise ValueError(f"decoding does not raise {document.error!r}")
+    field = None if document.field is None else document.field[:_MAX_NAME_CHARS]
+    statuses = {one.modality: ModalityStatus.parse(one.status) for one in document.statuses}
+    return kind(message, field=field) if issubclass(kind, DataError) else kind(message, field=field, statuses=statuses)
 
 
-def _seconds(told: object) -> float:
-    if (seconds := _number(told)) < 0.0:
-        raise ValueError(f"{seconds} seconds are none")
-    return seconds
+def _lost(document: LostDocument) -> Lost:
+    return Lost(Reason(document.reason), document.details[:_MAX_MESSAGE_CHARS])
 
 
-def _whole(told: object, most: int) -> int:
-    if type(told) is not int or not 0 <= told <= most:
-        raise ValueError(f"{told!r} is no number from 0 to {most}")
-    return told
-
-
-def _text(told: object, most: int) -> str:
-    if not isinstance(told, str):
-        raise TypeError(f"{type(told).__name__} is no text")
-    told.encode()  # Raises for half a surrogate pair, which no log and no answer takes.
-    return told[:most]
-
-
-def _no_number(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")
+def _texts(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(text[:_MAX_MESSAGE_CHARS] for text in texts)

@@ -1,4 +1,4 @@
-"""What waits in a decode pool's queue for a worker: a message of requests, or a recording in windows."""
+"""Jobs in a decode pool's queue: some requests to decode together, or a recording in windows."""
 
 from __future__ import annotations
 
@@ -12,47 +12,53 @@ from typing import Final
 from dimml.errors import DimmlError
 from dimml.media.decoders.windows import WindowDecoded
 from dimml.media.types import DecodeRequest
-from dimml.media.workers.messages import Answered, Lost, WindowsRequest
+from dimml.media.workers.messages import DecodeResult, Lost, WindowsRequest
 
-#: Items between worker and caller, and how often either looks whether the other is still there.
-_AHEAD: Final = 16
-_LOOK_S: Final = 0.1
+#: Items that may wait between a job's supervisor and its caller.
+_QUEUE_ITEMS: Final = 16
+#: How often a supervisor with a full queue checks that the caller is still there.
+_POLL_S: Final = 0.1
 
 
 @dataclass(slots=True)
-class Job:
-    """Requests for one worker, which may answer the first so many of them. ``limit_s`` counts from when they are
-    handed over, ``end`` is monotonic time."""
+class DecodeJob:
+    """Requests for one worker, which may answer only the first of them.
+
+    ``limit_s`` counts from when a worker gets them; ``end`` is monotonic time.
+    """
 
     requests: Sequence[DecodeRequest]
     limit_s: float
     end: float
-    future: Future[list[Answered] | Lost] = field(default_factory=Future)
-    #: The caller's, so that what is logged of a job can be told to be of its request.
+    future: Future[list[DecodeResult] | Lost] = field(default_factory=Future)
+    #: The caller's, so that log lines about the job carry the caller's request.
     context: Context = field(default_factory=copy_context)
 
 
 class StreamJob:
-    """One recording's windows for one worker, whose keeper puts them in; ``limit_s`` is for each chunk."""
+    """One recording's windows from one worker; ``limit_s`` is for each chunk of them."""
 
     def __init__(self, request: WindowsRequest, limit_s: float) -> None:
         self.request = request
         self.limit_s = limit_s
         self.stopped = False
-        self._items: queue.Queue[WindowDecoded | Lost | DimmlError | None] = queue.Queue(_AHEAD)
+        self._items: queue.Queue[WindowDecoded | Lost | DimmlError | None] = queue.Queue(_QUEUE_ITEMS)
 
     def put(self, item: WindowDecoded | Lost | DimmlError | None) -> bool:
-        """From the keeper; None is the end. Blocks while the caller is behind; false where it has gone."""
+        """Hand an item, or None as the end, from the supervisor to the caller.
+
+        Blocks while the caller is behind. Returns False if the caller has stopped.
+        """
         while not self.stopped:
             try:
-                self._items.put(item, timeout=_LOOK_S)
+                self._items.put(item, timeout=_POLL_S)
             except queue.Full:
                 continue
             return True
         return False
 
     def items(self) -> Generator[WindowDecoded | Lost]:
-        """For the caller. Raises the DimmlError that was put in."""
+        """Yield items to the caller; a ``Lost`` is the last. Raises the DimmlError that was put in."""
         try:
             while (item := self._items.get()) is not None:
                 if isinstance(item, DimmlError):
@@ -62,3 +68,7 @@ class StreamJob:
                     return
         finally:
             self.stopped = True
+
+
+#: Work for a supervisor.
+Job = DecodeJob | StreamJob

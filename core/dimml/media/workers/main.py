@@ -1,7 +1,7 @@
-"""A decode worker: a process that reads hostile files, so that nobody else has to.
+"""Decode worker: an isolated process that reads files which may be hostile.
 
-Started by ``dimml.media.workers.pool``; it takes messages from a pipe, of several requests or of one for windows, and
-answers each with a reply, or several of windows. It leaves when the pipe closes, and dies with its parent.
+Started by ``dimml.media.workers.process``. It receives messages, each of some requests or of one recording in windows,
+and answers each with one reply, or with several of windows. It ends when its channel closes, and dies with its parent.
 """
 
 from __future__ import annotations
@@ -31,79 +31,78 @@ from dimml.media.workers.messages import (
     CHUNK_WINDOWS,
     EXIT_OUT_OF_MEMORY,
     SEVERAL_S,
-    Answer,
-    AnswersReply,
-    Broke,
     DecodeFunction,
-    OutOfMemory,
+    DecodeResult,
+    Lost,
+    Outcome,
     Ready,
-    Told,
     WindowsReply,
     WindowsRequest,
 )
+from dimml.status import Reason
 
-#: Windows are also sent on once the first of them has waited so long.
+#: Windows are also sent on once the first of them has waited this long.
 _CHUNK_S: Final = 0.5
 
 
 def main(descriptor: int) -> None:
-    """Serve requests from the pipe behind ``descriptor`` until it closes."""
+    """Serve requests from the socket ``descriptor`` until it closes."""
     # The parent decides when a worker ends: Ctrl-C at the terminal, or SIGTERM to the whole service, must not cut
     # off a request that the parent still wants to answer.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    pipe = WorkerEnd(descriptor)
+    channel = WorkerEnd(descriptor)
     try:
-        settings = _request(pipe)
-        _quieten()
-        _limit(settings.decode_memory_bytes)
-        pipe.send(*encode_reply(Ready(isolate(settings.readable))))
+        settings = _receive(channel)
+        _silence_libraries()
+        _limit_memory(settings.decode_memory_bytes)
+        channel.send(*encode_reply(Ready(isolate(settings.readable))))
         while True:
-            _answer(pipe, settings.decode_function)
+            _answer(channel, settings.decode_function)
     except (EOFError, ConnectionError):
         return
     except MemoryError:
-        # Not even the request or the reply fits, and half of it may still be in the pipe.
+        # Not even the request or the reply fits, and half of it may still be in the channel.
         os._exit(EXIT_OUT_OF_MEMORY)
 
 
-def _request(pipe: WorkerEnd) -> Any:
-    return pickle.loads(pipe.receive())  # noqa: S301 (our own parent's)
+def _receive(channel: WorkerEnd) -> Any:
+    return pickle.loads(channel.receive())  # noqa: S301 (our own parent's)
 
 
-def _answer(pipe: WorkerEnd, decode_function: DecodeFunction) -> None:
-    asked = _request(pipe)
+def _answer(channel: WorkerEnd, decode_function: DecodeFunction) -> None:
+    asked = _receive(channel)
     try:
         if isinstance(asked, WindowsRequest):
-            _stream(pipe, asked)
+            _stream(channel, asked)
             return
-        message = encode_reply(_several(asked, decode_function))
+        message = encode_reply(_decode_several(asked, decode_function))
     except DimmlError as error:
         message = encode_reply(error)
     except MemoryError:
-        message = encode_reply(OutOfMemory())
+        message = encode_reply(Lost(Reason.DECODE_MEMORY))
     except Exception:
-        message = encode_reply(Broke(traceback.format_exc()))
-    pipe.send(*message)
+        message = encode_reply(Lost(Reason.DECODER_CRASHED, traceback.format_exc()))
+    channel.send(*message)
 
 
-def _several(requests: Sequence[DecodeRequest], decode_function: DecodeFunction) -> AnswersReply:
-    """The first, and as many more as are quick, and whose rows are few."""
-    answers: list[Answer] = []
+def _decode_several(requests: Sequence[DecodeRequest], decode_function: DecodeFunction) -> list[DecodeResult]:
+    """Decode the first request, and further ones until they took ``SEVERAL_S`` or have ``CHUNK_ROWS_BYTES``."""
+    results: list[DecodeResult] = []
     size, spent_s = 0, 0.0
     for request in requests:
-        if answers and (spent_s >= SEVERAL_S or size >= CHUNK_ROWS_BYTES):
+        if results and (spent_s >= SEVERAL_S or size >= CHUNK_ROWS_BYTES):
             break
         began = time.monotonic()
-        told = _told(request, decode_function)
-        answers.append(Answer(told, time.monotonic() - began))
-        spent_s += answers[-1].seconds
-        if isinstance(told, Decoded):
-            size += _rows_bytes(told)
-    return AnswersReply(answers)
+        outcome = _decode(request, decode_function)
+        results.append(DecodeResult(outcome, time.monotonic() - began))
+        spent_s += results[-1].seconds
+        if isinstance(outcome, Decoded):
+            size += _rows_bytes(outcome)
+    return results
 
 
-def _told(request: DecodeRequest, decode_function: DecodeFunction) -> Told:
+def _decode(request: DecodeRequest, decode_function: DecodeFunction) -> Outcome:
     try:
         return decode_function(request)
     except DimmlError as error:
@@ -111,32 +110,32 @@ def _told(request: DecodeRequest, decode_function: DecodeFunction) -> Told:
         error.__traceback__ = error.__context__ = error.__cause__ = None
         return error
     except MemoryError:
-        return OutOfMemory()
+        return Lost(Reason.DECODE_MEMORY)
     except Exception:
-        return Broke(traceback.format_exc())
+        return Lost(Reason.DECODER_CRASHED, traceback.format_exc())
 
 
-def _stream(pipe: WorkerEnd, wanted: WindowsRequest) -> None:
-    """All windows in chunks; never more than one chunk ahead of the parent."""
+def _stream(channel: WorkerEnd, wanted: WindowsRequest) -> None:
+    """Send all windows in chunks, never more than one chunk ahead of the parent."""
     chunk: list[WindowDecoded] = []
     size, began = 0, time.monotonic()
     for window in decode_windows(wanted.request, wanted.plan, wanted.first):
         full = size >= CHUNK_ROWS_BYTES or len(chunk) >= CHUNK_WINDOWS
         if chunk and (full or time.monotonic() - began >= _CHUNK_S):
-            pipe.send(*encode_reply(WindowsReply(chunk, done=False)))
-            pipe.receive()
+            channel.send(*encode_reply(WindowsReply(chunk, done=False)))
+            channel.receive()
             chunk, size, began = [], 0, time.monotonic()
         chunk.append(window)
         size += _rows_bytes(window.decoded)
-    pipe.send(*encode_reply(WindowsReply(chunk, done=True)))
+    channel.send(*encode_reply(WindowsReply(chunk, done=True)))
 
 
 def _rows_bytes(decoded: Decoded) -> int:
     return sum(track.row.nbytes for track in decoded.tracks.values() if track.row is not None)
 
 
-def _quieten() -> None:
-    """Nothing that libraries say about a client's file belongs into the server's log."""
+def _silence_libraries() -> None:
+    """Keep messages of libraries about a client's file out of the server's log."""
     av.logging.set_level(av.logging.PANIC)
     logging.disable(logging.CRITICAL)
     cv2.setNumThreads(1)
@@ -146,10 +145,10 @@ def _quieten() -> None:
         os.dup2(nowhere.fileno(), 2)
 
 
-def _limit(decode_memory_bytes: int) -> None:
-    """Bound the address space to what it is now and ``decode_memory_bytes`` more; leave no core dumps behind.
+def _limit_memory(decode_memory_bytes: int) -> None:
+    """Limit the address space to its present size and ``decode_memory_bytes`` more; leave no core dumps behind.
 
-    After the imports only: set earlier, or tighter, libraries segfault or cannot start their threads.
+    Call this after the imports: set earlier, or tighter, libraries segfault or cannot start their threads.
     """
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + decode_memory_bytes

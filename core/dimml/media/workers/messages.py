@@ -1,17 +1,18 @@
-"""What a decode worker may say to its parent, how much of it, and about what.
+"""Messages between a decode worker and its parent, and the bounds that a reply must keep.
 
-Nothing of it is unpickled. A worker that a hostile file has taken over is shut in (``dimml.media.sandbox``), and what
-its parent reads is the one way out that is left: a pickle there would be any code, in the parent. (What such a worker
-says of recordings is not to be trusted: of the one that took it over, and of those beside it in the message.)
+Nothing that a worker sends is unpickled. A worker that a hostile file has taken over is confined by
+``dimml.media.sandbox``, and its reply is the one way out that is left: a pickle there could run any code in the
+parent. (The contents of such a worker's reply are not to be trusted: neither about the recording that took it over, nor
+about those beside it in the message.)
 
-How it is written: ``codec``; how it is sent: ``channel``.
+How a reply is written: ``codec``; how it is sent: ``channel``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +30,11 @@ CHUNK_ROWS_BYTES: Final = 2 * 2**20
 CHUNK_WINDOWS: Final = 500
 #: No other request of a message is begun once they have taken so long.
 SEVERAL_S: Final = 0.1
-#: Of an answer, beside the times of its frames, and of some windows.
+#: Bounds on the text of one result, and of one chunk of windows, without the times of frames.
 _TEXT_BYTES: Final = 256 * 2**10
 _CHUNK_TEXT_BYTES: Final = 2 * 2**20
 _TIME_BYTES: Final = 32
-#: Exit code of a worker that could not even say that its memory was not enough.
+#: Exit code of a worker whose memory was not enough even to report that.
 EXIT_OUT_OF_MEMORY: Final = 71
 
 DecodeFunction = Callable[[DecodeRequest], Decoded]
@@ -41,8 +42,11 @@ DecodeFunction = Callable[[DecodeRequest], Decoded]
 
 @dataclass(frozen=True, slots=True)
 class WindowsRequest:
-    """A recording in windows, from number ``first`` on. The answer is several ``WindowsReply``, each but the last to
-    be followed by an empty message from the parent, which is how it holds the worker back."""
+    """A recording in windows, from number ``first`` on.
+
+    The answer is several ``WindowsReply``. After each but the last the worker waits for an empty message from the
+    parent, which is how the parent holds it back.
+    """
 
     request: DecodeRequest
     plan: WindowPlan
@@ -61,79 +65,60 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """First message from a worker: everything is imported, and its limits stand as far as they could be had."""
+    """First message from a worker: its imports are done, and it is isolated as far as the kernel allows."""
 
     isolation: Isolation
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """No usable outcome: the worker crashed, was too late, or ran out of memory, or the decoder raised a bug.
+
+    ``details`` is a worker's traceback, for the log only.
+    """
+
+    reason: Reason
+    details: str = field(default="", compare=False)
+
+
+#: What one request ends in: its rows, the error to raise to the caller, or neither.
+Outcome = Decoded | DimmlError | Lost
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeResult:
+    """Outcome of one request, and the seconds that the worker spent on it."""
+
+    outcome: Outcome
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class WindowsReply:
-    """Some more windows; ``done`` where they are the last."""
+    """Next windows of a recording; ``done`` if they are the last."""
 
     windows: Sequence[WindowDecoded]
     done: bool
 
 
-@dataclass(frozen=True, slots=True)
-class OutOfMemory:
-    """The request asked for more than ``decode_memory_bytes``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Broke:
-    """The decode function raised something that it should not; ``details`` is for the log only."""
-
-    details: str
-
-
-#: What comes of one request.
-Told = Decoded | DimmlError | OutOfMemory | Broke
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of one request, and the seconds that it took."""
-
-    told: Told
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class AnswersReply:
-    """To the first so many of the requests of a message."""
-
-    answers: Sequence[Answer]
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """No reply that can be used: the worker died, outlasted its time, or ran out of memory."""
-
-    reason: Reason
-
-
-Outcome = Decoded | Lost
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What came of one request, and the seconds that it took in the worker."""
-
-    outcome: Outcome | DimmlError
-    seconds: float
-
-
-Reply = Ready | AnswersReply | WindowsReply | DimmlError | OutOfMemory | Broke
+#: A list has the results of the first requests of a message, in order. An error or a ``Lost`` is the reply to the whole
+#: message.
+Reply = Ready | list[DecodeResult] | WindowsReply | DimmlError | Lost
 
 
 def most_together(modalities: Sequence[Modality], most: int) -> int:
-    """Requests about these that a worker may answer in one message, ``most`` at the most: it begins no other once
-    their rows have ``CHUNK_ROWS_BYTES``."""
+    """Return how many requests for these modalities a worker may answer in one message, at most ``most``.
+
+    A worker begins no further request once the rows have ``CHUNK_ROWS_BYTES``.
+    """
     return min(most, math.ceil(CHUNK_ROWS_BYTES / max(1, _rows_bytes(modalities))))
 
 
 def reply_bounds(asked: Sequence[Sequence[Modality]], *, windows: bool = False) -> dict[str, int]:
-    """``most_text`` and ``most_rows`` of an answer about the modalities of each request, for ``ParentEnd.receive``."""
+    """Return ``most_text`` and ``most_rows``, in bytes, for ``ParentEnd.receive``.
+
+    ``asked`` has the modalities of each request; ``windows`` is set for one request in windows.
+    """
     rows = [_rows_bytes(modalities) + ALIGNMENT * len(modalities) for modalities in asked]
     # Every frame has a time.
     frames = [sum(m.shape[0] for m in modalities if not isinstance(m, Waveform)) for modalities in asked]
@@ -147,13 +132,16 @@ def reply_bounds(asked: Sequence[Sequence[Modality]], *, windows: bool = False) 
 
 
 def check_reply(reply: Reply, asked: Sequence[Sequence[Modality]]) -> None:
-    """Raise MalformedReplyError where it does not answer for each of a request's modalities, with rows of their
-    shapes. ``asked`` are the modalities of each request, of which the first may be answered alone."""
-    if isinstance(reply, AnswersReply):
-        if not 1 <= len(reply.answers) <= len(asked):
-            raise MalformedReplyError(f"{len(reply.answers)} answers to {len(asked)} requests")
-        for answer, modalities in zip(reply.answers, asked, strict=False):
-            _check(answer.told, modalities)
+    """Check that a reply covers each modality of each request it answers, with rows of their shapes and dtypes.
+
+    ``asked`` has the modalities of each request; the reply may answer only the first of them. Raises
+    MalformedReplyError.
+    """
+    if isinstance(reply, list):
+        if not 1 <= len(reply) <= len(asked):
+            raise MalformedReplyError(f"{len(reply)} answers to {len(asked)} requests")
+        for result, modalities in zip(reply, asked, strict=False):
+            _check(result.outcome, modalities)
     elif isinstance(reply, WindowsReply):
         for window in reply.windows:
             _check(window.decoded, asked[0])
@@ -161,15 +149,15 @@ def check_reply(reply: Reply, asked: Sequence[Sequence[Modality]]) -> None:
         _check(reply, asked[0])
 
 
-def _check(told: Told, modalities: Sequence[Modality]) -> None:
+def _check(outcome: Outcome, modalities: Sequence[Modality]) -> None:
     wanted = {modality.name: modality for modality in modalities}
-    if isinstance(told, DimmlError) and not told.statuses.keys() <= wanted.keys():
+    if isinstance(outcome, DimmlError) and not outcome.statuses.keys() <= wanted.keys():
         raise MalformedReplyError("statuses of modalities that were not asked for")
-    if not isinstance(told, Decoded):
+    if not isinstance(outcome, Decoded):
         return
-    if told.tracks.keys() != wanted.keys():
+    if outcome.tracks.keys() != wanted.keys():
         raise MalformedReplyError("tracks other than those that were asked for")
-    for name, track in told.tracks.items():
+    for name, track in outcome.tracks.items():
         modality, row = wanted[name], track.row
         if track.status.ok != (row is not None):
             raise MalformedReplyError(f"{name} is {track.status}, with a row or without")

@@ -1,4 +1,4 @@
-"""A decode worker as its parent sees it: a process, a pipe, and what can go wrong with them."""
+"""Decode worker as its parent sees it: a process, a channel, and the ways in which either can fail."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Final
 
 from dimml.errors import DimmlError
 from dimml.media.decoders.windows import WindowDecoded
 from dimml.media.sandbox.sandbox import Isolation
 from dimml.media.types import DecodeRequest
-from dimml.media.workers.channel import MalformedReplyError, make_pipe
+from dimml.media.workers.channel import MalformedReplyError, make_channel
 from dimml.media.workers.codec import read_reply
 from dimml.media.workers.messages import (
     EXIT_OUT_OF_MEMORY,
-    Answered,
-    AnswersReply,
-    Broke,
+    DecodeResult,
     Lost,
     Outcome,
-    OutOfMemory,
     Ready,
     Reply,
-    Told,
     WindowsReply,
     WindowsRequest,
     check_reply,
@@ -42,9 +39,9 @@ logger = logging.getLogger(__name__)
 
 #: A worker imports FFmpeg and OpenCV; a loaded machine takes seconds.
 START_TIMEOUT_S: Final = 60.0
-#: From the end of a worker's pipe to its own.
+#: From the end of a worker's channel to the end of its process.
 _EXIT_TIMEOUT_S: Final = 1.0
-#: A worker may run for so long although nobody waits for it any more: less than it takes to replace it.
+#: How long a worker may go on after its caller has stopped waiting: less than it takes to replace it.
 PATIENCE_S: Final = 0.5
 
 _WORKER_ENVIRONMENT: Final = {
@@ -53,23 +50,23 @@ _WORKER_ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-#: For taking in a request or a reply, once it has begun; milliseconds in truth.
+#: For the transfer of a request or a reply, once it has begun; it takes milliseconds.
 _TRANSFER_S: Final = 10.0
 
 
 class WorkerProcess:
-    """A worker, just started; ``wait_ready`` before anything else. ``settings`` are pickled WorkerSettings.
+    """Worker that has just been started; call ``wait_ready`` before anything else.
 
-    Raises OSError where no process can be started.
+    ``settings`` are pickled ``WorkerSettings``. Raises OSError if no process can be started.
     """
 
     def __init__(self, settings: bytes) -> None:
         self._settings = settings
-        #: How long to wait for a reply that its caller did not wait for, and what it is about.
+        #: How long to wait on for a reply that came too late, and the modalities of its requests.
         self._late: tuple[float, Sequence[Sequence[Modality]]] | None = None
-        self._pipe, theirs = make_pipe()
+        self._channel, theirs = make_channel()
         with theirs, ExitStack() as unless_started:
-            unless_started.callback(self._pipe.close)
+            unless_started.callback(self._channel.close)
             self._process = start_python_child(
                 "dimml.media.workers.main",
                 theirs.fileno(),
@@ -78,12 +75,12 @@ class WorkerProcess:
             unless_started.pop_all()
 
     def wait_ready(self) -> Isolation:
-        """Block until it has imported what it needs, and tell how it is shut in.
+        """Block until the worker has done its imports; return how it is isolated.
 
-        Raises OSError or EOFError where it does not get there.
+        Raises OSError or EOFError if it ends or is not ready in time.
         """
-        self._pipe.send(self._settings, START_TIMEOUT_S)
-        if self._pipe.wait(START_TIMEOUT_S):
+        self._channel.send(self._settings, START_TIMEOUT_S)
+        if self._channel.wait(START_TIMEOUT_S):
             ready = self._read([()])
             if isinstance(ready, Ready):
                 return ready.isolation
@@ -99,13 +96,13 @@ class WorkerProcess:
         self._process.kill()
 
     def dispose(self) -> None:
-        """End the process and let go of its pipe."""
+        """End the process and close its channel."""
         self._process.kill()
         self._process.wait()
-        self._pipe.close()
+        self._channel.close()
 
-    def run(self, requests: Sequence[DecodeRequest], limit_s: float) -> list[Answered] | Lost:
-        """Answers to the first so many of the requests, at least one; ``settle`` before the next call.
+    def run(self, requests: Sequence[DecodeRequest], limit_s: float) -> list[DecodeResult] | Lost:
+        """Decode; return results of the first requests, at least one. Call ``drain`` before the next call.
 
         After a crash or a timeout the process is dead. It is not after a time limit so short that the caller's hurry,
         rather than the file, may be to blame.
@@ -113,8 +110,8 @@ class WorkerProcess:
         asked = [request.modalities for request in requests]
         began = time.monotonic()
         try:
-            self._ask(requests)
-            if not self._pipe.wait(limit_s):
+            self._send(requests)
+            if not self._channel.wait(limit_s):
                 patience_s = PATIENCE_S - limit_s
                 self._late = patience_s, asked
                 if patience_s <= 0.0:
@@ -123,20 +120,25 @@ class WorkerProcess:
                 return Lost(Reason.DECODE_TIMEOUT)
             reply = self._read(asked)
         except (EOFError, OSError):
-            return Lost(self._how_it_ended())
-        if isinstance(reply, AnswersReply):
+            return Lost(self._exit_reason())
+        if isinstance(reply, list):
             waited_s = time.monotonic() - began
-            return [Answered(_outcome(one.told), min(one.seconds, waited_s)) for one in reply.answers]
+            for result in reply:
+                _log_failure(result.outcome)
+            return [replace(result, seconds=min(result.seconds, waited_s)) for result in reply]
         return self._lost(reply)
 
     def stream(self, request: WindowsRequest, limit_s: float) -> Iterator[WindowDecoded | Lost]:
-        """Windows as they come, ``limit_s`` for each chunk. After a Lost the process is dead or, where memory was
-        not enough or decoding raised, free for the next request. Raises DimmlError where the request is at fault."""
+        """Yield windows as they come, ``limit_s`` for each chunk; a ``Lost`` is the last item.
+
+        After a ``Lost`` the process is dead or, if its memory was not enough or decoding raised a bug, free for the
+        next request. Raises DimmlError if the request is at fault.
+        """
         try:
-            self._ask(request)
+            self._send(request)
             done = False
             while not done:
-                if not self._pipe.wait(limit_s):
+                if not self._channel.wait(limit_s):
                     self._process.kill()
                     self._process.wait()
                     yield Lost(Reason.DECODE_TIMEOUT)
@@ -150,17 +152,17 @@ class WorkerProcess:
                 done = reply.done
                 yield from reply.windows
                 if not done:
-                    self._pipe.send(b"", _TRANSFER_S)
+                    self._channel.send(b"", _TRANSFER_S)
         except (EOFError, OSError):
-            yield Lost(self._how_it_ended())
+            yield Lost(self._exit_reason())
 
-    def settle(self) -> None:
-        """Wait a little for the reply that came too late for its caller, and drop it; where none comes, kill."""
+    def drain(self) -> None:
+        """Wait a little for the reply that is too late for its caller, and drop it; kill the process if none comes."""
         if self._late is None or not self.alive:
             return
         patience_s, asked = self._late
         try:
-            if self._pipe.wait(patience_s):
+            if self._channel.wait(patience_s):
                 self._read(asked)
                 self._late = None
                 return
@@ -169,17 +171,17 @@ class WorkerProcess:
         self._process.kill()
         self._process.wait()
 
-    def _ask(self, request: Sequence[DecodeRequest] | WindowsRequest) -> None:
-        self._pipe.send(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL), _TRANSFER_S)
+    def _send(self, request: Sequence[DecodeRequest] | WindowsRequest) -> None:
+        self._channel.send(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL), _TRANSFER_S)
 
     def _read(self, asked: Sequence[Sequence[Modality]], *, windows: bool = False) -> Reply:
-        """The next reply, about the modalities of each request.
+        """Return the next reply, checked against the modalities of each request.
 
-        Raises EOFError or OSError where the worker is lost, or has to be given up.
+        Raises EOFError or OSError if the worker has ended, or is killed because its reply is malformed or incomplete.
         """
         try:
             bounds = reply_bounds(asked, windows=windows)
-            reply = read_reply(*self._pipe.receive(**bounds, limit_s=_TRANSFER_S))
+            reply = read_reply(*self._channel.receive(**bounds, limit_s=_TRANSFER_S))
             check_reply(reply, asked)
         except (MalformedReplyError, TimeoutError) as error:
             logger.error("a decode worker is given up, its reply makes no sense or stops half way: %s", error)  # noqa: TRY400 - no fault of ours
@@ -188,14 +190,15 @@ class WorkerProcess:
         return reply
 
     def _lost(self, reply: Reply) -> Lost:
-        """Why there is no answer in a reply."""
-        if isinstance(reply, (OutOfMemory, Broke)):
-            return _failure(reply)
-        self._process.kill()  # It answered another question.
-        return Lost(self._how_it_ended())
+        """Return the ``Lost`` of a reply without results; a reply of a wrong kind costs the process."""
+        if isinstance(reply, Lost):
+            _log_failure(reply)
+            return reply
+        self._process.kill()
+        return Lost(self._exit_reason())
 
-    def _how_it_ended(self) -> Reason:
-        """Why the pipe broke; the process is dead afterwards."""
+    def _exit_reason(self) -> Reason:
+        """Wait for the process to end, kill it if it does not, and return why the channel broke."""
         try:
             code = self._process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -204,12 +207,7 @@ class WorkerProcess:
         return Reason.DECODE_MEMORY if code == EXIT_OUT_OF_MEMORY else Reason.DECODER_CRASHED
 
 
-def _outcome(told: Told) -> Outcome | DimmlError:
-    return _failure(told) if isinstance(told, (OutOfMemory, Broke)) else told
-
-
-def _failure(told: OutOfMemory | Broke) -> Lost:
-    if isinstance(told, OutOfMemory):
-        return Lost(Reason.DECODE_MEMORY)
-    logger.error("decoding raised an unexpected error:\n%s", told.details)
-    return Lost(Reason.DECODER_CRASHED)
+def _log_failure(outcome: Outcome) -> None:
+    """Log the traceback of a decoder's bug."""
+    if isinstance(outcome, Lost) and outcome.reason is Reason.DECODER_CRASHED:
+        logger.error("decoding raised an unexpected error:\n%s", outcome.details)

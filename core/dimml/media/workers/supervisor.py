@@ -1,4 +1,4 @@
-"""One decode worker and the thread that looks after it: starts it, feeds it, and replaces it when it is lost."""
+"""Thread that supervises one decode worker: starts it, hands it jobs, and replaces it when it is lost."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from collections.abc import Callable
 
 from dimml.errors import DimmlError, UnavailableError
 from dimml.media.sandbox.sandbox import Isolation
-from dimml.media.workers.jobs import Job, StreamJob
-from dimml.media.workers.messages import Answered, Lost
+from dimml.media.workers.jobs import DecodeJob, Job, StreamJob
+from dimml.media.workers.messages import DecodeResult, Lost
 from dimml.media.workers.process import WorkerProcess
 from dimml.status import Reason
 
 logger = logging.getLogger(__name__)
 
 
-class Keeper:
-    """A thread that does ``jobs`` one at a time in its worker. A None among the jobs ends it.
+class Supervisor:
+    """Thread that runs ``jobs`` one at a time in its worker; a None among the jobs ends it.
 
-    ``on_ready`` is called for every worker that has started, ``on_lost`` for every one that died or had to be killed.
+    ``settings`` are pickled ``WorkerSettings``. ``on_ready`` is called for every worker that has started, ``on_lost``
+    for every one that died or had to be killed.
     """
 
     def __init__(
         self,
-        jobs: queue.SimpleQueue[Job | StreamJob | None],
+        jobs: queue.SimpleQueue[Job | None],
         settings: bytes,
         on_ready: Callable[[Isolation], None],
         on_lost: Callable[[], None],
@@ -37,43 +38,43 @@ class Keeper:
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._worker: WorkerProcess | None = None
-        self._job: Job | None = None
+        self._job: DecodeJob | None = None
         self._closed = False
-        #: Set when the first start has worked or failed.
+        #: Set when the first start has succeeded or failed.
         self.started = threading.Event()
         # The thread that starts a worker must outlive it: the kernel counts the thread as the parent that dies.
-        self._thread = threading.Thread(target=self._keep, name="dimml-decode", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dimml-decode", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether a worker waits for requests or works on one."""
+        """Whether the worker's process runs, idle or busy."""
         worker = self._worker
         return worker is not None and worker.alive
 
     def close(self) -> None:
-        """Kill the worker, also in the middle of a request, and start no other."""
+        """Kill the worker, even in the middle of a request, and start no other."""
         with self._lock:
             self._closed = True
             if self._worker is not None:
                 self._worker.kill()
 
-    def abandon(self, job: Job) -> None:
-        """Kill the worker if it works on this job."""
+    def abandon(self, job: DecodeJob) -> None:
+        """Kill the worker if it runs this job."""
         with self._lock:
             if self._job is job and self._worker is not None:
-                self._job = None  # Which tells the thread.
+                self._job = None  # The thread sees by this that the worker was killed.
                 self._worker.kill()
 
     def join(self) -> None:
-        """Wait for the thread, which must have been sent a None."""
+        """Wait for the thread to end, which takes a None among the jobs."""
         self._thread.join()
 
-    def _keep(self) -> None:
+    def _run(self) -> None:
         while True:
             if self._worker is not None:
-                self._worker.settle()
-            self._living_worker()
+                self._worker.drain()
+            self._ensure_worker()
             self.started.set()
             job = self._jobs.get()
             if job is None:
@@ -84,21 +85,21 @@ class Keeper:
             if not job.future.set_running_or_notify_cancel():
                 continue
             try:
-                outcome = self._do(job)
+                results = self._decode(job)
             except UnavailableError as error:
                 job.future.set_exception(error)
             except BaseException as error:
-                # Nobody foresaw it. It costs the worker, whatever state that is in, and not this thread.
+                # A bug costs the worker, whose state is unknown, and not this thread.
                 with self._lock:
                     self._job = None
-                self._bury()
+                self._discard()
                 job.future.set_exception(error)
             else:
-                job.future.set_result(outcome)
-        self._bury()
+                job.future.set_result(results)
+        self._discard()
 
-    def _do(self, job: Job) -> list[Answered] | Lost:
-        worker = self._living_worker()
+    def _decode(self, job: DecodeJob) -> list[DecodeResult] | Lost:
+        worker = self._ensure_worker()
         if worker is None:
             raise UnavailableError("no decode worker could be started")
         left_s = job.end - time.monotonic()
@@ -106,44 +107,44 @@ class Keeper:
             raise UnavailableError("no decode worker was free in time")
         with self._lock:
             self._job = job
-        reply = job.context.run(worker.run, job.requests, min(job.limit_s, left_s))
+        results = job.context.run(worker.run, job.requests, min(job.limit_s, left_s))
         with self._lock:
             killed, self._job = self._job is None, None
         # One that was killed may not be dead yet.
         if killed or not worker.alive:
             if self._closed:
                 raise UnavailableError("the decode pool is closed")
-            self._bury()
-        return reply
+            self._discard()
+        return results
 
     def _stream(self, job: StreamJob) -> None:
-        worker = self._living_worker()
+        worker = self._ensure_worker()
         if worker is None:
             job.put(UnavailableError("no decode worker could be started"))
             return
         try:
             for item in worker.stream(job.request, job.limit_s):
                 if not job.put(item):
-                    # Nobody listens any more, and the worker is in the middle of it.
+                    # The caller has stopped, and the worker is in the middle of the recording.
                     worker.kill()
                     break
         except DimmlError as error:
             job.put(error)
         except BaseException:
             logger.exception("a decode worker's windows could not be read")
-            self._bury()
+            self._discard()
             job.put(Lost(Reason.DECODER_CRASHED))
             job.put(None)
         else:
             job.put(None)
         if job.stopped or not worker.alive:
-            self._bury()
+            self._discard()
 
-    def _living_worker(self) -> WorkerProcess | None:
-        """The worker, replaced if it died meanwhile; None where none can be started."""
+    def _ensure_worker(self) -> WorkerProcess | None:
+        """Return the worker, started anew if it has died; None if it cannot be started."""
         if self.alive:
             return self._worker
-        self._bury()
+        self._discard()
         with self._lock:
             if self._closed:
                 return None
@@ -157,10 +158,10 @@ class Keeper:
         except (EOFError, OSError):
             if not self._closed:
                 logger.exception("a decode worker ended while it started")
-            self._bury()
+            self._discard()
         return self._worker
 
-    def _bury(self) -> None:
+    def _discard(self) -> None:
         with self._lock:
             worker, self._worker = self._worker, None
             closed = self._closed

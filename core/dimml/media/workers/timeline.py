@@ -1,4 +1,4 @@
-"""A recording's windows out of a decode worker, going on without the guilty track when the worker is lost."""
+"""Decode a recording's windows in a worker; if a track costs the worker, go on without that track."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from dimml.media.workers.pool import DecodePool
 from dimml.modality import Modality
 from dimml.status import Reason
 
-#: How often a recording is tried again where a worker was lost and no track alone is to blame.
-_STRIKES: Final = 3
+#: Failures after which all tracks are given up if none alone is to blame.
+_MAX_FAILURES: Final = 3
 
 
 def decode_timeline(
     pool: DecodePool, request: DecodeRequest, plan: WindowPlan, *, timeout_s: float
 ) -> Iterator[WindowDecoded]:
-    """Every window of a recording, whatever its decoding costs; ``timeout_s`` is for some windows at a time.
+    """Yield every window of a recording, however many workers that costs; ``timeout_s`` is for a chunk of windows.
 
-    Where a worker is lost, each track is tried alone from that window on; the guilty one is unusable from there to
-    the recording's end, with the reason, and the others go on. Raises what ``decode_windows`` raises.
+    If a worker is lost, each track is tried alone from that window on. The one to blame is unusable from there to the
+    recording's end, with the reason, and the others go on. Raises what ``decode_windows`` raises.
     """
     lost: dict[str, Reason] = {}
-    number, strikes = 0, 0
+    number, failures = 0, 0
     last: WindowDecoded | None = None
     while len(lost) < len(request.modalities):
         alive = replace(request, modalities=tuple(m for m in request.modalities if m.name not in lost))
@@ -46,21 +46,23 @@ def decode_timeline(
         groups = tracks_of(alive)
         guilty = [(groups[0], crash)]
         if len(groups) > 1:
-            # From where the others stand, one chunk of each alone.
-            tried = [(group, _outcome(pool, alive, group, plan, first=number, timeout_s=timeout_s)) for group in groups]
-            guilty = [(group, outcome) for group, outcome in tried if outcome is not None]
-        strikes += 1
-        if not guilty and strikes >= _STRIKES:
+            # One chunk of each alone, from the window that was next.
+            tried = [
+                (group, _try_alone(pool, alive, group, plan, first=number, timeout_s=timeout_s)) for group in groups
+            ]
+            guilty = [(group, failure) for group, failure in tried if failure is not None]
+        failures += 1
+        if not guilty and failures >= _MAX_FAILURES:
             guilty = [(group, crash) for group in groups]
-        for group, reason in guilty:
-            lost |= {modality.name: reason.reason for modality in group}
+        for group, failure in guilty:
+            lost |= {modality.name: failure.reason for modality in group}
     yield from _all_lost(request, plan, number, last, lost)
 
 
-def _outcome(
+def _try_alone(
     pool: DecodePool, request: DecodeRequest, group: list[Modality], plan: WindowPlan, *, first: int, timeout_s: float
 ) -> Lost | None:
-    """What decoding these modalities alone comes to, in its first chunk; None where it goes well."""
+    """Decode the first window of these modalities alone; return the ``Lost`` if there is one."""
     alone = replace(request, modalities=tuple(group))
     with closing(pool.stream(alone, plan, first, timeout_s=timeout_s)) as items:
         item = next(iter(items), None)
@@ -79,8 +81,7 @@ def _with_lost(item: WindowDecoded, request: DecodeRequest, lost: dict[str, Reas
 def _all_lost(
     request: DecodeRequest, plan: WindowPlan, number: int, last: WindowDecoded | None, lost: dict[str, Reason]
 ) -> Iterator[WindowDecoded]:
-    """The windows from ``number`` on, of which nothing is left; one without a time where not even their number is
-    known."""
+    """Yield the windows from ``number`` on, without any track; one without times if their number is not known."""
     nothing = WindowDecoded(0, 1, None, None, Decoded())
     if last is None or last.span is None:
         yield _with_lost(nothing, request, lost)

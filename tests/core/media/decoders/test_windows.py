@@ -142,7 +142,7 @@ def test_a_worker_killed_in_the_middle_costs_no_window(tmp_path: Path) -> None:
         found = []
         for one in decode_timeline(pool, request_for(path), WindowPlan(1.0, 0.05), timeout_s=60.0):
             if one.number == 3:
-                worker = pool._keepers[0]._worker
+                worker = pool._supervisors[0]._worker
                 assert worker is not None
                 worker.kill()
             found.append(one)

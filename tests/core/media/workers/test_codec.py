@@ -27,14 +27,12 @@ from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.windows import WindowDecoded
 from dimml.media.sandbox.sandbox import Isolation
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
-from dimml.media.workers.channel import MalformedReplyError, ParentEnd, WorkerEnd, make_pipe
+from dimml.media.workers.channel import MalformedReplyError, ParentEnd, WorkerEnd, make_channel
 from dimml.media.workers.codec import encode_reply, read_reply
 from dimml.media.workers.messages import (
     CHUNK_ROWS_BYTES,
-    Answer,
-    AnswersReply,
-    Broke,
-    OutOfMemory,
+    DecodeResult,
+    Lost,
     Ready,
     Reply,
     WindowsReply,
@@ -47,6 +45,9 @@ from dimml.status import OK, ModalityStatus, Reason
 from support.tiny_bundle import AUDIO, VISUAL
 
 SILENT = ModalityStatus.because(Reason.SILENT)
+OUT_OF_MEMORY = Lost(Reason.DECODE_MEMORY)
+BROKE = Lost(Reason.DECODER_CRASHED, "why")
+TRACEBACK = Lost(Reason.DECODER_CRASHED, "Traceback …")
 AUDIO_ROW = DecodedTrack(OK, np.zeros(AUDIO.shape, np.float32))
 
 
@@ -91,22 +92,28 @@ class Ends:
 
 @pytest.fixture
 def ends() -> Iterator[Ends]:
-    parent, theirs = make_pipe()
+    parent, theirs = make_channel()
     with theirs:
         yield Ends(parent, theirs)
         parent.close()
 
 
 def test_rows_come_out_as_they_went_in_and_can_be_written(ends: Ends) -> None:
-    sent = [Answer(decoded(), 0.25), Answer(OutOfMemory(), 1 / 3), Answer(Broke("why"), 0.0), Answer(decoded(), 2.0)]
-    got = ends.through(AnswersReply(sent))
-    assert isinstance(got, AnswersReply)
-    assert [one.seconds for one in got.answers] == [one.seconds for one in sent]
-    assert [one.told for one in got.answers[1:3]] == [one.told for one in sent[1:3]]
-    for one in (got.answers[0], got.answers[3]):
-        assert isinstance(one.told, Decoded)
-        same(one.told, decoded())
-    outcome = got.answers[0].told
+    sent = [
+        DecodeResult(decoded(), 0.25),
+        DecodeResult(OUT_OF_MEMORY, 1 / 3),
+        DecodeResult(BROKE, 0.0),
+        DecodeResult(decoded(), 2.0),
+    ]
+    got = ends.through(sent)
+    assert isinstance(got, list)
+    assert [one.seconds for one in got] == [one.seconds for one in sent]
+    assert [one.outcome for one in got[1:3]] == [one.outcome for one in sent[1:3]]
+    assert [one.outcome.details for one in got[1:3] if isinstance(one.outcome, Lost)] == ["", "why"]
+    for one in (got[0], got[3]):
+        assert isinstance(one.outcome, Decoded)
+        same(one.outcome, decoded())
+    outcome = got[0].outcome
     assert isinstance(outcome, Decoded)
     row = outcome.tracks["visual"].row
     assert row is not None
@@ -126,9 +133,13 @@ def test_windows_come_out_as_they_went_in(ends: Ends) -> None:
         assert (one.number, one.count, one.window, one.span) == (other.number, other.count, other.window, other.span)
 
 
-@pytest.mark.parametrize("reply", [Ready(Isolation(("a",), ("b: why",))), OutOfMemory(), Broke("Traceback …")])
+@pytest.mark.parametrize("reply", [Ready(Isolation(("a",), ("b: why",))), OUT_OF_MEMORY, TRACEBACK])
 def test_what_has_no_rows(ends: Ends, reply: Reply) -> None:
-    assert ends.through(reply) == reply
+    got = ends.through(reply)
+    assert got == reply
+    if isinstance(reply, Lost):
+        assert isinstance(got, Lost)
+        assert got.details == reply.details
 
 
 @pytest.mark.parametrize(
@@ -140,9 +151,9 @@ def test_what_has_no_rows(ends: Ends, reply: Reply) -> None:
     ],
 )
 def test_errors_keep_their_kind(ends: Ends, error: DimmlError) -> None:
-    whole, within = ends.through(error), ends.through(AnswersReply([Answer(error, 0.1)]))
-    assert isinstance(within, AnswersReply)
-    for got in (whole, within.answers[0].told):
+    whole, within = ends.through(error), ends.through([DecodeResult(error, 0.1)])
+    assert isinstance(within, list)
+    for got in (whole, within[0].outcome):
         assert isinstance(got, DimmlError)
         assert (type(got), got.message, got.field, got.statuses) == (
             type(error),
@@ -153,7 +164,10 @@ def test_errors_keep_their_kind(ends: Ends, error: DimmlError) -> None:
 
 
 def test_an_error_that_decoding_does_not_raise_is_a_fault(ends: Ends) -> None:
-    assert isinstance(ends.through(DimmlError("whatever")), Broke)
+    got = ends.through(DimmlError("whatever"))
+    assert got == Lost(Reason.DECODER_CRASHED)
+    assert isinstance(got, Lost)
+    assert "DimmlError: whatever" in got.details
 
 
 def message(document: object, rows: bytes = b"") -> bytes:
@@ -161,65 +175,144 @@ def message(document: object, rows: bytes = b"") -> bytes:
     return struct.pack("<QQ", len(content), len(rows)) + content + rows
 
 
-def outcome(**said: object) -> dict[str, object]:
-    return {"decoded": {"tracks": {"a": {"status": "ok", "times_s": [], **said}}, "start_s": None, "end_s": None}}
+LOST = {"kind": "lost", "reason": "decode_memory", "details": ""}
+ERROR = {"kind": "error", "error": "TooLargeError", "message": "", "field": None, "statuses": []}
 
 
-def answers(*outcomes: dict[str, object], **said: object) -> dict[str, object]:
-    return {"answers": [{"seconds": 0.1, **one, **said} for one in outcomes]}
+def row(dtype: str, *shape: object) -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape}
 
 
-def track(**said: object) -> dict[str, object]:
-    return answers(outcome(**said))
+def outcome(**fields: object) -> dict[str, object]:
+    one = {"modality": "a", "status": "absent:not_sent", "times_s": [], "row": None, **fields}
+    return {"kind": "decoded", "tracks": [one], "start_s": None, "end_s": None}
 
 
-def window(**said: object) -> dict[str, object]:
-    return {"number": 0, "count": 9, "window": None, "span": None, **outcome(status="absent:not_sent"), **said}
+def results(*outcomes: dict[str, object], **fields: object) -> dict[str, object]:
+    return {"kind": "results", "results": [{"seconds": 0.1, "outcome": one, **fields} for one in outcomes]}
 
 
-MALFORMED = {
-    "a pickle": message(pickle.dumps(OutOfMemory())),
-    "no object": message([1]),
-    "nothing known": message({"else": 1}),
-    "an endless text": struct.pack("<QQ", 2**63, 0),
-    "endless rows": struct.pack("<QQ", 2, 2**63),
-    "nesting without end": message(b"[" * 100_000),
-    "a row that is not there": message(track(dtype="uint8", shape=[9]), bytes(8)),
-    "a row of negative size": message(track(dtype="uint8", shape=[-8, -1]), bytes(8)),
-    "a row past all numbers": message(track(dtype="uint8", shape=[2**40, 2**40]), bytes(8)),
-    "a row of objects": message(track(dtype="object", shape=[1]), bytes(8)),
-    "rows that belong to nothing": message(track(dtype="uint8", shape=[8]), bytes(16)),
-    "rows without an answer": message({"out_of_memory": True}, bytes(8)),
-    "an endless row": message(track(dtype="uint8", shape=[float("inf")]), bytes(8)),
-    "a time that is none": message(track(times_s=[float("nan")])),
-    "a time past all numbers": message(
-        b'{"answers": [{"seconds": 1, "decoded": {"tracks": {}, "start_s": 1' + b"0" * 400 + b', "end_s": null}}]}'
-    ),
-    "an answer without seconds": message({"answers": [{"out_of_memory": True}]}),
-    "an answer of endless seconds": message(answers({"out_of_memory": True}, seconds=float("inf"))),
-    "an answer of less than no time": message(answers({"out_of_memory": True}, seconds=-5.0)),
-    "answers that are none": message({"answers": {"seconds": 0.1}}),
-    "a row that two answers share": message(answers(*2 * [outcome(dtype="uint8", shape=[8])]), bytes(8)),
-    "a window without ends": message({"windows": [window(window=[])], "done": True}),
-    "a window past the last": message({"windows": [window(number=9)], "done": True}),
-    "a window of a false number": message({"windows": [window(number=True)], "done": True}),
-    "half a letter": message({"broke": "\ud800"}),
-    "a status that is none": message(track(status="fine")),
-    "an error that is none": message({"error": "SystemExit", "message": "", "field": None, "statuses": {}}),
+def track(**fields: object) -> dict[str, object]:
+    return results(outcome(status="ok", **fields))
+
+
+def windows(**fields: object) -> dict[str, object]:
+    one = {"number": 0, "count": 9, "window": None, "span": None, "decoded": outcome(), **fields}
+    return {"kind": "windows", "windows": [one], "done": True}
+
+
+def without(field: str, document: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in document.items() if name != field}
+
+
+WELL_FORMED = {
+    "a row": (track(row=row("uint8", 8)), bytes(8)),
+    "a row of floats": (track(row=row("float32", 2, 1)), bytes(8)),
+    "two rows": (results(*2 * [outcome(status="ok", row=row("uint8", 5))]), bytes(16)),
+    "times that are whole numbers": (track(times_s=[0, 1]), b""),
+    "a window": (windows(window=[0, 1.5]), b""),
+    "lost": (LOST, b""),
+    "an error": (ERROR, b""),
 }
+
+#: What a worker may not send, and the fault that must be found in it.
+MALFORMED = {
+    "a pickle": (message(pickle.dumps(Lost(Reason.DECODE_MEMORY))), "JSON"),
+    "no object": (message([1]), "object|dictionary"),
+    "nothing known": (message({"else": 1}), "kind"),
+    "a kind that is none": (message({"kind": "else"}), "kind"),
+    "an endless text": (struct.pack("<QQ", 2**63, 0), "bytes of text"),
+    "endless rows": (struct.pack("<QQ", 2, 2**63), "of rows"),
+    "nesting without end": (message(b"[" * 100_000), "recursion"),
+    "a row that is not there": (message(track(row=row("uint8", 9)), bytes(8)), "not there"),
+    "a row of negative size": (message(track(row=row("uint8", -8, -1)), bytes(8)), "shape.*greater"),
+    "a row past all numbers": (message(track(row=row("uint8", 2**40, 2**40)), bytes(8)), "not there"),
+    "a row of too many dimensions": (message(track(row=row("uint8", *[1] * 33)), bytes(8)), "shape.*at most 32"),
+    "a row of objects": (message(track(row=row("object", 1)), bytes(8)), "dtype"),
+    "a row without a shape": (message(track(row={"dtype": "uint8"}), bytes(8)), "shape.*required"),
+    "an extent that is no whole number": (message(track(row=row("uint8", 8.0)), bytes(8)), "shape.*integer"),
+    "an extent that is true": (message(track(row=row("uint8", True)), bytes(8)), "shape.*integer"),
+    "an extent as text": (message(track(row=row("uint8", "8")), bytes(8)), "shape.*integer"),
+    "rows that belong to nothing": (
+        message(track(row=row("uint8", 8)), bytes(16)),
+        "8 bytes of rows belong to nothing",
+    ),
+    "rows without a result": (message(LOST, bytes(8)), "8 bytes of rows belong to nothing"),
+    "an endless row": (message(track(row=row("uint8", float("inf"))), bytes(8)), "shape"),
+    "a time that is none": (message(track(times_s=[float("nan")])), "times_s.*finite"),
+    "a time that is true": (message(track(times_s=[True])), "times_s.*number"),
+    "a time as text": (message(track(times_s=["0.1"])), "times_s.*number"),
+    "times that are none": (message(track(times_s=None)), "times_s"),
+    "a time past all numbers": (
+        message(
+            b'{"kind": "results", "results": [{"seconds": 1, "outcome": {"kind": "decoded", "tracks": [], "start_s": 1'
+            + b"0" * 400
+            + b', "end_s": null}}]}'
+        ),
+        "start_s.*(finite|number)",
+    ),
+    "a result without seconds": (
+        message({"kind": "results", "results": [{"outcome": LOST}]}),
+        "seconds.*required",
+    ),
+    "a result of endless seconds": (message(results(LOST, seconds=float("inf"))), "seconds.*finite"),
+    "a result of less than no time": (message(results(LOST, seconds=-5.0)), "seconds.*greater"),
+    "a result of true seconds": (message(results(LOST, seconds=True)), "seconds.*number"),
+    "a result with a field too many": (message(results(LOST, more=1)), "more.*not permitted"),
+    "a result that is a list of results": (message(results(results(LOST))), "outcome"),
+    "results that are none": (message({"kind": "results", "results": {"seconds": 0.1}}), "results.*(list|array)"),
+    "a row that two results share": (
+        message(results(*2 * [outcome(status="ok", row=row("uint8", 8))]), bytes(8)),
+        "not there",
+    ),
+    "a window without ends": (message(windows(window=[])), "window.*required"),
+    "a window past the last": (message(windows(number=9)), "window 9 of 9"),
+    "a window of none": (message(windows(count=0)), "count.*greater"),
+    "a window of a false number": (message(windows(number=True)), "number.*integer"),
+    "windows that may be done": (message(windows() | {"done": 1}), "done.*boolean"),
+    "half a letter": (message(LOST | {"details": "\ud800"}), "hex escape|surrogate"),
+    "bytes that are no letters": (message(json.dumps(LOST).encode().replace(b'""', b'"\xff"')), "unicode|UTF-8"),
+    "a status that is none": (message(results(outcome(status="fine"))), "fine"),
+    "a status of a false reason": (message(results(outcome(status="ok:silent"))), "is not a modality status"),
+    "two tracks of one modality": (message(results(outcome() | {"tracks": 2 * outcome()["tracks"]})), "two tracks"),  # type: ignore[operator]
+    "an error that is none": (message(ERROR | {"error": "SystemExit"}), "does not raise 'SystemExit'"),
+    "an error without a message": (message(without("message", ERROR)), "message.*required"),
+    "an error of a false status": (message(ERROR | {"statuses": [{"modality": "a", "status": "fine"}]}), "fine"),
+    "lost for a reason that no worker knows": (message(LOST | {"reason": "silent"}), "reason"),
+    "a worker that is ready for nothing": (message({"kind": "ready", "enforced": ["a"]}), "missing.*required"),
+    "a field that writes into the log": (message(LOST | {"a\nERROR b": 1}), r"lost\.a\\nERROR b.*not permitted"),
+    # Of a list the first fault alone is kept: a million of them would take hundreds of megabytes.
+    "results without end": (message({"kind": "results", "results": [0] * 9999}), r"results\.0\W"),
+    "windows without end": (message(windows() | {"windows": [0] * 9999}), r"windows\.0\W"),
+    "tracks without end": (message(results(outcome() | {"tracks": [{}] * 9999})), r"tracks\.0\W"),
+    "times without end": (message(track(times_s=[None] * 9999)), r"times_s\.0\W"),
+    "extents without end": (message(track(row=row("uint8", *[-1] * 9999)), bytes(8)), r"shape\W"),
+    "statuses without end": (message(ERROR | {"statuses": [0] * 9999}), r"statuses\.0\W"),
+    "layers without end": (message({"kind": "ready", "enforced": [0] * 9999, "missing": []}), r"enforced\.0\W"),
+    "more faults than are listed": (message(LOST | {str(number): 1 for number in range(5000)}), "^5000 faults"),
+}
+
+
+@pytest.mark.parametrize("name", WELL_FORMED)
+def test_what_a_sound_worker_may_say(ends: Ends, name: str) -> None:
+    """The neighbours of what is malformed, so that each of those is refused for its fault alone."""
+    document, rows = WELL_FORMED[name]
+    ends.theirs.sendall(message(document, rows))
+    ends.read()
 
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_what_no_sound_worker_says(ends: Ends, name: str) -> None:
-    ends.theirs.sendall(MALFORMED[name])
-    with pytest.raises(MalformedReplyError):
+    sent, fault = MALFORMED[name]
+    ends.theirs.sendall(sent)
+    with pytest.raises(MalformedReplyError, match=fault):
         ends.read()
 
 
 @pytest.mark.parametrize("interval_s", [10.0, 0.05])
 def test_a_reply_that_never_ends_is_not_waited_for(ends: Ends, interval_s: float) -> None:
     """Be it that it stops, or that it goes on by a byte at a time."""
-    whole = message(track(dtype="uint8", shape=[8]), bytes(8))
+    whole = message(track(row=row("uint8", 8)), bytes(8))
     over = threading.Event()
 
     def drip() -> None:
@@ -257,10 +350,11 @@ def test_a_worker_that_does_not_listen_is_not_waited_for(ends: Ends) -> None:
 )
 def test_an_answer_is_of_what_was_asked(tracks: dict[str, DecodedTrack], *, fits: bool) -> None:
     plain = Decoded(tracks)
-    fine = Answer(Decoded({"audio": AUDIO_ROW}), 0.1)
+    fine = DecodeResult(Decoded({"audio": AUDIO_ROW}), 0.1)
+    reply: Reply
     for reply, asked in (
-        (AnswersReply([Answer(plain, 0.1)]), 1),
-        (AnswersReply([fine, Answer(plain, 0.1)]), 3),
+        ([DecodeResult(plain, 0.1)], 1),
+        ([fine, DecodeResult(plain, 0.1)], 3),
         (WindowsReply([WindowDecoded(0, 1, None, None, plain)], done=True), 1),
     ):
         with nullcontext() if fits else pytest.raises(MalformedReplyError):
@@ -270,12 +364,13 @@ def test_an_answer_is_of_what_was_asked(tracks: dict[str, DecodedTrack], *, fits
 @pytest.mark.parametrize(("given", "fits"), [(0, False), (1, True), (2, True), (3, False)])
 def test_there_are_answers_but_no_more_than_requests(given: int, *, fits: bool) -> None:
     with nullcontext() if fits else pytest.raises(MalformedReplyError):
-        check_reply(AnswersReply([Answer(Broke("why"), 0.1)] * given), [(AUDIO,), (AUDIO,)])
+        check_reply([DecodeResult(BROKE, 0.1)] * given, [(AUDIO,), (AUDIO,)])
 
 
 def test_an_error_is_of_what_was_asked() -> None:
     other = UnusableMediaError("nothing", statuses={"other": SILENT})
-    for reply in (other, AnswersReply([Answer(other, 0.1)])):
+    reply: Reply
+    for reply in (other, [DecodeResult(other, 0.1)]):
         with pytest.raises(MalformedReplyError):
             check_reply(reply, [(AUDIO,)])
 
@@ -288,8 +383,8 @@ def test_bounds_let_the_largest_answer_through(ends: Ends) -> None:
     many = most_together((AUDIO, tall), 10_000)
     assert 1 < many < 100
     for reply, asked, windows in (
-        (AnswersReply([Answer(whole, 1 / 3)]), 1, False),
-        (AnswersReply([Answer(whole, 1 / 3)] * many), many, False),
+        ([DecodeResult(whole, 1 / 3)], 1, False),
+        ([DecodeResult(whole, 1 / 3)] * many, many, False),
         (WindowsReply([WindowDecoded(0, 1, None, None, whole)], done=True), 1, True),
     ):
         with ThreadPoolExecutor(1) as other:
@@ -333,7 +428,7 @@ def test_a_worker_that_was_taken_over_runs_nothing_in_its_parent(
 ) -> None:
     mark = tmp_path / "escaped"
     pickled = pickle.dumps(Escape(mark))
-    wrong_row = message(track(dtype="uint8", shape=[8]), bytes(8))
+    wrong_row = message(track(row=row("uint8", 8)), bytes(8))
     with DecodePool(1, decode_function=usurped) as pool, caplog.at_level(logging.ERROR):
         pool.warm_up()
         for said in (message(pickled), wrong_row):

@@ -23,7 +23,7 @@ from dimml.errors import DataError, DimmlError, InvalidParameterError, TooLargeE
 from dimml.media import MediaLimits, decode
 from dimml.media.decoders.windows import WindowPlan
 from dimml.media.types import Decoded, DecodeRequest
-from dimml.media.workers.messages import Answered, Lost
+from dimml.media.workers.messages import DecodeResult, Lost
 from dimml.media.workers.pool import DecodePool
 from dimml.media.workers.process import WorkerProcess
 from dimml.media.workers.timeline import decode_timeline
@@ -213,7 +213,7 @@ def test_several_at_once_are_answered_each_in_its_place(pool: DecodePool, clip: 
         request_for(clip, VISUAL),
         request_for(clip, AUDIO, start_s=-1.0),
     ]
-    answers: list[Answered] = []
+    answers: list[DecodeResult] = []
     while len(answers) < len(asked):
         answers += pool.decode_several(asked[len(answers) :], limit_s=20, timeout_s=20)
     for answer, request in zip(answers, asked, strict=True):
