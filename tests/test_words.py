@@ -21,7 +21,6 @@ NOT_YET = (
     "core/dimml/media/decoders/audio.py",
     "core/dimml/media/decoders/file_type.py",
     "core/dimml/media/workers",
-    "core/dimml/triton",
 )
 
 
