@@ -109,9 +109,9 @@ def trespasses(request: DecodeRequest) -> Decoded:
 
 def shuts_out_landlock_and_seccomp() -> None:
     """Make this process one to which the kernel refuses both, as an old kernel or a strict container would."""
-    numbers = {"landlock_create_ruleset": (444, 444), "seccomp": seccomp.JUDGED["seccomp"]}
+    numbers = {"landlock_create_ruleset": (444, 444), "seccomp": seccomp.CHECKED["seccomp"]}
     seccomp.REFUSED.clear()
     seccomp.REFUSED.update(numbers)
-    for name in set(seccomp.JUDGED) - {"seccomp"}:
-        seccomp.JUDGED[name] = (None, None)
+    for name in set(seccomp.CHECKED) - {"seccomp"}:
+        seccomp.CHECKED[name] = (None, None)
     seccomp.install(os.getpid())

@@ -1,4 +1,4 @@
-"""What decoding takes and gives."""
+"""Request, limits and result of decoding."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from dimml.modality import Modality
 from dimml.signal_check import QualityThresholds
 from dimml.status import ModalityStatus
 
-#: A recording: its bytes, or a file that is opened by the worker.
+#: A recording: its bytes, or the path of a file that the decode worker opens.
 Source = bytes | Path
 
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """Hard limits of one decode. Exceeding one raises TooLargeError that names the limit."""
+    """Hard limits of one decode; exceeding one raises TooLargeError, which names the limit."""
 
     max_bytes: int = 256 * 2**20
-    #: Longest stretch of media that may be asked for (the whole recording where no range is given).
+    #: Longest range of media in seconds; without a range, the whole recording counts.
     max_seconds: float = 120.0
-    #: Of one picture.
+    #: Width times height of one picture.
     max_pixels: int = 4096 * 2304
-    #: Pictures that may be decoded on the way to the wanted ones.
+    #: Pictures decoded to reach the wanted ones, those included.
     max_frames_decoded: int = 7500
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """One prediction's media. Modalities that share one ``Source`` object are read in one open of it.
+    """Media of one prediction. A ``Source`` object that several modalities share is opened once.
 
-    A wanted modality without a source is ``absent:not_sent``. ``start_s``/``end_s`` are seconds from the
-    recording's start; of a longer range, its middle ``clip_s`` seconds are used.
+    A modality without a source is ``absent: not_sent``. ``start_s`` and ``end_s`` are seconds from the start of the
+    recording; a range longer than ``clip_s`` is cut to its middle ``clip_s`` seconds.
     """
 
     modalities: tuple[Modality, ...]
@@ -49,7 +49,7 @@ class DecodeRequest:
 
 @dataclass(slots=True)
 class DecodedTrack:
-    """One modality's row (``modality.shape``, ``modality.dtype``), or None with the reason in ``status``."""
+    """Row of one modality (``modality.shape``, ``modality.dtype``), or None with the reason in ``status``."""
 
     status: ModalityStatus
     row: npt.NDArray[Any] | None = None
@@ -59,7 +59,7 @@ class DecodedTrack:
 
 @dataclass(slots=True)
 class Decoded:
-    """All wanted modalities of one request, and the stretch of media they cover."""
+    """Tracks of one request by modality, and the range in seconds that they cover; None for media without time."""
 
     tracks: dict[str, DecodedTrack] = field(default_factory=dict)
     start_s: float | None = None

@@ -1,5 +1,5 @@
-"""What runs inside Triton's Python backend: the entry models of a bundle, over the same ensemble as everywhere.
+"""Entry models of a bundle inside Triton's Python backend, on the same ensemble as the server.
 
-Nothing here is of use outside: ``triton_python_backend_utils`` exists only in Triton's own processes, and is imported
-there and nowhere else.
+Nothing here runs elsewhere: ``triton_python_backend_utils`` exists only in Triton's own processes, and is imported only
+when Triton initialises a model.
 """

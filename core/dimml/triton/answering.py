@@ -1,4 +1,4 @@
-"""What the two entry models share: the loop, the engine, the ensemble, and answers in Triton's terms."""
+"""Common base of the two entry models: event loop, engine, ensemble, and responses in Triton's terms."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ logger = logging.getLogger(__name__)
 
 
 class Answering:
-    """One instance of an entry model: everything but how requests become rows."""
+    """An instance of an entry model, except for the way from requests to rows."""
 
     def __init__(self, args: Mapping[str, str], pb_utils: Any, *, bundle_name: str) -> None:
-        """``args`` as Triton gives them to ``initialize``. Raises TritonModelException."""
+        """``args`` are those of Triton's ``initialize``. Raises TritonModelException."""
         set_quiet_defaults()
         refuse_corrupting_numpy(pb_utils)
         self.pb_utils = pb_utils
@@ -56,17 +56,17 @@ class Answering:
         self._loop = asyncio.new_event_loop()
 
     def run(self, answers: Any) -> Any:
-        """Run a coroutine to its end in this model's own loop."""
+        """Run a coroutine to completion in this model's own event loop."""
         return self._loop.run_until_complete(answers)
 
     def close(self) -> None:
-        """End threads and loop; calls that are still going end by themselves."""
+        """Stop threads and event loop; calls still running end by themselves."""
         self._engine.close()
         self._loop.close()
         self.metrics.close()
 
     def timeout_s(self, request: Any) -> float:
-        """Seconds that a request allows: ``timeout_ms``, Triton's own ``timeout``, or the setting.
+        """Time limit of a request in seconds: ``timeout_ms``, Triton's own ``timeout``, or the setting.
 
         Raises InvalidParameterError.
         """
@@ -84,9 +84,9 @@ class Answering:
         return asked_s
 
     async def fused(self, rows: Rows, *, end: float) -> EnsembleResult:
-        """The ensemble on ``rows``, done by ``end`` on ``perf_counter``'s clock. Raises DimmlError.
+        """Run the ensemble on ``rows`` until ``end`` on ``perf_counter``'s clock. Raises DimmlError.
 
-        Where nothing in any row is usable to begin with, no encoder is asked.
+        Rows without any usable modality are refused before an encoder runs.
         """
         nothing = ensemble.no_answer_at_all(rows.statuses)
         if nothing is not None:
@@ -99,7 +99,7 @@ class Answering:
         return result
 
     def response(self, result: EnsembleResult, rows: slice) -> Any:
-        """One request's answer out of a batch's. Raises DimmlError where none of its rows has one."""
+        """Cut one request's response out of a batch's result. Raises DimmlError if none of its rows has an answer."""
         statuses = {name: column[rows] for name, column in result.statuses.items()}
         nothing = ensemble.no_answer_at_all(statuses)
         if nothing is not None:
@@ -110,7 +110,7 @@ class Answering:
         return self.pb_utils.InferenceResponse(output_tensors=tensors)
 
     def refusal(self, error: Exception) -> Any:
-        """An error's answer. What is not one of ours is logged, and tells the caller nothing internal."""
+        """Make the response of an error. Unexpected ones are logged, and their text stays inside."""
         codes = self.pb_utils.TritonError
         if not isinstance(error, DimmlError):
             logger.error("entry model %s", self.bundle.name, exc_info=error)
@@ -122,7 +122,7 @@ class Answering:
             (NotFoundError, codes.NOT_FOUND),
             (UnsupportedError, codes.UNSUPPORTED),
             (RequestError, codes.INVALID_ARG),
-            # Triton has no code for lateness.
+            # Triton has no code for a missed deadline.
             (CapacityError, codes.UNAVAILABLE),
         ):
             if isinstance(error, kind):
@@ -137,7 +137,7 @@ def degraded(result: EnsembleResult, rows: slice) -> bool:
 
 
 def _texts(columns: Sequence[Sequence[Any]]) -> Any:
-    """``[B, M]`` of statuses as bytes, modalities in the order of PRESENT."""
+    """Array of statuses as bytes, ``[B, M]``, modalities in the order of PRESENT."""
     return np.array([[str(status).encode() for status in row] for row in zip(*columns, strict=True)], np.object_)
 
 

@@ -1,4 +1,4 @@
-"""The engine inside Triton: a bundle's encoders and fusion, called as models of the same server (BLS)."""
+"""Engine inside Triton: a bundle's encoders and fusion as models of the same server (business logic scripting)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.status import Reason
 from dimml.system.run_threads import RunThreads
 
-#: How Triton 2.51 words it that a model, or its process, is not there.
+#: Messages of Triton 2.51 for a model, or its process, that is not available.
 _GONE: Final = re.compile(
     r"not ready|not found|no available versions|unknown model|not healthy|unloaded|shutting down|Stub process"
 )
-#: Triton's Python backend has as many threads for the calls of one instance.
+#: As many as the threads of Triton's Python backend for the calls of one instance.
 _CALLS_AT_ONCE: Final = 32
 
 
 class BlsEngine:
-    """Calls the models of the bundle's own version. Lives in one event loop.
+    """Engine that calls the models of the bundle's own version. It belongs to one event loop.
 
-    Triton cannot be told to stop a call: one whose caller no longer waits goes on in its thread, as a stray. A model
-    with ``max_stray_runs`` of them fails at once, so that a stalled encoder never takes all threads. The threads are
-    our own, since those of ``async_exec`` (asyncio's) are waited for when a loop or the process ends.
+    Triton cannot cancel a call: after its caller has given up it goes on in its thread, as a stray run. A model with
+    ``max_stray_runs`` of them fails at once, so that a stalled encoder never takes all threads. The threads are our
+    own, since a loop or process that ends waits for those of ``async_exec`` (asyncio's).
     """
 
     def __init__(self, pb_utils: Any, *, max_stray_runs: int) -> None:
@@ -59,7 +59,7 @@ class BlsEngine:
         return fused_from(await self._call(bundle.fusion_model, bundle.version, tensors, FUSED_OUTPUTS))
 
     def close(self) -> None:
-        """Let the threads end once they are idle."""
+        """End the threads once they are idle."""
         self._threads.close()
 
     async def _call(
@@ -109,7 +109,7 @@ class BlsEngine:
         if response.has_error():
             message = response.error().message()
             raise EngineError(Reason.ENCODER_GONE if _GONE.search(message) else Reason.ENCODER_ERROR, message)
-        # Copied out of the memory that is shared with Triton: it ends with the response.
+        # Copied out of memory shared with Triton, which is released with the response.
         return {name: np.array(utils.get_output_tensor_by_name(response, name).as_numpy()) for name in outputs}
 
 

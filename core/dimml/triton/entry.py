@@ -1,6 +1,6 @@
-"""Triton's entry model of a bundle: every modality's tensor an optional input, one fused answer.
+"""Entry model of a bundle in Triton: each modality's tensor is an optional input, the fused answer the output.
 
-``<bundle>/<version>/model.py`` hands this class to Triton under the name that it looks for.
+``<bundle>/<version>/model.py`` gives this class to Triton under the name that Triton requires.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Kind = tuple[tuple[str, ...], float]
 
 
 class EntryModel:
-    """One instance; Triton calls it from one thread, and gives it several requests at once."""
+    """An instance, called by Triton from one thread with several requests at once."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the manifest. Raises TritonModelException, which Triton shows as the reason."""
@@ -31,12 +31,12 @@ class EntryModel:
         self._modalities = {m.tensor: m.name for m in self._answering.bundle.modalities}
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """One answer for each request, errors included."""
+        """Make one response for each request, errors included."""
         answers: list[Any] = self._answering.run(self._answers(requests))
         return answers
 
     def finalize(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
         self._answering.close()
 
     async def _answers(self, requests: Sequence[Any]) -> list[Any]:

@@ -1,6 +1,6 @@
-"""Triton's media model of a bundle: the bytes of one recording in, one fused answer out.
+"""Media model of a bundle in Triton: the input is the bytes of a recording, the output the fused answer.
 
-``<bundle>_media/<version>/model.py`` hands this class to Triton under the name that it looks for.
+``<bundle>_media/<version>/model.py`` gives this class to Triton under the name that Triton requires.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _SUFFIX = "_media"
 
 
 class MediaModel:
-    """One instance, with decoding processes of its own: what kills a decoder leaves Triton's process alone."""
+    """An instance with decoding processes of its own, so that a crashing decoder does not end Triton's process."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the manifest, start the decoders. Raises TritonModelException, which Triton shows as the reason."""
+        """Read the manifest and start the decoders. Raises TritonModelException, which Triton shows as the reason."""
         import triton_python_backend_utils as pb_utils
 
         self._answering = Answering(args, pb_utils, bundle_name=args["model_name"].removesuffix(_SUFFIX))
@@ -34,12 +34,12 @@ class MediaModel:
         self._answering.metrics.watch_decoders(lambda: self._decoders.workers_lost)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """One answer for each request, errors included."""
+        """Make one response for each request, errors included."""
         answers: list[Any] = self._answering.run(self._answers(requests))
         return answers
 
     def finalize(self) -> None:
-        """End the decoders, and let go of everything."""
+        """Stop the decoders and release all resources."""
         self._answering.close()
         self._decoders.close()
 

@@ -1,9 +1,9 @@
 """Metrics of an entry model, on Triton's own /metrics page under the embedded server's names (``docs/metrics.md``).
 
-Every call to Triton is a message to another process, so what is observed is added up here and handed over once in a
-while. A histogram is therefore kept as the counters that it consists of (``_bucket``, ``_sum``, ``_count``), which
-Prometheus reads the same; Triton's own would take a message per observation. A faulty call has ended the whole server
-(2.51): steps are positive here, and families are kept as long as their metrics.
+Every call to Triton is a message to another process, so observations are added up here and sent once per second. A
+histogram is therefore sent as the counters that it consists of (``_bucket``, ``_sum``, ``_count``), which look the same
+to Prometheus; Triton's own would take a message per observation. A faulty call has ended the whole server (2.51): only
+positive steps are sent, and families live as long as their metrics.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Series = tuple[str, Labels]
 
 
 class TritonMetrics:
-    """Metrics of one instance. Triton adds the instances up: the same name and labels are the same series."""
+    """Metrics of one instance. Triton adds instances up: the same name and labels are the same series."""
 
     def __init__(self, pb_utils: Any, bundle: Bundle) -> None:
         self._pb_utils = pb_utils
@@ -59,7 +59,7 @@ class TritonMetrics:
         self._families: dict[str, Any] = {}
         self._metrics: dict[Series, Any] = {}
         self._decoders_lost: Callable[[], int] = lambda: 0
-        self._decoders_told = 0
+        self._decoders_counted = 0
         self._closing = threading.Event()
         try:
             self._gauge("dimml_bundle_info", self._version | bundle_info(bundle))
@@ -72,30 +72,30 @@ class TritonMetrics:
         self._thread.start()
 
     def close(self) -> None:
-        """Hand the rest over."""
+        """Send the rest and stop."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
 
     def watch_decoders(self, lost: Callable[[], int]) -> None:
-        """Count decoding processes as ``lost`` says, which only grows."""
+        """Count lost decoding processes by ``lost``, which returns their number since start."""
         self._decoders_lost = lost
 
     def observe_request(self, seconds: float, is_degraded: bool) -> None:
-        """One request was answered."""
+        """Count an answered request."""
         self._request(seconds, "degraded" if is_degraded else "ok")
 
     def observe_error(self, seconds: float, error: Exception) -> None:
-        """One request was refused, or failed."""
+        """Count a request that was refused or failed."""
         self._request(seconds, error.code if isinstance(error, DimmlError) else "internal")
 
     def observe_stage(self, stage: str, seconds: float, modality: str = "") -> None:
-        """One stage of a request took this long."""
+        """Observe the duration of one stage of a request."""
         labels = {"stage": stage, "modality": modality}
         self._observe("dimml_stage_seconds", self._version | labels, seconds, SECONDS_BUCKETS)
 
     def observe_statuses(self, statuses: Mapping[str, Sequence[ModalityStatus]]) -> None:
-        """What became of each modality, by row."""
+        """Count the status of each modality in each row."""
         for modality, column in statuses.items():
             for status in column:
                 reason = "" if status.reason is None else status.reason.value
@@ -103,7 +103,7 @@ class TritonMetrics:
                 self._add("dimml_modality_status_total", self._version | labels, 1)
 
     def observe_result(self, result: EnsembleResult) -> None:
-        """Everything that one ensemble's rows have to say, and its stage times."""
+        """Observe statuses, heads and answers of one ensemble run, and its stage times."""
         self.observe_statuses(result.statuses)
         for name, seconds in result.encode_s.items():
             if seconds > 0.0:
@@ -144,9 +144,9 @@ class TritonMetrics:
 
     def _flush(self) -> None:
         lost = self._decoders_lost()
-        if lost > self._decoders_told:
-            self._add("dimml_decode_workers_lost_total", {}, lost - self._decoders_told)
-            self._decoders_told = lost
+        if lost > self._decoders_counted:
+            self._add("dimml_decode_workers_lost_total", {}, lost - self._decoders_counted)
+            self._decoders_counted = lost
         with self._lock:
             pending, self._pending = self._pending, defaultdict(float)
         try:

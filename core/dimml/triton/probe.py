@@ -1,4 +1,4 @@
-"""Whether this Triton server and this numpy understand each other; numpy's version alone does not say it."""
+"""Check that tensors of this numpy survive this Triton server, which the version of numpy alone does not show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def refuse_corrupting_numpy(pb_utils: Any) -> None:
-    """Raise TritonModelException where tensors do not survive the way through Triton's Python backend.
+    """Raise TritonModelException if tensors do not survive the way through Triton's Python backend.
 
     The backend of Triton 24.10 and older was compiled against numpy 1: numpy 2's arrays arrive as zeros or as
     nothing, without an error. Newer ones take either numpy.

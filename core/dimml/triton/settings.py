@@ -1,4 +1,4 @@
-"""What an operator can set of an entry model, as ``parameters`` of its ``config.pbtxt``.
+"""Settings of an entry model, given as ``parameters`` in its ``config.pbtxt``.
 
 Names, units and defaults are those of the embedded server's settings (``docs/settings.md``).
 """
@@ -28,13 +28,15 @@ class EntrySettings(BaseModel):
         default_factory=dict, description="Time limits of encoders, as `audio=500,visual=800`; else the bundle's own."
     )
     max_stray_runs: int = Field(
-        default=4, ge=1, description="Calls of one encoder that nobody waits for any more; past it, it fails at once."
+        default=4,
+        ge=1,
+        description="Calls of one encoder whose callers have given up; beyond it, the encoder fails at once.",
     )
     decode_workers: int = Field(default=2, ge=1, description="Decoding processes of one instance: one, and a spare.")
     decode_timeout_s: Positive = Field(default=5.0, description="Time limit of decoding one request's media.")
     decode_memory: int = Field(default=DECODE_MEMORY_BYTES, ge=256 * 2**20, description="Memory of one decoding.")
     max_body_bytes: int = Field(default=256 * 2**20, ge=1024, description="Largest recording.")
-    max_media_s: Positive = Field(default=120.0, description="Longest stretch of media that may be asked for.")
+    max_media_s: Positive = Field(default=120.0, description="Longest range of media that may be requested.")
     max_pixels: int = Field(default=4096 * 2304, ge=64, description="Largest picture that is decoded.")
     max_frames: int = Field(default=7500, ge=1, description="Pictures decoded on the way to the wanted ones.")
 
@@ -48,7 +50,7 @@ class EntrySettings(BaseModel):
 
     @property
     def media_limits(self) -> MediaLimits:
-        """The limits of one decode."""
+        """Limits of one decode."""
         return MediaLimits(
             max_bytes=self.max_body_bytes,
             max_seconds=self.max_media_s,
@@ -58,7 +60,7 @@ class EntrySettings(BaseModel):
 
 
 def entry_settings(model_config: dict[str, Any]) -> EntrySettings:
-    """Settings out of a model configuration as Triton hands it over, in JSON. Raises ConfigurationError."""
+    """Read settings from a model configuration in Triton's JSON form. Raises ConfigurationError."""
     parameters = model_config.get("parameters") or {}
     # Other parameters are Triton's own, such as FORCE_CPU_ONLY_INPUT_TENSORS.
     given = {name: value["string_value"] for name, value in parameters.items() if name in EntrySettings.model_fields}

@@ -1,4 +1,4 @@
-"""Opening a container with FFmpeg so that it can reach nothing but the one file it was given."""
+"""Opening a container with FFmpeg: one named demuxer, one file, no protocol and no other file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def _refuse(url: str, flags: int, options: dict[str, Any]) -> BinaryIO:
 
 
 def open_container(source: bytes | BinaryIO, demuxer: str, limits: MediaLimits) -> Any | None:
-    """An ``av.container.InputContainer`` over bytes or an open file, read by ``demuxer`` and no other.
+    """Open bytes or a file with ``demuxer`` and no other: an ``av.container.InputContainer``.
 
-    None where it is not such a container.
+    None if the file is no such container. Raises MemoryError.
     """
     options = {
         "format_whitelist": _FORMAT_NAMES.get(demuxer, demuxer),
@@ -52,7 +52,7 @@ def open_container(source: bytes | BinaryIO, demuxer: str, limits: MediaLimits) 
 
 
 def best_stream(container: Any, kind: str) -> Any | None:
-    """The main sound or picture stream that has a decoder, or None. Cover art is not a picture."""
+    """Choose the main stream of a kind (``"audio"``, ``"video"``) that has a decoder, or None; never cover art."""
     usable = [
         stream
         for stream in container.streams

@@ -1,4 +1,4 @@
-"""A container file: scanned, then read by track readers into windows."""
+"""Windows of a container file: its packets are scanned first, then fed to track readers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 
 from dimml.media.decoders.container import UNREADABLE, best_stream, open_container
 from dimml.media.decoders.packet_index import ContainerIndex, scan
-from dimml.media.decoders.signal_status import Tracks, all_because, judged, picture_tracks
+from dimml.media.decoders.signal_status import Tracks, all_because, checked, picture_tracks
 from dimml.media.decoders.source import opened
 from dimml.media.decoders.time_range import Window
-from dimml.media.decoders.track_buffers import PictureStretch, SoundStretch
+from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
 from dimml.media.decoders.track_readers import PictureReader, SoundReader
 from dimml.media.decoders.video import EPSILON_S
 from dimml.media.types import DecodeRequest, Source
@@ -25,11 +25,11 @@ Reader = SoundReader | PictureReader
 
 
 class ContainerRecording:
-    """Windows of a container. ``duration_s`` None: nothing of it can be read.
+    """Reader of a container's windows.
 
-    With ``alone``, one window is asked for: both tracks are read in one pass that begins just before it. Otherwise
-    each track is read through a container of its own, from the start, so that it depends on no other's place in the
-    file and no more than the open windows is held.
+    With ``alone``, a single window is read: both tracks in one pass that begins just before it. Otherwise each track
+    is read from the start through a container of its own, so that only open windows are held in memory, however far
+    apart the tracks are interleaved. ``duration_s`` is None if no track can be read.
     """
 
     def __init__(
@@ -46,48 +46,48 @@ class ContainerRecording:
         self._stack, self._source, self._file, self._demuxer = stack, source, file, demuxer
         self._request, self._alone = request, alone
         self.duration_s: float | None = None
-        #: How long one picture lasts.
+        #: Mean duration of a picture, 0 without pictures.
         self.frame_s = 0.0
         self._readable: list[Modality] = []
-        self._lost: Tracks = {}
+        self._unreadable: Tracks = {}
         container = open_container(file, demuxer, request.limits)
         if container is None:
-            self._lost = all_because(Reason.UNDECODABLE, modalities)
+            self._unreadable = all_because(Reason.UNDECODABLE, modalities)
             return
         stack.callback(container.close)
         streams = _streams(container)
         self._index = scan(container, [stream for stream in streams.values() if stream is not None])
         for modality in modalities:
             kind = _kind(modality)
-            reason = _unreadable(container, streams[kind], kind, self._index)
+            reason = _why_unreadable(container, streams[kind], kind, self._index)
             if reason is None:
                 self._readable.append(modality)
             else:
-                self._lost |= all_because(reason, [modality])
+                self._unreadable |= all_because(reason, [modality])
         if self._readable:
             self.duration_s = self._index.duration_s
         if (video := streams["video"]) is not None:
             self.frame_s = self._index.tracks[video.index].frame_s
         self._scanned, self._streams = container, streams
         if not alone:
-            # Nothing may look at its streams from here on.
+            # Its streams must not be used after this.
             container.close()
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
-        """Every modality's track of each window, in order."""
+        """Yield the tracks of each window, in order, by name of the modality."""
         kinds = sorted({_kind(modality) for modality in self._readable})
         if self._alone:
             passes = [self._one_pass(kinds, windows)] if kinds else []
         else:
             passes = [self._pass_from_start([kind], windows) for kind in kinds]
         for _ in windows:
-            tracks: Tracks = dict(self._lost)
+            tracks: Tracks = dict(self._unreadable)
             for one in passes:
                 tracks |= next(one)
             yield tracks
 
     def _one_pass(self, kinds: Sequence[str], windows: Sequence[Window]) -> Iterator[Tracks]:
-        """All tracks from just before the first window."""
+        """Read all tracks in one pass from just before the first window."""
         readers = self._readers(self._streams, kinds, windows)
         if readers is not None and _seek(self._scanned, readers):
             with suppress(SeekMissedError):
@@ -115,7 +115,7 @@ class ContainerRecording:
     def _readers(
         self, streams: Mapping[str, Any], kinds: Sequence[str], windows: Sequence[Window]
     ) -> list[Reader] | None:
-        """A reader of each kind of track; None where a stream that was there is not there again."""
+        """Make a reader for each kind of track; None if a reopened file no longer shows a stream."""
         readers: list[Reader] = []
         for kind in kinds:
             stream = streams[kind]
@@ -130,33 +130,33 @@ class ContainerRecording:
                 readers.append(PictureReader(stream, index, zero_s, windows, modalities=pictured, limits=limits))
         return readers
 
-    def _filled(self, windows: Iterator[Sequence[SoundStretch | PictureStretch]]) -> Iterator[Tracks]:
-        for stretches in windows:
+    def _filled(self, windows: Iterator[Sequence[SoundSegment | PictureSegment]]) -> Iterator[Tracks]:
+        for segments in windows:
             tracks: Tracks = {}
-            for stretch in stretches:
-                tracks |= self._tracks_of(stretch)
+            for segment in segments:
+                tracks |= self._tracks_of(segment)
             yield tracks
 
-    def _tracks_of(self, stretch: SoundStretch | PictureStretch) -> Tracks:
-        if isinstance(stretch, SoundStretch):
+    def _tracks_of(self, segment: SoundSegment | PictureSegment) -> Tracks:
+        if isinstance(segment, SoundSegment):
             heard = [modality for modality in self._readable if isinstance(modality, Waveform)]
-            return {modality.name: judged(modality, stretch.row(modality), (), self._request) for modality in heard}
-        if stretch.decoded:
-            return picture_tracks(stretch.rows, self._request)
-        return all_because(Reason.UNDECODABLE, [row.modality for row in stretch.rows])
+            return {modality.name: checked(modality, segment.row(modality), (), self._request) for modality in heard}
+        if segment.decoded:
+            return picture_tracks(segment.rows, self._request)
+        return all_because(Reason.UNDECODABLE, [row.modality for row in segment.rows])
 
 
 class SeekMissedError(Exception):
-    """The first packet after a seek comes after the first one that is needed."""
+    """A seek has landed after the first packet that is needed."""
 
 
 def read_windows(
     container: Any, readers: Sequence[Reader], *, verify: bool = False, drain: bool = False
-) -> Iterator[Sequence[SoundStretch | PictureStretch]]:
-    """Feed ``readers`` from where the container stands: each window's stretches, one of each reader, once there.
+) -> Iterator[Sequence[SoundSegment | PictureSegment]]:
+    """Feed ``readers`` from the container's current position; yield each window's segments, one of each reader.
 
-    With ``verify``, raises SeekMissedError before anything else where a stream begins too late. ``drain``: take what
-    decoders still hold at the end.
+    ``drain``: take delayed frames out of every decoder at the end. With ``verify``, raises SeekMissedError before the
+    first window if a stream begins too late.
     """
     filled: list[deque[Any]] = [deque() for _ in readers]
     pending = {reader.stream.index: (reader, ready) for reader, ready in zip(readers, filled, strict=True)}
@@ -178,7 +178,7 @@ def read_windows(
                 continue
             ready.extend(reader.ready())
             while all(filled):
-                yield [stretches.popleft() for stretches in filled]
+                yield [segments.popleft() for segments in filled]
             if reader.done:
                 del pending[packet.stream_index]
                 if not pending:
@@ -200,21 +200,21 @@ def _streams(container: Any) -> dict[str, Any]:
 
 
 def _kind(modality: Modality) -> str:
-    """FFmpeg's word for the track that a modality comes from."""
+    """Name FFmpeg's type of stream that a modality is decoded from."""
     return "audio" if isinstance(modality, Waveform) else "video"
 
 
-def _unreadable(container: Any, stream: Any | None, kind: str, index: ContainerIndex) -> Reason | None:
-    """Why a track cannot even be tried."""
+def _why_unreadable(container: Any, stream: Any | None, kind: str, index: ContainerIndex) -> Reason | None:
+    """Say why a track cannot be decoded at all; None if it can be tried."""
     if stream is not None:
         return None if index.tracks[stream.index].packets else Reason.EMPTY
-    # A stream without a decoder is there, but nobody can read it.
+    # There is such a stream, but no decoder for it.
     undecoded = any(s.type == kind and s.codec_context is None for s in container.streams)
     return Reason.UNDECODABLE if undecoded else Reason.NO_TRACK
 
 
 def _seek(container: Any, readers: Sequence[Reader]) -> bool:
-    """Whether the container could be set to just before what the readers need; by the picture where there is one."""
+    """Seek to just before what the readers need, by the picture stream if there is one. False if it cannot."""
     target = next((reader for reader in readers if isinstance(reader, PictureReader)), readers[0])
     from_s = min(reader.from_s for reader in readers)
     if target.tick_s == 0.0 or from_s == -math.inf:

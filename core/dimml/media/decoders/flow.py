@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 ByteArray = npt.NDArray[np.uint8]
 
-#: OpenCV's DIS refuses pictures smaller than its patches; such ones get a border for the occasion.
+#: OpenCV's DIS refuses pictures smaller than its patches; smaller ones are padded.
 _MIN_SIDE_PX: Final = 16
 
 
 def flow_between(first: ByteArray, second: ByteArray, bound_px: float) -> ByteArray:
-    """DIS flow from one RGB picture ``[height, width, 3]`` to another, ``[height, width, 2]`` UINT8.
+    """Compute DIS flow from one RGB picture ``[height, width, 3]`` to another: ``[height, width, 2]`` UINT8.
 
-    A picture compared with itself is at rest.
+    The same object given twice is at rest (128).
     Method: Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016.
     """
     if first is second:
@@ -33,6 +33,9 @@ def flow_between(first: ByteArray, second: ByteArray, bound_px: float) -> ByteAr
 
 
 def quantised(displacement: npt.NDArray[np.float32], bound_px: float) -> ByteArray:
-    """Pixels as bytes, ``round(clip(d, ±bound_px)·127/bound_px) + 128`` (docs/adr/0002); 128 is rest."""
+    """Quantise displacements in pixels to bytes; 128 is rest (docs/adr/0002).
+
+    ``round(clip(d, ±bound_px)·127/bound_px) + 128``.
+    """
     scaled = np.clip(displacement, -bound_px, bound_px) * (127.0 / bound_px)
     return np.asarray(np.rint(scaled) + 128, np.uint8)

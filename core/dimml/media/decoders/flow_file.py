@@ -26,13 +26,13 @@ _HEADER: Final = re.compile(
 
 
 class FlowFile:
-    """Displacements ``[frames, height, width, 2]``, FP16 or FP32, between a picture and the next one.
+    """Displacements ``[frames, height, width, 2]`` from each picture to the next, written by ``numpy.save``.
 
-    Component 0 is to the right, 1 downwards, in pixels of the file's own pictures. Written by ``numpy.save``.
+    FP16 or FP32, in pixels of the file's own pictures; component 0 is to the right, 1 downwards.
     """
 
     def __init__(self, file: BinaryIO, limits: MediaLimits) -> None:
-        """Raises ValueError where the file is not such an array, TooLargeError for pictures above ``max_pixels``."""
+        """Raises ValueError if the file is no such array, TooLargeError for pictures above ``max_pixels``."""
         file.seek(0)
         begin = file.read(len(_MAGIC) + 2)
         if not begin.startswith(_MAGIC) or len(begin) < len(_MAGIC) + 2:
@@ -48,10 +48,10 @@ class FlowFile:
         self._begin = len(begin) + header_bytes
 
     def row(self, modality: Flow) -> npt.NDArray[np.uint8]:
-        """The modality's row ``[frames, height, width, 2]``: the file's frames at the centres of equal parts of it.
+        """Make the modality's row ``[frames, height, width, 2]`` of the frames at the centres of equal parts.
 
-        Cut to the region, resized, and scaled with the picture. Raises ValueError where a frame is cut off or not
-        finite.
+        Each is cut to the region, resized, and its displacements scaled alike. Raises ValueError if a frame is cut
+        off or not finite.
         """
         row = np.empty(modality.shape, np.uint8)
         last: int | None = None
@@ -74,7 +74,7 @@ class FlowFile:
         values = self.height * self.width * 2
         self._file.seek(self._begin + index * values * self._dtype.itemsize)
         data = self._file.read(values * self._dtype.itemsize)
-        # Raises ValueError where the file ends before the frame does.
+        # Raises ValueError if the file ends within the frame.
         displacement = np.frombuffer(data, self._dtype, count=values).astype(np.float32)
         if not np.isfinite(displacement).all():
             raise ValueError("a flow that is not finite")

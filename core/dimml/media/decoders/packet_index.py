@@ -1,7 +1,7 @@
-"""One pass over a file's packets, without decoding: how long it really lasts, and where to start.
+"""One pass over a file's packets, without decoding: its real duration, and where decoding has to begin.
 
-Durations in headers lie: fragmented files carry absurd ones, truncated ones keep that of the whole, WebM streams
-have none. What the packets say is what a decoder will find.
+Durations in headers cannot be relied on: fragmented files have absurd ones, truncated files keep that of the whole,
+recorded WebM has none. The packets are what a decoder will meet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dimml.media.decoders.container import UNREADABLE
 
 @dataclass(slots=True)
 class TrackIndex:
-    """Packets of one stream; times in seconds on the container's own clock."""
+    """Times of one stream's packets, in seconds on the container's own clock."""
 
     start_s: float | None = None
     end_s: float = -math.inf
@@ -27,20 +27,20 @@ class TrackIndex:
     keyframes_s: list[float] = field(default_factory=list)
 
     def keyframe_before(self, time_s: float) -> float | None:
-        """The last keyframe shown at or before ``time_s``."""
+        """Find the last keyframe at or before ``time_s``; None without one."""
         position = bisect.bisect_right(self.keyframes_s, time_s)
         return self.keyframes_s[position - 1] if position else None
 
     def packets_between(self, first_s: float, last_s: float) -> int:
-        """How many packets must be decoded to show every frame from ``first_s`` to ``last_s``."""
+        """Count the packets with times from ``first_s`` to ``last_s``, both included."""
         return bisect.bisect_right(self.times_s, last_s) - bisect.bisect_left(self.times_s, first_s)
 
     def note(self, time_s: float) -> None:
-        """Add a packet of a track that is not scanned but read as it comes."""
+        """Add a packet of a track that is read as it arrives, without a scan."""
         bisect.insort(self.times_s, time_s)
 
     def forget(self, before_s: float) -> None:
-        """Drop packets before this time, but for two, of which ``frame_s`` is made."""
+        """Drop packets before this time, but keep the two that ``frame_s`` needs."""
         del self.times_s[: min(bisect.bisect_left(self.times_s, before_s), max(0, len(self.times_s) - 2))]
 
     @property
@@ -53,7 +53,7 @@ class TrackIndex:
 
 @dataclass(slots=True)
 class ContainerIndex:
-    """``zero_s``: the container's time at which the recording starts; ``duration_s``: how long it lasts."""
+    """Times of all scanned streams: the recording begins at ``zero_s`` on the container's clock."""
 
     zero_s: float
     duration_s: float
@@ -61,7 +61,7 @@ class ContainerIndex:
 
 
 def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
-    """Read all packets of ``streams``. A container that breaks off is as long as what could be read."""
+    """Read all packets of ``streams``; a broken container ends with the last readable one. Raises MemoryError."""
     tracks = {stream.index: TrackIndex() for stream in streams}
     if not streams:
         # PyAV would take no streams for all of them.
@@ -86,7 +86,7 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
     except MemoryError:
         raise
     except UNREADABLE:
-        # The rest cannot be read; what came before it still counts.
+        # The rest cannot be read; the packets before it still count.
         pass
     for stream in streams:
         track = tracks[stream.index]

@@ -1,4 +1,4 @@
-"""From recordings to rows, in this process. Servers call it through ``dimml.media.workers.pool``."""
+"""Decoding of recordings into rows, in this process. Servers call it through ``dimml.media.workers.pool``."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from dimml.media.decoders.container_recording import ContainerRecording
 from dimml.media.decoders.file_type import FileType, identify
 from dimml.media.decoders.flow_file import FlowFile
 from dimml.media.decoders.image import decode_image
-from dimml.media.decoders.signal_status import Tracks, all_because, judged, picture_tracks
+from dimml.media.decoders.signal_status import Tracks, all_because, checked, picture_tracks
 from dimml.media.decoders.source import by_source, opened
-from dimml.media.decoders.time_range import Window, check_range, judged_window
+from dimml.media.decoders.time_range import Window, check_range, clip_window
 from dimml.media.decoders.video import StillPicture, rows_of_one_picture
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source
 from dimml.modality import Flow, Modality, Waveform
 from dimml.status import ModalityStatus, Reason
 
-#: What libsndfile, or the file beneath it, has to say of a damaged recording.
+#: Errors of libsndfile, and of the file beneath it, for a recording that it cannot read.
 SOUND_UNREADABLE: Final = (soundfile.SoundFileError, OSError, ValueError)
 
 
 def decode(request: DecodeRequest) -> Decoded:
-    """Every wanted modality as a row, or the reason why there is none; never both, never neither.
+    """Decode every wanted modality into a row, or give the reason why there is none.
 
-    Raises InvalidParameterError (``start_s``, ``end_s``), TooLargeError, and UnreadableError where a path cannot
+    Raises InvalidParameterError (``start_s``, ``end_s``), TooLargeError, and UnreadableError for a path that cannot
     be read. Media that does not decode raises nothing: its modalities are ``unusable``.
     """
     check_range(request)
     tracks: dict[str, DecodedTrack] = {}
-    stretch: Window | None = None
+    covered: Window | None = None
     for source, modalities in by_source(request):
         part, window = decode_source(source, modalities, request)
         tracks |= part
-        stretch = stretch or window
+        covered = covered or window
     missing = DecodedTrack(ModalityStatus.because(Reason.NOT_SENT))
     return Decoded(
         tracks={modality.name: tracks.get(modality.name, missing) for modality in request.modalities},
-        # To the microsecond: finer than any container's clock, and without floats' dust.
-        start_s=None if stretch is None else round(stretch.start_s, 6),
-        end_s=None if stretch is None else round(stretch.end_s, 6),
+        # To the microsecond: finer than any container's clock, and free of rounding errors of floats.
+        start_s=None if covered is None else round(covered.start_s, 6),
+        end_s=None if covered is None else round(covered.end_s, 6),
     )
 
 
 def decode_source(
     source: Source, modalities: Sequence[Modality], request: DecodeRequest
 ) -> tuple[Tracks, Window | None]:
-    """The tracks of one source, and the window they cover, None where it has no time."""
+    """Decode the modalities of one source: their tracks, and the window they cover, None for media without time."""
     try:
         with ExitStack() as stack:
             recording = open_recording(stack, source, modalities, request, alone=True)
@@ -66,29 +66,29 @@ def decode_source(
     except MemoryError:
         if len(modalities) == 1:
             return all_because(Reason.DECODE_MEMORY, modalities), None
-    # One track that asks for too much must not cost the others.
+    # A track that needs too much memory must not take the others with it.
     parts = [decode_source(source, [modality], request) for modality in modalities]
     windows = [window for _, window in parts if window is not None]
     return {name: track for part, _ in parts for name, track in part.items()}, windows[0] if windows else None
 
 
 class Recording(Protocol):
-    """One open source."""
+    """An open source, read window by window."""
 
-    #: None where it has no time, and is the same in every window: a picture, a flow, or nothing that decodes.
+    #: Seconds; None for media without time, the same in every window: a picture, a flow, or nothing that decodes.
     duration_s: float | None
-    #: How long one picture lasts, 0 where there is none.
+    #: Mean duration of a picture in seconds, 0 without pictures.
     frame_s: float
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
-        """Every modality's track of each window, in order."""
+        """Yield the tracks of each window, in order, by name of the modality."""
         ...
 
 
 def _one_window(recording: Recording, request: DecodeRequest) -> tuple[Tracks, Window | None]:
     if recording.duration_s is None:
         return next(recording.tracks([Window(0.0, 0.0)])), None
-    window = judged_window(recording.duration_s, request, recording.frame_s)
+    window = clip_window(recording.duration_s, request, recording.frame_s)
     return next(recording.tracks([window])), window
 
 
@@ -101,9 +101,9 @@ def open_recording(
     alone: bool,
     libsndfile: bool = True,
 ) -> Recording:
-    """Open a source for as long as ``stack`` is; ``alone``: to read one window of it.
+    """Open a source until ``stack`` closes; ``alone``: to read a single window.
 
-    Raises UnreadableError and TooLargeError.
+    With ``libsndfile`` False, plain sound files are read by FFmpeg. Raises UnreadableError and TooLargeError.
     """
     file, size = stack.enter_context(opened(source, request.limits.max_bytes))
     if size == 0:
@@ -131,7 +131,7 @@ def open_recording(
 
 
 class _Timeless:
-    """A source without time; a range does not apply to it."""
+    """A source without time, to which a range does not apply."""
 
     def __init__(self, make: Callable[[], Tracks]) -> None:
         self.duration_s: float | None = None
@@ -147,7 +147,7 @@ class _Timeless:
 def _image_tracks(
     file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest
 ) -> Tracks:
-    """A clip of one picture."""
+    """Decode an image file as a clip of one picture."""
     file.seek(0)
     rgb = decode_image(file.read(), file_type.demuxer, request.limits)
     pictured = [modality for modality in modalities if not isinstance(modality, Waveform)]
@@ -158,19 +158,21 @@ def _image_tracks(
 
 
 def _flow_tracks(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> Tracks:
-    """Flow computed elsewhere."""
+    """Read optical flow that was computed elsewhere."""
     tracks = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Flow)])
     flows = [modality for modality in modalities if isinstance(modality, Flow)]
     try:
         flow = FlowFile(file, request.limits)
-        return tracks | {m.name: judged(m, flow.row(m), (), request) for m in flows}
+        return tracks | {m.name: checked(m, flow.row(m), (), request) for m in flows}
     except ValueError:
         return tracks | all_because(Reason.UNDECODABLE, flows)
 
 
 class _SoundRecording:
-    """A plain sound file through libsndfile. Raises one of ``SOUND_UNREADABLE`` where it is none; ``tracks`` does so
-    where the window cannot be read and is ``alone``, since FFmpeg may be able to."""
+    """A plain sound file, read by libsndfile. Raises one of ``SOUND_UNREADABLE`` if it is none.
+
+    ``tracks`` raises them too for a window that is ``alone`` and cannot be read, since FFmpeg may be able to.
+    """
 
     def __init__(
         self, stack: ExitStack, file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest, *, alone: bool
@@ -197,4 +199,4 @@ class _SoundRecording:
             if self._alone:
                 raise
             return all_because(Reason.UNDECODABLE, self._heard)
-        return {modality.name: judged(modality, buffer.row(modality), (), self._request) for modality in self._heard}
+        return {modality.name: checked(modality, buffer.row(modality), (), self._request) for modality in self._heard}

@@ -1,4 +1,4 @@
-"""From a decoded row to a track with its status: the signal check, and reasons for what is not there."""
+"""Tracks of rows: with the status of the signal check, or with the reason why there is no row."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dimml.status import OK, ModalityStatus, Reason
 Tracks = dict[str, DecodedTrack]
 
 
-def judged(modality: Modality, row: Any | None, times_s: tuple[float, ...], request: DecodeRequest) -> DecodedTrack:
-    """The track with the signal check's verdict; a row without signal is not handed on."""
+def checked(modality: Modality, row: Any | None, times_s: tuple[float, ...], request: DecodeRequest) -> DecodedTrack:
+    """Make a track of a row by the signal check; ``undecodable`` for None, and without its row if it has no signal."""
     if row is None:
         return DecodedTrack(ModalityStatus.because(Reason.UNDECODABLE))
     reason = no_signal(modality, row, request.quality, times_s or None)
@@ -25,10 +25,10 @@ def judged(modality: Modality, row: Any | None, times_s: tuple[float, ...], requ
 
 
 def picture_tracks(rows: Sequence[PictureRow], request: DecodeRequest) -> Tracks:
-    """Tracks of rows that are whole."""
-    return {row.modality.name: judged(row.modality, row.array, tuple(row.times_s), request) for row in rows}
+    """Make tracks of complete picture rows by the signal check."""
+    return {row.modality.name: checked(row.modality, row.array, tuple(row.times_s), request) for row in rows}
 
 
 def all_because(reason: Reason, modalities: Sequence[Modality]) -> Tracks:
-    """Tracks without a row, all for one reason."""
+    """Make a track without a row, for ``reason``, of each modality."""
     return {modality.name: DecodedTrack(ModalityStatus.because(reason)) for modality in modalities}

@@ -14,7 +14,7 @@ from dimml.modality import Modality
 
 
 def by_source(request: DecodeRequest) -> list[tuple[Source, list[Modality]]]:
-    """Modalities that share one source object, in the order of the request."""
+    """Group the modalities that share one source object, in the order of the request."""
     groups: dict[int, tuple[Source, list[Modality]]] = {}
     for modality in request.modalities:
         source = request.sources.get(modality.name)
@@ -25,7 +25,10 @@ def by_source(request: DecodeRequest) -> list[tuple[Source, list[Modality]]]:
 
 @contextmanager
 def opened(source: Source, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
-    """The source as a seekable file, and its size. Raises UnreadableError, and TooLargeError above ``max_bytes``."""
+    """Open the source as a seekable file, with its size in bytes.
+
+    Raises UnreadableError, and TooLargeError above ``max_bytes``.
+    """
     if isinstance(source, bytes):
         _check_bytes(len(source), max_bytes)
         yield io.BytesIO(source), len(source)

@@ -1,4 +1,4 @@
-"""Which stretch of a recording is judged. All times are seconds from the recording's start."""
+"""The window of a recording that a row covers. All times are seconds from the start of the recording."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Final
 from dimml.errors import InvalidParameterError, TooLargeError
 from dimml.media.types import DecodeRequest
 
-#: How far past the end of the media a range may reach: containers round durations, and labels round times.
+#: How far a range may reach past the end of the media: containers round durations, and labels round times.
 END_TOLERANCE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The stretch that a row covers; ``end_s >= start_s``, equal only for a recording of no duration."""
+    """A range of time; ``end_s >= start_s``, equal only in a recording of no duration."""
 
     start_s: float
     end_s: float
 
     @property
     def seconds(self) -> float:
-        """Length."""
+        """Length in seconds."""
         return self.end_s - self.start_s
 
 
 def check_range(request: DecodeRequest) -> None:
-    """What can be said of ``start_s`` and ``end_s`` before any file is open.
+    """Check ``start_s`` and ``end_s`` as far as possible before a file is opened.
 
-    Raises InvalidParameterError (with the field) or TooLargeError.
+    Raises InvalidParameterError, which names the field, or TooLargeError.
     """
     for field, value in (("start_s", request.start_s), ("end_s", request.end_s)):
         if value is not None and not (math.isfinite(value) and value >= 0.0):
@@ -42,11 +42,11 @@ def check_range(request: DecodeRequest) -> None:
     _check_length(request.end_s - start_s, request, "the range from start_s to end_s")
 
 
-def judged_window(duration_s: float, request: DecodeRequest, frame_s: float = 0.0) -> Window:
-    """The middle ``clip_s`` seconds of the range, or all of a range that is shorter.
+def clip_window(duration_s: float, request: DecodeRequest, frame_s: float = 0.0) -> Window:
+    """Choose the middle ``clip_s`` seconds of the requested range, or all of a shorter one.
 
-    ``frame_s`` is how long one picture lasts: an end this far past the media is still its end.
-    Raises InvalidParameterError where the range leaves the media, TooLargeError where it is longer than the limit.
+    ``frame_s`` is the duration of a picture: an end this far past the media counts as its end.
+    Raises InvalidParameterError for a range outside the media, TooLargeError for one longer than the limit.
     """
     tolerance_s = max(END_TOLERANCE_S, frame_s)
     start_s, end_s = request.start_s or 0.0, duration_s

@@ -1,4 +1,4 @@
-"""What one window takes of a track: fed with decoded sound or pictures, asked for rows at the end."""
+"""The part of a track that one window covers: filled with decoded sound or pictures, then turned into rows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dimml.media.decoders.video import EPSILON_S, Picture, PictureRow
 from dimml.modality import Flow, Frames, Waveform
 
 
-class SoundStretch:
-    """The sound of one window. Times given to it are seconds from the recording's start."""
+class SoundSegment:
+    """Sound of one window. Times passed in are seconds from the start of the recording."""
 
     def __init__(self, window: Window, index: TrackIndex, zero_s: float) -> None:
         self._window = window
@@ -25,46 +25,46 @@ class SoundStretch:
         self._written = 0
 
     def write(self, mono: FloatArray, rate_hz: int, time_s: float | None) -> None:
-        """Sound that may lie anywhere. Raises ValueError where no sane recording has such a rate."""
+        """Add mono sound ``[n]``; what lies outside the window is dropped. Raises ValueError for an absurd rate."""
         if self._buffer is None:
             self._buffer = SoundBuffer(self._window, rate_hz)
         self._written += self._buffer.write(mono, time_s)
 
     @property
     def done(self) -> bool:
-        """Whether later sound adds nothing."""
+        """Whether the window is complete."""
         return self._buffer is not None and self._buffer.full
 
     def close(self) -> None:
-        """Count what was due, once every packet of the window is known."""
+        """Count the packets of the window, once all of them are known."""
         self._due = self._index.packets_between(self.begin_s, self.begin_s + self._window.seconds)
 
     def row(self, modality: Waveform) -> Any | None:
-        """The modality's row; None where sound was due in the window and none could be decoded."""
+        """Make the modality's row; None if the window had sound and none of it could be decoded."""
         if self._written == 0 and self._due:
             return None
-        # No sound here at all: the track ended earlier or starts later.
+        # Without any sound here, the track ended earlier or starts later.
         return (self._buffer or SoundBuffer(self._window, modality.sample_rate_hz)).row(modality)
 
 
-class PictureStretch:
-    """The pictures of one window: a row for each modality that comes from them."""
+class PictureSegment:
+    """Pictures of one window, with a row for each modality that is made of them."""
 
     def __init__(self, window: Window, modalities: Sequence[Frames | Flow], index: TrackIndex, zero_s: float) -> None:
         self.rows = [PictureRow(modality, window) for modality in modalities]
         self._index = index
         self._due = 0
-        #: The first and the last frame that are wanted, on the container's clock.
+        #: Times of the first and the last wanted frame, on the container's clock.
         self.begin_s = zero_s + min(row.first_wanted_s for row in self.rows)
         self.last_wanted_s = zero_s + max(row.last_wanted_s for row in self.rows)
         self._seen_inside = 0
 
     def see(self, time_s: float) -> None:
-        """A picture was decoded whose time, on the container's clock, is this."""
+        """Count a decoded picture with this time on the container's clock."""
         self._seen_inside += self.begin_s < time_s <= self.last_wanted_s
 
     def show(self, picture: Picture, following: Picture | None) -> None:
-        """``picture`` is on screen until ``following`` is."""
+        """Show ``picture`` until ``following`` begins; None: to the end."""
         for row in self.rows:
             row.show(picture, following)
 
@@ -74,10 +74,10 @@ class PictureStretch:
         return all(row.done for row in self.rows)
 
     def close(self) -> None:
-        """Count what was due, once every packet of the window is known."""
+        """Count the packets of the window, once all of them are known."""
         self._due = self._index.packets_between(self.begin_s + EPSILON_S, self.last_wanted_s)
 
     @property
     def decoded(self) -> bool:
-        """Whether there is a picture, and not just one from before where several were due and did not decode."""
+        """Whether the rows can be used: complete, and of pictures in the window if several were due there."""
         return self.done and (self._seen_inside > 0 or self._due < 2)

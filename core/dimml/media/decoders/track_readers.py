@@ -1,9 +1,9 @@
-"""Decoding one track into the windows that want it, from packets that somebody hands over.
+"""Decoding one track's packets into windows.
 
-A reader knows neither file nor container: ``feed`` takes packets in the order of decoding, ``ready`` gives the windows
-that are filled since, in order, and ``rest`` what is left when the track has ended. Windows come from an iterator and
-may overlap; no more than the open ones is held. What was found by scanning a file first (``packet_index``) is of use
-where there is a file; without it, as in a recording that is still being made, readers note what they are fed.
+A reader knows neither file nor container: ``feed`` takes packets in the order of decoding, ``ready`` yields the windows
+that are complete, in order, and ``rest`` the others when the track has ended. Windows come from an iterator and may
+overlap; only open ones are held. For a file, readers use the times that a scan has found (``packet_index``); without
+a scan, as in a recording that is still being made, they note the times of the packets they are fed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dimml.media.decoders.audio import FloatArray, mono_samples
 from dimml.media.decoders.container import UNREADABLE
 from dimml.media.decoders.packet_index import TrackIndex
 from dimml.media.decoders.time_range import Window
-from dimml.media.decoders.track_buffers import PictureStretch, SoundStretch
+from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
 from dimml.media.decoders.video import EPSILON_S, Picture, check_pixels
 from dimml.media.types import MediaLimits
 from dimml.modality import Flow, Frames
@@ -30,13 +30,13 @@ from dimml.modality import Flow, Frames
 #: Sound decoded ahead of the window and thrown away: codecs need some to settle (Opus 80 ms, MP3 up to 10 frames).
 PREROLL_S: Final = 0.25
 
-Stretch = TypeVar("Stretch", SoundStretch, PictureStretch)
+Segment = TypeVar("Segment", SoundSegment, PictureSegment)
 
 
-class TrackReader(Generic[Stretch]):
-    """Decodes one stream's packets. Times are seconds on the container's clock unless said otherwise.
+class TrackReader(Generic[Segment]):
+    """Decoder of one stream's packets. Times are seconds on the container's clock unless stated otherwise.
 
-    ``index`` None: nothing is known of the track but what is fed.
+    ``index`` is None for a track that was not scanned.
     """
 
     def __init__(self, stream: Any, index: TrackIndex | None, zero_s: float, windows: Iterable[Window]) -> None:
@@ -48,28 +48,28 @@ class TrackReader(Generic[Stretch]):
         #: The first packet to decode; a seek that lands after it has failed.
         self.from_s = -math.inf
         self._windows = iter(windows)
-        self._open: deque[Stretch] = deque()
-        self._next: Stretch | None = self._following()
+        self._open: deque[Segment] = deque()
+        self._next: Segment | None = self._following()
         self._started = False
         self._failed = False
 
     @property
     def done(self) -> bool:
-        """Whether more packets add nothing, once ``ready`` was emptied."""
+        """Whether no more packets are needed, once ``ready`` is exhausted."""
         return self._failed or (self._next is None and not self._open)
 
     @property
     def waits(self) -> bool:
-        """Whether only more packets help: nothing is ready, and the reader is not done."""
+        """Whether more packets are needed: no window is ready, and the reader is not done."""
         return not self._failed and (not self._open[0].done if self._open else self._next is not None)
 
     def packet_time_s(self, packet: Any) -> float | None:
-        """Presentation time of a packet, None where it carries none."""
+        """Presentation time of a packet, None without one."""
         pts = packet.pts if packet.pts is not None else packet.dts
         return None if pts is None else pts * self.tick_s
 
     def feed(self, packet: Any) -> None:
-        """Decode one packet; one that does not decode is passed over."""
+        """Decode one packet; skip one that does not decode."""
         time_s = self.packet_time_s(packet)
         if not self._started and time_s is not None and time_s < self.from_s - EPSILON_S:
             return
@@ -79,16 +79,16 @@ class TrackReader(Generic[Stretch]):
         self._decode(packet)
 
     def flush(self) -> None:
-        """The track has ended or broken off: take what the decoder still holds."""
+        """Take the delayed frames out of the decoder: the track has ended or broken off."""
         self._decode(None)
 
-    def ready(self) -> Iterator[Stretch]:
-        """Windows that are filled, in order."""
+    def ready(self) -> Iterator[Segment]:
+        """Yield complete windows, in order."""
         while self._open and self._open[0].done:
             yield self._closed()
 
-    def rest(self) -> Iterator[Stretch]:
-        """The track has ended: every other window, in order, as far as it was filled."""
+    def rest(self) -> Iterator[Segment]:
+        """Yield all other windows, in order, as far as they were filled: the track has ended."""
         while self._open or self._next is not None:
             if not self._open:
                 self._open_next()
@@ -108,49 +108,49 @@ class TrackReader(Generic[Stretch]):
             self.take(frame)
 
     def take(self, frame: Any) -> None:
-        """One decoded frame, in order of presentation."""
+        """Add one decoded frame; they come in order of presentation."""
         raise NotImplementedError
 
-    def _stretch(self, window: Window) -> Stretch:
+    def _segment(self, window: Window) -> Segment:
         raise NotImplementedError
 
-    def _finish(self, stretch: Stretch) -> None:
-        """Nothing more comes for this window."""
+    def _finish(self, segment: Segment) -> None:
+        """Complete a window whose track has ended."""
 
-    def _following(self) -> Stretch | None:
+    def _following(self) -> Segment | None:
         window = next(self._windows, None)
-        return None if window is None else self._stretch(window)
+        return None if window is None else self._segment(window)
 
     def _open_next(self) -> None:
         if self._next is not None:
             self._open.append(self._next)
             self._next = self._following()
 
-    def _closed(self) -> Stretch:
-        stretch = self._open.popleft()
-        stretch.close()
+    def _closed(self) -> Segment:
+        segment = self._open.popleft()
+        segment.close()
         if not self._scanned:
             oldest = self._open[0] if self._open else self._next
             self._index.forget(-math.inf if oldest is None else oldest.begin_s)
-        return stretch
+        return segment
 
 
-class SoundReader(TrackReader[SoundStretch]):
-    """Fills windows with sound."""
+class SoundReader(TrackReader[SoundSegment]):
+    """Reader of a sound track."""
 
     def __init__(self, stream: Any, index: TrackIndex | None, zero_s: float, windows: Iterable[Window]) -> None:
         super().__init__(stream, index, zero_s, windows)
         if index is not None and self._next is not None:
             self.from_s = first_sound_s(index, self._next.begin_s)
         self._rate_hz: int | None = None
-        #: When the next frame begins that does not say so itself.
+        #: Start of the next frame that has no time stamp.
         self._at_s = -math.inf
 
-    def _stretch(self, window: Window) -> SoundStretch:
-        return SoundStretch(window, self._index, self.zero_s)
+    def _segment(self, window: Window) -> SoundSegment:
+        return SoundSegment(window, self._index, self.zero_s)
 
     def take(self, frame: Any) -> None:
-        """Write a frame into every window that it may belong to."""
+        """Write a frame into every window that it may overlap."""
         mono = self._mono(frame)
         if mono is None:
             return
@@ -159,26 +159,26 @@ class SoundReader(TrackReader[SoundStretch]):
         if time_s is not None:
             self._at_s = time_s
         end_s = self._at_s + len(mono) / frame.sample_rate
-        # Whatever comes first belongs to the first window, or it would not have been fed.
+        # The first frame belongs to the first window, or it would not have been fed.
         while self._next is not None and ((first and not self._open) or self._belongs(self._next, end_s)):
             self._open_next()
         try:
-            for stretch in self._open:
-                if not stretch.done:
-                    stretch.write(mono, frame.sample_rate, time_s)
+            for segment in self._open:
+                if not segment.done:
+                    segment.write(mono, frame.sample_rate, time_s)
         except ValueError:
             self._failed = True
             return
         self._at_s = end_s
 
-    def _belongs(self, stretch: SoundStretch, end_s: float) -> bool:
-        """Whether a reader of this window alone would take the frame that ends then."""
+    def _belongs(self, segment: SoundSegment, end_s: float) -> bool:
+        """Whether a reader of this window alone would take the current frame, which ends at ``end_s``."""
         if self._scanned:
-            return self._at_s + EPSILON_S >= first_sound_s(self._index, stretch.begin_s) - self.zero_s
-        return end_s > stretch.begin_s - self.zero_s - PREROLL_S
+            return self._at_s + EPSILON_S >= first_sound_s(self._index, segment.begin_s) - self.zero_s
+        return end_s > segment.begin_s - self.zero_s - PREROLL_S
 
     def _mono(self, frame: Any) -> FloatArray | None:
-        """A frame's mono sound; None where it is of no use."""
+        """Mono sound ``[n]`` of a frame; None if it cannot be used."""
         if self._rate_hz is not None and frame.sample_rate != self._rate_hz:
             # A stream that changes its rate midway stays silent for that part rather than at a wrong pitch.
             return None
@@ -191,12 +191,12 @@ class SoundReader(TrackReader[SoundStretch]):
 
 
 def first_sound_s(index: TrackIndex, begin_s: float) -> float:
-    """The packet to begin with so that sound from ``begin_s`` on is right."""
+    """Time of the packet to begin with, so that sound is correct from ``begin_s`` on."""
     position = max(0, bisect.bisect_right(index.times_s, begin_s - PREROLL_S) - 1)
     return index.times_s[position] if index.times_s else -math.inf
 
 
-class PictureReader(TrackReader[PictureStretch]):
+class PictureReader(TrackReader[PictureSegment]):
     """Fills the rows of all modalities that come from the picture.
 
     Raises TooLargeError for pictures above ``max_pixels``, or more than ``max_frames_decoded`` to be decoded up to the
@@ -229,11 +229,11 @@ class PictureReader(TrackReader[PictureStretch]):
                 f"{limits.max_frames_decoded}; ask for a shorter range with start_s and end_s"
             )
 
-    def _stretch(self, window: Window) -> PictureStretch:
-        return PictureStretch(window, self._modalities, self._index, self.zero_s)
+    def _segment(self, window: Window) -> PictureSegment:
+        return PictureSegment(window, self._modalities, self._index, self.zero_s)
 
     def take(self, frame: Any) -> None:
-        """Show the picture before this one, until this one's time, in every window that it may belong to."""
+        """Show the previous picture up to the time of this one, in every open window."""
         picture = self._picture(frame)
         if picture is None:
             return
@@ -241,13 +241,13 @@ class PictureReader(TrackReader[PictureStretch]):
         while self._next is not None and self._next.begin_s < at_s:
             self._open_next()
         last, self._last = self._last, picture
-        for stretch in self._open:
-            stretch.see(at_s)
+        for segment in self._open:
+            segment.see(at_s)
             if last is not None:
-                self._show(stretch, last, picture)
+                self._show(segment, last, picture)
 
     def _picture(self, frame: Any) -> Picture | None:
-        """A frame as a picture, at or after the time of the one before; None where it is damaged."""
+        """Make a picture of a frame, no earlier than the one before; None for a damaged frame."""
         if frame.is_corrupt:
             return None
         check_pixels(frame.width, frame.height, self._limits)
@@ -257,23 +257,23 @@ class PictureReader(TrackReader[PictureStretch]):
             time_s = 0.0 if last is None else last.time_s + self._index.frame_s
         return Picture(frame, time_s if last is None else max(time_s, last.time_s), self._converter)
 
-    def _finish(self, stretch: PictureStretch) -> None:
-        """The last picture stays to the end."""
+    def _finish(self, segment: PictureSegment) -> None:
+        """Show the last picture to the end of the window."""
         if self._last is not None:
-            self._show(stretch, self._last, None)
+            self._show(segment, self._last, None)
 
-    def _show(self, stretch: PictureStretch, picture: Picture, following: Picture | None) -> None:
+    def _show(self, segment: PictureSegment, picture: Picture, following: Picture | None) -> None:
         try:
-            stretch.show(picture, following)
+            segment.show(picture, following)
         except MemoryError:
             raise
         except (*UNREADABLE, cv2.error):
-            # A pixel format that cannot become RGB: this track shows nothing from here on.
+            # A pixel format that cannot be converted to RGB: no more pictures of this track.
             self._failed, self._last = True, None
 
 
 def first_picture_s(index: TrackIndex, wanted_s: float) -> float:
-    """The packet to begin with so that the picture on screen at ``wanted_s`` is right: a keyframe, if there is one."""
+    """Time of the packet to begin with, so that the picture at ``wanted_s`` is correct: a keyframe, if there is one."""
     keyframe_s = index.keyframe_before(wanted_s)
     if keyframe_s is None:
         keyframe_s = index.times_s[0] if index.times_s else -math.inf

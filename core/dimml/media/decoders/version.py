@@ -1,4 +1,4 @@
-"""The version of what decoding gives."""
+"""Version of the decoded result."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""From decoded pictures to rows: upright, cut to the region, resized, chosen by presentation time."""
+"""Rows of decoded pictures: chosen by presentation time, turned upright, cut to the region, resized."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ByteArray = npt.NDArray[np.uint8]
 _Pixel = TypeVar("_Pixel", np.uint8, np.float32)
 
 _MATRIX_BYTES: Final = 36
-#: Times are sums of rounded numbers: what is this close together is the same moment.
+#: Times are sums of rounded numbers: two that are this close are equal.
 EPSILON_S: Final = 1e-6
 
 
 class Picture:
-    """One decoded picture; converted to RGB only when it is chosen, and then once.
+    """A decoded picture, converted to RGB once, and only if it is used.
 
-    ``converter`` is an ``av.video.reformatter.VideoReformatter`` that all pictures of a stream share: setting one
-    up costs four times a small picture's conversion.
+    All pictures of a stream share one ``converter`` (``av.video.reformatter.VideoReformatter``): to set one up takes
+    four times as long as to convert a small picture.
     """
 
     def __init__(self, frame: Any, time_s: float, converter: Any) -> None:
@@ -38,13 +38,13 @@ class Picture:
 
     @cached_property
     def rgb(self) -> ByteArray:
-        """Upright, ``[height, width, 3]``."""
+        """Upright RGB, ``[height, width, 3]``."""
         converted = self._converter.reformat(self._frame, format="rgb24", threads=1)
         return upright(converted.to_ndarray(), _display_matrix(self._frame))
 
 
 class StillPicture(Picture):
-    """An image file: upright RGB from the start, at time 0."""
+    """Picture of an image file: upright RGB from the start, at time 0."""
 
     def __init__(self, rgb: ByteArray) -> None:
         super().__init__(None, 0.0, None)
@@ -78,7 +78,7 @@ def upright(rgb: ByteArray, matrix: npt.NDArray[np.int32] | None) -> ByteArray:
 
 
 def region_of(picture: npt.NDArray[_Pixel], region: Region | None) -> npt.NDArray[_Pixel]:
-    """A contiguous ``[height, width, channels]`` of what lies in the region, at least one pixel; all without one."""
+    """Cut a picture to the region, at least one pixel: contiguous ``[height, width, channels]``. None: all of it."""
     if region is not None:
         height, width = picture.shape[:2]
         left, top = min(round(region.left * width), width - 1), min(round(region.top * height), height - 1)
@@ -88,7 +88,7 @@ def region_of(picture: npt.NDArray[_Pixel], region: Region | None) -> npt.NDArra
 
 
 def prepared(rgb: ByteArray, modality: Frames | Flow) -> ByteArray:
-    """Cut the region of interest and resize: ``[height, width, 3]`` of the modality."""
+    """Cut to the region of interest and resize: ``[height, width, 3]`` of the modality."""
     rgb = region_of(rgb, modality.region)
     height, width = rgb.shape[:2]
     if (height, width) == (modality.height, modality.width):
@@ -100,7 +100,7 @@ def prepared(rgb: ByteArray, modality: Frames | Flow) -> ByteArray:
 
 
 class PictureRow:
-    """One modality's row in the making. Pictures are offered in order; each is shown until the next one's time."""
+    """Row of one modality while it is filled: pictures come in order, each shown until the next one begins."""
 
     def __init__(self, modality: Frames | Flow, window: Window) -> None:
         self.modality = modality
@@ -117,16 +117,16 @@ class PictureRow:
 
     @property
     def first_wanted_s(self) -> float:
-        """When the first frame is shown."""
+        """Time of the first frame, in seconds from the start of the recording."""
         return self._wanted_s[0]
 
     @property
     def last_wanted_s(self) -> float:
-        """When the last frame is shown."""
+        """Time of the last frame, in seconds from the start of the recording."""
         return self._wanted_s[-1]
 
     def show(self, picture: Picture, following: Picture | None) -> None:
-        """``picture`` is on screen until ``following`` is, or to the end; also for times before the first picture."""
+        """Show ``picture`` until ``following`` begins, None: to the end. The first one is shown before its time too."""
         while not self.done and (following is None or self._wanted_s[len(self.times_s)] < following.time_s - EPSILON_S):
             index = len(self.times_s)
             if picture is self._last:
@@ -146,13 +146,13 @@ class PictureRow:
 
 
 def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
-    """Raises TooLargeError for a picture above ``max_pixels``."""
+    """Raise TooLargeError for a picture above ``max_pixels``."""
     if width * height > limits.max_pixels:
         raise TooLargeError(f"a picture of {width}x{height} has more pixels than max_pixels = {limits.max_pixels}")
 
 
 def rows_of_one_picture(picture: Picture, modalities: Sequence[Frames | Flow]) -> list[PictureRow]:
-    """Rows in which ``picture`` is shown all the time."""
+    """Make rows that show ``picture`` all the time."""
     rows = [PictureRow(modality, Window(0.0, 0.0)) for modality in modalities]
     for row in rows:
         row.show(picture, None)

@@ -1,7 +1,7 @@
-"""A long recording as a row of windows: each track is decoded once, and no more than the open windows is held.
+"""A long recording as a series of windows: each track is decoded once, and only open windows are held.
 
-Beside these rows, memory grows with the number of packets alone (some 50 bytes for each): their times are scanned
-first, as for a single stretch. A window's rows are those that ``decode`` gives for the same range.
+Besides, memory grows with the number of packets alone (some 50 bytes each), whose times are scanned first as for a
+single range. The rows of a window are those that ``decode`` gives for the same range.
 """
 
 from __future__ import annotations
@@ -29,21 +29,23 @@ class WindowPlan:
     stride_s: float
 
     def count(self, span: Window) -> int:
-        """How many windows cover ``span``; at least one. What is left at the end has to be worth a window."""
+        """Count the windows that cover ``span``, at least one; a rest below the tolerance gets no window."""
         seconds = span.seconds - END_TOLERANCE_S
         # As many as begin before the end, but none after the first that reaches it.
         return max(1, min(math.ceil(seconds / self.stride_s), 1 + math.ceil((seconds - self.window_s) / self.stride_s)))
 
     def window(self, span: Window, number: int) -> Window:
-        """The window of this number, from 0."""
+        """Place window ``number``, counted from 0."""
         start_s = span.start_s + number * self.stride_s
         return Window(start_s, min(start_s + self.window_s, span.end_s))
 
 
 @dataclass(slots=True)
 class WindowDecoded:
-    """One window of ``count``; ``window`` and ``span`` are None where the recording has no time: a picture, or
-    nothing that decodes. There is one such "window" then."""
+    """One decoded window of ``count``.
+
+    ``window`` and ``span`` are None for media without time (a picture, or nothing that decodes), which has one window.
+    """
 
     number: int
     count: int
@@ -53,7 +55,7 @@ class WindowDecoded:
 
 
 def judged_part(window: Window, clip_s: float) -> Window:
-    """The middle ``clip_s`` seconds of a window, or all of a shorter one."""
+    """Choose the middle ``clip_s`` seconds of a window, or all of a shorter one."""
     spare_s = max(0.0, window.seconds - clip_s) / 2.0
     return Window(window.start_s + spare_s, window.end_s - spare_s)
 
@@ -100,7 +102,7 @@ def _timeline(
     request: DecodeRequest,
     parts: Sequence[Window],
 ) -> Iterator[Tracks]:
-    """Every modality's track of each part of time, in order. Past its own end a recording has no track."""
+    """Yield the tracks of each part of time, in order; past its own end a recording has none."""
     end_s = recording.duration_s
     if end_s is None:
         always, _ = decode_source(source, modalities, request)

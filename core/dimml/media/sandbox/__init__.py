@@ -1,1 +1,1 @@
-"""What a decode worker takes away from itself before it reads a file: seccomp and Landlock."""
+"""Restrictions that a decode worker puts on itself before it reads a file: seccomp and Landlock."""

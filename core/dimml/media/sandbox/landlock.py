@@ -1,4 +1,4 @@
-"""Landlock for the calling thread: which files may be opened at all. See landlock(7); Linux 5.13 and later."""
+"""Landlock for the calling thread: the files that may be opened. See landlock(7); Linux 5.13 and later."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _SCOPES_FROM, _SCOPES = 6, 0b11
 
 
 def version() -> int:
-    """Version of the kernel's interface. Raises OSError where it has none, or it is switched off."""
+    """Query the version of the kernel's interface. Raises OSError without one, or if it is switched off."""
     return _call(_CREATE_RULESET, None, 0, _VERSION_FLAG)
 
 
 def restrict(readable: Sequence[Path] | None) -> None:
-    """Let this thread, and threads it starts from here on, change no file, and read beneath ``readable`` alone.
+    """Restrict this thread, and threads it starts later, to reading beneath ``readable``; none may change a file.
 
-    None: read what the user may read. Paths that are not there are passed over. Also keeps it from tracing other
-    processes and reading their memory. Raises OSError where the kernel does not offer it.
+    ``readable`` None leaves reading as it is. Paths that do not exist are skipped. Tracing other processes and reading
+    their memory are refused too. Raises OSError if the kernel does not offer Landlock.
     """
     known = version()
     files = (1 << _FILE_RIGHTS[min(known, len(_FILE_RIGHTS)) - 1]) - 1

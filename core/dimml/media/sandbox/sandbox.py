@@ -1,7 +1,7 @@
-"""What a decode worker takes away from itself before it reads the first hostile byte, as far as the kernel allows.
+"""Restrictions that a decode worker puts on itself before it reads untrusted bytes, as far as the kernel allows.
 
-No privileges are needed, and it holds in a container whose own filter lets ``seccomp`` and ``landlock_…`` through
-(Docker's, Podman's and containerd's do). Whatever is refused is reported, and the worker goes on without it.
+No privileges are needed, and they work in a container whose own filter allows ``seccomp`` and ``landlock_…`` (those of
+Docker, Podman and containerd do). A restriction that is refused is reported, and the worker goes on without it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from dimml.media.sandbox import landlock, seccomp
 
-#: Where shared libraries lie that are loaded late.
+#: Folders of shared libraries that may be loaded later.
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What stands, and what could not be had, each with its reason."""
+    """Restrictions in force, and those that could not be put in place, each with its reason."""
 
     enforced: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -32,15 +32,15 @@ class Isolation:
 
 
 def isolate(readable: Sequence[Path] | None) -> Isolation:
-    """Shut this process in, for good: after its imports, while it has one thread.
+    """Restrict this process for the rest of its life. Call it after imports, while there is one thread.
 
-    ``readable`` are the only folders, besides Python's own, from which it may read a file; None means any.
+    ``readable`` lists the only folders, besides Python's own, from which it may read files; None means any.
     """
-    # Needs nothing of the kernel: no file grows, whoever opened it. Pipes are no files.
+    # Works on every kernel: no file grows, not even one opened before. Pipes are not files.
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     roots = None if readable is None else [*_import_roots(), *readable]
     reading = "no reading of other files, " if readable is not None else ""
-    # The filter last: it refuses the calls of the other as well.
+    # The filter comes last: it refuses the calls that Landlock is set up with.
     layers: list[tuple[str, Callable[[], None]]] = [
         (f"{reading}no changing of files (Landlock)", lambda: landlock.restrict(roots)),
         (
@@ -60,7 +60,7 @@ def isolate(readable: Sequence[Path] | None) -> Isolation:
 
 
 def _import_roots() -> list[Path]:
-    """Where modules and libraries are that may be loaded later; not the current folder, which holds anything."""
+    """List folders of modules and libraries that may be loaded later, without the current one."""
     here = Path.cwd()
     paths = [Path(entry) for entry in sys.path if entry]
     return [Path(p) for p in (sys.prefix, sys.base_prefix, *_LIBRARIES)] + [p for p in paths if p != here]

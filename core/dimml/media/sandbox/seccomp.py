@@ -1,7 +1,7 @@
-"""A system call filter for the calling process: no network, no new or changed files, no new processes.
+"""System call filter for the calling process: no network, no new or changed files, no new processes.
 
-Written by hand, since libseccomp is not everywhere and its Python wrappers have not been kept up. The filter lists
-what is refused rather than what is allowed: codecs differ too much in what they need. See seccomp(2), and the
+Written by hand, since libseccomp is not installed everywhere and its Python wrappers are not maintained. The filter
+lists refused calls rather than allowed ones: codecs differ too much in the calls they need. See seccomp(2), and the
 kernel's ``Documentation/userspace-api/seccomp_filter.rst``.
 """
 
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from typing import Final
 
-#: Numbers of refused calls: x86-64, aarch64; None where the architecture has no such call.
+#: Numbers of refused calls on x86-64 and aarch64; None if the architecture has no such call.
 REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
     # Network, and other ways to reach another process.
     "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
@@ -26,7 +26,7 @@ REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
     "process_madvise": (440, 440), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
     "pidfd_send_signal": (424, 424), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
-    # Input and output outside of the calls that this filter judges; no codec needs it.
+    # Input and output that bypasses the calls this filter checks; no codec needs it.
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
     # Programs and processes; threads are cloned, see below.
     "execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None),
@@ -51,8 +51,8 @@ REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
     "kexec_load": (246, 104), "kexec_file_load": (320, 294), "reboot": (169, 142), "swapon": (167, 224),
     "settimeofday": (164, 170), "clock_settime": (227, 112), "acct": (163, 89), "syslog": (103, 116),
 }  # fmt: skip
-#: Calls that are refused by their arguments, numbered alike.
-JUDGED: Final[dict[str, tuple[int | None, int | None]]] = {
+#: Numbers of calls that are allowed or refused by their arguments.
+CHECKED: Final[dict[str, tuple[int | None, int | None]]] = {
     "clone": (56, 220), "clone3": (435, 435), "open": (2, None), "openat": (257, 56), "openat2": (437, 437),
     "kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261), "prctl": (157, 167), "seccomp": (317, 277),
 }  # fmt: skip
@@ -77,9 +77,9 @@ Instruction = tuple[int, int, int, int]
 
 
 def filter_program(machine: str, process: int) -> list[Instruction]:
-    """The filter as BPF instructions (code, jump if true, jump if false, operand) for one process of a ``machine``.
+    """Assemble the filter for ``process`` as BPF instructions: code, jump if true, jump if false, operand.
 
-    Raises OSError (ENOSYS) for a machine that is not in the tables.
+    ``machine`` is named as in ``platform.machine()``. Raises OSError (ENOSYS) for one that is not in the tables.
     """
     if machine not in _MACHINES or sys.byteorder != "little":
         raise OSError(errno.ENOSYS, f"no system call filter for {machine}")
@@ -91,17 +91,17 @@ def filter_program(machine: str, process: int) -> list[Instruction]:
         number = numbers[column]
         if number is not None:
             program += [(_EQUAL, 0, 1, number), _refuse(errno.EPERM)]
-    for name, judge in _judges(process).items():
-        number = JUDGED[name][column]
+    for name, rule in _argument_rules(process).items():
+        number = CHECKED[name][column]
         if number is not None:
-            program += [(_EQUAL, 0, len(judge), number), *judge]
+            program += [(_EQUAL, 0, len(rule), number), *rule]
     return [*program, (_RETURN, 0, 0, ALLOW)]
 
 
 def install(process: int) -> None:
-    """Filter this process, all its threads and what it may start, for good. ``process`` is its own id.
+    """Install the filter in this process, its threads and its children, for the rest of their lives.
 
-    Raises OSError where the kernel, or who runs us, does not allow it.
+    ``process`` is the id of this process. Raises OSError if the kernel or the container does not allow it.
     """
     program = filter_program(platform.machine(), process)
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
@@ -110,21 +110,21 @@ def install(process: int) -> None:
     description = struct.pack("@HP", len(program), ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
     no_new_privileges(libc)
-    call = JUDGED["seccomp"][_MACHINES[platform.machine()][0]]
+    call = CHECKED["seccomp"][_MACHINES[platform.machine()][0]]
     if libc.syscall(call, _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC, description) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
 def no_new_privileges(libc: ctypes.CDLL) -> None:
-    """What the kernel asks of a process without privileges before it may restrict itself. Raises OSError."""
+    """Renounce new privileges, as the kernel requires of a process that restricts itself. Raises OSError."""
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
-def _judges(process: int) -> dict[str, list[Instruction]]:
-    """By call, what decides it; each ends in a return on every path. Of arguments, the lower 32 bits come first."""
+def _argument_rules(process: int) -> dict[str, list[Instruction]]:
+    """Rules by call, each ending in a return on every path. The lower 32 bits of an argument come first."""
     allow, refuse = (_RETURN, 0, 0, ALLOW), _refuse(errno.EPERM)
     # ENOSYS makes the C library fall back to the call whose arguments a filter can read.
     unknown = [_refuse(errno.ENOSYS)]

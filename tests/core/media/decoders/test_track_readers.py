@@ -38,8 +38,8 @@ def pushed(path: Path, taken: list[Window]) -> Iterator[tuple[str, Any]]:
         for packet in container.demux(sound.stream, picture.stream):
             if packet.size:
                 readers[packet.stream.index].feed(packet)
-                yield from (("audio", stretch) for stretch in sound.ready())
-                yield from (("visual", stretch) for stretch in picture.ready())
+                yield from (("audio", segment) for segment in sound.ready())
+                yield from (("visual", segment) for segment in picture.ready())
             # Four seconds and half a minute are held alike.
             assert max(len(reader._index.times_s) for reader in readers.values()) < 100
 
@@ -60,18 +60,18 @@ def test_packets_from_outside_give_the_windows_of_the_file(
     wanted = list(decode_windows(request_for(path, clip_s=1.0), WindowPlan(1.0, 0.5)))
     taken: list[Window] = []
     found: dict[str, list[Any]] = {"audio": [], "visual": []}
-    for kind, stretch in pushed(path, taken):
-        found[kind].append(stretch)
+    for kind, segment in pushed(path, taken):
+        found[kind].append(segment)
     # All but what waits for the end of the track; and no window was asked for much before its time.
     assert len(found["audio"]) >= 8
     assert len(found["visual"]) >= 8
     assert max(window.start_s for window in taken) < 7.0
-    for one, stretch in zip(wanted, found["audio"], strict=False):
-        np.testing.assert_array_equal(stretch.row(AUDIO), row_of(one.decoded, "audio"))
-    for one, stretch in zip(wanted, found["visual"], strict=False):
-        assert stretch.decoded
-        np.testing.assert_array_equal(stretch.rows[0].array, row_of(one.decoded, "visual"))
-        assert tuple(stretch.rows[0].times_s) == one.decoded.tracks["visual"].times_s
+    for one, segment in zip(wanted, found["audio"], strict=False):
+        np.testing.assert_array_equal(segment.row(AUDIO), row_of(one.decoded, "audio"))
+    for one, segment in zip(wanted, found["visual"], strict=False):
+        assert segment.decoded
+        np.testing.assert_array_equal(segment.rows[0].array, row_of(one.decoded, "visual"))
+        assert tuple(segment.rows[0].times_s) == one.decoded.tracks["visual"].times_s
 
 
 def test_what_was_due_and_did_not_decode_is_told_from_what_never_came(tmp_path: Path) -> None:
@@ -85,15 +85,15 @@ def test_what_was_due_and_did_not_decode_is_told_from_what_never_came(tmp_path: 
             stream = container.streams.audio[0]
             windows = (Window(float(number), number + 1.0) for number in range(3))
             reader = SoundReader(stream, None, 0.0, windows)
-            stretches = []
+            segments = []
             for packet in container.demux(stream):
                 if packet.size:
                     reader.feed(packet)
-                    stretches += reader.ready()
+                    segments += reader.ready()
             reader.flush()
-            stretches += reader.rest()
+            segments += reader.rest()
             assert reader.done
-        rows = [stretch.row(AUDIO) for stretch in stretches]
+        rows = [segment.row(AUDIO) for segment in segments]
         found = [
             "unusable:undecodable" if row is None else "unusable:silent" if not row.any() else "ok" for row in rows
         ]

@@ -181,7 +181,7 @@ def test_call_numbers_are_libseccomps(machine: str) -> None:
         unavailable("libseccomp is not installed")
     resolve.argtypes, resolve.restype = [ctypes.c_uint32, ctypes.c_char_p], ctypes.c_int
     column, architecture = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}[machine]
-    for name, numbers in (seccomp.REFUSED | seccomp.JUDGED).items():
+    for name, numbers in (seccomp.REFUSED | seccomp.CHECKED).items():
         # Below zero: libseccomp's own numbers for calls that an architecture lacks.
         found = resolve(architecture, name.encode())
         assert (found if found >= 0 else None) == numbers[column], name
@@ -194,7 +194,7 @@ def test_the_filter_decides_alike_on_both_machines(machine: str, column: int) ->
     eperm, enosys = (seccomp.ERRNO | number for number in (errno.EPERM, errno.ENOSYS))
 
     def verdict(name: str, *arguments: int) -> int:
-        number = (seccomp.REFUSED | seccomp.JUDGED)[name][column]
+        number = (seccomp.REFUSED | seccomp.CHECKED)[name][column]
         return seccomp.ALLOW if number is None else bpf.run(program, number, architecture, *arguments)
 
     for name, numbers in seccomp.REFUSED.items():
