@@ -434,7 +434,7 @@ def test_a_worker_leaves_signals_to_its_parent(number: signal.Signals) -> None:
 
 
 def test_memory_is_limited_beyond_what_the_imports_took(clip: bytes) -> None:
-    """4 GB are refused under the default limit (see above), and 20 MB are too few for a picture of 1080p."""
+    """4 GB are refused under the default limit (see above), and 32 MB are too few for a picture of 1080p."""
     with DecodePool(1, decode_memory_bytes=6 * 2**30, decode_function=faulty_decoders.allocates_on_pictures) as pool:
         pool.warm_up()
         limits = Path(f"/proc/{_only_child()}/limits").read_text()
@@ -446,7 +446,7 @@ def test_memory_is_limited_beyond_what_the_imports_took(clip: bytes) -> None:
 def test_too_little_memory_for_the_picture_leaves_the_sound(tmp_path: Path, clip: bytes) -> None:
     large = cv2.imencode(".png", np.zeros((2300, 4000, 3), np.uint8))[1].tobytes()
     video = write_clip(tmp_path / "clip.mp4", 0.2, width=1920, height=1080)
-    with DecodePool(1, decode_memory_bytes=20 * 2**20) as pool:
+    with DecodePool(1, decode_memory_bytes=32 * 2**20) as pool:
         image = pool.decode_blocking(
             DecodeRequest((AUDIO, VISUAL), {"audio": clip, "visual": large}, 1.0), timeout_s=20
         )
