@@ -51,7 +51,7 @@ def test_a_stalled_encoder_stops_when_told_to(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    time.sleep(0.3)
+    thread.join(0.3)
     assert thread.is_alive(), "the stalled encoder gave an answer"
     options.terminate = True
     began = time.perf_counter()

@@ -19,6 +19,7 @@ from support import faulty_decoding, faulty_server
 from support.server_process import READY, STOP_LIMIT_S, ServerProcess, running_server, serve_command
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import LABELS, marked, tiny_clip
+from support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_live_before_ready_and_ready_after_warm_up(repository: Path) -> None:
                     predicted = http.post("/v1/predict", files={"media": b"x"}).status_code
                     seen.append((live, http.get("/health/ready").status_code, predicted))
                 except httpx.TransportError:
-                    time.sleep(0.005)
+                    announced.wait(0.005)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -112,6 +113,15 @@ def test_live_before_ready_and_ready_after_warm_up(repository: Path) -> None:
     assert readiness == sorted(readiness, reverse=True)
 
 
+def takes_no_connection(server: ServerProcess) -> bool:
+    host, _, port = server.http.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1.0).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_requests_in_flight_are_answered(repository: Path, tmp_path: Path, number: signal.Signals) -> None:
     clip = marked(tiny_clip(tmp_path, 1), faulty_decoding.SLOW)
@@ -126,7 +136,7 @@ def test_requests_in_flight_are_answered(repository: Path, tmp_path: Path, numbe
             server.wait_for_load(2, 2)
             server.process.send_signal(number)
             server.wait_for_log("stopping")
-            time.sleep(0.2)
+            wait_until(lambda: takes_no_connection(server), 0.5)
             with pytest.raises(httpx.ConnectError):
                 httpx.get(f"{server.url}/health/live")
             assert [(a.status_code, a.json().get("label")) for a in answers] == [(200, LABELS[1])] * 4
@@ -203,10 +213,7 @@ def test_a_server_that_is_killed_leaves_no_worker_behind(repository: Path, tmp_p
         server.wait_for_load(1, 0)
         process.kill()
         process.wait(STOP_LIMIT_S)
-        end = time.monotonic() + STOP_LIMIT_S
-        while any(Path(f"/proc/{worker}").exists() for worker in workers):
-            assert time.monotonic() < end, f"still there: {workers}"
-            time.sleep(0.02)
+        wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), STOP_LIMIT_S, str(workers))
         with pytest.raises(httpx.TransportError):
             answer.result()
 

@@ -44,7 +44,11 @@ class Answered:
     at: float
     status: int
     degraded: bool = False
+    #: Each modality's status, and after a colon its reason where it has one.
     modalities: dict[str, str] = field(default_factory=dict)
+    #: What was answered, and what the sender knows to be right; None where there is none.
+    label: str | None = None
+    expected: str | None = None
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Load:
 
     answers: list[Answered] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    _more: threading.Condition = field(default_factory=threading.Condition)
 
     def since(self, began: float) -> list[Answered]:
         """Answers to requests that ended after ``time.monotonic()`` was ``began``."""
@@ -60,24 +65,24 @@ class Load:
 
     def wait_for(self, count: int, began: float, limit_s: float = 60.0) -> list[Answered]:
         """Block until so many have been answered since ``began``."""
-        end = time.monotonic() + limit_s
-        while len(self.since(began)) < count:
-            assert time.monotonic() < end, f"{len(self.since(began))} of {count} answers in {limit_s} s"
-            time.sleep(0.02)
+        self.wait_until(lambda: len(self.since(began)) >= count, limit_s)
         return self.since(began)
 
+    def wait_until(self, enough: Callable[[], bool], limit_s: float = 60.0) -> None:
+        """Block until it is true of what was answered; looked at with every answer."""
+        with self._more:
+            assert self._more.wait_for(enough, limit_s), f"not within {limit_s} s: {only(self.answers[-20:])}"
 
-def wait_until(true: Callable[[], bool], limit_s: float = 60.0) -> None:
-    """Block until it is."""
-    end = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.1)
+    def add(self, answer: Answered) -> None:
+        """Record an answer, and wake who waits for it."""
+        with self._more:
+            self.answers.append(answer)
+            self._more.notify_all()
 
 
 def answered_whole(made: Load, began: float) -> float:
     """When the first answer by all modalities came after ``began``."""
-    wait_until(lambda: any(a.status == 200 and not a.degraded for a in made.since(began)))
+    made.wait_until(lambda: any(a.status == 200 and not a.degraded for a in made.since(began)))
     return next(a.at for a in made.since(began) if a.status == 200 and not a.degraded)
 
 
@@ -94,21 +99,22 @@ def print_row(fault: str, made: Load, recovery_s: float) -> None:
 
 
 @contextmanager
-def load(server: ServerProcess, clip: bytes, *, workers: int = 2, **fields: object) -> Iterator[Load]:
-    """``workers`` clients that send ``clip`` one time after the other, at most for three minutes."""
+def load(
+    server: ServerProcess, clip: bytes, *, workers: int = 2, expected: str | None = None, **fields: object
+) -> Iterator[Load]:
+    """``workers`` clients that send ``clip`` of class ``expected`` time after time, at most for three minutes."""
     made, stop = Load(), threading.Event()
     end = time.monotonic() + 180
 
     def work() -> None:
         with httpx.Client(base_url=server.url, timeout=60) as http:
-            while not stop.is_set() and time.monotonic() < end:
+            while not stop.wait(0.01) and time.monotonic() < end:
                 began = time.monotonic()
                 try:
                     answer = http.post("/v1/predict", files={"media": clip}, data=fields)
-                    made.answers.append(_answered(answer, began))
+                    made.add(_answered(answer, began, expected))
                 except Exception as error:
                     made.errors.append(repr(error))
-                time.sleep(0.01)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
     for thread in threads:
@@ -122,8 +128,16 @@ def load(server: ServerProcess, clip: bytes, *, workers: int = 2, **fields: obje
     assert not made.errors, made.errors[:3]
 
 
-def _answered(answer: httpx.Response, began: float) -> Answered:
+def _answered(answer: httpx.Response, began: float, expected: str | None) -> Answered:
     document: dict[str, Any] = answer.json()
     parts = document.get("modalities") or document.get("error", {}).get("modalities") or {}
     fates = {name: f"{p['status']}:{p['reason']}" if p.get("reason") else p["status"] for name, p in parts.items()}
-    return Answered(began, time.monotonic(), answer.status_code, document.get("degraded", False), fates)
+    return Answered(
+        began,
+        time.monotonic(),
+        answer.status_code,
+        document.get("degraded", False),
+        fates,
+        document.get("label"),
+        expected,
+    )

@@ -23,6 +23,8 @@ from tritonclient.utils import np_to_triton_dtype
 from support.tiny_bundle import AUDIO, VISUAL, tiny_row
 
 FACES = ("http", "http.aio", "grpc", "grpc.aio")
+#: One of each: what a server answers depends on no more.
+TRANSPORTS = ("http", "grpc")
 
 
 class _Blocking:

@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import yaml
 
 from support.data import unavailable
 from support.manifests import DEPLOY, documents
+from support.waiting import wait_until
 
 RULES = sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))
 DASHBOARD = DEPLOY / "grafana" / "provisioning" / "dashboards" / "dimml.json"
@@ -113,11 +113,9 @@ def running_prometheus(folder: Path, target: str, *, divide_by: float) -> Iterat
             stderr=log,
         )
         try:
-            end = time.monotonic() + _START_LIMIT_S
-            while not _ready(address):
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < end, (folder / "log").read_text()
-                time.sleep(0.1)
+            said = (folder / "log").read_text
+            wait_until(lambda: process.poll() is not None or _ready(address), _START_LIMIT_S, said)
+            assert process.poll() is None, said()
             yield Prometheus(f"http://{address}")
         finally:
             process.terminate()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from dimml.cli import main
 from dimml_client.scoring.run.checkpoint import folder_of
 from support.data import REPOSITORY_ROOT
 from support.tiny_media import LABELS, tiny_clip
+from support.waiting import wait_until
 
 REPOSITORY, SAMPLES = REPOSITORY_ROOT / "model_repository", REPOSITORY_ROOT / "samples"
 LIMIT_S = 280.0
@@ -92,9 +92,7 @@ def finished(words: list[str]) -> subprocess.CompletedProcess[str]:
 def started(words: list[str], out: Path, parts: int) -> subprocess.Popen[str]:
     """Start a command, and come back when the table has so many parts, or the process has ended."""
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 120.0
-    while len(parts_of(out)) < parts and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
+    wait_until(lambda: len(parts_of(out)) >= parts or process.poll() is not None, 120.0, every_s=0.005)
     return process
 
 

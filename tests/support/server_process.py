@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+from support.waiting import wait_until
 
 READY = re.compile(r"ready http=(\S+) grpc=(\S+)")
 START_LIMIT_S = 60.0
@@ -45,10 +46,7 @@ class ServerProcess:
 
     def wait_for_log(self, text: str, limit_s: float = 10.0) -> None:
         """Block until ``text`` stands in the log."""
-        end = time.monotonic() + limit_s
-        while text not in self.log:
-            assert time.monotonic() < end, f"{text!r} is not in the log:\n{self.log}"
-            time.sleep(0.01)
+        wait_until(lambda: text in self.log, limit_s, lambda: f"{text!r} is not in the log:\n{self.log}", every_s=0.01)
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry these labels."""
@@ -62,10 +60,12 @@ class ServerProcess:
 
     def wait_for_metric(self, name: str, value: float, limit_s: float = 10.0, **labels: str) -> None:
         """Block until a metric has this value."""
-        end = time.monotonic() + limit_s
-        while (found := self.metric(name, **labels)) != value:
-            assert time.monotonic() < end, f"{name} is {found}, not {value}"
-            time.sleep(0.01)
+        wait_until(
+            lambda: self.metric(name, **labels) == value,
+            limit_s,
+            lambda: f"{name} is {self.metric(name, **labels)}, not {value}",
+            every_s=0.01,
+        )
 
     def wait_for_load(self, in_flight: int, queued: int) -> None:
         """Block until so many requests are worked on and so many wait for their turn."""

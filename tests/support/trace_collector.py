@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from support.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,11 @@ class Collector:
 
     def wait(self, trace: str, complete: Callable[[list[Seen]], bool], limit_s: float = 30.0) -> list[Seen]:
         """The spans of a trace, once they are ``complete``."""
-        end = time.monotonic() + limit_s
-        while not complete(self.trace(trace)):
-            assert time.monotonic() < end, f"of trace {trace}: {[s.name for s in self.trace(trace)]}"
-            time.sleep(0.02)
+        wait_until(
+            lambda: complete(self.trace(trace)),
+            limit_s,
+            lambda: f"of trace {trace}: {[s.name for s in self.trace(trace)]}",
+        )
         return self.trace(trace)
 
     def wait_for_request(self, trace: str, limit_s: float = 30.0) -> dict[str, Seen]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -19,6 +20,8 @@ from tritonclient.utils import InferenceServerException
 
 from dimml.bundle import Bundle
 from dimml.status import ModalityStatus
+from support.gateway import Answered
+from support.gateway import Load as Answers
 from support.tiny_bundle import AUDIO, VISUAL, make_tiny_bundle, tiny_row
 from support.triton_process import TritonServer
 
@@ -27,17 +30,22 @@ FAULTY_ENCODER = Path(__file__).parent / "faulty_encoder.py"
 #: Of an encoder; long enough for a busy machine, and for the process of a killed encoder to be missed.
 DEADLINE_MS = 1500.0
 CALL_LIMIT_S = 30.0
+_NONE_LEFT = re.compile(r"no encoder answered: audio (?P<audio>[\w:]+), visual (?P<visual>[\w:]+)")
 
 
-def make_faulty_bundle(repository: Path, name: str = "tiny") -> Bundle:
-    """A tiny bundle whose sound encoder obeys ``Faults``; the picture's is a plain ONNX model."""
+def make_faulty_bundle(repository: Path, name: str = "tiny", *, media: bool = False) -> Bundle:
+    """A tiny bundle whose sound encoder obeys ``Faults``; the picture's is a plain ONNX model.
+
+    Without the model of recordings, which a gateway wants to see, a Triton that loads everything starts sooner.
+    """
     bundle = make_tiny_bundle(repository, name=name, deadline_ms=DEADLINE_MS)
     sound = repository / bundle.encoder_model("audio")
     shutil.copy(FAULTY_ENCODER, sound / "1" / "model.py")
     config = sound / "config.pbtxt"
     config.write_text(config.read_text().replace('"onnxruntime"', '"python"'))
+    if not media:
+        shutil.rmtree(repository / bundle.media_model)
     # Fewer processes, for a quicker start.
-    shutil.rmtree(repository / bundle.media_model)
     entry = repository / name / "config.pbtxt"
     entry.write_text(entry.read_text().replace("count: 4", "count: 2"))
     return bundle
@@ -117,11 +125,15 @@ class Load:
 
 
 class LoadGenerator:
-    """``clients`` threads that ask the entry model for rows of known labels, one request after another."""
+    """``clients`` threads that ask the entry model for rows of known labels, one request after another.
+
+    ``made`` keeps every answer, as the load on a gateway does.
+    """
 
     def __init__(self, grpc: str, bundle: Bundle, clients: int = 4, pause_s: float = 0.02) -> None:
         self._grpc, self._bundle, self._pause_s = grpc, bundle, pause_s
-        self._lock = threading.Lock()
+        self.made = Answers()
+        self._lock = threading.Condition()
         self._seen = Load()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(n,), daemon=True) for n in range(clients)]
@@ -144,30 +156,33 @@ class LoadGenerator:
 
     def wait_for(self, enough: Callable[[Load], bool], limit_s: float) -> Load:
         """Look until it is ``enough``, then ``take``. Raises AssertionError past ``limit_s``."""
-        end = time.monotonic() + limit_s
-        while True:
-            with self._lock:
-                if enough(self._seen):
-                    seen, self._seen = self._seen, Load()
-                    return seen
-                if time.monotonic() > end:
-                    raise AssertionError(f"not within {limit_s:g} s: {self._seen}")
-            time.sleep(0.02)
+        with self._lock:
+            assert self._lock.wait_for(lambda: enough(self._seen), limit_s), f"not within {limit_s:g} s: {self._seen}"
+            seen, self._seen = self._seen, Load()
+            return seen
 
     def _ask(self, number: int) -> None:
         client = tritonclient.grpc.InferenceServerClient(self._grpc)
         label = number % self._bundle.classes
         inputs = tiny_inputs(tritonclient.grpc, label)
+        expected = self._bundle.labels[label]
         while not self._stop.wait(self._pause_s):
+            began = time.monotonic()
             try:
                 result = client.infer(self._bundle.name, inputs, client_timeout=CALL_LIMIT_S)
             except InferenceServerException as error:
+                self.made.add(_failed(error, began, expected))
                 with self._lock:
                     self._seen.failures.append(str(error))
+                    self._lock.notify_all()
                 continue
             statuses = tuple(text.decode() for text in result.as_numpy("STATUS")[0])
-            wrong = int(result.as_numpy("PROBABILITIES")[0].argmax()) != label
+            answered = int(result.as_numpy("PROBABILITIES")[0].argmax())
+            wrong = answered != label
             now = time.monotonic()
+            modalities = dict(zip(("audio", "visual"), statuses, strict=True))
+            degraded, given = _is_degraded(statuses), self._bundle.labels[answered]
+            self.made.add(Answered(began, now, 200, degraded, modalities, given, expected))
             with self._lock:
                 self._seen.answers[statuses] += 1
                 self._seen.wrong_labels += wrong
@@ -175,6 +190,7 @@ class LoadGenerator:
                     self._seen.degraded_at = now
                 else:
                     self._seen.whole_at = now
+                self._lock.notify_all()
         client.close()
 
 
@@ -187,6 +203,15 @@ def tiny_inputs(module: Any, label: int, modalities: tuple[str, ...] = ("audio",
             tensor.set_data_from_numpy(tiny_row(modality, label)[None])
             inputs.append(tensor)
     return inputs
+
+
+def _failed(error: InferenceServerException, began: float, expected: str) -> Answered:
+    """The failed request as HTTP would have it: 503 and each modality's status, or 0 for what is unforeseen."""
+    found = _NONE_LEFT.search(str(error))
+    if error.status() != "StatusCode.UNAVAILABLE" or found is None:
+        return Answered(began, time.monotonic(), 0, modalities={"audio": str(error)}, expected=expected)
+    modalities = {"audio": found["audio"], "visual": found["visual"]}
+    return Answered(began, time.monotonic(), 503, modalities=modalities, expected=expected)
 
 
 def _is_degraded(statuses: tuple[str, ...]) -> bool:

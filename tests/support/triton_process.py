@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dimml_server.triton_server.shared_memory import SHARED_MEMORY
 from support.data import unavailable
+from support.waiting import wait_until
 
 READY = re.compile(r"ready http=(\S+) grpc=(\S+) metrics=(\S+)")
 #: The first start fetches the server.
@@ -42,12 +42,9 @@ class TritonServer:
         """What it has written to stderr so far."""
         return "".join(self.log_lines)
 
-    def wait_for_log(self, text: str, limit_s: float = 60.0) -> None:
-        """Block until ``text`` stands in the log."""
-        end = time.monotonic() + limit_s
-        while text not in self.log:
-            assert time.monotonic() < end, f"{text!r} is not in the log:\n{self.log}"
-            time.sleep(0.05)
+    def wait_for_log(self, text: str, limit_s: float = 60.0, count: int = 1) -> None:
+        """Block until ``text`` stands in the log, ``count`` times."""
+        wait_until(lambda: self.log.count(text) >= count, limit_s, lambda: f"{text!r} is not in the log:\n{self.log}")
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry these labels."""

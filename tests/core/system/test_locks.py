@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dimml.system.files import exclusive_lock, lock_descriptor
+from support.waiting import wait_until
 
 HOLDER = """
 import fcntl, os, sys, time
@@ -102,10 +102,7 @@ def test_waiting_ends_when_the_holder_is_killed(path: Path) -> None:
     with held_elsewhere(path):
         thread = threading.Thread(target=wait)
         thread.start()
-        end = time.monotonic() + 30.0
-        while not waited_for(path) and time.monotonic() < end:
-            time.sleep(0.01)
-        assert waited_for(path)
+        wait_until(lambda: waited_for(path), 30.0)
         assert not entered.is_set()
     assert entered.wait(30.0)
     thread.join()

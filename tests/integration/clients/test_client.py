@@ -245,13 +245,6 @@ def test_ready(client: Client) -> None:
     assert client.ready()
 
 
-def wait_until_in_flight(server: ServerProcess) -> None:
-    end = time.monotonic() + 10.0
-    while "dimml_requests_in_flight 1.0" not in httpx.get(f"{server.url}/metrics").text:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_late_encoder_and_a_full_queue(tmp_path: Path, clips: dict[str, Path], transport: str) -> None:
     repository = tmp_path / "repository"
@@ -264,7 +257,7 @@ def test_a_late_encoder_and_a_full_queue(tmp_path: Path, clips: dict[str, Path],
         ThreadPoolExecutor(1) as pool,
     ):
         first = pool.submit(hasty.predict, clips["red"])
-        wait_until_in_flight(server)
+        server.wait_for_metric("dimml_requests_in_flight", 1)
         with pytest.raises(QueueFullError):
             hasty.predict(clips["red"])
         second = patient.predict(clips["red"])

@@ -9,8 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from dimml_client import Client
 from dimml_server.local import LocalPredictor
 from support.data import REPOSITORY_ROOT
 from support.server_process import ServerProcess, running_server
+from support.waiting import wait_until
 
 REPOSITORY, SAMPLES = REPOSITORY_ROOT / "model_repository", REPOSITORY_ROOT / "samples"
 DEMO = REPOSITORY_ROOT / "scripts" / "demo.py"
@@ -178,10 +178,3 @@ def test_a_stopped_demo_leaves_no_server(how: signal.Signals) -> None:
     demo.send_signal(how)
     assert demo.wait(40.0) != 0
     wait_until(lambda: not servers_of(ports))
-
-
-def wait_until(come: Callable[[], bool]) -> None:
-    end = time.monotonic() + 40.0
-    while not come():
-        assert time.monotonic() < end
-        time.sleep(0.05)

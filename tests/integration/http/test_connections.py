@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
 import socket
@@ -18,6 +19,7 @@ from support import faulty_decoding, faulty_server
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import marked, tiny_clip
+from support.waiting import wait_until
 
 HEADER_TIMEOUT_S = 1.0
 MAX_HEADER_BYTES = 8192
@@ -51,14 +53,12 @@ def server(repository: Path) -> Iterator[ServerProcess]:
 @pytest.fixture(autouse=True)
 def still_answering(server: ServerProcess, clip: bytes) -> Iterator[None]:
     yield
-    end = time.monotonic() + PATIENCE_S
-    while True:
-        # One that a test has left in the queue may still be there.
-        status = httpx.post(f"{server.url}/v1/predict", files={"media": clip}, timeout=PATIENCE_S).status_code
-        if status == 200:
-            return
-        assert time.monotonic() < end, status
-        time.sleep(0.1)
+
+    def answers() -> bool:
+        answer = httpx.post(f"{server.url}/v1/predict", files={"media": clip}, timeout=PATIENCE_S)
+        return answer.status_code == 200
+
+    wait_until(answers, PATIENCE_S, every_s=0.1)  # A request that a test has left in the queue may still be there.
 
 
 def connect(server: ServerProcess) -> socket.socket:
@@ -192,10 +192,7 @@ def test_a_client_that_never_reads_its_answers_is_cut_off(server: ServerProcess)
             for _ in range(100):
                 connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
                 time.sleep(0.05)
-        end = time.monotonic() + PATIENCE_S
-        while open_files(server) > before:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        wait_until(lambda: open_files(server) <= before, PATIENCE_S)
 
 
 def test_requests_that_are_not_waited_for_are_bounded(server: ServerProcess) -> None:
@@ -305,7 +302,7 @@ def test_a_large_kserve_body_is_never_whole_in_memory(repository: Path, clip: by
         )
         while not answer.done():
             most = max(most, anonymous_mb(server))
-            time.sleep(0.002)
+            concurrent.futures.wait([answer], 0.002)
         assert answer.result().status_code == 200, answer.result().text
         assert answer.result().json()["outputs"][0]["data"] == ["ok", "ok"]
         assert most < before + 30

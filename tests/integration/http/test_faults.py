@@ -160,8 +160,7 @@ def test_a_stalling_encoder_loses_no_request_and_gathers_no_threads(server: Serv
     assert {fate for _, _, fate in outcomes} <= {"timeout:deadline", "failed:encoder_busy"}
     # The bound does not know how many requests there were: CONCURRENCY for each of three models, and the strays.
     assert max(threads) - before <= 3 * CONCURRENCY + MAX_STRAY_RUNS, threads
-    time.sleep(0.5)
-    assert server.metric("dimml_stray_runs") == 0
+    server.wait_for_metric("dimml_stray_runs", 0, limit_s=0.5)
     assert server.metric("dimml_requests_in_flight") == 0
 
 

@@ -1,4 +1,7 @@
-"""tritonclient, unmodified, in all four kinds, against a real server: every call that is offered."""
+"""tritonclient, unmodified, against a real server: every call that is offered.
+
+Each call once by all four kinds of client; what is answered to what, by one client a transport.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ import dimml
 from dimml.bundle import Bundle
 from dimml.contract import ModelSpec, model_specs
 from dimml.fusion import softmax
-from support.kserve_clients import FACES, Face, as_dict, face, frames, waveform
+from support.kserve_clients import FACES, TRANSPORTS, Face, as_dict, face, frames, waveform
 from support.server_process import ServerProcess
 from support.tiny_bundle import VISUAL
 
@@ -25,7 +28,10 @@ from support.tiny_bundle import VISUAL
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection Connection<:ResourceWarning")
 
 
-@pytest.fixture(params=FACES)
+by_every_client = pytest.mark.parametrize("triton", FACES, indirect=True)
+
+
+@pytest.fixture(params=TRANSPORTS)
 def triton(request: pytest.FixtureRequest, server: ServerProcess) -> Iterator[Face]:
     with face(request.param, server.http, server.grpc) as client:
         yield client
@@ -34,6 +40,7 @@ def triton(request: pytest.FixtureRequest, server: ServerProcess) -> Iterator[Fa
 # --- what is served ---------------------------------------------------------------------------------------------
 
 
+@by_every_client
 def test_health(triton: Face) -> None:
     assert triton.client.is_server_live()
     assert triton.client.is_server_ready()
@@ -43,12 +50,14 @@ def test_health(triton: Face) -> None:
     assert not triton.client.is_model_ready("nothing")
 
 
+@by_every_client
 def test_server_metadata(triton: Face) -> None:
     metadata = as_dict(triton.client.get_server_metadata())
     assert (metadata["name"], metadata["version"]) == ("dimml", dimml.__version__)
     assert {"binary_tensor_data", "classification", "statistics"} <= set(metadata["extensions"])
 
 
+@by_every_client
 def test_metadata_and_configuration_are_the_contract(triton: Face, bundle: Bundle) -> None:
     for spec in model_specs(bundle):
         metadata = as_dict(triton.client.get_model_metadata(spec.name))
@@ -66,6 +75,7 @@ def test_metadata_and_configuration_are_the_contract(triton: Face, bundle: Bundl
         ]
 
 
+@by_every_client
 def test_repository_index(triton: Face, bundles: dict[str, Bundle]) -> None:
     index = as_dict(triton.client.get_model_repository_index())
     models = index["models"] if isinstance(index, dict) else index
@@ -110,6 +120,7 @@ def test_encoders_and_fusion_are_onnx_runtime_s_answers(
             np.testing.assert_allclose(result.as_numpy(name), wanted[name], rtol=1e-5, atol=1e-6)
 
 
+@by_every_client
 @pytest.mark.parametrize("binary", [True, False])
 def test_the_entry_model_with_both_inputs_and_a_batch(triton: Face, binary: bool) -> None:
     labels = [2, 0, 1]
@@ -212,6 +223,7 @@ def test_binary_and_json_outputs_in_one_answer(triton: Face) -> None:
     assert result.as_numpy("LOGITS").argmax() == 2
 
 
+@by_every_client
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 def test_compression(triton: Face, algorithm: str) -> None:
     inputs = [triton.waveform([1]), triton.frames([1])]
@@ -224,6 +236,7 @@ def test_compression(triton: Face, algorithm: str) -> None:
         np.testing.assert_array_equal(compressed.as_numpy(name), plain.as_numpy(name))
 
 
+@by_every_client
 def test_classification(triton: Face) -> None:
     result = triton.infer(
         "tiny",
@@ -244,6 +257,7 @@ def test_a_timeout_that_is_ample_changes_nothing(triton: Face) -> None:
 # --- counting ---------------------------------------------------------------------------------------------------
 
 
+@by_every_client
 def test_statistics_rise_with_each_call(triton: Face, bundles: dict[str, Bundle]) -> None:
     def stats(**which: str) -> dict[str, dict]:
         answer = as_dict(triton.client.get_inference_statistics(**which))
@@ -299,6 +313,7 @@ def test_hundreds_of_concurrent_calls_are_all_answered_by_their_own_rows(server:
 # --- calls that are not offered ---------------------------------------------------------------------------------
 
 
+@by_every_client
 @pytest.mark.parametrize(
     ("call", "arguments"),
     [

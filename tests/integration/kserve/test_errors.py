@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 from support.kserve_clients import Face, face, frames, waveform
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
+from support.waiting import wait_until
 
 Call = Callable[[Face], Any]
 
@@ -247,24 +248,17 @@ def in_flight(server: ServerProcess) -> float:
     return float(line.split()[1])
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("kind", ["http", "grpc"])
 def test_the_queue_is_full(narrow: ServerProcess, kind: str) -> None:
     def occupy() -> None:
         with face(kind, narrow.http, narrow.grpc) as other, pytest.raises(InferenceServerException):
             other.infer("stalling", [other.frames([0])], parameters={"timeout_ms": 1500})
 
-    wait_for(lambda: in_flight(narrow) == 0)
+    wait_until(lambda: in_flight(narrow) == 0)
     thread = threading.Thread(target=occupy)
     thread.start()
     try:
-        wait_for(lambda: in_flight(narrow) == 1)
+        wait_until(lambda: in_flight(narrow) == 1, 10.0)
         with face(kind, narrow.http, narrow.grpc) as triton:
             expect(triton, lambda t: t.infer("tiny", [t.frames([0])]), 429, "RESOURCE_EXHAUSTED", "queue is full")
         if kind == "http":
@@ -278,7 +272,7 @@ def test_the_queue_is_full(narrow: ServerProcess, kind: str) -> None:
 
 
 def test_a_grpc_deadline_frees_the_place(narrow: ServerProcess) -> None:
-    wait_for(lambda: in_flight(narrow) == 0)
+    wait_until(lambda: in_flight(narrow) == 0)
     with face("grpc", narrow.http, narrow.grpc) as triton:
         expect(
             triton,
@@ -287,7 +281,7 @@ def test_a_grpc_deadline_frees_the_place(narrow: ServerProcess) -> None:
             "DEADLINE_EXCEEDED",
             "",
         )
-        wait_for(lambda: in_flight(narrow) == 0)
+        wait_until(lambda: in_flight(narrow) == 0)
         assert triton.infer("tiny", [triton.frames([1])]).as_numpy("PROBABILITIES").argmax() == 1
 
 
@@ -299,12 +293,12 @@ def test_a_grpc_deadline_cuts_the_late_encoder_and_not_the_answer(server: Server
 
 
 def test_a_busy_server_says_over_grpc_when_to_come_back(narrow: ServerProcess) -> None:
-    wait_for(lambda: in_flight(narrow) == 0)
+    wait_until(lambda: in_flight(narrow) == 0)
     with face("grpc", narrow.http, narrow.grpc) as triton, grpc.insecure_channel(narrow.grpc) as channel:
         call = triton.client.async_infer(
             "stalling", [triton.frames([0])], callback=lambda result, error: None, parameters={"timeout_ms": 9000}
         )
-        wait_for(lambda: in_flight(narrow) == 1)
+        wait_until(lambda: in_flight(narrow) == 1, 10.0)
         request = service_pb2.ModelInferRequest(model_name="tiny", raw_input_contents=[frames([0]).tobytes()])
         request.inputs.add(name="FRAMES", datatype="UINT8", shape=[1, 4, 16, 16, 3])
         with pytest.raises(grpc.RpcError) as raised:
@@ -312,11 +306,11 @@ def test_a_busy_server_says_over_grpc_when_to_come_back(narrow: ServerProcess) -
         call.cancel()
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert int(dict(raised.value.trailing_metadata())["retry-after"]) >= 1
-    wait_for(lambda: in_flight(narrow) == 0)
+    wait_until(lambda: in_flight(narrow) == 0)
 
 
 def test_grpc_calls_that_are_being_sent_are_bounded(narrow: ServerProcess) -> None:
-    wait_for(lambda: in_flight(narrow) == 0)
+    wait_until(lambda: in_flight(narrow) == 0)
     sent = threading.Event()
     with grpc.insecure_channel(narrow.grpc) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -341,32 +335,32 @@ def test_grpc_calls_that_are_being_sent_are_bounded(narrow: ServerProcess) -> No
             return False
 
         try:
-            wait_for(full)
+            wait_until(full, 10.0)
         finally:
             for call in stalled:
                 call.cancel()
             sent.set()
-        wait_for(lambda: not refused())
+        wait_until(lambda: not refused())
 
 
 def test_a_cancelled_grpc_call_frees_the_place(narrow: ServerProcess) -> None:
     done = threading.Event()
-    wait_for(lambda: in_flight(narrow) == 0)
+    wait_until(lambda: in_flight(narrow) == 0)
     with face("grpc", narrow.http, narrow.grpc) as triton:
         began = time.perf_counter()
         call = triton.client.async_infer(
             "stalling", [triton.frames([0])], callback=lambda result, error: done.set(), parameters={"timeout_ms": 9000}
         )
-        wait_for(lambda: in_flight(narrow) == 1)
+        wait_until(lambda: in_flight(narrow) == 1, 10.0)
         call.cancel()
         assert done.wait(5)
-        wait_for(lambda: in_flight(narrow) == 0)
+        wait_until(lambda: in_flight(narrow) == 0)
         assert time.perf_counter() - began < 5
         assert triton.infer("tiny", [triton.frames([1])]).as_numpy("PROBABILITIES").argmax() == 1
 
 
 def test_an_http_caller_that_hangs_up_frees_the_place(narrow: ServerProcess) -> None:
-    wait_for(lambda: in_flight(narrow) == 0)
+    wait_until(lambda: in_flight(narrow) == 0)
     body = {
         "inputs": [
             {"name": "FRAMES", "datatype": "UINT8", "shape": [1, 4, 16, 16, 3], "data": frames([0]).ravel().tolist()}
@@ -376,7 +370,7 @@ def test_an_http_caller_that_hangs_up_frees_the_place(narrow: ServerProcess) -> 
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"http://{narrow.http}/v2/models/stalling/infer", json=body, timeout=0.5)
     began = time.perf_counter()
-    wait_for(lambda: in_flight(narrow) == 0)
+    wait_until(lambda: in_flight(narrow) == 0)
     assert time.perf_counter() - began < 3
 
 
@@ -398,7 +392,7 @@ def test_a_grpc_message_that_never_comes_ends_with_its_connection(tmp_path: Path
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             for _ in range(20):
                 assert stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=20, wait_for_ready=True).live
-                time.sleep(0.1)
+                time.sleep(0.1)  # Over two ages of a connection.
         finally:
             ended.set()
 

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
-from support.kserve_clients import FACES, Face, as_dict, face
+from support.kserve_clients import FACES, TRANSPORTS, Face, as_dict, face
 from support.media_maker import damage_packets, tone, write_clip
 from support.server_process import ServerProcess
 from support.tiny_bundle import VISUAL, colour, tone_hz
@@ -53,7 +53,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture(params=FACES)
+@pytest.fixture(params=TRANSPORTS)
 def triton(request: pytest.FixtureRequest, server: ServerProcess) -> Iterator[Face]:
     with face(request.param, server.http, server.grpc) as client:
         yield client
@@ -74,6 +74,7 @@ def statuses(result: Any) -> list[str]:
     return [text.decode() for text in result.as_numpy("STATUS")[0]]
 
 
+@pytest.mark.parametrize("triton", FACES, indirect=True)
 def test_a_recording_gives_one_row(triton: Face, clips: dict[str, bytes]) -> None:
     result = triton.infer("tiny_media", inputs(triton, MEDIA=clips["whole"]), request_id="r-1")
     assert statuses(result) == ["ok", "ok"]

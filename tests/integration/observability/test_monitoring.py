@@ -19,6 +19,7 @@ from support.data import REPOSITORY_ROOT
 from support.monitoring import Prometheus, queries, rules, running_prometheus, shortened
 from support.server_process import ServerProcess, running_server
 from support.traffic import Traffic, clean_clips, noisy_clips, referenced_bundle, silent_clips
+from support.waiting import wait_until
 
 DIVIDE_BY = 60.0
 LIMIT_S = 90.0
@@ -54,9 +55,7 @@ def post(server: ServerProcess, clips: list[bytes], rows: int) -> None:
 def wait_for(what: Callable[[], bool], say: Callable[[], object]) -> float:
     """Seconds until it is so."""
     began = time.monotonic()
-    while not what():
-        assert time.monotonic() < began + LIMIT_S, say()
-        time.sleep(0.5)
+    wait_until(what, LIMIT_S, say, every_s=0.2)
     return time.monotonic() - began
 
 

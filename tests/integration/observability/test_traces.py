@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -264,14 +265,18 @@ def test_the_last_spans_go_out_when_the_server_stops(repository: Path, collector
 def test_a_collector_that_fails_costs_neither_answers_nor_the_way_out(
     repository: Path, clip: bytes, collector_is: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with ExitStack() as stuck, socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         if collector_is == "not there":
             listener.close()  # Else it takes connections and never answers.
         settings = {"traces_endpoint": endpoint, "decode_workers": 1, "models": "tiny"}
         with running_server(repository, environment=SOON, **settings) as server:
             assert predict(server, clip, {}).status_code == 200
-            time.sleep(0.5)  # By now the exporter is stuck, or waits for its next attempt.
+            if collector_is == "silent":
+                listener.settimeout(30.0)
+                stuck.enter_context(listener.accept()[0])
+            else:
+                time.sleep(0.5)  # For an attempt, of which nothing is written.
             assert predict(server, clip, {}).status_code == 200
             server.process.terminate()
             began = time.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from dimml_server.security.keys import new_key
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import tiny_clip
+from support.waiting import wait_until
 
 TRANSPORTS = ("http", "grpc")
 READER, _READER_LINE = new_key("reader")
@@ -44,6 +44,9 @@ class Guarded:
 
     def url(self, transport: str) -> str:
         return self.server.url if transport == "http" else f"grpc://{self.server.grpc}"
+
+    def metrics(self) -> str:
+        return httpx.get(f"{self.server.url}/metrics", headers={"X-API-Key": READER}).text
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +188,7 @@ def test_one_key_has_only_so_many_requests_under_way(guarded: Guarded, transport
         ThreadPoolExecutor() as pool,
     ):
         slow = pool.submit(narrow.predict, clip, model="stalls", timeout_ms=8000)
-        time.sleep(0.7)
+        wait_until(lambda: "dimml_requests_in_flight 1.0" in guarded.metrics(), 10.0)
         assert not slow.done(), "the slow request must be under way"
         with pytest.raises(QueueFullError, match="with this API key") as raised:
             narrow.predict(clip, model="tiny")

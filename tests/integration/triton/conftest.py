@@ -24,7 +24,7 @@ from support.tiny_bundle import make_tiny_bundle
 from support.triton_faults import Faults, make_faulty_bundle
 from support.triton_process import TritonServer, running_triton
 
-#: Bundles of the gateway. The others are of one test, or of one file, each.
+#: Bundles of the gateway, beside ``faulty``, and of its embedded twin. The others are of one test or file each.
 BEHIND_THE_GATEWAY = ("avdigits", "tiny", "stalls", "nans", "large")
 
 
@@ -46,7 +46,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config.write_text(re.sub(r"dynamic_batching \{\s*\}", queue, config.read_text()))
     make_tiny_bundle(folder, name="nans", nan="audio")
     make_tiny_bundle(folder, name="large", modalities=(Frames(name="visual", frames=16, height=300, width=300),))
-    make_faulty_bundle(folder, name="faulty")
+    make_faulty_bundle(folder, name="faulty", media=True)
     make_tiny_bundle(folder, name="versions")
     make_tiny_bundle(folder, name="rollout")
     return folder
@@ -87,7 +87,8 @@ def faults(repository: Path, triton: TritonServer) -> Faults:
 @pytest.fixture(scope="session")
 def server(repository: Path, triton: TritonServer) -> Iterator[ServerProcess]:
     """`dimml serve --engine triton`."""
-    with gateway(repository, triton.grpc, models=",".join(BEHIND_THE_GATEWAY), model_control="explicit") as server:
+    models = ",".join((*BEHIND_THE_GATEWAY, "faulty"))
+    with gateway(repository, triton.grpc, models=models, model_control="explicit") as server:
         yield server
 
 

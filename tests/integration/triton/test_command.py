@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from dimml_server.triton_server.shared_memory import RunName
 from support.data import unavailable
 from support.tiny_bundle import make_tiny_bundle
 from support.triton_process import refusal, triton_command
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -66,9 +66,7 @@ def test_numpy_2_is_refused_by_the_server_that_corrupts_it(encoders: Path) -> No
     command = server_command(options, [], choose_ports(options), installation=installation, run=run, name=name)
     process = TritonProcess(command, run.environment(installation, dict(os.environ)), name.descriptor)
     try:
-        end = time.monotonic() + 120.0
-        while process.exit_code is None and time.monotonic() < end:
-            time.sleep(0.1)
+        wait_until(lambda: process.exit_code is not None, 120.0)
         reason = explain(process.log, process.stop())
     finally:
         process.stop()

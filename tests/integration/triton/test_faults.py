@@ -1,161 +1,220 @@
-"""Faults of encoders inside a real Triton server, under load: no request fails, and every answer says what it lacks."""
+"""Faults of encoders in a real Triton server, under load, by both paths: its own entry model, and a gateway before it.
+
+Every answer says what it lacks, and no request fails while one encoder is left. `pytest -s` prints the rows of
+docs/gateway.md.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import pytest
-import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from support.triton_faults import Faults, Load, LoadGenerator, tiny_inputs
+from support.gateway import Answered, Load, answered_whole, load, print_row
+from support.server_process import ServerProcess
+from support.tiny_media import LABELS, tiny_clip
+from support.triton_faults import Faults, LoadGenerator
 
 pytestmark = pytest.mark.timeout(600)
 
 #: Answers to see in each state.
 ENOUGH = 12
-LIMIT_S = 60.0
-WHOLE = ("ok", "ok")
+#: After a model is loaded or unloaded, when answers are no longer of requests that were under way, in seconds.
+SETTLED_S = 0.5
+#: Longer than the watchdog would take, if it took a load that failed for a death.
+WATCHED_S = 2.0
+OK, GONE = "ok", "failed:encoder_gone"
+ERROR, NAN, LATE, BUSY = "failed:encoder_error", "failed:non_finite", "timeout:deadline", "failed:encoder_busy"
+
+#: What an encoder whose process dies may be until it is back.
+KILLED = (GONE, ERROR, LATE)
+
+#: A status of HTTP (gRPC's UNAVAILABLE is 503), that of the sound, and that of the pictures.
+State = tuple[int, str, str]
+WHOLE: State = (200, OK, OK)
 
 
-@pytest.fixture
-def load(faults: Faults) -> Iterator[LoadGenerator]:
-    """A steady load that has seen whole answers."""
-    with LoadGenerator(faults.server.grpc, faults.bundle) as generator:
-        generator.wait_for(lambda seen: seen.answers[WHOLE] >= ENOUGH, LIMIT_S)
-        yield generator
+# --- faults -----------------------------------------------------------------------------------------------------
 
 
-def whole_again(load: LoadGenerator) -> Load:
-    """Wait for whole answers; what was seen on the way."""
-    return load.wait_for(lambda seen: seen.answers[WHOLE] >= ENOUGH, LIMIT_S)
-
-
-def check(seen: Load, allowed: set[tuple[str, str]]) -> None:
-    assert seen.failures == []
-    assert seen.wrong_labels == 0
-    assert set(seen.answers) <= allowed | {WHOLE}, seen.answers
-
-
-def degraded_answers(load: LoadGenerator, statuses: set[tuple[str, str]]) -> Load:
-    """Wait for answers with these statuses; what was seen on the way."""
-    return load.wait_for(lambda seen: sum(seen.answers[status] for status in statuses) >= ENOUGH, LIMIT_S)
-
-
-@pytest.mark.parametrize(
-    ("fault", "statuses"),
-    [
-        ("raise", {("failed:encoder_error", "ok")}),
-        ("nan", {("failed:non_finite", "ok")}),
-        # Past its bound of calls that nobody waits for, a sleeping encoder is not called at all.
-        ("sleep 4", {("timeout:deadline", "ok"), ("failed:encoder_busy", "ok")}),
-    ],
-)
-def test_an_encoder_that_misbehaves(
-    faults: Faults, load: LoadGenerator, fault: str, statuses: set[tuple[str, str]]
-) -> None:
-    faults.tell_sound(fault)
+@contextmanager
+def told(faults: Faults, what: str) -> Iterator[None]:
+    """The sound encoder told to misbehave."""
+    faults.tell_sound(what)
     try:
-        check(degraded_answers(load, statuses), statuses)
+        yield
     finally:
         faults.tell_sound("")
-    check(whole_again(load), statuses)
 
 
-def test_an_encoder_that_is_unloaded(faults: Faults, load: LoadGenerator) -> None:
-    gone = {("ok", "failed:encoder_gone")}
-    faults.unload("visual")
+@contextmanager
+def unloaded(faults: Faults, *modalities: str) -> Iterator[None]:
+    for modality in modalities:
+        faults.unload(modality)
     try:
-        check(degraded_answers(load, gone), gone)
+        yield
     finally:
-        faults.load("visual")
-    check(whole_again(load), gone)
+        for modality in modalities:
+            faults.load(modality)
 
 
-@pytest.mark.parametrize("modality", ["audio", "visual"])
-def test_an_encoder_whose_process_is_killed(faults: Faults, load: LoadGenerator, modality: str) -> None:
-    fates = ("failed:encoder_gone", "failed:encoder_error", "timeout:deadline", "failed:encoder_busy")
-    allowed = {(fate, "ok") if modality == "audio" else ("ok", fate) for fate in fates}
-    (before,) = faults.server.stubs(faults.bundle.encoder_model(modality))
+@contextmanager
+def killed(faults: Faults, modality: str) -> Iterator[None]:
+    """Nobody mends it: the watchdog of `dimml triton` loads the model again, and says so."""
+    model = faults.bundle.encoder_model(modality)
+    (before,) = faults.server.stubs(model)
+    logged = faults.server.log.count(f"watchdog: {model} is loaded again")
     faults.kill(modality)
-    check(degraded_answers(load, allowed), allowed)
-    # Nobody does anything: the watchdog of `dimml triton` loads the model again, and says so.
-    check(whole_again(load), allowed)
-    (after,) = faults.server.stubs(faults.bundle.encoder_model(modality))
+    yield
+    faults.server.wait_for_log(f"watchdog: {model} is loaded again", count=logged + 1)
+    (after,) = faults.server.stubs(model)
     assert after != before
-    faults.server.wait_for_log(f"watchdog: {faults.bundle.encoder_model(modality)} is loaded again")
 
 
-def test_a_model_file_that_is_garbage(faults: Faults, load: LoadGenerator) -> None:
-    gone = {("ok", "failed:encoder_gone")}
+@contextmanager
+def garbage(faults: Faults, *, unload: bool) -> Iterator[None]:
+    """A model file that is none: what is loaded stays in service when loading it again fails."""
     with faults.garbage("visual"):
-        # What is loaded stays in service when loading it again fails.
+        if unload:
+            faults.unload("visual")
         with pytest.raises(InferenceServerException, match="ONNX Runtime cannot load"):
             faults.load("visual")
-        time.sleep(2.0)  # Longer than the watchdog would take, if it took this for a death.
-        check(load.wait_for(lambda seen: seen.requests >= 10 * ENOUGH, LIMIT_S), set())
-        faults.unload("visual")
-        with pytest.raises(InferenceServerException, match="ONNX Runtime cannot load"):
-            faults.load("visual")
-        check(degraded_answers(load, gone), gone)
+        yield
     faults.load("visual")
-    check(whole_again(load), gone)
 
 
-def test_both_encoders_gone_then_back(faults: Faults, load: LoadGenerator) -> None:
-    faults.unload("audio")
-    faults.unload("visual")
-    try:
-        seen = load.wait_for(lambda seen: len(seen.failures) >= ENOUGH, LIMIT_S)
-    finally:
-        faults.load("audio")
-        faults.load("visual")
-    for failure in seen.failures:
-        assert "UNAVAILABLE" in failure
-        assert "no encoder answered: audio failed:encoder_gone, visual failed:encoder_gone" in failure
-    recovered = load.wait_for(lambda seen: seen.answers[WHOLE] >= ENOUGH, LIMIT_S)
-    assert recovered.wrong_labels == 0
+FAULTS: dict[str, Callable[[Faults], object]] = {
+    "an encoder that raises": lambda faults: told(faults, "raise"),
+    "an encoder that gives NaN": lambda faults: told(faults, "nan"),
+    "an encoder past its deadline": lambda faults: told(faults, "sleep 4"),
+    "a sound encoder unloaded": lambda faults: unloaded(faults, "audio"),
+    "a picture encoder unloaded": lambda faults: unloaded(faults, "visual"),
+    "both encoders unloaded, loaded again": lambda faults: unloaded(faults, "audio", "visual"),
+    "a sound stub killed, mended by `dimml triton`": lambda faults: killed(faults, "audio"),
+    "a picture stub killed, mended by `dimml triton`": lambda faults: killed(faults, "visual"),
+    "a garbage file loaded over a model": lambda faults: garbage(faults, unload=False),
+    "a garbage file, unloaded and loaded": lambda faults: garbage(faults, unload=True),
+}
 
 
-def test_a_request_without_the_faulty_modality_does_not_notice(faults: Faults) -> None:
-    faults.tell_sound("raise")
-    try:
-        with faults.client() as client:
-            answer = client.infer("faulty", tiny_inputs(tritonclient.grpc, 1, ("visual",)))
-    finally:
-        faults.tell_sound("")
-    assert answer.as_numpy("STATUS")[0].tolist() == [b"absent:not_sent", b"ok"]
-    assert answer.as_numpy("PROBABILITIES")[0].argmax() == 1
+# --- the table --------------------------------------------------------------------------------------------------
 
 
-def test_a_request_s_own_time_limit_bounds_a_sleeping_encoder(faults: Faults, settled: Callable[[], None]) -> None:
-    settled()
-    faults.tell_sound("sleep 4")
-    try:
-        with faults.client() as client:
+@dataclass(frozen=True)
+class Row:
+    """What clients see on one path while a fault lasts."""
+
+    fault: str
+    path: Literal["entry model", "gateway"]
+    #: Answers of which ENOUGH come.
+    expected: frozenset[State]
+    #: Answers that come as well, until a request meets the fault and after it has ended.
+    passing: frozenset[State] = frozenset({WHOLE})
+    enough: int = ENOUGH
+    #: How long it lasts at least.
+    lasts_s: float = 0.0
+    #: Whether nobody ends it: until all is well again counts from its begin.
+    mends_itself: bool = False
+    #: Whether from SETTLED_S after its begin, and after its end, there are no others.
+    steady: bool = False
+
+
+def row(fault: str, path: Literal["entry model", "gateway"], *expected: State, **more: object) -> object:
+    return pytest.param(Row(fault, path, frozenset(expected), **more), id=f"{fault}-{path}")  # type: ignore[arg-type]
+
+
+#: Of two that go, and come back, one after the other.
+ONE_BY_ONE = frozenset({WHOLE, (200, GONE, OK), (200, OK, GONE)})
+TABLE = [
+    row("an encoder that raises", "entry model", (200, ERROR, OK)),
+    row("an encoder that raises", "gateway", (200, ERROR, OK)),
+    row("an encoder that gives NaN", "entry model", (200, NAN, OK)),
+    row("an encoder that gives NaN", "gateway", (200, NAN, OK)),
+    # Past its bound of calls that nobody waits for, a sleeping encoder is not called at all.
+    row("an encoder past its deadline", "entry model", (200, LATE, OK), (200, BUSY, OK)),
+    row("an encoder past its deadline", "gateway", (200, LATE, OK)),
+    row("a sound encoder unloaded", "gateway", (200, GONE, OK), steady=True),
+    row("a picture encoder unloaded", "entry model", (200, OK, GONE)),
+    row("both encoders unloaded, loaded again", "gateway", (503, GONE, GONE), passing=ONE_BY_ONE, steady=True),
+    row("both encoders unloaded, loaded again", "entry model", (503, GONE, GONE), passing=ONE_BY_ONE),
+    row(
+        "a sound stub killed, mended by `dimml triton`",
+        "entry model",
+        *((200, r, OK) for r in (*KILLED, BUSY)),
+        mends_itself=True,
+    ),
+    row(
+        "a picture stub killed, mended by `dimml triton`",
+        "entry model",
+        *((200, OK, r) for r in (*KILLED, BUSY)),
+        mends_itself=True,
+    ),
+    row(
+        "a picture stub killed, mended by `dimml triton`", "gateway", *((200, OK, r) for r in KILLED), mends_itself=True
+    ),
+    row("a garbage file loaded over a model", "entry model", WHOLE, enough=10 * ENOUGH, lasts_s=WATCHED_S),
+    row("a garbage file loaded over a model", "gateway", WHOLE, lasts_s=WATCHED_S),
+    row("a garbage file, unloaded and loaded", "entry model", (200, OK, GONE)),
+    row("a garbage file, unloaded and loaded", "gateway", (200, OK, GONE), steady=True),
+]
+
+
+@contextmanager
+def load_by(row: Row, faults: Faults, server: ServerProcess, folder: Path) -> Iterator[Load]:
+    """A steady load on ``faulty`` by a row's path."""
+    label = 2
+    with ExitStack() as stack:
+        if row.path == "gateway":
+            clip = tiny_clip(folder, label)
+            yield stack.enter_context(load(server, clip, expected=LABELS[label], model="faulty"))
+        else:
+            yield stack.enter_context(LoadGenerator(faults.server.grpc, faults.bundle)).made
+
+
+def state(answer: Answered) -> State:
+    return answer.status, answer.modalities.get("audio", ""), answer.modalities.get("visual", "")
+
+
+def wait_for(made: Load, states: frozenset[State], count: int, since: float) -> list[Answered]:
+    """Block until so many answers in ``states`` have ended since then; all that have."""
+    made.wait_until(lambda: sum(state(answer) in states for answer in made.since(since)) >= count)
+    return made.since(since)
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_answers_while_a_fault_lasts_and_once_it_has_ended(
+    row: Row, faults: Faults, server: ServerProcess, tmp_path: Path
+) -> None:
+    whole = frozenset({WHOLE})
+    with load_by(row, faults, server, tmp_path) as made:
+        # Before: an earlier test may have left an encoder busy.
+        wait_for(made, whole, ENOUGH, answered_whole(made, time.monotonic()))
+        before = time.monotonic()
+        with FAULTS[row.fault](faults):  # type: ignore[attr-defined]  # Each is a context manager.
             began = time.monotonic()
-            answer = client.infer("faulty", tiny_inputs(tritonclient.grpc, 2), parameters={"timeout_ms": 500})
-            took_s = time.monotonic() - began
-    finally:
-        faults.tell_sound("")
-    assert answer.as_numpy("STATUS")[0].tolist() == [b"timeout:deadline", b"ok"]
-    assert answer.as_numpy("PROBABILITIES")[0].argmax() == 2
-    assert took_s < 3.0, "the encoder's own time limit is 1.5 s, its sleep 4 s"
-    settled()
-
-
-@pytest.fixture
-def settled(faults: Faults) -> Callable[[], None]:
-    """Wait until a request is answered with both modalities."""
-
-    def wait() -> None:
-        end = time.monotonic() + LIMIT_S
-        with faults.client() as client:
-            while (
-                client.infer("faulty", tiny_inputs(tritonclient.grpc, 0)).as_numpy("STATUS")[0].tolist() != [b"ok"] * 2
-            ):
-                assert time.monotonic() < end
-                time.sleep(0.1)
-
-    return wait
+            settled = began + SETTLED_S if row.steady else began
+            wait_for(made, row.expected, row.enough, max(settled, began + row.lasts_s))
+            during = made.since(settled)
+            if row.steady:
+                assert {state(answer) for answer in during} == row.expected
+        ended = time.monotonic()
+        broken = max((answer.at for answer in made.since(began) if answer.degraded), default=ended)
+        whole_s = answered_whole(made, broken) - (began if row.mends_itself else ended)
+        settled = ended + SETTLED_S if row.steady else ended
+        afterwards = wait_for(made, whole, ENOUGH, settled)
+        if row.steady:
+            assert {state(answer) for answer in afterwards} == whole
+        seen = made.since(before)
+    assert {state(answer) for answer in seen} <= row.expected | row.passing
+    assert row.expected & {state(answer) for answer in seen}
+    for answer in seen:
+        assert answer.degraded == (answer.status == 200 and state(answer) != WHOLE)
+        assert answer.label == (answer.expected if answer.status == 200 else None)
+    if row.path == "gateway":
+        print_row(row.fault, made, whole_s)

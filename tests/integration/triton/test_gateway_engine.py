@@ -18,11 +18,11 @@ from dimml.repository import load_bundle
 from dimml.status import Reason
 from dimml_server.engines.triton_channel import TritonChannel
 from support.data import REPOSITORY_ROOT
-from support.gateway import wait_until
 from support.kserve_clients import Face, face, frames, waveform
 from support.server_process import START_LIMIT_S, ServerProcess, serve_command
 from support.tiny_bundle import make_tiny_bundle
 from support.triton_process import TritonServer
+from support.waiting import wait_until
 
 SAMPLES = REPOSITORY_ROOT / "samples"
 

@@ -23,6 +23,7 @@ from dimml_server.local import LocalPredictor
 from support.data import REPOSITORY_ROOT
 from support.tiny_bundle import AUDIO, VISUAL, tiny_row
 from support.triton_faults import Faults, tiny_inputs
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -229,10 +230,7 @@ def test_decoders_that_die_are_replaced(faults: Faults) -> None:
     with faults.client() as client:
         answers = [client.infer("avdigits_media", media_inputs(tritonclient.grpc, MEDIA=clip)) for _ in range(6)]
     assert [int(answer.as_numpy("PROBABILITIES")[0].argmax()) for answer in answers] == [7] * 6
-    end = time.monotonic() + 30.0
-    while faults.server.metric("dimml_decode_workers_lost_total") < len(workers):
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    wait_until(lambda: faults.server.metric("dimml_decode_workers_lost_total") >= len(workers), 30.0)
     assert faults.server.stubs("avdigits_media") == stubs, "Triton's own process was left alone"
 
 
@@ -278,9 +276,9 @@ def test_metrics_stand_on_triton_s_page(faults: Faults) -> None:
         "fusions": 4.0,
         "durations": 5.0,
     }
-    end = time.monotonic() + 20.0
-    while (seen := {name: value - before[name] for name, value in read().items()}) != wanted:
-        if time.monotonic() > end:
-            assert seen == wanted
-        time.sleep(0.2)
+
+    def risen() -> dict[str, float]:
+        return {name: value - before[name] for name, value in read().items()}
+
+    wait_until(lambda: risen() == wanted, 20.0, risen, every_s=0.2)
     assert faults.server.metric("dimml_bundle_info", model="faulty", version="1") == 1.0

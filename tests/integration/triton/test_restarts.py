@@ -18,10 +18,11 @@ import pytest
 
 from dimml_server.triton_server.shared_memory import SHARED_MEMORY, RunName
 from support.fresh_home import files_below
-from support.gateway import answered_whole, encoders_and_fusion, gateway, load, only, print_row, wait_until
+from support.gateway import answered_whole, encoders_and_fusion, gateway, load, only, print_row
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import tiny_clip
 from support.triton_process import TritonServer, refusal, running_triton
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from support.kserve_clients import FACES, Face, as_dict, face
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import marked, tiny_clip
+from support.waiting import wait_until
 
 LABELS = {1: ("red", "green", "blue"), 2: ("rouge", "vert", "bleu")}
 
@@ -224,9 +224,7 @@ def test_no_request_is_lost_while_versions_change(tmp_path: Path) -> None:
                 for version in (1, 2, 1, 2, 1, 2):
                     triton.client.load_model("tiny", config=only(version))
                     count = len(seen)
-                    end = time.monotonic() + 30
-                    while len(seen) < count + 10 and time.monotonic() < end:
-                        time.sleep(0.01)
+                    wait_until(lambda count=count: len(seen) >= count + 10, 30, lambda: failures[:3])
                     threads.append(server.threads())
         finally:
             stop.set()
@@ -237,10 +235,7 @@ def test_no_request_is_lost_while_versions_change(tmp_path: Path) -> None:
         assert set(seen) == {(str(version), labels[1]) for version, labels in LABELS.items()}
         # What an unloaded version held is given back, once its last request is done: of five of them, three sessions of
         # threads each would show.
-        end = time.monotonic() + 10
-        while server.threads() > max(threads[:2]) + 2 and time.monotonic() < end:
-            time.sleep(0.1)
-        assert server.threads() <= max(threads[:2]) + 2, threads
+        wait_until(lambda: server.threads() <= max(threads[:2]) + 2, 10, lambda: threads)
         assert server.metric("dimml_bundle_info", model="tiny") == 1
 
 
@@ -261,7 +256,4 @@ def test_a_request_in_flight_outlives_its_version(tmp_path: Path) -> None:
         assert not asking.done()
         answer = asking.result(60).json()
         assert (answer["label"], answer["degraded"]) == ("blue", False)
-        end = time.monotonic() + 20
-        while server.threads() >= threads and time.monotonic() < end:
-            time.sleep(0.05)
-        assert server.threads() < threads, "the sessions' threads are still there"
+        wait_until(lambda: server.threads() < threads, 20, "the sessions' threads are still there")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from support.kserve_clients import as_dict, face
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import tiny_clip
+from support.waiting import wait_until
 
 POLICY_OF_ALL = "version_policy { all {} }\n"
 
@@ -75,10 +75,8 @@ def predict(server: ServerProcess, clip: bytes, **fields: str) -> dict[str, Any]
 
 def wait_for_shadow(server: ServerProcess, version: int) -> None:
     """At the start of a server nobody waits for it."""
-    end = time.monotonic() + 120
-    while httpx.get(f"{server.url}/v1/models/tiny/routing").json()["shadow"] != version:
-        assert time.monotonic() < end, server.log
-        time.sleep(0.05)
+    routing = f"{server.url}/v1/models/tiny/routing"
+    wait_until(lambda: httpx.get(routing).json()["shadow"] == version, 120, lambda: server.log)
 
 
 def version_of(server: ServerProcess, kind: str, model: str = "tiny", **kwargs: Any) -> int:
@@ -344,8 +342,5 @@ def test_nothing_is_changed_unless_allowed_and_a_shadow_dies_with_its_server(tmp
         assert len(children) == 2
         server.process.kill()
         server.process.wait()
-        end = time.monotonic() + 30
-        while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert not [child for child in children if Path(f"/proc/{child}").exists()]
+        wait_until(lambda: not [child for child in children if Path(f"/proc/{child}").exists()], 30)
         server.process.returncode = 0  # It was killed on purpose.

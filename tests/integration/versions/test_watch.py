@@ -17,6 +17,7 @@ from dimml.contract import model_specs
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
 from support.traffic import Traffic, clean_clips
+from support.waiting import wait_until
 
 LIMIT_S = 60.0
 
@@ -35,10 +36,7 @@ def served(server: ServerProcess) -> dict[str, list[int]]:
 
 
 def wait_for(server: ServerProcess, holds: Callable[[dict[str, list[int]]], Any]) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not holds(served(server)):
-        assert time.monotonic() < end, f"{served(server)}\n{server.log}"
-        time.sleep(0.02)
+    wait_until(lambda: holds(served(server)), LIMIT_S, lambda: f"{served(server)}\n{server.log}")
 
 
 def remove(repository: Path, bundle: Bundle) -> None:
@@ -48,7 +46,7 @@ def remove(repository: Path, bundle: Bundle) -> None:
 
 
 def looks(server: ServerProcess, count: int = 10) -> None:
-    """Let it look a few times."""
+    """Let it look a few times: what it does not do has no event."""
     time.sleep(0.1 * count)
     assert server.process.poll() is None
 

@@ -18,6 +18,7 @@ from dimml.status import Reason
 from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
 from dimml_server.engines.ort_session import providers
 from support.tiny_bundle import NAN_SAMPLE, make_tiny_bundle, tiny_row
+from support.waiting import wait_until_async
 
 
 def rows_of(bundle: Bundle, labels: list[int]) -> ensemble.Rows:
@@ -92,8 +93,7 @@ def test_stalled_runs_are_stopped_and_bounded_and_threads_stay_flat(tmp_path: Pa
         assert fates["timeout:deadline"] >= concurrency
         # The one that loaded the files, and for each model as many as can be of use.
         assert max(threads) <= before + 1 + 3 * concurrency + max_stray_runs
-        await asyncio.sleep(0.5)
-        assert engine.stray_runs == 0
+        await wait_until_async(lambda: engine.stray_runs == 0, limit_s=0.5)
         await engine.close()
 
     asyncio.run(scenario())
@@ -107,7 +107,7 @@ def test_past_the_bound_of_stray_runs_the_modality_fails_at_once(tmp_path: Path)
         engine = OnnxRuntimeEngine(concurrency=3, max_stray_runs=2, intra_op_threads=1)
         await engine.load(bundle, tmp_path)
         runs = [asyncio.create_task(engine.encode(bundle, "visual", tensor)) for _ in range(3)]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # For the runs to be under way, of which their threads give no sign.
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from dimml.errors import BundleError, InvalidParameterError, UnusableMediaError
 from dimml_server.local import LocalPredictor
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import LABELS, tiny_clip
+from support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,6 @@ def test_threads_and_workers_end_with_it(tmp_path: Path) -> None:
     make_tiny_bundle(tmp_path / "repository")
     with LocalPredictor(tmp_path / "repository", decode_workers=1) as predictor:
         predictor.predict(tiny_clip(tmp_path, 0))
-    time.sleep(0.2)  # Idle encoder threads have been told to end.
-    assert threading.active_count() == before
+    wait_until(lambda: threading.active_count() == before, 2.0)  # Idle encoder threads have been told to end.
     with pytest.raises(RuntimeError, match="with statement"):
         predictor.predict(b"")

@@ -32,8 +32,11 @@ from dimml.status import Reason
 from support import faulty_decoders
 from support.decoding import AUDIO, VISUAL, request_for, statuses
 from support.media_maker import write_clip
+from support.waiting import comes_true
 
 HANGS = pytest.mark.slow(reason="waits until a time limit has passed")
+#: For a worker to take a job, of which the pool gives no sign.
+TAKEN_S = 0.2
 REAR = Frames(name="rear", tensor="REAR", frames=2, height=16, width=16)
 
 
@@ -54,16 +57,13 @@ def process_of(pool: DecodePool) -> int:
 
 
 def gone(process: int, within_s: float = 5.0) -> bool:
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
+    def ended() -> bool:
         try:
-            state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+            return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
         except (FileNotFoundError, ProcessLookupError):
             return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
+
+    return comes_true(ended, within_s)
 
 
 def test_the_same_rows_as_in_this_process(pool: DecodePool, clip: bytes, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_a_worker_that_is_killed_late_is_no_worker_that_was_not_free(
 def test_while_one_hangs_the_others_work(clip: bytes) -> None:
     async def both() -> tuple[float, str]:
         hanging = asyncio.create_task(pool.decode(request_for(clip, VISUAL), timeout_s=3.0))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(TAKEN_S)
         began = time.monotonic()
         for _ in range(10):
             await pool.decode(request_for(clip, AUDIO), timeout_s=3.0)
@@ -316,7 +316,7 @@ def test_no_worker_in_time_is_unavailable(clip: bytes) -> None:
         pool.warm_up()
         busy = threading.Thread(target=lambda: pool.decode_blocking(request_for(clip, AUDIO, clip_s=2.0), timeout_s=10))
         busy.start()
-        time.sleep(0.2)
+        time.sleep(TAKEN_S)
         with pytest.raises(UnavailableError, match="free in time"):
             pool.decode_blocking(request_for(clip, AUDIO, clip_s=0.1), timeout_s=0.3)
         with pytest.raises(UnavailableError, match="free in time"):
@@ -329,7 +329,7 @@ def test_a_cancelled_request_is_not_decoded(clip: bytes) -> None:
     async def cancelled() -> None:
         busy = asyncio.create_task(pool.decode(request_for(clip, AUDIO, clip_s=0.5), timeout_s=10))
         waiting = asyncio.create_task(pool.decode(request_for(clip, AUDIO, clip_s=5.0), timeout_s=10))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(TAKEN_S)
         waiting.cancel()
         await busy
         began = time.monotonic()
@@ -344,7 +344,7 @@ def test_a_cancelled_request_is_not_decoded(clip: bytes) -> None:
 def test_a_caller_who_goes_away_does_not_leave_a_hanging_worker_behind(clip: bytes) -> None:
     async def scenario(pool: DecodePool) -> float:
         hanging = asyncio.ensure_future(pool.decode(request_for(clip), timeout_s=20))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(TAKEN_S)
         hanging.cancel()
         with pytest.raises(asyncio.CancelledError):
             await hanging
@@ -362,7 +362,7 @@ def test_a_caller_who_goes_away_does_not_leave_a_hanging_worker_behind(clip: byt
 def test_a_caller_who_goes_away_from_a_quick_file_costs_no_worker(clip: bytes) -> None:
     async def scenario(pool: DecodePool) -> None:
         quick = asyncio.ensure_future(pool.decode(DecodeRequest((AUDIO,), {"audio": clip}, 0.3), timeout_s=20))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(TAKEN_S)
         quick.cancel()
         # Past the moment at which a worker that were still busy with it would be killed; busy with another by then.
         await pool.decode(DecodeRequest((AUDIO,), {"audio": clip}, 1.0), timeout_s=20)
@@ -429,12 +429,12 @@ def test_a_worker_leaves_signals_to_its_parent(number: signal.Signals) -> None:
         # Ctrl-C at a terminal goes to a whole process group, and would reach a worker that is still starting.
         assert os.getpgid(process) != os.getpgid(0)
         os.kill(process, number)
-        time.sleep(0.1)
+        time.sleep(0.1)  # For its death, which must not come.
         assert process_of(pool) == process
 
 
 def test_memory_is_limited_beyond_what_the_imports_took(clip: bytes) -> None:
-    """4 GB are refused under the default limit (see above), and 20 MB are too few for a picture of 1080p."""
+    """4 GB are refused under the default limit (see above), and 32 MB are too few for a picture of 1080p."""
     with DecodePool(1, decode_memory_bytes=6 * 2**30, decode_function=faulty_decoders.allocates_on_pictures) as pool:
         pool.warm_up()
         limits = Path(f"/proc/{_only_child()}/limits").read_text()
@@ -446,7 +446,7 @@ def test_memory_is_limited_beyond_what_the_imports_took(clip: bytes) -> None:
 def test_too_little_memory_for_the_picture_leaves_the_sound(tmp_path: Path, clip: bytes) -> None:
     large = cv2.imencode(".png", np.zeros((2300, 4000, 3), np.uint8))[1].tobytes()
     video = write_clip(tmp_path / "clip.mp4", 0.2, width=1920, height=1080)
-    with DecodePool(1, decode_memory_bytes=20 * 2**20) as pool:
+    with DecodePool(1, decode_memory_bytes=32 * 2**20) as pool:
         image = pool.decode_blocking(
             DecodeRequest((AUDIO, VISUAL), {"audio": clip, "visual": large}, 1.0), timeout_s=20
         )
@@ -490,7 +490,7 @@ def test_close_is_prompt_even_in_the_middle_of_a_request(clip: bytes) -> None:
     threads = [threading.Thread(target=ask) for _ in range(5)]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
+    time.sleep(TAKEN_S)
     began = time.monotonic()
     pool.close()
     assert time.monotonic() - began < 1.0
@@ -550,7 +550,7 @@ def test_no_orphans_after_the_parent_is_killed(busy: bool, clip: bytes, tmp_path
             ask = lambda: pool.decode_blocking(request_for(Path(sys.argv[2]), AUDIO), timeout_s=600)
             for _ in range(2):
                 threading.Thread(target=ask, daemon=True).start()
-            time.sleep(0.5)
+            time.sleep(0.5)  # For both to be taken.
         print("ready", flush=True)
         time.sleep(600)
         """

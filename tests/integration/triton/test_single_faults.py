@@ -1,4 +1,4 @@
-"""Faults of a Triton server behind a gateway, under load; `pytest -s` prints the table of docs/gateway.md."""
+"""Faults in a real Triton server that concern one request, one row, one queue, or all of Triton."""
 
 from __future__ import annotations
 
@@ -10,46 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import tritonclient.grpc
 
 from dimml.contract import model_specs
 from dimml.engine import EngineError
 from dimml.repository import load_bundle
 from dimml.status import Reason
 from dimml_server.engines.triton_channel import TritonChannel
-from support.gateway import QUEUE_SIZE, answered_whole, load, only, print_row, wait_until
+from support.gateway import QUEUE_SIZE, load, only, print_row
 from support.kserve_clients import Face, frames, waveform
 from support.server_process import ServerProcess
 from support.tiny_bundle import NAN_SAMPLE
 from support.tiny_media import tiny_clip
+from support.triton_faults import Faults, tiny_inputs
 from support.triton_process import TritonServer
+from support.waiting import wait_until
 
 
 def statuses(answer: Any) -> list[str]:
     return [text.decode() for text in answer.as_numpy("STATUS")[0]]
-
-
-def test_an_encoder_unloaded_then_both_then_recovery(server: ServerProcess, control: Any, tmp_path: Path) -> None:
-    gone, ok = "failed:encoder_gone", "ok"
-    with load(server, tiny_clip(tmp_path, 2), model="tiny") as made:
-        began = time.monotonic()
-        made.wait_for(6, began)
-        control.unload_model("tiny_audio")
-        unloaded = time.monotonic()
-        made.wait_for(10, unloaded + 0.5)
-        assert {a.status for a in made.since(began)} == {200}
-        steady = made.since(unloaded + 0.5)
-        assert set(only(steady)) == {(200, True, (("audio", gone), ("visual", ok)))}
-        print_row("an encoder unloaded", made, 0.0)
-        control.unload_model("tiny_visual")
-        both = time.monotonic()
-        made.wait_for(6, both + 0.5)
-        assert set(only(made.since(both + 0.5))) == {(503, False, (("audio", gone), ("visual", gone)))}
-        control.load_model("tiny_audio")
-        control.load_model("tiny_visual")
-        back = time.monotonic()
-        print_row("both encoders unloaded, loaded again", made, answered_whole(made, back) - back)
-        made.wait_for(6, back + 0.5)
-        assert set(only(made.since(back + 0.5))) == {(200, False, (("audio", ok), ("visual", ok)))}
 
 
 def test_a_late_encoder_is_out_and_the_other_answers(server: ServerProcess, tmp_path: Path) -> None:
@@ -69,26 +48,37 @@ def test_nan_makes_a_modality_failed_in_that_row_alone(client: Face) -> None:
     assert answer.as_numpy("PROBABILITIES").argmax(axis=1).tolist() == [1, 1]
 
 
-def test_a_killed_stub_costs_its_modality_until_it_is_loaded_again(
-    server: ServerProcess, triton: TritonServer, tmp_path: Path
-) -> None:
-    with load(server, tiny_clip(tmp_path, 0), model="tiny") as made:
-        began = time.monotonic()
-        made.wait_for(4, began)
-        for stub in triton.stubs("tiny_visual"):
-            os.kill(stub, signal.SIGKILL)
-        killed = time.monotonic()
-        wait_until(lambda: any(a.degraded for a in made.since(killed)))
-        broken = next(a.at for a in made.since(killed) if a.degraded)
-        recovered = answered_whole(made, broken)
-        print_row("a stub killed, mended by `dimml triton`", made, recovered - killed)
-        made.wait_for(6, time.monotonic())
-    assert {a.status for a in made.answers} == {200}
-    assert {a.modalities["audio"] for a in made.answers} == {"ok"}
-    worse = {a.modalities["visual"] for a in made.answers} - {"ok"}
-    assert worse
-    assert worse <= {"failed:encoder_error", "failed:encoder_gone", "timeout:deadline"}
-    assert made.answers[-1].modalities["visual"] == "ok"
+def test_a_request_without_the_faulty_modality_does_not_notice(faults: Faults) -> None:
+    faults.tell_sound("raise")
+    try:
+        with faults.client() as client:
+            answer = client.infer("faulty", tiny_inputs(tritonclient.grpc, 1, ("visual",)))
+    finally:
+        faults.tell_sound("")
+    assert statuses(answer) == ["absent:not_sent", "ok"]
+    assert answer.as_numpy("PROBABILITIES")[0].argmax() == 1
+
+
+def test_a_request_s_own_time_limit_bounds_a_sleeping_encoder(faults: Faults) -> None:
+    settle(faults)
+    faults.tell_sound("sleep 4")
+    try:
+        with faults.client() as client:
+            began = time.monotonic()
+            answer = client.infer("faulty", tiny_inputs(tritonclient.grpc, 2), parameters={"timeout_ms": 500})
+            took_s = time.monotonic() - began
+    finally:
+        faults.tell_sound("")
+    assert statuses(answer) == ["timeout:deadline", "ok"]
+    assert answer.as_numpy("PROBABILITIES")[0].argmax() == 2
+    assert took_s < 3.0, "the encoder's own time limit is 1.5 s, its sleep 4 s"
+    settle(faults)
+
+
+def settle(faults: Faults) -> None:
+    """Wait until a request is answered with both modalities."""
+    with faults.client() as client:
+        wait_until(lambda: statuses(client.infer("faulty", tiny_inputs(tritonclient.grpc, 0))) == ["ok", "ok"])
 
 
 def test_a_full_queue_on_triton_is_a_busy_encoder(repository: Path, triton: TritonServer) -> None:
