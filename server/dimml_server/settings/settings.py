@@ -13,6 +13,7 @@ from dimml.errors import ConfigurationError
 from dimml.media.types import MediaLimits
 from dimml.monitoring.drift import DriftWindow
 from dimml.system.cores import usable_cores
+from dimml.system.files import StrPath
 from dimml.validation import first_fault
 from dimml_server.settings.sources import check_variables, pairs_of, read_settings_file, unknown_setting
 
@@ -249,13 +250,13 @@ class ServerSettings(BaseSettings):
         )
 
 
-def load_settings(config: Path | None = None, /, **overrides: object) -> ServerSettings:
+def load_settings(config: StrPath | None = None, /, **overrides: object) -> ServerSettings:
     """Load settings from the TOML file ``config``, then the environment, then ``overrides`` (flags; None: not given).
 
     Later sources take precedence. Raises ConfigurationError naming the setting and where it was set.
     """
     check_variables(os.environ, ENV_PREFIX, ServerSettings.model_fields)
-    of_file = {} if config is None else read_settings_file(config)
+    of_file = {} if config is None else read_settings_file(Path(config))
     for name in of_file:
         if name not in ServerSettings.model_fields:
             raise unknown_setting(name, ServerSettings.model_fields, f"{config}: ")

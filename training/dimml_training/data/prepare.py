@@ -21,6 +21,7 @@ from dimml.media.workers.pool import DecodePool
 from dimml.modality import Kind
 from dimml.status import Reason
 from dimml.system.cores import usable_cores
+from dimml.system.files import StrPath
 from dimml_training.config import SPLITS, Split, TrainConfig, expand_path
 from dimml_training.data.cache import CachedClip, ClipCache, clip_key
 from dimml_training.data.leakage import overlapping_content, repeated_content
@@ -57,7 +58,7 @@ class PreparedData:
 
 def prepare(
     config: TrainConfig,
-    cache_dir: Path,
+    cache_dir: StrPath,
     *,
     splits: Sequence[Split] = SPLITS,
     labels: tuple[str, ...] | None = None,
@@ -67,6 +68,7 @@ def prepare(
 
     Raises DataError that lists every problem of the table and of the media.
     """
+    cache_dir = Path(cache_dir)
     table = read_clip_table(config.data, [m.name for m in config.inputs])
     path = expand_path(config.data.manifest)
     cache = ClipCache(cache_dir, config.inputs, config.clip_s, config.quality)
