@@ -23,6 +23,7 @@ from dimml.modality import Modality, Name, as_decoder_1
 from dimml.monitoring.reference import Reference
 from dimml.signal_check import QualityThresholds
 from dimml.signing import PublicKeys
+from dimml.system.files import StrPath
 from dimml.validation import first_fault
 
 SCHEMA_VERSION: Final = 1
@@ -181,8 +182,9 @@ class Bundle(BaseModel):
         """Name under which whole recordings are predicted over KServe v2."""
         return f"{self.name}_media"
 
-    def model_file(self, repository: Path, model: str) -> Path:
+    def model_file(self, repository: StrPath, model: str) -> Path:
         """Path of a model's ONNX file of this version."""
+        repository = Path(repository)
         return repository / model / str(self.version) / "model.onnx"
 
     @property
@@ -190,8 +192,9 @@ class Bundle(BaseModel):
         """SHA-256 of the whole manifest, which holds the hash of every file: it identifies the bundle."""
         return hashlib.sha256(self.model_dump_json(exclude=historic(self)).encode()).hexdigest()
 
-    def verify(self, repository: Path) -> None:
+    def verify(self, repository: StrPath) -> None:
         """Check every file's size and SHA-256. Raises BundleError naming the first file that differs."""
+        repository = Path(repository)
         for relative, record in self.files.items():
             path = repository / relative
             try:
@@ -209,17 +212,19 @@ class Bundle(BaseModel):
                 )
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: StrPath) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
+    path = Path(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_bundle(path: Path, *, signers: PublicKeys | None = None) -> Bundle:
+def read_bundle(path: StrPath, *, signers: PublicKeys | None = None) -> Bundle:
     """Parse one ``bundle.json``. Raises BundleError that names the file and the field at fault.
 
     With ``signers``, exactly the bytes that are parsed must be signed by one of them.
     """
+    path = Path(path)
     try:
         data = path.read_bytes()
         if signers is not None:

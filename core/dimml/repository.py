@@ -7,29 +7,33 @@ from pathlib import Path
 from dimml.bundle import MANIFEST_NAME, Bundle, read_bundle
 from dimml.errors import BundleError
 from dimml.signing import PublicKeys
+from dimml.system.files import StrPath
 
 
-def versions(repository: Path, model: str) -> list[int]:
+def versions(repository: StrPath, model: str) -> list[int]:
     """List a model's version numbers in the repository, ascending. Other entries are ignored, as Triton does."""
+    repository = Path(repository)
     folder = repository / model
     if not folder.is_dir():
         return []
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and int(entry.name) > 0)
 
 
-def bundle_versions(repository: Path, name: str) -> list[int]:
+def bundle_versions(repository: StrPath, name: str) -> list[int]:
     """List the versions of a model that hold a bundle manifest, ascending; empty if it is not an entry model."""
+    repository = Path(repository)
     return [v for v in versions(repository, name) if (repository / name / str(v) / MANIFEST_NAME).is_file()]
 
 
-def bundle_names(repository: Path) -> list[str]:
+def bundle_names(repository: StrPath) -> list[str]:
     """List the names of all bundles in a repository, sorted. Raises BundleError if the folder does not exist."""
+    repository = Path(repository)
     if not repository.is_dir():
         raise BundleError(f"model repository {repository} is not a folder")
     return sorted(entry.name for entry in repository.iterdir() if bundle_versions(repository, entry.name))
 
 
-def only_bundle(repository: Path) -> str:
+def only_bundle(repository: StrPath) -> str:
     """Return the name of the only bundle in a repository. Raises BundleError if it holds none or several."""
     names = bundle_names(repository)
     if len(names) == 1:
@@ -40,12 +44,13 @@ def only_bundle(repository: Path) -> str:
 
 
 def load_bundle(
-    repository: Path, name: str, version: int | None = None, *, signers: PublicKeys | None = None
+    repository: StrPath, name: str, version: int | None = None, *, signers: PublicKeys | None = None
 ) -> Bundle:
     """Load the manifest of a bundle (by default its newest version), and verify every file. Raises BundleError.
 
     With ``signers``, the manifest must be signed by one of them.
     """
+    repository = Path(repository)
     known = bundle_versions(repository, name)
     if not known:
         raise BundleError(f"no bundle {name!r} in {repository}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dimml.errors import BundleError, ConfigurationError
-from dimml.system.files import write_atomically
+from dimml.system.files import StrPath, write_atomically
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -29,11 +29,11 @@ class PublicKeys:
 
     keys: tuple[Ed25519PublicKey, ...]
 
-    def check(self, manifest: bytes, path: Path) -> None:
+    def check(self, manifest: bytes, path: StrPath) -> None:
         """Check that ``manifest``, the bytes of ``path``, is signed by one of the keys. Raises BundleError."""
         from cryptography.exceptions import InvalidSignature
 
-        place = path.with_name(SIGNATURE_NAME)
+        place = Path(path).with_name(SIGNATURE_NAME)
         try:
             signature = base64.b64decode(place.read_bytes().strip(), validate=True)
         except FileNotFoundError as error:
@@ -56,11 +56,12 @@ class PublicKeys:
         )
 
 
-def generate_keys(private: Path, public: Path) -> None:
+def generate_keys(private: StrPath, public: StrPath) -> None:
     """Write a new key pair in PEM, the private key readable by its owner only.
 
     Existing files are never overwritten. Raises ConfigurationError.
     """
+    private, public = Path(private), Path(public)
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -82,7 +83,7 @@ def generate_keys(private: Path, public: Path) -> None:
             file.write(data)
 
 
-def read_public_keys(paths: Sequence[Path]) -> PublicKeys | None:
+def read_public_keys(paths: Sequence[StrPath]) -> PublicKeys | None:
     """Read the keys of PEM files; None without any file. Raises ConfigurationError naming the file."""
     if not paths:
         return None
@@ -101,8 +102,9 @@ def read_public_keys(paths: Sequence[Path]) -> PublicKeys | None:
     return PublicKeys(tuple(keys))
 
 
-def read_private_key(path: Path) -> Ed25519PrivateKey:
+def read_private_key(path: StrPath) -> Ed25519PrivateKey:
     """Read a private key from a PEM file. Raises ConfigurationError naming the file."""
+    path = Path(path)
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -115,8 +117,9 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def sign(manifest: Path, key: Ed25519PrivateKey) -> Path:
+def sign(manifest: StrPath, key: Ed25519PrivateKey) -> Path:
     """Sign a ``bundle.json`` and return the path of its signature, which is written whole or not at all."""
+    manifest = Path(manifest)
     place = manifest.with_name(SIGNATURE_NAME)
     try:
         write_atomically(place, base64.b64encode(key.sign(manifest.read_bytes())) + b"\n")
@@ -125,7 +128,8 @@ def sign(manifest: Path, key: Ed25519PrivateKey) -> Path:
     return place
 
 
-def _read(path: Path) -> bytes:
+def _read(path: StrPath) -> bytes:
+    path = Path(path)
     try:
         return path.read_bytes()
     except OSError as error:

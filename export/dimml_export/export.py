@@ -14,6 +14,7 @@ from dimml import __version__
 from dimml.bundle import DEADLINE_MS, Bundle, Encoder
 from dimml.contract import model_specs
 from dimml.errors import ConfigurationError, SetupError
+from dimml.system.files import StrPath
 from dimml.system.outbound import set_quiet_defaults
 from dimml.validation import first_fault
 from dimml_export.encoder_graph import encoder_model
@@ -48,8 +49,8 @@ class Exported:
 
 
 def export_run(
-    run_folder: Path,
-    repository: Path,
+    run_folder: StrPath,
+    repository: StrPath,
     *,
     name: str | None = None,
     description: str = "",
@@ -66,6 +67,7 @@ def export_run(
     nothing written, if an exported model's outputs differ from the trained one's on the run's sample clips, or if the
     repository or TensorRT's parser cannot take the bundle.
     """
+    run_folder, repository = Path(run_folder), Path(repository)
     set_quiet_defaults()
     run = load_run(run_folder)
     if run.joint_head is not None:

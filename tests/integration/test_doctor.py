@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -79,6 +80,39 @@ def test_a_sound_house_is_told_so(folder: Path) -> None:
     assert any(one["found"].endswith("sends nothing: ORT_DISABLE_TELEMETRY=1") for one in found["outbound"])
     text = subprocess.run(command(folder, {}), capture_output=True, text=True, timeout=60, check=True)
     assert "repository: tiny version 1" in text.stdout
+
+
+def test_a_server_is_sized_by_the_cores_it_may_use_and_doctor_says_so(folder: Path) -> None:
+    """By affinity here; by CPU quota in tests/core/system/test_cores.py."""
+
+    def on_one_core() -> None:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    shared = ["--repository", str(folder / "models"), "--http-port", "0", "--grpc-port", "0", "--device", "cpu"]
+    printed = subprocess.run(
+        [sys.executable, "-m", "dimml", "serve", *shared, "--print-config"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        preexec_fn=on_one_core,
+    )
+    sizes = tomllib.loads(printed.stdout)
+    assert (sizes["decode_workers"], sizes["concurrency"]) == (1, 2)
+    found = subprocess.run(
+        [sys.executable, "-m", "dimml", "doctor", *shared, "--model", "tiny", "--host", "127.0.0.1", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        preexec_fn=on_one_core,
+    )
+    cores = next(one for one in json.loads(found.stdout)["findings"] if one["check"] == "cores")
+    assert (cores["level"], cores["found"]) == (
+        "ok",
+        f"1 of the machine's {os.cpu_count()} may be used, by affinity and CPU quota; decode_workers is 1, "
+        "concurrency 2, threads of an encoder 1 divided by encoders",
+    )
 
 
 def test_a_bundle_of_another_decoder_is_told(folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dimml.errors import ConfigurationError
+from dimml.system.files import StrPath
 
 API_KEY_VARIABLE: Final = "DIMML_API_KEY"
 #: HTTP header and, in lower case, gRPC metadata key.
@@ -100,8 +101,9 @@ def checked_credentials(
     return Credentials(api_key, *paths)
 
 
-def read_key_file(path: Path) -> str:
+def read_key_file(path: StrPath) -> str:
     """Read the API key from a file that holds nothing else. Raises ConfigurationError naming only the file."""
+    path = Path(path)
     try:
         return path.read_text("ascii").strip()
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dimml.errors import InvalidTensorError
 from dimml.fusion.spec import FloatArray, StaticCertainty
 
 
@@ -17,8 +18,14 @@ def certainty_of(logits: FloatArray, measure: StaticCertainty) -> FloatArray:
     """Compute the certainty in [0, 1] of logits ``[..., C]``, 1 when sure, as ``[...]``.
 
     ``max_prob`` is the paper's; ``neg_entropy`` is ``1 - H(p) / ln C``; ``margin`` the lead of the first class
-    over the second.
+    over the second. Raises InvalidTensorError without classes, or where the measure needs two and there is one.
     """
+    shape, least = np.shape(logits), 1 if measure == "max_prob" else 2
+    if not shape or shape[-1] < least:
+        raise InvalidTensorError(
+            f"logits must be [..., C] with {least} or more classes for certainty {measure!r}, got shape {list(shape)}",
+            field="logits",
+        )
     probabilities = softmax(logits)
     if measure == "max_prob":
         return np.asarray(probabilities.max(axis=-1))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dimml.errors import BundleError
 from dimml.fusion.certainty import certainty_of, softmax
+from dimml.fusion.shapes import check_shapes
 from dimml.fusion.spec import FloatArray
 
 #: Features and logits are clipped to plus and minus this before any statistic is computed, so that no square overflows.
@@ -102,7 +103,11 @@ def reliability_statistics(
     They are the three static certainties; ``log(sum exp z)``; the norms of logits and features, the latter as
     ``log(1 + x)``; ``log(1 + d)`` of the Mahalanobis distance ``d`` to the nearest class mean; how much larger that of
     the voted class is; and 1 where the nearest class is the vote, falling to 0 at a difference of ``TIE``.
+    Raises InvalidTensorError if the shapes do not fit.
     """
+    check_shapes(
+        features_BD=features_BD, logits_BC=logits_BC, whitening_DD=whitening_DD, whitened_means_CD=whitened_means_CD
+    )
     features_BD = np.clip(features_BD, -LARGEST, LARGEST)
     logits_BC = np.clip(logits_BC, -LARGEST, LARGEST)
     top_B1 = logits_BC.max(axis=1, keepdims=True)
@@ -131,9 +136,18 @@ def reliability_statistics(
 def reliability_of(features_BD: FloatArray, logits_BC: FloatArray, head: HeadReliability) -> FloatArray:
     """Estimate the probability ``[B]`` that the head is right.
 
-    It is ``sigmoid(v · tanh(W s + b) + a)`` of the standardised statistics ``s``.
+    It is ``sigmoid(v · tanh(W s + b) + a)`` of the standardised statistics ``s``. Raises InvalidTensorError if the
+    shapes do not fit, of the clips or of the head's arrays.
     """
     statistics_BK = reliability_statistics(features_BD, logits_BC, head.whitening_DD, head.whitened_means_CD)
+    check_shapes(
+        statistics_BK=statistics_BK,
+        offset_K=head.offset_K,
+        scale_K=head.scale_K,
+        hidden_weight_KU=head.hidden_weight_KU,
+        hidden_bias_U=head.hidden_bias_U,
+        out_weight_U=head.out_weight_U,
+    )
     standard_BK = (statistics_BK - head.offset_K) / head.scale_K
     hidden_BU = np.tanh(standard_BK @ head.hidden_weight_KU + head.hidden_bias_U)
     return np.asarray(_sigmoid(hidden_BU @ head.out_weight_U + head.out_bias[0]), np.float32)

@@ -16,6 +16,7 @@ import numpy as np
 from dimml.errors import BundleError
 from dimml.fusion.certainty import certainty_of, softmax
 from dimml.fusion.reliability import FusionParameters, head_certainties
+from dimml.fusion.shapes import check_shapes
 from dimml.fusion.spec import BoolArray, FloatArray, FusionSpec, Pooling
 
 #: Pooling 'product' caps certainty at 1 minus this. Otherwise the last digit of a certainty near 1, which differs
@@ -39,7 +40,11 @@ class Fused:
 
 
 def heads_present(present_BM: BoolArray, fused_head: bool) -> BoolArray:
-    """Return which heads vote, ``[B, H]``: each present modality's own; the fused head only if all are present."""
+    """Return which heads vote, ``[B, H]``: each present modality's own; the fused head only if all are present.
+
+    Raises InvalidTensorError unless ``present_BM`` is ``[B, M]``.
+    """
+    check_shapes(present_BM=present_BM)
     if not fused_head:
         return present_BM
     return np.concatenate([present_BM, present_BM.all(axis=1, keepdims=True)], axis=1)
@@ -58,14 +63,18 @@ def fuse(
     replaced by selection, never multiplied by zero, since 0 times NaN is NaN.
 
     ``features`` (one ``[B, D]`` per head; the fused head's are those of all modalities side by side) and ``parameters``
-    are needed for certainty 'reliability' only. Raises BundleError if they are missing or the numbers of heads differ.
+    are needed for certainty 'reliability' only. Raises BundleError if they are missing or the numbers of heads differ,
+    and InvalidTensorError if the arrays' shapes do not fit each other.
     """
+    check_shapes(logits_BHC=logits_BHC, present_BH=present_BH)
     heads = logits_BHC.shape[1]
     clean_BHC = np.where(present_BH[..., None], logits_BHC, np.float32(0))
     if spec.certainty == "reliability":
         learned = None if parameters is None else parameters.reliability
         if learned is None or features is None or len(learned) != heads or len(features) != heads:
             raise BundleError(f"certainty 'reliability' needs learned parameters and features of all {heads} heads")
+        for h, own in enumerate(features):
+            check_shapes(logits_BHC=logits_BHC, **{f"features[{h}]_BD": own})
         clean = [np.where(present_BH[:, [h]], own, np.float32(0)) for h, own in enumerate(features)]
         certainty_BH = head_certainties(clean, clean_BHC, learned)
     else:
@@ -77,6 +86,7 @@ def fuse_weighted(
     logits_BHC: FloatArray, present_BH: BoolArray, certainty_BH: FloatArray, spec: FusionSpec = PAPER
 ) -> Fused:
     """Fuse as ``fuse`` does, with every head's certainty given; ``spec.certainty`` is ignored."""
+    check_shapes(logits_BHC=logits_BHC, present_BH=present_BH, certainty_BH=certainty_BH)
     clean_BHC = np.where(present_BH[..., None], logits_BHC, np.float32(0))
     certainty_BH = np.where(present_BH, certainty_BH, np.float32(0))
     weights_BH = _weights(certainty_BH, present_BH, spec.temperature)

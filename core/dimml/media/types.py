@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -12,9 +11,10 @@ import numpy.typing as npt
 from dimml.modality import Modality
 from dimml.signal_check import QualityThresholds
 from dimml.status import ModalityStatus
+from dimml.system.files import StrPath
 
-#: A recording: its bytes, or the path of a file that the decode worker opens.
-Source = bytes | Path
+#: A recording: its bytes, or the path of a file that the decode worker opens; text is always a path.
+Source = bytes | StrPath
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
+
+#: A file's or folder's path, as callers may give it.
+StrPath: TypeAlias = str | os.PathLike[str]
 
 
 def write_atomically(

@@ -18,7 +18,7 @@ from dimml.bundle import MANIFEST_NAME, Bundle, FileRecord, PlanRecord, file_sha
 from dimml.contract import ModelSpec, model_specs
 from dimml.errors import BundleError
 from dimml.repository import bundle_names, bundle_versions
-from dimml.system.files import write_atomically
+from dimml.system.files import StrPath, write_atomically
 from dimml_export.model_config import CONFIG_NAME, read_model_config
 from dimml_export.repository_writer import locked
 from dimml_export.tensorrt.builder import Host, PlanBuilder, profile_of
@@ -63,7 +63,7 @@ class BuiltPlan:
 
 
 def build_plans(
-    repository: Path,
+    repository: StrPath,
     builder: PlanBuilder,
     options: PlanOptions,
     *,
@@ -78,6 +78,7 @@ def build_plans(
     this machine, and BundleError, naming the model, if one cannot be read or built, or differs from its ONNX model:
     plans before it stay, and its own is not written.
     """
+    repository = Path(repository)
     names = bundle_names(repository) if name is None else [name]
     chosen = [bundle for bundle in names if _wants_plans(repository, bundle, version)]
     if not chosen:

@@ -17,6 +17,35 @@ SetOption = Annotated[
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.", show_default=False)
 ]
+RepositoryOption = Annotated[
+    Path | None, typer.Option(help="Model repository; by default ./model_repository.", show_default=False)
+]
+ModelOption = Annotated[
+    list[str] | None, typer.Option(help="Bundle to load, repeatable; by default all.", show_default=False)
+]
+HostOption = Annotated[str | None, typer.Option(help="Address to listen on; by default 127.0.0.1.", show_default=False)]
+HttpPortOption = Annotated[
+    int | None, typer.Option(help="HTTP port; by default 8000, 0 takes a free one.", show_default=False)
+]
+GrpcPortOption = Annotated[
+    int | None, typer.Option(help="gRPC port; by default 8001, 0 takes a free one.", show_default=False)
+]
+EngineOption = Annotated[
+    str | None, typer.Option(help="local or triton: where encoders run; by default local.", show_default=False)
+]
+TritonUrlOption = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Triton's gRPC address, for --engine triton.", show_default=False),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="auto, cpu, cuda or tensorrt; by default auto.", show_default=False)
+]
+LogLevelOption = Annotated[
+    str | None, typer.Option(help="debug, info, warning or error; by default info.", show_default=False)
+]
+WatchOption = Annotated[
+    bool, typer.Option("--watch", help="Load versions that come to the repository, unload those that go.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,37 +59,16 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     *,
-    repository: Annotated[
-        Path | None, typer.Option(help="Model repository; by default ./model_repository.", show_default=False)
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Bundle to load, repeatable; by default all.", show_default=False)
-    ] = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on; by default 127.0.0.1.", show_default=False)
-    ] = None,
-    http_port: Annotated[
-        int | None, typer.Option(help="HTTP port; by default 8000, 0 takes a free one.", show_default=False)
-    ] = None,
-    grpc_port: Annotated[
-        int | None, typer.Option(help="gRPC port; by default 8001, 0 takes a free one.", show_default=False)
-    ] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="local or triton: where encoders run; by default local.", show_default=False)
-    ] = None,
-    triton_url: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Triton's gRPC address, for --engine triton.", show_default=False),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or tensorrt; by default auto.", show_default=False)
-    ] = None,
-    log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warning or error; by default info.", show_default=False)
-    ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Load versions that come to the repository, unload those that go.")
-    ] = False,
+    repository: RepositoryOption = None,
+    model: ModelOption = None,
+    host: HostOption = None,
+    http_port: HttpPortOption = None,
+    grpc_port: GrpcPortOption = None,
+    engine: EngineOption = None,
+    triton_url: TritonUrlOption = None,
+    device: DeviceOption = None,
+    log_level: LogLevelOption = None,
+    watch: WatchOption = False,
     set_: SetOption = None,
     config: ConfigOption = None,
     print_config: Annotated[
@@ -75,19 +83,22 @@ def serve(
     from dimml_server.settings.settings import SECRETS, load_settings
     from dimml_server.settings.sources import as_toml
 
-    flags: dict[str, object] = {
-        "repository": repository,
-        "models": model or None,
-        "host": host,
-        "http_port": http_port,
-        "grpc_port": grpc_port,
-        "engine": engine,
-        "triton_url": triton_url,
-        "device": device,
-        "log_level": log_level,
-        "watch": watch or None,
-    }
-    settings = load_settings(config, **{**flags, **settings_given(set_)})
+    settings = load_settings(
+        config,
+        **{
+            "repository": repository,
+            "models": model or None,
+            "host": host,
+            "http_port": http_port,
+            "grpc_port": grpc_port,
+            "engine": engine,
+            "triton_url": triton_url,
+            "device": device,
+            "log_level": log_level,
+            "watch": watch or None,
+            **settings_given(set_),
+        },
+    )
     if print_config:
         typer.echo(as_toml(settings, SECRETS), nl=False)
         return
@@ -144,21 +155,43 @@ def triton(
 
 def doctor(
     *,
-    repository: Annotated[
-        Path | None, typer.Option(help="Model repository; by default ./model_repository.", show_default=False)
-    ] = None,
+    repository: RepositoryOption = None,
+    model: ModelOption = None,
+    host: HostOption = None,
+    http_port: HttpPortOption = None,
+    grpc_port: GrpcPortOption = None,
+    engine: EngineOption = None,
+    triton_url: TritonUrlOption = None,
+    device: DeviceOption = None,
+    log_level: LogLevelOption = None,
+    watch: WatchOption = False,
     set_: SetOption = None,
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,
 ) -> None:
     """Check host, versions, repository, ports, limits, devices, keys and certificates; say what to mend, and how.
 
-    Takes the settings that `dimml serve` takes. Exit code 1 where something must be mended.
+    Takes the options and settings that `dimml serve` takes. Exit code 1 where something must be mended.
     """
     from dimml_server.doctor.command import run_doctor
     from dimml_server.settings.settings import load_settings
 
-    settings = load_settings(config, **{"repository": repository, **settings_given(set_)})
+    settings = load_settings(
+        config,
+        **{
+            "repository": repository,
+            "models": model or None,
+            "host": host,
+            "http_port": http_port,
+            "grpc_port": grpc_port,
+            "engine": engine,
+            "triton_url": triton_url,
+            "device": device,
+            "log_level": log_level,
+            "watch": watch or None,
+            **settings_given(set_),
+        },
+    )
     if not run_doctor(settings, as_json=as_json):
         raise typer.Exit(1)
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from dimml import __version__
 from dimml.errors import ConfigurationError
+from dimml.system.cores import usable_cores
 from dimml.system.outbound import import_quietly
 from dimml_server.doctor.finding import Finding
 from dimml_server.settings.settings import ServerSettings
@@ -119,19 +120,14 @@ def _memory(settings: ServerSettings) -> Finding:
 
 
 def _cores(settings: ServerSettings) -> Finding:
-    cores = len(os.sched_getaffinity(0))
-    found = f"{cores} cores may be used"
-    quota = _quota()
-    if quota is not None and quota < cores:
-        # The defaults count cores and ignore the quota.
-        return Finding(
-            "cores",
-            "note",
-            f"{found}, and the cgroup gives time for {quota:g} of them",
-            f"set decode_workers, intra_op_threads and concurrency for {max(1, round(quota))} cores",
-        )
+    cores = usable_cores()
+    threads = settings.intra_op_threads or f"{cores} divided by encoders"
+    found = (
+        f"{cores} of the machine's {os.cpu_count()} may be used, by affinity and CPU quota; decode_workers is "
+        f"{settings.decode_workers}, concurrency {settings.concurrency}, threads of an encoder {threads}"
+    )
     if settings.decode_workers > 2 * cores:
-        return Finding("cores", "note", f"{found} by {settings.decode_workers} decode_workers", "lower decode_workers")
+        return Finding("cores", "note", found, "lower decode_workers")
     return Finding("cores", "ok", found)
 
 
@@ -166,13 +162,4 @@ def _number(path: Path) -> int | None:
     try:
         return int(path.read_text())
     except (OSError, ValueError):  # The file does not exist, or holds "max".
-        return None
-
-
-def _quota() -> float | None:
-    """Return the CPU quota of the cgroup (version 2) in cores; None without a limit."""
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        return int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from dimml.contract import FEATURES, LOGITS, fused_from, fusion_inputs, model_sp
 from dimml.engine import Encoded, EngineError
 from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.status import Reason
+from dimml.system.cores import usable_cores
 from dimml_server.engines.low_priority import at_low_priority
 from dimml_server.engines.ort_session import ModelSession, providers
 
@@ -104,7 +104,7 @@ class OnnxRuntimeEngine:
         return session
 
     def _threads(self, bundle: Bundle) -> int:
-        return self._intra_op_threads or max(1, (os.cpu_count() or 1) // len(bundle.encoders))
+        return self._intra_op_threads or max(1, usable_cores() // len(bundle.encoders))
 
     def _make_sessions(self, bundle: Bundle, repository: Path) -> dict[str, ModelSession]:
         threads = self._threads(bundle)

@@ -21,6 +21,7 @@ from dimml.media.types import Decoded
 from dimml.prediction import Prediction
 from dimml.repository import load_bundle, only_bundle
 from dimml.status import ModalityStatus, Reason
+from dimml.system.files import StrPath
 from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
 from dimml_server.prediction.response import InferenceResult, build_prediction
 
@@ -43,7 +44,7 @@ class LocalBundle:
 
     def __init__(
         self,
-        repository: Path,
+        repository: StrPath,
         model: str | None = None,
         version: int | None = None,
         *,
@@ -51,7 +52,7 @@ class LocalBundle:
         concurrency: int = 1,
         intra_op_threads: int = 1,
     ) -> None:
-        self._repository = repository
+        self._repository = Path(repository)
         self._engine = OnnxRuntimeEngine(concurrency=concurrency, device=device, intra_op_threads=intra_op_threads)
         self.bundle: Bundle = load_bundle(repository, model or only_bundle(repository), version)
 

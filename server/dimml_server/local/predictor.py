@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from dimml.bundle import Bundle
 from dimml.media.types import Source
 from dimml.prediction import Prediction
+from dimml.system.files import StrPath
 from dimml.system.outbound import set_quiet_defaults
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import new_request_id
@@ -32,7 +33,7 @@ class LocalPredictor:
     beyond ``concurrency`` wait for their turn. Entering raises SetupError if the repository cannot be served.
     """
 
-    def __init__(self, repository: Path | str, **settings: object) -> None:
+    def __init__(self, repository: StrPath, **settings: object) -> None:
         set_quiet_defaults()
         # The callers are threads of this process, which can wait: none is refused.
         patient = {"queue_length": sys.maxsize, "queue_wait_s": sys.float_info.max}
@@ -73,7 +74,7 @@ class LocalPredictor:
         timeout_s: float | None = None,
         modalities: Sequence[str] | None = None,
     ) -> Prediction:
-        """Predict one recording: a file, its bytes, or one of these per modality.
+        """Predict one recording: a file's path, its bytes, or one of these per modality.
 
         Raises RequestError and CapacityError, as the server does.
         """

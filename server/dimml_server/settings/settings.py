@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from dimml.errors import ConfigurationError
 from dimml.media.types import MediaLimits
 from dimml.monitoring.drift import DriftWindow
+from dimml.system.cores import usable_cores
+from dimml.system.files import StrPath
 from dimml.validation import first_fault
 from dimml_server.settings.sources import check_variables, pairs_of, read_settings_file, unknown_setting
 
@@ -101,7 +103,9 @@ class ServerSettings(BaseSettings):
         description="Where encoders run: `auto` takes CUDA where the installed ONNX Runtime and the machine have it.",
     )
     intra_op_threads: int | None = Field(
-        default=None, ge=1, description="Threads of one encoder run; by default cores divided by encoders, at least 1."
+        default=None,
+        ge=1,
+        description="Threads of one encoder run; by default usable cores divided by encoders, at least 1.",
     )
     max_stray_runs: int = Field(
         default=4,
@@ -110,9 +114,9 @@ class ServerSettings(BaseSettings):
     )
 
     concurrency: int = Field(
-        default_factory=lambda: 2 * (os.cpu_count() or 1),
+        default_factory=lambda: 2 * usable_cores(),
         ge=1,
-        description="Requests processed concurrently; by default twice the cores.",
+        description="Requests processed concurrently; by default twice the usable cores.",
     )
     queue_length: int = Field(default=64, ge=0, description="Requests that may wait; the next one gets 429.")
     queue_wait_s: Positive = Field(default=5.0, description="Longest wait in the queue; past it, 429.")
@@ -124,7 +128,7 @@ class ServerSettings(BaseSettings):
     )
 
     decode_workers: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="Decoding processes; by default one per core."
+        default_factory=usable_cores, ge=1, description="Decoding processes; by default one per usable core."
     )
     decode_timeout_s: Positive = Field(
         default=5.0, description="Time limit of decoding one request's media; keep it below 0.6 × `timeout_s`."
@@ -246,13 +250,13 @@ class ServerSettings(BaseSettings):
         )
 
 
-def load_settings(config: Path | None = None, /, **overrides: object) -> ServerSettings:
+def load_settings(config: StrPath | None = None, /, **overrides: object) -> ServerSettings:
     """Load settings from the TOML file ``config``, then the environment, then ``overrides`` (flags; None: not given).
 
     Later sources take precedence. Raises ConfigurationError naming the setting and where it was set.
     """
     check_variables(os.environ, ENV_PREFIX, ServerSettings.model_fields)
-    of_file = {} if config is None else read_settings_file(config)
+    of_file = {} if config is None else read_settings_file(Path(config))
     for name in of_file:
         if name not in ServerSettings.model_fields:
             raise unknown_setting(name, ServerSettings.model_fields, f"{config}: ")

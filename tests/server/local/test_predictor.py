@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dimml.errors import BundleError, InvalidParameterError, UnusableMediaError
-from dimml_server.local import LocalPredictor
+from dimml.errors import BundleError, InvalidParameterError, UnreadableError, UnusableMediaError
+from dimml.media import DecodeRequest, decode
+from dimml.prediction import Prediction
+from dimml_server.local import LocalBundle, LocalPredictor
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import LABELS, tiny_clip
 from support.waiting import wait_until
@@ -29,10 +31,32 @@ def test_files_bytes_and_parts(predictor: LocalPredictor, tmp_path: Path) -> Non
     file = tmp_path / "clip.mp4"
     file.write_bytes(clip)
     assert [bundle.name for bundle in predictor.bundles] == ["tiny"]
-    for media in (clip, file, {"audio": file, "visual": clip}):
+    for media in (clip, file, str(file), {"audio": file, "visual": clip}, {"audio": str(file), "visual": str(file)}):
         answer = predictor.predict(media, top_k=1)
         assert (answer.label, answer.degraded, len(answer.predictions)) == (LABELS[2], False, 1)
     assert predictor.predict({"visual": clip}).degraded
+
+
+def test_text_is_a_path_and_one_that_is_not_there_is_named(predictor: LocalPredictor, tmp_path: Path) -> None:
+    for media in (str(tmp_path / "gone.mp4"), {"audio": str(tmp_path / "gone.mp4")}):
+        with pytest.raises(UnreadableError, match=r"cannot read .*gone\.mp4: No such file"):
+            predictor.predict(media)
+
+
+def test_a_repository_as_text(tmp_path: Path) -> None:
+    make_tiny_bundle(tmp_path)
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(tiny_clip(tmp_path, 1))
+    with LocalBundle(str(tmp_path)) as local:
+        request = DecodeRequest(
+            modalities=local.bundle.modalities,
+            sources={modality.name: str(clip) for modality in local.bundle.modalities},
+            clip_s=local.bundle.clip_s,
+        )
+        (answer,) = local.predict([decode(request)])
+    with LocalPredictor(str(tmp_path), decode_workers=1) as predictor:
+        assert isinstance(answer, Prediction)
+        assert predictor.predict(str(clip)).label == answer.label == LABELS[1]
 
 
 def test_errors_are_those_of_a_server(predictor: LocalPredictor, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from dimml.errors import ConfigurationError
+from dimml.system.files import StrPath
 from dimml.validation import dotted
 from dimml_training.config.run import TrainConfig
 
@@ -36,11 +37,12 @@ def expand_path(text: str) -> Path:
     return Path(re.sub(pattern, value, text)).expanduser().resolve()
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+def load_config(path: StrPath, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML config and apply ``key.sub=value`` overrides (values are YAML; list items by index).
 
     Raises ConfigurationError that names the file and the field.
     """
+    path = Path(path)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

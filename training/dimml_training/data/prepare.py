@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +20,8 @@ from dimml.media import Decoded, DecodeRequest
 from dimml.media.workers.pool import DecodePool
 from dimml.modality import Kind
 from dimml.status import Reason
+from dimml.system.cores import usable_cores
+from dimml.system.files import StrPath
 from dimml_training.config import SPLITS, Split, TrainConfig, expand_path
 from dimml_training.data.cache import CachedClip, ClipCache, clip_key
 from dimml_training.data.leakage import overlapping_content, repeated_content
@@ -57,7 +58,7 @@ class PreparedData:
 
 def prepare(
     config: TrainConfig,
-    cache_dir: Path,
+    cache_dir: StrPath,
     *,
     splits: Sequence[Split] = SPLITS,
     labels: tuple[str, ...] | None = None,
@@ -67,6 +68,7 @@ def prepare(
 
     Raises DataError that lists every problem of the table and of the media.
     """
+    cache_dir = Path(cache_dir)
     table = read_clip_table(config.data, [m.name for m in config.inputs])
     path = expand_path(config.data.manifest)
     cache = ClipCache(cache_dir, config.inputs, config.clip_s, config.quality)
@@ -143,7 +145,7 @@ def _file_digests(clips: Sequence[Clip], problems: list[str]) -> dict[Path, str]
         except OSError as error:
             return error
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter lock
+    with ThreadPoolExecutor(usable_cores()) as pool:  # hashing leaves the interpreter lock
         results = dict(zip(paths, pool.map(digest, paths), strict=True))
     problems += [f"unreadable file {p}: {e.strerror}" for p, e in results.items() if isinstance(e, OSError)]
     return {path: result for path, result in results.items() if isinstance(result, str)}
@@ -163,7 +165,7 @@ def _decode_all(
         return DecodeRequest(config.inputs, sources, config.clip_s, clip.start_s, end_s, quality=config.quality)
 
     again: dict[str, Clip] = {}
-    with DecodePool(os.cpu_count() or 1) as pool:
+    with DecodePool(usable_cores()) as pool:
         outcomes = pool.map((request(clip, clip.end_s) for clip in clips.values()), timeout_s=DECODE_TIMEOUT_S)
         for (key, clip), outcome in zip(clips.items(), outcomes, strict=True):
             past_end = isinstance(outcome, InvalidParameterError) and outcome.field == "end_s"

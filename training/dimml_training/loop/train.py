@@ -18,7 +18,7 @@ from dimml import __version__
 from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import PAPER
 from dimml.media.decoders.version import DECODER_VERSION
-from dimml.system.files import exclusive_lock
+from dimml.system.files import StrPath, exclusive_lock
 from dimml.system.outbound import set_quiet_defaults
 from dimml_training.config import SPLITS, TrainConfig
 from dimml_training.data.loader import ClipRows
@@ -55,9 +55,9 @@ SAMPLES = 16
 
 def train(
     config: TrainConfig,
-    out: Path,
+    out: StrPath,
     *,
-    cache_dir: Path,
+    cache_dir: StrPath,
     resume: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
@@ -72,6 +72,7 @@ def train(
     shows its own progress bar. Raises ConfigurationError if ``out`` holds another run, DataError for problems of the
     data, SetupError for all others.
     """
+    out, cache_dir = Path(out), Path(cache_dir)
     began = time.monotonic()
     set_quiet_defaults()
     config = _with_architectures(config)

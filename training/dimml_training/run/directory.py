@@ -48,7 +48,7 @@ from dimml.fusion import PAPER, FusionParameters, FusionSpec
 from dimml.media.decoders.version import DECODER_VERSION
 from dimml.modality import Modality, as_decoder_1
 from dimml.signal_check import QualityThresholds
-from dimml.system.files import write_atomically
+from dimml.system.files import StrPath, write_atomically
 from dimml_training.config import TrainConfig, parse_config
 from dimml_training.models import build_encoder
 from dimml_training.models.joint_head import build_joint_head
@@ -235,12 +235,13 @@ def write_epochs(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(epochs)
 
 
-def load_run(folder: Path) -> TrainedRun:
+def load_run(folder: StrPath) -> TrainedRun:
     """Read a finished run.
 
     Raises SetupError naming what is missing or does not fit, including encoders that give other logits for the samples
     than when the run was written; ConfigurationError for a bad config.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise SetupError(f"there is no run directory {folder}")
     if not (folder / RUN_FILE).is_file():

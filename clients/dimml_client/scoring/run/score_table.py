@@ -14,7 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from dimml.errors import ConfigurationError, DataError
-from dimml.system.files import sync_to_disk, write_atomically
+from dimml.system.files import StrPath, sync_to_disk, write_atomically
 from dimml_client.scoring.engines.decode_request import check_parts
 from dimml_client.scoring.engines.protocol import Engine
 from dimml_client.scoring.inputs.listing import Listing
@@ -52,7 +52,7 @@ class RunResult:
 def score_table(
     engine: Engine,
     listing: Listing,
-    out: Path,
+    out: StrPath,
     *,
     aggregation: Aggregation | None = None,
     quiet: bool = True,
@@ -63,6 +63,7 @@ def score_table(
     Raises ConfigurationError if ``out``, finished or not, belongs to another run, and DataError if it cannot be
     written; complete parts stay, and the next call resumes from them.
     """
+    out = Path(out)
     bundle = engine.bundle
     check_parts(listing.own_files, bundle.modalities)
     schema = table_schema(bundle, listing.own_files, listing.labelled)

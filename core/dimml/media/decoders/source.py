@@ -6,6 +6,7 @@ import io
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 from dimml.errors import TooLargeError, UnreadableError
@@ -33,11 +34,12 @@ def opened(source: Source, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
         _check_bytes(len(source), max_bytes)
         yield io.BytesIO(source), len(source)
         return
+    path = Path(source)
     try:
-        status = source.stat()
+        status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableError(f"cannot read {source}: not a regular file", field=str(source))
-        file = source.open("rb")
+        file = path.open("rb")
     except OSError as error:
         raise UnreadableError(f"cannot read {source}: {error.strerror}", field=str(source)) from error
     with file:

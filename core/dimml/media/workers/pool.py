@@ -38,6 +38,7 @@ from dimml.media.workers.messages import (
 from dimml.media.workers.process import PATIENCE_S, START_TIMEOUT_S
 from dimml.media.workers.supervisor import Supervisor
 from dimml.status import Reason
+from dimml.system.files import StrPath
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class DecodePool:
         workers: int,
         *,
         decode_memory_bytes: int = DECODE_MEMORY_BYTES,
-        readable: Sequence[Path] | None = None,
+        readable: Sequence[StrPath] | None = None,
         decode_function: DecodeFunction = decode,
     ) -> None:
         if workers < 1:
@@ -81,8 +82,9 @@ class DecodePool:
         self._lost = 0
         self._isolation: Isolation | None = None
         self._closed = False
+        folders = None if readable is None else [Path(folder) for folder in readable]
         # Pickled here, so that a function that cannot be pickled is an error of the caller and not of the workers.
-        settings = pickle.dumps(WorkerSettings(decode_function, decode_memory_bytes, readable))
+        settings = pickle.dumps(WorkerSettings(decode_function, decode_memory_bytes, folders))
         self._supervisors = [
             Supervisor(self._jobs, settings, self._note_isolation, self._count_lost) for _ in range(workers)
         ]
