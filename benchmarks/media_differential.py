@@ -1,0 +1,275 @@
+"""Hold the pictures and sounds that dimml takes at random times of random files against the ffmpeg program.
+
+    python benchmarks/media_differential.py [--files 150] [--times 16] [--seed 0] [--out docs/media_differential.md]
+
+Every file is made by the ffmpeg program with a container, codecs, rate of pictures, length of a group of pictures,
+number of B-pictures, offset between sound and picture, order of streams and cut (an edit list, where the container has
+them) drawn at random. Pictures carry their number, the sound has a tone that begins at a known time. A pair is a file
+and a time: the picture on screen then is the last one that ffmpeg gives a time at or before it; the tone begins where
+ffmpeg puts it, within 10 ms. Times within 2 ms of a change of picture are not drawn.
+
+Prints each difference with what is needed to make it again, and a summary. Exit code: 0 without one, 1 with one, 2
+where ffmpeg is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from media_matrix import (
+    HEIGHT,
+    NOT_CHECKED,
+    RATE_HZ,
+    SECONDS,
+    TONE_HZ,
+    WIDTH,
+    number_of,
+    picture,
+    probe,
+    run_ffmpeg,
+    sound,
+)
+
+from dimml.errors import DimmlError
+from dimml.media import DecodeRequest, decode
+from dimml.modality import Frames, Waveform
+
+SOUND: Final = Waveform(name="audio", sample_rate_hz=16_000, samples=16_000)
+PICTURE: Final = Frames(name="visual", frames=1, height=HEIGHT, width=WIDTH)
+MARGIN_S, OFFSET_S = 0.002, 0.010
+#: Containers with the codecs that they take; the first of sound is the commonest.
+CONTAINERS: Final = {
+    "mp4": (("libx264", "libx265", "mpeg4", "libsvtav1"), ("aac", "libmp3lame", "libopus")),
+    "mov": (("libx264", "mjpeg", "prores_ks"), ("aac", "pcm_s16le", "alac")),
+    "mkv": (("libx264", "libvpx", "ffv1", "libx265"), ("libopus", "flac", "libvorbis", "aac")),
+    "webm": (("libvpx", "libvpx-vp9"), ("libopus", "libvorbis")),
+    "avi": (("mpeg4", "mjpeg"), ("libmp3lame", "pcm_s16le", "ac3")),
+    "flv": (("libx264", "flv"), ("aac", "libmp3lame")),
+    "ts": (("libx264", "mpeg2video"), ("aac", "mp2", "ac3")),
+    "fragmented.mp4": (("libx264",), ("aac",)),
+}
+#: Whose stamps are whole milliseconds or coarser, so that an offset is exact to that only.
+_HAS_OFFSETS: Final = ("mp4", "mov", "mkv", "webm", "ts", "fragmented.mp4")
+_QUALITY: Final = {
+    "libx264": ["-crf", "14"], "libx265": ["-crf", "14", "-x265-params", "log-level=none"],
+    "libsvtav1": ["-crf", "20", "-preset", "10"], "libvpx": ["-b:v", "4M", "-crf", "4"],
+    "libvpx-vp9": ["-b:v", "0", "-crf", "12", "-deadline", "realtime", "-cpu-used", "8"],
+    "mjpeg": ["-q:v", "2", "-strict", "unofficial"],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one file is made."""
+
+    ending: str
+    video: str
+    audio: str
+    rate: int
+    group: int
+    b_pictures: int
+    offset_s: float
+    sound_first: bool
+    cut_s: float
+
+    def make(self, folder: Path) -> Path:
+        """Write the file. Raises CalledProcessError."""
+        count = int(SECONDS * self.rate)
+        (folder / "pictures.rgb").write_bytes(b"".join(picture(n % 128).tobytes() for n in range(count)))
+        (folder / "sound.f32").write_bytes(sound().tobytes())
+        path = folder / f"file.{self.ending}"
+        muxer = ["-movflags", "frag_keyframe+empty_moov"] if self.ending.startswith("fragmented") else []
+        b_pictures = ["-bf", str(self.b_pictures)] if self.video in {"libx264", "mpeg4", "mpeg2video"} else []
+        whole = path if not self.cut_s else folder / f"whole.{self.ending}"
+        run_ffmpeg(
+            *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(self.rate)),
+            *("-i", str(folder / "pictures.rgb"), "-f", "f32le", "-ar", str(RATE_HZ), "-ac", "1"),
+            *("-i", str(folder / "sound.f32")),
+            *("-vf", f"setpts=PTS+{max(0.0, self.offset_s):.3f}/TB"),
+            *("-af", f"asetpts=PTS+{max(0.0, -self.offset_s):.3f}/TB"),
+            *(("-map", "1:a", "-map", "0:v") if self.sound_first else ("-map", "0:v", "-map", "1:a")),
+            *("-c:v", self.video, "-g", str(self.group), *b_pictures, *_QUALITY.get(self.video, ["-q:v", "2"])),
+            *(
+                "-pix_fmt",
+                "yuvj420p" if self.video == "mjpeg" else "yuv422p10" if "prores" in self.video else "yuv420p",
+            ),
+            *("-fps_mode", "passthrough", "-c:a", self.audio, *muxer, str(whole)),
+        )
+        if self.cut_s:
+            run_ffmpeg("-ss", f"{self.cut_s:.3f}", "-i", str(whole), "-map", "0", "-c", "copy", *muxer, str(path))
+        return path
+
+
+def draw(random_: random.Random) -> Recipe:
+    """A recipe at random."""
+    ending = random_.choice(list(CONTAINERS))
+    videos, audios = CONTAINERS[ending]
+    offset_s = random_.choice((0.0, 0.0, 0.04, 0.173, -0.25, -0.611)) if ending in _HAS_OFFSETS else 0.0
+    return Recipe(
+        ending=ending,
+        video=random_.choice(videos),
+        audio=random_.choice(audios),
+        rate=random_.choice((10, 15, 24, 25, 30, 40)),
+        group=random_.choice((1, 5, 12, 50, 250)),
+        b_pictures=random_.choice((0, 1, 3)),
+        offset_s=offset_s,
+        sound_first=random_.random() < 0.5,
+        cut_s=random_.choice((0.0, 0.0, 0.5, 0.777)) if ending in {"mp4", "mov"} and not offset_s else 0.0,
+    )
+
+
+def start_of(path: Path) -> float:
+    """When the file's clock begins, by ffprobe: with the earliest of its streams.
+
+    What lies before 0 is a codec's lead-in, which no decoder plays.
+    """
+    streams = probe(path, "-show_entries", "stream=start_time")["streams"]
+    return max(0.0, min(float(stream["start_time"]) for stream in streams if "start_time" in stream))
+
+
+def by_ffmpeg(path: Path, track: str, *form: str) -> tuple[bytes, list[tuple[float, int]]]:
+    """A track's decoded bytes, and of each packet of them the time from the start of the file and the bytes."""
+    stamps = path.with_suffix(".stamps")
+    whole = ("-map", f"0:{track}", "-fps_mode", "passthrough", "-enc_time_base", "-1")
+    sizes = ("-c:a", "pcm_f32le") if track == "a" else ("-pix_fmt", "rgb24")
+    raw = run_ffmpeg("-copyts", "-i", str(path), *whole, *form, "-", *whole, *sizes, "-f", "framecrc", str(stamps))
+    lines = stamps.read_text().splitlines()
+    base = next(Fraction(line.split()[-1]) for line in lines if line.startswith("#tb"))
+    packets = [[int(word) for word in line.split(",")[2:5]] for line in lines if not line.startswith("#")]
+    zero = start_of(path)
+    return raw.stdout, [(float(begin * base) - zero, size) for begin, _, size in packets]
+
+
+def shown_by_ffmpeg(path: Path) -> list[tuple[float, int]]:
+    """When each picture begins, from the start of the file, and its number, in the order in which they are shown."""
+    raw, packets = by_ffmpeg(path, "v", "-f", "rawvideo", "-pix_fmt", "rgb24")
+    rgb = np.frombuffer(raw, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
+    return [(begin, number_of(one.astype(np.float64))) for (begin, _), one in zip(packets, rgb, strict=True)]
+
+
+def tone_by_ffmpeg(path: Path) -> float:
+    """When the tone begins, from the start of the file."""
+    raw, packets = by_ffmpeg(path, "a", "-f", "f32le")
+    mono = np.frombuffer(raw, np.float32)
+    rate = int(
+        probe(path, "-select_streams", "a:0", "-show_entries", "stream=sample_rate")["streams"][0]["sample_rate"]
+    )
+    first = onset_of(mono, rate)
+    for begin, size in packets:
+        if first < size // 4:
+            return begin + first / rate
+        first -= size // 4
+    raise AssertionError("the tone is in no packet")
+
+
+def onset_of(mono: npt.NDArray[np.float32], rate: int) -> int:
+    """The first sample at which a millisecond has half the level of the sound's end."""
+    step = rate // 1000
+    loud = np.sqrt(np.convolve(mono.astype(np.float64) ** 2, np.ones(step) / step, mode="same"))
+    return int(np.argmax(loud > np.median(loud[-rate // 5 :]) / 2))
+
+
+def compare_pictures(
+    path: Path, shown: Sequence[tuple[float, int]], times: int, random_: random.Random
+) -> tuple[int, list[str]]:
+    """Pairs looked at, and the differences."""
+    first, last = shown[0][0], shown[-1][0] + 0.02
+    pairs, faults = 0, []
+    for _ in range(times):
+        at = random_.uniform(max(first, 0.0) + MARGIN_S, last)
+        if any(abs(begin - at) < MARGIN_S for begin, _ in shown):
+            continue
+        expected = [number for begin, number in shown if begin <= at][-1]
+        request = DecodeRequest((PICTURE,), {"visual": path}, clip_s=0.001, start_s=at - 0.0005, end_s=at + 0.0005)
+        try:
+            track = decode(request).tracks["visual"]
+        except DimmlError as error:
+            faults.append(f"picture at {at:.4f} s: {error.message}")
+            continue
+        pairs += 1
+        if track.row is None:
+            faults.append(f"picture at {at:.4f} s: {track.status}, ffmpeg shows {expected}")
+        elif (got := number_of(track.row[0].astype(np.float64))) != expected:
+            faults.append(f"picture at {at:.4f} s: {got} at {track.times_s[0]:.4f} s, ffmpeg shows {expected}")
+    return pairs, faults
+
+
+def compare_sound(path: Path, times: int, random_: random.Random) -> tuple[int, list[str]]:
+    """Pairs looked at, and the differences: the tone's beginning in windows of a second around it."""
+    tone_s = tone_by_ffmpeg(path)
+    pairs, faults = 0, []
+    for _ in range(times):
+        start = random_.uniform(max(0.0, tone_s - 0.8), max(0.0, tone_s - 0.2))
+        request = DecodeRequest((SOUND,), {"audio": path}, clip_s=1.0, start_s=start, end_s=start + 1.0)
+        try:
+            track = decode(request).tracks["audio"]
+        except DimmlError as error:
+            faults.append(f"sound from {start:.4f} s: {error.message}")
+            continue
+        pairs += 1
+        if track.row is None:
+            faults.append(f"sound from {start:.4f} s: {track.status}")
+            continue
+        heard = start + onset_of(track.row, 16_000) / 16_000
+        if abs(heard - tone_s) > OFFSET_S:
+            faults.append(f"sound from {start:.4f} s: the {TONE_HZ:g} Hz begin at {heard:.4f}, {tone_s:.4f} is right")
+    return pairs, faults
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the files and compare; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=150)
+    parser.add_argument("--times", type=int, default=16, help="times of each file, for pictures; a quarter for sound")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="write the summary to this file as well")
+    given = parser.parse_args(arguments)
+    if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
+        print("ffmpeg and ffprobe are not there: install Debian's package ffmpeg", file=sys.stderr)
+        return NOT_CHECKED
+    random_ = random.Random(given.seed)
+    pairs: Counter[str] = Counter()
+    differing: list[str] = []
+    files = 0
+    for _ in range(given.files):
+        recipe = draw(random_)
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                path = recipe.make(Path(temporary))
+            except subprocess.CalledProcessError as error:
+                print(f"ffmpeg cannot make {recipe}: {error.stderr.decode(errors='replace')[-200:]}", flush=True)
+                continue
+            files += 1
+            shown = sorted(shown_by_ffmpeg(path))
+            pictures, faults = compare_pictures(path, shown, given.times, random_)
+            sounds, more = compare_sound(path, max(1, given.times // 4), random_)
+        pairs["pictures"] += pictures
+        pairs["sounds"] += sounds
+        for fault in faults + more:
+            differing.append(f"{recipe}: {fault}")
+            print(differing[-1], flush=True)
+    summary = (
+        f"{files} files, {pairs['pictures']} pictures and {pairs['sounds']} sounds at random times "
+        f"(seed {given.seed}): {len(differing)} differences.\n"
+    )
+    print(summary)
+    if given.out is not None:
+        given.out.write_text(summary + "".join(f"\n- {line}" for line in differing), encoding="utf-8")
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
