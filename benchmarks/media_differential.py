@@ -23,13 +23,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-from media_matrix import (
+from media_by_ffmpeg import (
     HEIGHT,
     NOT_CHECKED,
     RATE_HZ,
@@ -37,10 +35,12 @@ from media_matrix import (
     TONE_HZ,
     WIDTH,
     number_of,
+    onset_of,
     picture,
-    probe,
     run_ffmpeg,
+    shown_by_ffmpeg,
     sound,
+    tone_by_ffmpeg,
 )
 
 from dimml.errors import DimmlError
@@ -129,57 +129,6 @@ def draw(random_: random.Random) -> Recipe:
         sound_first=random_.random() < 0.5,
         cut_s=random_.choice((0.0, 0.0, 0.5, 0.777)) if ending in {"mp4", "mov"} and not offset_s else 0.0,
     )
-
-
-def start_of(path: Path) -> float:
-    """When the file's clock begins, by ffprobe: with the earliest of its streams.
-
-    What lies before 0 is a codec's lead-in, which no decoder plays.
-    """
-    streams = probe(path, "-show_entries", "stream=start_time")["streams"]
-    return max(0.0, min(float(stream["start_time"]) for stream in streams if "start_time" in stream))
-
-
-def by_ffmpeg(path: Path, track: str, *form: str) -> tuple[bytes, list[tuple[float, int]]]:
-    """A track's decoded bytes, and of each packet of them the time from the start of the file and the bytes."""
-    stamps = path.with_suffix(".stamps")
-    whole = ("-map", f"0:{track}", "-fps_mode", "passthrough", "-enc_time_base", "-1")
-    sizes = ("-c:a", "pcm_f32le") if track == "a" else ("-pix_fmt", "rgb24")
-    raw = run_ffmpeg("-copyts", "-i", str(path), *whole, *form, "-", *whole, *sizes, "-f", "framecrc", str(stamps))
-    lines = stamps.read_text().splitlines()
-    base = next(Fraction(line.split()[-1]) for line in lines if line.startswith("#tb"))
-    packets = [[int(word) for word in line.split(",")[2:5]] for line in lines if not line.startswith("#")]
-    zero = start_of(path)
-    return raw.stdout, [(float(begin * base) - zero, size) for begin, _, size in packets]
-
-
-def shown_by_ffmpeg(path: Path) -> list[tuple[float, int]]:
-    """When each picture begins, from the start of the file, and its number, in the order in which they are shown."""
-    raw, packets = by_ffmpeg(path, "v", "-f", "rawvideo", "-pix_fmt", "rgb24")
-    rgb = np.frombuffer(raw, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
-    return [(begin, number_of(one.astype(np.float64))) for (begin, _), one in zip(packets, rgb, strict=True)]
-
-
-def tone_by_ffmpeg(path: Path) -> float:
-    """When the tone begins, from the start of the file."""
-    raw, packets = by_ffmpeg(path, "a", "-f", "f32le")
-    mono = np.frombuffer(raw, np.float32)
-    rate = int(
-        probe(path, "-select_streams", "a:0", "-show_entries", "stream=sample_rate")["streams"][0]["sample_rate"]
-    )
-    first = onset_of(mono, rate)
-    for begin, size in packets:
-        if first < size // 4:
-            return begin + first / rate
-        first -= size // 4
-    raise AssertionError("the tone is in no packet")
-
-
-def onset_of(mono: npt.NDArray[np.float32], rate: int) -> int:
-    """The first sample at which a millisecond has half the level of the sound's end."""
-    step = rate // 1000
-    loud = np.sqrt(np.convolve(mono.astype(np.float64) ** 2, np.ones(step) / step, mode="same"))
-    return int(np.argmax(loud > np.median(loud[-rate // 5 :]) / 2))
 
 
 def compare_pictures(
