@@ -36,7 +36,8 @@ serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
 # A process a core; a file's tests stay in one process, since they share what was costly to make, and so do all tests of
 # Triton (tests/conftest.py). A process that dies ends the run: pytest-xdist would replace it, and with "loadfile" then
 # wait for ever (its issue 1378). PYTEST_ARGS is for more: PYTEST_ARGS='--order-seed=random --no-loadscope-reorder'.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+# Compiled modules are kept whatever the caller's environment says: tests start hundreds of processes.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 test: $(VENV)/.dev ## Run all tests, as CI does
 	$(PYTEST) $(PYTEST_ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
@@ -21,9 +22,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Before test modules import anything that would send. All worker processes need the same order."""
     set_quiet_defaults()
+    gc.disable()
     if config.option.order_seed == "random":
         drawn = str(random.SystemRandom().randrange(10**6))
         config.option.order_seed = getattr(config, "workerinput", {}).get("order_seed", drawn)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look at it again with every test."""
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -107,6 +107,7 @@ def test_a_table_of_other_inputs_or_of_other_settings_is_not_touched(
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow(reason="scores in a process of its own, then here")
 @pytest.mark.parametrize("room", [9_000, 30_000])
 def test_a_full_disk_leaves_what_is_whole(tiny_repository: Path, mixed: Path, tmp_path: Path, room: int) -> None:
     """A limit on file sizes stands in for the disk: writing fails in the same place. With the larger one, parts fit,

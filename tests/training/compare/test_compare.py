@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from dimml_training.report.page import write_report
 from dimml_training.run.directory import RUN_FILE, load_run
 from support import tiny_training
 from support.data import REPOSITORY_ROOT
+from support.waiting import wait_until
 
 #: Two trainings: the separate encoders, and ours.
 METHODS = ("single:audio", "single:visual", "late_logits", "dimml_clw", "dimml:fused")
@@ -199,6 +199,7 @@ def test_a_killed_training_is_resumed(done: Comparison, tmp_path: Path) -> None:
     assert cell.conditions == before.conditions
 
 
+@pytest.mark.slow(reason="trains twice, and evaluates both")
 def test_what_another_process_is_at_is_left_to_it(config: TrainConfig, done: Comparison, tmp_path: Path) -> None:
     beside = replace(done, out=tmp_path)
     first, second = planned(beside, tell=silent)
@@ -207,19 +208,10 @@ def test_what_another_process_is_at_is_left_to_it(config: TrainConfig, done: Com
         assert ours
         worker = threading.Thread(target=work_off, args=([first, second], beside), kwargs={"tell": told.append})
         worker.start()
-        wait_for(lambda: len(list(read_cells(tmp_path))) == len(second.methods))
+        wait_until(lambda: len(list(read_cells(tmp_path))) == len(second.methods))
         assert {cell.training for cell in read_cells(tmp_path)} == {second.key}
     worker.join(timeout=60)
     assert {cell.training for cell in read_cells(tmp_path)} == {first.key, second.key}
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(600):
-        if true():
-            return
-        pause.wait(0.1)
-    raise AssertionError("nothing came")
 
 
 def test_only_what_is_trained_changes_the_key(config: TrainConfig) -> None:

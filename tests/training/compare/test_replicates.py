@@ -94,6 +94,7 @@ def test_repeats_of_other_clips_make_the_interval_narrower_those_of_the_same_do_
     assert widths[1] / widths[0] == pytest.approx(np.sqrt(0.5), rel=0.15)
 
 
+@pytest.mark.slow(reason="trains three runs and evaluates each")
 def test_a_cell_keeps_replicates_of_its_figures(tmp_path: Path) -> None:
     config = tiny_training.configured(tiny_training.write_clips(tmp_path), epochs=2)
     methods = ("single:audio", "dimml_clw", "joint_concat")
