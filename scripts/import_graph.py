@@ -78,7 +78,7 @@ ROOMS: Final[Mapping[str, str]] = {
     """,
     "dimml_client": """
         transport
-        models  client
+        models  client  async_client
         scoring.recording
         scoring.inputs  scoring.table
         scoring.engines

@@ -1,5 +1,6 @@
-"""Python client and the command ``dimml predict``. A transport is imported only when a client uses it."""
+"""Python clients and the command ``dimml predict``. A transport is imported only when a client uses it."""
 
+from dimml_client.async_client import AsyncClient
 from dimml_client.client import Client
 
-__all__ = ["Client"]
+__all__ = ["AsyncClient", "Client"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -67,11 +67,21 @@ class Credentials:
         """Open a gRPC channel to ``host:port``. Raises ConfigurationError naming the file."""
         import grpc
 
+        return self.channel_opener(address, secure=secure)(grpc)
+
+    def channel_opener(self, address: str, *, secure: bool) -> Callable[[Any], Any]:
+        """Read the files; return a function that opens a channel of the module it is given: grpc or grpc.aio.
+
+        Raises ConfigurationError naming the file.
+        """
+        import grpc
+
         if not secure:
-            return grpc.insecure_channel(address, options=_GRPC_OPTIONS)
+            return lambda module: module.insecure_channel(address, options=_GRPC_OPTIONS)
         self.ssl_context()  # gRPC accepts any bytes, and fails later without a reason.
         read = [None if path is None else path.read_bytes() for path in self._grpc_files]
-        return grpc.secure_channel(address, grpc.ssl_channel_credentials(*read), options=_GRPC_OPTIONS)
+        tls = grpc.ssl_channel_credentials(*read)
+        return lambda module: module.secure_channel(address, tls, options=_GRPC_OPTIONS)
 
     @property
     def _grpc_files(self) -> tuple[Path | None, Path | None, Path | None]:

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc
 
 from dimml.contract import END_S, MEDIA, START_S
 from dimml.errors import (
@@ -28,8 +27,9 @@ from dimml.request_parameters import ROUTE_KEY
 from dimml_client.transport.address import ServerAddress
 from dimml_client.transport.credentials import Credentials
 from dimml_client.transport.errors import typed_error
+from dimml_client.transport.grpc_channel import GrpcChannel
 from dimml_client.transport.grpc_codec import Meaning, add_input, classes_to_list, media_sources, to_prediction
-from dimml_client.transport.request import MEDIA_PART, ModelDescription, PredictRequest, read_part
+from dimml_client.transport.request import MEDIA_PART, ModelDescription, PredictRequest
 from dimml_client.transport.retry import TryAgainError
 from dimml_client.transport.tls_errors import closed_hint, untrusted
 from dimml_client.transport.trace_context import trace_context
@@ -64,31 +64,30 @@ _NOT_CONNECTED = ("failed to connect", "DNS resolution failed", "Name resolution
 
 
 class GrpcTransport:
-    """One server by its address."""
+    """``dimml_client.transport.request.Transport`` over gRPC, by any ``GrpcChannel``."""
 
-    def __init__(self, address: ServerAddress, credentials: Credentials) -> None:
+    def __init__(self, address: ServerAddress, credentials: Credentials, channel: GrpcChannel) -> None:
         self._url, self._secure = address.url, address.secure
         self._metadata = credentials.metadata
-        self._channel = credentials.channel(address.authority, secure=address.secure)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._channel = channel
         self._meanings: dict[tuple[str, str], Meaning] = {}
         self._lock = Lock()
 
-    def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
+    async def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
         """Predict once. Raises TryAgainError for ``_TRY_AGAIN``, RequestError, CapacityError."""
         end = time.monotonic() + timeout_s
-        model = request.model or self._only_bundle(timeout_s)
+        model = request.model or await self._only_bundle(timeout_s)
         version = "" if request.version is None else str(request.version)
         message = pb.ModelInferRequest(model_name=model + _MEDIA_SUFFIX, model_version=version, id=uuid4().hex)
         if request.modalities is None and request.top_k is None and set(request.parts) == {MEDIA_PART}:
             sources = {MEDIA: request.parts[MEDIA_PART]}
         else:
-            meaning = self._meaning(model, version, end - time.monotonic())
+            meaning = await self._meaning(model, version, end - time.monotonic())
             # Before anything is sent: the server would run everything for an answer that is then rejected.
             classes_to_list(request, meaning)
             sources = media_sources(request, model, meaning)
         for tensor, source in sources.items():
-            data = read_part(tensor, source)
+            data = await self._channel.read(tensor, source)
             add_input(message, tensor, "BYTES", struct.pack("<I", len(data)) + data)
         for tensor, value in ((START_S, request.start_s), (END_S, request.end_s)):
             if value is not None:
@@ -97,37 +96,37 @@ class GrpcTransport:
             message.parameters["timeout_ms"].double_param = request.timeout_ms
         if request.route_key is not None:
             message.parameters[ROUTE_KEY].string_param = request.route_key
-        response = self._call("ModelInfer", message, end - time.monotonic())
+        response = await self._call("ModelInfer", message, end - time.monotonic())
         # Of the version that answered: labels may differ between versions.
-        meaning = self._meaning(model, response.model_version, end - time.monotonic())
+        meaning = await self._meaning(model, response.model_version, end - time.monotonic())
         return to_prediction(response, model, meaning, request)
 
-    def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
+    async def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
         """Describe a bundle, by ``RepositoryIndex`` and ``ModelConfig``."""
         end = time.monotonic() + timeout_s
-        name = model or self._only_bundle(timeout_s)
-        index = self._call("RepositoryIndex", pb.RepositoryIndexRequest(ready=True), end - time.monotonic())
+        name = model or await self._only_bundle(timeout_s)
+        index = await self._call("RepositoryIndex", pb.RepositoryIndexRequest(ready=True), end - time.monotonic())
         versions = [int(one.version or 1) for one in index.models if one.name == name + _MEDIA_SUFFIX]
         if not versions or version not in (None, *versions):
             wanted = name if version is None else f"{name} version {version}"
             raise NotFoundError(f"{self._url} does not serve {wanted}", field="model")
         newest = version or max(versions)
-        meaning = self._meaning(name, str(newest), end - time.monotonic())
+        meaning = await self._meaning(name, str(newest), end - time.monotonic())
         return ModelDescription(name, newest, meaning.labels, meaning.modalities, meaning.heads)
 
-    def ready(self, timeout_s: float) -> bool:
+    async def ready(self, timeout_s: float) -> bool:
         """Whether the server takes requests, by ``ServerReady``."""
         try:
-            return bool(self._call("ServerReady", pb.ServerReadyRequest(), timeout_s).ready)
+            return bool((await self._call("ServerReady", pb.ServerReadyRequest(), timeout_s)).ready)
         except (CapacityError, TryAgainError):
             return False
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the channel."""
-        self._channel.close()
+        await self._channel.close()
 
-    def _only_bundle(self, timeout_s: float) -> str:
-        index = self._call("RepositoryIndex", pb.RepositoryIndexRequest(ready=True), timeout_s)
+    async def _only_bundle(self, timeout_s: float) -> str:
+        index = await self._call("RepositoryIndex", pb.RepositoryIndexRequest(ready=True), timeout_s)
         names = {model.name for model in index.models}
         bundles = sorted(
             name.removesuffix(_MEDIA_SUFFIX)
@@ -140,7 +139,7 @@ class GrpcTransport:
             raise NotFoundError(f"{self._url} serves no bundle", field="model")
         raise InvalidParameterError(f"name the model, one of {bundles}", field="model")
 
-    def _meaning(self, model: str, version: str, timeout_s: float) -> Meaning:
+    async def _meaning(self, model: str, version: str, timeout_s: float) -> Meaning:
         """Look up what a bundle's tensors mean, once per version.
 
         An empty version is the newest, whose tensors all versions share.
@@ -150,7 +149,7 @@ class GrpcTransport:
         if known is not None:
             return known
         asked = pb.ModelConfigRequest(name=model + _MEDIA_SUFFIX, version=version)
-        parameters = self._call("ModelConfig", asked, timeout_s).config.parameters
+        parameters = (await self._call("ModelConfig", asked, timeout_s)).config.parameters
         try:
             values = {field.name: json.loads(parameters[field.name].string_value) for field in fields(Meaning)}
         except ValueError as error:
@@ -162,16 +161,16 @@ class GrpcTransport:
             self._meanings[model, version] = meaning
         return meaning
 
-    def _call(self, method: str, message: Any, timeout_s: float) -> Any:
+    async def _call(self, method: str, message: Any, timeout_s: float) -> Any:
         try:
             metadata = (*self._metadata, *trace_context().items())
-            return getattr(self._stub, method)(message, timeout=max(timeout_s, 0.0), metadata=metadata)
+            return await self._channel.call(method, message, max(timeout_s, 0.0), metadata)
         except grpc.RpcError as error:
             raise self._typed(error, timeout_s) from error
 
     def _typed(self, error: Any, timeout_s: float) -> Exception:
         status, text = error.code(), error.details() or error.code().name
-        metadata = dict(error.trailing_metadata() or ())
+        metadata = dict(tuple(error.trailing_metadata() or ()))
         if _ERROR_DETAIL not in metadata:
             if why := untrusted(text):
                 return UnavailableError(f"no trusted connection to {self._url}: {why}")

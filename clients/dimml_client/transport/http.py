@@ -1,54 +1,45 @@
-"""``POST /v1/predict`` through httpx."""
+"""``POST /v1/predict`` and what else is asked over HTTP, by any ``HttpExchange``."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import IO, Any, Final
+from typing import Final
 
 import httpx
 from pydantic import ValidationError
 
-from dimml.errors import CapacityError, DeadlineExceededError, InvalidParameterError, RequestError, UnavailableError
+from dimml.errors import CapacityError, RequestError, UnavailableError
 from dimml.prediction import Prediction
-from dimml_client.transport.credentials import Credentials
 from dimml_client.transport.errors import typed_error
+from dimml_client.transport.http_exchange import HttpExchange
 from dimml_client.transport.request import ModelDescription, PredictRequest, chosen
 from dimml_client.transport.retry import TryAgainError
-from dimml_client.transport.tls_errors import closed_hint, untrusted
-from dimml_client.transport.trace_context import trace_context
 
 _TRY_AGAIN = (429, 503)
 
 
 class HttpTransport:
-    """One server by its base URL; connections are kept open between calls."""
+    """``dimml_client.transport.request.Transport`` over HTTP; connections are kept open between calls."""
 
-    def __init__(self, url: str, credentials: Credentials) -> None:
-        self._url = url.rstrip("/")
-        self._secure = self._url.startswith("https:")
-        verify = credentials.ssl_context() if self._secure else True
-        self._client = httpx.Client(base_url=self._url, headers=credentials.headers, verify=verify)
+    def __init__(self, exchange: HttpExchange) -> None:
+        self._exchange = exchange
 
-    def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
+    async def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
         """Predict once. Raises TryAgainError for 429 and 503, RequestError, CapacityError."""
-        with ExitStack() as stack:
-            files = {name: _opened(name, source, stack) for name, source in request.parts.items()}
-            response = self._exchange("POST", "/v1/predict", timeout_s, data=_fields(request), files=files)
+        response = await self._exchange("POST", "/v1/predict", timeout_s, fields=_fields(request), parts=request.parts)
         if response.status_code != httpx.codes.OK:
             raise _error(response)
         try:
             return Prediction.model_validate_json(response.content)
         except ValidationError as error:
-            raise UnavailableError(f"{self._url} did not answer like a dimml server") from error
+            raise self._other_server() from error
 
-    def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
+    async def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
         """Describe a bundle, by ``GET /v1/models``."""
-        response = self._exchange("GET", "/v1/models", timeout_s)
+        response = await self._exchange("GET", "/v1/models", timeout_s)
         if response.status_code != httpx.codes.OK:
             raise _error(response)
         try:
@@ -65,82 +56,22 @@ class HttpTransport:
                 for one in served
             ]
         except (ValueError, KeyError, TypeError) as error:
-            raise UnavailableError(f"{self._url} did not answer like a dimml server") from error
+            raise self._other_server() from error
         return chosen(found, model, version)
 
-    def ready(self, timeout_s: float) -> bool:
+    async def ready(self, timeout_s: float) -> bool:
         """Whether the server takes requests, by ``GET /health/ready``."""
         try:
-            return self._exchange("GET", "/health/ready", timeout_s).status_code == httpx.codes.OK
+            return (await self._exchange("GET", "/health/ready", timeout_s)).status_code == httpx.codes.OK
         except CapacityError:
             return False
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close connections."""
-        self._client.close()
+        await self._exchange.close()
 
-    def _exchange(self, method: str, path: str, timeout_s: float, **content: Any) -> httpx.Response:
-        # httpx bounds each read and write: a slow peer would get a new timeout with every byte.
-        end = time.monotonic() + timeout_s
-        try:
-            request = self._client.build_request(method, path, timeout=timeout_s, headers=trace_context(), **content)
-            bounds: dict[str, float] = request.extensions["timeout"]
-            if isinstance(request.stream, httpx.SyncByteStream):
-                request.stream = _Bounded(request.stream, end, bounds)
-            response = self._client.send(request, stream=True)
-            try:
-                bounds["read"] = _left_s(end)
-                body = b"".join(_until(end, response.iter_raw()))
-            finally:
-                response.close()
-            # Read raw, as sent: the new response decodes the content encoding.
-            headers = [(name, value) for name, value in response.headers.raw if name.lower() != b"transfer-encoding"]
-            return httpx.Response(response.status_code, headers=headers, content=body, request=request)
-        except httpx.TimeoutException as error:
-            raise DeadlineExceededError(f"no answer from {self._url} within {timeout_s:.3g} s") from error
-        except httpx.ConnectError as error:
-            if why := untrusted(str(error)):
-                raise UnavailableError(f"no trusted connection to {self._url}: {why}") from error
-            raise UnavailableError(
-                f"cannot connect to {self._url} ({error}); is the server running? `dimml serve` starts one"
-            ) from error
-        except httpx.TransportError as error:
-            if why := untrusted(str(error)):
-                raise UnavailableError(f"no trusted connection to {self._url}: {why}") from error
-            hint = closed_hint(str(error), secure=self._secure)
-            raise UnavailableError(f"the connection to {self._url} broke: {error}{hint}") from error
-        except httpx.InvalidURL as error:
-            raise InvalidParameterError(f"{self._url}: {error}", field="url") from error
-
-
-class _Bounded(httpx.SyncByteStream):
-    """A request body that stops at ``end``, and leaves the remaining time for the answer's head."""
-
-    def __init__(self, stream: httpx.SyncByteStream, end: float, bounds: dict[str, float]) -> None:
-        self._stream = stream
-        self._end = end
-        self._bounds = bounds
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from _until(self._end, self._stream)
-        self._bounds["read"] = _left_s(self._end)
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-def _until(end: float, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the chunks. Raises httpx.TimeoutException before one that comes after ``end`` (of ``time.monotonic``)."""
-    for chunk in chunks:
-        _left_s(end)
-        yield chunk
-
-
-def _left_s(end: float) -> float:
-    left_s = end - time.monotonic()
-    if left_s <= 0.0:
-        raise httpx.ReadTimeout("the whole exchange took too long")
-    return left_s
+    def _other_server(self) -> UnavailableError:
+        return UnavailableError(f"{self._exchange.url} did not answer like a dimml server")
 
 
 _FIELDS: Final = ("model", "version", "start_s", "end_s", "top_k", "timeout_ms", "route_key")
@@ -152,16 +83,6 @@ def _fields(request: PredictRequest) -> dict[str, str]:
     if request.modalities is not None:
         fields["modalities"] = ",".join(request.modalities)
     return fields
-
-
-def _opened(name: str, source: Any, stack: ExitStack) -> tuple[str, IO[bytes] | bytes]:
-    """Return a part's bytes, and the part's name as file name, since the server does not use the caller's."""
-    if isinstance(source, bytes):
-        return name, source
-    try:
-        return name, stack.enter_context(source.open("rb"))
-    except OSError as error:
-        raise InvalidParameterError(f"{name}: cannot read {source}: {error.strerror}", field=name) from error
 
 
 def _error(response: httpx.Response) -> Exception:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from dimml.errors import InvalidParameterError, NotFoundError
 from dimml.prediction import Prediction
@@ -15,6 +15,19 @@ from dimml.prediction import Prediction
 Media = str | os.PathLike[str] | bytes
 #: The part that serves every modality that has no part of its own.
 MEDIA_PART = "media"
+
+
+class PredictOptions(TypedDict, total=False):
+    """Options of a request, beside its recording; each may be left out."""
+
+    model: str | None
+    version: int | None
+    start_s: float | None
+    end_s: float | None
+    top_k: int | None
+    timeout_ms: float | None
+    modalities: Sequence[str] | None
+    route_key: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +58,24 @@ class ModelDescription:
 
 
 class Transport(Protocol):
-    """One way to a server. ``timeout_s`` bounds one exchange with it."""
+    """One way to a server. ``timeout_s`` bounds one exchange with it.
 
-    def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
+    Of a blocking client its coroutines never suspend (``dimml_client.transport.blocking``).
+    """
+
+    async def predict(self, request: PredictRequest, timeout_s: float) -> Prediction:
         """Predict once, without retries. Raises RequestError and CapacityError."""
         ...
 
-    def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
+    async def describe(self, model: str | None, version: int | None, timeout_s: float) -> ModelDescription:
         """Describe a served bundle. Raises RequestError and CapacityError."""
         ...
 
-    def ready(self, timeout_s: float) -> bool:
+    async def ready(self, timeout_s: float) -> bool:
         """Whether the server takes requests; False if it cannot be reached."""
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close connections."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -39,20 +39,23 @@ class RetryPolicy:
     retries: int
     timeout_s: float
 
-    def run(self, attempt: Callable[[float], T]) -> T:
-        """Call ``attempt(seconds left)`` until it answers. Raises what it raises; for TryAgainError, its error."""
+    async def run(self, attempt: Callable[[float], Awaitable[T]], sleep: Callable[[float], Awaitable[None]]) -> T:
+        """Await ``attempt(seconds left)`` until it answers. Raises what it raises; for TryAgainError, its error.
+
+        ``sleep`` waits for some seconds between two attempts.
+        """
         end = time.monotonic() + self.timeout_s
         for repetition in range(self.retries + 1):
             left_s = end - time.monotonic()
             if left_s <= 0.0:
                 raise DeadlineExceededError(f"no answer within {self.timeout_s:g} s")
             try:
-                return attempt(left_s)
+                return await attempt(left_s)
             except TryAgainError as again:
                 wait_s = self._backoff_s(repetition) if again.wait_s is None else again.wait_s
                 if repetition == self.retries or wait_s >= end - time.monotonic():
                     raise again.error from None
-            time.sleep(wait_s)
+            await sleep(wait_s)
         raise AssertionError("unreachable: the last repetition answers or raises")
 
     @staticmethod

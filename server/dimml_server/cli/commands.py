@@ -38,7 +38,10 @@ TritonUrlOption = Annotated[
     typer.Option(metavar="HOST:PORT", help="Triton's gRPC address, for --engine triton.", show_default=False),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="auto, cpu, cuda or tensorrt; by default auto.", show_default=False)
+    str | None,
+    typer.Option(
+        help="auto, cpu, cuda, cuda:N, tensorrt or tensorrt:N, N a GPU's number; by default auto.", show_default=False
+    ),
 ]
 LogLevelOption = Annotated[
     str | None, typer.Option(help="debug, info, warning or error; by default info.", show_default=False)

@@ -58,7 +58,9 @@ def _libraries(settings: ServerSettings) -> Finding:
         listed = [Requirement(text) for text in requires("dimml") or ()]
     except PackageNotFoundError:
         return Finding("libraries", "note", "dimml is not installed as a package; versions are not checked")
-    extras = ["serve-gpu" if settings.device in ("cuda", "tensorrt") or _is_there("onnxruntime-gpu") else "serve"]
+    extras = [
+        "serve-gpu" if settings.device.startswith(("cuda", "tensorrt")) or _is_there("onnxruntime-gpu") else "serve"
+    ]
     if settings.traces_endpoint is not None:
         extras.append("otel")
     for requirement in listed:
@@ -91,15 +93,17 @@ def _is_there(package: str) -> bool:
 def _device(settings: ServerSettings) -> Finding:
     if settings.engine == "triton":
         return Finding("device", "ok", "encoders run on Triton")
-    from dimml_server.engines.ort_session import providers
+    from dimml_server.engines.ort_session import provider_name, providers
 
     try:
         chosen = providers(settings.device)[0]
     except ConfigurationError as error:
         return Finding("device", "mend", error.message)
-    return Finding(
-        "device", "ok", f"ONNX Runtime {import_quietly('onnxruntime').__version__} runs encoders with {chosen}"
-    )
+    found = f"ONNX Runtime {import_quietly('onnxruntime').__version__} runs encoders with {provider_name(chosen)}"
+    _, _, number = settings.device.partition(":")
+    if number:
+        found += f" on GPU {number} of those that CUDA_VISIBLE_DEVICES leaves visible"
+    return Finding("device", "ok", found)
 
 
 def _memory(settings: ServerSettings) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dimml.errors import BundleError, ConfigurationError
 from dimml.status import Reason
 from dimml.system.outbound import import_quietly
 from dimml.system.run_threads import RunThreads
+from dimml_server.settings.settings import DEVICE_PATTERN
 
 logger = logging.getLogger(__name__)
 
@@ -33,19 +35,35 @@ _PROVIDERS = {
 }
 
 
-def providers(device: str) -> list[str]:
-    """Return ONNX Runtime's providers for a ``device`` setting. Raises ConfigurationError if they are missing."""
+_OF_A_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+#: A provider's name, or its name and options.
+Provider = str | tuple[str, dict[str, str]]
+
+
+def providers(device: str) -> list[Provider]:
+    """Return ONNX Runtime's providers for a ``device`` setting, with the number of the GPU if it names one.
+
+    Raises ConfigurationError if the setting is none, or the providers are missing.
+    """
+    if not re.fullmatch(DEVICE_PATTERN, device):
+        raise ConfigurationError(f"device {device!r} is none of auto, cpu, cuda[:N] and tensorrt[:N]", field="device")
     available = import_quietly("onnxruntime").get_available_providers()
     if device == "auto":
         device = "cuda" if "CUDAExecutionProvider" in available else "cpu"
-    wanted = _PROVIDERS[device]
+    kind, _, number = device.partition(":")
+    wanted = _PROVIDERS[kind]
     if wanted[0] not in available:
         raise ConfigurationError(
             f"device {device!r}: the installed onnxruntime has no {wanted[0]}; "
             "install dimml[serve-gpu], or choose --device cpu",
             field="device",
         )
-    return wanted
+    return [(name, {"device_id": number}) if number and name in _OF_A_GPU else name for name in wanted]
+
+
+def provider_name(provider: Provider) -> str:
+    """Name of a provider that may have options."""
+    return provider if isinstance(provider, str) else provider[0]
 
 
 class ModelSession:
@@ -60,7 +78,7 @@ class ModelSession:
         path: Path,
         spec: ModelSpec,
         *,
-        providers: list[str],
+        providers: list[Provider],
         threads: int,
         concurrency: int,
         max_stray_runs: int,
@@ -84,6 +102,7 @@ class ModelSession:
         except Exception as error:
             logger.debug("loading %s", path, exc_info=True)
             raise BundleError(f"model {spec.name}: ONNX Runtime cannot load {path}", field=spec.name) from error
+        self._check_provider(providers[0])
         self._check_interface()
 
     @property
@@ -151,6 +170,20 @@ class ModelSession:
         for options in self._strays:
             options.terminate = True
         self._threads.close()
+
+    def _check_provider(self, wanted: Provider) -> None:
+        # ONNX Runtime goes on with the CPU where a GPU cannot be used.
+        name, used = provider_name(wanted), self._session.get_providers()
+        if name in used:
+            return
+        if isinstance(wanted, str):
+            logger.warning("model %s runs with %s: ONNX Runtime cannot use %s here", self._spec.name, used[0], name)
+            return
+        raise BundleError(
+            f"model {self._spec.name}: ONNX Runtime cannot use {name} on GPU {wanted[1]['device_id']}; is there such a "
+            "GPU among those of CUDA_VISIBLE_DEVICES (nvidia-smi -L)? `dimml doctor` checks the rest",
+            field="device",
+        )
 
     def _check_interface(self) -> None:
         for what, specs, found in (

@@ -34,7 +34,6 @@ from dimml_server.settings.settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_KEEP_ALIVE_S = 65
 
 
 async def run_server(
@@ -122,7 +121,7 @@ async def _http_listener(
         lifespan="off",
         server_header=False,
         backlog=BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_keep_alive=settings.http_keepalive_s,  # type: ignore[arg-type]  # given to call_later
         timeout_graceful_shutdown=math.ceil(settings.grace_s),
     )
     config.load()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -20,6 +21,9 @@ from dimml_server.settings.sources import check_variables, pairs_of, read_settin
 ENV_PREFIX = "DIMML_"
 #: Settings whose values are never printed: digests of keys determine who has access.
 SECRETS = frozenset({"api_keys"})
+
+#: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``, the last two with the number of a GPU or without.
+DEVICE_PATTERN: Final = r"^(auto|cpu|(cuda|tensorrt)(:[0-9]{1,3})?)$"
 
 Positive = Annotated[float, Field(gt=0.0)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -98,9 +102,10 @@ class ServerSettings(BaseSettings):
     triton_keepalive_s: Positive = Field(
         default=10.0, description="Idle time during a call to Triton after which the connection is tested."
     )
-    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+    device: str = Field(
         default="auto",
-        description="Where encoders run: `auto` takes CUDA where the installed ONNX Runtime and the machine have it.",
+        description="Where encoders run: `auto`, `cpu`, `cuda[:N]` or `tensorrt[:N]`; `auto` takes CUDA where the "
+        "installed ONNX Runtime has it, and N is a GPU's number.",
     )
     intra_op_threads: int | None = Field(
         default=None,
@@ -144,6 +149,14 @@ class ServerSettings(BaseSettings):
     max_header_bytes: int = Field(default=32 * 2**10, ge=1024, description="An HTTP request's head; past it, 431.")
     header_timeout_s: Positive = Field(default=10.0, description="Time for an HTTP request's head; past it, 408.")
     max_connections: int = Field(default=1000, ge=1, description="Open HTTP connections; the next one gets 503.")
+    http_keepalive_s: Positive = Field(
+        default=65.0, description="Idle time after which an HTTP connection is closed; longer than a proxy's in front."
+    )
+    grpc_keepalive_s: Positive = Field(
+        default=60.0,
+        description="Time without traffic during a call after which a gRPC connection is tested, and closed if nothing "
+        "comes back.",
+    )
     grpc_connection_age_s: Positive = Field(
         default=600.0,
         description="Age at which a gRPC connection is asked to close; it is closed after the longest call.",
@@ -218,6 +231,15 @@ class ServerSettings(BaseSettings):
         return (
             {name: pairs_of(shares, "/", ":") for name, shares in named.items()} if isinstance(named, dict) else value
         )
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, value: str) -> str:
+        if not re.fullmatch(DEVICE_PATTERN, value):
+            raise ValueError(
+                f"must be auto, cpu, cuda, cuda:N, tensorrt or tensorrt:N, N a GPU's number; got {value!r}"
+            )
+        return value
 
     @field_validator("engine")
     @classmethod

@@ -53,8 +53,10 @@ def main(descriptor: int) -> None:
     logging.disable(logging.CRITICAL)  # A shadow is monitored by its metrics.
     with Connection(descriptor) as connection, asyncio.Runner() as runner, suppress(EOFError, ConnectionError):
         settings = connection.recv()
-        engine = OnnxRuntimeEngine(concurrency=1, device=settings.device, intra_op_threads=settings.intra_op_threads)
         try:
+            engine = OnnxRuntimeEngine(
+                concurrency=1, device=settings.device, intra_op_threads=settings.intra_op_threads
+            )
             # The files may have changed since the server loaded them.
             settings.bundle.verify(settings.repository)
             runner.run(engine.load(settings.bundle, settings.repository))

@@ -7,20 +7,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc
 
 from dimml.errors import (
     CapacityError,
@@ -38,85 +32,7 @@ from dimml.errors import (
 from dimml.status import ModalityStatus
 from dimml_client import Client
 from dimml_client.transport.http import retry_after_s
-
-ANSWER = {
-    "request_id": "r1",
-    "model": "tiny",
-    "version": 1,
-    "label": "red",
-    "probability": 0.75,
-    "predictions": [{"label": "red", "probability": 0.75}],
-    "degraded": False,
-    "modalities": {"audio": {"status": "ok", "certainty": 0.9, "weight": 1.0, "label": "red", "probability": 0.9}},
-    "fused_head": None,
-    "timings_ms": {"queue": 0.0, "decode": 1.0, "encode": 1.0, "fuse": 0.1, "total": 2.2},
-}
-
-
-def refusal(code: str, **more: Any) -> dict[str, Any]:
-    return {"error": {"code": code, "message": f"it is {code}", "request_id": "r1", **more}}
-
-
-@dataclass
-class Scripted:
-    """What to answer, request by request (the last one for ever), and what came in."""
-
-    answers: list[tuple[int, dict[str, str], Any]]
-    bodies: list[bytes] = field(default_factory=list)
-    hang_s: float = 0.0
-    #: Between one byte of the answer's body and the next.
-    byte_every_s: float = 0.0
-    url: str = ""
-
-
-@contextmanager
-def http_server(
-    *answers: tuple[int, dict[str, str], Any], hang_s: float = 0.0, byte_every_s: float = 0.0
-) -> Iterator[Scripted]:
-    script = Scripted(list(answers), hang_s=hang_s, byte_every_s=byte_every_s)
-    stopping = threading.Event()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            script.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-            if script.hang_s:
-                stopping.wait(script.hang_s)
-            status, headers, body = script.answers[min(len(script.bodies), len(script.answers)) - 1]
-            text = body if isinstance(body, (str, bytes)) else json.dumps(body)
-            data = text if isinstance(text, bytes) else text.encode()
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(data)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if not script.byte_every_s:
-                self.wfile.write(data)
-                return
-            # A client that has had enough is gone: what is written then goes nowhere.
-            with suppress(OSError):
-                for at in range(len(data)):
-                    self.wfile.write(data[at : at + 1])
-                    if stopping.wait(script.byte_every_s):
-                        return
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        script.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield script
-        finally:
-            stopping.set()
-            server.shutdown()
-            thread.join()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from support.scripted_servers import ANSWER, FullThenFine, free_port, grpc_server, http_server, refusal
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -295,69 +211,12 @@ def test_a_recording_that_cannot_be_read_is_named_before_anything_is_sent(tmp_pa
         assert not script.bodies
 
 
-class FullThenFine(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # untyped stubs
-    """Refuses the first calls with a code, then answers as ``tiny_media`` would."""
-
-    def __init__(self, refusals: int, code: grpc.StatusCode, metadata: tuple[tuple[str, str], ...] = ()) -> None:
-        self.calls = 0
-        self._refusals, self._code, self._metadata = refusals, code, metadata
-
-    def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        self.calls += 1
-        if self.calls <= self._refusals:
-            context.set_trailing_metadata(self._metadata)
-            context.abort(self._code, "refused for now")
-        response = pb.ModelInferResponse(model_name=request.model_name, model_version="3", id=request.id)
-        status = b"unusable:silent"
-        for name, raw in {
-            "PROBABILITIES": np.array([[0.2, 0.8]], "<f4").tobytes(),
-            "LOGITS": np.zeros((1, 2), "<f4").tobytes(),
-            "CERTAINTY": np.array([[0.0, 0.9, 0.0]], "<f4").tobytes(),
-            "WEIGHTS": np.array([[0.0, 1.0, 0.0]], "<f4").tobytes(),
-            "STATUS": len(status).to_bytes(4, "little") + status + b"\x02\x00\x00\x00ok",
-        }.items():
-            response.outputs.add(name=name)
-            response.raw_output_contents.append(raw)
-        return response
-
-    def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        assert (request.name, request.version) == ("tiny_media", "3")
-        response = pb.ModelConfigResponse()
-        for key, value in {
-            "labels": ["a", "b"],
-            "modalities": ["audio", "visual"],
-            "heads": ["audio", "visual", "fused"],
-            "tensors": {"audio": "WAVEFORM", "visual": "FRAMES"},
-        }.items():
-            response.config.parameters[key].string_value = json.dumps(value)
-        return response
-
-
-@pytest.fixture
-def grpc_server() -> Iterator[Callable[[Any], str]]:
-    servers = []
-
-    def start(servicer: Any) -> str:
-        server = grpc.server(ThreadPoolExecutor(2))
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-        servers.append(server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        return f"grpc://127.0.0.1:{port}"
-
-    yield start
-    for server in servers:
-        server.stop(None).wait()
-
-
 @pytest.mark.parametrize(
     "code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED]
 )
-def test_grpc_is_asked_again_and_its_tensors_become_a_prediction(
-    code: grpc.StatusCode, grpc_server: Callable[[Any], str]
-) -> None:
+def test_grpc_is_asked_again_and_its_tensors_become_a_prediction(code: grpc.StatusCode) -> None:
     servicer = FullThenFine(1, code, (("retry-after", "0"),))
-    with Client(grpc_server(servicer)) as client:
+    with grpc_server(servicer) as url, Client(url) as client:
         answer = client.predict(b"x", model="tiny")
     assert servicer.calls == 2
     assert (answer.model, answer.version, answer.label) == ("tiny", 3, "b")
@@ -380,18 +239,17 @@ def test_grpc_is_asked_again_and_its_tensors_become_a_prediction(
         (grpc.StatusCode.INTERNAL, CapacityError),
     ],
 )
-def test_grpc_does_not_repeat_other_errors(
-    code: grpc.StatusCode, kind: type[DimmlError], grpc_server: Callable[[Any], str]
-) -> None:
+def test_grpc_does_not_repeat_other_errors(code: grpc.StatusCode, kind: type[DimmlError]) -> None:
     servicer = FullThenFine(9, code)
-    with Client(grpc_server(servicer)) as client, pytest.raises(DimmlError) as caught:
+    with grpc_server(servicer) as url, Client(url) as client, pytest.raises(DimmlError) as caught:
         client.predict(b"x", model="tiny")
     assert type(caught.value) is kind
     assert servicer.calls == 1
 
 
-def test_grpc_repetitions_are_bounded(grpc_server: Callable[[Any], str]) -> None:
+def test_grpc_repetitions_are_bounded() -> None:
     servicer = FullThenFine(9, grpc.StatusCode.RESOURCE_EXHAUSTED, (("retry-after", "0"),))
-    with Client(grpc_server(servicer), retries=2) as client, pytest.raises(QueueFullError, match="refused for now"):
-        client.predict(b"x", model="tiny")
+    with grpc_server(servicer) as url, Client(url, retries=2) as client:  # noqa: SIM117
+        with pytest.raises(QueueFullError, match="refused for now"):
+            client.predict(b"x", model="tiny")
     assert servicer.calls == 3

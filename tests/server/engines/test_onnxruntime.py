@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from dimml import ensemble, fusion
@@ -17,6 +18,7 @@ from dimml.errors import BundleError, ConfigurationError
 from dimml.status import Reason
 from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
 from dimml_server.engines.ort_session import providers
+from dimml_server.shadow.process import ShadowProcess
 from support.tiny_bundle import NAN_SAMPLE, make_tiny_bundle, tiny_row
 from support.waiting import wait_until_async
 
@@ -141,5 +143,66 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_there_is_named() -> None:
     assert providers("cpu") == ["CPUExecutionProvider"]
-    with pytest.raises(ConfigurationError, match="--device cpu"):
-        providers("tensorrt")
+    for device in ("tensorrt", "cuda:1"):
+        with pytest.raises(ConfigurationError, match="--device cpu"):
+            providers(device)
+    for device in ("gpu", "cuda:", "cuda:one", "cpu:0", "auto:1", "CUDA", "cuda:1 "):
+        with pytest.raises(ConfigurationError, match=r"none of auto, cpu, cuda\[:N\]"):
+            providers(device)
+
+
+GPU_PROVIDERS = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def test_the_number_of_a_gpu_is_given_to_its_providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+    given: list[object] = []
+
+    class Recorded(onnxruntime.InferenceSession):  # type: ignore[misc]  # untyped
+        def __init__(self, path: object, options: object, providers: list[object]) -> None:
+            given.append(providers)
+            super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self) -> list[str]:
+            return GPU_PROVIDERS
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: GPU_PROVIDERS)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Recorded)
+    gpu = {"device_id": "1"}
+    for device, expected in {
+        "cuda:1": [("CUDAExecutionProvider", gpu), "CPUExecutionProvider"],
+        "tensorrt:1": [("TensorrtExecutionProvider", gpu), ("CUDAExecutionProvider", gpu), "CPUExecutionProvider"],
+        "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        "auto": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        "cpu": ["CPUExecutionProvider"],
+    }.items():
+        given.clear()
+        engine = OnnxRuntimeEngine(concurrency=1, device=device)
+        asyncio.run(engine.load(bundle, tmp_path))
+        asyncio.run(engine.close())
+        assert given == [expected] * 3, device
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available provider names")
+def test_a_gpu_that_onnx_runtime_cannot_use_is_an_error_where_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ONNX Runtime itself falls back to the CPU: here for want of the provider, elsewhere for want of the GPU."""
+    bundle = make_tiny_bundle(tmp_path)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: GPU_PROVIDERS)
+    with pytest.raises(BundleError, match=r"cannot use CUDAExecutionProvider on GPU 7; .* CUDA_VISIBLE_DEVICES"):
+        asyncio.run(OnnxRuntimeEngine(concurrency=1, device="cuda:7").load(bundle, tmp_path))
+    engine = OnnxRuntimeEngine(concurrency=1, device="cuda")
+    asyncio.run(engine.load(bundle, tmp_path))
+    asyncio.run(engine.close())
+    assert "tiny_audio runs with CPUExecutionProvider: ONNX Runtime cannot use CUDAExecutionProvider" in caplog.text
+
+
+def test_a_shadow_s_process_takes_the_same_device(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+    process = ShadowProcess(bundle, tmp_path, device="cuda:1", intra_op_threads=1)
+    try:
+        with pytest.raises(ConfigurationError, match=r"device 'cuda:1': .* no CUDAExecutionProvider"):
+            asyncio.run(process.start())
+    finally:
+        process.close()

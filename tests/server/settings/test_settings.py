@@ -35,6 +35,14 @@ def test_a_bad_value_is_named_with_its_variable(name: str, value: object) -> Non
         load_settings(**{name: value})
 
 
+def test_a_device_may_have_the_number_of_a_gpu() -> None:
+    for device in ("auto", "cpu", "cuda", "cuda:0", "cuda:12", "tensorrt", "tensorrt:1"):
+        assert load_settings(device=device).device == device
+    for device in ("cuda:", "cuda:-1", "cuda:1,2", "cpu:0", "auto:0", "gpu", "cuda:1\n", "cuda:1234"):
+        with pytest.raises(ConfigurationError, match="must be auto, cpu, cuda, cuda:N, tensorrt or tensorrt:N"):
+            load_settings(device=device)
+
+
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no setting 'http_prot'; did you mean 'http_port'"):
         load_settings(http_prot=1)

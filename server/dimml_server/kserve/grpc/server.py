@@ -62,8 +62,6 @@ _INT32_MAX: Final = 2**31 - 1
 #: Reserved from a call's deadline for sending the answer: a share of it, up to a maximum.
 _WAY_BACK_SHARE: Final = 0.1
 _WAY_BACK_S: Final = 0.2
-#: Idle time after which gRPC pings a caller.
-_KEEPALIVE_MS: Final = 60_000
 
 Context = Any
 Method = Callable[[Any, Context], Awaitable[Any]]
@@ -92,7 +90,7 @@ def create_server(
             ("grpc.max_connection_age_ms", _ms(settings.grpc_connection_age_s)),
             ("grpc.max_connection_age_grace_ms", _ms(longest_s)),
             ("grpc.server_handshake_timeout_ms", _ms(settings.header_timeout_s)),
-            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+            ("grpc.keepalive_time_ms", _ms(settings.grpc_keepalive_s)),
         ),
     )
     methods = _methods(DataPlane(service, metrics, settings), limit)
