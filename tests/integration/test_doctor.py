@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,10 @@ def command(folder: Path, settings: dict[str, object]) -> list[str]:
 
 
 def findings(
-    folder: Path, before: Callable[[], None] | None = None, **settings: object
+    folder: Path,
+    before: Callable[[], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+    **settings: object,
 ) -> tuple[int, dict[str, list[dict[str, Any]]]]:
     """Exit code, and findings by check."""
     done = subprocess.run(
@@ -54,7 +57,7 @@ def findings(
         text=True,
         timeout=60,
         check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
         preexec_fn=before,
     )
     assert done.stderr == ""
@@ -74,7 +77,7 @@ def test_a_sound_house_is_told_so(folder: Path) -> None:
     code, found = findings(folder, api_keys_file=folder / "keys", **tls(folder, "server"))
     assert code == 0, found
     checks = {"host", "libraries", "device", "memory", "cores", "open files", "shared memory", "repository", "keys"}
-    assert checks | {"TLS", "http_port", "grpc_port", "outbound"} == set(found)
+    assert checks | {"TLS", "http_port", "grpc_port", "outbound", "environment"} == set(found)
     assert "tiny version 1" in found["repository"][0]["found"]
     assert found["keys"][0]["found"] == "calls need an API key"
     assert any(one["found"].endswith("sends nothing: ORT_DISABLE_TELEMETRY=1") for one in found["outbound"])
@@ -188,3 +191,23 @@ def test_of_the_gpu_build_of_onnxruntime_the_gpu_extra_is_wanted(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     _, found = findings(folder)
     assert "dimml[serve-gpu]" in found["libraries"][0]["found"]
+
+
+def test_variables_of_libraries_that_hurt_are_named(folder: Path, tmp_path: Path) -> None:
+    code, found = findings(folder, environment={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "gone")})
+    assert code == 1
+    assert "not a folder that can be written to" in found["environment"][0]["found"]
+    variables = {
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path),
+        "FORWARDED_ALLOW_IPS": "10.0.0.1,*",
+        "http_proxy": "http://127.0.0.1:1",
+        "no_proxy": "",
+    }
+    code, found = findings(folder, environment=variables, engine="triton", triton_url="triton:8001")
+    assert code == 0, found
+    said = [(one["level"], one["found"].split("=")[0].split(" ")[0]) for one in found["environment"]]
+    assert said == [("note", name) for name in ("PROMETHEUS_MULTIPROC_DIR", "http_proxy", "FORWARDED_ALLOW_IPS")]
+    exempt = {**variables, "no_proxy": "triton", "FORWARDED_ALLOW_IPS": "10.0.0.1"}
+    del exempt["PROMETHEUS_MULTIPROC_DIR"]
+    _, found = findings(folder, environment=exempt, engine="triton", triton_url="triton:8001")
+    assert [one["level"] for one in found["environment"]] == ["ok"]

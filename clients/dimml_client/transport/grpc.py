@@ -29,6 +29,7 @@ from dimml_client.transport.credentials import Credentials
 from dimml_client.transport.errors import typed_error
 from dimml_client.transport.grpc_channel import GrpcChannel
 from dimml_client.transport.grpc_codec import Meaning, add_input, classes_to_list, media_sources, to_prediction
+from dimml_client.transport.proxies import proxy_hint
 from dimml_client.transport.request import MEDIA_PART, ModelDescription, PredictRequest
 from dimml_client.transport.retry import TryAgainError
 from dimml_client.transport.tls_errors import closed_hint, untrusted
@@ -177,7 +178,7 @@ class GrpcTransport:
             if any(sign in text for sign in _NOT_CONNECTED):
                 return UnavailableError(
                     f"cannot connect to {self._url}; is the server running? `dimml serve` starts one"
-                    f"{closed_hint(text, secure=self._secure)}"
+                    f"{closed_hint(text, secure=self._secure)}{proxy_hint(self._url)}"
                 )
             if _MESSAGE_TOO_LARGE in text:
                 return TooLargeError(f"{self._url} takes no recording of this size: {text}")

@@ -14,6 +14,7 @@ import httpx
 
 from dimml.errors import DeadlineExceededError, InvalidParameterError, UnavailableError
 from dimml_client.transport.credentials import Credentials
+from dimml_client.transport.proxies import proxy_hint
 from dimml_client.transport.tls_errors import closed_hint, untrusted
 from dimml_client.transport.trace_context import trace_context
 
@@ -64,11 +65,12 @@ class HttpExchange(ABC):
                 raise UnavailableError(f"no trusted connection to {self.url}: {why}") from error
             raise UnavailableError(
                 f"cannot connect to {self.url} ({error}); is the server running? `dimml serve` starts one"
+                f"{proxy_hint(self.url)}"
             ) from error
         except httpx.RequestError as error:
             if why := untrusted(str(error)):
                 raise UnavailableError(f"no trusted connection to {self.url}: {why}") from error
-            hint = closed_hint(str(error), secure=self._secure)
+            hint = closed_hint(str(error), secure=self._secure) + proxy_hint(self.url)
             raise UnavailableError(f"the connection to {self.url} broke: {error}{hint}") from error
         except httpx.InvalidURL as error:
             raise InvalidParameterError(f"{self.url}: {error}", field="url") from error

@@ -11,6 +11,7 @@ from rich.markup import escape
 from dimml_server.doctor.files import settings_findings
 from dimml_server.doctor.finding import Finding
 from dimml_server.doctor.host import host_findings
+from dimml_server.doctor.libraries import library_findings
 from dimml_server.doctor.outbound import outbound_findings
 from dimml_server.settings.settings import ServerSettings
 
@@ -19,7 +20,12 @@ _COLOURS = {"ok": "green", "note": "yellow", "mend": "red"}
 
 def run_doctor(settings: ServerSettings, *, as_json: bool) -> bool:
     """Print all findings; return whether nothing must be fixed."""
-    findings = [*host_findings(settings), *outbound_findings(), *settings_findings(settings)]
+    findings = [
+        *host_findings(settings),
+        *outbound_findings(),
+        *library_findings(settings),
+        *settings_findings(settings),
+    ]
     healthy = all(finding.level != "mend" for finding in findings)
     if as_json:
         print(json.dumps({"healthy": healthy, "findings": [asdict(finding) for finding in findings]}))

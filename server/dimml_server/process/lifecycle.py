@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,6 +30,7 @@ from dimml_server.process.listeners import BACKLOG, Addresses, authority, bind, 
 from dimml_server.process.wiring import build_service
 from dimml_server.security.guard import Guard
 from dimml_server.security.tls import ServerTls, server_tls
+from dimml_server.settings.libraries import check_metrics_folder
 from dimml_server.settings.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ async def run_server(
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     guard, tls = Guard(settings), server_tls(settings)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.reload)
+    check_metrics_folder(os.environ)
     metrics = Metrics(settings.drift)
     async with AsyncExitStack() as stack:
         tracer = open_tracer(settings)
@@ -118,6 +121,8 @@ async def _http_listener(
         ws="none",
         log_config=None,
         access_log=False,
+        # uvicorn reads WEB_CONCURRENCY otherwise, and fails where it is no number; this server is one process.
+        workers=1,
         lifespan="off",
         server_header=False,
         backlog=BACKLOG,

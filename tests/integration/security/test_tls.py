@@ -88,6 +88,15 @@ def test_a_client_that_trusts_the_authority_is_answered(house: House, plain: Ser
 
 
 @pytest.mark.parametrize("scheme", TRANSPORTS)
+def test_ssl_cert_file_is_trusted_where_no_authority_is_given(
+    house: House, plain: ServerProcess, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(house.authority.ca))
+    with Client(url_of(plain, scheme)) as client:
+        assert client.predict(house.clip).label == "green"
+
+
+@pytest.mark.parametrize("scheme", TRANSPORTS)
 def test_a_client_refuses_a_server_it_has_no_reason_to_trust(house: House, plain: ServerProcess, scheme: str) -> None:
     for shown in ({}, {"ca": house.stranger.ca}):
         assert "not from a trusted authority" in refusal(house, url_of(plain, scheme), **shown)

@@ -25,9 +25,15 @@ from dimml_training.run.directory import TrainedRun, load_run
 from support.tiny_training import configured
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def run(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy: the command leaves a file."""
+    """A copy for one test: the command leaves files."""
+    return Path(shutil.copytree(finished, tmp_path_factory.mktemp("runs") / "copy"))
+
+
+@pytest.fixture(scope="module")
+def looked_at(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The copy that ``found`` was found in, to be read."""
     return Path(shutil.copytree(finished, tmp_path_factory.mktemp("runs") / "copy"))
 
 
@@ -37,9 +43,9 @@ def trained(finished: Path) -> TrainedRun:
 
 
 @pytest.fixture(scope="module")
-def found(run: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(looked_at: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("out")
-    return evaluated(run, cache, out / "figures.json", "--results", str(out / "results"), "--plots", str(out))
+    return evaluated(looked_at, cache, out / "figures.json", "--results", str(out / "results"), "--plots", str(out))
 
 
 def evaluated(run: Path, cache: Path, out: Path, *options: str) -> dict[str, Any]:
@@ -87,17 +93,17 @@ def test_clean_is_what_evaluate_says_without_corruptions(found: dict[str, Any]) 
     }
 
 
-def test_the_run_keeps_the_figures_for_its_report(found: dict[str, Any], run: Path) -> None:
-    kept = json.loads((run / "corruptions.json").read_text())
+def test_the_run_keeps_the_figures_for_its_report(found: dict[str, Any], looked_at: Path) -> None:
+    kept = json.loads((looked_at / "corruptions.json").read_text())
     assert set(kept) == {"split", "families", "seed", "data", "fusion", *found["corruptions"]}
-    assert "frozen_frames" in (run / "report.html").read_text(), "drawn anew"
-    assert not list(run.glob("*.part"))
+    assert "frozen_frames" in (looked_at / "report.html").read_text(), "drawn anew"
+    assert not list(looked_at.glob("*.part"))
 
 
 def test_a_narrower_look_leaves_fuller_figures_in_the_run(
-    found: dict[str, Any], run: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    found: dict[str, Any], looked_at: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    copy = Path(shutil.copytree(looked_at, tmp_path / "copy"))
     before = (copy / "corruptions.json").read_text()
     evaluate = ["evaluate", str(copy), "--corruptions", "--families", "seen", "--cache-dir", str(cache)]
     assert main(evaluate) == 0
