@@ -190,7 +190,7 @@ def no_answer(statuses: Mapping[str, ModalityStatus]) -> DimmlError | None:
     """
     if any(status.ok for status in statuses.values()):
         return None
-    listed = ", ".join(f"{name} {status}" for name, status in statuses.items())
+    listed = ", ".join(f"{name} {status.described}" for name, status in statuses.items())
     reached = {status.status for status in statuses.values()}
     if Status.FAILED in reached:
         return UnavailableError(f"no encoder answered: {listed}", statuses=statuses)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -24,6 +24,7 @@ class Reason(StrEnum):
     NO_TRACK = "no_track"
     NOT_REQUESTED = "not_requested"
     # unusable
+    UNSUPPORTED = "unsupported"
     UNDECODABLE = "undecodable"
     EMPTY = "empty"
     DECODER_CRASHED = "decoder_crashed"
@@ -45,6 +46,7 @@ REASON_STATUS: dict[Reason, Status] = {
     Reason.NOT_SENT: Status.ABSENT,
     Reason.NO_TRACK: Status.ABSENT,
     Reason.NOT_REQUESTED: Status.ABSENT,
+    Reason.UNSUPPORTED: Status.UNUSABLE,
     Reason.UNDECODABLE: Status.UNUSABLE,
     Reason.EMPTY: Status.UNUSABLE,
     Reason.DECODER_CRASHED: Status.UNUSABLE,
@@ -67,11 +69,13 @@ class ModalityStatus:
 
     status: Status
     reason: Reason | None = None
+    #: A sentence for people about this very file, and the way out; not part of what the status is.
+    detail: str | None = field(default=None, compare=False)
 
     @classmethod
-    def because(cls, reason: Reason) -> ModalityStatus:
+    def because(cls, reason: Reason, detail: str | None = None) -> ModalityStatus:
         """Return the status that ``reason`` implies."""
-        return cls(REASON_STATUS[reason], reason)
+        return cls(REASON_STATUS[reason], reason, detail)
 
     @classmethod
     def parse(cls, text: str) -> ModalityStatus:
@@ -83,6 +87,11 @@ class ModalityStatus:
         ):
             raise ValueError(f"{text!r} is not a modality status")
         return parsed
+
+    @property
+    def described(self) -> str:
+        """The status in words, with its detail in brackets if there is one."""
+        return str(self) if self.detail is None else f"{self} ({self.detail})"
 
     @property
     def ok(self) -> bool:

@@ -51,8 +51,9 @@ def write_clip(
     seconds. ``picture_times_s`` makes the frame rate variable; ``sound_seconds`` gives the sound another length than
     the picture; delays shift a track's start.
     """
-    # AVI has no time stamps: a picture's time is its number.
-    clock = Fraction(1, fps if path.suffix == ".avi" else _CLOCK_HZ)
+    # AVI and MXF have no time stamps, a picture's time is its number; MPEG-1 and MPEG-2 allow a few rates only.
+    by_number = path.suffix in {".avi", ".mxf"} or video_codec in {"mpeg1video", "mpeg2video"}
+    clock = Fraction(1, fps if by_number else _CLOCK_HZ)
     with av.open(str(path), "w", options=options or {}) as container:
         packets: list[Any] = []
         video = audio = None
@@ -67,6 +68,8 @@ def write_clip(
                 video.codec_context.options = {"crf": "12", "preset": "veryfast"}
         if sound is not None:
             audio = container.add_stream(audio_codec, rate=rate_hz, layout="mono" if channels == 1 else "stereo")
+            if audio_codec.startswith("wma"):
+                audio.bit_rate = 96_000
         if video is not None:
             times_s = picture_times_s or [index / fps for index in range(round(seconds * fps))]
             for index, time_s in enumerate(times_s):

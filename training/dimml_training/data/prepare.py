@@ -186,7 +186,7 @@ def _decoded_or_message(outcome: Decoded | DimmlError) -> Decoded | str:
 
 
 def _unusable(outcome: Decoded) -> str | None:
-    bad = [f"{name} {track.status}" for name, track in outcome.tracks.items() if not track.status.ok]
+    bad = [f"{name} {track.status.described}" for name, track in outcome.tracks.items() if not track.status.ok]
     return ", ".join(bad) if bad else None
 
 

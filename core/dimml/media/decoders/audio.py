@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any, BinaryIO, Final
 
 import av
@@ -109,7 +110,8 @@ class SoundFile:
 
     def __init__(self, file: BinaryIO) -> None:
         file.seek(0)
-        self._file = soundfile.SoundFile(file)
+        # Without the file's name: soundfile takes a file that is called .raw for one without a header.
+        self._file = soundfile.SoundFile(SimpleNamespace(seek=file.seek, tell=file.tell, read=file.read))
 
     @property
     def duration_s(self) -> float:
