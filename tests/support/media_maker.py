@@ -42,6 +42,7 @@ def write_clip(
     sound_delay_s: float = 0.0,
     video_codec: str = "libx264",
     audio_codec: str = "aac",
+    video_tag: str | None = None,
     keyframe_every: int = 12,
     options: dict[str, str] | None = None,
 ) -> Path:
@@ -49,7 +50,7 @@ def write_clip(
 
     ``picture`` gives RGB ``[height, width, 3]`` for a picture's number, ``sound`` samples in [-1, 1] for times in
     seconds. ``picture_times_s`` makes the frame rate variable; ``sound_seconds`` gives the sound another length than
-    the picture; delays shift a track's start.
+    the picture; ``video_tag`` is the codec's four characters in the file; delays shift a track's start.
     """
     # AVI and MXF have no time stamps, a picture's time is its number; MPEG-1 and MPEG-2 allow a few rates only.
     by_number = path.suffix in {".avi", ".mxf"} or video_codec in {"mpeg1video", "mpeg2video"}
@@ -62,6 +63,8 @@ def write_clip(
             video.width, video.height = width, height
             video.pix_fmt = "yuv420p" if video_codec != "ffv1" else "bgr0"
             video.codec_context.time_base = clock
+            if video_tag is not None:
+                video.codec_context.codec_tag = video_tag
             video.codec_context.gop_size = keyframe_every
             video.codec_context.thread_count = 1
             if video_codec == "libx264":
