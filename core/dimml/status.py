@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -89,11 +90,6 @@ class ModalityStatus:
         return parsed
 
     @property
-    def described(self) -> str:
-        """The status in words, with its detail in brackets if there is one."""
-        return str(self) if self.detail is None else f"{self} ({self.detail})"
-
-    @property
     def ok(self) -> bool:
         """Whether the modality takes part in the answer."""
         return self.status is Status.OK
@@ -108,3 +104,10 @@ class ModalityStatus:
 
 
 OK = ModalityStatus(Status.OK)
+
+
+def describe_statuses(statuses: Mapping[str, ModalityStatus]) -> str:
+    """Return statuses for a message: all of them, then each detail once, in brackets."""
+    listed = ", ".join(f"{name} {status}" for name, status in statuses.items())
+    details = dict.fromkeys(status.detail for status in statuses.values() if status.detail is not None)
+    return f"{listed} ({'; '.join(details)})" if details else listed

@@ -226,5 +226,5 @@ def test_an_error_quotes_what_is_known_of_the_file() -> None:
     )
     assert raised is not None
     assert raised.message.endswith(
-        "audio unusable:unsupported (MIDI is not read: render it to WAV), visual absent:no_track"
+        "audio unusable:unsupported, visual absent:no_track (MIDI is not read: render it to WAV)"
     )
