@@ -21,7 +21,7 @@ from dimml.errors import DeadlineExceededError, DimmlError, UnavailableError, Un
 from dimml.fusion import FloatArray, Fused
 from dimml.signal_check import no_signal
 from dimml.spans import NO_SPANS, Spans, bundle_attributes
-from dimml.status import OK, ModalityStatus, Reason, Status
+from dimml.status import OK, ModalityStatus, Reason, Status, describe_statuses
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ def no_answer(statuses: Mapping[str, ModalityStatus]) -> DimmlError | None:
     """
     if any(status.ok for status in statuses.values()):
         return None
-    listed = ", ".join(f"{name} {status}" for name, status in statuses.items())
+    listed = describe_statuses(statuses)
     reached = {status.status for status in statuses.values()}
     if Status.FAILED in reached:
         return UnavailableError(f"no encoder answered: {listed}", statuses=statuses)

@@ -23,6 +23,7 @@ class ModalityAnswer(BaseModel):
 
     status: Status
     reason: Reason | None = Field(default=None, description="Why it is not ok.")
+    detail: str | None = Field(default=None, description="A sentence about the file, and the way out.")
     certainty: float | None = Field(default=None, description="How sure this modality's own head is, 0 to 1.")
     weight: float = Field(default=0.0, description="Its head's share of the fused logits; 0 unless ok.")
     label: str | None = Field(default=None, description="Vote of this modality alone.")
@@ -31,7 +32,7 @@ class ModalityAnswer(BaseModel):
     @property
     def modality_status(self) -> ModalityStatus:
         """Status and reason as one value."""
-        return ModalityStatus(self.status, self.reason)
+        return ModalityStatus(self.status, self.reason, self.detail)
 
 
 class FusedHeadAnswer(BaseModel):

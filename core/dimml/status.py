@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -24,6 +25,7 @@ class Reason(StrEnum):
     NO_TRACK = "no_track"
     NOT_REQUESTED = "not_requested"
     # unusable
+    UNSUPPORTED = "unsupported"
     UNDECODABLE = "undecodable"
     EMPTY = "empty"
     DECODER_CRASHED = "decoder_crashed"
@@ -45,6 +47,7 @@ REASON_STATUS: dict[Reason, Status] = {
     Reason.NOT_SENT: Status.ABSENT,
     Reason.NO_TRACK: Status.ABSENT,
     Reason.NOT_REQUESTED: Status.ABSENT,
+    Reason.UNSUPPORTED: Status.UNUSABLE,
     Reason.UNDECODABLE: Status.UNUSABLE,
     Reason.EMPTY: Status.UNUSABLE,
     Reason.DECODER_CRASHED: Status.UNUSABLE,
@@ -67,11 +70,13 @@ class ModalityStatus:
 
     status: Status
     reason: Reason | None = None
+    #: A sentence for people about this very file, and the way out; not part of what the status is.
+    detail: str | None = field(default=None, compare=False)
 
     @classmethod
-    def because(cls, reason: Reason) -> ModalityStatus:
+    def because(cls, reason: Reason, detail: str | None = None) -> ModalityStatus:
         """Return the status that ``reason`` implies."""
-        return cls(REASON_STATUS[reason], reason)
+        return cls(REASON_STATUS[reason], reason, detail)
 
     @classmethod
     def parse(cls, text: str) -> ModalityStatus:
@@ -99,3 +104,10 @@ class ModalityStatus:
 
 
 OK = ModalityStatus(Status.OK)
+
+
+def describe_statuses(statuses: Mapping[str, ModalityStatus]) -> str:
+    """Return statuses for a message: all of them, then each detail once, in brackets."""
+    listed = ", ".join(f"{name} {status}" for name, status in statuses.items())
+    details = dict.fromkeys(status.detail for status in statuses.values() if status.detail is not None)
+    return f"{listed} ({'; '.join(details)})" if details else listed

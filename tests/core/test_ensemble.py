@@ -217,3 +217,14 @@ def test_what_to_say_when_nobody_answered(audio: Reason, visual: Reason, error: 
     assert isinstance(raised, error)
     assert audio.value in raised.message
     assert no_answer({**statuses, "audio": OK}) is None
+
+
+def test_an_error_quotes_what_is_known_of_the_file() -> None:
+    raised = no_answer(
+        {"audio": ModalityStatus.because(Reason.UNSUPPORTED, "MIDI is not read: render it to WAV")}
+        | {"visual": ModalityStatus.because(Reason.NO_TRACK)}
+    )
+    assert raised is not None
+    assert raised.message.endswith(
+        "audio unusable:unsupported, visual absent:no_track (MIDI is not read: render it to WAV)"
+    )

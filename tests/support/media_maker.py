@@ -42,6 +42,7 @@ def write_clip(
     sound_delay_s: float = 0.0,
     video_codec: str = "libx264",
     audio_codec: str = "aac",
+    video_tag: str | None = None,
     keyframe_every: int = 12,
     options: dict[str, str] | None = None,
 ) -> Path:
@@ -49,10 +50,11 @@ def write_clip(
 
     ``picture`` gives RGB ``[height, width, 3]`` for a picture's number, ``sound`` samples in [-1, 1] for times in
     seconds. ``picture_times_s`` makes the frame rate variable; ``sound_seconds`` gives the sound another length than
-    the picture; delays shift a track's start.
+    the picture; ``video_tag`` is the codec's four characters in the file; delays shift a track's start.
     """
-    # AVI has no time stamps: a picture's time is its number.
-    clock = Fraction(1, fps if path.suffix == ".avi" else _CLOCK_HZ)
+    # AVI and MXF have no time stamps, a picture's time is its number; MPEG-1 and MPEG-2 allow a few rates only.
+    by_number = path.suffix in {".avi", ".mxf"} or video_codec in {"mpeg1video", "mpeg2video"}
+    clock = Fraction(1, fps if by_number else _CLOCK_HZ)
     with av.open(str(path), "w", options=options or {}) as container:
         packets: list[Any] = []
         video = audio = None
@@ -61,12 +63,16 @@ def write_clip(
             video.width, video.height = width, height
             video.pix_fmt = "yuv420p" if video_codec != "ffv1" else "bgr0"
             video.codec_context.time_base = clock
+            if video_tag is not None:
+                video.codec_context.codec_tag = video_tag
             video.codec_context.gop_size = keyframe_every
             video.codec_context.thread_count = 1
             if video_codec == "libx264":
                 video.codec_context.options = {"crf": "12", "preset": "veryfast"}
         if sound is not None:
             audio = container.add_stream(audio_codec, rate=rate_hz, layout="mono" if channels == 1 else "stereo")
+            if audio_codec.startswith("wma"):
+                audio.bit_rate = 96_000
         if video is not None:
             times_s = picture_times_s or [index / fps for index in range(round(seconds * fps))]
             for index, time_s in enumerate(times_s):

@@ -19,6 +19,7 @@ from dimml import __version__
 from dimml.bundle import Bundle, Encoder
 from dimml.contract import FEATURES, LOGITS, ModelSpec, model_specs
 from dimml.fusion import Certainty, FusionParameters, FusionSpec, Pooling
+from dimml.media.decoders.version import DECODER_VERSION
 from dimml.modality import Frames, Modality, Waveform
 from dimml.monitoring.reference import Reference
 from dimml_export.fusion_graph import fusion_model
@@ -81,6 +82,7 @@ def make_tiny_bundle(
         max_batch_size=max_batch_size,
         created="2026-01-01T00:00:00+00:00",
         dimml_version=__version__,
+        decoder_version=DECODER_VERSION,
         description="Tones and colours, for tests.",
         reference=reference,
     )

@@ -54,7 +54,7 @@ def build_prediction(
     answers = {}
     for head, (name, status) in enumerate(statuses.items()):
         if not status.ok:
-            answers[name] = ModalityAnswer(status=status.status, reason=status.reason)
+            answers[name] = ModalityAnswer(status=status.status, reason=status.reason, detail=status.detail)
             continue
         own_C = softmax(result.logits[name][row])
         vote = int(own_C.argmax())

@@ -123,9 +123,11 @@ def test_what_is_left_answers_and_says_so(
     out = next(name for name, fate in expected.items() if fate != "ok")
     left = next(name for name, fate in expected.items() if fate == "ok")
     assert answer["modalities"][left]["weight"] == pytest.approx(1.0)
-    assert answer["modalities"][out] | {"status": "", "reason": ""} == {
-        "status": "", "reason": "", "certainty": None, "weight": 0.0, "label": None, "probability": None,
+    assert answer["modalities"][out] | {"status": "", "reason": "", "detail": ""} == {
+        "status": "", "reason": "", "detail": "", "certainty": None, "weight": 0.0, "label": None, "probability": None,
     }  # fmt: skip
+    if "garbage" in files.values():
+        assert answer["modalities"][out]["detail"] == "its first bytes are those of no media format"
     assert answer["fused_head"] == {"certainty": None, "weight": 0.0}
 
 

@@ -45,7 +45,7 @@ def test_media_that_cannot_be_used_stand_in_one_report_with_the_rest(clips: Path
         "silent.mp4: audio unusable:silent",
         "mute.mp4: audio absent:no_track",
         "frozen.mp4: visual unusable:frozen",
-        "broken.mp4: audio unusable:undecodable, visual unusable:undecodable",
+        "broken.mp4: audio unusable:undecodable, visual unusable:undecodable (its first bytes are those of no media",
         "missing file " + str(folder / "gone.mp4"),
         "line 29: " + str(folder / "train_low_0.mp4"),
         "its end (5 s) is past the end of the recording",

@@ -56,12 +56,13 @@ def grid(
         Path | None,
         typer.Option(help="CSV of clip,fold, as in training/folds: adds fold_0 to fold_4 for cross-validation."),
     ] = None,
+    seed: Seed = 0,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """GRID corpus, one talker: sound and face of a word."""
+    """GRID corpus, as published (.mpg and .align) or with a labels.csv: sound and face of a word."""
     from dimml_training.recipes.grid import list_grid
 
-    _write(list_grid(root, word, folds), root, out, allow_missing)
+    _write(list_grid(root, word, folds, seed=seed), root, out, allow_missing)
 
 
 def avmnist(

@@ -19,7 +19,7 @@ from dimml.errors import DimmlError, InvalidParameterError
 from dimml.media import Decoded, DecodeRequest
 from dimml.media.workers.pool import DecodePool
 from dimml.modality import Kind
-from dimml.status import Reason
+from dimml.status import Reason, describe_statuses
 from dimml.system.cores import usable_cores
 from dimml.system.files import StrPath
 from dimml_training.config import SPLITS, Split, TrainConfig, expand_path
@@ -188,8 +188,8 @@ def _decoded_or_message(outcome: Decoded | DimmlError) -> Decoded | str:
 
 
 def _unusable(outcome: Decoded) -> str | None:
-    bad = [f"{name} {track.status}" for name, track in outcome.tracks.items() if not track.status.ok]
-    return ", ".join(bad) if bad else None
+    bad = {name: track.status for name, track in outcome.tracks.items() if not track.status.ok}
+    return describe_statuses(bad) if bad else None
 
 
 def quality_report(config: TrainConfig, train: ClipRows) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""GRID corpus (Cooke et al. 2006): one talker's clips with word times, from ``labels.csv``.
+"""GRID corpus (Cooke et al. 2006): one talker's clips with word times, from ``labels.csv`` or as it is published.
 
-Layout: ``clips/*.mp4`` and ``labels.csv`` with a column per word (``digit``, ``letter``, ``colour`` …), its times
-(``digit_start_s``, ``digit_end_s`` …) and a fixed ``split``.
+Layout: what ``grid_published`` describes; or ``clips/*.mp4`` and ``labels.csv`` with a column per word (``digit``,
+``letter``, ``colour`` …), its times (``digit_start_s``, ``digit_end_s`` …) and a fixed ``split``.
 
 Folds for cross-validation are a file of their own, ``training/folds/grid_s1.csv``: in fold k the clips of fold k are
 the test split, the first ``VALIDATION_CLIPS`` of fold k+1 in the file's order validate, all others train.
@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from dimml.errors import DataError
+from dimml_training.recipes.grid_published import list_published_grid
 from dimml_training.recipes.table import Listing, Row, read_csv
 
 Word = Literal["digit", "letter", "colour", "command", "preposition", "adverb"]
@@ -29,11 +30,14 @@ VALIDATION_CLIPS = 120
 BALANCED: tuple[Word, ...] = ("letter", "digit", "colour")
 
 
-def list_grid(root: Path, word: Word, folds: Path | None = None) -> Listing:
+def list_grid(root: Path, word: Word, folds: Path | None = None, *, seed: int = 0) -> Listing:
     """List one row per clip: ``media`` beneath root, the word, its times, ``split``, and with ``folds`` ``fold_0`` ….
 
-    Raises DataError if labels.csv or the folds cannot be read, or do not name the same clips.
+    ``seed`` splits the published corpus, which has no labels.csv and no folds here. Raises DataError if labels.csv or
+    the folds cannot be read, or do not name the same clips, and what ``list_published_grid`` raises.
     """
+    if not (root / "labels.csv").exists() and folds is None:
+        return list_published_grid(root, word, seed=seed)
     columns = ("clip", word, f"{word}_start_s", f"{word}_end_s", "split")
     labels = read_csv(root / "labels.csv", "the labels of GRID", columns)
     rows: list[Row] = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, BinaryIO, Final
 
 import av
@@ -109,7 +111,14 @@ class SoundFile:
 
     def __init__(self, file: BinaryIO) -> None:
         file.seek(0)
-        self._file = soundfile.SoundFile(file)
+
+        def seek(offset: int, whence: int = 0) -> None:
+            # To before the start, where a damaged header points: libsndfile sees by ``tell`` that nothing moved.
+            with suppress(ValueError, OSError):
+                file.seek(offset, whence)
+
+        # Without the file's name: soundfile takes a file that is called .raw for one without a header.
+        self._file = soundfile.SoundFile(SimpleNamespace(seek=seek, tell=file.tell, read=file.read))
 
     @property
     def duration_s(self) -> float:

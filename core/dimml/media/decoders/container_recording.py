@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from dimml.media.decoders.container import UNREADABLE, best_stream, open_container
+from dimml.media.decoders.file_type import CONVERT, FileType, sound_codec
 from dimml.media.decoders.packet_index import ContainerIndex, scan
-from dimml.media.decoders.signal_status import Tracks, all_because, checked, picture_tracks
+from dimml.media.decoders.signal_status import Tracks, all_because, checked, picture_tracks, unread
 from dimml.media.decoders.source import opened
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
@@ -20,6 +21,10 @@ from dimml.media.decoders.video import EPSILON_S
 from dimml.media.types import DecodeRequest, Source
 from dimml.modality import Modality, Waveform
 from dimml.status import Reason
+
+#: Demuxers whose times differ after a seek. Most pictures of a program stream carry no time; FFmpeg derives it from the
+#: packets before, and was seen to be half a picture off without them.
+_READ_FROM_START: Final = frozenset({"mpeg"})
 
 Reader = SoundReader | PictureReader
 
@@ -37,33 +42,37 @@ class ContainerRecording:
         stack: ExitStack,
         source: Source,
         file: BinaryIO,
-        demuxer: str,
+        file_type: FileType,
         *,
         modalities: Sequence[Modality],
         request: DecodeRequest,
         alone: bool,
     ) -> None:
-        self._stack, self._source, self._file, self._demuxer = stack, source, file, demuxer
+        self._stack, self._source, self._file, self._file_type = stack, source, file, file_type
         self._request, self._alone = request, alone
         self.duration_s: float | None = None
         #: Mean duration of a picture, 0 without pictures.
         self.frame_s = 0.0
         self._readable: list[Modality] = []
         self._unreadable: Tracks = {}
-        container = open_container(file, demuxer, request.limits)
+        container = open_container(file, file_type.demuxer, request.limits)
         if container is None:
-            self._unreadable = all_because(Reason.UNDECODABLE, modalities)
+            because, about = _unopened(file, file_type)
+            self._unreadable = unread(because, modalities, about, sound_only=file_type.sound_only)
             return
         stack.callback(container.close)
         streams = _streams(container)
         self._index = scan(container, [stream for stream in streams.values() if stream is not None])
         for modality in modalities:
             kind = _kind(modality)
-            reason = _why_unreadable(container, streams[kind], kind, self._index)
-            if reason is None:
+            why = _why_unreadable(container, streams[kind], kind, self._index)
+            if why is None:
                 self._readable.append(modality)
-            else:
-                self._unreadable |= all_because(reason, [modality])
+                continue
+            detail = None
+            if why is Reason.UNDECODABLE:
+                why, detail = _undecoded(file, file_type, kind)
+            self._unreadable |= all_because(why, [modality], detail)
         if self._readable:
             self.duration_s = self._index.duration_s
         if (video := streams["video"]) is not None:
@@ -89,7 +98,8 @@ class ContainerRecording:
     def _one_pass(self, kinds: Sequence[str], windows: Sequence[Window]) -> Iterator[Tracks]:
         """Read all tracks in one pass from just before the first window."""
         readers = self._readers(self._streams, kinds, windows)
-        if readers is not None and _seek(self._scanned, readers):
+        seekable = self._file_type.demuxer not in _READ_FROM_START
+        if readers is not None and seekable and _seek(self._scanned, readers):
             with suppress(SeekMissedError):
                 yield from self._filled(read_windows(self._scanned, readers, verify=True))
                 return
@@ -101,7 +111,7 @@ class ContainerRecording:
         file = self._file
         if not self._alone:
             file, _ = self._stack.enter_context(opened(self._source, self._request.limits.max_bytes))
-        container = open_container(file, self._demuxer, self._request.limits)
+        container = open_container(file, self._file_type.demuxer, self._request.limits)
         readers = None
         if container is not None:
             self._stack.callback(container.close)
@@ -211,6 +221,26 @@ def _why_unreadable(container: Any, stream: Any | None, kind: str, index: Contai
     # There is such a stream, but no decoder for it.
     undecoded = any(s.type == kind and s.codec_context is None for s in container.streams)
     return Reason.UNDECODABLE if undecoded else Reason.NO_TRACK
+
+
+def _unopened(file: BinaryIO, file_type: FileType) -> tuple[Reason, str]:
+    """Tell a codec that is not read from damage, for a file that FFmpeg does not open; with a sentence about it."""
+    codec = sound_codec(file, file_type)
+    if codec is not None and file_type.demuxer == "aiff":
+        return Reason.UNSUPPORTED, f"AIFF-C with {codec} is not read: {CONVERT}"
+    if codec is not None and codec.endswith("RIFX"):
+        return Reason.UNSUPPORTED, f"WAV with {codec} is not read: {CONVERT}"
+    return Reason.UNDECODABLE, f"{file_type.name} that is damaged or cut off: nothing of it can be read"
+
+
+def _undecoded(file: BinaryIO, file_type: FileType, kind: str) -> tuple[Reason, str]:
+    """Tell a codec that is not read from damage, for a track without a decoder; with a sentence about it."""
+    codec = sound_codec(file, file_type)
+    if codec is not None:
+        return Reason.UNSUPPORTED, f"{file_type.name} with {codec} is not read: {CONVERT}"
+    track = "sound" if kind == "audio" else "picture"
+    # FFmpeg says no more: a codec that it does not know, or no description of one.
+    return Reason.UNDECODABLE, f"its {track} track names no codec that is known: if other players read it, {CONVERT}"
 
 
 def _seek(container: Any, readers: Sequence[Reader]) -> bool:

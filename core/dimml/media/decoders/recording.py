@@ -11,10 +11,10 @@ import soundfile
 
 from dimml.media.decoders.audio import SoundFile
 from dimml.media.decoders.container_recording import ContainerRecording
-from dimml.media.decoders.file_type import FileType, identify
+from dimml.media.decoders.file_type import HEAD_BYTES, FileType, identify, unread_format
 from dimml.media.decoders.flow_file import FlowFile
 from dimml.media.decoders.image import decode_image
-from dimml.media.decoders.signal_status import Tracks, all_because, checked, picture_tracks
+from dimml.media.decoders.signal_status import Tracks, all_because, checked, picture_tracks, unread
 from dimml.media.decoders.source import by_source, opened
 from dimml.media.decoders.time_range import Window, check_range, clip_window
 from dimml.media.decoders.video import StillPicture, rows_of_one_picture
@@ -110,7 +110,7 @@ def open_recording(
         return _Timeless(partial(all_because, Reason.EMPTY, modalities))
     file_type = identify(file)
     if file_type is None:
-        return _Timeless(partial(all_because, Reason.UNDECODABLE, modalities))
+        return _Timeless(partial(_unrecognised_tracks, file, modalities))
     if file_type.kind == "image":
         return _Timeless(partial(_image_tracks, file, file_type, modalities, request))
     if file_type.kind == "flow":
@@ -125,9 +125,7 @@ def open_recording(
         except SOUND_UNREADABLE:
             # FFmpeg reads some that libsndfile does not.
             pass
-    return ContainerRecording(
-        stack, source, file, file_type.demuxer, modalities=modalities, request=request, alone=alone
-    )
+    return ContainerRecording(stack, source, file, file_type, modalities=modalities, request=request, alone=alone)
 
 
 class _Timeless:
@@ -144,6 +142,15 @@ class _Timeless:
             yield dict(tracks)
 
 
+def _unrecognised_tracks(file: BinaryIO, modalities: Sequence[Modality]) -> Tracks:
+    """Say what a file is that is not read, where its first bytes leave no doubt."""
+    file.seek(0)
+    found = unread_format(file.read(HEAD_BYTES))
+    if found is None:
+        return all_because(Reason.UNDECODABLE, modalities, "its first bytes are those of no media format")
+    return unread(Reason.UNSUPPORTED, modalities, str(found), sound_only=found.sound_only)
+
+
 def _image_tracks(
     file: BinaryIO, file_type: FileType, modalities: Sequence[Modality], request: DecodeRequest
 ) -> Tracks:
@@ -153,7 +160,8 @@ def _image_tracks(
     pictured = [modality for modality in modalities if not isinstance(modality, Waveform)]
     tracks = all_because(Reason.NO_TRACK, [m for m in modalities if isinstance(m, Waveform)])
     if rgb is None:
-        return tracks | all_because(Reason.UNDECODABLE, pictured)
+        detail = f"a {file_type.name} picture that is damaged or cut off"
+        return tracks | all_because(Reason.UNDECODABLE, pictured, detail)
     return tracks | picture_tracks(rows_of_one_picture(StillPicture(rgb), pictured), request)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dimml.media.decoders.video import PictureRow
 from dimml.media.types import DecodedTrack, DecodeRequest
-from dimml.modality import Modality
+from dimml.modality import Modality, Waveform
 from dimml.signal_check import no_signal
 from dimml.status import OK, ModalityStatus, Reason
 
@@ -29,6 +29,13 @@ def picture_tracks(rows: Sequence[PictureRow], request: DecodeRequest) -> Tracks
     return {row.modality.name: checked(row.modality, row.array, tuple(row.times_s), request) for row in rows}
 
 
-def all_because(reason: Reason, modalities: Sequence[Modality]) -> Tracks:
-    """Make a track without a row, for ``reason``, of each modality."""
-    return {modality.name: DecodedTrack(ModalityStatus.because(reason)) for modality in modalities}
+def all_because(reason: Reason, modalities: Sequence[Modality], detail: str | None = None) -> Tracks:
+    """Return tracks without a row, all for one reason; ``detail`` is a sentence about it."""
+    return {modality.name: DecodedTrack(ModalityStatus.because(reason, detail)) for modality in modalities}
+
+
+def unread(reason: Reason, modalities: Sequence[Modality], detail: str | None, *, sound_only: bool) -> Tracks:
+    """Return the tracks of a file of which nothing is read; one that can only be sound never had a picture track."""
+    pictured = [modality for modality in modalities if sound_only and not isinstance(modality, Waveform)]
+    rest = [modality for modality in modalities if modality not in pictured]
+    return all_because(reason, rest, detail) | all_because(Reason.NO_TRACK, pictured)

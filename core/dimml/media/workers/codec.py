@@ -31,6 +31,7 @@ from dimml.media.types import Decoded, DecodedTrack
 from dimml.media.workers.channel import ALIGNMENT, MalformedReplyError
 from dimml.media.workers.messages import DecodeResult, Lost, Outcome, Ready, Reply, WindowsReply
 from dimml.media.workers.reply_schema import (
+    MAX_DETAIL_CHARS,
     REPLY,
     DecodedDocument,
     ErrorDocument,
@@ -39,6 +40,7 @@ from dimml.media.workers.reply_schema import (
     ResultDocument,
     ResultsDocument,
     RowDocument,
+    StatusDocument,
     WindowDocument,
     WindowsDocument,
 )
@@ -125,7 +127,7 @@ def _outcome_document(outcome: Outcome, rows: list[npt.NDArray[Any]]) -> dict[st
         "error": name,
         "message": outcome.message,
         "field": outcome.field,
-        "statuses": [{"modality": name, "status": str(status)} for name, status in outcome.statuses.items()],
+        "statuses": [{"modality": name, **_status_fields(status)} for name, status in outcome.statuses.items()],
     }
 
 
@@ -136,8 +138,23 @@ def _decoded_document(decoded: Decoded, rows: list[npt.NDArray[Any]]) -> dict[st
         if track.row is not None:
             rows.append(np.ascontiguousarray(track.row))
             row = {"dtype": track.row.dtype.name, "shape": track.row.shape}
-        tracks.append({"modality": name, "status": str(track.status), "times_s": track.times_s, "row": row})
+        tracks.append({"modality": name, "times_s": track.times_s, "row": row, **_status_fields(track.status)})
     return {"kind": "decoded", "tracks": tracks, "start_s": decoded.start_s, "end_s": decoded.end_s}
+
+
+def _status_fields(status: ModalityStatus) -> dict[str, str]:
+    found = {"status": str(status)}
+    return found if status.detail is None else found | {"detail": status.detail[:MAX_DETAIL_CHARS]}
+
+
+def _status(document: StatusDocument) -> ModalityStatus:
+    """Parse a status. Raises ValueError for one that does not exist, or that has a detail and is ``ok``."""
+    status = ModalityStatus.parse(document.status)
+    if document.detail is None:
+        return status
+    if status.reason is None or not document.detail.isprintable():
+        raise ValueError(f"{document.status} with a detail that is not for it")
+    return ModalityStatus.because(status.reason, document.detail)
 
 
 def _window_document(one: WindowDecoded, rows: list[npt.NDArray[Any]]) -> dict[str, Any]:
@@ -207,9 +224,7 @@ def _result(document: ResultDocument, rows: _RowReader) -> DecodeResult:
 
 def _decoded(document: DecodedDocument, rows: _RowReader) -> Decoded:
     tracks = {
-        track.modality: DecodedTrack(
-            ModalityStatus.parse(track.status), None if track.row is None else rows.take(track.row), track.times_s
-        )
+        track.modality: DecodedTrack(_status(track), None if track.row is None else rows.take(track.row), track.times_s)
         for track in document.tracks
     }
     if len(tracks) < len(document.tracks):
@@ -229,7 +244,7 @@ def _error(document: ErrorDocument) -> DimmlError:
     if kind is None:
         raise ValueError(f"decoding does not raise {document.error!r}")
     field = None if document.field is None else document.field[:_MAX_NAME_CHARS]
-    statuses = {one.modality: ModalityStatus.parse(one.status) for one in document.statuses}
+    statuses = {one.modality: _status(one) for one in document.statuses}
     return kind(message, field=field) if issubclass(kind, DataError) else kind(message, field=field, statuses=statuses)
 
 

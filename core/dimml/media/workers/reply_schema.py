@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter
 
 #: Windows of one recording: three years of one a tenth of a second apart.
 MAX_WINDOWS: Final = 10**9
+#: Characters of a sentence about a status.
+MAX_DETAIL_CHARS: Final = 300
 #: Of a row's shape; its size is compared with the bytes that are there.
 _MAX_DIMENSIONS: Final = 32
 _MAX_EXTENT: Final = 2**62
@@ -34,10 +36,11 @@ class RowDocument(_Document):
 
 
 class StatusDocument(_Document):
-    """Status of one modality, as ``ModalityStatus`` prints it."""
+    """Status of one modality, as ``ModalityStatus`` prints it, and its detail."""
 
     modality: str
     status: str
+    detail: Annotated[str, Field(max_length=MAX_DETAIL_CHARS)] | None = None
 
 
 class TrackDocument(StatusDocument):

@@ -28,7 +28,16 @@ from support.data import shared_data
 from support.decoding import AUDIO, VISUAL, decode_source, row_of, statuses
 from support.media_maker import damage_packets, tone, write_clip
 
-UNDECODABLE = {"audio": "unusable:undecodable", "visual": "unusable:undecodable"}
+UNSUPPORTED = {"audio": "unusable:unsupported", "visual": "unusable:unsupported"}
+#: Every demuxer that any signature leads to.
+DEMUXERS = (
+    *("mov", "matroska", "avi", "flv", "mpegts", "mpeg", "asf", "mxf", "ogg", "mp3", "aac", "wav", "flac"),
+    *("aiff", "au", "caf", "w64", "nistsphere", "voc", "amr", "ac3", "eac3", "wv"),
+)
+
+
+ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+MXF = bytes.fromhex("060e2b34020501010d01020101020400")
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +63,17 @@ def playlists(secret: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", ["m3u8", "m3u8 by url", "ffconcat", "dash", "sdp", "imf"])
 def test_playlists_are_refused_whatever_they_are_called(secret: Path, tmp_path: Path, kind: str) -> None:
     data = playlists(secret)[kind]
-    assert statuses(decode_source(data)) == UNDECODABLE
+    assert statuses(decode_source(data)) == UNSUPPORTED
     for name in ("clip.m3u8", "clip.mp4", "clip.ffconcat"):
         path = tmp_path / name
         path.write_bytes(data)
-        assert statuses(decode_source(path)) == UNDECODABLE
+        assert statuses(decode_source(path)) == UNSUPPORTED
 
 
 @pytest.mark.parametrize("kind", ["m3u8", "ffconcat"])
 def test_no_demuxer_follows_a_playlist_even_if_it_gets_one(secret: Path, kind: str) -> None:
     """The whitelists that go with every open, behind the sniffing."""
-    for demuxer in ("mov", "matroska", "avi", "flv", "mpegts", "ogg", "mp3", "aac", "wav", "flac"):
+    for demuxer in DEMUXERS:
         frames = []
         with contextlib.suppress(av.error.FFmpegError):
             container = open_container(playlists(secret)[kind], demuxer, MediaLimits())
@@ -140,6 +149,13 @@ def files_that_name_an_address(url: str, template: bytes) -> dict[str, bytes]:
         "svg": f'<svg xmlns:x="http://www.w3.org/1999/xlink"><image x:href="{url}/a.png"/></svg>'.encode(),
         "mov reference": _with_data_reference(template, b"url ", url.encode() + b"\0"),
         "ogg with a playlist": b"OggS" + f"\n#EXTM3U\n#EXTINF:1,\n{url}/a.ts\n".encode(),
+        "asx": f"<asx version='3.0'><entry><ref href='{url}/a.wmv'/></entry></asx>".encode(),
+        "asf with a playlist": ASF + f"\n#EXTM3U\n#EXTINF:1,\n{url}/a.ts\n".encode(),
+        "asf redirect": f"[Reference]\nRef1={url}/a.wmv?MSWMExt=.asf\n".encode(),
+        "mxf with a playlist": MXF + f"\n#EXTM3U\n#EXTINF:1,\n{url}/a.ts\n".encode(),
+        "mpeg with a playlist": b"\x00\x00\x01\xba\x44\x00" + f"\n#EXTM3U\n#EXTINF:1,\n{url}/a.ts\n".encode(),
+        "aiff with a playlist": b"FORM\0\0\1\0AIFF" + f"\n#EXTM3U\n#EXTINF:1,\n{url}/a.ts\n".encode(),
+        "caf with a playlist": b"caff\0\1\0\0" + f"\n#EXTM3U\n#EXTINF:1,\n{url}/a.ts\n".encode(),
         "mp4 with a playlist": b"\0\0\0\x18ftypisom" + f"\n#EXTM3U\n#EXTINF:1,\n{url}/a.ts\n".encode(),
     }
 
@@ -176,6 +192,16 @@ def test_no_file_opens_a_connection(tmp_path: Path, listener: socket.socket, kin
         (b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + b"\xff\xfb\x90\x64" * 50, "undecodable"),
         (b"\xff\xfb\x90\x64" + b"\0" * 2000, "undecodable"),
         (b"G" + (b"\0" * 187 + b"G") * 20, "undecodable"),
+        (ASF + b"\xff" * 200, "undecodable"),
+        (MXF + b"\xff" * 200, "undecodable"),
+        (b"\x00\x00\x01\xba\x44" + b"\xff" * 200, "undecodable"),
+        (b"FORM\xff\xff\xff\xffAIFFCOMM", "undecodable"),
+        (b"FORM\xff\xff\xff\xffAIFCCOMM" + b"\xff" * 200, "undecodable"),
+        (b".snd" + b"\xff" * 200, "undecodable"),
+        (b"caff\0\1" + b"\xff" * 200, "undecodable"),
+        (b"NIST_1A\n   1024\n" + b"\xff" * 2000, "undecodable"),
+        (b"Creative Voice File\x1a" + b"\xff" * 200, "undecodable"),
+        (b"wvpk" + b"\xff" * 200, "undecodable"),
     ],
 )
 def test_what_is_no_recording_is_unusable_and_raises_nothing(data: bytes, reason: str) -> None:
@@ -234,16 +260,29 @@ def test_damage_to_one_track_leaves_the_other(tmp_path: Path, suffix: str, kind:
     assert found[hurt] in {"unusable:undecodable", "unusable:silent"}
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "flv", "ts", "wav", "mp3", "ogg", "flac", "aac"])
+SOUND_CODECS = {
+    **{"wav": "pcm_s16le", "mp3": "libmp3lame", "ogg": "libopus", "flac": "flac", "aac": "aac"},
+    **{"aiff": "pcm_s16be", "au": "pcm_s16be", "caf": "pcm_s16be", "w64": "pcm_s16le", "voc": "pcm_s16le"},
+    **{"ac3": "ac3", "eac3": "eac3", "wv": "wavpack", "wma": "wmav2"},
+}
+VIDEO_CODECS = {
+    "avi": {"video_codec": "mpeg4", "audio_codec": "libmp3lame"},
+    "mpg": {"video_codec": "mpeg1video", "audio_codec": "mp2"},
+    "wmv": {"video_codec": "wmv2", "audio_codec": "wmav2"},
+    "mxf": {"video_codec": "mpeg2video", "audio_codec": "pcm_s16le"},
+}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "flv", "ts", *VIDEO_CODECS, *SOUND_CODECS])
 def test_truncated_anywhere(tmp_path: Path, suffix: str) -> None:
     """Every prefix gives rows or reasons; long prefixes of formats that need no index give rows."""
-    if suffix in {"wav", "mp3", "ogg", "flac", "aac"}:
-        codec = {"wav": "pcm_s16le", "mp3": "libmp3lame", "ogg": "libopus", "flac": "flac", "aac": "aac"}[suffix]
+    if suffix in SOUND_CODECS:
+        codec = SOUND_CODECS[suffix]
         # Longer than an Ogg page, which lasts a second and is all or nothing.
         path = write_clip(tmp_path / f"clip.{suffix}", 4.0, picture=None, audio_codec=codec, rate_hz=48_000)
     else:
-        codecs = {"video_codec": "mpeg4", "audio_codec": "libmp3lame"} if suffix == "avi" else {}
-        path = write_clip(tmp_path / f"clip.{suffix}", 1.0, rate_hz=44_100, **codecs)
+        rate_hz = 48_000 if suffix == "mxf" else 44_100
+        path = write_clip(tmp_path / f"clip.{suffix}", 1.0, rate_hz=rate_hz, **VIDEO_CODECS.get(suffix, {}))
     data = path.read_bytes()
     for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
         decoded = decode_source(data[: int(len(data) * share)])
@@ -267,7 +306,15 @@ def small_clips(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
         write_clip(folder / f"clip.{suffix}", 0.3, fps=10, width=32, height=32, rate_hz=44_100, **codecs).read_bytes()
         for suffix, codecs in options.items()
     ]
-    for suffix, codec in (("wav", "pcm_s16le"), ("ogg", "libopus"), ("flac", "flac"), ("mp3", "libmp3lame")):
+    for suffix in ("mpg", "wmv", "mxf"):
+        rate_hz = 48_000 if suffix == "mxf" else 44_100
+        clip = write_clip(
+            folder / f"c.{suffix}", 0.3, fps=25, width=32, height=32, rate_hz=rate_hz, **VIDEO_CODECS[suffix]
+        )
+        clips.append(clip.read_bytes())
+    for suffix, codec in SOUND_CODECS.items():
+        if suffix == "aac":
+            continue
         sound = write_clip(folder / f"s.{suffix}", 0.3, picture=None, audio_codec=codec, rate_hz=48_000)
         clips.append(sound.read_bytes())
     return clips
@@ -276,9 +323,9 @@ def small_clips(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 SMALL = MediaLimits(max_bytes=2**22, max_seconds=60.0, max_pixels=512 * 512, max_frames_decoded=200)
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(
-    which=st.integers(0, 8),
+    which=st.integers(0, 20),
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=8)), max_size=6),
     cut=st.none() | st.floats(0, 1),
     spliced=st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)),

@@ -120,6 +120,35 @@ def test_rows_come_out_as_they_went_in_and_can_be_written(ends: Ends) -> None:
     row[:] = 0
 
 
+def test_a_detail_comes_out_as_it_went_in(ends: Ends) -> None:
+    """It is no part of a status's equality: compared by itself, and in what an error says."""
+    midi = ModalityStatus.because(Reason.UNSUPPORTED, "MIDI is not read: render it")
+    got = ends.through([DecodeResult(Decoded({"audio": DecodedTrack(midi)}), 0.1)])
+    assert isinstance(got, list)
+    outcome = got[0].outcome
+    assert isinstance(outcome, Decoded)
+    assert outcome.tracks["audio"].status.detail == midi.detail
+    error = ends.through(UnusableMediaError("nothing", statuses={"audio": midi}))
+    assert isinstance(error, UnusableMediaError)
+    assert error.statuses["audio"].detail == midi.detail
+
+
+@pytest.mark.parametrize(
+    "fields", [{"detail": "x" * 301}, {"detail": "two\nlines"}, {"status": "ok", "detail": "fine"}]
+)
+def test_a_detail_that_no_decoder_writes_is_refused(ends: Ends, fields: dict[str, str]) -> None:
+    track = {"modality": "a", "status": "unusable:unsupported", "times_s": [], "row": None, **fields}
+    document = {"kind": "decoded", "tracks": [track], "start_s": None, "end_s": None}
+    text = json.dumps({"kind": "results", "results": [{"outcome": document, "seconds": 0.1}]}).encode()
+    with pytest.raises(MalformedReplyError):
+        read_reply(text, np.zeros(0, np.uint8))
+    track["detail"], track["status"] = "one line", "unusable:unsupported"
+    assert read_reply(
+        json.dumps({"kind": "results", "results": [{"outcome": document, "seconds": 0.1}]}).encode(),
+        np.zeros(0, np.uint8),
+    )
+
+
 def test_windows_come_out_as_they_went_in(ends: Ends) -> None:
     sent = [
         WindowDecoded(3, 9, Window(0.3, 1 / 7), Window(0.0, 1e9), decoded()),
