@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from dimml.media.decoders.container import UNREADABLE, best_stream, open_container
 from dimml.media.decoders.packet_index import ContainerIndex, scan
@@ -22,6 +22,9 @@ from dimml.modality import Modality, Waveform
 from dimml.status import Reason
 
 Reader = SoundReader | PictureReader
+
+#: Demuxers whose time after a seek is a guess from the bit rate.
+_SEEK_GUESSED: Final = frozenset({"mp3"})
 
 
 class ContainerRecording:
@@ -89,7 +92,7 @@ class ContainerRecording:
     def _one_pass(self, kinds: Sequence[str], windows: Sequence[Window]) -> Iterator[Tracks]:
         """All tracks from just before the first window."""
         readers = self._readers(self._streams, kinds, windows)
-        if readers is not None and _seek(self._scanned, readers):
+        if readers is not None and self._demuxer not in _SEEK_GUESSED and _seek(self._scanned, readers):
             with suppress(SeekMissedError):
                 yield from self._filled(read_windows(self._scanned, readers, verify=True))
                 return

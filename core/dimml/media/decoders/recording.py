@@ -13,6 +13,9 @@ from dimml.media.decoders.audio import SoundFile
 from dimml.media.decoders.container_recording import ContainerRecording
 from dimml.media.decoders.file_type import FileType, identify
 from dimml.media.decoders.flow_file import FlowFile
+from dimml.media.decoders.framing.mpeg_audio import MAX_FRAME_SAMPLES
+from dimml.media.decoders.framing.ogg_chain import ChainedSound, link_starts
+from dimml.media.decoders.framing.sound_length import sound_length
 from dimml.media.decoders.image import decode_image
 from dimml.media.decoders.signal_status import Tracks, all_because, judged, picture_tracks
 from dimml.media.decoders.source import by_source, opened
@@ -119,15 +122,35 @@ def open_recording(
     # Of the plain sound formats only Ogg can hold pictures; what others carry is cover art. Many windows of an Ogg file
     # are one pass through it.
     plain = file_type.kind == "sound" and (file_type.demuxer != "ogg" or (sound_only and alone))
-    if plain and libsndfile:
+    links = link_starts(file) if file_type.demuxer == "ogg" else []
+    promised_s = None
+    if (plain or len(links) > 1) and libsndfile:
         try:
-            return _SoundRecording(stack, file, modalities, request, alone=alone)
+            sound, promised_s = _sound(file, file_type, links)
+            if sound is not None:
+                return _SoundRecording(stack, sound, modalities, request, alone=alone, promised_s=promised_s)
         except SOUND_UNREADABLE:
             # FFmpeg reads some that libsndfile does not.
             pass
     return ContainerRecording(
         stack, source, file, file_type.demuxer, modalities=modalities, request=request, alone=alone
     )
+
+
+def _sound(
+    file: BinaryIO, file_type: FileType, links: list[int]
+) -> tuple[SoundFile | ChainedSound | None, float | None]:
+    """The file through libsndfile, None where libsndfile is wrong about its length; and the length it promises."""
+    if len(links) > 1:
+        return ChainedSound(file, links), None
+    length = sound_length(file, file_type)
+    if not length.libsndfile:
+        return None, length.promised_s
+    sound = SoundFile(file, length.samples)
+    if length.samples is not None and abs(sound.libsndfile_samples - length.samples) > MAX_FRAME_SAMPLES:
+        sound.close()
+        return None, length.promised_s
+    return sound, length.promised_s
 
 
 class _Timeless:
@@ -169,13 +192,20 @@ def _flow_tracks(file: BinaryIO, modalities: Sequence[Modality], request: Decode
 
 
 class _SoundRecording:
-    """A plain sound file through libsndfile. Raises one of ``SOUND_UNREADABLE`` where it is none; ``tracks`` does so
-    where the window cannot be read and is ``alone``, since FFmpeg may be able to."""
+    """A plain sound file through libsndfile. ``tracks`` raises one of ``SOUND_UNREADABLE`` where the window cannot be
+    read and is ``alone``, since FFmpeg may be able to."""
 
     def __init__(
-        self, stack: ExitStack, file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest, *, alone: bool
+        self,
+        stack: ExitStack,
+        sound: SoundFile | ChainedSound,
+        modalities: Sequence[Modality],
+        request: DecodeRequest,
+        *,
+        alone: bool,
+        promised_s: float | None,
     ) -> None:
-        self._sound = SoundFile(file)
+        self._sound = sound
         stack.callback(self._sound.close)
         self._heard = [modality for modality in modalities if isinstance(modality, Waveform)]
         self._others = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])

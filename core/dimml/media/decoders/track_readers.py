@@ -192,7 +192,7 @@ class SoundReader(TrackReader[SoundStretch]):
 
 def first_sound_s(index: TrackIndex, begin_s: float) -> float:
     """The packet to begin with so that sound from ``begin_s`` on is right."""
-    position = max(0, bisect.bisect_right(index.times_s, begin_s - PREROLL_S) - 1)
+    position = max(0, bisect.bisect_right(index.times_s, begin_s - max(PREROLL_S, index.settling_s)) - 1)
     return index.times_s[position] if index.times_s else -math.inf
 
 

@@ -1,0 +1,146 @@
+"""Whether the length that libsndfile takes from a sound file's header is that of the sound in it.
+
+libsndfile believes the number of samples in a FLAC header, and the Xing frame or the first bit rate of an MP3. What it
+cannot be trusted with is read by FFmpeg's demuxers, packet by packet.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from dimml.media.decoders.file_type import HEAD_BYTES, FileType, id3_bytes
+from dimml.media.decoders.framing.mpeg_audio import believed, count_frames, xing_frame
+
+#: Of a FLAC's end, in which its last frame must begin, unless its header says that frames are longer.
+_FLAC_TAIL_BYTES: Final = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class SoundLength:
+    """``libsndfile``: whether its length holds. ``samples``: how many there are at most, if they were counted.
+
+    ``promised_s``: what the header promises; None if it promises nothing.
+    """
+
+    libsndfile: bool = True
+    samples: int | None = None
+    promised_s: float | None = None
+
+
+def sound_length(file: BinaryIO, file_type: FileType) -> SoundLength:
+    """Check the length in a sound file's header. Reads the file's ends, and all of an MP3 that has no usable Xing
+    frame."""
+    check = _CHECKS.get(file_type.demuxer)
+    if check is None:
+        return SoundLength()
+    file.seek(0)
+    begin = id3_bytes(file.read(10))
+    return check(file, begin, file.seek(0, os.SEEK_END))
+
+
+def _mp3(file: BinaryIO, begin: int, size: int) -> SoundLength:
+    file.seek(begin)
+    # Padding may follow the tag.
+    head = file.read(HEAD_BYTES)
+    first = max(0, head.find(b"\xff"))
+    xing = xing_frame(head, first)
+    if xing is not None and believed(xing, begin + first, size):
+        return SoundLength(promised_s=xing.samples / xing.header.rate_hz)
+    count = count_frames(file, begin)
+    if xing is None:
+        return SoundLength(samples=count.samples)
+    return SoundLength(libsndfile=False, promised_s=xing.samples / xing.header.rate_hz)
+
+
+def _flac(file: BinaryIO, begin: int, size: int) -> SoundLength:
+    """RFC 9639, sections 8.2 and 9.1."""
+    file.seek(begin)
+    head = file.read(42)
+    if len(head) < 42 or head[:4] != b"fLaC" or head[4] & 0x7F != 0:
+        return SoundLength()
+    rate_hz = int.from_bytes(head[18:21]) >> 4
+    samples = int.from_bytes(head[21:26]) & 0xFFFFFFFFF
+    if samples == 0 or rate_hz == 0:
+        return SoundLength(libsndfile=False)
+    fixed_block, longest = int.from_bytes(head[8:10]), int.from_bytes(head[15:18])
+    tail_bytes = max(_FLAC_TAIL_BYTES, 2 * longest)
+    file.seek(max(begin, size - tail_bytes))
+    whole = _flac_ends_at(file.read(tail_bytes), samples, fixed_block)
+    return SoundLength(libsndfile=whole, promised_s=samples / rate_hz)
+
+
+def _flac_ends_at(tail: bytes, samples: int, fixed_block: int) -> bool:
+    """Whether a frame begins in ``tail`` whose end is that of the promised samples."""
+    position = len(tail)
+    while (position := tail.rfind(b"\xff", 0, position)) >= 0:
+        header = tail[position : position + 16]
+        if len(header) < 6 or header[1] & 0xFE != 0xF8:
+            continue
+        number, after = _coded_number(header)
+        size_code, rate_code = header[2] >> 4, header[2] & 15
+        if number is None or size_code == 0:
+            continue
+        block, after = _block_size(header, size_code, after)
+        after += {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
+        begin = number if header[1] & 1 else number * fixed_block
+        if begin + block == samples and after < len(header) and _crc8(header[:after]) == header[after]:
+            return True
+    return False
+
+
+def _coded_number(header: bytes) -> tuple[int | None, int]:
+    """Decode the frame's or sample's number, coded as UTF-8 is, and return where it ends."""
+    first = header[4]
+    if first < 0x80:
+        return first, 5
+    more = 8 - (first ^ 0xFF).bit_length() - 1
+    if not 1 <= more <= 6 or 5 + more > len(header):
+        return None, 0
+    number = first & (0x3F >> more)
+    for byte in header[5 : 5 + more]:
+        number = number << 6 | byte & 0x3F
+    return number, 5 + more
+
+
+def _block_size(header: bytes, code: int, after: int) -> tuple[int, int]:
+    if code == 6:
+        return int.from_bytes(header[after : after + 1]) + 1, after + 1
+    if code == 7:
+        return int.from_bytes(header[after : after + 2]) + 1, after + 2
+    return (192 if code == 1 else 144 << code if code < 6 else 1 << code), after
+
+
+def _crc8(data: bytes) -> int:
+    crc = 0
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x07) & 0xFF if crc & 0x80 else crc << 1
+    return crc
+
+
+def _wav(file: BinaryIO, begin: int, size: int) -> SoundLength:
+    """The data chunk's size by the rate of bytes; writers that cannot seek leave it at 0 or at the largest number."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    position, bytes_per_s, wide = 12, 0, 0
+    while position + 8 <= len(head):
+        name, length = head[position : position + 4], struct.unpack_from("<I", head, position + 4)[0]
+        if name == b"ds64" and position + 24 <= len(head):
+            (wide,) = struct.unpack_from("<Q", head, position + 16)
+        elif name == b"fmt " and position + 20 <= len(head):
+            (bytes_per_s,) = struct.unpack_from("<I", head, position + 16)
+        elif name == b"data":
+            length = wide if length == 0xFFFFFFFF and wide < 2**63 else length
+            if bytes_per_s == 0 or length in {0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF - 36, 0xFFFFFFFF - 36}:
+                return SoundLength()
+            return SoundLength(promised_s=length / bytes_per_s)
+        position += 8 + length + length % 2
+    return SoundLength()
+
+
+_CHECKS: Final[Mapping[str, Callable[[BinaryIO, int, int], SoundLength]]] = {"mp3": _mp3, "flac": _flac, "wav": _wav}
