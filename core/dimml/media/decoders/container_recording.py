@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any, BinaryIO, Final
 
 from dimml.media.decoders.container import UNREADABLE, best_stream, open_container
+from dimml.media.decoders.framing.promised_length import avi_promise_s, drop_partial_packet, is_cut_off, truncations
 from dimml.media.decoders.packet_index import ContainerIndex, scan
 from dimml.media.decoders.signal_status import Tracks, all_because, judged, picture_tracks
 from dimml.media.decoders.source import opened
@@ -17,7 +18,7 @@ from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureStretch, SoundStretch
 from dimml.media.decoders.track_readers import PictureReader, SoundReader
 from dimml.media.decoders.video import EPSILON_S
-from dimml.media.types import DecodeRequest, Source
+from dimml.media.types import DecodeRequest, Source, Truncation
 from dimml.modality import Modality, Waveform
 from dimml.status import Reason
 
@@ -45,7 +46,9 @@ class ContainerRecording:
         modalities: Sequence[Modality],
         request: DecodeRequest,
         alone: bool,
+        promised_s: float | None = None,
     ) -> None:
+        """Open and scan. ``promised_s``: the length that the header of a sound file promises."""
         self._stack, self._source, self._file, self._demuxer = stack, source, file, demuxer
         self._request, self._alone = request, alone
         self.duration_s: float | None = None
@@ -53,6 +56,10 @@ class ContainerRecording:
         self.frame_s = 0.0
         self._readable: list[Modality] = []
         self._lost: Tracks = {}
+        self.truncations: Mapping[str, Truncation] = {}
+        cut_off = promised_s is not None or is_cut_off(file, demuxer)
+        if cut_off and demuxer == "avi":
+            promised_s = avi_promise_s(file)
         container = open_container(file, demuxer, request.limits)
         if container is None:
             self._lost = all_because(Reason.UNDECODABLE, modalities)
@@ -60,6 +67,11 @@ class ContainerRecording:
         stack.callback(container.close)
         streams = _streams(container)
         self._index = scan(container, [stream for stream in streams.values() if stream is not None])
+        if cut_off:
+            drop_partial_packet(self._index, demuxer, promised_s)
+            found = truncations(container, demuxer, self._index, promised_s)
+            by_kind = {kind: found[one.index] for kind, one in streams.items() if one and one.index in found}
+            self.truncations = {m.name: by_kind[_kind(m)] for m in modalities if _kind(m) in by_kind}
         for modality in modalities:
             kind = _kind(modality)
             reason = _unreadable(container, streams[kind], kind, self._index)

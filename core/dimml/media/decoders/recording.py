@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, Final, Protocol
 
@@ -19,9 +20,9 @@ from dimml.media.decoders.framing.sound_length import sound_length
 from dimml.media.decoders.image import decode_image
 from dimml.media.decoders.signal_status import Tracks, all_because, judged, picture_tracks
 from dimml.media.decoders.source import by_source, opened
-from dimml.media.decoders.time_range import Window, check_range, judged_window
+from dimml.media.decoders.time_range import END_TOLERANCE_S, Window, check_range, judged_window
 from dimml.media.decoders.video import StillPicture, rows_of_one_picture
-from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source
+from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source, Truncation
 from dimml.modality import Flow, Modality, Waveform
 from dimml.status import ModalityStatus, Reason
 
@@ -82,6 +83,8 @@ class Recording(Protocol):
     duration_s: float | None
     #: How long one picture lasts, 0 where there is none.
     frame_s: float
+    #: Of modalities whose track was cut off.
+    truncations: Mapping[str, Truncation]
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
         """Every modality's track of each window, in order."""
@@ -92,7 +95,15 @@ def _one_window(recording: Recording, request: DecodeRequest) -> tuple[Tracks, W
     if recording.duration_s is None:
         return next(recording.tracks([Window(0.0, 0.0)])), None
     window = judged_window(recording.duration_s, request, recording.frame_s)
-    return next(recording.tracks([window])), window
+    return with_truncations(next(recording.tracks([window])), recording), window
+
+
+def with_truncations(tracks: Tracks, recording: Recording) -> Tracks:
+    """Mark the tracks that were cut off."""
+    for name, truncation in recording.truncations.items():
+        if name in tracks:
+            tracks[name] = replace(tracks[name], truncation=truncation)
+    return tracks
 
 
 def open_recording(
@@ -133,7 +144,14 @@ def open_recording(
             # FFmpeg reads some that libsndfile does not.
             pass
     return ContainerRecording(
-        stack, source, file, file_type.demuxer, modalities=modalities, request=request, alone=alone
+        stack,
+        source,
+        file,
+        file_type.demuxer,
+        modalities=modalities,
+        request=request,
+        alone=alone,
+        promised_s=promised_s,
     )
 
 
@@ -159,6 +177,7 @@ class _Timeless:
     def __init__(self, make: Callable[[], Tracks]) -> None:
         self.duration_s: float | None = None
         self.frame_s = 0.0
+        self.truncations: Mapping[str, Truncation] = {}
         self._make = make
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
@@ -212,6 +231,10 @@ class _SoundRecording:
         self._request, self._alone = request, alone
         self.duration_s = None if self._sound.empty else self._sound.duration_s
         self.frame_s = 0.0
+        self.truncations: Mapping[str, Truncation] = {}
+        if self.duration_s is not None and promised_s is not None and promised_s - self.duration_s > END_TOLERANCE_S:
+            truncation = Truncation(round(self.duration_s, 6), round(promised_s, 6))
+            self.truncations = {modality.name: truncation for modality in self._heard}
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
         for window in windows:

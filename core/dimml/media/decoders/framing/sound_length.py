@@ -17,6 +17,10 @@ from dimml.media.decoders.framing.mpeg_audio import believed, count_frames, xing
 
 #: Of a FLAC's end, in which its last frame must begin, unless its header says that frames are longer.
 _FLAC_TAIL_BYTES: Final = 2**16
+#: Of a WAV whose block is one sample of every channel: PCM, float, A-law, mu-law, and the extensible form of these.
+_PLAIN_FORMATS: Final = frozenset({1, 3, 6, 7, 0xFFFE})
+#: Sizes from here on stand for one that was not known: the largest number of 31 bits, less a header.
+_UNKNOWN_SIZES: Final = 0x7FFF_0000
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +128,27 @@ def _crc8(data: bytes) -> int:
 
 
 def _wav(file: BinaryIO, begin: int, size: int) -> SoundLength:
-    """The data chunk's size by the rate of bytes; writers that cannot seek leave it at 0 or at the largest number."""
+    """Of a data chunk that ends after the file: its size by the rate of bytes, or, of compressed sound, the samples
+    that the fact chunk counts. Writers that cannot seek leave the size at the largest number."""
+    del begin
     file.seek(0)
     head = file.read(HEAD_BYTES)
-    position, bytes_per_s, wide = 12, 0, 0
+    position, wide, fact = 12, 0, 0
+    form, rate_hz, block_bytes = 0, 0, 0
     while position + 8 <= len(head):
         name, length = head[position : position + 4], struct.unpack_from("<I", head, position + 4)[0]
         if name == b"ds64" and position + 24 <= len(head):
             (wide,) = struct.unpack_from("<Q", head, position + 16)
-        elif name == b"fmt " and position + 20 <= len(head):
-            (bytes_per_s,) = struct.unpack_from("<I", head, position + 16)
+        elif name == b"fmt " and position + 22 <= len(head):
+            form, _, rate_hz, _, block_bytes = struct.unpack_from("<HHIIH", head, position + 8)
+        elif name == b"fact" and position + 12 <= len(head):
+            (fact,) = struct.unpack_from("<I", head, position + 8)
         elif name == b"data":
-            length = wide if length == 0xFFFFFFFF and wide < 2**63 else length
-            if bytes_per_s == 0 or length in {0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF - 36, 0xFFFFFFFF - 36}:
-                return SoundLength()
-            return SoundLength(promised_s=length / bytes_per_s)
+            length = wide if length == 0xFFFFFFFF else length
+            if not size < position + 8 + length < _UNKNOWN_SIZES or rate_hz == 0 or block_bytes == 0:
+                break
+            samples = length // block_bytes if form in _PLAIN_FORMATS else fact
+            return SoundLength(promised_s=samples / rate_hz or None)
         position += 8 + length + length % 2
     return SoundLength()
 
