@@ -25,9 +25,6 @@ MAX_RATE_HZ: Final = 768_000
 #: Sound of as many channels is interleaved before it becomes an array: PyAV's own conversion of planar frames has
 #: crashed (18.1).
 _INTERLEAVED_FROM: Final = 8
-#: Ten frames: a frame of MP3 is completed from the bytes of earlier ones, which libsndfile 1.2.2 does not read again
-#: after a seek.
-_MP3_SETTLING_SAMPLES: Final = 10 * 1152
 
 
 class SoundBuffer:
@@ -114,12 +111,15 @@ class SoundFile:
     """Plain sound file, read through libsndfile.
 
     ``samples``: samples per channel that are there at most, if they were counted; libsndfile's own number otherwise.
+    ``settling``: samples before the wanted ones to decode and drop, since a frame of MP3 is completed from the bytes of
+    earlier ones, which libsndfile 1.2.2 does not read again after a seek.
     Raises soundfile.LibsndfileError if libsndfile does not read it.
     """
 
-    def __init__(self, file: BinaryIO, samples: int | None = None) -> None:
+    def __init__(self, file: BinaryIO, samples: int | None = None, settling: int = 0) -> None:
         file.seek(0)
         self._file = soundfile.SoundFile(file)
+        self._settling = settling
         self.samples = int(self._file.frames) if samples is None else min(samples, int(self._file.frames))
 
     @property
@@ -143,7 +143,7 @@ class SoundFile:
         begin = max(0, buffer.first)
         end = min(buffer.first + buffer.length, self.samples)
         if end > begin:
-            settling = min(begin, _MP3_SETTLING_SAMPLES) if self._file.format == "MP3" else 0
+            settling = min(begin, self._settling)
             self._file.seek(begin - settling)
             samples = self._file.read(settling + end - begin, dtype="float32", always_2d=True)[settling:]
             if len(samples) == 0:

@@ -164,7 +164,7 @@ def _sound(
     length = sound_length(file, file_type)
     if not length.libsndfile:
         return None, length.promised_s
-    sound = SoundFile(file, length.samples)
+    sound = SoundFile(file, length.samples, length.settling)
     if length.samples is not None and abs(sound.libsndfile_samples - length.samples) > MAX_FRAME_SAMPLES:
         sound.close()
         return None, length.promised_s

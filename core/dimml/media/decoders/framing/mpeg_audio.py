@@ -14,6 +14,8 @@ MAX_FRAME_BYTES: Final = 1729
 MAX_FRAME_SAMPLES: Final = 1152
 #: Bytes after the sound that no frame count includes: an ID3v1 tag.
 _TRAILER_BYTES: Final = 128
+#: FFmpeg and libmpg123 hold no more.
+MAX_SETTLING_FRAMES: Final = 10
 _CHUNK_BYTES: Final = 2**20
 #: Place of the checksum after the word Xing or Info, in the tag that LAME and FFmpeg write.
 _CHECKSUM_AT: Final = 154
@@ -95,6 +97,8 @@ class XingFrame:
     added: int
     #: Whether a checksum of LAME's covers these numbers, and is right.
     checked: bool
+    #: Whether the bit rate is constant.
+    constant: bool
     header: FrameHeader
 
     @property
@@ -121,9 +125,8 @@ def xing_frame(data: bytes, position: int) -> XingFrame | None:
     tag = at + 12 + (4 if flags & 2 else 0) + (100 if flags & 4 else 0) + (4 if flags & 8 else 0)
     delays = int.from_bytes(data[tag + 21 : tag + 24])
     added = (delays >> 12) + (delays & 0xFFF) if data[tag : tag + 4] in {b"LAME", b"Lavf", b"Lavc"} else 0
-    return XingFrame(
-        frames, size, added, _checked(data[position : position + header.size], at - position + _CHECKSUM_AT), header
-    )
+    checked = _checked(data[position : position + header.size], at - position + _CHECKSUM_AT)
+    return XingFrame(frames, size, added, checked, data[at : at + 4] == b"Info", header)
 
 
 def _checked(frame: bytes, field: int) -> bool:
@@ -135,7 +138,9 @@ def _checked(frame: bytes, field: int) -> bool:
         return False
     wanted = int.from_bytes(frame[field : field + 2])
     before, after = frame[:field], frame[field + 2 : _FFMPEG_CHECKED_BYTES]
-    return wanted in {_crc16(before), _crc16((before + b"\0\0" + after).ljust(_FFMPEG_CHECKED_BYTES, b"\0"))}
+    if _crc16(before) == wanted:
+        return True
+    return _crc16((before + b"\0\0" + after).ljust(_FFMPEG_CHECKED_BYTES, b"\0")) == wanted
 
 
 def _crc16(data: bytes) -> int:
@@ -166,6 +171,8 @@ class FrameCount:
     seconds: float
     #: Of the first frame.
     samples_per_frame: int
+    #: Bytes of the smallest frame, 0 without any.
+    smallest: int
 
 
 def count_frames(file: BinaryIO, begin: int) -> FrameCount:
@@ -173,12 +180,24 @@ def count_frames(file: BinaryIO, begin: int) -> FrameCount:
 
     What is no frame is passed over; after 256 KiB of it, the count ends.
     """
-    samples, seconds, first = 0, 0.0, 0
+    samples, seconds, first, smallest = 0, 0.0, 0, MAX_FRAME_BYTES
     for header in _headers(file, begin):
         first = first or header.samples
         samples += header.samples
         seconds += header.samples / header.rate_hz
-    return FrameCount(samples, seconds, first)
+        smallest = min(smallest, header.size)
+    return FrameCount(samples, seconds, first, smallest if first else 0)
+
+
+def settling_frames(header: FrameHeader, smallest: int) -> int:
+    """Count the frames before one that may hold bytes of it (ISO/IEC 11172-3, 2.4.2.7, ``main_data_begin``), and one.
+
+    ``smallest``: bytes of the smallest frame, 0 if they are not known.
+    """
+    reservoir, beside_sound = (511, HEADER_BYTES + 32) if header.mpeg1 else (255, HEADER_BYTES + 17)
+    if smallest <= beside_sound:
+        return MAX_SETTLING_FRAMES
+    return min(MAX_SETTLING_FRAMES, -(-reservoir // (smallest - beside_sound)) + 1)
 
 
 def _headers(file: BinaryIO, begin: int) -> Iterator[FrameHeader]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from dimml.media.decoders.file_type import HEAD_BYTES, FileType, id3_bytes
-from dimml.media.decoders.framing.mpeg_audio import believed, count_frames, xing_frame
+from dimml.media.decoders.framing.mpeg_audio import believed, count_frames, header_at, settling_frames, xing_frame
 
-#: Of a FLAC's end, in which its last frame must begin, unless its header says that frames are longer.
+#: Of a FLAC's end, in which its last frame must begin, where its header does not say how long frames are.
 _FLAC_TAIL_BYTES: Final = 2**16
 #: Of a WAV whose block is one sample of every channel: PCM, float, A-law, mu-law, and the extensible form of these.
 _PLAIN_FORMATS: Final = frozenset({1, 3, 6, 7, 0xFFFE})
@@ -27,12 +27,14 @@ _UNKNOWN_SIZES: Final = 0x7FFF_0000
 class SoundLength:
     """``libsndfile``: whether its length holds. ``samples``: how many there are at most, if they were counted.
 
-    ``promised_s``: what the header promises; None if it promises nothing.
+    ``promised_s``: what the header promises; None if it promises nothing. ``settling``: samples that libsndfile must
+    decode after a seek before its sound is right.
     """
 
     libsndfile: bool = True
     samples: int | None = None
     promised_s: float | None = None
+    settling: int = 0
 
 
 def sound_length(file: BinaryIO, file_type: FileType) -> SoundLength:
@@ -42,28 +44,32 @@ def sound_length(file: BinaryIO, file_type: FileType) -> SoundLength:
     if check is None:
         return SoundLength()
     file.seek(0)
-    begin = id3_bytes(file.read(10))
-    return check(file, begin, file.seek(0, os.SEEK_END))
-
-
-def _mp3(file: BinaryIO, begin: int, size: int) -> SoundLength:
-    file.seek(begin)
-    # Padding may follow the tag.
     head = file.read(HEAD_BYTES)
+    begin = id3_bytes(head)
+    if begin:
+        file.seek(begin)
+        head = file.read(HEAD_BYTES)
+    return check(file, head, begin, file.seek(0, os.SEEK_END))
+
+
+def _mp3(file: BinaryIO, head: bytes, begin: int, size: int) -> SoundLength:
+    # Padding may follow the tag.
     first = max(0, head.find(b"\xff"))
     xing = xing_frame(head, first)
     if xing is not None and believed(xing, begin + first, size):
-        return SoundLength(promised_s=xing.samples / xing.header.rate_hz)
+        smallest = xing.size // max(1, xing.frames) if xing.constant and xing.size else 0
+        settling = settling_frames(xing.header, smallest) * xing.header.samples
+        return SoundLength(promised_s=xing.samples / xing.header.rate_hz, settling=settling)
     count = count_frames(file, begin)
     if xing is None:
-        return SoundLength(samples=count.samples)
+        header = header_at(head, first)
+        settling = 0 if header is None else settling_frames(header, count.smallest) * header.samples
+        return SoundLength(samples=count.samples, settling=settling)
     return SoundLength(libsndfile=False, promised_s=xing.samples / xing.header.rate_hz)
 
 
-def _flac(file: BinaryIO, begin: int, size: int) -> SoundLength:
+def _flac(file: BinaryIO, head: bytes, begin: int, size: int) -> SoundLength:
     """RFC 9639, sections 8.2 and 9.1."""
-    file.seek(begin)
-    head = file.read(42)
     if len(head) < 42 or head[:4] != b"fLaC" or head[4] & 0x7F != 0:
         return SoundLength()
     rate_hz = int.from_bytes(head[18:21]) >> 4
@@ -71,7 +77,7 @@ def _flac(file: BinaryIO, begin: int, size: int) -> SoundLength:
     if samples == 0 or rate_hz == 0:
         return SoundLength(libsndfile=False)
     fixed_block, longest = int.from_bytes(head[8:10]), int.from_bytes(head[15:18])
-    tail_bytes = max(_FLAC_TAIL_BYTES, 2 * longest)
+    tail_bytes = 2 * longest or _FLAC_TAIL_BYTES
     file.seek(max(begin, size - tail_bytes))
     whole = _flac_ends_at(file.read(tail_bytes), samples, fixed_block)
     return SoundLength(libsndfile=whole, promised_s=samples / rate_hz)
@@ -127,12 +133,10 @@ def _crc8(data: bytes) -> int:
     return crc
 
 
-def _wav(file: BinaryIO, begin: int, size: int) -> SoundLength:
+def _wav(file: BinaryIO, head: bytes, begin: int, size: int) -> SoundLength:
     """Of a data chunk that ends after the file: its size by the rate of bytes, or, of compressed sound, the samples
     that the fact chunk counts. Writers that cannot seek leave the size at the largest number."""
-    del begin
-    file.seek(0)
-    head = file.read(HEAD_BYTES)
+    del file, begin
     position, wide, fact = 12, 0, 0
     form, rate_hz, block_bytes = 0, 0, 0
     while position + 8 <= len(head):
@@ -153,4 +157,5 @@ def _wav(file: BinaryIO, begin: int, size: int) -> SoundLength:
     return SoundLength()
 
 
-_CHECKS: Final[Mapping[str, Callable[[BinaryIO, int, int], SoundLength]]] = {"mp3": _mp3, "flac": _flac, "wav": _wav}
+_Check = Callable[[BinaryIO, bytes, int, int], SoundLength]
+_CHECKS: Final[Mapping[str, _Check]] = {"mp3": _mp3, "flac": _flac, "wav": _wav}
