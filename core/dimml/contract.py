@@ -31,6 +31,8 @@ Role = Literal["encoder", "fusion", "entry", "media"]
 FEATURES, LOGITS, PRESENT = "FEATURES", "LOGITS", "PRESENT"
 PROBABILITIES, CERTAINTY, WEIGHTS, STATUS = "PROBABILITIES", "CERTAINTY", "WEIGHTS", "STATUS"
 MEDIA, START_S, END_S = "MEDIA", "START_S", "END_S"
+#: Parameter of an answer of a media model: true where a track of the recording was cut off, left out otherwise.
+TRUNCATED: Final = "truncated"
 #: Outputs of the fusion model, and of every answer.
 FUSED_OUTPUTS: Final = (PROBABILITIES, LOGITS, CERTAINTY, WEIGHTS)
 
@@ -55,6 +57,11 @@ class ModelSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     modality: str | None = None
+
+
+def truncation_names(modality: str) -> tuple[str, str]:
+    """Names of the parameters with the seconds that a truncated track holds, and that its header promises."""
+    return f"{modality}_held_s", f"{modality}_promised_s"
 
 
 def datatype_of(dtype: np.dtype[Any]) -> Datatype:

@@ -16,6 +16,15 @@ class LabelProbability(BaseModel):
     probability: float = Field(ge=0.0, le=1.0)
 
 
+class TruncationAnswer(BaseModel):
+    """Seconds that a track which was cut off holds, and that its file's header promises."""
+
+    model_config = ConfigDict(frozen=True)
+
+    held_s: float
+    promised_s: float
+
+
 class ModalityAnswer(BaseModel):
     """What one modality contributed. Certainty, weight and vote are None/0 where it is not ``ok``."""
 
@@ -68,6 +77,12 @@ class Prediction(BaseModel):
     probability: float
     predictions: list[LabelProbability] = Field(description="The top_k classes, most probable first.")
     degraded: bool = Field(description="A requested modality is not ok, and there is still an answer.")
+    truncated: bool = Field(
+        default=False, description="A requested track was cut off: its file holds less than its header promises."
+    )
+    truncations: dict[str, TruncationAnswer] = Field(
+        default_factory=dict, description="How much there is of tracks that were cut off, by modality."
+    )
     modalities: dict[str, ModalityAnswer]
     fused_head: FusedHeadAnswer | None = Field(default=None, description="None where the bundle has no fused head.")
     start_s: float | None = Field(default=None, description="Start of the time range of the media that was predicted.")

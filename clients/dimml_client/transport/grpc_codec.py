@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,19 @@ from typing import Any
 import numpy as np
 
 from dimml.bundle import FUSED_HEAD
-from dimml.contract import CERTAINTY, MEDIA, NUMPY_TYPES, PROBABILITIES, STATUS, WEIGHTS, file_input
+from dimml.contract import (
+    CERTAINTY,
+    MEDIA,
+    NUMPY_TYPES,
+    PROBABILITIES,
+    STATUS,
+    TRUNCATED,
+    WEIGHTS,
+    file_input,
+    truncation_names,
+)
 from dimml.errors import InvalidParameterError, UnusableMediaError
-from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction
+from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction, TruncationAnswer
 from dimml.status import ModalityStatus, Reason
 from dimml_client.transport.request import MEDIA_PART, PredictRequest
 
@@ -114,6 +125,8 @@ def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictR
         probability=ranked[0].probability,
         predictions=ranked,
         degraded=any(status.degrades for status in statuses.values()),
+        truncated=TRUNCATED in response.parameters,
+        truncations=_truncations(response.parameters, meaning.modalities),
         modalities={
             name: ModalityAnswer(
                 status=status.status,
@@ -127,6 +140,18 @@ def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictR
         if fused is None
         else FusedHeadAnswer(certainty=fused[0] if all_ok else None, weight=fused[1] if all_ok else 0.0),
     )
+
+
+def _truncations(parameters: Any, modalities: Iterable[str]) -> dict[str, TruncationAnswer]:
+    """Read how much there is of each track that was cut off."""
+    found = {}
+    for modality in modalities:
+        held, promised = truncation_names(modality)
+        if held in parameters and promised in parameters:
+            found[modality] = TruncationAnswer(
+                held_s=parameters[held].double_param, promised_s=parameters[promised].double_param
+            )
+    return found
 
 
 def _statuses(raw: bytes) -> list[ModalityStatus]:

@@ -47,6 +47,14 @@ class DecodeRequest:
     quality: QualityThresholds = field(default_factory=QualityThresholds)
 
 
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """A track that was cut off: seconds that it holds, and that its file's header promises."""
+
+    held_s: float
+    promised_s: float
+
+
 @dataclass(slots=True)
 class DecodedTrack:
     """Row of one modality (``modality.shape``, ``modality.dtype``), or None with the reason in ``status``."""
@@ -55,6 +63,8 @@ class DecodedTrack:
     row: npt.NDArray[Any] | None = None
     #: Presentation times of the chosen frames, seconds from the recording's start.
     times_s: tuple[float, ...] = ()
+    #: None for a track that is whole, or of which no header promises a length.
+    truncation: Truncation | None = None
 
 
 @dataclass(slots=True)
@@ -64,3 +74,8 @@ class Decoded:
     tracks: dict[str, DecodedTrack] = field(default_factory=dict)
     start_s: float | None = None
     end_s: float | None = None
+
+    @property
+    def truncations(self) -> dict[str, Truncation]:
+        """By modality, for tracks that were cut off."""
+        return {name: track.truncation for name, track in self.tracks.items() if track.truncation is not None}

@@ -56,6 +56,7 @@ class MediaModel:
             limit_s = answering.settings.decode_timeout_s
             decoded = await decode_in_share(self._decoders, decoding, end=end, limit_s=limit_s)
             metrics.observe_stage("decode", perf_counter() - began)
+            metrics.observe_truncations(decoded.truncations)
             result = await answering.fused(recording_rows(answering.bundle, decoded), end=end)
             answer = answering.response(result, slice(0, 1))
         except Exception as error:

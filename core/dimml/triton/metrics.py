@@ -13,7 +13,7 @@ import math
 import platform
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from dimml import __version__
@@ -36,6 +36,7 @@ _HELP: Final = {
     "dimml_disagreement_ratio": "Chance that two modalities' heads, drawing from their distributions, differ.",
     "dimml_predictions_total": "Rows that were answered, by label.",
     "dimml_degraded_total": "Rows that were answered without a requested modality.",
+    "dimml_truncated_total": "Recordings whose track was cut off: the file holds less than its header promises.",
     "dimml_modality_weight_ratio": "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
     "dimml_stage_seconds": "Time of one stage of a request: decode, encode (by modality), fuse.",
     "dimml_decode_workers_lost_total": "Decoding processes lost since start: crashed or timed out.",
@@ -101,6 +102,11 @@ class TritonMetrics:
                 reason = "" if status.reason is None else status.reason.value
                 labels = {"modality": modality, "status": status.status.value, "reason": reason}
                 self._add("dimml_modality_status_total", self._version | labels, 1)
+
+    def observe_truncations(self, truncations: Iterable[str]) -> None:
+        """Count the modalities of one recording whose track was cut off."""
+        for modality in truncations:
+            self._add("dimml_truncated_total", self._version | {"modality": modality}, 1)
 
     def observe_result(self, result: EnsembleResult) -> None:
         """Observe statuses, heads and answers of one ensemble run, and its stage times."""

@@ -18,10 +18,12 @@ from dimml.contract import (
     PRESENT,
     START_S,
     STATUS,
+    TRUNCATED,
     features_input,
     file_input,
     fused_outputs,
     logits_input,
+    truncation_names,
 )
 from dimml.errors import InvalidTensorError
 from dimml.media.types import Source
@@ -110,7 +112,7 @@ class DataPlane:
                     batched = served.spec.max_batch_size > 0
                     tensor = top_classes(tensor, output.class_count, served.bundle.labels, batched=batched)
                 outputs.append(tensor)
-        return InferResponse(served.spec.name, str(served.version), request.request_id, tuple(outputs))
+        return InferResponse(served.spec.name, str(served.version), request.request_id, tuple(outputs), call.parameters)
 
     def _choose(self, call: InferCall, request: InferRequest) -> None:
         """Switch the call to the model version that the bundle's split gives this request."""
@@ -143,6 +145,7 @@ class DataPlane:
             by_modality = {m.name: tensors[m.tensor] for m in bundle.modalities if m.tensor in tensors}
             outcome = await held.infer(by_modality, timeout_s=timeout_s)
         call.queue_ns, call.degraded = _ns(outcome.queue_s), outcome.degraded
+        call.parameters = _truncation_parameters(outcome)
         return {**fused_outputs(outcome.result.fused), STATUS: _statuses(outcome)}
 
 
@@ -174,6 +177,15 @@ def _statuses(outcome: InferenceResult) -> Array:
     """Return the statuses ``[B, M]`` as UTF-8 bytes, modalities in the order of PRESENT."""
     columns = [outcome.result.statuses[modality.name] for modality in outcome.bundle.modalities]
     return np.array([[str(status).encode() for status in row] for row in zip(*columns, strict=True)], np.object_)
+
+
+def _truncation_parameters(outcome: InferenceResult) -> dict[str, bool | float]:
+    """Say how much there is of each track that was cut off; empty if none was."""
+    parameters: dict[str, bool | float] = {}
+    for modality, truncation in outcome.truncations.items():
+        held, promised = truncation_names(modality)
+        parameters |= {TRUNCATED: True, held: truncation.held_s, promised: truncation.promised_s}
+    return parameters
 
 
 def _ns(seconds: float) -> int:

@@ -6,7 +6,7 @@ counts equal the status counter's. Label sets are bounded by bundles, their labe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -34,8 +34,10 @@ MODALITY: Final = (*BUNDLE, "modality")
 class BundleMetrics:
     """Metrics by bundle and version, in a given registry."""
 
-    def __init__(self, registry: CollectorRegistry, window: DriftWindow, prefix: str = "dimml") -> None:
-        """Register the metrics; ``prefix`` starts every metric's name."""
+    def __init__(
+        self, registry: CollectorRegistry, window: DriftWindow, prefix: str = "dimml", *, decodes: bool = True
+    ) -> None:
+        """Register the metrics; ``prefix`` starts every metric's name. ``decodes``: whether recordings are counted."""
         self._window = window
         self._watched: dict[tuple[str, str], _DriftMonitor] = {}
         self._infos: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -75,6 +77,16 @@ class BundleMetrics:
             BUNDLE,
             registry=registry,
         )
+        self._truncated = (
+            None
+            if not decodes
+            else Counter(
+                f"{prefix}_truncated",
+                "Recordings whose track was cut off: the file holds less than its header promises.",
+                MODALITY,
+                registry=registry,
+            )
+        )
         self._stages = Histogram(
             f"{prefix}_stage_seconds",
             "Time of one stage of a request: queue, decode, encode (by modality), fuse.",
@@ -101,6 +113,8 @@ class BundleMetrics:
         for modality in bundle.modalities:
             for status in (OK, *map(ModalityStatus.because, Reason)):
                 self._statuses.labels(*labels, modality.name, *_words(status))
+            if self._truncated is not None:
+                self._truncated.labels(*labels, modality.name)
         for label in label_series(bundle):
             self._predictions.labels(*labels, label)
         self._degraded.labels(*labels)
@@ -114,6 +128,12 @@ class BundleMetrics:
     def observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
         """Record the duration of one stage of one request."""
         self._stages.labels(bundle.name, str(bundle.version), stage, modality).observe(seconds)
+
+    def observe_truncations(self, bundle: Bundle, truncations: Iterable[str]) -> None:
+        """Count the modalities of one recording whose track was cut off."""
+        if self._truncated is not None:
+            for modality in truncations:
+                self._truncated.labels(bundle.name, str(bundle.version), modality).inc()
 
     def observe_statuses(self, bundle: Bundle, statuses: Mapping[str, Sequence[ModalityStatus]]) -> None:
         """Count the status of each modality, by row."""

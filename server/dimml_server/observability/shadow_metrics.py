@@ -21,7 +21,7 @@ class ShadowMetrics:
     """Metrics of shadow versions, in a given registry. None of them counts in the metrics of answers."""
 
     def __init__(self, registry: CollectorRegistry, window: DriftWindow) -> None:
-        self._bundles = BundleMetrics(registry, window, prefix="dimml_shadow")
+        self._bundles = BundleMetrics(registry, window, prefix="dimml_shadow", decodes=False)
         self._requests = Counter(
             "dimml_shadow_requests",
             "Requests copied to a shadow: answered, failed, or dropped because it was busy.",

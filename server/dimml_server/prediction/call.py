@@ -110,9 +110,16 @@ class HeldCall:
                     span.set(status_attribute(name), str(track.status))
             decode_s = perf_counter() - began
             resources.metrics.bundles.observe_stage(bundle, "decode", decode_s)
+            resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
             rows = recording_rows(bundle, decoded)
             outcome = await self._ensemble(rows, end, queue_s)
-        return replace(outcome, decode_s=decode_s, start_s=decoded.start_s, end_s=decoded.end_s)
+        return replace(
+            outcome,
+            decode_s=decode_s,
+            start_s=decoded.start_s,
+            end_s=decoded.end_s,
+            truncations=decoded.truncations,
+        )
 
     async def infer(
         self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from dimml.bundle import FUSED_HEAD, Bundle
 from dimml.ensemble import EnsembleResult
 from dimml.fusion import softmax
-from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction, Timings
+from dimml.media.types import Truncation
+from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction, Timings, TruncationAnswer
 from dimml.status import ModalityStatus
 
 
@@ -25,6 +26,8 @@ class InferenceResult:
     #: Range of the media that was predicted, in seconds; None without media.
     start_s: float | None = None
     end_s: float | None = None
+    #: Of modalities whose track was cut off, whatever their status; of a result of one row.
+    truncations: Mapping[str, Truncation] = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
@@ -73,6 +76,11 @@ def build_prediction(
         probability=ranked[0].probability,
         predictions=ranked,
         degraded=any(status.degrades for status in statuses.values()),
+        truncated=bool(outcome.truncations),
+        truncations={
+            name: TruncationAnswer(held_s=one.held_s, promised_s=one.promised_s)
+            for name, one in outcome.truncations.items()
+        },
         modalities=answers,
         fused_head=_fused_head(outcome, row, all(status.ok for status in statuses.values())),
         start_s=outcome.start_s,

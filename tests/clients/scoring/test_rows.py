@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from dimml.errors import UnusableMediaError
 from dimml.repository import load_bundle
@@ -17,6 +20,7 @@ from dimml_client.scoring.table.schema import ScoredBundle, table_schema
 from dimml_server.local import LocalPredictor
 from support.data import REPOSITORY_ROOT
 from support.scoring import BAD, GOOD, REPOSITORY, SAMPLES, rows_of, score
+from support.tiny_bundle import tone_hz
 from support.tiny_media import LABELS
 
 pytestmark = pytest.mark.timeout(300)
@@ -221,3 +225,22 @@ def test_a_path_that_stands_twice_has_two_rows(
     assert score(clip, clip, "--out", out, "--json", "-q", repository=tiny_repository) == 0
     assert json.loads(capsys.readouterr().out)["repeated_inputs"] == 1
     assert [row["id"] for row in rows_of(out)] == [str(clip), f"{clip}#2"]
+
+
+@pytest.mark.parametrize("options", [(), ("--window", "0.5")], ids=["whole", "windows"])
+def test_a_cut_off_recording_says_so_in_its_rows(
+    tiny_repository: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, end in (("cut.wav", 44 + 16_000), ("whole.wav", None)):
+        wave = io.BytesIO()
+        soundfile.write(wave, 0.4 * np.sin(2 * np.pi * tone_hz(1) * np.arange(16_000) / 8000), 8000, format="WAV")
+        (folder / name).write_bytes(wave.getvalue()[:end])
+    out = tmp_path / "table.parquet"
+    assert score(folder, "--out", out, "-q", *options, repository=tiny_repository) == 0
+    lengths = {
+        (Path(row["path"]).name, row["truncated"], row["audio_held_s"], row["audio_promised_s"]) for row in rows_of(out)
+    }
+    # 16000 bytes of 16 bits at 8 kHz, of two seconds.
+    assert lengths == {("cut.wav", True, 1.0, 2.0), ("whole.wav", False, None, None)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import soundfile
 
 from dimml.errors import (
     DeadlineExceededError,
@@ -21,10 +24,10 @@ from dimml.errors import (
     UnavailableError,
     UnusableMediaError,
 )
-from dimml.prediction import Prediction
+from dimml.prediction import Prediction, TruncationAnswer
 from dimml_client import Client
 from support.server_process import ServerProcess, running_server
-from support.tiny_bundle import make_tiny_bundle
+from support.tiny_bundle import make_tiny_bundle, tone_hz
 from support.tiny_media import LABELS, tiny_clip
 
 MAX_BODY_BYTES = 150_000
@@ -279,3 +282,13 @@ def test_an_encoder_that_raises(tmp_path: Path, clips: dict[str, Path], transpor
         with pytest.raises(UnavailableError, match="no encoder answered") as caught:
             client.predict(parts={"audio": clips["red"]})
         assert str(caught.value.statuses["audio"]) == "failed:encoder_error"
+
+
+def test_an_answer_to_a_cut_off_recording_says_how_much_is_there(client: Client) -> None:
+    wave = io.BytesIO()
+    soundfile.write(wave, 0.4 * np.sin(2 * np.pi * tone_hz(1) * np.arange(8000) / 8000), 8000, format="WAV")
+    whole = client.predict(wave.getvalue())
+    assert (whole.truncated, whole.truncations) == (False, {})
+    answer = client.predict(wave.getvalue()[: 44 + 8000])
+    assert answer.truncated
+    assert answer.truncations == {"audio": TruncationAnswer(held_s=0.5, promised_s=1.0)}

@@ -267,3 +267,19 @@ def test_the_log_has_a_line_per_request_and_nothing_of_the_media(
     assert "POST /v1/predict 422" in lines[0]
     assert "no recording" not in server.log
     assert "Traceback" not in server.log
+
+
+def test_a_recording_that_was_cut_off_answers_and_says_how_much_is_there(
+    http: httpx.Client, clips: dict[str, bytes]
+) -> None:
+    whole = post(http, {"media": clips["wave"]}).json()
+    assert (whole["truncated"], whole["truncations"]) == (False, {})
+    half = clips["wave"][: 44 + 8000]
+    answer = post(http, {"media": half}).json()
+    assert answer["modalities"]["audio"]["status"] == "ok"
+    assert answer["truncated"] is True
+    # 8000 bytes of 16 bits at 8 kHz, of a second.
+    assert answer["truncations"] == {"audio": {"held_s": 0.5, "promised_s": 1.0}}
+    metrics = http.get("/metrics").text
+    assert 'dimml_truncated_total{modality="audio",model="tiny",version="1"} 1.0' in metrics
+    assert 'dimml_truncated_total{modality="visual",model="tiny",version="1"} 0.0' in metrics

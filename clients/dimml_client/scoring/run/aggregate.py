@@ -34,7 +34,8 @@ class Aggregator:
         self._answers = 0
         self._ms = 0.0
         self._figures_C = np.zeros(len(self._bundle.labels))
-        self._degraded = False
+        self._degraded = self._truncated = False
+        self._lengths: Row = {}
         self._first: Row | None = None
         self._error: Row | None = None
         self._end_s: object = None
@@ -57,6 +58,11 @@ class Aggregator:
             return
         self._answers += 1
         self._degraded |= row.get("degraded") is True
+        self._truncated |= row.get("truncated") is True
+        for name in self._bundle.modalities:
+            for column in (f"{name}_held_s", f"{name}_promised_s"):
+                if row.get(column) is not None:
+                    self._lengths[column] = row[column]
         probabilities_C = np.array([_number(row.get(probability_column(label))) for label in self._bundle.labels])
         if self._aggregation == "mean":
             self._figures_C += probabilities_C
@@ -80,6 +86,7 @@ class Aggregator:
         first = self._first or {}
         row: Row = {name: first[name] for name in kept if name in first}
         row |= {"kind": AGGREGATE, "end_s": self._end_s, "degraded": self._degraded, "ms": self._ms}
+        row |= {"truncated": self._truncated, **self._lengths}
         for name, statuses in self._statuses.items():
             if statuses:
                 row[f"{name}_status"] = "ok" if statuses["ok"] else statuses.most_common(1)[0][0]

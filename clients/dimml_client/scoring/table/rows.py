@@ -48,6 +48,7 @@ def _named(recording: Recording, bundle: ScoredBundle) -> Row:
         "bundle": bundle.name,
         "version": bundle.version,
         "degraded": False,
+        "truncated": False,
     }
     for name, path in recording.parts.items():
         if name != MEDIA_PART:
@@ -57,7 +58,7 @@ def _named(recording: Recording, bundle: ScoredBundle) -> Row:
 
 def _answer(row: Row, answer: Prediction) -> None:
     row["label"], row["probability"] = answer.label, answer.probability
-    row["degraded"] = answer.degraded
+    row["degraded"], row["truncated"] = answer.degraded, answer.truncated
     if row["start_s"] is None and row["end_s"] is None:
         # No range was requested: the predicted range is more informative than an empty column.
         row["start_s"], row["end_s"] = answer.start_s, answer.end_s
@@ -67,6 +68,8 @@ def _answer(row: Row, answer: Prediction) -> None:
         row[f"{name}_status"] = str(own.modality_status)
         row[f"{name}_certainty"], row[f"{name}_weight"] = own.certainty, own.weight
         row[f"{name}_label"], row[f"{name}_probability"] = own.label, own.probability
+    for name, truncation in answer.truncations.items():
+        row[f"{name}_held_s"], row[f"{name}_promised_s"] = truncation.held_s, truncation.promised_s
     if answer.fused_head is not None:
         row["fused_certainty"], row["fused_weight"] = answer.fused_head.certainty, answer.fused_head.weight
 

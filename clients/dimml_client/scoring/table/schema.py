@@ -82,11 +82,14 @@ def table_schema(bundle: ScoredBundle, own_files: Sequence[str] = (), truth: boo
             (f"{name}_weight", pa.float32()),
             (f"{name}_label", pa.string()),
             (f"{name}_probability", pa.float32()),
+            (f"{name}_held_s", pa.float64()),
+            (f"{name}_promised_s", pa.float64()),
         ]
     if bundle.fused_head:
         fields += [("fused_certainty", pa.float32()), ("fused_weight", pa.float32())]
     fields += [
         ("degraded", pa.bool_()),
+        ("truncated", pa.bool_()),
         ("error", pa.string()),
         ("message", pa.string()),
         ("bundle", pa.string()),

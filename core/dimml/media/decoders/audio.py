@@ -1,4 +1,4 @@
-"""Mono sound on the recording's own clock, at the rate an encoder wants."""
+"""Mono sound on the recording's own clock, at the rate of a modality."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _INTERLEAVED_FROM: Final = 8
 
 
 class SoundBuffer:
-    """Native-rate mono sound of one window and the margin around it; what nobody wrote is zero."""
+    """Mono sound of one window and the margin around it at the file's own rate; zero where none was written."""
 
     def __init__(self, window: Window, rate_hz: int) -> None:
-        """Raises ValueError where no sane recording has such a rate."""
+        """Allocate the window. Raises ValueError for a rate outside ``MIN_RATE_HZ`` to ``MAX_RATE_HZ``."""
         if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
             raise ValueError(f"sample rate {rate_hz} Hz")
         self.rate_hz = rate_hz
@@ -50,7 +50,7 @@ class SoundBuffer:
 
     @property
     def length(self) -> int:
-        """Samples, margins included."""
+        """Number of samples, margins included."""
         return len(self._samples)
 
     @property
@@ -59,7 +59,7 @@ class SoundBuffer:
         return self._next is not None and self._next >= self.length
 
     def write(self, mono: FloatArray, time_s: float | None) -> int:
-        """Place ``mono``, ``[n]``, at ``time_s`` (None: right after the last). Returns how many samples fell inside."""
+        """Write ``mono``, float32 ``[n]``, at ``time_s`` seconds (None: right after the last); return how many fit."""
         position = self._next or 0
         if time_s is not None:
             wanted = round(time_s * self.rate_hz) - self.first
@@ -73,7 +73,7 @@ class SoundBuffer:
         return end - begin
 
     def row(self, modality: Waveform) -> FloatArray | None:
-        """``[samples]`` in [-1, 1], zero-padded at the end; None where the file holds numbers that are not finite."""
+        """Return float32 ``[samples]`` in [-1, 1], zero-padded at the end; None if samples are not finite."""
         if not np.isfinite(self._samples).all():
             return None
         sound, margin = self._samples, self._margin
@@ -90,7 +90,10 @@ class SoundBuffer:
 
 
 def mono_samples(frame: Any) -> FloatArray:
-    """Mean of a PyAV audio frame's channels, ``[n]``, full scale 1. Raises ValueError for an unknown sample format."""
+    """Average a PyAV audio frame's channels to float32 ``[n]``, full scale 1.
+
+    Raises ValueError for an unknown sample format.
+    """
     channels = frame.layout.nb_channels
     if frame.format.is_planar and channels >= _INTERLEAVED_FROM:
         (frame,) = av.AudioResampler(format="flt").resample(frame)
@@ -107,9 +110,15 @@ def mono_samples(frame: Any) -> FloatArray:
 
 
 class SoundFile:
-    """A plain sound file through libsndfile. Raises soundfile.LibsndfileError where it is none."""
+    """Plain sound file, read through libsndfile.
 
-    def __init__(self, file: BinaryIO) -> None:
+    ``samples``: samples per channel that are there at most, if they were counted; libsndfile's own number otherwise.
+    ``settling``: samples before the wanted ones to decode and drop, since a frame of MP3 is completed from the bytes of
+    earlier ones, which libsndfile 1.2.2 does not read again after a seek.
+    Raises soundfile.LibsndfileError if libsndfile does not read it.
+    """
+
+    def __init__(self, file: BinaryIO, samples: int | None = None, settling: int = 0) -> None:
         file.seek(0)
 
         def seek(offset: int, whence: int = 0) -> None:
@@ -119,30 +128,38 @@ class SoundFile:
 
         # Without the file's name: soundfile takes a file that is called .raw for one without a header.
         self._file = soundfile.SoundFile(SimpleNamespace(seek=seek, tell=file.tell, read=file.read))
+        self._settling = settling
+        self.samples = int(self._file.frames) if samples is None else min(samples, int(self._file.frames))
+
+    @property
+    def libsndfile_samples(self) -> int:
+        """Samples per channel by libsndfile."""
+        return int(self._file.frames)
 
     @property
     def duration_s(self) -> float:
-        """By the number of samples, which libsndfile has checked against the file."""
-        return float(self._file.frames / self._file.samplerate)
+        """Duration in seconds, by the number of samples."""
+        return float(self.samples / self._file.samplerate)
 
     @property
     def empty(self) -> bool:
         """Whether there is not one sample."""
-        return bool(self._file.frames == 0)
+        return self.samples == 0
 
     def read(self, window: Window) -> SoundBuffer:
-        """The window's sound. Raises ValueError or soundfile.LibsndfileError where it cannot be had."""
+        """Read the window's sound. Raises ValueError or soundfile.LibsndfileError if it cannot be read."""
         buffer = SoundBuffer(window, int(self._file.samplerate))
         begin = max(0, buffer.first)
-        end = min(buffer.first + buffer.length, int(self._file.frames))
+        end = min(buffer.first + buffer.length, self.samples)
         if end > begin:
-            self._file.seek(begin)
-            samples = self._file.read(end - begin, dtype="float32", always_2d=True)
+            settling = min(begin, self._settling)
+            self._file.seek(begin - settling)
+            samples = self._file.read(settling + end - begin, dtype="float32", always_2d=True)[settling:]
             if len(samples) == 0:
                 raise ValueError("no samples where the header promised some")
             buffer.write(samples.mean(axis=1, dtype=np.float32), begin / buffer.rate_hz)
         return buffer
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close libsndfile's handle; the file itself stays open."""
         self._file.close()

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 
 from dimml.media.decoders.container import UNREADABLE, best_stream, open_container
 from dimml.media.decoders.file_type import CONVERT, FileType, sound_codec
+from dimml.media.decoders.framing.promised_length import avi_promise_s, drop_partial_packet, is_cut_off, truncations
 from dimml.media.decoders.packet_index import ContainerIndex, scan
 from dimml.media.decoders.signal_status import Tracks, all_because, checked, picture_tracks, unread
 from dimml.media.decoders.source import opened
@@ -18,13 +19,14 @@ from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
 from dimml.media.decoders.track_readers import PictureReader, SoundReader
 from dimml.media.decoders.video import EPSILON_S
-from dimml.media.types import DecodeRequest, Source
+from dimml.media.types import DecodeRequest, Source, Truncation
 from dimml.modality import Modality, Waveform
 from dimml.status import Reason
 
 #: Demuxers whose times differ after a seek. Most pictures of a program stream carry no time; FFmpeg derives it from the
 #: packets before, and was seen to be half a picture off without them.
-_READ_FROM_START: Final = frozenset({"mpeg"})
+#: Of MP3, the time after a seek is a guess from the bit rate.
+_READ_FROM_START: Final = frozenset({"mpeg", "mp3"})
 
 Reader = SoundReader | PictureReader
 
@@ -47,7 +49,9 @@ class ContainerRecording:
         modalities: Sequence[Modality],
         request: DecodeRequest,
         alone: bool,
+        promised_s: float | None = None,
     ) -> None:
+        """Open and scan. ``promised_s``: the length that the header of a sound file promises."""
         self._stack, self._source, self._file, self._file_type = stack, source, file, file_type
         self._request, self._alone = request, alone
         self.duration_s: float | None = None
@@ -55,7 +59,12 @@ class ContainerRecording:
         self.frame_s = 0.0
         self._readable: list[Modality] = []
         self._unreadable: Tracks = {}
-        container = open_container(file, file_type.demuxer, request.limits)
+        self.truncations: Mapping[str, Truncation] = {}
+        demuxer = file_type.demuxer
+        cut_off = promised_s is not None or is_cut_off(file, demuxer)
+        if cut_off and demuxer == "avi":
+            promised_s = avi_promise_s(file)
+        container = open_container(file, demuxer, request.limits)
         if container is None:
             because, about = _unopened(file, file_type)
             self._unreadable = unread(because, modalities, about, sound_only=file_type.sound_only)
@@ -63,6 +72,11 @@ class ContainerRecording:
         stack.callback(container.close)
         streams = _streams(container)
         self._index = scan(container, [stream for stream in streams.values() if stream is not None])
+        if cut_off:
+            drop_partial_packet(self._index, demuxer, promised_s)
+            found = truncations(container, demuxer, self._index, promised_s)
+            by_kind = {kind: found[one.index] for kind, one in streams.items() if one and one.index in found}
+            self.truncations = {m.name: by_kind[_kind(m)] for m in modalities if _kind(m) in by_kind}
         for modality in modalities:
             kind = _kind(modality)
             why = _why_unreadable(container, streams[kind], kind, self._index)

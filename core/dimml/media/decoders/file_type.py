@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal
 
+from dimml.media.decoders.framing.resync import find_stream
+
 #: Bytes from a file's start that ``sniff`` and ``unread_format`` look at.
 HEAD_BYTES: Final = 4096
 
@@ -133,14 +135,30 @@ def identify(file: BinaryIO) -> FileType | None:
     """Return the type of an open file; an ID3 tag before the sound is passed over."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
-    if head.startswith(b"ID3") and len(head) >= 10:
-        # Four bytes of seven bits each, without the tag's own header of ten.
-        length = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        file.seek(10 + length)
+    tag = id3_bytes(head)
+    if tag:
+        file.seek(tag)
         tagged = sniff(file.read(HEAD_BYTES))
         # MP3 is what such tags are for; anything may lie between the tag and its first frame.
         return tagged if tagged is not None and tagged.demuxer in {"aac", "flac"} else FileType("sound", "mp3")
-    return sniff(head)
+    file_type = sniff(head)
+    return _cut_stream(file) if file_type is None else file_type
+
+
+def _cut_stream(file: BinaryIO) -> FileType | None:
+    """The type of a stream that begins inside a frame."""
+    demuxer = find_stream(file)
+    if demuxer is None:
+        return None
+    return FileType("sound" if demuxer == "mp3" else "container", demuxer)
+
+
+def id3_bytes(head: bytes) -> int:
+    """Bytes of the ID3v2 tag that a file begins with, 0 if there is none."""
+    if not head.startswith(b"ID3") or len(head) < 10:
+        return 0
+    # Four bytes of seven bits each, without the tag's own header of ten.
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
 def unread_format(head: bytes) -> UnreadFormat | None:

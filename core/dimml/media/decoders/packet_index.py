@@ -10,9 +10,12 @@ import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from dimml.media.decoders.container import UNREADABLE
+
+#: A frame of MP3 is completed from the bytes of up to so many before it.
+MP3_SETTLING_FRAMES: Final = 10
 
 
 @dataclass(slots=True)
@@ -25,6 +28,8 @@ class TrackIndex:
     #: Presentation times in ascending order; for pictures one per frame.
     times_s: list[float] = field(default_factory=list)
     keyframes_s: list[float] = field(default_factory=list)
+    #: Sound that the decoder needs before it is right, where that is longer than for most.
+    settling_s: float = 0.0
 
     def keyframe_before(self, time_s: float) -> float | None:
         """Find the last keyframe at or before ``time_s``; None without one."""
@@ -93,6 +98,8 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
         track.times_s.sort()
         track.keyframes_s.sort()
         if track.times_s:
+            if stream.codec_context.name.startswith("mp3"):
+                track.settling_s = MP3_SETTLING_FRAMES * track.frame_s
             if track.end_s <= track.times_s[-1]:
                 # The last packet does not say how long it lasts.
                 track.end_s = track.times_s[-1] + track.frame_s

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, Final, Protocol
 
@@ -13,12 +14,15 @@ from dimml.media.decoders.audio import SoundFile
 from dimml.media.decoders.container_recording import ContainerRecording
 from dimml.media.decoders.file_type import HEAD_BYTES, FileType, identify, unread_format
 from dimml.media.decoders.flow_file import FlowFile
+from dimml.media.decoders.framing.mpeg_audio import MAX_FRAME_SAMPLES
+from dimml.media.decoders.framing.ogg_chain import ChainedSound, link_starts
+from dimml.media.decoders.framing.sound_length import sound_length
 from dimml.media.decoders.image import decode_image
 from dimml.media.decoders.signal_status import Tracks, all_because, checked, picture_tracks, unread
 from dimml.media.decoders.source import by_source, opened
-from dimml.media.decoders.time_range import Window, check_range, clip_window
+from dimml.media.decoders.time_range import END_TOLERANCE_S, Window, check_range, clip_window
 from dimml.media.decoders.video import StillPicture, rows_of_one_picture
-from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source
+from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source, Truncation
 from dimml.modality import Flow, Modality, Waveform
 from dimml.status import ModalityStatus, Reason
 
@@ -79,6 +83,8 @@ class Recording(Protocol):
     duration_s: float | None
     #: Mean duration of a picture in seconds, 0 without pictures.
     frame_s: float
+    #: Of modalities whose track was cut off.
+    truncations: Mapping[str, Truncation]
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
         """Yield the tracks of each window, in order, by name of the modality."""
@@ -89,7 +95,15 @@ def _one_window(recording: Recording, request: DecodeRequest) -> tuple[Tracks, W
     if recording.duration_s is None:
         return next(recording.tracks([Window(0.0, 0.0)])), None
     window = clip_window(recording.duration_s, request, recording.frame_s)
-    return next(recording.tracks([window])), window
+    return with_truncations(next(recording.tracks([window])), recording), window
+
+
+def with_truncations(tracks: Tracks, recording: Recording) -> Tracks:
+    """Mark the tracks that were cut off."""
+    for name, truncation in recording.truncations.items():
+        if name in tracks:
+            tracks[name] = replace(tracks[name], truncation=truncation)
+    return tracks
 
 
 def open_recording(
@@ -119,13 +133,42 @@ def open_recording(
     # Of the plain sound formats only Ogg can hold pictures; what others carry is cover art. Many windows of an Ogg file
     # are one pass through it.
     plain = file_type.kind == "sound" and (file_type.demuxer != "ogg" or (sound_only and alone))
-    if plain and libsndfile:
+    links = link_starts(file) if file_type.demuxer == "ogg" else []
+    promised_s = None
+    if (plain or len(links) > 1) and libsndfile:
         try:
-            return _SoundRecording(stack, file, modalities, request, alone=alone)
+            sound, promised_s = _sound(file, file_type, links)
+            if sound is not None:
+                return _SoundRecording(stack, sound, modalities, request, alone=alone, promised_s=promised_s)
         except SOUND_UNREADABLE:
             # FFmpeg reads some that libsndfile does not.
             pass
-    return ContainerRecording(stack, source, file, file_type, modalities=modalities, request=request, alone=alone)
+    return ContainerRecording(
+        stack,
+        source,
+        file,
+        file_type,
+        modalities=modalities,
+        request=request,
+        alone=alone,
+        promised_s=promised_s,
+    )
+
+
+def _sound(
+    file: BinaryIO, file_type: FileType, links: list[int]
+) -> tuple[SoundFile | ChainedSound | None, float | None]:
+    """The file through libsndfile, None where libsndfile is wrong about its length; and the length it promises."""
+    if len(links) > 1:
+        return ChainedSound(file, links), None
+    length = sound_length(file, file_type)
+    if not length.libsndfile:
+        return None, length.promised_s
+    sound = SoundFile(file, length.samples, length.settling)
+    if length.samples is not None and abs(sound.libsndfile_samples - length.samples) > MAX_FRAME_SAMPLES:
+        sound.close()
+        return None, length.promised_s
+    return sound, length.promised_s
 
 
 class _Timeless:
@@ -134,6 +177,7 @@ class _Timeless:
     def __init__(self, make: Callable[[], Tracks]) -> None:
         self.duration_s: float | None = None
         self.frame_s = 0.0
+        self.truncations: Mapping[str, Truncation] = {}
         self._make = make
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
@@ -183,15 +227,26 @@ class _SoundRecording:
     """
 
     def __init__(
-        self, stack: ExitStack, file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest, *, alone: bool
+        self,
+        stack: ExitStack,
+        sound: SoundFile | ChainedSound,
+        modalities: Sequence[Modality],
+        request: DecodeRequest,
+        *,
+        alone: bool,
+        promised_s: float | None,
     ) -> None:
-        self._sound = SoundFile(file)
+        self._sound = sound
         stack.callback(self._sound.close)
         self._heard = [modality for modality in modalities if isinstance(modality, Waveform)]
         self._others = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
         self._request, self._alone = request, alone
         self.duration_s = None if self._sound.empty else self._sound.duration_s
         self.frame_s = 0.0
+        self.truncations: Mapping[str, Truncation] = {}
+        if self.duration_s is not None and promised_s is not None and promised_s - self.duration_s > END_TOLERANCE_S:
+            truncation = Truncation(round(self.duration_s, 6), round(promised_s, 6))
+            self.truncations = {modality.name: truncation for modality in self._heard}
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
         for window in windows:

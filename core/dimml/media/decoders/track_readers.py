@@ -192,7 +192,7 @@ class SoundReader(TrackReader[SoundSegment]):
 
 def first_sound_s(index: TrackIndex, begin_s: float) -> float:
     """Time of the packet to begin with, so that sound is correct from ``begin_s`` on."""
-    position = max(0, bisect.bisect_right(index.times_s, begin_s - PREROLL_S) - 1)
+    position = max(0, bisect.bisect_right(index.times_s, begin_s - max(PREROLL_S, index.settling_s)) - 1)
     return index.times_s[position] if index.times_s else -math.inf
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from dimml.errors import InvalidParameterError
-from dimml.media.decoders.recording import Recording, decode, decode_source, open_recording
+from dimml.media.decoders.recording import Recording, decode, decode_source, open_recording, with_truncations
 from dimml.media.decoders.signal_status import Tracks, all_because
 from dimml.media.decoders.source import by_source
 from dimml.media.decoders.time_range import END_TOLERANCE_S, Window, check_range
@@ -110,6 +110,7 @@ def _timeline(
             yield dict(always)
         return
     inside = [part for part in parts if part.start_s < end_s or part.start_s == 0.0]
-    yield from recording.tracks(inside)
+    for tracks in recording.tracks(inside):
+        yield with_truncations(tracks, recording)
     for _ in parts[len(inside) :]:
         yield all_because(Reason.NO_TRACK, modalities)

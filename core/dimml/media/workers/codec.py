@@ -27,7 +27,7 @@ from dimml.errors import (
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.windows import WindowDecoded
 from dimml.media.sandbox.sandbox import Isolation
-from dimml.media.types import Decoded, DecodedTrack
+from dimml.media.types import Decoded, DecodedTrack, Truncation
 from dimml.media.workers.channel import ALIGNMENT, MalformedReplyError
 from dimml.media.workers.messages import DecodeResult, Lost, Outcome, Ready, Reply, WindowsReply
 from dimml.media.workers.reply_schema import (
@@ -138,7 +138,10 @@ def _decoded_document(decoded: Decoded, rows: list[npt.NDArray[Any]]) -> dict[st
         if track.row is not None:
             rows.append(np.ascontiguousarray(track.row))
             row = {"dtype": track.row.dtype.name, "shape": track.row.shape}
-        tracks.append({"modality": name, "times_s": track.times_s, "row": row, **_status_fields(track.status)})
+        document = {"modality": name, "times_s": track.times_s, "row": row, **_status_fields(track.status)}
+        if track.truncation is not None:
+            document["truncation"] = (track.truncation.held_s, track.truncation.promised_s)
+        tracks.append(document)
     return {"kind": "decoded", "tracks": tracks, "start_s": decoded.start_s, "end_s": decoded.end_s}
 
 
@@ -224,7 +227,12 @@ def _result(document: ResultDocument, rows: _RowReader) -> DecodeResult:
 
 def _decoded(document: DecodedDocument, rows: _RowReader) -> Decoded:
     tracks = {
-        track.modality: DecodedTrack(_status(track), None if track.row is None else rows.take(track.row), track.times_s)
+        track.modality: DecodedTrack(
+            _status(track),
+            None if track.row is None else rows.take(track.row),
+            track.times_s,
+            None if track.truncation is None else Truncation(*track.truncation),
+        )
         for track in document.tracks
     }
     if len(tracks) < len(document.tracks):

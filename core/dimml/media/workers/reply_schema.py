@@ -48,6 +48,8 @@ class TrackDocument(StatusDocument):
 
     times_s: Annotated[tuple[_Number, ...], FailFast()]
     row: RowDocument | None
+    #: ``Truncation``: seconds held and promised.
+    truncation: tuple[_Seconds, _Seconds] | None = None
 
 
 class DecodedDocument(_Document):

@@ -87,6 +87,11 @@ def format_infer(response: InferResponse) -> service_pb2.ModelInferResponse:
     for output in response.outputs:
         message.outputs.add(name=output.name, datatype=output.datatype, shape=output.array.shape)
         message.raw_output_contents.append(to_raw(output))
+    for name, value in response.parameters.items():
+        if isinstance(value, bool):
+            message.parameters[name].bool_param = value
+        else:
+            message.parameters[name].double_param = value
     return message
 
 
