@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dimml.bundle import FUSED_HEAD
-from dimml.contract import CERTAINTY, MEDIA, NUMPY_TYPES, PROBABILITIES, STATUS, WEIGHTS, file_input
+from dimml.contract import CERTAINTY, MEDIA, NUMPY_TYPES, PROBABILITIES, STATUS, WEIGHTS, channel_parameter, file_input
 from dimml.errors import InvalidParameterError, UnusableMediaError
 from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction
 from dimml.status import ModalityStatus, Reason
@@ -120,6 +120,7 @@ def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictR
                 reason=status.reason,
                 certainty=by_head[name][0] if status.ok else None,
                 weight=by_head[name][1] if status.ok else 0.0,
+                channel=_text(response.parameters, channel_parameter(name)),
             )
             for name, status in statuses.items()
         },
@@ -127,6 +128,10 @@ def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictR
         if fused is None
         else FusedHeadAnswer(certainty=fused[0] if all_ok else None, weight=fused[1] if all_ok else 0.0),
     )
+
+
+def _text(parameters: Any, name: str) -> str | None:
+    return parameters[name].string_param if name in parameters else None
 
 
 def _statuses(raw: bytes) -> list[ModalityStatus]:

@@ -55,6 +55,8 @@ class DecodedTrack:
     row: npt.NDArray[Any] | None = None
     #: Presentation times of the chosen frames, seconds from the recording's start.
     times_s: tuple[float, ...] = ()
+    #: What is heard of several channels: a word of ``dimml.modality.Channel``, or a number from 0.
+    channel: str | None = None
 
 
 @dataclass(slots=True)
@@ -64,3 +66,8 @@ class Decoded:
     tracks: dict[str, DecodedTrack] = field(default_factory=dict)
     start_s: float | None = None
     end_s: float | None = None
+
+    @property
+    def channels(self) -> dict[str, str]:
+        """What is heard of several channels, by modality."""
+        return {name: track.channel for name, track in self.tracks.items() if track.channel is not None}

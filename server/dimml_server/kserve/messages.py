@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dimml.errors import RequestError, UnsupportedError
@@ -45,6 +45,8 @@ class InferResponse:
     version: str
     request_id: str
     outputs: tuple[OutputTensor, ...]
+    #: Parameters of the answer, such as ``channel_audio``: what was heard of several channels.
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_text(what: str, text: str) -> str:

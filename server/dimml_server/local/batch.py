@@ -97,7 +97,14 @@ class LocalBundle:
         spent_s = (perf_counter() - began) / len(batch)
         results: list[PredictionResult] = []
         for row, decoded in enumerate(batch):
-            outcome = InferenceResult(self.bundle, result, queue_s=0.0, start_s=decoded.start_s, end_s=decoded.end_s)
+            outcome = InferenceResult(
+                self.bundle,
+                result,
+                queue_s=0.0,
+                start_s=decoded.start_s,
+                end_s=decoded.end_s,
+                channels=decoded.channels,
+            )
             nothing = ensemble.no_answer(outcome.statuses(row))
             results.append(
                 nothing or build_prediction(outcome, request_id="", top_k=self.bundle.classes, total_s=spent_s, row=row)

@@ -112,7 +112,13 @@ class HeldCall:
             resources.metrics.bundles.observe_stage(bundle, "decode", decode_s)
             rows = recording_rows(bundle, decoded)
             outcome = await self._ensemble(rows, end, queue_s)
-        return replace(outcome, decode_s=decode_s, start_s=decoded.start_s, end_s=decoded.end_s)
+        return replace(
+            outcome,
+            decode_s=decode_s,
+            start_s=decoded.start_s,
+            end_s=decoded.end_s,
+            channels=decoded.channels,
+        )
 
     async def infer(
         self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None

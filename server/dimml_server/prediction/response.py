@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class InferenceResult:
     #: Range of the media that was predicted, in seconds; None without media.
     start_s: float | None = None
     end_s: float | None = None
+    #: What was heard of several channels, by modality, of the one row of a recording.
+    channels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
@@ -54,7 +56,9 @@ def build_prediction(
     answers = {}
     for head, (name, status) in enumerate(statuses.items()):
         if not status.ok:
-            answers[name] = ModalityAnswer(status=status.status, reason=status.reason)
+            answers[name] = ModalityAnswer(
+                status=status.status, reason=status.reason, channel=outcome.channels.get(name)
+            )
             continue
         own_C = softmax(result.logits[name][row])
         vote = int(own_C.argmax())
@@ -64,6 +68,7 @@ def build_prediction(
             weight=float(fused.weights_BH[row, head]),
             label=labels[vote],
             probability=_unit(own_C[vote]),
+            channel=outcome.channels.get(name),
         )
     return Prediction(
         request_id=request_id,

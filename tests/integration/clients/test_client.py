@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import soundfile
 
 from dimml.errors import (
     DeadlineExceededError,
@@ -24,7 +27,7 @@ from dimml.errors import (
 from dimml.prediction import Prediction
 from dimml_client import Client
 from support.server_process import ServerProcess, running_server
-from support.tiny_bundle import make_tiny_bundle
+from support.tiny_bundle import make_tiny_bundle, tone_hz
 from support.tiny_media import LABELS, tiny_clip
 
 MAX_BODY_BYTES = 150_000
@@ -100,6 +103,18 @@ def test_a_degraded_answer(client: Client, clips: dict[str, Path], clip: str, ex
     assert [answer.modalities[n].weight for n in expected if expected[n] == "ok"] == [pytest.approx(1.0)]
     assert answer.fused_head is not None
     assert (answer.fused_head.certainty, answer.fused_head.weight) == (None, 0.0)
+
+
+def test_what_was_heard_of_two_channels_is_in_the_answer(client: Client, clips: dict[str, Path]) -> None:
+    """Where one is inverted, the mix cancels: the better one is heard, and the answer says which."""
+    left = 0.4 * np.sin(2 * np.pi * tone_hz(1) * np.arange(16_000) / 16_000)
+    for right, channel in ((left, "mix"), (-0.9 * left, "left"), (-1.1 * left, "right")):
+        file = io.BytesIO()
+        soundfile.write(file, np.stack([left, right], axis=1), 16_000, format="WAV")
+        answer = client.predict(file.getvalue())
+        assert fates(answer) == {"audio": "ok", "visual": "absent:no_track"}
+        assert (answer.label, answer.modalities["audio"].channel) == ("green", channel)
+    assert client.predict(clips["green"]).modalities["audio"].channel is None
 
 
 def test_both_transports_give_the_same_numbers(server: ServerProcess, clips: dict[str, Path]) -> None:

@@ -67,6 +67,7 @@ def _answer(row: Row, answer: Prediction) -> None:
         row[f"{name}_status"] = str(own.modality_status)
         row[f"{name}_certainty"], row[f"{name}_weight"] = own.certainty, own.weight
         row[f"{name}_label"], row[f"{name}_probability"] = own.label, own.probability
+        row[f"{name}_channel"] = own.channel
     if answer.fused_head is not None:
         row["fused_certainty"], row["fused_weight"] = answer.fused_head.certainty, answer.fused_head.weight
 

@@ -82,6 +82,7 @@ def table_schema(bundle: ScoredBundle, own_files: Sequence[str] = (), truth: boo
             (f"{name}_weight", pa.float32()),
             (f"{name}_label", pa.string()),
             (f"{name}_probability", pa.float32()),
+            (f"{name}_channel", pa.string()),
         ]
     if bundle.fused_head:
         fields += [("fused_certainty", pa.float32()), ("fused_weight", pa.float32())]

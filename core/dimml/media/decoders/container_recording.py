@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from dimml.media.decoders.container import UNREADABLE, best_stream, open_container
 from dimml.media.decoders.packet_index import ContainerIndex, scan
-from dimml.media.decoders.signal_status import Tracks, all_because, judged, picture_tracks
+from dimml.media.decoders.signal_status import Tracks, all_because, judged_sound, picture_tracks
 from dimml.media.decoders.source import opened
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureStretch, SoundStretch
@@ -140,7 +140,7 @@ class ContainerRecording:
     def _tracks_of(self, stretch: SoundStretch | PictureStretch) -> Tracks:
         if isinstance(stretch, SoundStretch):
             heard = [modality for modality in self._readable if isinstance(modality, Waveform)]
-            return {modality.name: judged(modality, stretch.row(modality), (), self._request) for modality in heard}
+            return {modality.name: judged_sound(modality, stretch.row(modality), self._request) for modality in heard}
         if stretch.decoded:
             return picture_tracks(stretch.rows, self._request)
         return all_because(Reason.UNDECODABLE, [row.modality for row in stretch.rows])

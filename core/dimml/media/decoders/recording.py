@@ -14,7 +14,8 @@ from dimml.media.decoders.container_recording import ContainerRecording
 from dimml.media.decoders.file_type import FileType, identify
 from dimml.media.decoders.flow_file import FlowFile
 from dimml.media.decoders.image import decode_image
-from dimml.media.decoders.signal_status import Tracks, all_because, judged, picture_tracks
+from dimml.media.decoders.mixing import needs_roles
+from dimml.media.decoders.signal_status import Tracks, all_because, judged, judged_sound, picture_tracks
 from dimml.media.decoders.source import by_source, opened
 from dimml.media.decoders.time_range import Window, check_range, judged_window
 from dimml.media.decoders.video import StillPicture, rows_of_one_picture
@@ -178,6 +179,8 @@ class _SoundRecording:
         self._sound = SoundFile(file)
         stack.callback(self._sound.close)
         self._heard = [modality for modality in modalities if isinstance(modality, Waveform)]
+        if self._sound.channels > 2 and any(needs_roles(modality.channel) for modality in self._heard):
+            raise ValueError("libsndfile does not say what these channels are; FFmpeg does")
         self._others = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
         self._request, self._alone = request, alone
         self.duration_s = None if self._sound.empty else self._sound.duration_s
@@ -197,4 +200,4 @@ class _SoundRecording:
             if self._alone:
                 raise
             return all_because(Reason.UNDECODABLE, self._heard)
-        return {modality.name: judged(modality, buffer.row(modality), (), self._request) for modality in self._heard}
+        return {modality.name: judged_sound(modality, buffer.row(modality), self._request) for modality in self._heard}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from dimml.media.decoders.mixing import MonoRow
 from dimml.media.decoders.video import PictureRow
 from dimml.media.types import DecodedTrack, DecodeRequest
-from dimml.modality import Modality
+from dimml.modality import Modality, Waveform
 from dimml.signal_check import no_signal
 from dimml.status import OK, ModalityStatus, Reason
 
@@ -22,6 +24,13 @@ def judged(modality: Modality, row: Any | None, times_s: tuple[float, ...], requ
     if reason is not None:
         return DecodedTrack(ModalityStatus.because(reason), times_s=times_s)
     return DecodedTrack(OK, row, times_s)
+
+
+def judged_sound(modality: Waveform, sound: MonoRow, request: DecodeRequest) -> DecodedTrack:
+    """The track of a window's sound, with the channel that it is."""
+    if sound.no_channel:
+        return DecodedTrack(ModalityStatus.because(Reason.NO_TRACK))
+    return replace(judged(modality, sound.row, (), request), channel=sound.channel)
 
 
 def picture_tracks(rows: Sequence[PictureRow], request: DecodeRequest) -> Tracks:

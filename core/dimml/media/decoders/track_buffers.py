@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from dimml.media.decoders.audio import FloatArray, SoundBuffer
+from dimml.media.decoders.audio import SoundBuffer
+from dimml.media.decoders.mixing import MonoRow, Sound
 from dimml.media.decoders.packet_index import TrackIndex
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.video import EPSILON_S, Picture, PictureRow
@@ -24,11 +24,11 @@ class SoundStretch:
         self._buffer: SoundBuffer | None = None
         self._written = 0
 
-    def write(self, mono: FloatArray, rate_hz: int, time_s: float | None) -> None:
+    def write(self, sound: Sound, rate_hz: int, time_s: float | None) -> None:
         """Sound that may lie anywhere. Raises ValueError where no sane recording has such a rate."""
         if self._buffer is None:
-            self._buffer = SoundBuffer(self._window, rate_hz)
-        self._written += self._buffer.write(mono, time_s)
+            self._buffer = SoundBuffer(self._window, rate_hz, sound.layout)
+        self._written += self._buffer.write(sound, time_s)
 
     @property
     def done(self) -> bool:
@@ -39,10 +39,10 @@ class SoundStretch:
         """Count what was due, once every packet of the window is known."""
         self._due = self._index.packets_between(self.begin_s, self.begin_s + self._window.seconds)
 
-    def row(self, modality: Waveform) -> Any | None:
+    def row(self, modality: Waveform) -> MonoRow:
         """The modality's row; None where sound was due in the window and none could be decoded."""
         if self._written == 0 and self._due:
-            return None
+            return MonoRow(None)
         # No sound here at all: the track ended earlier or starts later.
         return (self._buffer or SoundBuffer(self._window, modality.sample_rate_hz)).row(modality)
 

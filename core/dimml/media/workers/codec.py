@@ -136,7 +136,8 @@ def _decoded_document(decoded: Decoded, rows: list[npt.NDArray[Any]]) -> dict[st
         if track.row is not None:
             rows.append(np.ascontiguousarray(track.row))
             row = {"dtype": track.row.dtype.name, "shape": track.row.shape}
-        tracks.append({"modality": name, "status": str(track.status), "times_s": track.times_s, "row": row})
+        document = {"modality": name, "status": str(track.status), "times_s": track.times_s, "row": row}
+        tracks.append(document if track.channel is None else {**document, "channel": track.channel})
     return {"kind": "decoded", "tracks": tracks, "start_s": decoded.start_s, "end_s": decoded.end_s}
 
 
@@ -208,7 +209,10 @@ def _result(document: ResultDocument, rows: _RowReader) -> DecodeResult:
 def _decoded(document: DecodedDocument, rows: _RowReader) -> Decoded:
     tracks = {
         track.modality: DecodedTrack(
-            ModalityStatus.parse(track.status), None if track.row is None else rows.take(track.row), track.times_s
+            ModalityStatus.parse(track.status),
+            None if track.row is None else rows.take(track.row),
+            track.times_s,
+            track.channel,
         )
         for track in document.tracks
     }

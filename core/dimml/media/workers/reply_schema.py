@@ -44,6 +44,7 @@ class TrackDocument(StatusDocument):
     """``DecodedTrack`` of one modality."""
 
     times_s: Annotated[tuple[_Number, ...], FailFast()]
+    channel: Annotated[str, Field(pattern=r"^(mix|mean|left|right|[0-9]{1,3})$")] | None = None
     row: RowDocument | None
 
 

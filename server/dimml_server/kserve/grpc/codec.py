@@ -84,6 +84,8 @@ def format_infer(response: InferResponse) -> service_pb2.ModelInferResponse:
     message = service_pb2.ModelInferResponse(
         model_name=response.model, model_version=response.version, id=response.request_id
     )
+    for name, value in response.parameters.items():
+        message.parameters[name].string_param = value
     for output in response.outputs:
         message.outputs.add(name=output.name, datatype=output.datatype, shape=output.array.shape)
         message.raw_output_contents.append(to_raw(output))

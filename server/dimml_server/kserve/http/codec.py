@@ -92,6 +92,8 @@ def format_infer(response: InferResponse, asked: HttpInfer) -> tuple[bytes, int 
     document: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
     if response.request_id:
         document["id"] = response.request_id
+    if response.parameters:
+        document["parameters"] = dict(response.parameters)
     header = json.dumps({**document, "outputs": described}, separators=(",", ":")).encode()
     return (header, None) if not blobs else (b"".join((header, *blobs)), len(header))
 
