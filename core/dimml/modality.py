@@ -102,12 +102,18 @@ class Waveform(_Modality):
 class Frames(_Modality):
     """RGB frames, UINT8, ``[B, frames, height, width, 3]``, spread evenly over the clip's time."""
 
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"may_rest": False}
+
     kind: Literal["frames"] = "frames"
     tensor: TensorName = "FRAMES"
     frames: int = Field(ge=1, le=1024)
     height: int = Field(ge=8, le=4096)
     width: int = Field(ge=8, le=4096)
     region: Region | None = Field(default=None, description="Region of interest, cut before resizing.")
+    may_rest: bool = Field(
+        default=False,
+        description="Whether pictures at rest are a signal, as slides and fixed cameras are, and never frozen.",
+    )
 
     track: ClassVar[Track] = "video"
     rgb: ClassVar[bool] = True

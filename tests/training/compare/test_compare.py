@@ -243,12 +243,17 @@ def test_only_what_is_trained_changes_the_key(config: TrainConfig) -> None:
 def test_trainings_and_cells_made_before_the_decoder_version_keep_their_keys(
     config: TrainConfig, name: str, training: str, answer: str
 ) -> None:
-    """The literals were computed before there was one."""
+    """The literals were computed before there was one; what came since has its historic value."""
+    config = with_fields(config, {"modalities.0.input.channel": "mean", "quality.frozen_change": 0.0}, "test")
     method = all_methods(config)[name]
     trained = plan.training_config(config, method)
-    assert plan.training_key(trained, "data") == plan.training_key(trained, "data", 1) == training
+    assert plan.training_key(trained, "data", 1) == training
     assert answer_key(training, config, method) == answer
-    assert plan.training_key(trained, "data", 2) not in (training, plan.training_key(trained, "data", 3))
+    assert (
+        plan.training_key(trained, "data")
+        == plan.training_key(trained, "data", 2)
+        not in (training, plan.training_key(trained, "data", 3))
+    )
 
 
 def test_what_the_config_trains_by_itself_changes_no_method(config: TrainConfig) -> None:

@@ -142,7 +142,7 @@ class ContainerRecording:
             heard = [modality for modality in self._readable if isinstance(modality, Waveform)]
             return {modality.name: judged_sound(modality, stretch.row(modality), self._request) for modality in heard}
         if stretch.decoded:
-            return picture_tracks(stretch.rows, self._request)
+            return picture_tracks(stretch.rows, self._request, stretch.pictures)
         return all_because(Reason.UNDECODABLE, [row.modality for row in stretch.rows])
 
 

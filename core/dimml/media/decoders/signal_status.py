@@ -16,11 +16,16 @@ from dimml.status import OK, ModalityStatus, Reason
 Tracks = dict[str, DecodedTrack]
 
 
-def judged(modality: Modality, row: Any | None, times_s: tuple[float, ...], request: DecodeRequest) -> DecodedTrack:
-    """The track with the signal check's verdict; a row without signal is not handed on."""
+def judged(
+    modality: Modality, row: Any | None, times_s: tuple[float, ...], request: DecodeRequest, pictures: int | None = None
+) -> DecodedTrack:
+    """The track with the signal check's verdict; a row without signal is not handed on.
+
+    ``pictures``: how many the recording has in the row's window.
+    """
     if row is None:
         return DecodedTrack(ModalityStatus.because(Reason.UNDECODABLE))
-    reason = no_signal(modality, row, request.quality, times_s or None)
+    reason = no_signal(modality, row, request.quality, times_s or None, pictures)
     if reason is not None:
         return DecodedTrack(ModalityStatus.because(reason), times_s=times_s)
     return DecodedTrack(OK, row, times_s)
@@ -33,9 +38,9 @@ def judged_sound(modality: Waveform, sound: MonoRow, request: DecodeRequest) -> 
     return replace(judged(modality, sound.row, (), request), channel=sound.channel)
 
 
-def picture_tracks(rows: Sequence[PictureRow], request: DecodeRequest) -> Tracks:
+def picture_tracks(rows: Sequence[PictureRow], request: DecodeRequest, pictures: int = 1) -> Tracks:
     """Tracks of rows that are whole."""
-    return {row.modality.name: judged(row.modality, row.array, tuple(row.times_s), request) for row in rows}
+    return {row.modality.name: judged(row.modality, row.array, tuple(row.times_s), request, pictures) for row in rows}
 
 
 def all_because(reason: Reason, modalities: Sequence[Modality]) -> Tracks:

@@ -78,6 +78,11 @@ class PictureStretch:
         self._due = self._index.packets_between(self.begin_s + EPSILON_S, self.last_wanted_s)
 
     @property
+    def pictures(self) -> int:
+        """How many different ones are on screen from the first to the last frame wanted."""
+        return 1 + self._seen_inside
+
+    @property
     def decoded(self) -> bool:
         """Whether there is a picture, and not just one from before where several were due and did not decode."""
         return self.done and (self._seen_inside > 0 or self._due < 2)
