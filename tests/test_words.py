@@ -16,8 +16,6 @@ BANNED = re.compile(
     r"\b(told|said|fates?|whoever|nobody|where it is none|what (came|comes|became|becomes) of|looks? on|at it)\b",
     re.IGNORECASE,
 )
-#: Folders and files not yet reworded; an entry that has become needless is an error.
-NOT_YET: tuple[str, ...] = ()
 
 
 def docstrings(source: str) -> Iterator[tuple[int, str]]:
@@ -29,10 +27,10 @@ def docstrings(source: str) -> Iterator[tuple[int, str]]:
                 yield node.body[0].lineno, text
 
 
-def banned_words(place: Path) -> list[str]:
+def banned_words(package: Path) -> list[str]:
     return [
         f"{path.relative_to(REPOSITORY_ROOT)}:{line}: {found[0]!r}"
-        for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))
+        for path in sorted(package.rglob("*.py"))
         for line, text in docstrings(path.read_text(encoding="utf-8"))
         if (found := BANNED.search(" ".join(text.split())))
     ]
@@ -40,14 +38,7 @@ def banned_words(place: Path) -> list[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_docstrings_use_none_of_the_banned_words(package: str) -> None:
-    exempt = tuple(f"{place}:" if place.endswith(".py") else f"{place}/" for place in NOT_YET)
-    found = [words for words in banned_words(PACKAGES[package]) if not words.startswith(exempt)]
-    assert found == [], "say it in plain words"
-
-
-@pytest.mark.parametrize("place", NOT_YET)
-def test_a_place_that_is_reworded_is_exempt_no_more(place: str) -> None:
-    assert banned_words(REPOSITORY_ROOT / place)
+    assert banned_words(PACKAGES[package]) == [], "say it in plain words"
 
 
 def test_words_are_found_across_lines_and_in_every_kind_of_docstring() -> None:

@@ -84,6 +84,11 @@ def file_input(tensor: str) -> str:
     return f"{tensor}_FILE"
 
 
+def channel_parameter(modality: str) -> str:
+    """Name of the answer's parameter that says what was heard of a modality's channels."""
+    return f"channel_{modality}"
+
+
 def fusion_inputs(
     bundle: Bundle, features: Mapping[str, FloatArray], logits: Mapping[str, FloatArray], present_BM: BoolArray
 ) -> dict[str, npt.NDArray[Any]]:

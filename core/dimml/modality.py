@@ -21,6 +21,9 @@ Kind = Literal["waveform", "frames", "flow"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 #: The track of a recording that a kind is made from, in FFmpeg's words.
 Track = Literal["audio", "video"]
+#: What is heard of a recording's channels: their mix by layout, their plain mean, one side, the one with the most
+#: power, or the one of this number, from 0.
+Channel = Literal["mix", "mean", "left", "right", "loudest"] | Annotated[int, Field(strict=True, ge=0, le=254)]
 
 
 class Region(BaseModel):
@@ -66,10 +69,17 @@ class _Modality(BaseModel):
 class Waveform(_Modality):
     """Mono sound, FP32 in [-1, 1] (full scale), ``[B, samples]`` at ``sample_rate_hz``; zero-padded at the end."""
 
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"channel": "mean"}
+
     kind: Literal["waveform"] = "waveform"
     tensor: TensorName = "WAVEFORM"
     sample_rate_hz: int = Field(ge=1000, le=192_000)
     samples: int = Field(ge=1)
+    channel: Channel = Field(
+        default="mix",
+        description="What is heard of several channels: their mix by layout, left, right, loudest, a number from 0, or "
+        "mean (of all, LFE included; what bundles of decoder version 1 hear).",
+    )
 
     track: ClassVar[Track] = "audio"
 
@@ -92,12 +102,18 @@ class Waveform(_Modality):
 class Frames(_Modality):
     """RGB frames, UINT8, ``[B, frames, height, width, 3]``, spread evenly over the clip's time."""
 
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"may_rest": False}
+
     kind: Literal["frames"] = "frames"
     tensor: TensorName = "FRAMES"
     frames: int = Field(ge=1, le=1024)
     height: int = Field(ge=8, le=4096)
     width: int = Field(ge=8, le=4096)
     region: Region | None = Field(default=None, description="Region of interest, cut before resizing.")
+    may_rest: bool = Field(
+        default=False,
+        description="Whether pictures at rest are a signal, as slides and fixed cameras are, and never frozen.",
+    )
 
     track: ClassVar[Track] = "video"
     rgb: ClassVar[bool] = True

@@ -37,6 +37,11 @@ class ModalityAnswer(BaseModel):
     weight: float = Field(default=0.0, description="Its head's share of the fused logits; 0 unless ok.")
     label: str | None = Field(default=None, description="Vote of this modality alone.")
     probability: float | None = Field(default=None, description="Softmax probability of that vote.")
+    channel: str | None = Field(
+        default=None,
+        description="What was heard of a recording with several channels: mix, mean, left, right or a number from 0. "
+        "Another than the bundle asks for where its mix cancels.",
+    )
 
     @property
     def modality_status(self) -> ModalityStatus:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dimml.media import decode
 from dimml.modality import Flow, Frames, Region, Waveform
-from dimml.signal_check import QualityThresholds, no_signal
+from dimml.signal_check import QualityThresholds, largest_change, no_signal
 from dimml.status import OK, Reason
 from support.data import shared_data
 from support.decoding import request_for
@@ -64,10 +66,51 @@ def test_one_picture_shown_again_is_not_frozen() -> None:
     assert no_signal(STILL, row[:1], DEFAULT) is None
 
 
-def test_one_changed_pixel_is_movement() -> None:
+def test_one_changed_pixel_is_movement_to_bits_alone() -> None:
     row = np.repeat(noise(1)[:1], 3, axis=0)
     row[2, 0, 0, 0] ^= 1
-    assert no_signal(CLIP, row, DEFAULT) is None
+    assert no_signal(CLIP, row, DEFAULT) is Reason.FROZEN
+    assert no_signal(CLIP, row, QualityThresholds(frozen_change=0.0)) is None
+
+
+def test_the_change_is_a_mean_over_the_cell_where_it_is_largest() -> None:
+    """Of 20 x 36 pixels, rows 0 and 1 and columns 0 to 3 make the first cell: 8 pixels, 24 values."""
+    clip = Frames(name="visual", frames=3, height=20, width=36)
+    for raised, reason in ((14, Reason.FROZEN), (15, None)):
+        row = np.full(clip.shape, 100, np.uint8)
+        cell = row[1, :2, :4].reshape(-1)
+        cell[:raised] += 1
+        row[1, :2, :4] = cell.reshape(2, 4, 3)
+        assert largest_change(row[1], row[0]) == pytest.approx(raised / 24)
+        assert no_signal(clip, row, DEFAULT) is reason
+
+
+def test_pictures_that_may_rest_are_never_frozen() -> None:
+    row = np.repeat(noise(1)[:1], 3, axis=0)
+    slides = CLIP.model_copy(update={"may_rest": True})
+    for thresholds in (DEFAULT, QualityThresholds(frozen_change=0.0)):
+        assert no_signal(slides, row, thresholds, (0.0, 0.1, 0.2)) is None
+    assert no_signal(slides, np.zeros_like(row), DEFAULT) is Reason.BLACK
+
+
+def test_one_or_two_pictures_are_no_camera_that_hangs() -> None:
+    row = np.repeat(noise(1)[:1], 3, axis=0)
+    for pictures, reason in ((1, None), (2, None), (3, Reason.FROZEN)):
+        assert no_signal(CLIP, row, DEFAULT, (0.0, 0.1, 0.1), pictures) is reason
+    assert no_signal(CLIP, row, QualityThresholds(frozen_change=0.0), (0.0, 0.1, 0.1), 2) is Reason.FROZEN
+
+
+def test_a_camera_that_froze_before_a_lossy_encoder() -> None:
+    clip = Frames(name="visual", frames=8, height=64, width=64)
+    folder = shared_data("mediarecorder")
+    frozen = request_for(folder / "frozen_vp8.webm", clip, clip_s=1.2, start_s=3.5, end_s=4.7)
+    assert str(decode(frozen).tracks["visual"].status) == "unusable:frozen"
+    assert decode(replace(frozen, quality=QualityThresholds(frozen_change=0.0))).tracks["visual"].status == OK
+    for name in ("frozen_vp8.webm", "default.webm", "av1.webm", "h264.mkv", "mp4.mp4"):
+        request = request_for(folder / name, clip, clip_s=0.8, start_s=0.0, end_s=0.8)
+        assert decode(request).tracks["visual"].status == OK, name
+    # A still canvas: the browser wrote two packets, 7 ms apart.
+    assert decode(request_for(folder / "canvas_still.webm", clip, clip_s=0.8)).tracks["visual"].status == OK
 
 
 def test_flow_at_rest_is_a_signal() -> None:

@@ -19,6 +19,7 @@ from dimml.contract import (
     STATUS,
     TRUNCATED,
     WEIGHTS,
+    channel_parameter,
     file_input,
     truncation_names,
 )
@@ -133,6 +134,7 @@ def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictR
                 reason=status.reason,
                 certainty=by_head[name][0] if status.ok else None,
                 weight=by_head[name][1] if status.ok else 0.0,
+                channel=_text(response.parameters, channel_parameter(name)),
             )
             for name, status in statuses.items()
         },
@@ -152,6 +154,10 @@ def _truncations(parameters: Any, modalities: Iterable[str]) -> dict[str, Trunca
                 held_s=parameters[held].double_param, promised_s=parameters[promised].double_param
             )
     return found
+
+
+def _text(parameters: Any, name: str) -> str | None:
+    return parameters[name].string_param if name in parameters else None
 
 
 def _statuses(raw: bytes) -> list[ModalityStatus]:

@@ -65,6 +65,8 @@ class DecodedTrack:
     times_s: tuple[float, ...] = ()
     #: None for a track that is whole, or of which no header promises a length.
     truncation: Truncation | None = None
+    #: What is heard of several channels: a word of ``dimml.modality.Channel``, or a number from 0.
+    channel: str | None = None
 
 
 @dataclass(slots=True)
@@ -79,3 +81,8 @@ class Decoded:
     def truncations(self) -> dict[str, Truncation]:
         """By modality, for tracks that were cut off."""
         return {name: track.truncation for name, track in self.tracks.items() if track.truncation is not None}
+
+    @property
+    def channels(self) -> dict[str, str]:
+        """What is heard of several channels, by modality."""
+        return {name: track.channel for name, track in self.tracks.items() if track.channel is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Literal
 
@@ -30,8 +30,6 @@ class InferCall:
     chosen: bool = False
     batch: int = 1
     degraded: bool = False
-    #: Of the answer.
-    parameters: dict[str, bool | float] = field(default_factory=dict)
     queue_ns: int = 0
     compute_input: int = 0
     compute_infer: int = 0

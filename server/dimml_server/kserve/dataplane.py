@@ -19,6 +19,7 @@ from dimml.contract import (
     START_S,
     STATUS,
     TRUNCATED,
+    channel_parameter,
     features_input,
     file_input,
     fused_outputs,
@@ -102,7 +103,7 @@ class DataPlane:
             inputs = checked_inputs(request, served.spec)
         call.batch = inputs.batch
         with call.timed("compute_infer"):
-            arrays = await self._run(call, request, inputs)
+            arrays, parameters = await self._run(call, request, inputs)
         with call.timed("compute_output"):
             datatypes = {tensor.name: tensor.datatype for tensor in served.spec.outputs}
             outputs = []
@@ -112,7 +113,7 @@ class DataPlane:
                     batched = served.spec.max_batch_size > 0
                     tensor = top_classes(tensor, output.class_count, served.bundle.labels, batched=batched)
                 outputs.append(tensor)
-        return InferResponse(served.spec.name, str(served.version), request.request_id, tuple(outputs), call.parameters)
+        return InferResponse(served.spec.name, str(served.version), request.request_id, tuple(outputs), parameters)
 
     def _choose(self, call: InferCall, request: InferRequest) -> None:
         """Switch the call to the model version that the bundle's split gives this request."""
@@ -120,14 +121,17 @@ class DataPlane:
         if call.held.bundle is not call.served.bundle:
             call.served = self._service.registry.model(call.served.spec.name, call.held.bundle.version)
 
-    async def _run(self, call: InferCall, request: InferRequest, inputs: Inputs) -> dict[str, Array]:
+    async def _run(
+        self, call: InferCall, request: InferRequest, inputs: Inputs
+    ) -> tuple[dict[str, Array], dict[str, bool | float | str]]:
+        """Run the model; return its outputs and the answer's parameters."""
         served, held = call.served, call.held
         bundle, tensors, timeout_s = served.bundle, inputs.tensors, request.timeout_s
         if served.spec.modality is not None:
             (tensor,) = tensors.values()
             encoded, queue_s = await held.encode(served.spec.modality, tensor, timeout_s=timeout_s)
             call.queue_ns = _ns(queue_s)
-            return {FEATURES: encoded.features, LOGITS: encoded.logits}
+            return {FEATURES: encoded.features, LOGITS: encoded.logits}, {}
         names = [modality.name for modality in bundle.modalities]
         if served.spec.role == "fusion":
             fused, queue_s = await held.fuse(
@@ -137,7 +141,7 @@ class DataPlane:
                 timeout_s=timeout_s,
             )
             call.queue_ns = _ns(queue_s)
-            return fused_outputs(fused)
+            return fused_outputs(fused), {}
         if served.spec.role == "media":
             with as_sources(_recordings(served, inputs), self._service.upload_folder) as sources:
                 outcome = await held.predict_rows(_media_prediction(served, request, inputs, sources))
@@ -145,8 +149,9 @@ class DataPlane:
             by_modality = {m.name: tensors[m.tensor] for m in bundle.modalities if m.tensor in tensors}
             outcome = await held.infer(by_modality, timeout_s=timeout_s)
         call.queue_ns, call.degraded = _ns(outcome.queue_s), outcome.degraded
-        call.parameters = _truncation_parameters(outcome)
-        return {**fused_outputs(outcome.result.fused), STATUS: _statuses(outcome)}
+        parameters: dict[str, bool | float | str] = {**_truncation_parameters(outcome)}
+        parameters |= {channel_parameter(name): channel for name, channel in outcome.channels.items()}
+        return {**fused_outputs(outcome.result.fused), STATUS: _statuses(outcome)}, parameters
 
 
 def _recordings(served: ServedModel, inputs: Inputs) -> dict[str, bytes | memoryview]:

@@ -45,8 +45,9 @@ class InferResponse:
     version: str
     request_id: str
     outputs: tuple[OutputTensor, ...]
-    #: Of a recording that was cut off: ``truncated``, and seconds by modality (``dimml.contract.truncation_names``).
-    parameters: Mapping[str, bool | float] = field(default_factory=dict)
+    #: Parameters of the answer: ``channel_audio`` and the like, what was heard of several channels; of a recording that
+    #: was cut off ``truncated``, and seconds by modality (``dimml.contract.truncation_names``).
+    parameters: Mapping[str, bool | float | str] = field(default_factory=dict)
 
 
 def check_text(what: str, text: str) -> str:

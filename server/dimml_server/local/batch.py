@@ -105,6 +105,7 @@ class LocalBundle:
                 start_s=decoded.start_s,
                 end_s=decoded.end_s,
                 truncations=decoded.truncations,
+                channels=decoded.channels,
             )
             nothing = ensemble.no_answer(outcome.statuses(row))
             results.append(

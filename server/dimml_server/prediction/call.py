@@ -119,6 +119,7 @@ class HeldCall:
             start_s=decoded.start_s,
             end_s=decoded.end_s,
             truncations=decoded.truncations,
+            channels=decoded.channels,
         )
 
     async def infer(

@@ -28,6 +28,8 @@ class InferenceResult:
     end_s: float | None = None
     #: Of modalities whose track was cut off, whatever their status; of a result of one row.
     truncations: Mapping[str, Truncation] = field(default_factory=dict)
+    #: What was heard of several channels, by modality, of the one row of a recording.
+    channels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
@@ -57,7 +59,9 @@ def build_prediction(
     answers = {}
     for head, (name, status) in enumerate(statuses.items()):
         if not status.ok:
-            answers[name] = ModalityAnswer(status=status.status, reason=status.reason, detail=status.detail)
+            answers[name] = ModalityAnswer(
+                status=status.status, reason=status.reason, detail=status.detail, channel=outcome.channels.get(name)
+            )
             continue
         own_C = softmax(result.logits[name][row])
         vote = int(own_C.argmax())
@@ -67,6 +71,7 @@ def build_prediction(
             weight=float(fused.weights_BH[row, head]),
             label=labels[vote],
             probability=_unit(own_C[vote]),
+            channel=outcome.channels.get(name),
         )
     return Prediction(
         request_id=request_id,

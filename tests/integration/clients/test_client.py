@@ -105,6 +105,18 @@ def test_a_degraded_answer(client: Client, clips: dict[str, Path], clip: str, ex
     assert (answer.fused_head.certainty, answer.fused_head.weight) == (None, 0.0)
 
 
+def test_what_was_heard_of_two_channels_is_in_the_answer(client: Client, clips: dict[str, Path]) -> None:
+    """Where one is inverted, the mix cancels: the better one is heard, and the answer says which."""
+    left = 0.4 * np.sin(2 * np.pi * tone_hz(1) * np.arange(16_000) / 16_000)
+    for right, channel in ((left, "mix"), (-0.9 * left, "left"), (-1.1 * left, "right")):
+        file = io.BytesIO()
+        soundfile.write(file, np.stack([left, right], axis=1), 16_000, format="WAV")
+        answer = client.predict(file.getvalue())
+        assert fates(answer) == {"audio": "ok", "visual": "absent:no_track"}
+        assert (answer.label, answer.modalities["audio"].channel) == ("green", channel)
+    assert client.predict(clips["green"]).modalities["audio"].channel is None
+
+
 def test_both_transports_give_the_same_numbers(server: ServerProcess, clips: dict[str, Path]) -> None:
     found = []
     for transport in TRANSPORTS:

@@ -68,6 +68,7 @@ def _answer(row: Row, answer: Prediction) -> None:
         row[f"{name}_status"] = str(own.modality_status)
         row[f"{name}_certainty"], row[f"{name}_weight"] = own.certainty, own.weight
         row[f"{name}_label"], row[f"{name}_probability"] = own.label, own.probability
+        row[f"{name}_channel"] = own.channel
     for name, truncation in answer.truncations.items():
         row[f"{name}_held_s"], row[f"{name}_promised_s"] = truncation.held_s, truncation.promised_s
     if answer.fused_head is not None:

@@ -84,6 +84,7 @@ def table_schema(bundle: ScoredBundle, own_files: Sequence[str] = (), truth: boo
             (f"{name}_probability", pa.float32()),
             (f"{name}_held_s", pa.float64()),
             (f"{name}_promised_s", pa.float64()),
+            (f"{name}_channel", pa.string()),
         ]
     if bundle.fused_head:
         fields += [("fused_certainty", pa.float32()), ("fused_weight", pa.float32())]

@@ -5,18 +5,25 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
-import av
 import numpy as np
-import numpy.typing as npt
 import soundfile
 import soxr
 
+from dimml.media.decoders.mixing import (
+    MONO,
+    FloatArray,
+    Layout,
+    MonoRow,
+    NoSuchChannelError,
+    Sound,
+    as_layout,
+    file_layout,
+    to_mono,
+)
 from dimml.media.decoders.time_range import Window
 from dimml.modality import Waveform
-
-FloatArray = npt.NDArray[np.float32]
 
 #: Sound around the window that the resampler sees, so that the window's edges are not filtered against silence.
 MARGIN_S: Final = 0.05
@@ -24,15 +31,12 @@ MARGIN_S: Final = 0.05
 JITTER_S: Final = 0.04
 MIN_RATE_HZ: Final = 1000
 MAX_RATE_HZ: Final = 768_000
-#: Sound of as many channels is interleaved before it becomes an array: PyAV's own conversion of planar frames has
-#: crashed (18.1).
-_INTERLEAVED_FROM: Final = 8
 
 
 class SoundBuffer:
-    """Mono sound of one window and the margin around it at the file's own rate; zero where none was written."""
+    """Sound of one window and its margins at the file's own rate, by channel; zero where none was written."""
 
-    def __init__(self, window: Window, rate_hz: int) -> None:
+    def __init__(self, window: Window, rate_hz: int, layout: Layout = MONO) -> None:
         """Allocate the window. Raises ValueError for a rate outside ``MIN_RATE_HZ`` to ``MAX_RATE_HZ``."""
         if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
             raise ValueError(f"sample rate {rate_hz} Hz")
@@ -40,7 +44,8 @@ class SoundBuffer:
         self._window = window
         self._margin = math.ceil(MARGIN_S * rate_hz)
         length = math.ceil(window.seconds * rate_hz) + 2 * self._margin
-        self._samples = np.zeros(length, np.float32)
+        self._layout = layout
+        self._samples = np.zeros((layout.channels, length), np.float32)
         self._next: int | None = None
 
     @property
@@ -51,32 +56,42 @@ class SoundBuffer:
     @property
     def length(self) -> int:
         """Number of samples, margins included."""
-        return len(self._samples)
+        return int(self._samples.shape[1])
 
     @property
     def full(self) -> bool:
         """Whether everything up to the end of the margin was written or passed."""
         return self._next is not None and self._next >= self.length
 
-    def write(self, mono: FloatArray, time_s: float | None) -> int:
-        """Write ``mono``, float32 ``[n]``, at ``time_s`` seconds (None: right after the last); return how many fit."""
+    def write(self, sound: Sound, time_s: float | None) -> int:
+        """Write ``sound`` at ``time_s`` seconds (None: right after the last); return how many samples fit."""
         position = self._next or 0
         if time_s is not None:
             wanted = round(time_s * self.rate_hz) - self.first
             if self._next is None or abs(wanted - position) > JITTER_S * self.rate_hz:
                 position = wanted
-        self._next = position + len(mono)
+        self._next = position + len(sound)
         begin, end = max(position, 0), min(self._next, self.length)
         if end <= begin:
             return 0
-        self._samples[begin:end] = mono[begin - position : end - position]
+        samples = as_layout(sound, self._layout)
+        self._samples[:, begin:end] = samples[:, begin - position : end - position]
         return end - begin
 
-    def row(self, modality: Waveform) -> FloatArray | None:
+    def row(self, modality: Waveform) -> MonoRow:
+        """Make the row of the modality's channel, chosen by this window's sound."""
+        inside = slice(self._margin, self.length - self._margin)
+        try:
+            mono, channel = to_mono(self._samples, self._layout, modality.channel, inside)
+        except NoSuchChannelError:
+            return MonoRow(None, no_channel=True)
+        return MonoRow(self._row(mono, modality), channel)
+
+    def _row(self, sound: FloatArray, modality: Waveform) -> FloatArray | None:
         """Return float32 ``[samples]`` in [-1, 1], zero-padded at the end; None if samples are not finite."""
-        if not np.isfinite(self._samples).all():
+        if not np.isfinite(sound).all():
             return None
-        sound, margin = self._samples, self._margin
+        margin = self._margin
         if self.rate_hz != modality.sample_rate_hz:
             sound = soxr.resample(sound, self.rate_hz, modality.sample_rate_hz)
             margin = round(margin * modality.sample_rate_hz / self.rate_hz)
@@ -87,26 +102,6 @@ class SoundBuffer:
         row = np.zeros(modality.samples, np.float32)
         row[: len(inside)] = np.clip(inside, -1.0, 1.0)
         return row
-
-
-def mono_samples(frame: Any) -> FloatArray:
-    """Average a PyAV audio frame's channels to float32 ``[n]``, full scale 1.
-
-    Raises ValueError for an unknown sample format.
-    """
-    channels = frame.layout.nb_channels
-    if frame.format.is_planar and channels >= _INTERLEAVED_FROM:
-        (frame,) = av.AudioResampler(format="flt").resample(frame)
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, channels).T
-    if samples.dtype == np.uint8:
-        mono = samples.mean(axis=0, dtype=np.float64) / 128.0 - 1.0
-    elif np.issubdtype(samples.dtype, np.integer):
-        mono = samples.mean(axis=0, dtype=np.float64) / -float(np.iinfo(samples.dtype).min)
-    else:
-        mono = samples.mean(axis=0, dtype=np.float32)
-    return np.asarray(mono, np.float32)
 
 
 class SoundFile:
@@ -142,13 +137,18 @@ class SoundFile:
         return float(self.samples / self._file.samplerate)
 
     @property
+    def channels(self) -> int:
+        """How many there are. libsndfile does not say what they are."""
+        return int(self._file.channels)
+
+    @property
     def empty(self) -> bool:
         """Whether there is not one sample."""
         return self.samples == 0
 
     def read(self, window: Window) -> SoundBuffer:
         """Read the window's sound. Raises ValueError or soundfile.LibsndfileError if it cannot be read."""
-        buffer = SoundBuffer(window, int(self._file.samplerate))
+        buffer = SoundBuffer(window, int(self._file.samplerate), file_layout(self.channels))
         begin = max(0, buffer.first)
         end = min(buffer.first + buffer.length, self.samples)
         if end > begin:
@@ -157,7 +157,7 @@ class SoundFile:
             samples = self._file.read(settling + end - begin, dtype="float32", always_2d=True)[settling:]
             if len(samples) == 0:
                 raise ValueError("no samples where the header promised some")
-            buffer.write(samples.mean(axis=1, dtype=np.float32), begin / buffer.rate_hz)
+            buffer.write(Sound(samples.T, file_layout(self.channels)), begin / buffer.rate_hz)
         return buffer
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from dimml.media.decoders.container import UNREADABLE, best_stream, open_contain
 from dimml.media.decoders.file_type import CONVERT, FileType, sound_codec
 from dimml.media.decoders.framing.promised_length import avi_promise_s, drop_partial_packet, is_cut_off, truncations
 from dimml.media.decoders.packet_index import ContainerIndex, scan
-from dimml.media.decoders.signal_status import Tracks, all_because, checked, picture_tracks, unread
+from dimml.media.decoders.signal_status import Tracks, all_because, checked_sound, picture_tracks, unread
 from dimml.media.decoders.source import opened
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
@@ -164,9 +164,9 @@ class ContainerRecording:
     def _tracks_of(self, segment: SoundSegment | PictureSegment) -> Tracks:
         if isinstance(segment, SoundSegment):
             heard = [modality for modality in self._readable if isinstance(modality, Waveform)]
-            return {modality.name: checked(modality, segment.row(modality), (), self._request) for modality in heard}
+            return {modality.name: checked_sound(modality, segment.row(modality), self._request) for modality in heard}
         if segment.decoded:
-            return picture_tracks(segment.rows, self._request)
+            return picture_tracks(segment.rows, self._request, segment.pictures)
         return all_because(Reason.UNDECODABLE, [row.modality for row in segment.rows])
 
 

@@ -18,7 +18,15 @@ from dimml.media.decoders.framing.mpeg_audio import MAX_FRAME_SAMPLES
 from dimml.media.decoders.framing.ogg_chain import ChainedSound, link_starts
 from dimml.media.decoders.framing.sound_length import sound_length
 from dimml.media.decoders.image import decode_image
-from dimml.media.decoders.signal_status import Tracks, all_because, checked, picture_tracks, unread
+from dimml.media.decoders.mixing import needs_roles
+from dimml.media.decoders.signal_status import (
+    Tracks,
+    all_because,
+    checked,
+    checked_sound,
+    picture_tracks,
+    unread,
+)
 from dimml.media.decoders.source import by_source, opened
 from dimml.media.decoders.time_range import END_TOLERANCE_S, Window, check_range, clip_window
 from dimml.media.decoders.video import StillPicture, rows_of_one_picture
@@ -239,6 +247,8 @@ class _SoundRecording:
         self._sound = sound
         stack.callback(self._sound.close)
         self._heard = [modality for modality in modalities if isinstance(modality, Waveform)]
+        if self._sound.channels > 2 and any(needs_roles(modality.channel) for modality in self._heard):
+            raise ValueError("libsndfile does not say what these channels are; FFmpeg does")
         self._others = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
         self._request, self._alone = request, alone
         self.duration_s = None if self._sound.empty else self._sound.duration_s
@@ -262,4 +272,4 @@ class _SoundRecording:
             if self._alone:
                 raise
             return all_because(Reason.UNDECODABLE, self._heard)
-        return {modality.name: checked(modality, buffer.row(modality), (), self._request) for modality in self._heard}
+        return {modality.name: checked_sound(modality, buffer.row(modality), self._request) for modality in self._heard}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from dimml.media.decoders.mixing import MonoRow
 from dimml.media.decoders.video import PictureRow
 from dimml.media.types import DecodedTrack, DecodeRequest
 from dimml.modality import Modality, Waveform
@@ -14,19 +16,31 @@ from dimml.status import OK, ModalityStatus, Reason
 Tracks = dict[str, DecodedTrack]
 
 
-def checked(modality: Modality, row: Any | None, times_s: tuple[float, ...], request: DecodeRequest) -> DecodedTrack:
-    """Make a track of a row by the signal check; ``undecodable`` for None, and without its row if it has no signal."""
+def checked(
+    modality: Modality, row: Any | None, times_s: tuple[float, ...], request: DecodeRequest, pictures: int | None = None
+) -> DecodedTrack:
+    """Make a track of a row by the signal check; ``undecodable`` for None, and without its row if it has no signal.
+
+    ``pictures``: how many the recording has in the row's window.
+    """
     if row is None:
         return DecodedTrack(ModalityStatus.because(Reason.UNDECODABLE))
-    reason = no_signal(modality, row, request.quality, times_s or None)
+    reason = no_signal(modality, row, request.quality, times_s or None, pictures)
     if reason is not None:
         return DecodedTrack(ModalityStatus.because(reason), times_s=times_s)
     return DecodedTrack(OK, row, times_s)
 
 
-def picture_tracks(rows: Sequence[PictureRow], request: DecodeRequest) -> Tracks:
-    """Make tracks of complete picture rows by the signal check."""
-    return {row.modality.name: checked(row.modality, row.array, tuple(row.times_s), request) for row in rows}
+def checked_sound(modality: Waveform, sound: MonoRow, request: DecodeRequest) -> DecodedTrack:
+    """Make a track of a window's sound by the signal check, with the channel that it is."""
+    if sound.no_channel:
+        return DecodedTrack(ModalityStatus.because(Reason.NO_TRACK))
+    return replace(checked(modality, sound.row, (), request), channel=sound.channel)
+
+
+def picture_tracks(rows: Sequence[PictureRow], request: DecodeRequest, pictures: int = 1) -> Tracks:
+    """Make tracks of complete picture rows by the signal check; ``pictures`` as ``checked`` takes it."""
+    return {row.modality.name: checked(row.modality, row.array, tuple(row.times_s), request, pictures) for row in rows}
 
 
 def all_because(reason: Reason, modalities: Sequence[Modality], detail: str | None = None) -> Tracks:

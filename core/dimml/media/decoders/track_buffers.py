@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from dimml.media.decoders.audio import FloatArray, SoundBuffer
+from dimml.media.decoders.audio import SoundBuffer
+from dimml.media.decoders.mixing import MonoRow, Sound
 from dimml.media.decoders.packet_index import TrackIndex
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.video import EPSILON_S, Picture, PictureRow
@@ -24,11 +24,11 @@ class SoundSegment:
         self._buffer: SoundBuffer | None = None
         self._written = 0
 
-    def write(self, mono: FloatArray, rate_hz: int, time_s: float | None) -> None:
-        """Add mono sound ``[n]``; what lies outside the window is dropped. Raises ValueError for an absurd rate."""
+    def write(self, sound: Sound, rate_hz: int, time_s: float | None) -> None:
+        """Add sound; what lies outside the window is dropped. Raises ValueError for an absurd rate."""
         if self._buffer is None:
-            self._buffer = SoundBuffer(self._window, rate_hz)
-        self._written += self._buffer.write(mono, time_s)
+            self._buffer = SoundBuffer(self._window, rate_hz, sound.layout)
+        self._written += self._buffer.write(sound, time_s)
 
     @property
     def done(self) -> bool:
@@ -39,10 +39,10 @@ class SoundSegment:
         """Count the packets of the window, once all of them are known."""
         self._due = self._index.packets_between(self.begin_s, self.begin_s + self._window.seconds)
 
-    def row(self, modality: Waveform) -> Any | None:
-        """Make the modality's row; None if the window had sound and none of it could be decoded."""
+    def row(self, modality: Waveform) -> MonoRow:
+        """Make the modality's row; one of None if the window had sound and none of it could be decoded."""
         if self._written == 0 and self._due:
-            return None
+            return MonoRow(None)
         # Without any sound here, the track ended earlier or starts later.
         return (self._buffer or SoundBuffer(self._window, modality.sample_rate_hz)).row(modality)
 
@@ -76,6 +76,11 @@ class PictureSegment:
     def close(self) -> None:
         """Count the packets of the window, once all of them are known."""
         self._due = self._index.packets_between(self.begin_s + EPSILON_S, self.last_wanted_s)
+
+    @property
+    def pictures(self) -> int:
+        """How many different ones are on screen from the first to the last frame wanted."""
+        return 1 + self._seen_inside
 
     @property
     def decoded(self) -> bool:

@@ -18,8 +18,8 @@ import cv2
 from av.video.reformatter import VideoReformatter
 
 from dimml.errors import TooLargeError
-from dimml.media.decoders.audio import FloatArray, mono_samples
 from dimml.media.decoders.container import UNREADABLE
+from dimml.media.decoders.mixing import Sound, frame_sound
 from dimml.media.decoders.packet_index import TrackIndex
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
@@ -151,21 +151,21 @@ class SoundReader(TrackReader[SoundSegment]):
 
     def take(self, frame: Any) -> None:
         """Write a frame into every window that it may overlap."""
-        mono = self._mono(frame)
-        if mono is None:
+        sound = self._sound(frame)
+        if sound is None:
             return
         first, self._rate_hz = self._rate_hz is None, frame.sample_rate
         time_s = None if frame.pts is None else frame.pts * self.tick_s - self.zero_s
         if time_s is not None:
             self._at_s = time_s
-        end_s = self._at_s + len(mono) / frame.sample_rate
+        end_s = self._at_s + len(sound) / frame.sample_rate
         # The first frame belongs to the first window, or it would not have been fed.
         while self._next is not None and ((first and not self._open) or self._belongs(self._next, end_s)):
             self._open_next()
         try:
             for segment in self._open:
                 if not segment.done:
-                    segment.write(mono, frame.sample_rate, time_s)
+                    segment.write(sound, frame.sample_rate, time_s)
         except ValueError:
             self._failed = True
             return
@@ -177,13 +177,13 @@ class SoundReader(TrackReader[SoundSegment]):
             return self._at_s + EPSILON_S >= first_sound_s(self._index, segment.begin_s) - self.zero_s
         return end_s > segment.begin_s - self.zero_s - PREROLL_S
 
-    def _mono(self, frame: Any) -> FloatArray | None:
-        """Mono sound ``[n]`` of a frame; None if it cannot be used."""
+    def _sound(self, frame: Any) -> Sound | None:
+        """Read a frame's sound; None if it cannot be used."""
         if self._rate_hz is not None and frame.sample_rate != self._rate_hz:
             # A stream that changes its rate midway stays silent for that part rather than at a wrong pitch.
             return None
         try:
-            return mono_samples(frame)
+            return frame_sound(frame)
         except MemoryError:
             raise
         except UNREADABLE:

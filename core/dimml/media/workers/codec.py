@@ -141,6 +141,8 @@ def _decoded_document(decoded: Decoded, rows: list[npt.NDArray[Any]]) -> dict[st
         document = {"modality": name, "times_s": track.times_s, "row": row, **_status_fields(track.status)}
         if track.truncation is not None:
             document["truncation"] = (track.truncation.held_s, track.truncation.promised_s)
+        if track.channel is not None:
+            document["channel"] = track.channel
         tracks.append(document)
     return {"kind": "decoded", "tracks": tracks, "start_s": decoded.start_s, "end_s": decoded.end_s}
 
@@ -232,6 +234,7 @@ def _decoded(document: DecodedDocument, rows: _RowReader) -> Decoded:
             None if track.row is None else rows.take(track.row),
             track.times_s,
             None if track.truncation is None else Truncation(*track.truncation),
+            track.channel,
         )
         for track in document.tracks
     }

@@ -47,6 +47,7 @@ class TrackDocument(StatusDocument):
     """``DecodedTrack`` of one modality."""
 
     times_s: Annotated[tuple[_Number, ...], FailFast()]
+    channel: Annotated[str, Field(pattern=r"^(mix|mean|left|right|[0-9]{1,3})$")] | None = None
     row: RowDocument | None
     #: ``Truncation``: seconds held and promised.
     truncation: tuple[_Seconds, _Seconds] | None = None

@@ -90,6 +90,8 @@ def format_infer(response: InferResponse) -> service_pb2.ModelInferResponse:
     for name, value in response.parameters.items():
         if isinstance(value, bool):
             message.parameters[name].bool_param = value
+        elif isinstance(value, str):
+            message.parameters[name].string_param = value
         else:
             message.parameters[name].double_param = value
     return message

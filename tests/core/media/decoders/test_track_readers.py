@@ -67,7 +67,7 @@ def test_packets_from_outside_give_the_windows_of_the_file(
     assert len(found["visual"]) >= 8
     assert max(window.start_s for window in taken) < 7.0
     for one, segment in zip(wanted, found["audio"], strict=False):
-        np.testing.assert_array_equal(segment.row(AUDIO), row_of(one.decoded, "audio"))
+        np.testing.assert_array_equal(segment.row(AUDIO).row, row_of(one.decoded, "audio"))
     for one, segment in zip(wanted, found["visual"], strict=False):
         assert segment.decoded
         np.testing.assert_array_equal(segment.rows[0].array, row_of(one.decoded, "visual"))
@@ -93,7 +93,7 @@ def test_what_was_due_and_did_not_decode_is_told_from_what_never_came(tmp_path: 
             reader.flush()
             segments += reader.rest()
             assert reader.done
-        rows = [segment.row(AUDIO) for segment in segments]
+        rows = [segment.row(AUDIO).row for segment in segments]
         found = [
             "unusable:undecodable" if row is None else "unusable:silent" if not row.any() else "ok" for row in rows
         ]

@@ -58,7 +58,7 @@ def decoded() -> Decoded:
     tracks = {
         "visual": DecodedTrack(OK, picture, (0.04, 1 / 3)),
         "none": DecodedTrack(SILENT),
-        "audio": DecodedTrack(OK, sound),
+        "audio": DecodedTrack(OK, sound, channel="left"),
     }
     return Decoded(tracks, 0.1, None)
 
@@ -67,7 +67,7 @@ def same(one: Decoded, other: Decoded) -> None:
     assert (one.start_s, one.end_s, list(one.tracks)) == (other.start_s, other.end_s, list(other.tracks))
     for name, track in one.tracks.items():
         twin = other.tracks[name]
-        assert (track.status, track.times_s) == (twin.status, twin.times_s)
+        assert (track.status, track.times_s, track.channel) == (twin.status, twin.times_s, twin.channel)
         assert (track.row is None) == (twin.row is None)
         if track.row is not None and twin.row is not None:
             assert track.row.dtype == twin.row.dtype
@@ -272,6 +272,7 @@ MALFORMED = {
     "a time that is true": (message(track(times_s=[True])), "times_s.*number"),
     "a time as text": (message(track(times_s=["0.1"])), "times_s.*number"),
     "times that are none": (message(track(times_s=None)), "times_s"),
+    "a channel that is none": (message(track(channel="<b>")), "channel"),
     "a time past all numbers": (
         message(
             b'{"kind": "results", "results": [{"seconds": 1, "outcome": {"kind": "decoded", "tracks": [], "start_s": 1'

@@ -17,6 +17,7 @@ import soxr
 
 from dimml.errors import TooLargeError
 from dimml.media.decoders.audio import SoundBuffer
+from dimml.media.decoders.mixing import Sound, file_layout
 from dimml.media.decoders.time_range import Window
 
 #: A radio recording has one link per song; opening each takes some tenths of a millisecond.
@@ -127,10 +128,13 @@ class ChainedSound:
         size = file.seek(0, os.SEEK_END)
         self._links: list[_Link] = []
         self._rate_hz = 0
+        #: The most that a link has.
+        self.channels = 0
         at_s = 0.0
         for begin, end in zip(starts, [*starts[1:], size], strict=True):
             with soundfile.SoundFile(_Part(file, begin, end)) as sound:
                 self._rate_hz = self._rate_hz or int(sound.samplerate)
+                self.channels = max(self.channels, int(sound.channels))
                 end_s = at_s + sound.frames / sound.samplerate
             self._links.append(_Link(begin, end, at_s, end_s))
             at_s = end_s
@@ -143,7 +147,7 @@ class ChainedSound:
 
     def read(self, window: Window) -> SoundBuffer:
         """Read the window's sound. Raises ValueError or soundfile.LibsndfileError if it cannot be read."""
-        buffer = SoundBuffer(window, self._rate_hz)
+        buffer = SoundBuffer(window, self._rate_hz, file_layout(self.channels))
         first_s = buffer.first / buffer.rate_hz
         last_s = first_s + buffer.length / buffer.rate_hz
         read = 0
@@ -158,11 +162,11 @@ class ChainedSound:
                 begin = round((begin_s - link.start_s) * rate_hz)
                 sound.seek(min(begin, sound.frames))
                 samples = sound.read(round((end_s - link.start_s) * rate_hz) - begin, dtype="float32", always_2d=True)
-            mono = np.asarray(samples.mean(axis=1), np.float32)
-            read += len(mono)
-            if len(mono) and rate_hz != self._rate_hz:
-                mono = np.asarray(soxr.resample(mono, rate_hz, self._rate_hz), np.float32)
-            buffer.write(mono, begin_s)
+            layout = file_layout(samples.shape[1])
+            read += len(samples)
+            if len(samples) and rate_hz != self._rate_hz:
+                samples = np.asarray(soxr.resample(samples, rate_hz, self._rate_hz), np.float32)
+            buffer.write(Sound(samples.T, layout), begin_s)
         if due and read == 0:
             raise ValueError("no samples where the headers promised some")
         return buffer
