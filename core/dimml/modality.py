@@ -21,6 +21,14 @@ Kind = Literal["waveform", "frames", "flow"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 #: The track of a recording that a kind is made from, in FFmpeg's words.
 Track = Literal["audio", "video"]
+_Level = Annotated[int, Field(ge=0, le=255)]
+#: Colour on which transparent pictures are shown, RGB.
+Ground = tuple[_Level, _Level, _Level]
+_WHITE: Final = (255, 255, 255)
+_GROUND: Final = (
+    "Colour on which a transparent image file is shown, as [red, green, blue]; null for the colours beneath its alpha, "
+    "as before decoder version 2."
+)
 
 
 class Region(BaseModel):
@@ -98,6 +106,9 @@ class Frames(_Modality):
     height: int = Field(ge=8, le=4096)
     width: int = Field(ge=8, le=4096)
     region: Region | None = Field(default=None, description="Region of interest, cut before resizing.")
+    ground: Ground | None = Field(default=_WHITE, description=_GROUND)
+
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"ground": None}
 
     track: ClassVar[Track] = "video"
     rgb: ClassVar[bool] = True
@@ -132,6 +143,9 @@ class Flow(_Modality):
     width: int = Field(ge=8, le=4096)
     region: Region | None = None
     bound_px: float = Field(default=20.0, gt=0.0)
+    ground: Ground | None = Field(default=_WHITE, description=_GROUND)
+
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"ground": None}
 
     track: ClassVar[Track] = "video"
 

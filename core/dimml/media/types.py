@@ -24,8 +24,10 @@ class MediaLimits:
     max_bytes: int = 256 * 2**20
     #: Longest stretch of media that may be asked for (the whole recording where no range is given).
     max_seconds: float = 120.0
-    #: Of one picture.
+    #: Of one picture of a video or a flow.
     max_pixels: int = 4096 * 2304
+    #: Of an image file, which is one picture and not thousands.
+    max_image_pixels: int = 64_000_000
     #: Pictures that may be decoded on the way to the wanted ones.
     max_frames_decoded: int = 7500
 

@@ -17,9 +17,9 @@ from dimml.media.decoders.image import decode_image
 from dimml.media.decoders.signal_status import Tracks, all_because, judged, picture_tracks
 from dimml.media.decoders.source import by_source, opened
 from dimml.media.decoders.time_range import Window, check_range, judged_window
-from dimml.media.decoders.video import StillPicture, rows_of_one_picture
+from dimml.media.decoders.video import StillPicture, enough_pixels, rows_of_one_picture
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source
-from dimml.modality import Flow, Modality, Waveform
+from dimml.modality import Flow, Frames, Ground, Modality, Waveform
 from dimml.status import ModalityStatus, Reason
 
 #: What libsndfile, or the file beneath it, has to say of a damaged recording.
@@ -149,12 +149,19 @@ def _image_tracks(
 ) -> Tracks:
     """A clip of one picture."""
     file.seek(0)
-    rgb = decode_image(file.read(), file_type.demuxer, request.limits)
-    pictured = [modality for modality in modalities if not isinstance(modality, Waveform)]
+    data = file.read()
     tracks = all_because(Reason.NO_TRACK, [m for m in modalities if isinstance(m, Waveform)])
-    if rgb is None:
-        return tracks | all_because(Reason.UNDECODABLE, pictured)
-    return tracks | picture_tracks(rows_of_one_picture(StillPicture(rgb), pictured), request)
+    by_ground: dict[Ground | None, list[Frames | Flow]] = {}
+    for modality in modalities:
+        if not isinstance(modality, Waveform):
+            by_ground.setdefault(modality.ground, []).append(modality)
+    for ground, pictured in by_ground.items():
+        rgb = decode_image(data, file_type.demuxer, request.limits, ground, enough_pixels(pictured))
+        if rgb is None:
+            tracks |= all_because(Reason.UNDECODABLE, pictured)
+        else:
+            tracks |= picture_tracks(rows_of_one_picture(StillPicture(rgb), pictured), request)
+    return tracks
 
 
 def _flow_tracks(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> Tracks:
