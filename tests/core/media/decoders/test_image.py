@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from dimml.errors import TooLargeError
+from dimml.errors import DimmlError, TooLargeError
 from dimml.media import MediaLimits
 from dimml.media.decoders.image import decode_image, reduction
 from dimml.media.decoders.video import enough_pixels
@@ -303,6 +305,39 @@ def test_cut_off_pictures_are_undecodable_or_shown_but_raise_nothing(form: str) 
         found = statuses(decode_source(data[: int(share * len(data))], visual))["visual"]
         assert found in {"ok", "unusable:undecodable"}
         assert share > 0.5 or found != "ok"
+
+
+@pytest.fixture(scope="module")
+def small_pictures() -> list[bytes]:
+    transparent = Image.fromarray(half_transparent())
+    return [
+        *(saved(transparent, form) for form in ("PNG", "GIF", "TIFF", "WEBP", "AVIF")),
+        saved(transparent, "TIFF", compression="tiff_lzw"),
+        *(picture_grid(form, QUARTERS, 64, (120, 100), quarter_turns=1) for form in ("heic", "avif")),
+    ]
+
+
+@settings(max_examples=250, deadline=None, derandomize=True)
+@given(
+    which=st.integers(0, 7),
+    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=8)), max_size=6),
+    cut=st.none() | st.floats(0, 1),
+)
+def test_mutated_pictures_raise_nothing_but_our_errors(
+    small_pictures: list[bytes], which: int, edits: list[tuple[float, bytes]], cut: float | None
+) -> None:
+    data = bytearray(small_pictures[which])
+    for where, replacement in edits:
+        position = int(where * len(data))
+        data[position : position + len(replacement)] = replacement
+    if cut is not None:
+        del data[int(cut * len(data)) :]
+    visual = Frames(name="visual", frames=1, height=16, width=16)
+    try:
+        track = decode_source(bytes(data), visual, limits=MediaLimits(max_image_pixels=2**18)).tracks["visual"]
+    except DimmlError:
+        return
+    assert (track.row is not None) == track.status.ok
 
 
 def test_pixels_without_a_scale_are_undecodable() -> None:
