@@ -24,6 +24,14 @@ Track = Literal["audio", "video"]
 #: What is heard of a recording's channels: their mix by layout, their plain mean, one side, the one with the most
 #: power, or the one of this number, from 0.
 Channel = Literal["mix", "mean", "left", "right", "loudest"] | Annotated[int, Field(strict=True, ge=0, le=254)]
+_Level = Annotated[int, Field(ge=0, le=255)]
+#: Colour on which transparent pictures are shown, RGB.
+Ground = tuple[_Level, _Level, _Level]
+_WHITE: Final = (255, 255, 255)
+_GROUND: Final = (
+    "Colour on which a transparent image file is shown, as [red, green, blue]; null for the colours beneath its alpha, "
+    "as before decoder version 2."
+)
 
 
 class Region(BaseModel):
@@ -102,7 +110,7 @@ class Waveform(_Modality):
 class Frames(_Modality):
     """RGB frames, UINT8, ``[B, frames, height, width, 3]``, spread evenly over the clip's time."""
 
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"may_rest": False}
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"may_rest": False, "ground": None}
 
     kind: Literal["frames"] = "frames"
     tensor: TensorName = "FRAMES"
@@ -114,6 +122,7 @@ class Frames(_Modality):
         default=False,
         description="Whether pictures at rest are a signal, as slides and fixed cameras are, and never frozen.",
     )
+    ground: Ground | None = Field(default=_WHITE, description=_GROUND)
 
     track: ClassVar[Track] = "video"
     rgb: ClassVar[bool] = True
@@ -148,6 +157,9 @@ class Flow(_Modality):
     width: int = Field(ge=8, le=4096)
     region: Region | None = None
     bound_px: float = Field(default=20.0, gt=0.0)
+    ground: Ground | None = Field(default=_WHITE, description=_GROUND)
+
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"ground": None}
 
     track: ClassVar[Track] = "video"
 

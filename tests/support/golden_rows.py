@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from PIL import Image
 
 from dimml.media import Decoded, DecodeRequest, Source, decode
 from dimml.media.decoders.version import DECODER_VERSION
@@ -31,6 +32,7 @@ from dimml.media.decoders.windows import WindowPlan, decode_windows
 from dimml.modality import Flow, Frames, Modality, Region, Waveform
 from support.data import REPOSITORY_ROOT, shared_data
 from support.decoding import request_for
+from support.heif_muxer import picture_grid
 from support.media_maker import numbered_picture, set_display_matrix, tone, write_clip
 
 GOLDEN: Final = REPOSITORY_ROOT / "tests" / "core" / "media" / "decoders" / "golden"
@@ -120,6 +122,25 @@ def _image(suffix: str, options: tuple[int, ...] = ()) -> Callable[[Path], Sourc
     return lambda _: cv2.imencode(suffix, numbered_picture(77, 40, 30)[:, :, ::-1], options)[1].tobytes()
 
 
+def _pillow(form: str, **options: Any) -> Callable[[Path], Source]:
+    def make(_: Path) -> Source:
+        file = io.BytesIO()
+        Image.fromarray(numbered_picture(77, 40, 30)).save(file, form, **options)
+        return file.getvalue()
+
+    return make
+
+
+def _transparent(_: Path) -> Source:
+    alpha = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (30, 1))
+    return cv2.imencode(".png", np.dstack([numbered_picture(77, 40, 30), alpha]))[1].tobytes()
+
+
+def _grid(image_format: str) -> Callable[[Path], Source]:
+    colours = (((200, 20, 20), (20, 180, 40)), ((30, 40, 210), (220, 220, 60)))
+    return lambda _: picture_grid(image_format, colours, 64, (120, 100), quarter_turns=1)
+
+
 def _flow(_: Path) -> Source:
     y, x = np.mgrid[0:20, 0:30].astype(np.float32)
     frames = [np.stack([x - 15 + number, 0.5 * y * number], axis=-1) for number in range(5)]
@@ -176,6 +197,11 @@ CASES: Final[dict[str, Case]] = {
     "jpeg turned by exif": Case(_of(lambda _: GOLDEN / "turned.jpg", VISUAL)),
     "webp": Case(_of(_image(".webp", (cv2.IMWRITE_WEBP_QUALITY, 101)), VISUAL)),
     "bmp": Case(_of(_image(".bmp"), VISUAL, MOTION)),
+    "png transparent": Case(_of(_transparent, VISUAL, VISUAL.model_copy(update={"name": "beneath", "ground": None}))),
+    "gif": Case(_of(_pillow("GIF"), VISUAL)),
+    "tiff": Case(_of(_pillow("TIFF", compression="tiff_lzw"), VISUAL)),
+    "heic of tiles": Case(_of(_grid("heic"), VISUAL)),
+    "avif of tiles": Case(_of(_grid("avif"), VISUAL)),
     "npy flow": Case(_of(_flow, *ALL)),
     "two files": Case(_two_files),
     "empty": Case(_of(lambda _: b"")),

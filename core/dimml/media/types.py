@@ -24,8 +24,10 @@ class MediaLimits:
     max_bytes: int = 256 * 2**20
     #: Longest range of media in seconds; without a range, the whole recording counts.
     max_seconds: float = 120.0
-    #: Width times height of one picture.
+    #: Width times height of one picture of a video or a flow.
     max_pixels: int = 4096 * 2304
+    #: Of an image file, which is one picture and not thousands.
+    max_image_pixels: int = 64_000_000
     #: Pictures decoded to reach the wanted ones, those included.
     max_frames_decoded: int = 7500
 

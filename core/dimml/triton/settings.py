@@ -37,7 +37,8 @@ class EntrySettings(BaseModel):
     decode_memory: int = Field(default=DECODE_MEMORY_BYTES, ge=256 * 2**20, description="Memory of one decoding.")
     max_body_bytes: int = Field(default=256 * 2**20, ge=1024, description="Largest recording.")
     max_media_s: Positive = Field(default=120.0, description="Longest range of media that may be requested.")
-    max_pixels: int = Field(default=4096 * 2304, ge=64, description="Largest picture that is decoded.")
+    max_pixels: int = Field(default=4096 * 2304, ge=64, description="Largest picture of a video that is decoded.")
+    max_image_pixels: int = Field(default=64_000_000, ge=64, description="Largest image file that is decoded.")
     max_frames: int = Field(default=7500, ge=1, description="Pictures decoded on the way to the wanted ones.")
 
     @field_validator("deadlines_ms", mode="before")
@@ -55,6 +56,7 @@ class EntrySettings(BaseModel):
             max_bytes=self.max_body_bytes,
             max_seconds=self.max_media_s,
             max_pixels=self.max_pixels,
+            max_image_pixels=self.max_image_pixels,
             max_frames_decoded=self.max_frames,
         )
 

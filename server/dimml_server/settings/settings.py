@@ -166,7 +166,8 @@ class ServerSettings(BaseSettings):
         default=2**20, ge=0, description="An uploaded part past this size goes to a temporary file, not memory."
     )
     max_media_s: Positive = Field(default=120.0, description="Longest time range of media that may be requested.")
-    max_pixels: int = Field(default=4096 * 2304, ge=64, description="Largest picture that is decoded.")
+    max_pixels: int = Field(default=4096 * 2304, ge=64, description="Largest picture of a video that is decoded.")
+    max_image_pixels: int = Field(default=64_000_000, ge=64, description="Largest image file that is decoded.")
     max_frames: int = Field(default=7500, ge=1, description="Frames decoded on the way to the requested ones.")
 
     drift_window: int = Field(
@@ -268,6 +269,7 @@ class ServerSettings(BaseSettings):
             max_bytes=self.max_body_bytes,
             max_seconds=self.max_media_s,
             max_pixels=self.max_pixels,
+            max_image_pixels=self.max_image_pixels,
             max_frames_decoded=self.max_frames,
         )
 

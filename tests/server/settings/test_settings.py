@@ -129,8 +129,11 @@ def test_by_default_decoding_ends_before_its_share_of_a_requests_time() -> None:
 
 
 def test_limits_of_media_follow_the_settings() -> None:
-    limits = load_settings(max_body_bytes=4096, max_media_s=7.0, max_pixels=100, max_frames=9).media_limits
+    limits = load_settings(
+        max_body_bytes=4096, max_media_s=7.0, max_pixels=100, max_image_pixels=400, max_frames=9
+    ).media_limits
     assert (limits.max_bytes, limits.max_seconds, limits.max_pixels, limits.max_frames_decoded) == (4096, 7.0, 100, 9)
+    assert limits.max_image_pixels == 400
 
 
 def test_every_setting_stands_in_the_docs_with_its_variable_and_description() -> None:

@@ -166,7 +166,7 @@ class ClipCache:
 
 def _decoder() -> dict[str, str | int]:
     """Versions of what turns a file into rows: the decoder and its libraries."""
-    libraries = ("av", "opencv-python-headless", "soundfile", "soxr")
+    libraries = ("av", "opencv-python-headless", "pi-heif", "pillow", "soundfile", "soxr")
     return {"version": DECODER_VERSION, **{library: version(library) for library in libraries}}
 
 

@@ -80,6 +80,9 @@ def sniff(head: bytes) -> FileType | None:
     """Return the type of a file that begins with ``head`` (up to ``HEAD_BYTES``), or None if it is not read."""
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return FileType("container", "matroska")
+    picture = _picture_brand(head)
+    if picture is not None:
+        return picture
     if head[4:8] in _MOV_ATOMS:
         return FileType("container", "mov")
     if head[:4] in _CHUNKED:
@@ -127,8 +130,34 @@ _MAGIC: Final = (
     (b"\x89PNG\r\n\x1a\n", FileType("image", "png")),
     (b"\xff\xd8\xff", FileType("image", "jpeg")),
     (b"BM", FileType("image", "bmp")),
+    (b"GIF87a", FileType("image", "gif")),
+    (b"GIF89a", FileType("image", "gif")),
+    (b"II*\0", FileType("image", "tiff")),
+    (b"MM\0*", FileType("image", "tiff")),
     (b"\x93NUMPY", FileType("flow", "npy")),
 )
+
+
+#: Brands of picture files (ISO/IEC 23008-12, annex B; AV1 Image File Format, section 6) beside ``mif1``. Files whose
+#: major brand is one of sequences (``msf1``, ``hevc``, ``avis``) have tracks, and times, as recordings do.
+_PICTURE_BRANDS: Final = {
+    b"avif": FileType("image", "avif"),
+    b"heic": FileType("image", "heic"),
+    b"heix": FileType("image", "heic"),
+    b"heim": FileType("image", "heic"),
+    b"heis": FileType("image", "heic"),
+}
+
+
+def _picture_brand(head: bytes) -> FileType | None:
+    """Find the picture format that an ``ftyp`` box names, by its major brand or, of ``mif1``, a compatible one."""
+    if head[4:8] != b"ftyp":
+        return None
+    major, end = head[8:12], int.from_bytes(head[:4], "big")
+    if major not in {b"mif1", b"mif2"}:
+        return _PICTURE_BRANDS.get(major)
+    brands = [head[at : at + 4] for at in range(16, min(end, len(head)), 4)]
+    return next((_PICTURE_BRANDS[brand] for brand in brands if brand in _PICTURE_BRANDS), FileType("image", "heic"))
 
 
 def identify(file: BinaryIO) -> FileType | None:
@@ -185,6 +214,8 @@ _REMUX: Final = (
     "it has no times of its own; put it into MP4 or Matroska, for instance by ffmpeg -r RATE -i IN -c copy OUT"
 )
 _UNREAD: Final = (
+    (b"\xff\x0a", UnreadFormat("JPEG XL", "convert it to JPEG, PNG or AVIF")),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", UnreadFormat("JPEG XL", "convert it to JPEG, PNG or AVIF")),
     (b".RMF", UnreadFormat("RealMedia", CONVERT)),
     (b".ra\xfd", UnreadFormat("RealAudio", CONVERT, sound_only=True)),
     (b"MThd", UnreadFormat("MIDI", "it holds notes, not sound; render it to WAV", sound_only=True)),

@@ -17,7 +17,7 @@ from dimml.media.decoders.flow_file import FlowFile
 from dimml.media.decoders.framing.mpeg_audio import MAX_FRAME_SAMPLES
 from dimml.media.decoders.framing.ogg_chain import ChainedSound, link_starts
 from dimml.media.decoders.framing.sound_length import sound_length
-from dimml.media.decoders.image import decode_image
+from dimml.media.decoders.images.image import decode_image
 from dimml.media.decoders.mixing import needs_roles
 from dimml.media.decoders.signal_status import (
     Tracks,
@@ -29,9 +29,9 @@ from dimml.media.decoders.signal_status import (
 )
 from dimml.media.decoders.source import by_source, opened
 from dimml.media.decoders.time_range import END_TOLERANCE_S, Window, check_range, clip_window
-from dimml.media.decoders.video import StillPicture, rows_of_one_picture
+from dimml.media.decoders.video import StillPicture, enough_pixels, rows_of_one_picture
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source, Truncation
-from dimml.modality import Flow, Modality, Waveform
+from dimml.modality import Flow, Frames, Ground, Modality, Waveform
 from dimml.status import ModalityStatus, Reason
 
 #: Errors of libsndfile, and of the file beneath it, for a recording that it cannot read.
@@ -208,13 +208,20 @@ def _image_tracks(
 ) -> Tracks:
     """Decode an image file as a clip of one picture."""
     file.seek(0)
-    rgb = decode_image(file.read(), file_type.demuxer, request.limits)
-    pictured = [modality for modality in modalities if not isinstance(modality, Waveform)]
+    data = file.read()
     tracks = all_because(Reason.NO_TRACK, [m for m in modalities if isinstance(m, Waveform)])
-    if rgb is None:
-        detail = f"a {file_type.name} picture that is damaged or cut off"
-        return tracks | all_because(Reason.UNDECODABLE, pictured, detail)
-    return tracks | picture_tracks(rows_of_one_picture(StillPicture(rgb), pictured), request)
+    by_ground: dict[Ground | None, list[Frames | Flow]] = {}
+    for modality in modalities:
+        if not isinstance(modality, Waveform):
+            by_ground.setdefault(modality.ground, []).append(modality)
+    for ground, pictured in by_ground.items():
+        rgb = decode_image(data, file_type.demuxer, request.limits, ground, enough_pixels(pictured))
+        if rgb is None:
+            detail = f"a {file_type.name} picture that is damaged or cut off"
+            tracks |= all_because(Reason.UNDECODABLE, pictured, detail)
+        else:
+            tracks |= picture_tracks(rows_of_one_picture(StillPicture(rgb), pictured), request)
+    return tracks
 
 
 def _flow_tracks(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> Tracks:

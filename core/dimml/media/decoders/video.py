@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final, TypeVar
@@ -20,6 +21,9 @@ ByteArray = npt.NDArray[np.uint8]
 _Pixel = TypeVar("_Pixel", np.uint8, np.float32)
 
 _MATRIX_BYTES: Final = 36
+#: How much larger than the row a picture stays that is reduced while it is decoded. Measured on fine stripes: twice as
+#: large gives errors of 1.3 of 255 in the mean, four times as large 0.35.
+_ENOUGH: Final = 4
 #: Times are sums of rounded numbers: two that are this close are equal.
 EPSILON_S: Final = 1e-6
 
@@ -149,6 +153,21 @@ def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
     """Raise TooLargeError for a picture above ``max_pixels``."""
     if width * height > limits.max_pixels:
         raise TooLargeError(f"a picture of {width}x{height} has more pixels than max_pixels = {limits.max_pixels}")
+
+
+def enough_pixels(modalities: Sequence[Frames | Flow]) -> tuple[int, int]:
+    """Compute the size from which reducing a picture is left to ``prepared``.
+
+    Returns:
+        Width and height in pixels of a whole picture whose regions still have four times each modality's size: what is
+        reduced twice, the first time while it is decoded, is on average within a level of what is reduced once.
+    """
+    sizes = [(1.0, 1.0)]
+    for modality in modalities:
+        region = modality.region
+        across, down = (1.0, 1.0) if region is None else (region.right - region.left, region.bottom - region.top)
+        sizes.append((_ENOUGH * modality.width / across, _ENOUGH * modality.height / down))
+    return math.ceil(max(width for width, _ in sizes)), math.ceil(max(height for _, height in sizes))
 
 
 def rows_of_one_picture(picture: Picture, modalities: Sequence[Frames | Flow]) -> list[PictureRow]:

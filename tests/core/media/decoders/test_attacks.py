@@ -222,7 +222,7 @@ def test_broken_images_are_undecodable(magic: bytes) -> None:
 
 def test_an_image_of_gigabytes_is_refused_by_its_header() -> None:
     header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII5B", 13, b"IHDR", 60_000, 60_000, 8, 2, 0, 0, 0)
-    with pytest.raises(DimmlError, match="max_pixels"):
+    with pytest.raises(DimmlError, match="max_image_pixels"):
         decode_source(header + b"\0" * 100, VISUAL)
 
 

@@ -145,10 +145,10 @@ def test_sound_alone_is_not_held_to_the_limits_of_pictures(clip: Path) -> None:
 def test_an_image_is_measured_before_it_is_decoded(suffix: str) -> None:
     data = cv2.imencode(f".{suffix}", np.zeros((64, 96, 3), np.uint8))[1].tobytes()
     with pytest.raises(TooLargeError, match="96x64"):
-        decode_source(data, VISUAL, limits=MediaLimits(max_pixels=96 * 64 - 1))
+        decode_source(data, VISUAL, limits=MediaLimits(max_image_pixels=96 * 64 - 1))
     lossless = cv2.imencode(".webp", np.zeros((64, 96, 3), np.uint8), [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
     with pytest.raises(TooLargeError, match="96x64"):
-        decode_source(lossless, VISUAL, limits=MediaLimits(max_pixels=96 * 64 - 1))
+        decode_source(lossless, VISUAL, limits=MediaLimits(max_image_pixels=96 * 64 - 1))
 
 
 def test_the_decompression_bomb_is_refused_quickly() -> None:

@@ -1,0 +1,1 @@
+"""Image files: their sizes by their headers, and their pixels."""
