@@ -43,8 +43,9 @@ test: $(VENV)/.dev ## Run all tests, as CI does
 	$(PYTEST) $(PYTEST_ARGS)
 	$(MAKE) coverage PYTEST_ARGS=
 
+# With a process a core, more threads of one wait for each other; what looks like work is their spinning.
 test-unit: $(VENV)/.dev ## Run the tests that need no server and are not slow
-	$(PYTEST) -m 'unit and not slow' $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PYTEST) -m 'unit and not slow' $(PYTEST_ARGS)
 
 # What core's own unit tests reach of it, in this process: what decoding workers run is not seen. Apart from `make
 # test-unit`, which it would slow down.

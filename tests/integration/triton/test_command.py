@@ -1,4 +1,4 @@
-"""``dimml triton``: how it says no, and what it leaves behind when it is killed."""
+"""``dimml triton``: how it says no, and what it leaves behind when it is killed. No server here gets ready."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """A Triton that is killed, in three ways, and started again; and a gateway before it, under load.
 
-One test, since each start takes seconds: what one server leaves behind, the next clears away.
+One test, since each start takes seconds: what one server leaves behind, the next clears away. None of its servers can
+be the shared one, since each is killed.
 """
 
 from __future__ import annotations
