@@ -98,10 +98,10 @@ class Answering:
         self.metrics.observe_result(result)
         return result
 
-    def response(self, result: EnsembleResult, rows: slice) -> Any:
-        """One request's answer out of a batch's. Raises DimmlError where none of its rows has one."""
+    def response(self, result: EnsembleResult, asked: Rows, rows: slice) -> Any:
+        """One request's answer out of that of the batch ``asked``. Raises DimmlError where none of its rows has one."""
         statuses = {name: column[rows] for name, column in result.statuses.items()}
-        nothing = ensemble.no_answer_at_all(statuses)
+        nothing = ensemble.no_answer_at_all(statuses, {name: tensor[rows] for name, tensor in asked.tensors.items()})
         if nothing is not None:
             raise nothing
         arrays = {name: array[rows] for name, array in fused_outputs(result.fused).items()}

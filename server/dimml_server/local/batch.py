@@ -98,7 +98,8 @@ class LocalBundle:
         results: list[PredictionResult] = []
         for row, decoded in enumerate(batch):
             outcome = InferenceResult(self.bundle, result, queue_s=0.0, start_s=decoded.start_s, end_s=decoded.end_s)
-            nothing = ensemble.no_answer(outcome.statuses(row))
+            inputs = {name: tensor[row] for name, tensor in rows.tensors.items()}
+            nothing = ensemble.no_answer(outcome.statuses(row), inputs)
             results.append(
                 nothing or build_prediction(outcome, request_id="", top_k=self.bundle.classes, total_s=spent_s, row=row)
             )
