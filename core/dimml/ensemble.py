@@ -182,25 +182,55 @@ def _nothing(batch: int, bundle: Bundle) -> Fused:
     )
 
 
-def no_answer(statuses: Mapping[str, ModalityStatus]) -> DimmlError | None:
+def no_answer(
+    statuses: Mapping[str, ModalityStatus], inputs: Mapping[str, npt.NDArray[Any]] | None = None
+) -> DimmlError | None:
     """Return the error for one row with these final statuses, or None if at least one modality answered.
 
     Of the modalities that reached an encoder: if any failed, UnavailableError; if all were late, DeadlineExceededError.
-    If none reached one, the media itself is at fault: UnusableMediaError.
+    If none reached one, what was sent is at fault: UnusableMediaError. So it is where every modality that reached one
+    is ``non_finite`` and its input in ``inputs``, the row's tensors ``[*shape]``, holds NaN or infinity: sending
+    it again would fail again.
     """
     if any(status.ok for status in statuses.values()):
         return None
     listed = describe_statuses(statuses)
     reached = {status.status for status in statuses.values()}
-    if Status.FAILED in reached:
+    failed = [name for name, status in statuses.items() if status.status is Status.FAILED]
+    if failed and Status.TIMEOUT not in reached and all(_sent_non_finite(statuses, inputs, name) for name in failed):
+        return UnusableMediaError(
+            f"{' and '.join(failed)}: the input holds NaN or infinity, send finite numbers; {listed}",
+            field=failed[0],
+            statuses=statuses,
+        )
+    if failed:
         return UnavailableError(f"no encoder answered: {listed}", statuses=statuses)
     if Status.TIMEOUT in reached:
         return DeadlineExceededError(f"every encoder was late: {listed}", statuses=statuses)
     return UnusableMediaError(f"no requested modality is usable: {listed}", statuses=statuses)
 
 
-def no_answer_at_all(statuses: Mapping[str, Sequence[ModalityStatus]]) -> DimmlError | None:
-    """Return the first row's error if no row of a batch has an answer, else None; ``statuses`` are columns."""
+def _sent_non_finite(
+    statuses: Mapping[str, ModalityStatus], inputs: Mapping[str, npt.NDArray[Any]] | None, name: str
+) -> bool:
+    if statuses[name].reason is not Reason.NON_FINITE or inputs is None or name not in inputs:
+        return False
+    return not bool(np.isfinite(inputs[name]).all())
+
+
+def no_answer_at_all(
+    statuses: Mapping[str, Sequence[ModalityStatus]], tensors: Mapping[str, npt.NDArray[Any]] | None = None
+) -> DimmlError | None:
+    """Return the first row's error if no row of a batch has an answer, else None.
+
+    ``statuses`` are columns, ``tensors`` the inputs ``[B, *shape]`` by modality (``no_answer``).
+    """
     batch = len(next(iter(statuses.values())))
-    errors = [no_answer({name: column[row] for name, column in statuses.items()}) for row in range(batch)]
+    errors = [
+        no_answer(
+            {name: column[row] for name, column in statuses.items()},
+            {name: tensor[row] for name, tensor in (tensors or {}).items()},
+        )
+        for row in range(batch)
+    ]
     return errors[0] if all(error is not None for error in errors) else None

@@ -228,3 +228,19 @@ def test_an_error_quotes_what_is_known_of_the_file() -> None:
     assert raised.message.endswith(
         "audio unusable:unsupported, visual absent:no_track (MIDI is not read: render it to WAV)"
     )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+def test_what_a_caller_sent_that_is_not_finite_is_the_callers_fault(value: float) -> None:
+    statuses = {"audio": ModalityStatus.because(Reason.NON_FINITE), "visual": ModalityStatus.because(Reason.NOT_SENT)}
+    sound = np.zeros(8, np.float32)
+    sound[3] = value
+    raised = no_answer(statuses, {"audio": sound})
+    assert isinstance(raised, UnusableMediaError)
+    assert raised.field == "audio"
+    assert raised.statuses == statuses
+    # An encoder that makes NaN of finite numbers, or that failed beside it, may answer next time.
+    assert isinstance(no_answer(statuses, {"audio": np.zeros(8, np.float32)}), UnavailableError)
+    for reason in (Reason.DEADLINE, Reason.ENCODER_GONE):
+        other = {**statuses, "visual": ModalityStatus.because(reason)}
+        assert isinstance(no_answer(other, {"audio": sound, "visual": np.zeros(4, np.uint8)}), UnavailableError)

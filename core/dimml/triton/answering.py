@@ -98,10 +98,13 @@ class Answering:
         self.metrics.observe_result(result)
         return result
 
-    def response(self, result: EnsembleResult, rows: slice) -> Any:
-        """Cut one request's response out of a batch's result. Raises DimmlError if none of its rows has an answer."""
+    def response(self, result: EnsembleResult, asked: Rows, rows: slice) -> Any:
+        """Cut one request's response out of the result of the batch ``asked``.
+
+        Raises DimmlError if none of its rows has an answer.
+        """
         statuses = {name: column[rows] for name, column in result.statuses.items()}
-        nothing = ensemble.no_answer_at_all(statuses)
+        nothing = ensemble.no_answer_at_all(statuses, {name: tensor[rows] for name, tensor in asked.tensors.items()})
         if nothing is not None:
             raise nothing
         arrays = {name: array[rows] for name, array in fused_outputs(result.fused).items()}

@@ -68,7 +68,7 @@ class EntryModel:
                 return
             for (position, _), start, end in zip(members, [0, *ends], ends, strict=False):
                 try:
-                    answers[position] = answering.response(result, slice(start, end))
+                    answers[position] = answering.response(result, rows, slice(start, end))
                     answering.metrics.observe_request(perf_counter() - began, degraded(result, slice(start, end)))
                 except Exception as error:
                     answers[position] = self._refused(error, began)

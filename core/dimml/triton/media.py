@@ -57,8 +57,9 @@ class MediaModel:
             decoded = await decode_in_share(self._decoders, decoding, end=end, limit_s=limit_s)
             metrics.observe_stage("decode", perf_counter() - began)
             metrics.observe_truncations(decoded.truncations)
-            result = await answering.fused(recording_rows(answering.bundle, decoded), end=end)
-            answer = answering.response(result, slice(0, 1))
+            rows = recording_rows(answering.bundle, decoded)
+            result = await answering.fused(rows, end=end)
+            answer = answering.response(result, rows, slice(0, 1))
         except Exception as error:
             metrics.observe_error(perf_counter() - began, error)
             return answering.refusal(error)

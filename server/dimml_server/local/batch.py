@@ -107,7 +107,8 @@ class LocalBundle:
                 truncations=decoded.truncations,
                 channels=decoded.channels,
             )
-            nothing = ensemble.no_answer(outcome.statuses(row))
+            inputs = {name: tensor[row] for name, tensor in rows.tensors.items()}
+            nothing = ensemble.no_answer(outcome.statuses(row), inputs)
             results.append(
                 nothing or build_prediction(outcome, request_id="", top_k=self.bundle.classes, total_s=spent_s, row=row)
             )

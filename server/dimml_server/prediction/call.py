@@ -204,7 +204,7 @@ class HeldCall:
         )
         resources.metrics.bundles.observe_result(bundle, result)
         record_statuses(bundle, result.statuses)
-        nothing = ensemble.no_answer_at_all(result.statuses)
+        nothing = ensemble.no_answer_at_all(result.statuses, rows.tensors)
         if nothing is not None:
             raise nothing
         if self._route.chosen:

@@ -11,8 +11,10 @@ from dimml_server.http.body.limits import Uploads
 from dimml_server.http.errors import install_error_handlers
 from dimml_server.http.middleware.access import AccessMiddleware
 from dimml_server.http.middleware.authentication import API_KEY_HEADER, AuthenticationMiddleware
-from dimml_server.http.middleware.security_headers import SecurityHeadersMiddleware, add_docs_page
-from dimml_server.http.routes import health, models, predict, traffic
+from dimml_server.http.middleware.head import HeadMiddleware
+from dimml_server.http.middleware.prefix import PrefixMiddleware
+from dimml_server.http.middleware.security_headers import SecurityHeadersMiddleware
+from dimml_server.http.routes import health, models, pages, predict, traffic
 from dimml_server.kserve.http import routes as kserve_http
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import REQUEST_ID_HEADER
@@ -30,23 +32,27 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs_page else None,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         # Our own spans cover HTTP and gRPC alike; FastAPI's would come in addition, as OTEL_… variables say.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         # The middleware checks keys; this only describes them in OpenAPI, and gives the docs page a field for one.
         dependencies=[Security(APIKeyHeader(name=API_KEY_HEADER, auto_error=False))] if guard.closed else None,
     )
     # The last one added is the outermost.
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(AuthenticationMiddleware, guard=guard, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "HEAD", "POST"),
             allow_headers=("Authorization", "Content-Type", API_KEY_HEADER, REQUEST_ID_HEADER),
             expose_headers=("Retry-After", REQUEST_ID_HEADER),
         )
     app.add_middleware(AccessMiddleware, tracer=service.tracer)
     app.add_middleware(SecurityHeadersMiddleware)
+    if settings.root_path:
+        app.add_middleware(PrefixMiddleware, root_path=settings.root_path)
     install_error_handlers(app)
     uploads = Uploads(
         limit=settings.concurrency + settings.queue_length,
@@ -58,7 +64,6 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
     app.include_router(models.router(service))
     app.include_router(traffic.router(service, settings, uploads))
     app.include_router(health.router(service, metrics))
-    if settings.docs_page:
-        add_docs_page(app)
+    app.include_router(pages.router(app, docs_page=settings.docs_page))
     app.include_router(kserve_http.router(service, metrics, settings, uploads))
     return app

@@ -40,7 +40,9 @@ def bind(host: str, port: int, setting: str, *, from_environment: bool = True) -
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        # Every address means those of both families, as it does for gRPC.
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except socket.gaierror as error:
         raise ConfigurationError(f"host {host!r} is not an address of this machine", field="host") from error
     except OSError as error:

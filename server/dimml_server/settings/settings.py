@@ -64,7 +64,14 @@ class ServerSettings(BaseSettings):
     routing_file: Path | None = Field(
         default=None, description="File that keeps splits and shadows set by calls over a restart."
     )
-    host: str = Field(default="127.0.0.1", description="Address to listen on, HTTP and gRPC alike.")
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on, HTTP and gRPC alike; `::` is every address, IPv4 too."
+    )
+    root_path: str = Field(
+        default="",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Path below which a proxy shows this server, as `/dimml`; taken off requests that still have it.",
+    )
     http_port: Port = Field(default=8000, description="HTTP port; 0 takes a free one.")
     grpc_port: Port = Field(default=8001, description="gRPC port; 0 takes a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
@@ -207,7 +214,7 @@ class ServerSettings(BaseSettings):
         default=(), description="Web origins whose pages may call, as `https://example.org`; empty means none."
     )
     docs_page: bool = Field(
-        default=True, description="Whether `/docs` and `/openapi.json` are available, without a key."
+        default=True, description="Whether `/docs` and `/openapi.json` are available, and `/`, without a key."
     )
 
     @field_validator("models", "bundle_public_keys", "cors_origins", mode="before")

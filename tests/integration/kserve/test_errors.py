@@ -416,3 +416,39 @@ def test_a_grpc_message_has_a_limit_of_its_own(tmp_path: Path) -> None:
             stub.ModelInfer(request, timeout=20)
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "max_grpc_bytes (100000)" in str(raised.value.details())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "plain"])
+def test_numbers_that_are_not_finite_are_the_callers_fault(triton: Face, value: float, binary: bool) -> None:
+    sound = waveform([0, 1])
+    sound[:, 1] = value
+
+    def call(triton: Face) -> Any:
+        return triton.infer("tiny", [triton.tensor("WAVEFORM", sound, binary=binary)])
+
+    expect(triton, call, 422, "INVALID_ARGUMENT", "audio: the input holds NaN or infinity")
+
+
+def test_a_number_past_single_precision_is_the_callers_fault(http: httpx.Client) -> None:
+    tensor = {
+        "name": "WAVEFORM",
+        "datatype": "FP32",
+        "shape": list(waveform([0]).shape),
+        "data": [1e39] * waveform([0]).size,
+    }
+    answer = http.post("/v2/models/tiny/infer", json={"inputs": [tensor]})
+    assert answer.status_code == 422, answer.text
+    assert "holds NaN or infinity" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
+@pytest.mark.parametrize("name", ["START_S", "END_S"])
+def test_a_range_that_is_not_finite_is_the_callers_fault(triton: Face, name: str, value: float) -> None:
+    recording = np.array([b"whatever"], np.object_)
+
+    def call(triton: Face) -> Any:
+        inputs = [triton.tensor("MEDIA", recording, datatype="BYTES"), triton.tensor(name, np.array([value]))]
+        return triton.infer("tiny_media", inputs)
+
+    expect(triton, call, 422, "INVALID_ARGUMENT", f"{name.lower()} must be 0 or more seconds")

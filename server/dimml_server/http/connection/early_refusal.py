@@ -29,7 +29,6 @@ from dimml_server.security.guard import Guard
 from dimml_server.settings.settings import ServerSettings
 
 _METHOD: Final = b"POST"
-_PATH: Final = PATH.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,7 @@ class FullQueue:
         self._service = service
         self._metrics = metrics
         self._max_body_bytes = settings.max_body_bytes
+        self._paths = frozenset({PATH.encode(), (settings.root_path + PATH).encode()})
         self._guard = guard
 
     def refusal(self, method: bytes, url: bytes, raw: list[tuple[bytes, bytes]], client: str) -> Refusal | None:
@@ -57,7 +57,7 @@ class FullQueue:
         anyway.
         """
         service = self._service
-        if method != _METHOD or url.partition(b"?")[0] != _PATH:
+        if method != _METHOD or url.partition(b"?")[0] not in self._paths:
             return None
         full = service.early_refusal()
         if full is None or service.tracer is not NO_TRACER:

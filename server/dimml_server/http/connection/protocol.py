@@ -15,6 +15,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dimml_server.http.connection.early_refusal import FullQueue, Refusal
+from dimml_server.http.connection.request_parser import PlainRequestParser
 from dimml_server.observability.access_log import log_access
 from dimml_server.observability.request_context import RequestContext, new_request_id
 from dimml_server.settings.settings import ServerSettings
@@ -70,6 +71,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, settings: ServerSettings, full_queue: FullQueue, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.parser = PlainRequestParser(self)  # type: ignore[assignment]  # it behaves as one
         self._settings = settings
         self._full_queue = full_queue
         #: The answer of ``full_queue`` to the request that is being read.

@@ -18,7 +18,8 @@ from dimml_server.settings.settings import ServerSettings
 API_KEY_HEADER: Final = "X-API-Key"
 _HEALTH: Final = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 _METRICS: Final = ("/metrics",)
-_DOCS: Final = ("/docs", "/openapi.json")
+#: What the docs page consists of (``http/routes/pages.py``).
+_DOCS: Final = ("/", "/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json")
 #: Calls below the first change what is served; so do calls below the second that are not GET, HEAD or OPTIONS.
 _ADMIN_PREFIX: Final = "/v2/repository/models/"
 _MODELS_PREFIX: Final = "/v1/models/"
@@ -32,7 +33,7 @@ class AuthenticationMiddleware:
         self._app = app
         self._guard = guard
         open_paths = (_HEALTH if settings.health_open else ()) + (_METRICS if settings.metrics_open else ())
-        self._open_paths = frozenset(open_paths + _DOCS)
+        self._open_paths = frozenset(open_paths + (_DOCS if settings.docs_page else ()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not self._guard.closed or scope["path"] in self._open_paths:

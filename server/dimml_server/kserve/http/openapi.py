@@ -98,7 +98,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 #: ``responses`` of calls about one model.
 MODEL_ERRORS: Final = errors(400, 401, 404, 500, 503)
-#: ``responses`` of readiness: the answer itself has no body.
+#: ``responses`` of readiness, whose body is the same as with 200.
 NOT_READY: Final[dict[int | str, dict[str, Any]]] = {503: {"description": "Not ready."}}
 #: ``responses`` of a call that has a body.
 BODY_ERRORS: Final = errors(400, 401, 408, 413, 429, 500, 503)

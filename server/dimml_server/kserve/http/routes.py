@@ -74,12 +74,13 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
 
 def _add_health(routes: APIRouter, plane: DataPlane) -> None:
     @routes.get("/health/live", summary="Whether the server runs")
-    async def live() -> Response:
-        return Response()
+    async def live() -> dict[str, bool]:
+        return {"live": True}
 
     @routes.get("/health/ready", summary="Whether the server takes requests", responses=NOT_READY)
-    async def ready() -> Response:
-        return Response(status_code=200 if plane.ready else 503)
+    async def ready(response: Response) -> dict[str, bool]:
+        response.status_code = 200 if plane.ready else 503
+        return {"ready": plane.ready}
 
     @routes.get("/models/{model}/ready", summary="Whether a model takes requests", responses=MODEL_ERRORS | NOT_READY)
     @routes.get(
@@ -87,8 +88,10 @@ def _add_health(routes: APIRouter, plane: DataPlane) -> None:
         summary="Whether a model version takes requests",
         responses=MODEL_ERRORS | NOT_READY,
     )
-    async def model_ready(model: str, version: str = "") -> Response:
-        return Response(status_code=200 if plane.model_ready(model, version) else 503)
+    async def model_ready(response: Response, model: str, version: str = "") -> dict[str, str | bool]:
+        ready = plane.model_ready(model, version)
+        response.status_code = 200 if ready else 503
+        return {"name": model, "ready": ready}
 
 
 def _add_metadata(routes: APIRouter, plane: DataPlane) -> None:
