@@ -22,6 +22,7 @@ from dimml.cli import main
 from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import fuse, softmax
 from dimml.media import DecodeRequest, decode
+from dimml.media.decoders.version import DECODER_VERSION
 from dimml_training.config import parse_config
 from dimml_training.loop.train import train
 from dimml_training.run.directory import load_run, write_decoder_version
@@ -38,7 +39,10 @@ def test_a_run_directory_is_whole(finished: Path) -> None:
         "6 of 10 subjects stand in more than one split (subjects high0, high1, high2, low0, low1 and 1 more): "
         "figures say little about new subjects"
     ]
-    assert (run.decoder_version, (finished / "decoder.version").read_text()) == (1, "1\n")
+    assert (run.decoder_version, (finished / "decoder.version").read_text()) == (
+        DECODER_VERSION,
+        f"{DECODER_VERSION}\n",
+    )
     assert run.quality_report["clips"] == 10
     assert run.quality_report["audio"]["false_alarms"] == {"silent": 0, "black": 0, "frozen": 0}
     assert {name: rows.shape for name, rows in run.samples.items()} == {
@@ -135,11 +139,14 @@ def test_a_run_is_not_overwritten(finished: Path, clips: Path, cache: Path, tmp_
         train(config, unfinished, cache_dir=cache, resume=True)
     (unfinished / "data.sha256").write_text((finished / "data.sha256").read_text())
     (unfinished / "decoder.version").write_text("7\n")
-    with pytest.raises(ConfigurationError, match="clips of decoder version 7, and this dimml has version 1: finish"):
+    with pytest.raises(
+        ConfigurationError, match=f"clips of decoder version 7, and this dimml has version {DECODER_VERSION}: finish"
+    ):
         train(config, unfinished, cache_dir=cache, resume=True)
     (unfinished / "decoder.version").unlink()  # as in a run that was started before there was one
     with pytest.raises(ConfigurationError, match="another config"):
         train(configured(clips, lambda_duc=0.5), unfinished, cache_dir=cache, resume=True)
+    (unfinished / "decoder.version").write_text(f"{DECODER_VERSION}\n")
     (unfinished / "checkpoints").mkdir()
     (unfinished / "checkpoints" / "last.ckpt").write_bytes(b"half a checkpoint")
     with pytest.raises(SetupError, match=r"last\.ckpt cannot be read"):

@@ -110,7 +110,7 @@ class ContainerRecording:
             for _ in windows:
                 yield all_because(Reason.UNDECODABLE, [m for m in self._readable if _kind(m) in kinds])
             return
-        yield from self._filled(read_windows(container, readers, drain=not self._alone))
+        yield from self._filled(read_windows(container, readers))
 
     def _readers(
         self, streams: Mapping[str, Any], kinds: Sequence[str], windows: Sequence[Window]
@@ -151,25 +151,24 @@ class SeekMissedError(Exception):
 
 
 def read_windows(
-    container: Any, readers: Sequence[Reader], *, verify: bool = False, drain: bool = False
+    container: Any, readers: Sequence[Reader], *, verify: bool = False
 ) -> Iterator[Sequence[SoundSegment | PictureSegment]]:
     """Feed ``readers`` from the container's current position; yield each window's segments, one of each reader.
 
-    ``drain``: take delayed frames out of every decoder at the end. With ``verify``, raises SeekMissedError before the
-    first window if a stream begins too late.
+    With ``verify``, raises SeekMissedError before the first window if a stream begins too late.
     """
     filled: list[deque[Any]] = [deque() for _ in readers]
     pending = {reader.stream.index: (reader, ready) for reader, ready in zip(readers, filled, strict=True)}
     unseen = set(pending) if verify else set()
     try:
         for packet in container.demux(*(reader.stream for reader in readers)):
-            # Packets that flush carry index 0, whatever their stream: without ``drain``, a track of another index loses
-            # what its decoder still holds. To drain always is another ``DECODER_VERSION``.
-            if packet.stream_index not in pending:
+            # Packets that flush a decoder carry index 0, whatever their stream.
+            index = packet.stream.index
+            if index not in pending:
                 continue
-            reader, ready = pending[packet.stream_index]
-            if packet.stream_index in unseen:
-                unseen.discard(packet.stream_index)
+            reader, ready = pending[index]
+            if index in unseen:
+                unseen.discard(index)
                 time_s = reader.packet_time_s(packet)
                 if time_s is None or time_s > reader.from_s + EPSILON_S:
                     raise SeekMissedError
@@ -180,12 +179,9 @@ def read_windows(
             while all(filled):
                 yield [segments.popleft() for segments in filled]
             if reader.done:
-                del pending[packet.stream_index]
+                del pending[index]
                 if not pending:
                     break
-        if drain:
-            for reader, _ in pending.values():
-                reader.flush()
     except MemoryError:
         raise
     except UNREADABLE:

@@ -69,7 +69,7 @@ class TrackReader(Generic[Segment]):
         return None if pts is None else pts * self.tick_s
 
     def feed(self, packet: Any) -> None:
-        """Decode one packet; skip one that does not decode."""
+        """Decode one packet; skip one that does not decode. One without data flushes the decoder."""
         time_s = self.packet_time_s(packet)
         if not self._started and time_s is not None and time_s < self.from_s - EPSILON_S:
             return
