@@ -6,7 +6,8 @@ range, or the whole range if it is shorter (see ``dimml.media``).
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -87,12 +88,21 @@ class Waveform(_Modality):
 class Frames(_Modality):
     """RGB frames, UINT8, ``[B, frames, height, width, 3]``, spread evenly over the clip's time."""
 
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"hold_s": None}
+
     kind: Literal["frames"] = "frames"
     tensor: TensorName = "FRAMES"
     frames: int = Field(ge=1, le=1024)
     height: int = Field(ge=8, le=4096)
     width: int = Field(ge=8, le=4096)
     region: Region | None = Field(default=None, description="Region of interest, cut before resizing.")
+    hold_s: float | None = Field(
+        default=1.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="Seconds that a picture stands before its track begins, and after the last one has been shown as "
+        "long as any before it; further away, it is absent. None: without end.",
+    )
 
     track: ClassVar[Track] = "video"
     rgb: ClassVar[bool] = True
@@ -120,12 +130,21 @@ class Flow(_Modality):
     the next one in the stream.
     """
 
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"hold_s": None}
+
     kind: Literal["flow"] = "flow"
     tensor: TensorName = "FLOW"
     frames: int = Field(ge=1, le=1024)
     height: int = Field(ge=8, le=4096)
     width: int = Field(ge=8, le=4096)
     region: Region | None = None
+    hold_s: float | None = Field(
+        default=1.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="Seconds that a picture stands before its track begins, and after the last one has been shown as "
+        "long as any before it; further away, it is absent. None: without end.",
+    )
     bound_px: float = Field(default=20.0, gt=0.0)
 
     track: ClassVar[Track] = "video"

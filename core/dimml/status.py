@@ -22,6 +22,8 @@ class Reason(StrEnum):
     # absent
     NOT_SENT = "not_sent"
     NO_TRACK = "no_track"
+    TRACK_NOT_STARTED = "track_not_started"
+    TRACK_ENDED = "track_ended"
     NOT_REQUESTED = "not_requested"
     # unusable
     UNDECODABLE = "undecodable"
@@ -44,6 +46,8 @@ class Reason(StrEnum):
 REASON_STATUS: dict[Reason, Status] = {
     Reason.NOT_SENT: Status.ABSENT,
     Reason.NO_TRACK: Status.ABSENT,
+    Reason.TRACK_NOT_STARTED: Status.ABSENT,
+    Reason.TRACK_ENDED: Status.ABSENT,
     Reason.NOT_REQUESTED: Status.ABSENT,
     Reason.UNDECODABLE: Status.UNUSABLE,
     Reason.EMPTY: Status.UNUSABLE,

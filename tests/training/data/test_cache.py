@@ -72,8 +72,9 @@ def test_a_field_that_comes_later_decodes_nothing_anew(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(cache_module, "version", lambda _: "0")
     monkeypatch.setattr(cache_module, "DECODER_VERSION", 1)
-    lips = Frames(**{**LIPS.model_dump(), "region": Region(left=0.25, top=0.25, right=0.75, bottom=0.75)})
-    motion = Flow(name="motion", frames=2, height=8, width=8)
+    region = Region(left=0.25, top=0.25, right=0.75, bottom=0.75)
+    lips = LIPS.model_copy(update={"region": region, **Frames.HISTORIC_DEFAULTS})
+    motion = Flow(name="motion", frames=2, height=8, width=8, **Flow.HISTORIC_DEFAULTS)
 
     def folder(sound: Waveform) -> str:
         return ClipCache(tmp_path, (sound, lips, motion), 1.0, QualityThresholds()).folder.name

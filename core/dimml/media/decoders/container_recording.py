@@ -49,10 +49,10 @@ class ContainerRecording:
         #: Mean duration of a picture, 0 without pictures.
         self.frame_s = 0.0
         self._readable: list[Modality] = []
-        self._unreadable: Tracks = {}
+        self.unreadable: Tracks = {}
         container = open_container(file, demuxer, request.limits)
         if container is None:
-            self._unreadable = all_because(Reason.UNDECODABLE, modalities)
+            self.unreadable = all_because(Reason.UNDECODABLE, modalities)
             return
         stack.callback(container.close)
         streams = _streams(container)
@@ -63,7 +63,7 @@ class ContainerRecording:
             if reason is None:
                 self._readable.append(modality)
             else:
-                self._unreadable |= all_because(reason, [modality])
+                self.unreadable |= all_because(reason, [modality])
         if self._readable:
             self.duration_s = self._index.duration_s
         if (video := streams["video"]) is not None:
@@ -81,7 +81,7 @@ class ContainerRecording:
         else:
             passes = [self._pass_from_start([kind], windows) for kind in kinds]
         for _ in windows:
-            tracks: Tracks = dict(self._unreadable)
+            tracks: Tracks = dict(self.unreadable)
             for one in passes:
                 tracks |= next(one)
             yield tracks
@@ -140,10 +140,16 @@ class ContainerRecording:
     def _tracks_of(self, segment: SoundSegment | PictureSegment) -> Tracks:
         if isinstance(segment, SoundSegment):
             heard = [modality for modality in self._readable if isinstance(modality, Waveform)]
+            if segment.absent is not None:
+                return all_because(segment.absent, heard)
             return {modality.name: checked(modality, segment.row(modality), (), self._request) for modality in heard}
-        if segment.decoded:
-            return picture_tracks(segment.rows, self._request)
-        return all_because(Reason.UNDECODABLE, [row.modality for row in segment.rows])
+        if not segment.decoded:
+            return all_because(Reason.UNDECODABLE, [row.modality for row in segment.rows])
+        tracks: Tracks = {}
+        for row in segment.rows:
+            reason = segment.off_screen(row)
+            tracks |= picture_tracks([row], self._request) if reason is None else all_because(reason, [row.modality])
+        return tracks
 
 
 class SeekMissedError(Exception):
@@ -213,7 +219,7 @@ def _seek(container: Any, readers: Sequence[Reader]) -> bool:
     """Seek to just before what the readers need, by the picture stream if there is one. False if it cannot."""
     target = next((reader for reader in readers if isinstance(reader, PictureReader)), readers[0])
     from_s = min(reader.from_s for reader in readers)
-    if target.tick_s == 0.0 or from_s == -math.inf:
+    if target.tick_s == 0.0 or from_s == -math.inf or any(reader.spliced for reader in readers):
         return False
     try:
         container.seek(round(from_s / target.tick_s), stream=target.stream)

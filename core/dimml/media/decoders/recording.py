@@ -79,6 +79,8 @@ class Recording(Protocol):
     duration_s: float | None
     #: Mean duration of a picture in seconds, 0 without pictures.
     frame_s: float
+    #: Tracks that are the same in every window, for want of anything to decode.
+    unreadable: Tracks
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
         """Yield the tracks of each window, in order, by name of the modality."""
@@ -136,6 +138,7 @@ class _Timeless:
     def __init__(self, make: Callable[[], Tracks]) -> None:
         self.duration_s: float | None = None
         self.frame_s = 0.0
+        self.unreadable: Tracks = {}
         self._make = make
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
@@ -180,7 +183,7 @@ class _SoundRecording:
         self._sound = SoundFile(file)
         stack.callback(self._sound.close)
         self._heard = [modality for modality in modalities if isinstance(modality, Waveform)]
-        self._others = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
+        self.unreadable = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
         self._request, self._alone = request, alone
         self.duration_s = None if self._sound.empty else self._sound.duration_s
         self.frame_s = 0.0
@@ -188,9 +191,9 @@ class _SoundRecording:
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
         for window in windows:
             if self.duration_s is None:
-                yield self._others | all_because(Reason.EMPTY, self._heard)
+                yield self.unreadable | all_because(Reason.EMPTY, self._heard)
             else:
-                yield self._others | (self._tracks_of(window) if self._heard else {})
+                yield self.unreadable | (self._tracks_of(window) if self._heard else {})
 
     def _tracks_of(self, window: Window) -> Tracks:
         try:
