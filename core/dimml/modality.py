@@ -110,7 +110,7 @@ class Waveform(_Modality):
 class Frames(_Modality):
     """RGB frames, UINT8, ``[B, frames, height, width, 3]``, spread evenly over the clip's time."""
 
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"may_rest": False, "ground": None}
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"may_rest": False, "ground": None, "hold_s": None}
 
     kind: Literal["frames"] = "frames"
     tensor: TensorName = "FRAMES"
@@ -123,6 +123,13 @@ class Frames(_Modality):
         description="Whether pictures at rest are a signal, as slides and fixed cameras are, and never frozen.",
     )
     ground: Ground | None = Field(default=_WHITE, description=_GROUND)
+    hold_s: float | None = Field(
+        default=1.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="Seconds that a picture stands before its track begins, and after the last one has been shown as "
+        "long as any before it; further away, it is absent. None: without end.",
+    )
 
     track: ClassVar[Track] = "video"
     rgb: ClassVar[bool] = True
@@ -150,16 +157,23 @@ class Flow(_Modality):
     the next one in the stream.
     """
 
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"ground": None, "hold_s": None}
+
     kind: Literal["flow"] = "flow"
     tensor: TensorName = "FLOW"
     frames: int = Field(ge=1, le=1024)
     height: int = Field(ge=8, le=4096)
     width: int = Field(ge=8, le=4096)
     region: Region | None = None
+    hold_s: float | None = Field(
+        default=1.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="Seconds that a picture stands before its track begins, and after the last one has been shown as "
+        "long as any before it; further away, it is absent. None: without end.",
+    )
     bound_px: float = Field(default=20.0, gt=0.0)
     ground: Ground | None = Field(default=_WHITE, description=_GROUND)
-
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"ground": None}
 
     track: ClassVar[Track] = "video"
 

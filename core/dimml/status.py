@@ -23,6 +23,8 @@ class Reason(StrEnum):
     # absent
     NOT_SENT = "not_sent"
     NO_TRACK = "no_track"
+    TRACK_NOT_STARTED = "track_not_started"
+    TRACK_ENDED = "track_ended"
     NOT_REQUESTED = "not_requested"
     # unusable
     UNSUPPORTED = "unsupported"
@@ -46,6 +48,8 @@ class Reason(StrEnum):
 REASON_STATUS: dict[Reason, Status] = {
     Reason.NOT_SENT: Status.ABSENT,
     Reason.NO_TRACK: Status.ABSENT,
+    Reason.TRACK_NOT_STARTED: Status.ABSENT,
+    Reason.TRACK_ENDED: Status.ABSENT,
     Reason.NOT_REQUESTED: Status.ABSENT,
     Reason.UNSUPPORTED: Status.UNUSABLE,
     Reason.UNDECODABLE: Status.UNUSABLE,

@@ -73,11 +73,10 @@ def test_a_field_that_comes_later_decodes_nothing_anew(tmp_path: Path, monkeypat
     monkeypatch.setattr(cache_module, "version", lambda _: "0")
     libraries = ("av", "opencv-python-headless", "soundfile", "soxr")
     monkeypatch.setattr(cache_module, "_decoder", lambda: {"version": 1, **dict.fromkeys(libraries, "0")})
-    before = SOUND.model_copy(update={"channel": "mean"})
-    lips = Frames(
-        **{**LIPS.model_dump(), "ground": None, "region": Region(left=0.25, top=0.25, right=0.75, bottom=0.75)}
-    )
-    motion = Flow(name="motion", frames=2, height=8, width=8, ground=None)
+    before = SOUND.model_copy(update=dict(Waveform.HISTORIC_DEFAULTS))
+    region = Region(left=0.25, top=0.25, right=0.75, bottom=0.75)
+    lips = LIPS.model_copy(update={"region": region, **Frames.HISTORIC_DEFAULTS})
+    motion = Flow(name="motion", frames=2, height=8, width=8, **Flow.HISTORIC_DEFAULTS)
 
     def folder(sound: Waveform) -> str:
         return ClipCache(tmp_path, (sound, lips, motion), 1.0, QualityThresholds(frozen_change=0.0)).folder.name

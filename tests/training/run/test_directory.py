@@ -148,6 +148,7 @@ def test_a_run_is_not_overwritten(finished: Path, clips: Path, cache: Path, tmp_
     (unfinished / "decoder.version").unlink()  # as in a run that was started before there was one
     with pytest.raises(ConfigurationError, match="another config"):
         train(configured(clips, lambda_duc=0.5), unfinished, cache_dir=cache, resume=True)
+    (unfinished / "decoder.version").write_text(f"{DECODER_VERSION}\n")
     (unfinished / "checkpoints").mkdir()
     (unfinished / "checkpoints" / "last.ckpt").write_bytes(b"half a checkpoint")
     with pytest.raises(SetupError, match=r"last\.ckpt cannot be read"):

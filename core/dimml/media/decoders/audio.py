@@ -27,8 +27,6 @@ from dimml.modality import Waveform
 
 #: Sound around the window that the resampler sees, so that the window's edges are not filtered against silence.
 MARGIN_S: Final = 0.05
-#: Time stamps are rounded (to 1 ms in FLV and Matroska): only a jump larger than this is a gap, not a rounding.
-JITTER_S: Final = 0.04
 MIN_RATE_HZ: Final = 1000
 MAX_RATE_HZ: Final = 768_000
 
@@ -67,9 +65,7 @@ class SoundBuffer:
         """Write ``sound`` at ``time_s`` seconds (None: right after the last); return how many samples fit."""
         position = self._next or 0
         if time_s is not None:
-            wanted = round(time_s * self.rate_hz) - self.first
-            if self._next is None or abs(wanted - position) > JITTER_S * self.rate_hz:
-                position = wanted
+            position = round(time_s * self.rate_hz) - self.first
         self._next = position + len(sound)
         begin, end = max(position, 0), min(self._next, self.length)
         if end <= begin:

@@ -58,7 +58,7 @@ class ContainerRecording:
         #: Mean duration of a picture, 0 without pictures.
         self.frame_s = 0.0
         self._readable: list[Modality] = []
-        self._unreadable: Tracks = {}
+        self.unreadable: Tracks = {}
         self.truncations: Mapping[str, Truncation] = {}
         demuxer = file_type.demuxer
         cut_off = promised_s is not None or is_cut_off(file, demuxer)
@@ -67,7 +67,7 @@ class ContainerRecording:
         container = open_container(file, demuxer, request.limits)
         if container is None:
             because, about = _unopened(file, file_type)
-            self._unreadable = unread(because, modalities, about, sound_only=file_type.sound_only)
+            self.unreadable = unread(because, modalities, about, sound_only=file_type.sound_only)
             return
         stack.callback(container.close)
         streams = _streams(container)
@@ -86,7 +86,7 @@ class ContainerRecording:
             detail = None
             if why is Reason.UNDECODABLE:
                 why, detail = _undecoded(file, file_type, kind)
-            self._unreadable |= all_because(why, [modality], detail)
+            self.unreadable |= all_because(why, [modality], detail)
         if self._readable:
             self.duration_s = self._index.duration_s
         if (video := streams["video"]) is not None:
@@ -104,7 +104,7 @@ class ContainerRecording:
         else:
             passes = [self._pass_from_start([kind], windows) for kind in kinds]
         for _ in windows:
-            tracks: Tracks = dict(self._unreadable)
+            tracks: Tracks = dict(self.unreadable)
             for one in passes:
                 tracks |= next(one)
             yield tracks
@@ -134,7 +134,7 @@ class ContainerRecording:
             for _ in windows:
                 yield all_because(Reason.UNDECODABLE, [m for m in self._readable if _kind(m) in kinds])
             return
-        yield from self._filled(read_windows(container, readers, drain=not self._alone))
+        yield from self._filled(read_windows(container, readers))
 
     def _readers(
         self, streams: Mapping[str, Any], kinds: Sequence[str], windows: Sequence[Window]
@@ -164,10 +164,19 @@ class ContainerRecording:
     def _tracks_of(self, segment: SoundSegment | PictureSegment) -> Tracks:
         if isinstance(segment, SoundSegment):
             heard = [modality for modality in self._readable if isinstance(modality, Waveform)]
+            if segment.absent is not None:
+                return all_because(segment.absent, heard)
             return {modality.name: checked_sound(modality, segment.row(modality), self._request) for modality in heard}
-        if segment.decoded:
-            return picture_tracks(segment.rows, self._request, segment.pictures)
-        return all_because(Reason.UNDECODABLE, [row.modality for row in segment.rows])
+        if not segment.decoded:
+            return all_because(Reason.UNDECODABLE, [row.modality for row in segment.rows])
+        tracks: Tracks = {}
+        for row in segment.rows:
+            reason = segment.off_screen(row)
+            if reason is None:
+                tracks |= picture_tracks([row], self._request, segment.pictures)
+            else:
+                tracks |= all_because(reason, [row.modality])
+        return tracks
 
 
 class SeekMissedError(Exception):
@@ -175,25 +184,24 @@ class SeekMissedError(Exception):
 
 
 def read_windows(
-    container: Any, readers: Sequence[Reader], *, verify: bool = False, drain: bool = False
+    container: Any, readers: Sequence[Reader], *, verify: bool = False
 ) -> Iterator[Sequence[SoundSegment | PictureSegment]]:
     """Feed ``readers`` from the container's current position; yield each window's segments, one of each reader.
 
-    ``drain``: take delayed frames out of every decoder at the end. With ``verify``, raises SeekMissedError before the
-    first window if a stream begins too late.
+    With ``verify``, raises SeekMissedError before the first window if a stream begins too late.
     """
     filled: list[deque[Any]] = [deque() for _ in readers]
     pending = {reader.stream.index: (reader, ready) for reader, ready in zip(readers, filled, strict=True)}
     unseen = set(pending) if verify else set()
     try:
         for packet in container.demux(*(reader.stream for reader in readers)):
-            # Packets that flush carry index 0, whatever their stream: without ``drain``, a track of another index loses
-            # what its decoder still holds. To drain always is another ``DECODER_VERSION``.
-            if packet.stream_index not in pending:
+            # Packets that flush a decoder carry index 0, whatever their stream.
+            index = packet.stream.index
+            if index not in pending:
                 continue
-            reader, ready = pending[packet.stream_index]
-            if packet.stream_index in unseen:
-                unseen.discard(packet.stream_index)
+            reader, ready = pending[index]
+            if index in unseen:
+                unseen.discard(index)
                 time_s = reader.packet_time_s(packet)
                 if time_s is None or time_s > reader.from_s + EPSILON_S:
                     raise SeekMissedError
@@ -204,12 +212,9 @@ def read_windows(
             while all(filled):
                 yield [segments.popleft() for segments in filled]
             if reader.done:
-                del pending[packet.stream_index]
+                del pending[index]
                 if not pending:
                     break
-        if drain:
-            for reader, _ in pending.values():
-                reader.flush()
     except MemoryError:
         raise
     except UNREADABLE:
@@ -261,7 +266,7 @@ def _seek(container: Any, readers: Sequence[Reader]) -> bool:
     """Seek to just before what the readers need, by the picture stream if there is one. False if it cannot."""
     target = next((reader for reader in readers if isinstance(reader, PictureReader)), readers[0])
     from_s = min(reader.from_s for reader in readers)
-    if target.tick_s == 0.0 or from_s == -math.inf:
+    if target.tick_s == 0.0 or from_s == -math.inf or any(reader.spliced for reader in readers):
         return False
     try:
         container.seek(round(from_s / target.tick_s), stream=target.stream)

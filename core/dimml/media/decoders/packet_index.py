@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
+import numpy as np
+
 from dimml.media.decoders.container import UNREADABLE
+from dimml.media.decoders.streams.orientation import Matrix, h264_header, read_orientation
+from dimml.media.decoders.streams.splices import FREE_RUNNING, Shift, SpliceDetector, piece_offsets_s
 
 #: A frame of MP3 is completed from the bytes of up to so many before it.
 MP3_SETTLING_FRAMES: Final = 10
@@ -30,6 +35,14 @@ class TrackIndex:
     keyframes_s: list[float] = field(default_factory=list)
     #: Sound that the decoder needs before it is right, where that is longer than for most.
     settling_s: float = 0.0
+    #: Corrections of stamps after splices; none in most recordings.
+    shifts: list[Shift] = field(default_factory=list)
+    #: Display matrices inside the stream, each with the time from which it applies, ascending.
+    orientations: list[tuple[float, Matrix | None]] = field(default_factory=list)
+    #: The first and the last presentation time.
+    first_s: float | None = None
+    last_s: float | None = None
+    _longest_s: float | None = None
 
     def keyframe_before(self, time_s: float) -> float | None:
         """Find the last keyframe at or before ``time_s``; None without one."""
@@ -43,10 +56,41 @@ class TrackIndex:
     def note(self, time_s: float) -> None:
         """Add a packet of a track that is read as it arrives, without a scan."""
         bisect.insort(self.times_s, time_s)
+        self.packets += 1
+        if self.last_s is not None:
+            self._longest_s = max(self.longest_s, time_s - self.last_s)
+        self.first_s = time_s if self.first_s is None else min(self.first_s, time_s)
+        self.last_s = time_s if self.last_s is None else max(self.last_s, time_s)
+
+    def note_orientation(self, time_s: float, packet: Any, header: bytes) -> None:
+        """Add the display matrix in a keyframe of H.264, if it holds one."""
+        found = read_orientation(memoryview(packet), header)
+        if found is not None:
+            self.orientations.append((time_s, *found))
+
+    def note_matrix(self, time_s: float, matrix: Matrix) -> None:
+        """Add the display matrix that a decoded picture carries, unless it applies already."""
+        known = self.orientation_at(time_s)
+        if known is None or not np.array_equal(known, matrix):
+            bisect.insort(self.orientations, (time_s, matrix), key=lambda entry: entry[0])
+
+    def orientation_at(self, time_s: float) -> Matrix | None:
+        """Find the display matrix inside the stream that applies at ``time_s``; None without one."""
+        if not self.orientations:
+            return None
+        position = bisect.bisect_right(self.orientations, time_s, key=lambda entry: entry[0])
+        return self.orientations[position - 1][1] if position else None
 
     def forget(self, before_s: float) -> None:
         """Drop packets before this time, but keep the two that ``frame_s`` needs."""
         del self.times_s[: min(bisect.bisect_left(self.times_s, before_s), max(0, len(self.times_s) - 2))]
+
+    @property
+    def longest_s(self) -> float:
+        """Longest time between two packets, 0 for fewer than two."""
+        if self._longest_s is None:
+            self._longest_s = max((later - time_s for time_s, later in pairwise(self.times_s)), default=0.0)
+        return self._longest_s
 
     @property
     def frame_s(self) -> float:
@@ -71,7 +115,11 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
     if not streams:
         # PyAV would take no streams for all of them.
         return ContainerIndex(0.0, 0.0, tracks)
+    parts = {stream: [track] for stream, track in tracks.items()}
     ticks = {stream.index: float(stream.time_base or 0) for stream in streams}
+    headers = {stream.index: h264_header(stream) for stream in streams}
+    free_running = container.format.name in FREE_RUNNING
+    splices = SpliceDetector(tracks) if free_running else None
     try:
         for packet in container.demux(*streams):
             # Some containers show new streams on the way.
@@ -79,8 +127,13 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
             if packet.size == 0 or track is None:
                 continue
             tick = ticks[packet.stream_index]
-            track.packets += 1
             pts = packet.pts if packet.pts is not None else packet.dts
+            if splices is not None and pts is not None:
+                dts = pts if packet.dts is None else packet.dts
+                if splices.see(packet.stream_index, dts * tick, (packet.duration or 0) * tick):
+                    track = tracks[packet.stream_index] = TrackIndex()
+                    parts[packet.stream_index].append(track)
+            track.packets += 1
             if pts is None:
                 continue
             time_s = pts * tick
@@ -88,18 +141,25 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
             track.end_s = max(track.end_s, time_s + (packet.duration or 0) * tick)
             if packet.is_keyframe:
                 track.keyframes_s.append(time_s)
+                header = headers[packet.stream_index]
+                if header is not None:
+                    track.note_orientation(time_s, packet, header)
     except MemoryError:
         raise
     except UNREADABLE:
         # The rest cannot be read; the packets before it still count.
         pass
+    if splices is not None:
+        tracks = _joined(parts, splices.pieces, ticks)
     for stream in streams:
         track = tracks[stream.index]
         track.times_s.sort()
         track.keyframes_s.sort()
+        track.orientations.sort(key=lambda entry: entry[0])
         if track.times_s:
             if stream.codec_context.name.startswith("mp3"):
                 track.settling_s = MP3_SETTLING_FRAMES * track.frame_s
+            track.first_s, track.last_s = track.times_s[0], track.times_s[-1]
             if track.end_s <= track.times_s[-1]:
                 # The last packet does not say how long it lasts.
                 track.end_s = track.times_s[-1] + track.frame_s
@@ -108,7 +168,38 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
             declared_s = first_s if stream.start_time is None else stream.start_time * ticks[stream.index]
             track.start_s = max(first_s, declared_s)
     starts = [track.start_s for track in tracks.values() if track.start_s is not None]
-    # Nothing is presented before 0 in MP4 and Matroska; transport streams start anywhere above it.
-    zero_s = max(0.0, min(starts, default=0.0))
+    zero_s = min(starts, default=0.0)
+    if not free_running:
+        # Nothing is presented before 0 in MP4 and Matroska.
+        zero_s = max(0.0, zero_s)
     end_s = max((track.end_s for track in tracks.values()), default=0.0)
     return ContainerIndex(zero_s, max(0.0, end_s - zero_s), tracks)
+
+
+def _joined(
+    parts: Mapping[int, Sequence[TrackIndex]], pieces: Mapping[int, Sequence[int]], ticks: Mapping[int, float]
+) -> dict[int, TrackIndex]:
+    """Put the parts of each stream one after the other on one clock, by the pieces of the recording they belong to."""
+    count = 1 + max(max(numbers) for numbers in pieces.values())
+    if count == 1:
+        return {stream: of_stream[0] for stream, of_stream in parts.items()}
+    extents_s = [(math.inf, -math.inf)] * count
+    for stream, of_stream in parts.items():
+        for piece, part in zip(pieces[stream], of_stream, strict=True):
+            if part.times_s:
+                start_s, end_s = extents_s[piece]
+                extents_s[piece] = min(start_s, *part.times_s), max(end_s, part.end_s, *part.times_s)
+    offsets_s = piece_offsets_s(extents_s)
+    tracks = {}
+    for stream, of_stream in parts.items():
+        track = tracks[stream] = TrackIndex()
+        for piece, part in zip(pieces[stream], of_stream, strict=True):
+            shift = Shift(track.packets, round(offsets_s[piece] / ticks[stream]) if ticks[stream] else 0)
+            by_s = shift.ticks * ticks[stream]
+            track.shifts.append(shift)
+            track.packets += part.packets
+            track.times_s += [time_s + by_s for time_s in part.times_s]
+            track.keyframes_s += [time_s + by_s for time_s in part.keyframes_s]
+            track.orientations += [(time_s + by_s, matrix) for time_s, matrix in part.orientations]
+            track.end_s = max(track.end_s, part.end_s + by_s)
+    return tracks

@@ -93,6 +93,8 @@ class Recording(Protocol):
     frame_s: float
     #: Of modalities whose track was cut off.
     truncations: Mapping[str, Truncation]
+    #: Tracks that are the same in every window, for want of anything to decode.
+    unreadable: Tracks
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
         """Yield the tracks of each window, in order, by name of the modality."""
@@ -186,6 +188,7 @@ class _Timeless:
         self.duration_s: float | None = None
         self.frame_s = 0.0
         self.truncations: Mapping[str, Truncation] = {}
+        self.unreadable: Tracks = {}
         self._make = make
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
@@ -256,7 +259,7 @@ class _SoundRecording:
         self._heard = [modality for modality in modalities if isinstance(modality, Waveform)]
         if self._sound.channels > 2 and any(needs_roles(modality.channel) for modality in self._heard):
             raise ValueError("libsndfile does not say what these channels are; FFmpeg does")
-        self._others = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
+        self.unreadable = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Waveform)])
         self._request, self._alone = request, alone
         self.duration_s = None if self._sound.empty else self._sound.duration_s
         self.frame_s = 0.0
@@ -268,9 +271,9 @@ class _SoundRecording:
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
         for window in windows:
             if self.duration_s is None:
-                yield self._others | all_because(Reason.EMPTY, self._heard)
+                yield self.unreadable | all_because(Reason.EMPTY, self._heard)
             else:
-                yield self._others | (self._tracks_of(window) if self._heard else {})
+                yield self.unreadable | (self._tracks_of(window) if self._heard else {})
 
     def _tracks_of(self, window: Window) -> Tracks:
         try:

@@ -21,9 +21,11 @@ from dimml.errors import TooLargeError
 from dimml.media.decoders.container import UNREADABLE
 from dimml.media.decoders.mixing import Sound, frame_sound
 from dimml.media.decoders.packet_index import TrackIndex
+from dimml.media.decoders.streams.orientation import h264_header
+from dimml.media.decoders.streams.splices import move_stamps
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
-from dimml.media.decoders.video import EPSILON_S, Picture, check_pixels
+from dimml.media.decoders.video import EPSILON_S, Picture, check_pixels, display_matrix
 from dimml.media.types import MediaLimits
 from dimml.modality import Flow, Frames
 
@@ -50,6 +52,7 @@ class TrackReader(Generic[Segment]):
         self._windows = iter(windows)
         self._open: deque[Segment] = deque()
         self._next: Segment | None = self._following()
+        self._fed = 0
         self._started = False
         self._failed = False
 
@@ -63,19 +66,27 @@ class TrackReader(Generic[Segment]):
         """Whether more packets are needed: no window is ready, and the reader is not done."""
         return not self._failed and (not self._open[0].done if self._open else self._next is not None)
 
+    @property
+    def spliced(self) -> bool:
+        """Whether stamps are corrected by the number of their packet, so that reading must begin at the start."""
+        return bool(self._index.shifts)
+
     def packet_time_s(self, packet: Any) -> float | None:
         """Presentation time of a packet, None without one."""
         pts = packet.pts if packet.pts is not None else packet.dts
         return None if pts is None else pts * self.tick_s
 
     def feed(self, packet: Any) -> None:
-        """Decode one packet; skip one that does not decode."""
+        """Decode one packet; skip one that does not decode. One without data flushes the decoder."""
+        if self._index.shifts:
+            move_stamps(packet, self._fed, self._index.shifts)
+            self._fed += packet.size > 0
         time_s = self.packet_time_s(packet)
         if not self._started and time_s is not None and time_s < self.from_s - EPSILON_S:
             return
         self._started = True
         if not self._scanned and time_s is not None and packet.size:
-            self._index.note(time_s)
+            self._note(packet, time_s)
         self._decode(packet)
 
     def flush(self) -> None:
@@ -106,6 +117,10 @@ class TrackReader(Generic[Segment]):
             if self._failed:
                 return
             self.take(frame)
+
+    def _note(self, packet: Any, time_s: float) -> None:
+        """Add a packet of a track that was not scanned to the index."""
+        self._index.note(time_s)
 
     def take(self, frame: Any) -> None:
         """Add one decoded frame; they come in order of presentation."""
@@ -147,7 +162,7 @@ class SoundReader(TrackReader[SoundSegment]):
         self._at_s = -math.inf
 
     def _segment(self, window: Window) -> SoundSegment:
-        return SoundSegment(window, self._index, self.zero_s)
+        return SoundSegment(window, self._index, self.zero_s, self.tick_s)
 
     def take(self, frame: Any) -> None:
         """Write a frame into every window that it may overlap."""
@@ -214,6 +229,7 @@ class PictureReader(TrackReader[PictureSegment]):
         limits: MediaLimits,
     ) -> None:
         self._modalities = modalities
+        self._header = h264_header(stream)
         self._limits = limits
         super().__init__(stream, index, zero_s, windows)
         self._converter = VideoReformatter()
@@ -231,6 +247,11 @@ class PictureReader(TrackReader[PictureSegment]):
 
     def _segment(self, window: Window) -> PictureSegment:
         return PictureSegment(window, self._modalities, self._index, self.zero_s)
+
+    def _note(self, packet: Any, time_s: float) -> None:
+        super()._note(packet, time_s)
+        if self._header is not None and packet.is_keyframe:
+            self._index.note_orientation(time_s, packet, self._header)
 
     def take(self, frame: Any) -> None:
         """Show the previous picture up to the time of this one, in every open window."""
@@ -255,7 +276,11 @@ class PictureReader(TrackReader[PictureSegment]):
         time_s = None if frame.pts is None else frame.pts * self.tick_s - self.zero_s
         if time_s is None:
             time_s = 0.0 if last is None else last.time_s + self._index.frame_s
-        return Picture(frame, time_s if last is None else max(time_s, last.time_s), self._converter)
+        time_s = time_s if last is None else max(time_s, last.time_s)
+        at_s = self.zero_s + time_s + EPSILON_S
+        if self._header is not None and (matrix := display_matrix(frame)) is not None:
+            self._index.note_matrix(at_s, matrix)
+        return Picture(frame, time_s, self._converter, self._index.orientation_at(at_s))
 
     def _finish(self, segment: PictureSegment) -> None:
         """Show the last picture to the end of the window."""

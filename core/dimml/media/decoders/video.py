@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dimml.errors import TooLargeError
 from dimml.media.decoders.flow import flow_between
+from dimml.media.decoders.streams.orientation import Matrix
 from dimml.media.decoders.time_range import Window
 from dimml.media.types import MediaLimits
 from dimml.modality import Flow, Frames, Region
@@ -35,16 +36,19 @@ class Picture:
     four times as long as to convert a small picture.
     """
 
-    def __init__(self, frame: Any, time_s: float, converter: Any) -> None:
+    def __init__(self, frame: Any, time_s: float, converter: Any, matrix: Matrix | None = None) -> None:
+        """``matrix`` is the stream's display matrix, which a frame's own replaces."""
         self._frame = frame
         self._converter = converter
+        self._matrix = matrix
         self.time_s = time_s
 
     @cached_property
     def rgb(self) -> ByteArray:
         """Upright RGB, ``[height, width, 3]``."""
         converted = self._converter.reformat(self._frame, format="rgb24", threads=1)
-        return upright(converted.to_ndarray(), _display_matrix(self._frame))
+        own = display_matrix(self._frame)
+        return upright(converted.to_ndarray(), self._matrix if own is None else own)
 
 
 class StillPicture(Picture):
@@ -55,7 +59,8 @@ class StillPicture(Picture):
         self.__dict__["rgb"] = rgb
 
 
-def _display_matrix(frame: Any) -> npt.NDArray[np.int32] | None:
+def display_matrix(frame: Any) -> Matrix | None:
+    """Display matrix ``[3, 3]`` that a decoded frame carries, None without one."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:
@@ -66,7 +71,7 @@ def _display_matrix(frame: Any) -> npt.NDArray[np.int32] | None:
     return np.frombuffer(bytes(matrix), dtype=np.int32).reshape(3, 3)
 
 
-def upright(rgb: ByteArray, matrix: npt.NDArray[np.int32] | None) -> ByteArray:
+def upright(rgb: ByteArray, matrix: Matrix | None) -> ByteArray:
     """Apply the rotation and reflection of a display matrix (ISO/IEC 14496-12, 6.2.2), as quarter turns; a view.
 
     The matrix sends a pixel (x, y) to (a·x + c·y, b·x + d·y), with a, b in its first and c, d in its second row.
@@ -111,27 +116,28 @@ class PictureRow:
         self.array = np.zeros(modality.shape, np.uint8)
         self.times_s: list[float] = []
         step_s = window.seconds / modality.frames
-        self._wanted_s = [window.start_s + (i + 0.5) * step_s for i in range(modality.frames)]
+        #: Times of the frames, in seconds from the start of the recording.
+        self.wanted_s = [window.start_s + (i + 0.5) * step_s for i in range(modality.frames)]
         self._last: Picture | None = None
 
     @property
     def done(self) -> bool:
         """Whether every frame of the row is there."""
-        return len(self.times_s) == len(self._wanted_s)
+        return len(self.times_s) == len(self.wanted_s)
 
     @property
     def first_wanted_s(self) -> float:
         """Time of the first frame, in seconds from the start of the recording."""
-        return self._wanted_s[0]
+        return self.wanted_s[0]
 
     @property
     def last_wanted_s(self) -> float:
         """Time of the last frame, in seconds from the start of the recording."""
-        return self._wanted_s[-1]
+        return self.wanted_s[-1]
 
     def show(self, picture: Picture, following: Picture | None) -> None:
         """Show ``picture`` until ``following`` begins, None: to the end. The first one is shown before its time too."""
-        while not self.done and (following is None or self._wanted_s[len(self.times_s)] < following.time_s - EPSILON_S):
+        while not self.done and (following is None or self.wanted_s[len(self.times_s)] < following.time_s - EPSILON_S):
             index = len(self.times_s)
             if picture is self._last:
                 self.array[index] = self.array[index - 1]

@@ -102,7 +102,7 @@ def _timeline(
     request: DecodeRequest,
     parts: Sequence[Window],
 ) -> Iterator[Tracks]:
-    """Yield the tracks of each part of time, in order; past its own end a recording has none."""
+    """Yield the tracks of each part of time, in order; past its own end a recording's tracks have ended."""
     end_s = recording.duration_s
     if end_s is None:
         always, _ = decode_source(source, modalities, request)
@@ -113,4 +113,4 @@ def _timeline(
     for tracks in recording.tracks(inside):
         yield with_truncations(tracks, recording)
     for _ in parts[len(inside) :]:
-        yield all_because(Reason.NO_TRACK, modalities)
+        yield all_because(Reason.TRACK_ENDED, modalities) | recording.unreadable

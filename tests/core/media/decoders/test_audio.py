@@ -168,13 +168,12 @@ def test_silence_is_reported_even_through_a_lossy_codec(tmp_path: Path) -> None:
     assert decoded.tracks["audio"].row is None
 
 
-def test_sound_that_ended_before_the_window_is_silent(tmp_path: Path) -> None:
-    """The track is there and decodes; in this stretch it has nothing to say."""
-    path = write_clip(tmp_path / "clip.mkv", 3.0, sound_seconds=1.0)
-    assert statuses(decode_source(path, AUDIO, VISUAL, start_s=2.0, end_s=3.0)) == {
-        "audio": "unusable:silent",
-        "visual": "ok",
-    }
+def test_sound_that_ended_or_has_not_begun_is_absent(tmp_path: Path) -> None:
+    ended = write_clip(tmp_path / "ended.mkv", 3.0, sound_seconds=1.0)
+    assert statuses(decode_source(ended, start_s=2.0, end_s=3.0)) == {"audio": "absent:track_ended", "visual": "ok"}
+    late = write_clip(tmp_path / "late.mkv", 3.0, sound_seconds=1.0, sound_delay_s=2.0)
+    assert statuses(decode_source(late, end_s=1.0)) == {"audio": "absent:track_not_started", "visual": "ok"}
+    assert statuses(decode_source(late, start_s=1.5, end_s=2.5)) == {"audio": "ok", "visual": "ok"}
 
 
 def test_two_rates_from_one_open(tmp_path: Path) -> None:

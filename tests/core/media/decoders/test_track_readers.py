@@ -93,8 +93,14 @@ def test_what_was_due_and_did_not_decode_is_told_from_what_never_came(tmp_path: 
             reader.flush()
             segments += reader.rest()
             assert reader.done
-        rows = [segment.row(AUDIO).row for segment in segments]
         found = [
-            "unusable:undecodable" if row is None else "unusable:silent" if not row.any() else "ok" for row in rows
+            f"absent:{segment.absent}"
+            if segment.absent
+            else "unusable:undecodable"
+            if (row := segment.row(AUDIO).row) is None
+            else "ok"
+            if row.any()
+            else "unusable:silent"
+            for segment in segments
         ]
         assert found == wanted

@@ -104,7 +104,7 @@ def test_a_file_for_each_modality_and_one_that_ends_first(tmp_path: Path) -> Non
     request = replace(request_for(sound), sources={"audio": sound, "visual": picture})
     found = [statuses(one.decoded) for one in decode_windows(request, WindowPlan(1.0, 1.0))]
     assert [one["audio"] for one in found] == ["ok"] * 4
-    assert [one["visual"] for one in found] == ["ok", "ok", "absent:no_track", "absent:no_track"]
+    assert [one["visual"] for one in found] == ["ok", "ok", "absent:track_ended", "absent:track_ended"]
 
 
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:

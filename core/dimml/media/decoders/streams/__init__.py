@@ -1,0 +1,1 @@
+"""What containers and codecs say of one stream beside its packets' data: clocks, splices, orientation, its end."""
