@@ -146,7 +146,8 @@ async def _grpc_listener(
 ) -> AsyncIterator[str]:
     # gRPC reports only that it failed; a plain socket reports why.
     bind(settings.host, settings.grpc_port, "grpc_port").close()
-    server = create_server(service, metrics, settings, guard)
+    stopping = asyncio.Event()
+    server = create_server(service, metrics, settings, guard, stopping)
     try:
         address = authority(settings.host, settings.grpc_port)
         if tls is None:
@@ -159,4 +160,5 @@ async def _grpc_listener(
     try:
         yield authority(settings.host, port)
     finally:
+        stopping.set()
         await server.stop(settings.grace_s)

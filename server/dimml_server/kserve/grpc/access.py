@@ -19,7 +19,7 @@ from dimml_server.observability.tracer import NO_TRACER, RequestSpan, Tracer, de
 
 #: Metadata key of the request's id, both from and to the caller.
 REQUEST_ID_KEY: Final = REQUEST_ID_HEADER.lower()
-_UNTRACED: Final = frozenset({"ServerLive", "ServerReady"})
+_UNTRACED: Final = frozenset({"ServerLive", "ServerReady", "Check", "Watch", "ServerReflectionInfo"})
 #: Statuses that are the server's fault (OpenTelemetry's conventions for RPC spans).
 _FAULTS: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 
@@ -47,15 +47,14 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
             return None
         # Not for unknown methods: their name is whatever the caller wrote, which must never become a span's name.
         span_name = f"{service.removeprefix('/')}/{method}"
-        inner = handler.unary_unary or handler.stream_stream
+        inner = handler.unary_unary or handler.unary_stream or handler.stream_stream
 
         async def observed(request: Any, context: Any) -> Any:
             request_context = _request_context(method, metadata, began, request, context)
             async with self._observed(request_context, span_name, metadata, context):
                 return await inner(request, context)
 
-        kind = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.stream_stream_rpc_method_handler
-        return kind(observed, handler.request_deserializer, handler.response_serializer)
+        return kind_of(handler)(observed, handler.request_deserializer, handler.response_serializer)
 
     @asynccontextmanager
     async def _observed(
@@ -81,6 +80,13 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
                 log_access(request_context)
 
 
+def kind_of(handler: Any) -> Callable[..., Any]:
+    """Return what makes a handler of the same kind as ``handler``."""
+    if handler.unary_unary:
+        return grpc.unary_unary_rpc_method_handler
+    return grpc.unary_stream_rpc_method_handler if handler.unary_stream else grpc.stream_stream_rpc_method_handler
+
+
 def _request_context(
     method: str, metadata: Mapping[str, Any], began: float, request: Any = None, context: Any = None
 ) -> RequestContext:
@@ -88,7 +94,7 @@ def _request_context(
     size = getattr(request, "ByteSize", None)
     # The inference request's own id is used if the metadata has none.
     given = metadata.get(REQUEST_ID_KEY) or getattr(request, "id", None)
-    model = getattr(request, "model_name", None) or getattr(request, "name", None)
+    model = getattr(request, "model_name", None) or getattr(request, "name", None) or getattr(request, "service", None)
     return RequestContext(
         request_id=accepted_id(given),
         transport="grpc",

@@ -8,13 +8,14 @@ from typing import Any, Final
 import grpc
 
 from dimml.errors import DimmlError
+from dimml_server.kserve.grpc.access import kind_of
 from dimml_server.observability.request_context import current_request
 from dimml_server.security.guard import Guard, presented_key
 from dimml_server.security.keys import ApiKey
 from dimml_server.settings.settings import ServerSettings
 
 _SERVICE: Final = "/inference.GRPCInferenceService/"
-_HEALTH: Final = frozenset({f"{_SERVICE}ServerLive", f"{_SERVICE}ServerReady"})
+_HEALTH: Final = frozenset({f"{_SERVICE}ServerLive", f"{_SERVICE}ServerReady", "/grpc.health.v1.Health/Check"})
 _ADMIN: Final = frozenset({f"{_SERVICE}RepositoryModelLoad", f"{_SERVICE}RepositoryModelUnload"})
 
 #: Ends a call with an error's status; never returns.
@@ -35,7 +36,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[typ
             return await continuation(details)
         key = None
         try:
-            key = self._guard.identify(_presented_key(details.invocation_metadata), admin=details.method in _ADMIN)
+            key = self._guard.identify(key_of(details.invocation_metadata), admin=details.method in _ADMIN)
             self._guard.check_place(key)
         except DimmlError as error:
             return self._refusing(error, key)
@@ -54,7 +55,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[typ
     def _counted(self, handler: Any, key: ApiKey | None) -> Any:
         method = handler.unary_unary
         if method is None:
-            return handler  # ModelStreamInfer, which refuses at once.
+            return self._noted(handler, key)
 
         async def counted(request: Any, context: Any) -> Any:
             _note_key(key)
@@ -66,13 +67,24 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[typ
 
         return grpc.unary_unary_rpc_method_handler(counted, handler.request_deserializer, handler.response_serializer)
 
+    def _noted(self, handler: Any, key: ApiKey | None) -> Any:
+        """Streams are bounded by themselves: ModelStreamInfer refuses at once, the others have a bound of their own."""
+        method = handler.unary_stream or handler.stream_stream
+
+        async def noted(request: Any, context: Any) -> Any:
+            _note_key(key)
+            return await method(request, context)
+
+        return kind_of(handler)(noted, handler.request_deserializer, handler.response_serializer)
+
 
 def _note_key(key: ApiKey | None) -> None:
     if key is not None and (request_context := current_request()) is not None:
         request_context.key = key.name
 
 
-def _presented_key(metadata: Any) -> str | None:
+def key_of(metadata: Any) -> str | None:
+    """Return the API key in a call's metadata, or None."""
     values: Mapping[str, Any] = dict(metadata or ())
     api_key, authorization = values.get("x-api-key"), values.get("authorization")
     return presented_key(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -29,8 +30,9 @@ from dimml.errors import (
 from dimml_server.http.errors import error_headers
 from dimml_server.kserve.dataplane import DataPlane
 from dimml_server.kserve.grpc.access import REQUEST_ID_KEY, AccessInterceptor
-from dimml_server.kserve.grpc.authentication import AuthenticationInterceptor
+from dimml_server.kserve.grpc.authentication import AuthenticationInterceptor, key_of
 from dimml_server.kserve.grpc.codec import format_infer, parameters_of, parse_infer
+from dimml_server.kserve.grpc.health import Health, Streams, add_health, add_reflection
 from dimml_server.kserve.messages import check_text
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import accepted_id, current_request
@@ -68,18 +70,25 @@ Method = Callable[[Any, Context], Awaitable[Any]]
 
 
 def create_server(
-    service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard
+    service: PredictionService,
+    metrics: Metrics,
+    settings: ServerSettings,
+    guard: Guard,
+    stopping: asyncio.Event | None = None,
 ) -> grpc.aio.Server:
-    """Create a server for KServe v2; the caller adds a port, starts and stops it."""
+    """Create a server for KServe v2 and gRPC's health service; the caller adds a port, starts and stops it.
+
+    Set ``stopping`` before stopping it: watches of the health service would outlast the grace period otherwise.
+    """
     limit = min(settings.max_body_bytes, settings.max_grpc_bytes)
     read_bytes = min(limit * _READ_BEYOND_LIMIT, _INT32_MAX)
     # The longest time a call can take, from its first byte to its last.
     longest_s = settings.upload_timeout_s + settings.max_timeout_s
+    # gRPC reads a message completely before it hands it over: as many messages as the queue holds may be in transit.
+    most_calls = 2 * (settings.concurrency + settings.queue_length)
     server = grpc.aio.server(
         interceptors=(AccessInterceptor(service.tracer), AuthenticationInterceptor(guard, settings, _abort)),
-        # gRPC reads a message completely before it hands it over: as many messages as the queue holds may be in
-        # transit.
-        maximum_concurrent_rpcs=2 * (settings.concurrency + settings.queue_length),
+        maximum_concurrent_rpcs=most_calls,
         options=(
             ("grpc.max_receive_message_length", read_bytes),
             ("grpc.max_send_message_length", _INT32_MAX),
@@ -93,7 +102,8 @@ def create_server(
             ("grpc.keepalive_time_ms", _ms(settings.grpc_keepalive_s)),
         ),
     )
-    methods = _methods(DataPlane(service, metrics, settings), limit)
+    plane = DataPlane(service, metrics, settings)
+    methods = _methods(plane, limit)
     described = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     handlers = {}
     for method in described.methods:
@@ -104,6 +114,14 @@ def create_server(
             response_serializer=getattr(pb, method.output_type.name).SerializeToString,
         )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(described.full_name, handlers),))
+
+    def check_key(context: Context) -> None:
+        guard.identify(key_of(context.invocation_metadata()))
+
+    health = Health(plane, described.full_name, Streams(most_calls), stopping or asyncio.Event(), check_key)
+    add_health(server, health, _reader, _answered)
+    if settings.docs_page:
+        add_reflection(server, described.full_name, health.streams, _reader, _answered)
     return server
 
 
