@@ -14,8 +14,9 @@ import pytest
 from dimml import __version__
 from dimml.bundle import Bundle
 from dimml.cli import main
+from dimml.media.decoders.version import DECODER_VERSION
 from dimml_server.local import LocalPredictor
-from dimml_training.run.directory import load_run
+from dimml_training.run.directory import load_run, read_decoder_version, write_decoder_version
 from support.data import REPOSITORY_ROOT
 
 VERSIONS = sorted(path.name for path in (REPOSITORY_ROOT / "tests" / "made_before").iterdir() if path.is_dir())
@@ -85,6 +86,11 @@ def test_an_unfinished_run_goes_on_from_its_checkpoint(before: Path, capsys: pyt
     out = before / "unfinished"
     began = (out / "metrics.csv").read_text().splitlines()
     words = ["train", "stripes.yaml", "--set", "stage1.epochs=8", "--out", str(out), "--resume"]
+    if read_decoder_version(out) != DECODER_VERSION:
+        # Its first epochs saw other rows than the rest would. The checkpoint itself is still read.
+        assert main(words) != 0
+        assert f"clips of decoder version {read_decoder_version(out)}" in capsys.readouterr().err
+        write_decoder_version(out)
     assert main(words) == 0, capsys.readouterr().err
     with (out / "metrics.csv").open(newline="") as file:
         epochs = [row for row in csv.DictReader(file) if row["train_loss"]]
@@ -112,7 +118,7 @@ def test_a_table_that_is_whole_is_not_scored_again(
     assert (before / "table.csv").read_bytes() == old
     message = capsys.readouterr().err
     if json.loads((before / "table.csv.meta.json").read_text())["dimml_version"] == __version__:
-        assert (code, "whole already" in message) == (0, True)
+        assert (code, "whole already" in message) == (0, True), message
     else:
         assert code == 1
         assert "belongs to another run: dimml_version" in message

@@ -125,6 +125,7 @@ def test_what_is_left_answers_and_says_so(
     assert answer["modalities"][left]["weight"] == pytest.approx(1.0)
     assert answer["modalities"][out] | {"status": "", "reason": "", "detail": ""} == {
         "status": "", "reason": "", "detail": "", "certainty": None, "weight": 0.0, "label": None, "probability": None,
+        "channel": None,
     }  # fmt: skip
     if "garbage" in files.values():
         assert answer["modalities"][out]["detail"] == "its first bytes are those of no media format"

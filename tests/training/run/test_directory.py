@@ -137,18 +137,19 @@ def test_a_run_is_not_overwritten(finished: Path, clips: Path, cache: Path, tmp_
     (unfinished / "config.yaml").write_text((finished / "config.yaml").read_text())
     with pytest.raises(ConfigurationError, match="already holds a run; --resume goes on with it"):
         train(config, unfinished, cache_dir=cache)
+    for began_with in (1, 7):  # no file: a run that was started before there was one
+        with pytest.raises(
+            ConfigurationError,
+            match=f"clips of decoder version {began_with}, and this dimml has version {DECODER_VERSION}: finish",
+        ):
+            train(config, unfinished, cache_dir=cache, resume=True)
+        (unfinished / "decoder.version").write_text("7\n")
+    (unfinished / "decoder.version").write_text(f"{DECODER_VERSION}\n")
     with pytest.raises(ConfigurationError, match="the clips, labels or splits have changed"):
         train(config, unfinished, cache_dir=cache, resume=True)
     (unfinished / "data.sha256").write_text((finished / "data.sha256").read_text())
-    (unfinished / "decoder.version").write_text("7\n")
-    with pytest.raises(
-        ConfigurationError, match=f"clips of decoder version 7, and this dimml has version {DECODER_VERSION}: finish"
-    ):
-        train(config, unfinished, cache_dir=cache, resume=True)
-    (unfinished / "decoder.version").unlink()  # as in a run that was started before there was one
     with pytest.raises(ConfigurationError, match="another config"):
         train(configured(clips, lambda_duc=0.5), unfinished, cache_dir=cache, resume=True)
-    (unfinished / "decoder.version").write_text(f"{DECODER_VERSION}\n")
     (unfinished / "checkpoints").mkdir()
     (unfinished / "checkpoints" / "last.ckpt").write_bytes(b"half a checkpoint")
     with pytest.raises(SetupError, match=r"last\.ckpt cannot be read"):

@@ -218,6 +218,12 @@ def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:
         raise ConfigurationError(f"{out} already holds a {'finished ' if finished else ''}run; {way_on}", field="--out")
     if finished:
         raise ConfigurationError(f"the run in {out} is finished; there is nothing to resume", field="--resume")
+    if (began_with := read_decoder_version(out)) != DECODER_VERSION:
+        raise ConfigurationError(
+            f"the run in {out} was started on clips of decoder version {began_with}, and this dimml has version "
+            f"{DECODER_VERSION}: finish it with the dimml it was started with, or train anew with another --out",
+            field="--resume",
+        )
     if read_config(out) != config:
         raise ConfigurationError(
             f"{out} was started with another config (see {out / CONFIG_FILE}); choose another place with --out",
@@ -258,12 +264,6 @@ def _same_data(out: Path, data: PreparedData, *, resume: bool) -> None:
         raise ConfigurationError(
             f"the clips, labels or splits have changed since the run in {out} was started; train anew with another "
             "--out",
-            field="--resume",
-        )
-    if resume and (began_with := read_decoder_version(out)) != DECODER_VERSION:
-        raise ConfigurationError(
-            f"the run in {out} was started on clips of decoder version {began_with}, and this dimml has version "
-            f"{DECODER_VERSION}: finish it with the dimml it was started with, or train anew with another --out",
             field="--resume",
         )
 

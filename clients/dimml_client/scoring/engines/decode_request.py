@@ -38,6 +38,9 @@ def limits_of(window: WindowOptions | None) -> MediaLimits:
 def in_process_settings(window: WindowOptions | None) -> dict[str, Any]:
     """Return the settings that rows depend on when decoded here, beside the bundle and the recording."""
     limits = asdict(limits_of(window))
+    # It came after the first tables; at its default, runs of before go on.
+    if limits["max_image_pixels"] == MediaLimits().max_image_pixels:
+        del limits["max_image_pixels"]
     return {
         "engine": "in process",
         "window": None if window is None else asdict(window),
