@@ -81,6 +81,12 @@ class TooLargeError(RequestError):
     code = "too_large"
 
 
+class EncodingError(RequestError):
+    """The body's Content-Encoding is none that the server undoes."""
+
+    code = "unsupported_encoding"
+
+
 class UploadTimeoutError(RequestError):
     """The body did not arrive in time."""
 

@@ -81,7 +81,8 @@ def _fields(request: PredictRequest) -> dict[str, str]:
     given = {name: getattr(request, name) for name in _FIELDS}
     fields = {name: str(value) for name, value in given.items() if value is not None}
     if request.modalities is not None:
-        fields["modalities"] = ",".join(request.modalities)
+        # A field that is empty counts as not sent, but no modality at all is a mistake that the server names.
+        fields["modalities"] = ",".join(request.modalities) or ","
     return fields
 
 

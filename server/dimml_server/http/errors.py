@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from dimml.errors import (
     DimmlError,
+    EncodingError,
     InvalidParameterError,
     NotFoundError,
     QueueFullError,
@@ -67,6 +68,7 @@ DESCRIPTIONS: dict[int, str] = {
     404: "No such bundle or version (`not_found`).",
     408: "The body did not arrive in time (`upload_timeout`).",
     413: "Body, picture or time range of the media over a limit (`too_large`).",
+    415: "The body's Content-Encoding is none that is undone (`unsupported_encoding`); Accept-Encoding names those.",
     422: "Nothing that was sent can be used (`unusable_media`), or a parameter is wrong (`invalid_parameter`).",
     429: "The queue is full, too many bodies are being sent, or too much with this API key (`queue_full`); "
     "try again after Retry-After seconds.",
@@ -94,6 +96,8 @@ def error_headers(error: DimmlError) -> dict[str, str]:
         return {"Retry-After": str(math.ceil(error.retry_after_s))}
     if isinstance(error, UnauthenticatedError):
         return {"WWW-Authenticate": _CHALLENGE}
+    if isinstance(error, EncodingError):
+        return {"Accept-Encoding": "gzip, deflate"}
     # The rest of the body may never arrive, so the connection cannot be reused.
     return {"Connection": "close"} if isinstance(error, UploadTimeoutError) else {}
 

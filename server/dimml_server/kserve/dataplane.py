@@ -5,8 +5,10 @@ Both transports call only this; it is independent of HTTP and gRPC.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 import numpy as np
 
@@ -26,7 +28,7 @@ from dimml.contract import (
     logits_input,
     truncation_names,
 )
-from dimml.errors import InvalidTensorError
+from dimml.errors import InvalidTensorError, UnusableMediaError
 from dimml.media.types import Source
 from dimml_server.kserve.call_timing import CallerGoneError, InferCall, counted
 from dimml_server.kserve.catalog import Catalog
@@ -44,6 +46,10 @@ from dimml_server.prediction.service import PredictionService
 from dimml_server.prediction.spool import as_sources
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.versions.registry import ServedModel
+
+#: The beginning of base64: no container of recordings has sixteen such bytes there and nothing else.
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\r\n]{16,}={0,2}[\r\n]*")
+_LOOKED_AT: Final = 1024
 
 
 class DataPlane:
@@ -144,7 +150,10 @@ class DataPlane:
             return fused_outputs(fused), {}
         if served.spec.role == "media":
             with as_sources(_recordings(served, inputs), self._service.upload_folder) as sources:
-                outcome = await held.predict_rows(_media_prediction(served, request, inputs, sources))
+                try:
+                    outcome = await held.predict_rows(_media_prediction(served, request, inputs, sources))
+                except UnusableMediaError as error:
+                    raise _with_hint(error, inputs) from error
         else:
             by_modality = {m.name: tensors[m.tensor] for m in bundle.modalities if m.tensor in tensors}
             outcome = await held.infer(by_modality, timeout_s=timeout_s)
@@ -161,6 +170,15 @@ def _recordings(served: ServedModel, inputs: Inputs) -> dict[str, bytes | memory
     if not recordings:
         raise InvalidTensorError(f"model '{served.spec.name}' needs a recording: give one of {list(names)}")
     return recordings
+
+
+def _with_hint(error: UnusableMediaError, inputs: Inputs) -> UnusableMediaError:
+    """Add the way out where a recording that does not decode is base64 that does not say so."""
+    for name, array in inputs.tensors.items():
+        if array.dtype == np.object_ and _BASE64.fullmatch(bytes(memoryview(array[0])[:_LOOKED_AT])):
+            hint = f"{name} looks like base64: give that input the parameter content_type 'base64'"
+            return UnusableMediaError(f"{error.message}; {hint}", field=error.field, statuses=error.statuses)
+    return error
 
 
 def _media_prediction(

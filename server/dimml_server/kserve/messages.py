@@ -14,6 +14,8 @@ MAX_TEXT: Final = 1024
 MAX_RANK: Final = 16
 #: The parameter of an input or output that places the tensor in shared memory.
 SHARED_MEMORY: Final = "shared_memory_region"
+#: The parameter of an input that says how its BYTES are encoded; ``base64`` is undone, others are not looked at.
+CONTENT_TYPE: Final = "content_type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,11 @@ def check_request_parameters(parameters: Mapping[str, Any]) -> None:
             raise RequestError(
                 "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified."
             )
+
+
+def is_base64(parameters: Mapping[str, Any]) -> bool:
+    """Whether an input's parameters say that its BYTES are base64, by MLServer's convention."""
+    return parameters.get(CONTENT_TYPE) == "base64"
 
 
 def check_tensor_parameters(name: str, parameters: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ preceded by its 4-byte length; BOOL is one byte per element.
 
 from __future__ import annotations
 
+import base64
 import math
 import mmap
 import struct
@@ -35,6 +36,8 @@ class InputTensor:
     datatype: str
     shape: tuple[int, ...]
     payload: Payload
+    #: Whether its BYTES elements are base64 (``content_type: base64``).
+    base64: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,25 @@ def decode(tensor: InputTensor, datatype: Datatype, model: str) -> Array:
             flat = _numbers_from_raw(tensor, tensor.payload, datatype, model)
     else:
         flat = _from_elements(tensor.name, datatype, tensor.payload, tensor.shape)
+    if tensor.base64:
+        if datatype != "BYTES":
+            raise InvalidTensorError(
+                f"input '{tensor.name}' of type {datatype} cannot have content_type base64, which is for BYTES",
+                field=tensor.name,
+            )
+        flat = _objects([_from_base64(tensor.name, element) for element in flat])
     return flat.reshape(tensor.shape)
+
+
+def _from_base64(name: str, element: bytes | memoryview) -> bytes:
+    # Line breaks, as MIME and the base64 program make them, are no fault.
+    text = bytes(element).translate(None, b"\r\n")
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise InvalidTensorError(
+            f"input '{name}' has content_type base64, but is not base64 (RFC 4648, section 4)", field=name
+        ) from error
 
 
 def to_raw(output: OutputTensor) -> bytes:

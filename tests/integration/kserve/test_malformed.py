@@ -156,7 +156,7 @@ def test_json_that_is_none(http: httpx.Client, body: bytes) -> None:
 def test_encodings_that_are_not_what_they_say(http: httpx.Client, encoding: str, content: bytes) -> None:
     answer = http.post("/v2/models/tiny/infer", content=content, headers={"Content-Encoding": encoding})
     check_refused(answer)
-    assert answer.status_code == 400
+    assert answer.status_code == (400 if encoding in ("gzip", "deflate") else 415)
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip", "deflate"])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from support.kserve_clients import FACES, TRANSPORTS, Face, as_dict, face
@@ -207,3 +210,53 @@ def test_predictions_count_in_the_metrics(triton: Face, server: ServerProcess, c
     assert risen("dimml_modality_status_total", **common, modality="audio", status="absent", reason="not_sent") == 1
     assert risen("dimml_modality_certainty_ratio_count", **common, modality="visual") == 3
     assert risen("dimml_modality_weight_ratio_count", **common, modality="audio") == 1
+
+
+def _base64_input(recording: bytes, content_type: str | None = "base64", *, wrapped: bool = False) -> dict[str, Any]:
+    text = (base64.encodebytes(recording) if wrapped else base64.b64encode(recording)).decode()
+    parameters = {} if content_type is None else {"content_type": content_type}
+    return {"name": "MEDIA", "datatype": "BYTES", "shape": [1], "parameters": parameters, "data": [text]}
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["one_line", "mime"])
+def test_a_recording_in_json_may_be_base64(http: httpx.Client, clips: dict[str, bytes], wrapped: bool) -> None:
+    """MLServer's convention: https://mlserver.readthedocs.io/en/latest/user-guide/content-type.html."""
+    answer = http.post("/v2/models/tiny_media/infer", json={"inputs": [_base64_input(clips["whole"], wrapped=wrapped)]})
+    assert answer.status_code == 200, answer.text
+    outputs = {output["name"]: output["data"] for output in answer.json()["outputs"]}
+    assert int(np.argmax(outputs["PROBABILITIES"])) == LABEL
+    assert outputs["STATUS"] == ["ok", "ok"]
+
+
+def test_base64_over_grpc(server: ServerProcess, clips: dict[str, bytes]) -> None:
+    request = service_pb2.ModelInferRequest(model_name="tiny_media")
+    entry = request.inputs.add(name="MEDIA", datatype="BYTES", shape=[1])
+    entry.parameters["content_type"].string_param = "base64"
+    entry.contents.bytes_contents.append(base64.b64encode(clips["whole"]))
+    with grpc.insecure_channel(server.grpc) as channel:
+        answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=20)
+    names = [output.name for output in answer.outputs]
+    probabilities = np.frombuffer(answer.raw_output_contents[names.index("PROBABILITIES")], np.float32)
+    assert int(probabilities.argmax()) == LABEL
+
+
+def test_base64_that_does_not_say_so_is_pointed_out(http: httpx.Client, clips: dict[str, bytes]) -> None:
+    for content_type in (None, "str"):
+        answer = http.post(
+            "/v2/models/tiny_media/infer", json={"inputs": [_base64_input(clips["whole"], content_type)]}
+        )
+        assert answer.status_code == 422
+        assert "MEDIA looks like base64: give that input the parameter content_type 'base64'" in answer.json()["error"]
+    garbage = {**_base64_input(b""), "parameters": {}, "data": ["this is no recording"]}
+    assert "base64" not in http.post("/v2/models/tiny_media/infer", json={"inputs": [garbage]}).json()["error"]
+
+
+def test_what_is_no_base64_is_refused(http: httpx.Client) -> None:
+    for entry in (
+        {**_base64_input(b""), "data": ["AAA"]},
+        {**_base64_input(b""), "data": ["AA*A"]},
+        {**_base64_input(b""), "name": "START_S", "datatype": "FP64", "data": [0.0]},
+    ):
+        answer = http.post("/v2/models/tiny_media/infer", json={"inputs": [entry]})
+        assert answer.status_code == 400, answer.text
+        assert "base64" in answer.json()["error"]

@@ -83,7 +83,7 @@ def test_openapi_lists_what_a_model_path_answers_and_nothing_else(document: dict
     of_model = [path for path in found if path.startswith("/v2/models/{model}")]
     assert len(of_model) == 8
     for path in of_model:
-        assert found[path] == {"200", "400", "401", "404", "500", "503", "default"}, path
+        assert found[path] == {"200", "400", "401", "404", "422", "500", "503", "default"}, path
     assert found["/v2/health/ready"] == {"200", "503"}
 
 

@@ -16,11 +16,16 @@ from starlette.requests import Request
 
 from dimml.errors import InvalidParameterError, TooLargeError
 from dimml.media.types import Source
+from dimml_server.http.body.content_encoding import checked_encoding, decoded
 from dimml_server.http.body.limits import Uploads
 from dimml_server.prediction.spool import storing
 
 MAX_PARTS = 32
 MAX_FIELD_BYTES = 4096
+#: The field in which a form says how its texts are encoded (RFC 7578, section 4.6).
+_CHARSET = "_charset_"
+#: Values of Content-Transfer-Encoding that leave a part's bytes as they are (RFC 2045, section 6.2).
+_PLAIN = (b"binary", b"8bit", b"7bit")
 
 
 @dataclass(slots=True)
@@ -43,19 +48,20 @@ async def read_form(
 ) -> AsyncIterator[Form]:
     """Read a multipart body; parts named in ``field_names`` are text, all others files.
 
-    Raises TooLargeError as soon as a limit is exceeded, InvalidParameterError for malformed multipart, what ``uploads``
-    raises, and starlette's ClientDisconnect.
+    What an HTML form sends for a field or file that was not filled in is not in the form: an empty text, a file
+    without name and bytes.
+
+    Raises TooLargeError as soon as a limit is exceeded, InvalidParameterError for malformed multipart, what ``decoded``
+    and ``uploads`` raise, and starlette's ClientDisconnect.
     """
     boundary = checked_head(request.headers, max_body_bytes)
+    checked_encoding(request.headers.get("content-encoding", ""))
     async with AsyncExitStack() as stack:
         reader = _FormReader(boundary, field_names, spool_bytes, max_parts, uploads.folder)
         stack.callback(reader.discard)
-        received = 0
+        encoding = request.headers.get("content-encoding", "")
         async with uploads.reading():
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received > max_body_bytes:
-                    raise _too_large(max_body_bytes)
+            async for chunk in decoded(request.stream(), encoding, max_body_bytes):
                 reader.feed(chunk)
         yield reader.form()
 
@@ -84,13 +90,16 @@ class _FormReader:
     ) -> None:
         self._max_parts = max_parts
         self._place = place
-        self._field_names = field_names
+        self._field_names = field_names | {_CHARSET}
+        self._parts = 0
         self._spool_bytes = spool_bytes
         self._form = Form()
         self._ended = False
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._header_name = self._header_value = b""
         self._name = ""
+        #: The part's ``filename`` parameter; None without one.
+        self._file_name: bytes | None = None
         self._data = bytearray()
         #: Bytes of files in memory; the threshold applies to all of them together.
         self._held_bytes = 0
@@ -130,9 +139,10 @@ class _FormReader:
             self._folder.cleanup()
 
     def _on_part_begin(self) -> None:
-        if len(self._form.fields) + len(self._form.files) >= self._max_parts:
+        if self._parts >= self._max_parts:
             raise TooLargeError(f"the body has more than {self._max_parts} parts")
-        self._name, self._data = "", bytearray()
+        self._parts += 1
+        self._name, self._file_name, self._data = "", None, bytearray()
         self._header_name = self._header_value = b""
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -142,9 +152,16 @@ class _FormReader:
         self._header_value += data[start:end]
 
     def _on_header_end(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            name = parse_options_header(self._header_value)[1].get(b"name", b"")
-            self._name = name.decode("utf-8", "replace")
+        header = self._header_name.lower()
+        if header == b"content-disposition":
+            options = parse_options_header(self._header_value)[1]
+            self._name = options.get(b"name", b"").decode("utf-8", "replace")
+            self._file_name = options.get(b"filename")
+        elif header == b"content-transfer-encoding" and self._header_value.strip().lower() not in _PLAIN:
+            raise InvalidParameterError(
+                "a part has a Content-Transfer-Encoding: send its bytes as they are (RFC 7578, section 4.7)",
+                field="Content-Transfer-Encoding",
+            )
         self._header_name = self._header_value = b""
 
     def _on_headers_finished(self) -> None:
@@ -173,13 +190,21 @@ class _FormReader:
             self._file = None
         elif self._name in self._field_names:
             try:
-                self._form.fields[self._name] = self._data.decode("utf-8")
+                text = self._data.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise InvalidParameterError(f"{self._name!r} is not UTF-8 text", field=self._name) from error
-        else:
+            self._add_field(text)
+        elif self._data or self._file_name != b"":
             self._form.files[self._name] = bytes(self._data)
             self._held_bytes += len(self._data)
         self._data = bytearray()
+
+    def _add_field(self, text: str) -> None:
+        if self._name == _CHARSET:
+            if text.lower() not in ("", "utf-8", "us-ascii"):
+                raise InvalidParameterError(f"texts must be UTF-8, the form says {text[:40]!r}", field=_CHARSET)
+        elif text:
+            self._form.fields[self._name] = text
 
     def _on_end(self) -> None:
         self._ended = True

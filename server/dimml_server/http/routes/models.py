@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from dimml.bundle import Bundle
 from dimml.fusion import FusionSpec
 from dimml.modality import Modality
+from dimml_server.http.body.query import check_query
 from dimml_server.http.errors import error_responses
 from dimml_server.prediction.service import PredictionService
 from dimml_server.versions.registry import BundleRegistry
@@ -65,9 +66,9 @@ def _summary(registry: BundleRegistry, bundle: Bundle) -> dict[str, object]:
 
 def router(service: PredictionService) -> APIRouter:
     """Build the routes over one service."""
-    routes = APIRouter(prefix="/v1/models", tags=["models"])
+    routes = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(check_query)])
 
-    @routes.get("", summary="List the bundles that are served", responses=error_responses(503))
+    @routes.get("", summary="List the bundles that are served", responses=error_responses(422, 503))
     async def list_models() -> ModelList:
         registry = service.registry
         registry.check_loaded()

@@ -14,6 +14,7 @@ from dimml.request_parameters import MAX_ROUTE_KEY, route_key
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
 from dimml_server.http.body.limits import Uploads
 from dimml_server.http.body.multipart import Form, read_form
+from dimml_server.http.body.query import check_query
 from dimml_server.http.errors import DESCRIPTIONS, error_responses
 from dimml_server.http.middleware.access import request_id
 from dimml_server.observability.metrics import Metrics
@@ -64,6 +65,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
     async def predict(request: Request) -> Response:
         with metrics.request(TRANSPORT) as record:
             service.check_accepting()
+            check_query(request)
             try:
                 async with read_form(
                     request,

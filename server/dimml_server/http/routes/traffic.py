@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
-from dimml.errors import InvalidParameterError, RequestError, TooLargeError, UnsupportedError
+from dimml.errors import InvalidParameterError, RequestError, UnsupportedError
 from dimml.validation import first_fault
+from dimml_server.http.body.content_encoding import decoded
 from dimml_server.http.body.limits import Uploads
+from dimml_server.http.body.query import check_query
 from dimml_server.http.errors import error_responses
 from dimml_server.kserve.repository import NOT_ALLOWED
 from dimml_server.prediction.service import PredictionService
@@ -42,7 +44,7 @@ class RoutingState(BaseModel):
 
 def router(service: PredictionService, settings: ServerSettings, uploads: Uploads) -> APIRouter:
     """Build the routes over one service."""
-    routes = APIRouter(prefix="/v1/models/{name}/routing", tags=["models"])
+    routes = APIRouter(prefix="/v1/models/{name}/routing", tags=["models"], dependencies=[Depends(check_query)])
     registry = service.registry
 
     def state(name: str) -> RoutingState:
@@ -56,7 +58,9 @@ def router(service: PredictionService, settings: ServerSettings, uploads: Upload
         )
 
     @routes.get(
-        "", summary="How a bundle's requests are spread over its versions", responses=error_responses(401, 404, 503)
+        "",
+        summary="How a bundle's requests are spread over its versions",
+        responses=error_responses(401, 404, 422, 503),
     )
     async def show(name: str) -> RoutingState:
         return state(name)
@@ -64,7 +68,7 @@ def router(service: PredictionService, settings: ServerSettings, uploads: Upload
     @routes.patch(
         "",
         summary="Set default version, split and shadow of a bundle",
-        responses=error_responses(400, 401, 403, 404, 408, 413, 422, 429, 501, 503),
+        responses=error_responses(400, 401, 403, 404, 408, 413, 415, 422, 429, 501, 503),
         openapi_extra=_BODY,
     )
     async def change(name: str, request: Request) -> RoutingState:
@@ -90,10 +94,9 @@ async def _body(request: Request, uploads: Uploads) -> bytes:
     body = bytearray()
     try:
         async with uploads.reading():
-            async for chunk in request.stream():
+            encoding = request.headers.get("Content-Encoding", "")
+            async for chunk in decoded(request.stream(), encoding, MAX_BODY_BYTES):
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise TooLargeError(f"the body has more than {MAX_BODY_BYTES} bytes", field="body")
     except ClientDisconnect as error:
         raise RequestError("the body ended early", field="body") from error
     return bytes(body)

@@ -18,6 +18,7 @@ from dimml_server.kserve.messages import (
     check_tensor_parameters,
     check_text,
     class_count_of,
+    is_base64,
 )
 from dimml_server.kserve.tensors import InputTensor, Payload, to_raw
 
@@ -47,7 +48,8 @@ def parse_infer(message: service_pb2.ModelInferRequest) -> InferRequest:
     inputs: list[InputTensor] = []
     for index, entry in enumerate(message.inputs):
         name, datatype = check_text("name", entry.name), check_text("datatype", entry.datatype)
-        check_tensor_parameters(name, parameters_of(entry.parameters))
+        own = parameters_of(entry.parameters)
+        check_tensor_parameters(name, own)
         if entry.HasField("contents"):
             if raw:
                 raise RequestError(
@@ -59,7 +61,7 @@ def parse_infer(message: service_pb2.ModelInferRequest) -> InferRequest:
             payload = raw[index]
         else:
             raise RequestError(f"unable to find data for input tensor '{name}' for model '{model}' in request.")
-        inputs.append(InputTensor(name, datatype, check_shape(name, entry.shape), payload))
+        inputs.append(InputTensor(name, datatype, check_shape(name, entry.shape), payload, is_base64(own)))
     if len(raw) > len(inputs):
         raise RequestError(f"unexpected additional input data for model '{model}'")
     outputs = []

@@ -20,6 +20,7 @@ from dimml_server.kserve.messages import (
     check_tensor_parameters,
     check_text,
     class_count_of,
+    is_base64,
 )
 from dimml_server.kserve.tensors import InputTensor, to_elements, to_raw
 
@@ -138,7 +139,7 @@ def _input(entry: dict[str, Any], rest: memoryview) -> tuple[InputTensor, int]:
     if size is None:
         if not isinstance(data, list):
             raise RequestError(f"Unable to parse 'data' of input '{name}': it must be a list")
-        return InputTensor(name, datatype, checked, data), 0
+        return InputTensor(name, datatype, checked, data, is_base64(parameters)), 0
     if data is not None:
         raise RequestError(f"input '{name}' has both 'data' and 'binary_data_size'")
     if type(size) is not int or size < 0:
@@ -148,7 +149,7 @@ def _input(entry: dict[str, Any], rest: memoryview) -> tuple[InputTensor, int]:
             f"unexpected size for input '{name}', expecting {size - len(rest)} additional bytes: the body must hold "
             f"the JSON header ({HEADER_LENGTH} bytes) and then every binary input"
         )
-    return InputTensor(name, datatype, checked, rest[:size]), size
+    return InputTensor(name, datatype, checked, rest[:size], is_base64(parameters)), size
 
 
 def _text(entry: dict[str, Any], key: str, default: str | None = None) -> str:

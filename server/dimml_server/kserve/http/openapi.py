@@ -76,6 +76,7 @@ _MEANINGS: Final = {
     404: "No such model or version.",
     408: "The body did not arrive in time.",
     413: "Over a limit on size or length.",
+    415: "The body's Content-Encoding is none that is undone; Accept-Encoding names those.",
     422: "Nothing that was sent can be used, or a value is out of range.",
     429: "The queue is full, or too many bodies are being sent; try again after Retry-After seconds.",
     500: "A fault of the server; the request id in the message finds it in the log.",
@@ -97,13 +98,13 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 #: ``responses`` of calls about one model.
-MODEL_ERRORS: Final = errors(400, 401, 404, 500, 503)
+MODEL_ERRORS: Final = errors(400, 401, 404, 422, 500, 503)
 #: ``responses`` of readiness, whose body is the same as with 200.
 NOT_READY: Final[dict[int | str, dict[str, Any]]] = {503: {"description": "Not ready."}}
 #: ``responses`` of a call that has a body.
-BODY_ERRORS: Final = errors(400, 401, 408, 413, 429, 500, 503)
+BODY_ERRORS: Final = errors(400, 401, 408, 413, 415, 422, 429, 500, 503)
 #: ``responses`` of loading and unloading.
-CONTROL_ERRORS: Final = errors(400, 401, 403, 404, 408, 413, 429, 500, 501)
+CONTROL_ERRORS: Final = errors(400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 501)
 
 #: ``responses`` of inference.
 INFER_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from dimml.errors import CapacityError, NotFoundError, RequestError, TooLargeError, UnsupportedError
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
 from dimml_server.http.body.limits import Uploads
+from dimml_server.http.body.query import check_query
 from dimml_server.http.errors import error_headers
 from dimml_server.http.middleware.access import request_id
 from dimml_server.kserve.call_timing import CallerGoneError
@@ -63,13 +64,17 @@ UNSUPPORTED: Final = {
 def router(service: PredictionService, metrics: Metrics, settings: ServerSettings, uploads: Uploads) -> APIRouter:
     """Build the routes below ``/v2``."""
     plane = DataPlane(service, metrics, settings)
-    routes = APIRouter(prefix="/v2", route_class=_Route, tags=["KServe v2"])
+    described: dict[str, Any] = {"prefix": "/v2", "route_class": _Route, "tags": ["KServe v2"]}
+    routes, checked = APIRouter(**described), APIRouter(**described, dependencies=[Depends(check_query)])
     _add_health(routes, plane)
-    _add_metadata(routes, plane)
-    _add_repository(routes, plane, uploads)
+    _add_metadata(checked, plane)
+    _add_repository(checked, plane, uploads)
     _add_infer(routes, plane, uploads)
     _add_refusals(routes)
-    return routes
+    whole = APIRouter()
+    whole.include_router(checked)
+    whole.include_router(routes)  # Last, for it takes every path.
+    return whole
 
 
 def _add_health(routes: APIRouter, plane: DataPlane) -> None:
@@ -157,6 +162,7 @@ def _add_infer(routes: APIRouter, plane: DataPlane, uploads: Uploads) -> None:
     @routes.post("/models/{model}/versions/{version}/infer", summary="Inference with a model version", **described)
     async def infer(request: Request, model: str, version: str = "") -> Response:
         with plane.call(model, version, TRANSPORT) as call:
+            check_query(request)
             body = await _body(request, uploads, plane)
             with call.timed("compute_input"):
                 asked = parse_infer(body, request.headers.get(HEADER_LENGTH), model, version)
