@@ -6,6 +6,7 @@ import gc
 import random
 from typing import Any
 
+import hypothesis
 import pytest
 
 from dimml.system.outbound import set_quiet_defaults
@@ -23,6 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before test modules import anything that would send. All worker processes need the same order."""
     set_quiet_defaults()
     gc.disable()
+    # No test is timed: on a busy machine an example takes as long as it takes.
+    hypothesis.settings.register_profile("dimml", deadline=None)
+    hypothesis.settings.load_profile("dimml")
     if config.option.order_seed == "random":
         drawn = str(random.SystemRandom().randrange(10**6))
         config.option.order_seed = getattr(config, "workerinput", {}).get("order_seed", drawn)
