@@ -18,7 +18,7 @@ from dimml.errors import UnusableMediaError
 from dimml.repository import load_bundle
 from dimml_client import Client
 from dimml_server.local import LocalPredictor
-from support.data import REPOSITORY_ROOT
+from support.data import REPOSITORY_ROOT, shared_data
 from support.server_process import ServerProcess, running_server
 from support.waiting import wait_until
 
@@ -178,3 +178,11 @@ def test_a_stopped_demo_leaves_no_server(how: signal.Signals) -> None:
     demo.send_signal(how)
     assert demo.wait(40.0) != 0
     wait_until(lambda: not servers_of(ports))
+
+
+def test_a_camera_that_is_gone_does_not_go_on_saying_what_it_saw() -> None:
+    """The picture ends at 1.2 s and showed "zero"; what is spoken from 2.4 s on is "four"."""
+    with LocalPredictor(REPOSITORY) as predictor:
+        answer = predictor.predict(shared_data("mediarecorder") / "camera_gone.mp4", start_s=2.4, end_s=3.6)
+    assert (answer.label, answer.degraded) == ("four", True)
+    assert str(answer.modalities["visual"].modality_status) == "absent:track_ended"
