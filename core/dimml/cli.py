@@ -7,8 +7,13 @@ value is a function ``register(app: typer.Typer) -> None`` in a module that impo
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
 from importlib.metadata import entry_points
+from typing import Any, get_type_hints
 
 import typer
 
@@ -54,6 +59,36 @@ def build_app() -> tuple[typer.Typer, dict[str, str]]:
         added += [group.name for group in app.registered_groups[groups_before:]]
         extras.update({name or "": entry.name for name in added})
     return app, extras
+
+
+def with_options(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a decorator that gives a command the options of a dataclass in place of its keyword parameter of that type.
+
+    Each field is an option, annotated as typer wants it, with a default: typer reads a command's options from its
+    signature, one for each parameter.
+    """
+    hints = get_type_hints(options, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(options)
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        (place,) = (name for name, own in signature.parameters.items() if own.annotation is options)
+        parameters = [p for name, own in signature.parameters.items() for p in (shared if name == place else [own])]
+
+        @wraps(command)
+        def run(*arguments: Any, **given: Any) -> None:
+            chosen = options(**{option.name: given.pop(option.name) for option in shared})
+            command(*arguments, **given, **{place: chosen})
+
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
 def main(arguments: list[str] | None = None) -> int:

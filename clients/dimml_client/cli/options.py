@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from functools import wraps
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dimml.cli import with_options
 
 if TYPE_CHECKING:
     from dimml_client.models.repository_client import ModelServer
@@ -56,29 +56,8 @@ class CredentialFiles:
         )
 
 
-def with_credentials(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of ``CredentialFiles`` in place of its keyword parameter of that type.
-
-    Typer reads a command's options from its signature, one for each parameter.
-    """
-    hints = get_type_hints(CredentialFiles, include_extras=True)
-    options = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(CredentialFiles)
-    ]
-    signature = inspect.signature(command, eval_str=True)
-    (place,) = (name for name, own in signature.parameters.items() if own.annotation is CredentialFiles)
-    parameters = [p for name, own in signature.parameters.items() for p in (options if name == place else [own])]
-
-    @wraps(command)
-    def run(*arguments: Any, **given: Any) -> None:
-        files = CredentialFiles(**{option.name: given.pop(option.name) for option in options})
-        command(*arguments, **given, **{place: files})
-
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return run
+#: Gives a command the options of ``CredentialFiles`` in place of its keyword parameter of that type.
+with_credentials = with_options(CredentialFiles)
 
 
 @contextmanager

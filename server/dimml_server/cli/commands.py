@@ -2,53 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dimml.cli import with_options
 from dimml_server.cli import bundle, keys
 from dimml_server.triton_server.options import ModelControl
 
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any setting of docs/settings.md, repeatable."),
-]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.", show_default=False)
-]
-RepositoryOption = Annotated[
-    Path | None, typer.Option(help="Model repository; by default ./model_repository.", show_default=False)
-]
-ModelOption = Annotated[
-    list[str] | None, typer.Option(help="Bundle to load, repeatable; by default all.", show_default=False)
-]
-HostOption = Annotated[str | None, typer.Option(help="Address to listen on; by default 127.0.0.1.", show_default=False)]
-HttpPortOption = Annotated[
-    int | None, typer.Option(help="HTTP port; by default 8000, 0 takes a free one.", show_default=False)
-]
-GrpcPortOption = Annotated[
-    int | None, typer.Option(help="gRPC port; by default 8001, 0 takes a free one.", show_default=False)
-]
-EngineOption = Annotated[
-    str | None, typer.Option(help="local or triton: where encoders run; by default local.", show_default=False)
-]
-TritonUrlOption = Annotated[
-    str | None,
-    typer.Option(metavar="HOST:PORT", help="Triton's gRPC address, for --engine triton.", show_default=False),
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(
-        help="auto, cpu, cuda, cuda:N, tensorrt or tensorrt:N, N a GPU's number; by default auto.", show_default=False
-    ),
-]
-LogLevelOption = Annotated[
-    str | None, typer.Option(help="debug, info, warning or error; by default info.", show_default=False)
-]
-WatchOption = Annotated[
-    bool, typer.Option("--watch", help="Load versions that come to the repository, unload those that go.")
-]
+if TYPE_CHECKING:
+    from dimml_server.settings.settings import ServerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Options that `serve` and `doctor` share; they become settings."""
+
+    repository: Annotated[
+        Path | None, typer.Option(help="Model repository; by default ./model_repository.", show_default=False)
+    ] = None
+    model: Annotated[
+        list[str] | None, typer.Option(help="Bundle to load, repeatable; by default all.", show_default=False)
+    ] = None
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; by default 127.0.0.1.", show_default=False)
+    ] = None
+    http_port: Annotated[
+        int | None, typer.Option(help="HTTP port; by default 8000, 0 takes a free one.", show_default=False)
+    ] = None
+    grpc_port: Annotated[
+        int | None, typer.Option(help="gRPC port; by default 8001, 0 takes a free one.", show_default=False)
+    ] = None
+    engine: Annotated[
+        str | None, typer.Option(help="local or triton: where encoders run; by default local.", show_default=False)
+    ] = None
+    triton_url: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Triton's gRPC address, for --engine triton.", show_default=False),
+    ] = None
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:N, tensorrt or tensorrt:N, N a GPU's number; by default auto.",
+            show_default=False,
+        ),
+    ] = None
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error; by default info.", show_default=False)
+    ] = None
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Load versions that come to the repository, unload those that go.")
+    ] = False
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of docs/settings.md, repeatable."),
+    ] = None
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.", show_default=False)
+    ] = None
+
+    def settings(self) -> ServerSettings:
+        """Load the settings: the environment, over it ``config``, over it the options. Raises ConfigurationError."""
+        from dimml_server.settings.settings import load_settings
+
+        named = [field.name for field in fields(self) if field.name not in {"model", "watch", "set_", "config"}]
+        given = {name: getattr(self, name) for name in named} | {"models": self.model or None}
+        return load_settings(self.config, **given | {"watch": self.watch or None} | settings_given(self.set_))
 
 
 def register(app: typer.Typer) -> None:
@@ -60,20 +81,10 @@ def register(app: typer.Typer) -> None:
     app.add_typer(bundle.build(), name="bundle")
 
 
+@with_options(ServeOptions)
 def serve(
     *,
-    repository: RepositoryOption = None,
-    model: ModelOption = None,
-    host: HostOption = None,
-    http_port: HttpPortOption = None,
-    grpc_port: GrpcPortOption = None,
-    engine: EngineOption = None,
-    triton_url: TritonUrlOption = None,
-    device: DeviceOption = None,
-    log_level: LogLevelOption = None,
-    watch: WatchOption = False,
-    set_: SetOption = None,
-    config: ConfigOption = None,
+    options: ServeOptions,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print all settings as TOML, secrets masked, and exit.")
     ] = False,
@@ -83,25 +94,10 @@ def serve(
     Once requests are taken, one line on stdout says where: ``ready http=HOST:PORT grpc=HOST:PORT``.
     """
     from dimml_server.process.entrypoint import run_until_stopped
-    from dimml_server.settings.settings import SECRETS, load_settings
+    from dimml_server.settings.settings import SECRETS
     from dimml_server.settings.sources import as_toml
 
-    settings = load_settings(
-        config,
-        **{
-            "repository": repository,
-            "models": model or None,
-            "host": host,
-            "http_port": http_port,
-            "grpc_port": grpc_port,
-            "engine": engine,
-            "triton_url": triton_url,
-            "device": device,
-            "log_level": log_level,
-            "watch": watch or None,
-            **settings_given(set_),
-        },
-    )
+    settings = options.settings()
     if print_config:
         typer.echo(as_toml(settings, SECRETS), nl=False)
         return
@@ -156,20 +152,10 @@ def triton(
     )
 
 
+@with_options(ServeOptions)
 def doctor(
     *,
-    repository: RepositoryOption = None,
-    model: ModelOption = None,
-    host: HostOption = None,
-    http_port: HttpPortOption = None,
-    grpc_port: GrpcPortOption = None,
-    engine: EngineOption = None,
-    triton_url: TritonUrlOption = None,
-    device: DeviceOption = None,
-    log_level: LogLevelOption = None,
-    watch: WatchOption = False,
-    set_: SetOption = None,
-    config: ConfigOption = None,
+    options: ServeOptions,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,
 ) -> None:
     """Check host, versions, repository, ports, limits, devices, keys and certificates; say what to mend, and how.
@@ -177,25 +163,8 @@ def doctor(
     Takes the options and settings that `dimml serve` takes. Exit code 1 where something must be mended.
     """
     from dimml_server.doctor.command import run_doctor
-    from dimml_server.settings.settings import load_settings
 
-    settings = load_settings(
-        config,
-        **{
-            "repository": repository,
-            "models": model or None,
-            "host": host,
-            "http_port": http_port,
-            "grpc_port": grpc_port,
-            "engine": engine,
-            "triton_url": triton_url,
-            "device": device,
-            "log_level": log_level,
-            "watch": watch or None,
-            **settings_given(set_),
-        },
-    )
-    if not run_doctor(settings, as_json=as_json):
+    if not run_doctor(options.settings(), as_json=as_json):
         raise typer.Exit(1)
 
 
