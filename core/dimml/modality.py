@@ -28,6 +28,15 @@ _Level = Annotated[int, Field(ge=0, le=255)]
 #: Colour on which transparent pictures are shown, RGB.
 Ground = tuple[_Level, _Level, _Level]
 _WHITE: Final = (255, 255, 255)
+_Hold = Annotated[
+    float | None,
+    Field(
+        ge=0.0,
+        allow_inf_nan=False,
+        description="Seconds that a picture stands before its track begins, and after the last one has been shown as "
+        "long as any before it; further away, it is absent. None: without end.",
+    ),
+]
 _GROUND: Final = (
     "Colour on which a transparent image file is shown, as [red, green, blue]; null for the colours beneath its alpha, "
     "as before decoder version 2."
@@ -123,13 +132,7 @@ class Frames(_Modality):
         description="Whether pictures at rest are a signal, as slides and fixed cameras are, and never frozen.",
     )
     ground: Ground | None = Field(default=_WHITE, description=_GROUND)
-    hold_s: float | None = Field(
-        default=1.0,
-        ge=0.0,
-        allow_inf_nan=False,
-        description="Seconds that a picture stands before its track begins, and after the last one has been shown as "
-        "long as any before it; further away, it is absent. None: without end.",
-    )
+    hold_s: _Hold = 1.0
 
     track: ClassVar[Track] = "video"
     rgb: ClassVar[bool] = True
@@ -165,13 +168,7 @@ class Flow(_Modality):
     height: int = Field(ge=8, le=4096)
     width: int = Field(ge=8, le=4096)
     region: Region | None = None
-    hold_s: float | None = Field(
-        default=1.0,
-        ge=0.0,
-        allow_inf_nan=False,
-        description="Seconds that a picture stands before its track begins, and after the last one has been shown as "
-        "long as any before it; further away, it is absent. None: without end.",
-    )
+    hold_s: _Hold = 1.0
     bound_px: float = Field(default=20.0, gt=0.0)
     ground: Ground | None = Field(default=_WHITE, description=_GROUND)
 

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, BinaryIO, Final
 
 from dimml.media.decoders.container import UNREADABLE, best_stream, open_container
-from dimml.media.decoders.file_type import CONVERT, FileType, sound_codec
+from dimml.media.decoders.file_type import FileType
 from dimml.media.decoders.framing.promised_length import avi_promise_s, drop_partial_packet, is_cut_off, truncations
 from dimml.media.decoders.packet_index import ContainerIndex, scan
 from dimml.media.decoders.signal_status import Tracks, all_because, checked_sound, picture_tracks, unread
@@ -18,6 +18,7 @@ from dimml.media.decoders.source import opened
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
 from dimml.media.decoders.track_readers import PictureReader, SoundReader
+from dimml.media.decoders.unread_formats import CONVERT, sound_codec
 from dimml.media.decoders.video import EPSILON_S
 from dimml.media.types import DecodeRequest, Source, Truncation
 from dimml.modality import Modality, Waveform

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal
 
+from dimml.media.decoders.framing.mpeg_audio import HEADER_BYTES, header_at
 from dimml.media.decoders.framing.resync import find_stream
 
-#: Bytes from a file's start that ``sniff`` and ``unread_format`` look at.
+#: Bytes from a file's start that ``sniff`` and ``unread_formats.unread_format`` look at.
 HEAD_BYTES: Final = 4096
 
 _TS_PACKET_BYTES: Final = 188
@@ -44,8 +45,8 @@ _SOUND_ONLY: Final = frozenset(
 class FileType:
     """Way to read a file.
 
-    ``container`` is read through PyAV, ``sound`` through soundfile first, ``image`` through OpenCV, and ``flow`` is an
-    array of displacements.
+    ``container`` is read through PyAV, ``sound`` through soundfile first, ``image`` by the libraries of
+    ``decoders.images``, and ``flow`` is an array of displacements.
     """
 
     kind: Literal["container", "sound", "image", "flow"]
@@ -61,19 +62,6 @@ class FileType:
     def sound_only(self) -> bool:
         """Whether files of this format never have a picture track, be they intact or damaged."""
         return self.demuxer in _SOUND_ONLY
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadFormat:
-    """Known format that is not read: what it is, and what to send instead."""
-
-    what: str
-    way_out: str
-    #: Whether it has no picture track.
-    sound_only: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.what} is not read: {self.way_out}"
 
 
 def sniff(head: bytes) -> FileType | None:
@@ -190,126 +178,6 @@ def id3_bytes(head: bytes) -> int:
     return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
-def unread_format(head: bytes) -> UnreadFormat | None:
-    """Return the format of a file that ``sniff`` does not take, if ``head`` leaves no doubt about it."""
-    for magic, unread in _UNREAD:
-        if head.startswith(magic):
-            return unread
-    if head[257:262] == b"ustar":
-        return UnreadFormat("an archive (tar)", _UNPACK)
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for magic, unread in _UNREAD_TEXT:
-        if text.startswith(magic):
-            return unread
-    if text.startswith(b"<?xml"):
-        return next((unread for element, unread in _UNREAD_XML if element in text), None)
-    return None
-
-
-#: The way out for a recording that is intact, but not read.
-CONVERT: Final = "convert it, for instance by ffmpeg to MP4, or to WAV if it has no picture"
-_UNPACK: Final = "unpack it and send the recordings that it holds"
-_FOLLOW: Final = "it only names other files; send the recording itself"
-_REMUX: Final = (
-    "it has no times of its own; put it into MP4 or Matroska, for instance by ffmpeg -r RATE -i IN -c copy OUT"
-)
-_UNREAD: Final = (
-    (b"\xff\x0a", UnreadFormat("JPEG XL", "convert it to JPEG, PNG or AVIF")),
-    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", UnreadFormat("JPEG XL", "convert it to JPEG, PNG or AVIF")),
-    (b".RMF", UnreadFormat("RealMedia", CONVERT)),
-    (b".ra\xfd", UnreadFormat("RealAudio", CONVERT, sound_only=True)),
-    (b"MThd", UnreadFormat("MIDI", "it holds notes, not sound; render it to WAV", sound_only=True)),
-    (b"\x1f\x07\x00", UnreadFormat("raw DV", "put it into MOV or Matroska, for instance by ffmpeg -i IN -c copy OUT")),
-    (b"\x00\x00\x01\xb3", UnreadFormat("an MPEG video stream without a container", _REMUX)),
-    (b"\x00\x00\x00\x01\x67", UnreadFormat("an H.264 stream without a container", _REMUX)),
-    (b"\x00\x00\x00\x01\x40\x01", UnreadFormat("an H.265 stream without a container", _REMUX)),
-    (b"DKIF", UnreadFormat("IVF", CONVERT)),
-    (b"YUV4MPEG2 ", UnreadFormat("YUV4MPEG2", CONVERT)),
-    (b"FWS", UnreadFormat("Flash (SWF)", CONVERT)),
-    (b"CWS", UnreadFormat("Flash (SWF)", CONVERT)),
-    (b"MAC ", UnreadFormat("Monkey's Audio", CONVERT, sound_only=True)),
-    (b"MPCK", UnreadFormat("Musepack", CONVERT, sound_only=True)),
-    (b"MP+", UnreadFormat("Musepack", CONVERT, sound_only=True)),
-    (b"TTA1", UnreadFormat("True Audio", CONVERT, sound_only=True)),
-    (b"ajkg", UnreadFormat("Shorten", CONVERT, sound_only=True)),
-    (b"DSD ", UnreadFormat("DSF", CONVERT, sound_only=True)),
-    (b"FRM8", UnreadFormat("DSDIFF", CONVERT, sound_only=True)),
-    (b"#!AMR_MC1.0\n", UnreadFormat("AMR with several channels", CONVERT, sound_only=True)),
-    (b"#!AMR-WB_MC1.0\n", UnreadFormat("AMR-WB with several channels", CONVERT, sound_only=True)),
-    (b"PK\x03\x04", UnreadFormat("an archive (ZIP)", _UNPACK)),
-    (b"\x1f\x8b\x08", UnreadFormat("a compressed file (gzip)", _UNPACK)),
-    (b"7z\xbc\xaf\x27\x1c", UnreadFormat("an archive (7z)", _UNPACK)),
-    (b"Rar!\x1a\x07", UnreadFormat("an archive (RAR)", _UNPACK)),
-    (b"\xfd7zXZ\x00", UnreadFormat("a compressed file (xz)", _UNPACK)),
-    (b"\x28\xb5\x2f\xfd", UnreadFormat("a compressed file (zstd)", _UNPACK)),
-    (b"%PDF-", UnreadFormat("PDF", "send a recording or a picture")),
-    (
-        b"version https://git-lfs.github.com/spec/",
-        UnreadFormat("a Git LFS pointer", "fetch the recording that it stands for by git lfs pull"),
-    ),
-)
-#: Texts, in small letters and without white space before them.
-_UNREAD_TEXT: Final = (
-    (b"#extm3u", UnreadFormat("a playlist (M3U)", _FOLLOW)),
-    (b"ffconcat version", UnreadFormat("a playlist (ffconcat)", _FOLLOW)),
-    (b"[playlist]", UnreadFormat("a playlist (PLS)", _FOLLOW)),
-    (b"<asx", UnreadFormat("a playlist (ASX)", _FOLLOW)),
-    (b"<mpd", UnreadFormat("a playlist (DASH)", _FOLLOW)),
-    (b"v=0\no=", UnreadFormat("a session description (SDP)", _FOLLOW)),
-    (b"v=0\r\no=", UnreadFormat("a session description (SDP)", _FOLLOW)),
-    (
-        b"<!doctype html",
-        UnreadFormat("a web page", "download the recording that it shows, or the error that it reports"),
-    ),
-    (b"<html", UnreadFormat("a web page", "download the recording that it shows, or the error that it reports")),
-    (b"<svg", UnreadFormat("SVG", "render it to PNG")),
-)
-_UNREAD_XML: Final = (
-    (b"<mpd", UnreadFormat("a playlist (DASH)", _FOLLOW)),
-    (b"<compositionplaylist", UnreadFormat("a playlist (IMF)", _FOLLOW)),
-    (b"<svg", UnreadFormat("SVG", "render it to PNG")),
-)
-
-
-#: Compression types of AIFF-C that libsndfile or FFmpeg knows (AIFF-C draft of 1991, and what QuickTime added).
-_AIFC_CODECS: Final = frozenset(
-    (
-        *(b"NONE", b"none", b"sowt", b"twos", b"raw ", b"fl32", b"FL32", b"fl64", b"FL64", b"in24", b"in32"),
-        *(b"alaw", b"ALAW", b"ulaw", b"ULAW", b"ima4", b"GSM ", b"MAC3", b"MAC6", b"DWVW"),
-    )
-)
-
-
-#: WAVE_FORMAT_PCM and WAVE_FORMAT_IEEE_FLOAT.
-_RIFX_TAGS: Final = frozenset({1, 3})
-
-
-def sound_codec(file: BinaryIO, file_type: FileType) -> str | None:
-    """Return the codec that the header of a WAV or AIFF-C names, for a message; None if it names none.
-
-    Of AIFF-C and of RIFX, the big-endian WAV, a codec is returned only if nothing here reads it.
-    """
-    file.seek(0)
-    head = file.read(HEAD_BYTES)
-    if file_type.demuxer == "wav" and head[12:16] == b"fmt ":
-        big_endian = head[:4] == b"RIFX"
-        tag = int.from_bytes(head[20:22], "big" if big_endian else "little")
-        if tag == 0 or (big_endian and tag in _RIFX_TAGS):
-            return None
-        return f"format tag 0x{tag:04X}{' in RIFX' if big_endian else ''}"
-    if head[8:12] != b"AIFC":
-        return None
-    position = 12
-    while position + 30 <= len(head):
-        size = int.from_bytes(head[position + 4 : position + 8], "big")
-        if head[position : position + 4] == b"COMM":
-            codec = head[position + 26 : position + 30]
-            known = codec in _AIFC_CODECS or not (codec.isascii() and codec.decode("ascii").isprintable())
-            return None if known else f"codec {codec.decode('ascii')}"
-        position += 8 + size + size % 2
-    return None
-
-
 def _is_program_stream(head: bytes) -> bool:
     """Whether a pack header of MPEG-1 or MPEG-2 comes first (ISO 11172-1, 2.4.3.2; ISO 13818-1, 2.5.3.3)."""
     return len(head) > 4 and head.startswith(b"\x00\x00\x01\xba") and (head[4] & 0xF1 == 0x21 or head[4] & 0xC4 == 0x44)
@@ -349,10 +217,6 @@ def _dolby_audio(head: bytes) -> FileType | None:
 
 def _mpeg_audio(head: bytes) -> FileType | None:
     """Recognise ADTS or MPEG audio by its frame sync: eleven set bits, then a version and a layer that exist."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
-        return None
-    if head[1] & 0xF6 == 0xF0:
+    if len(head) >= HEADER_BYTES and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
         return FileType("container", "aac")
-    version, layer, bitrate, rate = head[1] >> 3 & 3, head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3
-    exists = version != 1 and layer != 0 and bitrate not in {0, 15} and rate != 3
-    return FileType("sound", "mp3") if exists else None
+    return FileType("sound", "mp3") if header_at(head, 0) is not None else None

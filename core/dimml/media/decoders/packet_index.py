@@ -11,16 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from dimml.media.decoders.container import UNREADABLE
+from dimml.media.decoders.framing.mpeg_audio import MAX_SETTLING_FRAMES
 from dimml.media.decoders.streams.orientation import Matrix, h264_header, read_orientation
 from dimml.media.decoders.streams.splices import FREE_RUNNING, Shift, SpliceDetector, piece_offsets_s
-
-#: A frame of MP3 is completed from the bytes of up to so many before it.
-MP3_SETTLING_FRAMES: Final = 10
 
 
 @dataclass(slots=True)
@@ -158,7 +156,7 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
         track.orientations.sort(key=lambda entry: entry[0])
         if track.times_s:
             if stream.codec_context.name.startswith("mp3"):
-                track.settling_s = MP3_SETTLING_FRAMES * track.frame_s
+                track.settling_s = MAX_SETTLING_FRAMES * track.frame_s
             track.first_s, track.last_s = track.times_s[0], track.times_s[-1]
             if track.end_s <= track.times_s[-1]:
                 # The last packet does not say how long it lasts.

@@ -12,7 +12,7 @@ import soundfile
 
 from dimml.media.decoders.audio import SoundFile
 from dimml.media.decoders.container_recording import ContainerRecording
-from dimml.media.decoders.file_type import HEAD_BYTES, FileType, identify, unread_format
+from dimml.media.decoders.file_type import HEAD_BYTES, FileType, identify
 from dimml.media.decoders.flow_file import FlowFile
 from dimml.media.decoders.framing.mpeg_audio import MAX_FRAME_SAMPLES
 from dimml.media.decoders.framing.ogg_chain import ChainedSound, link_starts
@@ -29,6 +29,7 @@ from dimml.media.decoders.signal_status import (
 )
 from dimml.media.decoders.source import by_source, opened
 from dimml.media.decoders.time_range import END_TOLERANCE_S, Window, check_range, clip_window
+from dimml.media.decoders.unread_formats import unread_format
 from dimml.media.decoders.video import StillPicture, enough_pixels, rows_of_one_picture
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source, Truncation
 from dimml.modality import Flow, Frames, Ground, Modality, Waveform
@@ -143,7 +144,7 @@ def open_recording(
     # Of the plain sound formats only Ogg can hold pictures; what others carry is cover art. Many windows of an Ogg file
     # are one pass through it.
     plain = file_type.kind == "sound" and (file_type.demuxer != "ogg" or (sound_only and alone))
-    links = link_starts(file) if file_type.demuxer == "ogg" else []
+    links = link_starts(file) if libsndfile and file_type.demuxer == "ogg" else []
     promised_s = None
     if (plain or len(links) > 1) and libsndfile:
         try:

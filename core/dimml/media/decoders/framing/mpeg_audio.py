@@ -14,7 +14,7 @@ MAX_FRAME_BYTES: Final = 1729
 MAX_FRAME_SAMPLES: Final = 1152
 #: Bytes after the sound that no frame count includes: an ID3v1 tag.
 _TRAILER_BYTES: Final = 128
-#: FFmpeg and libmpg123 hold no more.
+#: Frames before one that may hold bytes of it; FFmpeg and libmpg123 hold no more.
 MAX_SETTLING_FRAMES: Final = 10
 _CHUNK_BYTES: Final = 2**20
 #: Place of the checksum after the word Xing or Info, in the tag that LAME and FFmpeg write.
