@@ -44,8 +44,8 @@ from media_by_ffmpeg import (
 )
 
 from dimml.errors import DimmlError
-from dimml.media import DecodeRequest, decode
-from dimml.modality import Frames, Waveform
+from dimml.media import DecodedTrack, DecodeRequest, decode
+from dimml.modality import Frames, Modality, Waveform
 
 SOUND: Final = Waveform(name="audio", sample_rate_hz=16_000, samples=16_000)
 PICTURE: Final = Frames(name="visual", frames=1, height=HEIGHT, width=WIDTH)
@@ -131,6 +131,15 @@ def draw(random_: random.Random) -> Recipe:
     )
 
 
+def decoded(modality: Modality, path: Path, start_s: float, seconds: float) -> DecodedTrack | str:
+    """The track of ``seconds`` of a file, or the error that there is instead."""
+    request = DecodeRequest((modality,), {modality.name: path}, seconds, start_s=start_s, end_s=start_s + seconds)
+    try:
+        return decode(request).tracks[modality.name]
+    except DimmlError as error:
+        return error.message
+
+
 def compare_pictures(
     path: Path, shown: Sequence[tuple[float, int]], times: int, random_: random.Random
 ) -> tuple[int, list[str]]:
@@ -142,15 +151,11 @@ def compare_pictures(
         if any(abs(begin - at) < MARGIN_S for begin, _ in shown):
             continue
         expected = [number for begin, number in shown if begin <= at][-1]
-        request = DecodeRequest((PICTURE,), {"visual": path}, clip_s=0.001, start_s=at - 0.0005, end_s=at + 0.0005)
-        try:
-            track = decode(request).tracks["visual"]
-        except DimmlError as error:
-            faults.append(f"picture at {at:.4f} s: {error.message}")
-            continue
         pairs += 1
-        if track.row is None:
-            faults.append(f"picture at {at:.4f} s: {track.status}, ffmpeg shows {expected}")
+        track = decoded(PICTURE, path, at - 0.0005, 0.001)
+        if isinstance(track, str) or track.row is None:
+            why = track if isinstance(track, str) else track.status
+            faults.append(f"picture at {at:.4f} s: {why}, ffmpeg shows {expected}")
         elif (got := number_of(track.row[0].astype(np.float64))) != expected:
             faults.append(f"picture at {at:.4f} s: {got} at {track.times_s[0]:.4f} s, ffmpeg shows {expected}")
     return pairs, faults
@@ -162,15 +167,10 @@ def compare_sound(path: Path, times: int, random_: random.Random) -> tuple[int, 
     pairs, faults = 0, []
     for _ in range(times):
         start = random_.uniform(max(0.0, tone_s - 0.8), max(0.0, tone_s - 0.2))
-        request = DecodeRequest((SOUND,), {"audio": path}, clip_s=1.0, start_s=start, end_s=start + 1.0)
-        try:
-            track = decode(request).tracks["audio"]
-        except DimmlError as error:
-            faults.append(f"sound from {start:.4f} s: {error.message}")
-            continue
         pairs += 1
-        if track.row is None:
-            faults.append(f"sound from {start:.4f} s: {track.status}")
+        track = decoded(SOUND, path, start, 1.0)
+        if isinstance(track, str) or track.row is None:
+            faults.append(f"sound from {start:.4f} s: {track if isinstance(track, str) else track.status}")
             continue
         heard = start + onset_of(track.row, 16_000) / 16_000
         if abs(heard - tone_s) > OFFSET_S:

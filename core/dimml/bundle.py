@@ -110,16 +110,7 @@ class Bundle(BaseModel):
         """Let a bundle of decoder version 1 decode as it was trained."""
         if not isinstance(document, Mapping) or document.get("decoder_version", 1) != 1:
             return document
-        filled = dict(document)
-        if isinstance(encoders := document.get("encoders"), list):
-            filled["encoders"] = [
-                {**encoder, "modality": as_decoder_1(encoder.get("modality"))}
-                if isinstance(encoder, Mapping)
-                else encoder
-                for encoder in encoders
-            ]
-        filled["quality"] = fill_historic(document.get("quality", {}), QualityThresholds.HISTORIC_DEFAULTS)
-        return filled
+        return document_as_decoder_1(document, "encoders", "modality")
 
     @model_validator(mode="after")
     def _consistent(self) -> Bundle:
@@ -210,6 +201,21 @@ class Bundle(BaseModel):
                     "(SHA-256 differs); restore it or export again",
                     field=relative,
                 )
+
+
+def document_as_decoder_1(document: Mapping[str, Any], sections: str, modality: str) -> dict[str, Any]:
+    """Copy a manifest or config of decoder version 1, with what that version did filled in where it does not say so.
+
+    Its modalities stand at ``modality`` in each entry of the list ``sections``, its thresholds at ``quality``. What
+    does not have this form is left to the document's own checks.
+    """
+    filled = {**document, "quality": fill_historic(document.get("quality", {}), QualityThresholds.HISTORIC_DEFAULTS)}
+    if isinstance(entries := document.get(sections), list):
+        filled[sections] = [
+            {**entry, modality: as_decoder_1(entry.get(modality))} if isinstance(entry, Mapping) else entry
+            for entry in entries
+        ]
+    return filled
 
 
 def file_sha256(path: StrPath) -> str:

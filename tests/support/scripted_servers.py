@@ -1,4 +1,4 @@
-"""Small real servers of both protocols that say what they are told to, for tests of clients."""
+"""Small real servers of both protocols that answer as a test scripts them, for tests of clients."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
@@ -20,6 +20,9 @@ Source = bytes | StrPath
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
     """Hard limits of one decode; exceeding one raises TooLargeError, which names the limit."""
+
+    #: A limit that came later, and what a record without it means (see ``dimml.digests``).
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"max_image_pixels": 64_000_000}
 
     max_bytes: int = 256 * 2**20
     #: Longest range of media in seconds; without a range, the whole recording counts.

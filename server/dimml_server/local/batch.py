@@ -98,15 +98,7 @@ class LocalBundle:
         spent_s = (perf_counter() - began) / len(batch)
         results: list[PredictionResult] = []
         for row, decoded in enumerate(batch):
-            outcome = InferenceResult(
-                self.bundle,
-                result,
-                queue_s=0.0,
-                start_s=decoded.start_s,
-                end_s=decoded.end_s,
-                truncations=decoded.truncations,
-                channels=decoded.channels,
-            )
+            outcome = InferenceResult(self.bundle, result, queue_s=0.0).of_recording(decoded)
             inputs = {name: tensor[row] for name, tensor in rows.tensors.items()}
             nothing = ensemble.no_answer(outcome.statuses(row), inputs)
             results.append(

@@ -113,14 +113,7 @@ class HeldCall:
             resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
             rows = recording_rows(bundle, decoded)
             outcome = await self._ensemble(rows, end, queue_s)
-        return replace(
-            outcome,
-            decode_s=decode_s,
-            start_s=decoded.start_s,
-            end_s=decoded.end_s,
-            truncations=decoded.truncations,
-            channels=decoded.channels,
-        )
+        return replace(outcome.of_recording(decoded), decode_s=decode_s)
 
     async def infer(
         self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from dimml.bundle import FUSED_HEAD, Bundle
 from dimml.ensemble import EnsembleResult
 from dimml.fusion import softmax
-from dimml.media.types import Truncation
+from dimml.media.types import Decoded, Truncation
 from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction, Timings, TruncationAnswer
 from dimml.status import ModalityStatus
 
@@ -30,6 +30,16 @@ class InferenceResult:
     truncations: Mapping[str, Truncation] = field(default_factory=dict)
     #: What was heard of several channels, by modality, of the one row of a recording.
     channels: Mapping[str, str] = field(default_factory=dict)
+
+    def of_recording(self, decoded: Decoded) -> InferenceResult:
+        """Return a copy that says which range of a recording its row is of, and what was found in it."""
+        return replace(
+            self,
+            start_s=decoded.start_s,
+            end_s=decoded.end_s,
+            truncations=decoded.truncations,
+            channels=decoded.channels,
+        )
 
     @property
     def batch(self) -> int:

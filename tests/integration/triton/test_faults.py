@@ -44,9 +44,9 @@ WHOLE: State = (200, OK, OK)
 
 
 @contextmanager
-def told(faults: Faults, what: str) -> Iterator[None]:
-    """The sound encoder told to misbehave."""
-    faults.tell_sound(what)
+def misbehaving(faults: Faults, how: str) -> Iterator[None]:
+    """The sound encoder, made to misbehave for the block."""
+    faults.tell_sound(how)
     try:
         yield
     finally:
@@ -90,9 +90,9 @@ def garbage(faults: Faults, *, unload: bool) -> Iterator[None]:
 
 
 FAULTS: dict[str, Callable[[Faults], object]] = {
-    "an encoder that raises": lambda faults: told(faults, "raise"),
-    "an encoder that gives NaN": lambda faults: told(faults, "nan"),
-    "an encoder past its deadline": lambda faults: told(faults, "sleep 4"),
+    "an encoder that raises": lambda faults: misbehaving(faults, "raise"),
+    "an encoder that gives NaN": lambda faults: misbehaving(faults, "nan"),
+    "an encoder past its deadline": lambda faults: misbehaving(faults, "sleep 4"),
     "a sound encoder unloaded": lambda faults: unloaded(faults, "audio"),
     "a picture encoder unloaded": lambda faults: unloaded(faults, "visual"),
     "both encoders unloaded, loaded again": lambda faults: unloaded(faults, "audio", "visual"),
@@ -119,7 +119,7 @@ class Row:
     enough: int = ENOUGH
     #: How long it lasts at least.
     lasts_s: float = 0.0
-    #: Whether nobody ends it: until all is well again counts from its begin.
+    #: Whether it ends by itself: until all is well again counts from its begin.
     mends_itself: bool = False
     #: Whether from SETTLED_S after its begin, and after its end, there are no others.
     steady: bool = False
@@ -136,7 +136,7 @@ TABLE = [
     row("an encoder that raises", "gateway", (200, ERROR, OK)),
     row("an encoder that gives NaN", "entry model", (200, NAN, OK)),
     row("an encoder that gives NaN", "gateway", (200, NAN, OK)),
-    # Past its bound of calls that nobody waits for, a sleeping encoder is not called at all.
+    # Past its bound of abandoned calls, a sleeping encoder is not called at all.
     row("an encoder past its deadline", "entry model", (200, LATE, OK), (200, BUSY, OK)),
     row("an encoder past its deadline", "gateway", (200, LATE, OK)),
     row("a sound encoder unloaded", "gateway", (200, GONE, OK), steady=True),

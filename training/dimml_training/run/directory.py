@@ -42,11 +42,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dimml.digests import fill_historic
+from dimml.bundle import document_as_decoder_1
 from dimml.errors import SetupError
 from dimml.fusion import PAPER, FusionParameters, FusionSpec
 from dimml.media.decoders.version import DECODER_VERSION
-from dimml.modality import Modality, as_decoder_1
+from dimml.modality import Modality
 from dimml.signal_check import QualityThresholds
 from dimml.system.files import StrPath, write_atomically
 from dimml_training.config import TrainConfig, parse_config
@@ -140,19 +140,9 @@ def read_config(folder: Path) -> TrainConfig:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise SetupError(f"{folder} is no training run: cannot read {CONFIG_FILE}") from error
-    return parse_config(_as_decoder_1(document) if read_decoder_version(folder) == 1 else document, str(path))
-
-
-def _as_decoder_1(document: Any) -> Any:
-    """Copy the config of a run of decoder version 1, with what that version did filled in."""
-    if not isinstance(document, Mapping) or not isinstance(sections := document.get("modalities"), list):
-        return document
-    filled = [
-        {**section, "input": as_decoder_1(section.get("input"))} if isinstance(section, Mapping) else section
-        for section in sections
-    ]
-    quality = fill_historic(document.get("quality", {}), QualityThresholds.HISTORIC_DEFAULTS)
-    return {**document, "modalities": filled, "quality": quality}
+    if isinstance(document, Mapping) and read_decoder_version(folder) == 1:
+        document = document_as_decoder_1(document, "modalities", "input")
+    return parse_config(document, str(path))
 
 
 def write_data_digest(folder: Path, digest: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dimml.bundle import Bundle
+from dimml.digests import historic, without
 from dimml.errors import ConfigurationError, InvalidParameterError
 from dimml.media.types import DecodeRequest, MediaLimits
 from dimml_client.scoring.inputs.locations import at_hand
@@ -37,16 +38,14 @@ def limits_of(window: WindowOptions | None) -> MediaLimits:
 
 def in_process_settings(window: WindowOptions | None) -> dict[str, Any]:
     """Return the settings that rows depend on when decoded here, beside the bundle and the recording."""
-    limits = asdict(limits_of(window))
-    # It came after the first tables; at its default, runs of before go on.
-    if limits["max_image_pixels"] == MediaLimits().max_image_pixels:
-        del limits["max_image_pixels"]
+    limits = limits_of(window)
+    recorded = without(asdict(limits), historic(limits))
     return {
         "engine": "in process",
         "window": None if window is None else asdict(window),
         "decode_limit_s": DECODE_LIMIT_S,
         # JSON has no infinity.
-        **{name: value if value < sys.maxsize else None for name, value in limits.items()},
+        **{name: value if value < sys.maxsize else None for name, value in recorded.items()},
     }
 
 

@@ -55,11 +55,10 @@ async def read_form(
     and ``uploads`` raise, and starlette's ClientDisconnect.
     """
     boundary = checked_head(request.headers, max_body_bytes)
-    checked_encoding(request.headers.get("content-encoding", ""))
+    encoding = checked_encoding(request.headers.get("content-encoding", ""))
     async with AsyncExitStack() as stack:
         reader = _FormReader(boundary, field_names, spool_bytes, max_parts, uploads.folder)
         stack.callback(reader.discard)
-        encoding = request.headers.get("content-encoding", "")
         async with uploads.reading():
             async for chunk in decoded(request.stream(), encoding, max_body_bytes):
                 reader.feed(chunk)
