@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
+from collections.abc import Generator
 from typing import Any
 
 import hypothesis
@@ -11,6 +13,9 @@ import pytest
 
 from dimml.system.outbound import set_quiet_defaults
 from support.tiers import mark, scope_of
+
+#: How this process is scheduled as it starts.
+SCHEDULING = os.sched_getscheduler(0)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +41,14 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: the garbage collector need not look at it again with every test."""
     gc.enable()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """What changes how this process is scheduled fails: all tests after it, and their servers, would run that way."""
+    result = yield
+    assert os.sched_getscheduler(0) == SCHEDULING, f"{item.nodeid} changed this process's scheduling policy"
+    return result
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -73,7 +73,9 @@ def made(modalities: int, spec: FusionSpec) -> tuple[Bundle, Any]:
     )
     weight, bias = (FUSED_WEIGHT[:, : sum(WIDTHS[:modalities])], FUSED_BIAS) if spec.fused_head else (None, None)
     model = fusion_model(bundle, weight, bias, tiny_parameters(bundle))
-    return bundle, ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # No pool each: these sessions stay, over two hundred of them.
+    return bundle, ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def by_graph(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal
@@ -47,12 +49,23 @@ CODECS: Final = {
 }
 
 
+@contextmanager
+def kept_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1 4.1 does to a process of root's: from its first picture on it is real-time (FIFO, priority 99),
+    and so is every process that it starts (findings/svtav1_realtime.sh)."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
 @cache
 def coded_tile(image_format: str, colour: Colour, side: int) -> tuple[bytes, bytes]:
     """A square of one colour as ``(body of the configuration box, coded picture)``."""
     codec = CODECS[image_format]
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
+    with kept_scheduling(), av.open(file, "w", format="mp4") as container:
         stream = container.add_stream(codec.encoder, rate=1, options=codec.options)
         stream.width = stream.height = side
         stream.pix_fmt = codec.pixels
