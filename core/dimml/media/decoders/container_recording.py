@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from itertools import chain
 from typing import Any, BinaryIO, Final
 
@@ -17,7 +17,7 @@ from dimml.media.decoders.signal_status import Tracks, all_because, checked_soun
 from dimml.media.decoders.source import opened
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
-from dimml.media.decoders.track_readers import PictureReader, SoundReader
+from dimml.media.decoders.track_readers import FalseKeyframeError, PictureReader, SoundReader
 from dimml.media.decoders.unread_formats import CONVERT, sound_codec
 from dimml.media.decoders.video import EPSILON_S
 from dimml.media.types import DecodeRequest, Source, Truncation
@@ -112,12 +112,18 @@ class ContainerRecording:
 
     def _one_pass(self, kinds: Sequence[str], windows: Sequence[Window]) -> Iterator[Tracks]:
         """Read all tracks in one pass from just before the first window."""
-        readers = self._readers(self._streams, kinds, windows)
         seekable = self._file_type.demuxer not in _READ_FROM_START
-        if readers is not None and seekable and _seek(self._scanned, readers):
-            with suppress(SeekMissedError):
+        while seekable:
+            readers = self._readers(self._streams, kinds, windows)
+            if readers is None or not _seek(self._scanned, readers):
+                break
+            try:
                 yield from self._filled(read_windows(self._scanned, readers, verify=True))
-                return
+            except SeekMissedError:
+                break
+            except FalseKeyframeError:
+                continue
+            return
         self._scanned.close()
         # The seek missed, or this container cannot seek: from the very start, passing over what comes before.
         yield from self._pass_from_start(kinds, windows)
@@ -126,16 +132,19 @@ class ContainerRecording:
         file = self._file
         if not self._alone:
             file, _ = self._stack.enter_context(opened(self._source, self._request.limits.max_bytes))
-        container = open_container(file, self._file_type.demuxer, self._request.limits)
-        readers = None
-        if container is not None:
+        while (container := open_container(file, self._file_type.demuxer, self._request.limits)) is not None:
             self._stack.callback(container.close)
             readers = self._readers(_streams(container), kinds, windows)
-        if readers is None:
-            for _ in windows:
-                yield all_because(Reason.UNDECODABLE, [m for m in self._readable if _kind(m) in kinds])
+            if readers is None:
+                break
+            try:
+                yield from self._filled(read_windows(container, readers))
+            except FalseKeyframeError:
+                container.close()
+                continue
             return
-        yield from self._filled(read_windows(container, readers))
+        for _ in windows:
+            yield all_because(Reason.UNDECODABLE, [m for m in self._readable if _kind(m) in kinds])
 
     def _readers(
         self, streams: Mapping[str, Any], kinds: Sequence[str], windows: Sequence[Window]
@@ -189,7 +198,7 @@ def read_windows(
 ) -> Iterator[Sequence[SoundSegment | PictureSegment]]:
     """Feed ``readers`` from the container's current position; yield each window's segments, one of each reader.
 
-    With ``verify``, raises SeekMissedError before the first window if a stream begins too late.
+    Raises FalseKeyframeError before the first window, and with ``verify`` SeekMissedError if a stream begins too late.
     """
     filled: list[deque[Any]] = [deque() for _ in readers]
     pending = {reader.stream.index: (reader, ready) for reader, ready in zip(readers, filled, strict=True)}
