@@ -17,6 +17,7 @@ import numpy as np
 
 from dimml.media.decoders.container import UNREADABLE
 from dimml.media.decoders.framing.mpeg_audio import MAX_SETTLING_FRAMES
+from dimml.media.decoders.streams.last_packet import last_packet_s, packet_ends
 from dimml.media.decoders.streams.orientation import Matrix, h264_header, read_orientation
 from dimml.media.decoders.streams.splices import FREE_RUNNING, Shift, SpliceDetector, piece_offsets_s
 
@@ -33,6 +34,8 @@ class TrackIndex:
     keyframes_s: list[float] = field(default_factory=list)
     #: Sound that the decoder needs before it is right, where that is longer than for most.
     settling_s: float = 0.0
+    #: Longest time from a packet's decoding to its presentation, of containers in which a seek goes by decoding times.
+    lead_s: float = 0.0
     #: Corrections of stamps after splices; none in most recordings.
     shifts: list[Shift] = field(default_factory=list)
     #: Display matrices inside the stream, each with the time from which it applies, ascending.
@@ -41,11 +44,24 @@ class TrackIndex:
     first_s: float | None = None
     last_s: float | None = None
     _longest_s: float | None = None
+    #: Keyframes that ``retreat`` drops the next time.
+    _retreat: int = 1
 
     def keyframe_before(self, time_s: float) -> float | None:
         """Find the last keyframe at or before ``time_s``; None without one."""
         position = bisect.bisect_right(self.keyframes_s, time_s)
         return self.keyframes_s[position - 1] if position else None
+
+    @property
+    def retreated(self) -> bool:
+        """Whether flags of keyframes were found to be wrong."""
+        return self._retreat > 1
+
+    def retreat(self, time_s: float) -> None:
+        """Drop the keyframe at ``time_s``, which is flagged wrongly, and some before it: twice as many each time."""
+        position = bisect.bisect_right(self.keyframes_s, time_s)
+        del self.keyframes_s[max(0, position - self._retreat) : position]
+        self._retreat *= 2
 
     def packets_between(self, first_s: float, last_s: float) -> int:
         """Count the packets with times from ``first_s`` to ``last_s``, both included."""
@@ -116,6 +132,7 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
     parts = {stream: [track] for stream, track in tracks.items()}
     ticks = {stream.index: float(stream.time_base or 0) for stream in streams}
     headers = {stream.index: h264_header(stream) for stream in streams}
+    ends = packet_ends(streams)
     free_running = container.format.name in FREE_RUNNING
     splices = SpliceDetector(tracks) if free_running else None
     try:
@@ -128,6 +145,7 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
             pts = packet.pts if packet.pts is not None else packet.dts
             if splices is not None and pts is not None:
                 dts = pts if packet.dts is None else packet.dts
+                track.lead_s = max(track.lead_s, (pts - dts) * tick)
                 if splices.see(packet.stream_index, dts * tick, (packet.duration or 0) * tick):
                     track = tracks[packet.stream_index] = TrackIndex()
                     parts[packet.stream_index].append(track)
@@ -136,6 +154,8 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
                 continue
             time_s = pts * tick
             track.times_s.append(time_s)
+            if packet.stream_index in ends:
+                ends[packet.stream_index].append(packet)
             track.end_s = max(track.end_s, time_s + (packet.duration or 0) * tick)
             if packet.is_keyframe:
                 track.keyframes_s.append(time_s)
@@ -158,6 +178,9 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
             if stream.codec_context.name.startswith("mp3"):
                 track.settling_s = MAX_SETTLING_FRAMES * track.frame_s
             track.first_s, track.last_s = track.times_s[0], track.times_s[-1]
+            length_s = last_packet_s(stream, ends[stream.index]) if ends.get(stream.index) else None
+            if length_s is not None:
+                track.end_s = track.times_s[-1] + length_s
             if track.end_s <= track.times_s[-1]:
                 # The last packet does not say how long it lasts.
                 track.end_s = track.times_s[-1] + track.frame_s
