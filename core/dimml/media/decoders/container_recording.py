@@ -18,7 +18,7 @@ from dimml.media.decoders.streams.chosen_tracks import chosen_streams, track_wor
 from dimml.media.decoders.streams.packet_feed import Reader, SeekMissedError, read_windows, seek
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
-from dimml.media.decoders.track_readers import FalseKeyframeError, PictureReader, SoundReader
+from dimml.media.decoders.track_readers import PictureReader, ReadAgainError, SoundReader
 from dimml.media.decoders.unread_formats import why_undecoded, why_unopened
 from dimml.media.track_choice import LOUDEST, TrackChoice
 from dimml.media.types import DecodedTrack, DecodeRequest, Source, Truncation
@@ -29,6 +29,8 @@ from dimml.status import ModalityStatus, Reason
 #: packets before, and was seen to be half a picture off without them.
 #: Of MP3, the time after a seek is a guess from the bit rate.
 _READ_FROM_START: Final = frozenset({"mpeg", "mp3"})
+#: Demuxers of containers in which every packet has the time of its picture.
+_EXACT_TIMES: Final = frozenset({"mov", "matroska"})
 _KINDS: Final[tuple[Track, ...]] = ("audio", "video")
 
 
@@ -157,7 +159,7 @@ class ContainerRecording:
                 yield from self._filled(read_windows(self._scanned, readers, verify=True))
             except SeekMissedError:
                 break
-            except FalseKeyframeError:
+            except ReadAgainError:
                 continue
             return
         self._scanned.close()
@@ -175,7 +177,7 @@ class ContainerRecording:
                 break
             try:
                 yield from self._filled(read_windows(container, readers))
-            except FalseKeyframeError:
+            except ReadAgainError:
                 container.close()
                 continue
             return
@@ -198,9 +200,9 @@ class ContainerRecording:
                 readers += [SoundReader(stream, index, zero_s, windows) for stream, index in found]
                 continue
             pictured = [modality for modality in self._readable if not isinstance(modality, Waveform)]
-            limits = self._request.limits
+            limits, shown_only = self._request.limits, self._alone and self._file_type.demuxer in _EXACT_TIMES
             readers += [
-                PictureReader(stream, index, zero_s, windows, modalities=pictured, limits=limits)
+                PictureReader(stream, index, zero_s, windows, modalities=pictured, limits=limits, shown_only=shown_only)
                 for stream, index in found
             ]
         return readers

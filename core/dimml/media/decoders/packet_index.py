@@ -44,6 +44,10 @@ class TrackIndex:
     first_s: float | None = None
     last_s: float | None = None
     _longest_s: float | None = None
+    #: Whether a packet's times of decoding and of presentation differ.
+    reordered: bool = False
+    #: Whether a picture that should have been shown did not come.
+    unreliable: bool = False
     #: Keyframes that ``retreat`` drops the next time.
     _retreat: int = 1
 
@@ -152,6 +156,7 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
             track.packets += 1
             if pts is None:
                 continue
+            track.reordered |= packet.dts != pts
             time_s = pts * tick
             track.times_s.append(time_s)
             if packet.stream_index in ends:

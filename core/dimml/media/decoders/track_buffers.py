@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 
 from dimml.media.decoders.audio import SoundBuffer
@@ -90,6 +91,19 @@ class PictureSegment:
         """Show ``picture`` until ``following`` begins; None: to the end."""
         for row in self.rows:
             row.show(picture, following)
+
+    def shown_times(self) -> frozenset[float]:
+        """Times in the index of the pictures that its rows are made of, of each the next one too where it counts."""
+        times_s, last = self._index.times_s, len(self._index.times_s) - 1
+        shown: set[float] = set()
+        for row in self.rows:
+            following = isinstance(row.modality, Flow)
+            for wanted_s in row.wanted_s:
+                # On either side of the tolerance, where rounding decides.
+                first = bisect.bisect_right(times_s, self._zero_s + wanted_s) - 1
+                position = bisect.bisect_right(times_s, self._zero_s + wanted_s + 2 * EPSILON_S) - 1
+                shown.update(times_s[max(0, first) : max(0, min(position + following, last)) + 1])
+        return frozenset(shown)
 
     @property
     def done(self) -> bool:

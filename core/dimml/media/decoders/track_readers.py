@@ -39,11 +39,13 @@ _PREDICTED: Final = frozenset({PictureType.P, PictureType.B, PictureType.S, Pict
 Segment = TypeVar("Segment", SoundSegment, PictureSegment)
 
 
-class FalseKeyframeError(Exception):
-    """The packet that decoding began with is flagged as a keyframe, but no keyframe came out in time.
+#: Codecs of which FFmpeg leaves out pictures that no other needs without any change to the others, bit for bit. Of
+#: HEVC it leaves out more; VP8, VP9 and AV1 have few of them.
+_LEAVING_OUT: Final = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
 
-    Its flag is dropped from the index: another reader begins earlier.
-    """
+
+class ReadAgainError(Exception):
+    """Something that the index says of the pictures is not so. It is corrected there: another reader gets it right."""
 
 
 class TrackReader(Generic[Segment]):
@@ -231,9 +233,13 @@ class PictureReader(TrackReader[PictureSegment]):
     """Fills the rows of all modalities that come from the picture.
 
     Raises TooLargeError for pictures above ``max_pixels``, or more than ``max_frames_decoded`` to be decoded up to the
-    end of the first window. ``take`` and ``rest`` raise FalseKeyframeError, before the first window, where packets were
+    end of the first window. ``take`` and ``rest`` raise ReadAgainError, before the first window, where packets were
     passed over and no keyframe had been decoded by the time the window begins: H.263+ in Matroska and AVI has such
     flags, and a keyframe may be damaged. After that, too many pictures are no error: none of the track is used.
+
+    With ``shown_only``, for a single window and packets that have the times of their pictures, those that are neither
+    shown nor needed by others are left out. ``ready`` and ``rest`` raise ReadAgainError where one that should be shown
+    did not come, since the one in its place may have been left out.
     """
 
     def __init__(
@@ -245,6 +251,7 @@ class PictureReader(TrackReader[PictureSegment]):
         *,
         modalities: Sequence[Frames | Flow],
         limits: MediaLimits,
+        shown_only: bool = False,
     ) -> None:
         self._modalities = modalities
         self._header = h264_header(stream)
@@ -252,6 +259,10 @@ class PictureReader(TrackReader[PictureSegment]):
         super().__init__(stream, index, zero_s, windows)
         self._converter = VideoReformatter()
         self._last: Picture | None = None
+        #: The window of which only what is shown is decoded, the times of that, and those that have not come yet.
+        self._only: PictureSegment | None = None
+        self._shown: frozenset[float] = frozenset()
+        self._awaited: set[float] = set()
         #: Whether a keyframe was decoded, or decoding began with the first packet, before which there is nothing.
         self._proven = True
         check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
@@ -267,6 +278,10 @@ class PictureReader(TrackReader[PictureSegment]):
                 f"{count} pictures would have to be decoded, more than max_frames_decoded = "
                 f"{limits.max_frames_decoded}; ask for a shorter range with start_s and end_s"
             )
+        # Without reordering there is nothing to leave out, or the times are not those of the pictures.
+        if shown_only and index.reordered and not index.unreliable and stream.codec_context.name in _LEAVING_OUT:
+            self._only, self._shown = self._next, self._next.shown_times()
+            self._awaited = set(self._shown)
 
     def _segment(self, window: Window) -> PictureSegment:
         return PictureSegment(window, self._modalities, self._index, self.zero_s)
@@ -275,6 +290,15 @@ class PictureReader(TrackReader[PictureSegment]):
         super()._note(packet, time_s)
         if self._header is not None and packet.is_keyframe:
             self._index.note_orientation(time_s, packet, self._header)
+
+    def _decode(self, packet: Any) -> None:
+        if self._only is not None and packet is not None and packet.size:
+            time_s = self.packet_time_s(packet)
+            wanted = packet.is_keyframe or time_s is None or time_s in self._shown
+            self.stream.codec_context.skip_frame = "DEFAULT" if wanted else "NONREF"
+            if time_s is not None:
+                self._only.see(time_s)
+        super()._decode(packet)
 
     def take(self, frame: Any) -> None:
         """Show the previous picture up to the time of this one, in every open window."""
@@ -290,7 +314,8 @@ class PictureReader(TrackReader[PictureSegment]):
             self._open_next()
         last, self._last = self._last, picture
         for segment in self._open:
-            segment.see(at_s)
+            if self._only is None:
+                segment.see(at_s)
             if last is not None:
                 self._show(segment, last, picture)
 
@@ -301,6 +326,8 @@ class PictureReader(TrackReader[PictureSegment]):
         check_pixels(frame.width, frame.height, self._limits)
         last = self._last
         time_s = None if frame.pts is None else frame.pts * self.tick_s - self.zero_s
+        if self._awaited and frame.pts is not None:
+            self._awaited.discard(frame.pts * self.tick_s)
         if time_s is None:
             time_s = 0.0 if last is None else last.time_s + self._index.frame_s
         time_s = time_s if last is None else max(time_s, last.time_s)
@@ -311,7 +338,14 @@ class PictureReader(TrackReader[PictureSegment]):
 
     def _retreat(self) -> NoReturn:
         self._index.retreat(self.from_s)
-        raise FalseKeyframeError
+        raise ReadAgainError
+
+    def _closed(self) -> PictureSegment:
+        if self._awaited and not self._failed:
+            self._index.unreliable = True
+            self.stream.codec_context.skip_frame = "DEFAULT"
+            raise ReadAgainError
+        return super()._closed()
 
     def _finish(self, segment: PictureSegment) -> None:
         """Show the last picture to the end of the window."""

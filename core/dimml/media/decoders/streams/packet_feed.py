@@ -25,7 +25,7 @@ def read_windows(
 ) -> Iterator[Sequence[SoundSegment | PictureSegment]]:
     """Feed ``readers`` from the container's current position; yield each window's segments, one of each reader.
 
-    Raises FalseKeyframeError before the first window, and with ``verify`` SeekMissedError if a stream begins too late.
+    Raises ReadAgainError before the first window, and with ``verify`` SeekMissedError if a stream begins too late.
     """
     filled: list[deque[Any]] = [deque() for _ in readers]
     pending = {reader.stream.index: (reader, ready) for reader, ready in zip(readers, filled, strict=True)}
