@@ -10,17 +10,10 @@ import ssl
 from ipaddress import ip_address
 from typing import Final
 
-from dimml.errors import ConfigurationError
-from dimml_server.fetch.addresses import is_global
+import aiohttp
+from aiohttp.abc import ResolveResult
 
-try:
-    import aiohttp
-    from aiohttp.abc import ResolveResult
-except ModuleNotFoundError as error:
-    raise ConfigurationError(
-        f"media_url_hosts and media_url_buckets need {error.name}, which is not installed: pip install 'dimml[fetch]'",
-        field="media_url_hosts",
-    ) from error
+from dimml_server.fetch.addresses import is_global
 
 #: For a connection to one address, and between two pieces of an answer.
 _CONNECT_S: Final = 5.0

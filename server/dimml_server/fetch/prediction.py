@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from dimml.errors import InvalidParameterError, QueueFullError
+from dimml.errors import ConfigurationError, InvalidParameterError, QueueFullError
 from dimml.prediction import Prediction
 from dimml_server.fetch.targets import MEDIA_URL, Targets
 from dimml_server.observability.fetch_metrics import FetchMetrics
@@ -45,8 +45,14 @@ class MediaUrls:
         self._queue_refusal = queue_refusal
         self._fetcher: Fetcher | None = None
         if self._targets:
-            from dimml_server.fetch.fetcher import Fetcher
-
+            try:
+                from dimml_server.fetch.fetcher import Fetcher
+            except ModuleNotFoundError as error:
+                raise ConfigurationError(
+                    f"media_url_hosts and media_url_buckets need {error.name}, which is not installed: "
+                    "pip install 'dimml[fetch]'",
+                    field="media_url_hosts",
+                ) from error
             self._fetcher = Fetcher(settings, self._targets, metrics, tracer, folder)
 
     async def predict(self, call: HeldCall, request: MediaPrediction, url: str) -> Prediction:

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -256,24 +255,3 @@ def test_the_log_names_the_host_and_nothing_of_the_rest(setup: Setup) -> None:
     setup.server.wait_for_log(f"media_url: {setup.host.origin}: status (status 404)")
     for word in ("secret-name", "X-Amz-Signature", "0123abcd", "Traceback", "Unclosed"):
         assert word not in setup.server.log
-
-
-def test_hosts_must_be_on_the_internet_unless_a_test_says_otherwise(
-    tmp_path: Path, pages: dict[str, Page], setup: Setup
-) -> None:
-    make_tiny_bundle(tmp_path / "models")
-    authority = Authority(tmp_path)
-    with recording_host(authority.sign("good", host="localhost")) as host:
-        host.pages.update(pages)
-        literals = [f"127.0.0.1:{host.port}", f"[::1]:{host.port}"]
-        with running_server(
-            tmp_path / "models",
-            environment={"SSL_CERT_FILE": str(authority.ca)},
-            media_url_hosts=",".join([host.origin, *literals]),
-            decode_workers=1,
-        ) as server:
-            near = Setup(server, host, {}, host, b"")
-            said = {refused(near.post(f"https://{origin}/clip")) for origin in (host.origin, *literals)}
-            assert near.fetches("not_global") == 3
-            assert said == {refused(setup.post(setup.host.url("/missing")))}
-            assert host.connections == 0
