@@ -25,6 +25,28 @@ MAX_BODY_BYTES = 200_000
 SIGNED = "/signed/a%7Eb%2F+c?X-Amz-Signature=0123abcd&z=%2b;&a"
 
 
+_HEAD = b"HTTP/1.1 200 OK\r\n"
+#: Answers that are no HTTP, or that may be read in two ways (RFC 9112).
+MALFORMED = {
+    "greeting": b"220 ready\r\n",
+    "nothing": b"",
+    "no-version": b"clip",
+    "head-alone": _HEAD,
+    "chunk-size": _HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\nclip\r\n0\r\n\r\n",
+    "chunk-sign": _HEAD + b"Transfer-Encoding: chunked\r\n\r\n-4\r\nclip\r\n0\r\n\r\n",
+    "no-last-chunk": _HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\nclip\r\n",
+    "length-sign": _HEAD + b"Content-Length: -4\r\n\r\nclip",
+    "length-list": _HEAD + b"Content-Length: 4, 5\r\n\r\nclip",
+    "lengths": _HEAD + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nclip!",
+    "long-header": _HEAD + b"X: " + b"x" * 70_000 + b"\r\n\r\n",
+    "header-name": _HEAD + b"X Y: z\r\nContent-Length: 4\r\n\r\nclip",
+    "location-bytes": b"HTTP/1.1 302 Found\r\nLocation: https://\xff\xfe/\r\nContent-Length: 0\r\n\r\n",
+    "locations": b"HTTP/1.1 302 Found\r\nLocation: /clip\r\nLocation: /clip\r\nContent-Length: 0\r\n\r\n",
+    "informational": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    "status": b"HTTP/1.1 2000 OK\r\nContent-Length: 4\r\n\r\nclip",
+}
+
+
 @dataclass
 class Setup:
     """A server that may fetch from four places, of which one is a host of recordings and three are no such thing."""
@@ -66,7 +88,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
         "/error": Page(b"secret", status=500),
         "/gzip": Page(clip, headers={"Content-Encoding": "gzip"}),
         "/cut-off": Page(clip, headers={"Content-Length": str(len(clip) + 1)}),
-        "/no-http": Page(raw=b"220 ready\r\n"),
+        **{f"/malformed/{name}": Page(raw=answer) for name, answer in MALFORMED.items()},
         "/large": Page(bytes(MAX_BODY_BYTES + 1)),
         "/large-chunked": Page(bytes(MAX_BODY_BYTES + 1), chunked=True),
     }
@@ -177,7 +199,7 @@ def test_a_recording_over_the_limit_of_bodies_is_too_large(setup: Setup, path: s
 def test_all_that_fails_on_the_way_has_one_answer(setup: Setup) -> None:
     outcomes = {
         "/missing": "status", "/none": "status", "/error": "status", "/gzip": "encoding", "/cut-off": "unreachable",
-        "/no-http": "unreachable", "/hop0": "redirect", "/nowhere": "redirect", "/to-http": "redirect",
+        "/hop0": "redirect", "/nowhere": "redirect", "/to-http": "redirect",
         "/to-file": "redirect", "/elsewhere": "redirect", "/with-user": "redirect",
     }  # fmt: skip
     said = set()
@@ -185,6 +207,8 @@ def test_all_that_fails_on_the_way_has_one_answer(setup: Setup) -> None:
         before = setup.fetches(outcome)
         said.add(refused(setup.post(setup.host.url(path))))
         assert setup.fetches(outcome) == before + 1, path
+    for name in MALFORMED:
+        said.add(refused(setup.post(setup.host.url(f"/malformed/{name}"))))
     before = setup.fetches("unreachable")
     for origin in setup.useless.values():
         said.add(refused(setup.post(f"https://{origin}/clip")))
