@@ -1,4 +1,4 @@
-"""What ``media_url`` may name: parsed once, strictly, and put together anew, so that no second parser reads it."""
+"""What ``media_url`` may name: parsed once, strictly, and put together anew, so that no parser reads it otherwise."""
 
 from __future__ import annotations
 
