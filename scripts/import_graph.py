@@ -67,7 +67,7 @@ ROOMS: Final[Mapping[str, str]] = {
         shadow
         versions
         prediction
-        kserve  http.errors
+        kserve  http.errors  fetch
         http.body
         http.middleware
         http.routes

@@ -95,6 +95,8 @@ def test_importing_the_server_loads_no_torch() -> None:
     loaded = modules_after("import dimml_server.process.lifecycle, dimml_server.local")
     # ONNX Runtime writes files and looks up hosts when it is imported (dimml.system.outbound).
     assert not loaded & {"torch", "onnx", "onnxruntime", "transformers"}
+    # Wanted only where a setting allows hosts or buckets.
+    assert not loaded & {"aiohttp", "awscrt"}
 
 
 def test_onnxruntime_is_imported_through_one_gate() -> None:

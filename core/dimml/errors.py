@@ -7,6 +7,7 @@ DimmlError
 │   ├── UnusableMediaError       nothing that was sent can be used; carries a status per modality
 │   ├── TooLargeError            a size, length or count limit is exceeded
 │   ├── UploadTimeoutError       the body did not arrive in time
+│   ├── FetchError               the recording that a URL names could not be fetched
 │   ├── NotFoundError            no such bundle, model or version
 │   ├── UnauthenticatedError     no API key, or not one of the server's
 │   ├── PermissionDeniedError    a call that needs an admin key
@@ -91,6 +92,12 @@ class UploadTimeoutError(RequestError):
     """The body did not arrive in time."""
 
     code = "upload_timeout"
+
+
+class FetchError(RequestError):
+    """The recording that a URL names could not be fetched. Its text is the same whatever the cause."""
+
+    code = "fetch_failed"
 
 
 class NotFoundError(RequestError):

@@ -174,8 +174,22 @@ def test_notes_keep_the_exit_code(folder: Path) -> None:
     assert code == 0, found
     assert [found[check][0]["level"] for check in ("keys", "TLS", "Triton")] == ["note", "note", "note"]
     assert "renew it soon" in [finding["fix"] for finding in found["TLS"]]
-    _, found = findings(folder, traces_endpoint="http://127.0.0.1:1")
-    assert "dimml[serve,otel]" in found["libraries"][0]["found"]
+    (folder / "secret").write_text("secret")
+    (folder / "secret").chmod(0o644)
+    bucket = {"endpoint": "https://s3.example", "access_key": "reader", "secret_key_file": str(folder / "secret")}
+    _, found = findings(
+        folder,
+        traces_endpoint="http://127.0.0.1:1",
+        media_url_hosts="media.example:8443",
+        media_url_buckets=json.dumps({"clips": bucket}),
+        media_url_allow_private=True,
+    )
+    assert "dimml[serve,otel,fetch,fetch-s3]" in found["libraries"][0]["found"]
+    said = [(one["level"], one["found"]) for one in found["media_url"]]
+    assert said[0] == ("ok", "recordings may be fetched from media.example:8443, s3://clips")
+    assert said[1] == ("note", f"others may read {folder / 'secret'}")
+    assert said[2][0] == "note"
+    assert "media_url_allow_private" in said[2][1]
     code, found = findings(folder / "nowhere")
     assert code == 1
     assert "is not a folder" in found["repository"][0]["found"]

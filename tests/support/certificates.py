@@ -51,14 +51,17 @@ class Authority:
         self.ca = folder / f"{name}.pem"
         self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def sign(self, name: str, *, address: str = "127.0.0.1", valid: timedelta = timedelta(days=5)) -> Pair:
-        """A certificate for an IP address; a negative ``valid`` is how long ago it ended."""
+    def sign(
+        self, name: str, *, address: str = "127.0.0.1", host: str = "", valid: timedelta = timedelta(days=5)
+    ) -> Pair:
+        """A certificate for an IP address, or for a host; a negative ``valid`` is how long ago it ended."""
+        subject_name = x509.DNSName(host) if host else x509.IPAddress(ipaddress.ip_address(address))
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.now(UTC)
         certificate = (
             _builder(subject, self._name, key.public_key(), now - timedelta(days=8), now + valid)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([subject_name]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")

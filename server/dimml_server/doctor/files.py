@@ -28,6 +28,7 @@ def settings_findings(settings: ServerSettings) -> Iterator[Finding]:
     yield from _repository(settings)
     yield _keys(settings)
     yield from _tls(settings)
+    yield from _media_urls(settings)
     yield _port(settings, "http_port", settings.http_port)
     yield _port(settings, "grpc_port", settings.grpc_port)
     if settings.http_port == settings.grpc_port != 0:
@@ -96,6 +97,31 @@ def _tls(settings: ServerSettings) -> Iterator[Finding]:
         yield Finding("TLS", "note", f"others may read {tls.key}", f"chmod go= {tls.key}")
     for path in filter(None, (tls.certificate, tls.client_ca)):
         yield _dates(path)
+
+
+def _media_urls(settings: ServerSettings) -> Iterator[Finding]:
+    check, buckets = "media_url", settings.media_url_buckets
+    if not settings.media_url_hosts and not buckets:
+        return
+    places = [*settings.media_url_hosts, *(f"s3://{name}" for name in buckets)]
+    yield Finding(check, "ok", f"recordings may be fetched from {', '.join(places)}")
+    for name, bucket in buckets.items():
+        try:
+            bucket.secret()
+        except DimmlError as error:
+            yield Finding(check, "mend", f"bucket {name}: {error.message}")
+            continue
+        file = bucket.secret_key_file
+        if file is not None and file.stat().st_mode & 0o077:
+            yield Finding(check, "note", f"others may read {file}", f"chmod go= {file}")
+    if settings.media_url_allow_private:
+        found = "those hosts may lead to this machine and its own network (media_url_allow_private), which is for tests"
+        yield Finding(
+            check,
+            "note",
+            found,
+            "unset media_url_allow_private; a bucket of a private network has `private` of its own",
+        )
 
 
 def _dates(path: Path) -> Finding:

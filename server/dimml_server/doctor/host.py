@@ -63,6 +63,10 @@ def _libraries(settings: ServerSettings) -> Finding:
     ]
     if settings.traces_endpoint is not None:
         extras.append("otel")
+    if settings.media_url_hosts or settings.media_url_buckets:
+        extras.append("fetch")
+    if settings.media_url_buckets:
+        extras.append("fetch-s3")
     for requirement in listed:
         marker = requirement.marker
         if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in extras):
@@ -138,7 +142,8 @@ def _cores(settings: ServerSettings) -> Finding:
 def _open_files(settings: ServerSettings) -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # One for a connection, one for a spooled part.
-    wanted = 4 * (settings.concurrency + settings.queue_length) + 8 * settings.decode_workers + _SPARE_FILES
+    fetches = 2 * settings.media_url_fetches if settings.media_url_hosts or settings.media_url_buckets else 0
+    wanted = fetches + 4 * (settings.concurrency + settings.queue_length) + 8 * settings.decode_workers + _SPARE_FILES
     found = f"{soft} files may be open at once, {hard} where the limit is raised; a full queue may take {wanted}"
     if soft < wanted:
         return Finding("open files", "mend", found, f"ulimit -n {wanted}, or LimitNOFILE= of the unit")

@@ -22,6 +22,7 @@ from dimml.errors import DimmlError
 from dimml.metrics.buckets import SECONDS_BUCKETS
 from dimml.monitoring.drift import DriftWindow
 from dimml_server.observability.bundle_metrics import BundleMetrics
+from dimml_server.observability.fetch_metrics import FetchMetrics
 from dimml_server.observability.kserve_statistics import Statistics
 from dimml_server.observability.request_context import current_request
 from dimml_server.observability.request_record import CANCELLED, DEGRADED, INTERNAL, OK, RequestRecord
@@ -44,6 +45,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.bundles = BundleMetrics(self.registry, window or DriftWindow())
         self.shadows = ShadowMetrics(self.registry, window or DriftWindow())
+        self.fetches = FetchMetrics(self.registry)
         ProcessCollector(registry=self.registry)
         #: Counts for KServe's statistics call, over all transports that speak KServe v2.
         self.inference = Statistics()

@@ -95,10 +95,15 @@ class HeldCall:
         outcome = await self.predict_rows(request)
         return build_prediction(outcome, request_id=request.request_id, top_k=top_k, total_s=perf_counter() - began)
 
+    def check(self, request: MediaPrediction) -> None:
+        """Raise the InvalidParameterError that ``predict`` would raise before it decodes; contents do not count."""
+        request.top_k_of(self.bundle)
+        request.decode_request(self.bundle, self._resources.settings.media_limits)
+
     async def predict_rows(self, request: MediaPrediction) -> InferenceResult:
         """Predict as ``predict`` does, but return the ensemble's own arrays, of one row."""
         resources, bundle = self._resources, self.bundle
-        end = self._end(request.timeout_s)
+        end = self.end(request.timeout_s)
         decode_request = request.decode_request(bundle, resources.settings.media_limits)
         async with self._permit(end) as queue_s:
             began = perf_counter()
@@ -124,7 +129,7 @@ class HeldCall:
         """
         if not tensors:
             raise InvalidTensorError(f"send at least one of {[m.tensor for m in self.bundle.modalities]}")
-        end = self._end(timeout_s)
+        end = self.end(timeout_s)
         async with self._permit(end) as queue_s:
             rows = ensemble.judged(self.bundle, tensors, len(next(iter(tensors.values()))))
             return await self._ensemble(rows, end, queue_s)
@@ -137,7 +142,7 @@ class HeldCall:
         NaN is passed through.
         """
         resources, bundle = self._resources, self.bundle
-        end = self._end(timeout_s)
+        end = self.end(timeout_s)
         async with self._permit(end) as queue_s:
             attributes = {**bundle_attributes(bundle), "dimml.modality": modality, "dimml.rows": len(tensor)}
             with resources.tracer.span(f"encode {modality}", attributes):
@@ -153,13 +158,16 @@ class HeldCall:
     ) -> tuple[Fused, float]:
         """Run the fusion graph alone; also return the seconds waited for a permit."""
         resources, bundle = self._resources, self.bundle
-        end = self._end(timeout_s)
+        end = self.end(timeout_s)
         async with self._permit(end) as queue_s:
             with resources.tracer.span("fuse", {**bundle_attributes(bundle), "dimml.rows": len(present_BM)}):
                 return await _bounded(resources.engine.fuse(bundle, features, logits, present_BM), end), queue_s
 
-    def _end(self, timeout_s: float | None) -> float:
-        """Compute when a request that asks for ``timeout_s`` must be done, on ``perf_counter``'s clock."""
+    def end(self, timeout_s: float | None) -> float:
+        """Compute when a request that asks for ``timeout_s`` must be done, on ``perf_counter``'s clock.
+
+        Raises InvalidParameterError.
+        """
         settings = self._resources.settings
         limit_s = settings.max_timeout_s
         if timeout_s is None:

@@ -6,11 +6,11 @@ import mmap
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from dimml.errors import UnavailableError
 from dimml.media.types import Source
@@ -68,6 +68,50 @@ class SpooledBody:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+class SpooledSource:
+    """A recording that arrives piece by piece, in memory up to the threshold; a context manager that deletes it."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._data = bytearray()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._file: BinaryIO | None = None
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises UnavailableError."""
+        if self._file is None and len(self._data) + len(data) <= self._spool.threshold:
+            self._data += data
+            return
+        with storing():
+            if self._file is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="dimml-upload-", dir=self._spool.folder)
+                self._file = (Path(self._folder.name) / "0").open("xb")
+                self._file.write(self._data)
+                self._data = bytearray()
+            self._file.write(data)
+
+    def source(self) -> Source:
+        """Return the whole recording, of which no more may come. Raises UnavailableError."""
+        if self._file is None:
+            return bytes(self._data)
+        with storing():
+            self._file.close()
+        return Path(self._file.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            # What it still has to write may find no room, and goes anyway.
+            with suppress(OSError):
+                self._file.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
 @contextmanager

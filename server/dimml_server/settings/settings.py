@@ -16,6 +16,7 @@ from dimml.monitoring.drift import DriftWindow
 from dimml.system.cores import usable_cores
 from dimml.system.files import StrPath
 from dimml.validation import first_fault
+from dimml_server.settings.media_url import Bucket, BucketName, buckets_of, parse_origin
 from dimml_server.settings.sources import check_variables, pairs_of, read_settings_file, unknown_setting
 
 ENV_PREFIX = "DIMML_"
@@ -172,6 +173,21 @@ class ServerSettings(BaseSettings):
     spool_bytes: int = Field(
         default=2**20, ge=0, description="An uploaded part past this size goes to a temporary file, not memory."
     )
+    media_url_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts from which `media_url` may fetch, as `host` or `host:port`, https alone; empty means none.",
+    )
+    media_url_buckets: Annotated[dict[BucketName, Bucket], NoDecode] = Field(
+        default_factory=dict,
+        description="S3 buckets from which `media_url` may fetch, by name, with endpoint and key; empty means none.",
+    )
+    media_url_fetches: int = Field(
+        default=16, ge=1, description="Recordings fetched concurrently; the next one gets 429."
+    )
+    media_url_allow_private: bool = Field(
+        default=False,
+        description="Whether those hosts may have addresses that are not on the Internet; for tests alone.",
+    )
     max_media_s: Positive = Field(default=120.0, description="Longest time range of media that may be requested.")
     max_pixels: int = Field(default=4096 * 2304, ge=64, description="Largest picture of a video that is decoded.")
     max_image_pixels: int = Field(default=64_000_000, ge=64, description="Largest image file that is decoded.")
@@ -217,7 +233,7 @@ class ServerSettings(BaseSettings):
         default=True, description="Whether `/docs` and `/openapi.json` are available, and `/`, without a key."
     )
 
-    @field_validator("models", "bundle_public_keys", "cors_origins", mode="before")
+    @field_validator("models", "bundle_public_keys", "cors_origins", "media_url_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
@@ -226,6 +242,16 @@ class ServerSettings(BaseSettings):
     @classmethod
     def _lines(cls, value: object) -> object:
         return [line.strip() for line in value.split(";") if line.strip()] if isinstance(value, str) else value
+
+    @field_validator("media_url_hosts")
+    @classmethod
+    def _normal_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(parse_origin(text)) for text in value)
+
+    @field_validator("media_url_buckets", mode="before")
+    @classmethod
+    def _buckets(cls, value: object) -> object:
+        return buckets_of(value)
 
     @field_validator("deadlines_ms", "shadows", mode="before")
     @classmethod

@@ -214,6 +214,16 @@ def test_an_unknown_part_is_named(http: httpx.Client, clips: dict[str, bytes]) -
     assert error_of(post(http, {}, model="tiny"), 422, "invalid_parameter")["field"] == "Content-Type"
 
 
+def test_a_recording_by_its_url_is_refused_where_no_host_is_allowed(
+    http: httpx.Client, clips: dict[str, bytes]
+) -> None:
+    for files in ({}, {"audio": clips["wave"]}):
+        parts = {"media_url": (None, "https://localhost/clip.mp4"), **files}
+        error = error_of(http.post("/v1/predict", files=parts), 422, "invalid_parameter")
+        assert error["field"] == "media_url"
+        assert "media_url_hosts" in error["message"]
+
+
 def test_an_unknown_bundle_or_version_is_not_found(http: httpx.Client, clips: dict[str, bytes]) -> None:
     assert error_of(post(http, {"media": clips["whole"]}, model="huge"), 404, "not_found")["field"] == "model"
     assert error_of(post(http, {"media": clips["whole"]}, version=9), 404, "not_found")["field"] == "version"

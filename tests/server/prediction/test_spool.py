@@ -16,7 +16,7 @@ import pytest
 from dimml.errors import UnavailableError
 from dimml_server.kserve.http.compression import read_body
 from dimml_server.kserve.tensors import InputTensor, decode
-from dimml_server.prediction.spool import Spool, SpooledBody, as_sources
+from dimml_server.prediction.spool import Spool, SpooledBody, SpooledSource, as_sources
 
 
 def open_files() -> int:
@@ -54,6 +54,22 @@ def test_no_room_is_the_servers_trouble_and_not_a_fault(tmp_path: Path) -> None:
     view = memoryview(b"x")
     with pytest.raises(UnavailableError, match="store the body"), as_sources({"media": view}, tmp_path / "gone"):
         pass
+
+
+@pytest.mark.parametrize(("size", "on_disk"), [(0, False), (100, False), (101, True), (5000, True)])
+def test_a_recording_that_comes_in_pieces_is_a_file_past_the_threshold_and_gone_after(
+    tmp_path: Path, size: int, on_disk: bool
+) -> None:
+    data = os.urandom(size)
+    with SpooledSource(Spool(100, tmp_path)) as spool:
+        for at in range(0, size, 7):
+            spool.write(data[at : at + 7])
+        source = spool.source()
+        assert isinstance(source, Path) == on_disk
+        assert (source.read_bytes() if isinstance(source, Path) else source) == data
+    assert list(tmp_path.iterdir()) == []
+    with SpooledSource(Spool(10, tmp_path / "gone")) as spool, pytest.raises(UnavailableError, match="store the body"):
+        spool.write(bytes(11))
 
 
 def test_recordings_on_disk_become_files_for_the_decoder_and_go_with_the_request(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from starlette.requests import ClientDisconnect
 from dimml.errors import InvalidParameterError
 from dimml.prediction import Prediction
 from dimml.request_parameters import MAX_ROUTE_KEY, route_key
+from dimml_server.fetch.prediction import MediaUrls
+from dimml_server.fetch.targets import MEDIA_URL
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
 from dimml_server.http.body.limits import Uploads
 from dimml_server.http.body.multipart import Form, read_form
@@ -35,6 +37,10 @@ _BODY: dict[str, Any] = {
     "type": "object",
     "properties": {
         MEDIA_PART: {**_FILE, "description": "A recording: video with sound, sound alone, or a picture."},
+        MEDIA_URL: {
+            "type": "string",
+            "description": "In place of `media`: where to fetch it, if the server's settings allow.",
+        },
         "model": {"type": "string", "description": "The bundle; may be left out where only one is served."},
         "version": {"type": "integer", "minimum": 1, "description": "By default as the bundle's split says."},
         "route_key": {"type": "string", "maxLength": MAX_ROUTE_KEY, "description": ROUTE_KEY},
@@ -55,8 +61,11 @@ _FIELDS = frozenset(_BODY["properties"]) - {MEDIA_PART}
 
 
 def router(service: PredictionService, metrics: Metrics, settings: ServerSettings, uploads: Uploads) -> APIRouter:
-    """Build the route over one service."""
+    """Build the route over one service. Raises ConfigurationError if it is to fetch recordings and cannot."""
     routes = APIRouter(tags=["predict"])
+    media_urls = MediaUrls(
+        settings, metrics.fetches, service.tracer, folder=uploads.folder, queue_refusal=service.queue_refusal
+    )
 
     @routes.post(
         PATH,
@@ -82,7 +91,9 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
                     key = prediction.route_key or prediction.request_id
                     with service.hold(prediction.model, prediction.version, key) as call:
                         record.model, record.version = call.bundle.name, str(call.bundle.version)
-                        answer = await unless_gone(request, call.predict(prediction))
+                        url = form.fields.get(MEDIA_URL)
+                        work = call.predict(prediction) if url is None else media_urls.predict(call, prediction, url)
+                        answer = await unless_gone(request, work)
             except ClientDisconnect:
                 answer = None
             if answer is None:
