@@ -39,9 +39,8 @@ _PREDICTED: Final = frozenset({PictureType.P, PictureType.B, PictureType.S, Pict
 Segment = TypeVar("Segment", SoundSegment, PictureSegment)
 
 
-#: Codecs of which FFmpeg leaves out pictures that no other needs without any change to the others, bit for bit. Of
-#: HEVC it leaves out more; VP8, VP9 and AV1 have few of them.
-_LEAVING_OUT: Final = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
+#: Codecs of which FFmpeg can leave out the pictures that no other needs. VP8, VP9 and AV1 have few of them.
+_LEAVING_OUT: Final = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
 
 
 class ReadAgainError(Exception):

@@ -21,6 +21,7 @@ FPS, PICTURES = 25, 75
 FRAMES = Frames(name="visual", frames=4, height=64, width=96)
 MOTION = Flow(name="motion", frames=3, height=16, width=24, bound_px=8.0)
 X264 = {"crf": "12", "bf": "3", "b_strategy": "0", "x264-params": "b-pyramid=strict:keyint=40"}
+X265 = {"crf": "12", "preset": "ultrafast"}
 #: Codec, container, options of the encoder.
 CLIPS: dict[str, tuple[str, str, dict[str, str]]] = {
     "H.264 in MP4": ("libx264", "mp4", X264),
@@ -28,6 +29,9 @@ CLIPS: dict[str, tuple[str, str, dict[str, str]]] = {
     "H.264 without a pyramid": ("libx264", "mov", X264 | {"x264-params": "b-pyramid=none:keyint=250"}),
     "H.264, open groups": ("libx264", "mp4", X264 | {"x264-params": "open-gop=1:keyint=20"}),
     "H.264, interlaced": ("libx264", "mp4", X264 | {"x264-params": "interlaced=1:keyint=40"}),
+    "HEVC": ("libx265", "mp4", X265 | {"x265-params": "bframes=4:keyint=40:log-level=none"}),
+    "HEVC, open groups": ("libx265", "mkv", X265 | {"x265-params": "bframes=3:open-gop=1:keyint=12:log-level=none"}),
+    "HEVC, layers": ("libx265", "mp4", X265 | {"x265-params": "bframes=3:temporal-layers=3:log-level=none"}),
     "MPEG-4": ("mpeg4", "mp4", {"bf": "2", "q": "3"}),
     "MPEG-2": ("mpeg2video", "mkv", {"bf": "2", "q": "3"}),
 }
@@ -87,7 +91,7 @@ def test_rows_are_the_same(tmp_path: Path, counted: Counted, name: str) -> None:
     codec, suffix, options = CLIPS[name]
     path = written(tmp_path / f"a.{suffix}", codec, options)
     some, of_all = counted.compare(path)
-    assert some < 0.75 * of_all
+    assert some < 0.8 * of_all
     for first in (0, 7, 30, 39, 61):
         stretch = {"start_s": first / FPS, "end_s": (first + 8) / FPS}
         counted.compare(path, **stretch)
@@ -139,12 +143,6 @@ def test_where_packets_have_the_times_of_decoding_all_are_decoded(tmp_path: Path
             if packet.size:
                 packet.pts, packet.stream = packet.dts, copy
                 container.mux(packet)
-    some, of_all = counted.compare(path)
-    assert some == of_all
-
-
-def test_of_codecs_in_which_it_would_change_others_all_are_decoded(tmp_path: Path, counted: Counted) -> None:
-    path = written(tmp_path / "a.mp4", "libx265", {"x265-params": "bframes=4:log-level=none"})
     some, of_all = counted.compare(path)
     assert some == of_all
 
