@@ -33,7 +33,8 @@ ROOMS: Final[Mapping[str, str]] = {
         bundle
         contract  engine  repository  spans
         ensemble
-        monitoring  media.types
+        monitoring  media.track_choice
+        media.types
         recording  media.decoders  media.sandbox
         media.workers
         triton

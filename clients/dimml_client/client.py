@@ -44,13 +44,16 @@ class Client(ServerCalls):
         timeout_ms: float | None = None,
         modalities: Sequence[str] | None = None,
         route_key: str | None = None,
+        audio_track: int | str | None = None,
+        video_track: int | str | None = None,
     ) -> Prediction:
         """Predict one recording.
 
         ``media`` is a path or bytes, read for every modality that has no file of its own in ``parts``. ``model`` may be
         left out if only one bundle is served. ``start_s`` and ``end_s`` are the time range to predict; ``top_k`` how
         many classes to list; ``timeout_ms`` the server's time limit; ``modalities`` those to use. If several versions
-        answer, the same ``route_key``, such as a user's id, always gets the same one. Over gRPC an answer has no
+        answer, the same ``route_key``, such as a user's id, always gets the same one. ``audio_track`` and
+        ``video_track`` name one of several tracks by number or language, or the ``loudest``. Over gRPC an answer has no
         timings, no time range, and no votes of single modalities.
 
         Raises RequestError (the request is at fault; UnusableMediaError carries a status per modality, and
@@ -69,6 +72,8 @@ class Client(ServerCalls):
                 timeout_ms=timeout_ms,
                 modalities=modalities,
                 route_key=route_key,
+                audio_track=audio_track,
+                video_track=video_track,
             )
         )
 

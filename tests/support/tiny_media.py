@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from support.media_maker import Picture, tone, write_clip
+from support.several_tracks import write_tracks
 from support.tiny_bundle import colour, tone_hz
 
 LABELS = ("red", "green", "blue")
@@ -43,6 +44,12 @@ def tiny_clip(
         sound=tone(tone_hz(label)) if sound == "own" else sound,
     )
     return path.read_bytes()
+
+
+def two_voices(folder: Path) -> bytes:
+    """A Matroska file with a sound track of class 0 in English, and one of class 1 in French; no picture."""
+    voices = [(language, tone(tone_hz(label))) for label, language in enumerate(("eng", "fra"))]
+    return write_tracks(folder / "voices.mkv", voices, seconds=1.0).read_bytes()
 
 
 def marked(clip: bytes, marker: bytes) -> bytes:

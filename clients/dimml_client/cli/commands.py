@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dimml_client.cli.options import DEFAULT_URL, CredentialFiles, with_credentials
+from dimml_client.cli.options import DEFAULT_URL, AudioTrack, CredentialFiles, VideoTrack, with_credentials
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +46,8 @@ def predict(
         float | None, typer.Option("--start", min=0.0, help="Start of the time range to predict, in seconds.")
     ] = None,
     end: Annotated[float | None, typer.Option("--end", min=0.0, help="Its end, in seconds.")] = None,
+    audio_track: AudioTrack = None,
+    video_track: VideoTrack = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="How many classes to list in --json.")] = None,
     modality: Annotated[
         list[str] | None,
@@ -76,7 +78,16 @@ def predict(
     from dimml_client.cli.table import PIPE_WIDTH, predictions_table
 
     inputs = inputs_of(files or [], own_files)
-    options = PredictOptions(model=model, version=version, route_key=route_key, start_s=start, end_s=end, top_k=top_k)
+    options = PredictOptions(
+        model=model,
+        version=version,
+        route_key=route_key,
+        start_s=start,
+        end_s=end,
+        top_k=top_k,
+        audio_track=audio_track,
+        video_track=video_track,
+    )
     if repository is None:
         source = remote(url or DEFAULT_URL, credentials.read(), options)
     else:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,28 @@ MODELS_TIMEOUT_S = 600.0
 
 Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle, by its entry's name.")]
 Url = Annotated[str, typer.Option("--url", help="The server: http(s)://host:port or grpc(s)://host:port.")]
+
+
+def _track_option(kind: Literal["audio", "video"]) -> Any:
+    """Make an option that names a track; wrong usage where it names none."""
+
+    def checked(text: str | None) -> str | None:
+        from dimml.errors import InvalidParameterError
+        from dimml.media.track_choice import parse_track
+
+        try:
+            parse_track(kind, text)
+        except InvalidParameterError as error:
+            raise typer.BadParameter(error.message) from error
+        return text
+
+    forms = "number from 0, language such as eng" + (", or loudest" if kind == "audio" else "")
+    what = "sound" if kind == "audio" else "picture"
+    return typer.Option(f"--{kind}-track", help=f"Which of several {what} tracks: {forms}.", callback=checked)
+
+
+AudioTrack = Annotated[str | None, _track_option("audio")]
+VideoTrack = Annotated[str | None, _track_option("video")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 
 

@@ -36,6 +36,8 @@ class PredictOptions:
     start_s: float | None = None
     end_s: float | None = None
     top_k: int | None = None
+    audio_track: str | None = None
+    video_track: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ def remote(url: str, credentials: Credentials, options: PredictOptions) -> Itera
             start_s=options.start_s,
             end_s=options.end_s,
             top_k=options.top_k,
+            audio_track=options.audio_track,
+            video_track=options.video_track,
         )
 
 
@@ -118,6 +122,8 @@ def local(repository: Path, options: PredictOptions) -> Iterator[Predict]:
             start_s=options.start_s,
             end_s=options.end_s,
             top_k=options.top_k,
+            audio_track=options.audio_track,
+            video_track=options.video_track,
         )
 
 

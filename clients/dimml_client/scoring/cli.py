@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from dimml.cli import EXIT_INTERRUPTED
-from dimml_client.cli.options import CredentialFiles, with_credentials
+from dimml_client.cli.options import AudioTrack, CredentialFiles, VideoTrack, with_credentials
 
 if TYPE_CHECKING:
     from dimml_client.scoring.engines.decode_request import WindowOptions
@@ -44,6 +44,8 @@ def score(
         list[str] | None,
         typer.Option("--column", metavar="NAME=COLUMN", help="A manifest's own name of a column, repeatable."),
     ] = None,
+    audio_track: AudioTrack = None,
+    video_track: VideoTrack = None,
     root: Annotated[
         str | None, typer.Option("--root", help="Folder or URL of a manifest's relative paths; by default its own.")
     ] = None,
@@ -102,7 +104,7 @@ def score(
     options = _windows(window, stride)
     if aggregate is not None and (options is None or aggregate not in AGGREGATIONS):
         raise typer.BadParameter("mean, max or vote, and with --window", param_hint="--aggregate")
-    listing = list_inputs(inputs, column_names(column or []), root)
+    listing = list_inputs(inputs, column_names(column or []), root, audio_track, video_track)
     if report is not None and not listing.labelled:
         raise typer.BadParameter("needs a manifest with a column 'label'", param_hint="--report")
     if listing.repeated and not quiet:

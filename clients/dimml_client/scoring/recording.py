@@ -23,6 +23,9 @@ class Recording:
     truth: str | None = None
     #: Why this line of a manifest cannot be scored, if it cannot.
     problem: str | None = None
+    #: Which of several tracks; None: the main one.
+    audio_track: str | None = None
+    video_track: str | None = None
 
     @property
     def path(self) -> str:

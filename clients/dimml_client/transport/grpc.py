@@ -95,8 +95,13 @@ class GrpcTransport:
                 add_input(message, tensor, "FP64", struct.pack("<d", value))
         if request.timeout_ms is not None:
             message.parameters["timeout_ms"].double_param = request.timeout_ms
-        if request.route_key is not None:
-            message.parameters[ROUTE_KEY].string_param = request.route_key
+        for name, text in (
+            (ROUTE_KEY, request.route_key),
+            ("audio_track", request.audio_track),
+            ("video_track", request.video_track),
+        ):
+            if text is not None:
+                message.parameters[name].string_param = str(text)
         response = await self._call("ModelInfer", message, end - time.monotonic())
         # Of the version that answered: labels may differ between versions.
         meaning = await self._meaning(model, response.model_version, end - time.monotonic())

@@ -74,7 +74,10 @@ class HttpTransport:
         return UnavailableError(f"{self._exchange.url} did not answer like a dimml server")
 
 
-_FIELDS: Final = ("model", "version", "start_s", "end_s", "top_k", "timeout_ms", "route_key")
+_FIELDS: Final = (
+    *("model", "version", "start_s", "end_s", "audio_track", "video_track"),
+    *("top_k", "timeout_ms", "route_key"),
+)
 
 
 def _fields(request: PredictRequest) -> dict[str, str]:

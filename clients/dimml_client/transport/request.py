@@ -28,6 +28,8 @@ class PredictOptions(TypedDict, total=False):
     timeout_ms: float | None
     modalities: Sequence[str] | None
     route_key: str | None
+    audio_track: int | str | None
+    video_track: int | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class PredictRequest:
     timeout_ms: float | None = None
     modalities: Sequence[str] | None = None
     route_key: str | None = None
+    audio_track: int | str | None = None
+    video_track: int | str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
+from dimml.media.track_choice import TrackChoice, parse_track
 from dimml.modality import Modality
 from dimml.signal_check import QualityThresholds
 from dimml.status import ModalityStatus
@@ -40,7 +41,9 @@ class DecodeRequest:
     """Media of one prediction. A ``Source`` object that several modalities share is opened once.
 
     A modality without a source is ``absent: not_sent``. ``start_s`` and ``end_s`` are seconds from the start of the
-    recording; a range longer than ``clip_s`` is cut to its middle ``clip_s`` seconds.
+    recording; a range longer than ``clip_s`` is cut to its middle ``clip_s`` seconds. ``audio_track`` and
+    ``video_track`` name one of several tracks (see ``dimml.media.track_choice``); None means the main one. Making a
+    request raises InvalidParameterError for a value that names no track.
     """
 
     modalities: tuple[Modality, ...]
@@ -50,6 +53,12 @@ class DecodeRequest:
     end_s: float | None = None
     limits: MediaLimits = MediaLimits()
     quality: QualityThresholds = field(default_factory=QualityThresholds)
+    audio_track: TrackChoice | None = None
+    video_track: TrackChoice | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "audio_track", parse_track("audio", self.audio_track))
+        object.__setattr__(self, "video_track", parse_track("video", self.video_track))
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,12 +65,17 @@ class Answering:
         self._loop.close()
         self.metrics.close()
 
+    @staticmethod
+    def parameters(request: Any) -> dict[str, Any]:
+        """Parameters of a request, as its sender gave them."""
+        return dict(json.loads(request.parameters() or "{}"))
+
     def timeout_s(self, request: Any) -> float:
         """Time limit of a request in seconds: ``timeout_ms``, Triton's own ``timeout``, or the setting.
 
         Raises InvalidParameterError.
         """
-        parameters = dict(json.loads(request.parameters() or "{}"))
+        parameters = self.parameters(request)
         if request.timeout():
             parameters["timeout"] = request.timeout()
         asked_s = timeout_of(parameters)

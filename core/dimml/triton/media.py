@@ -52,7 +52,9 @@ class MediaModel:
         began = perf_counter()
         try:
             end = began + answering.timeout_s(request)
-            decoding = self._decode_request({tensor.name(): tensor.as_numpy() for tensor in request.inputs()})
+            decoding = self._decode_request(
+                {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}, answering.parameters(request)
+            )
             limit_s = answering.settings.decode_timeout_s
             decoded = await decode_in_share(self._decoders, decoding, end=end, limit_s=limit_s)
             metrics.observe_stage("decode", perf_counter() - began)
@@ -66,7 +68,7 @@ class MediaModel:
         metrics.observe_request(perf_counter() - began, degraded(result, slice(0, 1)))
         return answer
 
-    def _decode_request(self, tensors: dict[str, Any]) -> DecodeRequest:
+    def _decode_request(self, tensors: dict[str, Any], parameters: dict[str, Any]) -> DecodeRequest:
         bundle = self._answering.bundle
         shared = tensors.get(MEDIA)
         sources = {}
@@ -85,4 +87,6 @@ class MediaModel:
             end_s=float(tensors[END_S][0]) if END_S in tensors else None,
             limits=self._answering.settings.media_limits,
             quality=bundle.quality,
+            audio_track=parameters.get("audio_track"),
+            video_track=parameters.get("video_track"),
         )

@@ -193,6 +193,8 @@ def _media_prediction(
         start_s=float(tensors[START_S][0]) if START_S in tensors else None,
         end_s=float(tensors[END_S][0]) if END_S in tensors else None,
         timeout_s=request.timeout_s,
+        audio_track=request.audio_track,
+        video_track=request.video_track,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dimml.errors import RequestError, UnsupportedError
+from dimml.media.track_choice import TrackChoice
 from dimml_server.kserve.tensors import InputTensor, OutputTensor
 
 #: Limit on names, identifiers and versions, since answers and messages repeat them.
@@ -37,6 +38,8 @@ class InferRequest:
     outputs: tuple[RequestedOutput, ...] = ()
     timeout_s: float | None = None
     route_key: str | None = None
+    audio_track: TrackChoice | None = None
+    video_track: TrackChoice | None = None
 
 
 @dataclass(frozen=True, slots=True)

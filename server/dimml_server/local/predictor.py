@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from dimml.bundle import Bundle
+from dimml.media.track_choice import TrackChoice
 from dimml.media.types import Source
 from dimml.prediction import Prediction
 from dimml.system.files import StrPath
@@ -73,6 +74,8 @@ class LocalPredictor:
         top_k: int | None = None,
         timeout_s: float | None = None,
         modalities: Sequence[str] | None = None,
+        audio_track: TrackChoice | None = None,
+        video_track: TrackChoice | None = None,
     ) -> Prediction:
         """Predict one recording: a file's path, its bytes, or one of these per modality.
 
@@ -88,6 +91,8 @@ class LocalPredictor:
             top_k=top_k,
             timeout_s=timeout_s,
             modalities=modalities,
+            audio_track=audio_track,
+            video_track=video_track,
         )
         return self._call(_predict(self._opened(), request))
 

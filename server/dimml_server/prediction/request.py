@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dimml.bundle import Bundle
 from dimml.errors import InvalidParameterError
+from dimml.media.track_choice import TrackChoice
 from dimml.media.types import DecodeRequest, MediaLimits, Source
 
 #: The part that serves every modality that has no part of its own.
@@ -22,7 +23,7 @@ class MediaPrediction:
     ``sources`` are by modality name, or ``media`` for all modalities without a source of their own. ``model`` None
     means the only bundle served, ``version`` None the one that the bundle's split gives to ``route_key``, or to
     ``request_id`` if that is None. ``modalities`` None means all, ``timeout_s`` None the server's default, ``top_k``
-    None the five best.
+    None the five best, ``audio_track`` and ``video_track`` None the main ones.
     """
 
     request_id: str
@@ -35,6 +36,8 @@ class MediaPrediction:
     timeout_s: float | None = None
     modalities: Sequence[str] | None = None
     route_key: str | None = None
+    audio_track: TrackChoice | None = None
+    video_track: TrackChoice | None = None
 
     def top_k_of(self, bundle: Bundle) -> int:
         """Return how many classes to list. Raises InvalidParameterError."""
@@ -70,6 +73,8 @@ class MediaPrediction:
             end_s=self.end_s,
             limits=limits,
             quality=bundle.quality,
+            audio_track=self.audio_track,
+            video_track=self.video_track,
         )
 
     def _wanted(self, bundle: Bundle, known: list[str]) -> set[str]:

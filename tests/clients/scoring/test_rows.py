@@ -21,7 +21,7 @@ from dimml_server.local import LocalPredictor
 from support.data import REPOSITORY_ROOT
 from support.scoring import BAD, GOOD, REPOSITORY, SAMPLES, rows_of, score
 from support.tiny_bundle import tone_hz
-from support.tiny_media import LABELS
+from support.tiny_media import LABELS, two_voices
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -201,6 +201,38 @@ def test_a_manifest_brings_ids_ranges_labels_and_a_file_for_each_modality(
     for name, word in (("c", "must be after"), ("d", "'soon'"), ("e", "names no file"), ("f", "past the end")):
         assert rows[name]["error"] == "invalid_parameter"
         assert word in rows[name]["message"]
+
+
+def test_tracks_by_option_and_by_manifest(tiny_repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "voices.mkv").write_bytes(two_voices(tmp_path))
+    (tmp_path / "list.csv").write_text(
+        "path,audio_track\nvoices.mkv,fra\nvoices.mkv,\nvoices.mkv,first\nvoices.mkv,deu\n"
+    )
+    for option, label in (("0", "red"), ("1", "green")):
+        out = tmp_path / f"{option}.parquet"
+        words = (tmp_path / "list.csv", "--audio-track", option, "--out", out, "-q")
+        assert score(*words, repository=tiny_repository) == 3
+        named, by_option, wrong, absent = rows_of(out)
+        assert (named["label"], by_option["label"]) == ("green", label)
+        assert (wrong["error"], absent["error"]) == ("invalid_parameter", "unusable_media")
+        assert wrong["message"].startswith("line 4: audio_track must be a number from 0")
+        assert "there is 0 (eng), 1 (fra)" in absent["message"]
+        assert [row["id"][-4:] for row in (named, wrong)] == ["@fra", "irst"]
+    other = (tmp_path / "list.csv", "--audio-track", "1", "--out", tmp_path / "0.parquet", "-q")
+    assert score(*other, repository=tiny_repository) == 1
+    windows = (
+        tmp_path / "voices.mkv",
+        "--audio-track",
+        "fra",
+        "--window",
+        "0.5",
+        "--out",
+        tmp_path / "w.parquet",
+        "-q",
+    )
+    assert score(*windows, repository=tiny_repository) == 0
+    assert {row["label"] for row in rows_of(tmp_path / "w.parquet")} == {"green"}
+    assert score(tmp_path / "voices.mkv", "--audio-track", "loud", "--out", tmp_path / "x.parquet") == 2
 
 
 def test_a_manifest_with_names_of_its_own(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def test_the_answers_and_errors_of_the_blocking_client(server: ServerProcess, fo
         {"parts": {"audio": folder / "red", "visual": folder / "blue"}},
         {"parts": {"audio": folder / "red"}},
         {"media": folder / "blue", "modalities": ["visual"], "timeout_ms": 5000.0, "route_key": "a"},
+        {"media": folder / "blue", "audio_track": 0, "video_track": 1},
+        {"media": folder / "blue", "audio_track": "first"},
         {"media": b"garbage"},
         {"media": b""},
         {"media": folder / "red", "model": "nosuch"},
@@ -85,7 +87,7 @@ def test_the_answers_and_errors_of_the_blocking_client(server: ServerProcess, fo
                 expected = error
             assert comparable(answer) == comparable(expected), call
     assert [answer.label for answer in found[:3]] == [*LABELS]
-    assert sum(isinstance(answer, DimmlError) for answer in found) == 9
+    assert sum(isinstance(answer, DimmlError) for answer in found) == 10
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

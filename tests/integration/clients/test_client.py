@@ -28,7 +28,7 @@ from dimml.prediction import Prediction, TruncationAnswer
 from dimml_client import Client
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle, tone_hz
-from support.tiny_media import LABELS, tiny_clip
+from support.tiny_media import LABELS, tiny_clip, two_voices
 
 MAX_BODY_BYTES = 150_000
 TRANSPORTS = ("http", "grpc")
@@ -64,6 +64,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "silent": tiny_clip(folder, 1, sound="silence"),
         "nothing": tiny_clip(folder, 1, picture="black", sound="silence"),
         "garbage": b"this is no recording" * 50,
+        "voices": two_voices(folder),
     }
     for name, data in contents.items():
         (folder / name).write_bytes(data)
@@ -103,6 +104,16 @@ def test_a_degraded_answer(client: Client, clips: dict[str, Path], clip: str, ex
     assert [answer.modalities[n].weight for n in expected if expected[n] == "ok"] == [pytest.approx(1.0)]
     assert answer.fused_head is not None
     assert (answer.fused_head.certainty, answer.fused_head.weight) == (None, 0.0)
+
+
+def test_one_of_several_tracks(client: Client, clips: dict[str, Path]) -> None:
+    wanted = {0: "red", 1: "green", "eng": "red", "fra": "green"}
+    assert {track: client.predict(clips["voices"], audio_track=track).label for track in wanted} == wanted
+    assert client.predict(clips["voices"], audio_track="loudest").label in LABELS[:2]
+    # Of a track that is not there the others are used.
+    answer = client.predict(clips["blue"], video_track=3)
+    assert answer.label == "blue"
+    assert fates(answer) == {"audio": "ok", "visual": "absent:no_track"}
 
 
 def test_what_was_heard_of_two_channels_is_in_the_answer(client: Client, clips: dict[str, Path]) -> None:
@@ -218,6 +229,9 @@ def test_a_client_is_shared_by_threads(client: Client, clips: dict[str, Path]) -
         ("red", {"start_s": 0.5, "end_s": 0.2}, InvalidParameterError, "end_s"),
         ("red", {"end_s": 99.0}, InvalidParameterError, "end_s"),
         ("red", {"timeout_ms": -1.0}, InvalidParameterError, "timeout_ms"),
+        ("red", {"audio_track": "first"}, InvalidParameterError, "audio_track"),
+        ("red", {"video_track": "loudest"}, InvalidParameterError, "video_track"),
+        ("voices", {"audio_track": "deu"}, UnusableMediaError, "there is 0 (eng), 1 (fra)"),
         ("red", {"modalities": ["smell"]}, InvalidParameterError, "smell"),
         ("red", {"modalities": []}, InvalidParameterError, "modalities"),
         ("red", {"parts": {"smell": b"x"}}, InvalidParameterError, "smell"),
@@ -243,6 +257,7 @@ def test_the_servers_errors_come_back_typed(
         expected = {
             "garbage": {"audio": "unusable:undecodable", "visual": "unusable:undecodable"},
             "nothing": {"audio": "unusable:silent", "visual": "unusable:black"},
+            "voices": {"audio": "absent:no_track", "visual": "absent:no_track"},
         }
         assert {name: str(status) for name, status in caught.value.statuses.items()} == expected[clip]
 

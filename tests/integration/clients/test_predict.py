@@ -15,7 +15,7 @@ import pytest
 
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
-from support.tiny_media import tiny_clip
+from support.tiny_media import tiny_clip, two_voices
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "blue.mp4": tiny_clip(made, 2),
         "green_no_sound.mp4": tiny_clip(made, 1, sound=None),
         "broken.mp4": b"this is no recording" * 50,
+        "voices.mkv": two_voices(made),
     }.items():
         (folder / name).write_bytes(data)
     return folder
@@ -97,6 +98,13 @@ def test_a_stretch_top_k_and_the_model(target: list[str], clips: Path) -> None:
     assert lines(past)[0]["error"]["code"] == "invalid_parameter"
 
 
+def test_one_of_several_tracks(target: list[str], clips: Path) -> None:
+    done = predict("voices.mkv", "--audio-track", "fra", "--json", *target, folder=clips)
+    assert (done.returncode, lines(done)[0]["label"]) == (0, "green")
+    absent = predict("red.mp4", "--audio-track", "0", "--video-track", "deu", "--json", *target, folder=clips)
+    assert lines(absent)[0]["modalities"]["visual"]["reason"] == "no_track"
+
+
 def test_a_modality_may_have_a_file_of_its_own(target: list[str], clips: Path) -> None:
     alone = predict("--modality", "audio=red.mp4", "--json", *target, folder=clips)
     assert alone.returncode == 0, alone.stderr
@@ -120,6 +128,8 @@ def test_a_modality_may_have_a_file_of_its_own(target: list[str], clips: Path) -
         ["a.mp4", "--repository", "models", "--route-key", "me"],
         ["a.mp4", "--top-k", "0"],
         ["a.mp4", "--start", "-1"],
+        ["a.mp4", "--audio-track", "first"],
+        ["a.mp4", "--video-track", "loudest"],
     ],
 )
 def test_wrong_usage_exits_with_2(words: list[str]) -> None:

@@ -184,6 +184,9 @@ def test_a_file_of_the_wrong_kind(http: httpx.Client, clips: dict[str, bytes]) -
         ({"timeout_ms": 0}, "timeout_ms"),
         ({"timeout_ms": 10_000_000}, "timeout_ms"),
         ({"version": "new"}, "version"),
+        ({"audio_track": "-1"}, "audio_track"),
+        ({"audio_track": "sound"}, "audio_track"),
+        ({"video_track": "loudest"}, "video_track"),
     ],
     ids=str,
 )
@@ -193,6 +196,16 @@ def test_a_bad_parameter_is_named(
     error = error_of(post(http, {"media": clips["whole"]}, **fields), 422, "invalid_parameter")
     assert error["field"] == field
     assert field in error["message"]
+
+
+def test_a_track_that_is_not_there_says_what_is(http: httpx.Client, clips: dict[str, bytes]) -> None:
+    answer = post(http, {"media": clips["whole"]}, audio_track="deu", video_track=0).json()
+    assert fates(answer) == {"audio": "absent:no_track", "visual": "ok"}
+    assert answer["modalities"]["audio"]["detail"].startswith(
+        "it has no sound track in 'deu' (audio_track): there is 0"
+    )
+    assert answer["degraded"]
+    assert fates(post(http, {"media": clips["whole"]}, audio_track="").json()) == {"audio": "ok", "visual": "ok"}
 
 
 def test_an_unknown_part_is_named(http: httpx.Client, clips: dict[str, bytes]) -> None:

@@ -20,6 +20,7 @@ from support.kserve_clients import FACES, TRANSPORTS, Face, as_dict, face
 from support.media_maker import damage_packets, tone, write_clip
 from support.server_process import ServerProcess
 from support.tiny_bundle import VISUAL, colour, tone_hz
+from support.tiny_media import two_voices
 
 # tritonclient.http.aio does not release the answers of its health calls; aiohttp says so when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection Connection<:ResourceWarning")
@@ -114,6 +115,23 @@ def test_a_file_per_modality(triton: Face, clips: dict[str, bytes]) -> None:
 def test_a_stretch_of_a_recording(triton: Face, clips: dict[str, bytes]) -> None:
     result = triton.infer("tiny_media", inputs(triton, MEDIA=clips["whole"], START_S=0.5, END_S=1.5))
     assert statuses(result) == ["ok", "ok"]
+
+
+def test_one_of_several_tracks(triton: Face, tmp_path: Path) -> None:
+    """By a parameter of the request: a number, or text."""
+    voices = two_voices(tmp_path)
+    for track, label in ((0, 0), (1, 1), ("1", 1), ("fra", 1)):
+        result = triton.infer("tiny_media", inputs(triton, MEDIA=voices), parameters={"audio_track": track})
+        assert statuses(result) == ["ok", "absent:no_track"]
+        assert result.as_numpy("PROBABILITIES").argmax() == label
+    for name, value, message in (
+        ("audio_track", "deu", "there is 0 (eng), 1 (fra)"),
+        ("audio_track", "first", "audio_track must be a number from 0"),
+        ("video_track", True, "video_track must be a number from 0"),
+    ):
+        with pytest.raises(InferenceServerException) as raised:
+            triton.infer("tiny_media", inputs(triton, MEDIA=voices), parameters={name: value})
+        assert message in raised.value.message()
 
 
 def test_classification_of_a_recording_has_no_batch(triton: Face, clips: dict[str, bytes]) -> None:

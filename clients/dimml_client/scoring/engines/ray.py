@@ -205,6 +205,8 @@ def _text(recording: Recording) -> str:
             "end_s": recording.end_s,
             "truth": recording.truth,
             "problem": recording.problem,
+            "audio_track": recording.audio_track,
+            "video_track": recording.video_track,
         }
     )
 

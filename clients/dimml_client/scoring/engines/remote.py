@@ -115,6 +115,8 @@ class ServerEngine:
                         start_s=recording.start_s,
                         end_s=recording.end_s,
                         top_k=len(self.bundle.labels),
+                        audio_track=recording.audio_track,
+                        video_track=recording.video_track,
                     )
             except UnavailableError as error:
                 with gone:

@@ -23,6 +23,8 @@ _NO_RECORDINGS: Final = manifest.SUFFIXES | {".json"}
 _SPELT_OUT: Final = 10
 _BATCH: Final = 1024
 _PATH: Final = "path_"
+#: Columns that only a listing has in which a recording's track is named: others keep the form, and the hash, they had.
+_TRACKS: Final = ("audio_track", "video_track")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +64,32 @@ def recording_of(index: int, row: Mapping[str, Any]) -> Recording:
     """Make the recording of one row of a listing's table."""
     parts = {MEDIA_PART: row["path"]} if row["path"] else {}
     parts |= {name.removeprefix(_PATH): path for name, path in row.items() if name.startswith(_PATH) and path}
-    return Recording(index, row["id"], parts, row["start_s"], row["end_s"], row["truth"], row["problem"])
+    tracks = {name: row.get(name) for name in _TRACKS}
+    return Recording(index, row["id"], parts, row["start_s"], row["end_s"], row["truth"], row["problem"], **tracks)
 
 
-def list_inputs(arguments: Sequence[str], columns: Mapping[str, str], root: str | None) -> Listing:
+def list_inputs(
+    arguments: Sequence[str],
+    columns: Mapping[str, str],
+    root: str | None,
+    audio_track: str | None = None,
+    video_track: str | None = None,
+) -> Listing:
     """List files, folders, globs, manifests and URLs in the given order; contents of a folder or glob by name.
 
-    Raises DataError if an argument gives nothing, an id occurs twice, or a folder or manifest cannot be read.
+    ``audio_track`` and ``video_track`` are those of recordings whose manifest names none. Raises DataError if an
+    argument gives nothing, an id occurs twice, or a folder or manifest cannot be read.
     """
-    columns_out: dict[str, list[Any]] = {n: [] for n in ("id", "path", "start_s", "end_s", "truth", "problem")}
+    names = ("id", "path", "start_s", "end_s", "truth", "problem", *_TRACKS)
+    columns_out: dict[str, list[Any]] = {name: [] for name in names}
     own: dict[str, list[str | None]] = {}
     ids: dict[str, str] = {}
     places: Counter[object] = Counter()
     problems: list[str] = []
     repeated = 0
     for line, where in _lines(arguments, columns, root):
-        place = (tuple(sorted(line.parts.items())), line.start_s, line.end_s)
+        tracks = (line.audio_track or audio_track, line.video_track or video_track)
+        place = (tuple(sorted(line.parts.items())), line.start_s, line.end_s, *tracks)
         places[place] += 1
         repeated += places[place] == 2 if line.id is None else 0
         name = line.id or _default_id(line, places[place])
@@ -98,6 +110,7 @@ def list_inputs(arguments: Sequence[str], columns: Mapping[str, str], root: str 
             ("end_s", line.end_s),
             ("truth", line.label),
             ("problem", line.problem),
+            *zip(_TRACKS, tracks, strict=True),
         ):
             columns_out[column].append(value)
     if problems:
@@ -105,6 +118,9 @@ def list_inputs(arguments: Sequence[str], columns: Mapping[str, str], root: str 
         raise DataError("ids must be unique, a row is found by its id", problems=problems[:_SPELT_OUT] + more)
     if not columns_out["id"]:
         raise DataError(f"no recordings in {', '.join(arguments)}", field=arguments[0])
+    for column in _TRACKS:
+        if not any(columns_out[column]):
+            del columns_out[column]
     floats = {"start_s", "end_s"}
     arrays = {n: pa.array(v, pa.float64() if n in floats else pa.string()) for n, v in columns_out.items()}
     arrays |= {_PATH + modality: pa.array(paths, pa.string()) for modality, paths in own.items()}
@@ -115,6 +131,7 @@ def _default_id(line: manifest.Line, count: int) -> str:
     name = " + ".join(dict.fromkeys(line.parts.values())) or f"line {line.number}"
     if line.start_s is not None or line.end_s is not None:
         name += f"@{line.start_s or 0.0:g}-{'' if line.end_s is None else f'{line.end_s:g}'}"
+    name += "".join(f"@{track}" for track in (line.audio_track, line.video_track) if track is not None)
     return name if count == 1 else f"{name}#{count}"
 
 

@@ -14,13 +14,14 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dimml.errors import ConfigurationError, DataError
+from dimml.errors import ConfigurationError, DataError, InvalidParameterError
+from dimml.media.track_choice import TRACK_FIELDS, parse_track
 from dimml_client.scoring.inputs.locations import filesystem, is_url, suffix
 from dimml_client.scoring.recording import MEDIA_PART
 
 SUFFIXES: Final = frozenset({".csv", ".parquet", ".jsonl", ".ndjson"})
 #: Columns that a manifest may have, beside ``path_<modality>``.
-COLUMNS: Final = ("path", "id", "start_s", "end_s", "label")
+COLUMNS: Final = ("path", "id", "start_s", "end_s", "label", "audio_track", "video_track")
 _PATH: Final = "path_"
 
 
@@ -35,6 +36,8 @@ class Line:
     end_s: float | None
     label: str | None
     problem: str | None
+    audio_track: str | None = None
+    video_track: str | None = None
 
 
 def column_names(options: list[str]) -> dict[str, str]:
@@ -147,7 +150,23 @@ def _line(number: int, row: Mapping[str, Any], columns: Mapping[str, str], base:
     start_s, end_s = times["start_s"], times["end_s"]
     if end_s is not None and end_s <= (start_s or 0.0):
         problem = problem or f"line {number}: end_s ({end_s:g}) must be after start_s ({start_s or 0.0:g})"
-    return Line(number, parts, texts.get("id") or None, start_s, end_s, texts.get("label") or None, problem)
+    try:
+        for kind, field in TRACK_FIELDS.items():
+            parse_track(kind, texts.get(field))
+    except InvalidParameterError as error:
+        problem = problem or f"line {number}: {error.message}"
+    texts_or_none = {name: text or None for name, text in texts.items()}
+    return Line(
+        number,
+        parts,
+        texts_or_none.get("id"),
+        start_s,
+        end_s,
+        texts_or_none.get("label"),
+        problem,
+        texts_or_none.get("audio_track"),
+        texts_or_none.get("video_track"),
+    )
 
 
 def _text(value: object) -> str:

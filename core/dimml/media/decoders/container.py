@@ -49,20 +49,3 @@ def open_container(source: bytes | BinaryIO, demuxer: str, limits: MediaLimits) 
         if stream.type in {"audio", "video"} and stream.codec_context is not None:
             stream.codec_context.thread_count = 1
     return container
-
-
-def best_stream(container: Any, kind: str) -> Any | None:
-    """Choose the main stream of a kind (``"audio"``, ``"video"``) that has a decoder, or None; never cover art."""
-    usable = [
-        stream
-        for stream in container.streams
-        if stream.type == kind
-        and stream.codec_context is not None
-        and not stream.disposition & av.stream.Disposition.attached_pic
-    ]
-    try:
-        best = container.streams.best(kind)
-    except IndexError:
-        # FFmpeg found a stream that PyAV has not listed: it appeared while the container was probed.
-        best = None
-    return best if best in usable else next(iter(usable), None)

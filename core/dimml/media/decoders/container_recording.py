@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from itertools import chain
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
-from dimml.media.decoders.container import UNREADABLE, best_stream, open_container
+from dimml.media.decoders.container import open_container
 from dimml.media.decoders.file_type import FileType
 from dimml.media.decoders.framing.promised_length import avi_promise_s, drop_partial_packet, is_cut_off, truncations
-from dimml.media.decoders.packet_index import ContainerIndex, scan
+from dimml.media.decoders.mixing import power
+from dimml.media.decoders.packet_index import scan
 from dimml.media.decoders.signal_status import Tracks, all_because, checked_sound, picture_tracks, unread
 from dimml.media.decoders.source import opened
+from dimml.media.decoders.streams.chosen_tracks import chosen_streams, track_words, tracks_of, why_none
+from dimml.media.decoders.streams.packet_feed import Reader, SeekMissedError, read_windows, seek
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
-from dimml.media.decoders.track_readers import PictureReader, SoundReader
-from dimml.media.decoders.unread_formats import CONVERT, sound_codec
-from dimml.media.decoders.video import EPSILON_S
-from dimml.media.types import DecodeRequest, Source, Truncation
-from dimml.modality import Modality, Waveform
-from dimml.status import Reason
+from dimml.media.decoders.track_readers import FalseKeyframeError, PictureReader, SoundReader
+from dimml.media.decoders.unread_formats import why_undecoded, why_unopened
+from dimml.media.track_choice import LOUDEST, TrackChoice
+from dimml.media.types import DecodedTrack, DecodeRequest, Source, Truncation
+from dimml.modality import Modality, Track, Waveform
+from dimml.status import ModalityStatus, Reason
 
 #: Demuxers whose times differ after a seek. Most pictures of a program stream carry no time; FFmpeg derives it from the
 #: packets before, and was seen to be half a picture off without them.
 #: Of MP3, the time after a seek is a guess from the bit rate.
 _READ_FROM_START: Final = frozenset({"mpeg", "mp3"})
-
-Reader = SoundReader | PictureReader
+_KINDS: Final[tuple[Track, ...]] = ("audio", "video")
 
 
 class ContainerRecording:
@@ -61,113 +61,180 @@ class ContainerRecording:
         self._readable: list[Modality] = []
         self.unreadable: Tracks = {}
         self.truncations: Mapping[str, Truncation] = {}
+        #: Which sound track each modality was made of in the latest window: its number and language.
+        self.heard: dict[str, str] = {}
         demuxer = file_type.demuxer
         cut_off = promised_s is not None or is_cut_off(file, demuxer)
         if cut_off and demuxer == "avi":
             promised_s = avi_promise_s(file)
         container = open_container(file, demuxer, request.limits)
         if container is None:
-            because, about = _unopened(file, file_type)
+            because, about = why_unopened(file, file_type)
             self.unreadable = unread(because, modalities, about, sound_only=file_type.sound_only)
             return
         stack.callback(container.close)
-        streams = _streams(container)
-        self._index = scan(container, [stream for stream in streams.values() if stream is not None])
+        streams = self._chosen(container)
+        self._index = scan(container, [*streams["audio"], *streams["video"]])
         if cut_off:
             drop_partial_packet(self._index, demuxer, promised_s)
             found = truncations(container, demuxer, self._index, promised_s)
-            by_kind = {kind: found[one.index] for kind, one in streams.items() if one and one.index in found}
+            by_kind = {
+                kind: found[one.index] for kind, some in streams.items() for one in some[:1] if one.index in found
+            }
             self.truncations = {m.name: by_kind[_kind(m)] for m in modalities if _kind(m) in by_kind}
         for modality in modalities:
             kind = _kind(modality)
-            why = _why_unreadable(container, streams[kind], kind, self._index)
-            if why is None:
+            if any(self._index.tracks[stream.index].packets for stream in streams[kind]):
                 self._readable.append(modality)
                 continue
-            detail = None
+            why, detail = Reason.EMPTY, None
+            if not streams[kind]:
+                why, detail = why_none(container, kind, self._wanted(kind))
             if why is Reason.UNDECODABLE:
-                why, detail = _undecoded(file, file_type, kind)
+                why, detail = why_undecoded(file, file_type, kind)
             self.unreadable |= all_because(why, [modality], detail)
         if self._readable:
             self.duration_s = self._index.duration_s
-        if (video := streams["video"]) is not None:
+        for video in streams["video"]:
             self.frame_s = self._index.tracks[video.index].frame_s
         self._scanned, self._streams = container, streams
+        #: Every sound track in words, by index of its stream, and those that are read.
+        self._words = {one.index: track_words(container, one) for one in tracks_of(container, "audio")}
+        self._sound_words: list[str] = []
+        self._louder: tuple[ContainerRecording, Iterator[tuple[int, Tracks]]] | None = None
         if not alone:
             # Its streams must not be used after this.
             container.close()
 
     def tracks(self, windows: Sequence[Window]) -> Iterator[Tracks]:
         """Yield the tracks of each window, in order, by name of the modality."""
-        kinds = sorted({_kind(modality) for modality in self._readable})
+        kinds = [kind for kind in _KINDS if any(_kind(modality) == kind for modality in self._readable)]
         if self._alone:
             passes = [self._one_pass(kinds, windows)] if kinds else []
         else:
             passes = [self._pass_from_start([kind], windows) for kind in kinds]
-        for _ in windows:
+        for number in range(len(windows)):
             tracks: Tracks = dict(self.unreadable)
             for one in passes:
                 tracks |= next(one)
-            yield tracks
+            yield self._naming_louder(tracks, windows, number)
 
-    def _one_pass(self, kinds: Sequence[str], windows: Sequence[Window]) -> Iterator[Tracks]:
+    def _naming_louder(self, tracks: Tracks, windows: Sequence[Window], number: int) -> Tracks:
+        """Add to a silent track's status which other sound track of the recording is not silent in this window."""
+        silent = [m for m in self._heard if tracks[m.name].status.reason is Reason.SILENT]
+        if not silent or len(self._words) < 2 or self._request.audio_track == LOUDEST:
+            return tracks
+        if self._louder is None:
+            request = replace(self._request, audio_track=LOUDEST)
+            recording = ContainerRecording(
+                self._stack,
+                self._source,
+                self._file,
+                self._file_type,
+                modalities=self._heard,
+                request=request,
+                alone=self._alone,
+            )
+            self._louder = recording, enumerate(recording.tracks(windows[number:]), number)
+        recording, following = self._louder
+        louder = next(tracks for place, tracks in following if place == number)
+        for modality in silent:
+            if louder[modality.name].status.ok:
+                own, other = self.heard[modality.name], recording.heard[modality.name]
+                detail = f"sound track {own} is silent and track {other} is not: name it as audio_track"
+                status = ModalityStatus.because(Reason.SILENT, detail)
+                tracks[modality.name] = replace(tracks[modality.name], status=status)
+        return tracks
+
+    def _one_pass(self, kinds: Sequence[Track], windows: Sequence[Window]) -> Iterator[Tracks]:
         """Read all tracks in one pass from just before the first window."""
-        readers = self._readers(self._streams, kinds, windows)
         seekable = self._file_type.demuxer not in _READ_FROM_START
-        if readers is not None and seekable and _seek(self._scanned, readers):
-            with suppress(SeekMissedError):
+        while seekable:
+            readers = self._readers(self._streams, kinds, windows)
+            if readers is None or not seek(self._scanned, readers):
+                break
+            try:
                 yield from self._filled(read_windows(self._scanned, readers, verify=True))
-                return
+            except SeekMissedError:
+                break
+            except FalseKeyframeError:
+                continue
+            return
         self._scanned.close()
         # The seek missed, or this container cannot seek: from the very start, passing over what comes before.
         yield from self._pass_from_start(kinds, windows)
 
-    def _pass_from_start(self, kinds: Sequence[str], windows: Sequence[Window]) -> Iterator[Tracks]:
+    def _pass_from_start(self, kinds: Sequence[Track], windows: Sequence[Window]) -> Iterator[Tracks]:
         file = self._file
         if not self._alone:
             file, _ = self._stack.enter_context(opened(self._source, self._request.limits.max_bytes))
-        container = open_container(file, self._file_type.demuxer, self._request.limits)
-        readers = None
-        if container is not None:
+        while (container := open_container(file, self._file_type.demuxer, self._request.limits)) is not None:
             self._stack.callback(container.close)
-            readers = self._readers(_streams(container), kinds, windows)
-        if readers is None:
-            for _ in windows:
-                yield all_because(Reason.UNDECODABLE, [m for m in self._readable if _kind(m) in kinds])
+            readers = self._readers(self._chosen(container), kinds, windows)
+            if readers is None:
+                break
+            try:
+                yield from self._filled(read_windows(container, readers))
+            except FalseKeyframeError:
+                container.close()
+                continue
             return
-        yield from self._filled(read_windows(container, readers))
+        for _ in windows:
+            yield all_because(Reason.UNDECODABLE, [m for m in self._readable if _kind(m) in kinds])
 
     def _readers(
-        self, streams: Mapping[str, Any], kinds: Sequence[str], windows: Sequence[Window]
+        self, streams: Mapping[Track, Sequence[Any]], kinds: Sequence[Track], windows: Sequence[Window]
     ) -> list[Reader] | None:
-        """Make a reader for each kind of track; None if a reopened file no longer shows a stream."""
+        """Make a reader for each track of these kinds; None if a reopened file no longer shows one of a kind."""
         readers: list[Reader] = []
+        zero_s = self._index.zero_s
         for kind in kinds:
-            stream = streams[kind]
-            if stream is None or stream.index not in self._index.tracks:
+            indices = [(one, self._index.tracks.get(one.index)) for one in streams[kind]]
+            found = [(stream, index) for stream, index in indices if index is not None and index.packets]
+            if not found:
                 return None
-            index, zero_s = self._index.tracks[stream.index], self._index.zero_s
             if kind == "audio":
-                readers.append(SoundReader(stream, index, zero_s, windows))
-            else:
-                pictured = [modality for modality in self._readable if not isinstance(modality, Waveform)]
-                limits = self._request.limits
-                readers.append(PictureReader(stream, index, zero_s, windows, modalities=pictured, limits=limits))
+                self._sound_words = [self._words[stream.index] for stream, _ in found]
+                readers += [SoundReader(stream, index, zero_s, windows) for stream, index in found]
+                continue
+            pictured = [modality for modality in self._readable if not isinstance(modality, Waveform)]
+            limits = self._request.limits
+            readers += [
+                PictureReader(stream, index, zero_s, windows, modalities=pictured, limits=limits)
+                for stream, index in found
+            ]
         return readers
+
+    def _chosen(self, container: Any) -> dict[Track, list[Any]]:
+        return {kind: chosen_streams(container, kind, self._wanted(kind)) for kind in _KINDS}
+
+    def _wanted(self, kind: Track) -> TrackChoice | None:
+        return self._request.audio_track if kind == "audio" else self._request.video_track
 
     def _filled(self, windows: Iterator[Sequence[SoundSegment | PictureSegment]]) -> Iterator[Tracks]:
         for segments in windows:
             tracks: Tracks = {}
+            if sounds := [segment for segment in segments if isinstance(segment, SoundSegment)]:
+                tracks = {modality.name: self._sound_track(sounds, modality) for modality in self._heard}
             for segment in segments:
-                tracks |= self._tracks_of(segment)
+                if isinstance(segment, PictureSegment):
+                    tracks |= self._picture_tracks(segment)
             yield tracks
 
-    def _tracks_of(self, segment: SoundSegment | PictureSegment) -> Tracks:
-        if isinstance(segment, SoundSegment):
-            heard = [modality for modality in self._readable if isinstance(modality, Waveform)]
-            if segment.absent is not None:
-                return all_because(segment.absent, heard)
-            return {modality.name: checked_sound(modality, segment.row(modality), self._request) for modality in heard}
+    @property
+    def _heard(self) -> list[Waveform]:
+        return [modality for modality in self._readable if isinstance(modality, Waveform)]
+
+    def _sound_track(self, segments: Sequence[SoundSegment], modality: Waveform) -> DecodedTrack:
+        """Make the track of a window: of several sound tracks, the one with the most power in it."""
+        rows = [(n, segment.row(modality)) for n, segment in enumerate(segments) if segment.absent is None]
+        if not rows:
+            return DecodedTrack(ModalityStatus.because(segments[0].absent or Reason.TRACK_ENDED))
+        loudest, row = max(rows, key=lambda one: power(one[1])) if len(rows) > 1 else rows[0]
+        self.heard[modality.name] = self._sound_words[loudest]
+        return checked_sound(modality, row, self._request)
+
+    def _picture_tracks(self, segment: PictureSegment) -> Tracks:
         if not segment.decoded:
             return all_because(Reason.UNDECODABLE, [row.modality for row in segment.rows])
         tracks: Tracks = {}
@@ -180,99 +247,5 @@ class ContainerRecording:
         return tracks
 
 
-class SeekMissedError(Exception):
-    """A seek has landed after the first packet that is needed."""
-
-
-def read_windows(
-    container: Any, readers: Sequence[Reader], *, verify: bool = False
-) -> Iterator[Sequence[SoundSegment | PictureSegment]]:
-    """Feed ``readers`` from the container's current position; yield each window's segments, one of each reader.
-
-    With ``verify``, raises SeekMissedError before the first window if a stream begins too late.
-    """
-    filled: list[deque[Any]] = [deque() for _ in readers]
-    pending = {reader.stream.index: (reader, ready) for reader, ready in zip(readers, filled, strict=True)}
-    unseen = set(pending) if verify else set()
-    try:
-        for packet in container.demux(*(reader.stream for reader in readers)):
-            # Packets that flush a decoder carry index 0, whatever their stream.
-            index = packet.stream.index
-            if index not in pending:
-                continue
-            reader, ready = pending[index]
-            if index in unseen:
-                unseen.discard(index)
-                time_s = reader.packet_time_s(packet)
-                if time_s is None or time_s > reader.from_s + EPSILON_S:
-                    raise SeekMissedError
-            reader.feed(packet)
-            if reader.waits:
-                continue
-            ready.extend(reader.ready())
-            while all(filled):
-                yield [segments.popleft() for segments in filled]
-            if reader.done:
-                del pending[index]
-                if not pending:
-                    break
-    except MemoryError:
-        raise
-    except UNREADABLE:
-        for reader, _ in pending.values():
-            reader.flush()
-    rest = [chain(ready, reader.rest()) for reader, ready in zip(readers, filled, strict=True)]
-    yield from zip(*rest, strict=True)
-
-
-def _streams(container: Any) -> dict[str, Any]:
-    return {kind: best_stream(container, kind) for kind in ("audio", "video")}
-
-
-def _kind(modality: Modality) -> str:
-    """Name FFmpeg's type of stream that a modality is decoded from."""
+def _kind(modality: Modality) -> Track:
     return "audio" if isinstance(modality, Waveform) else "video"
-
-
-def _why_unreadable(container: Any, stream: Any | None, kind: str, index: ContainerIndex) -> Reason | None:
-    """Say why a track cannot be decoded at all; None if it can be tried."""
-    if stream is not None:
-        return None if index.tracks[stream.index].packets else Reason.EMPTY
-    # There is such a stream, but no decoder for it.
-    undecoded = any(s.type == kind and s.codec_context is None for s in container.streams)
-    return Reason.UNDECODABLE if undecoded else Reason.NO_TRACK
-
-
-def _unopened(file: BinaryIO, file_type: FileType) -> tuple[Reason, str]:
-    """Tell a codec that is not read from damage, for a file that FFmpeg does not open; with a sentence about it."""
-    codec = sound_codec(file, file_type)
-    if codec is not None and file_type.demuxer == "aiff":
-        return Reason.UNSUPPORTED, f"AIFF-C with {codec} is not read: {CONVERT}"
-    if codec is not None and codec.endswith("RIFX"):
-        return Reason.UNSUPPORTED, f"WAV with {codec} is not read: {CONVERT}"
-    return Reason.UNDECODABLE, f"{file_type.name} that is damaged or cut off: nothing of it can be read"
-
-
-def _undecoded(file: BinaryIO, file_type: FileType, kind: str) -> tuple[Reason, str]:
-    """Tell a codec that is not read from damage, for a track without a decoder; with a sentence about it."""
-    codec = sound_codec(file, file_type)
-    if codec is not None:
-        return Reason.UNSUPPORTED, f"{file_type.name} with {codec} is not read: {CONVERT}"
-    track = "sound" if kind == "audio" else "picture"
-    # FFmpeg says no more: a codec that it does not know, or no description of one.
-    return Reason.UNDECODABLE, f"its {track} track names no codec that is known: if other players read it, {CONVERT}"
-
-
-def _seek(container: Any, readers: Sequence[Reader]) -> bool:
-    """Seek to just before what the readers need, by the picture stream if there is one. False if it cannot."""
-    target = next((reader for reader in readers if isinstance(reader, PictureReader)), readers[0])
-    from_s = min(reader.from_s for reader in readers)
-    if target.tick_s == 0.0 or from_s == -math.inf or any(reader.spliced for reader in readers):
-        return False
-    try:
-        container.seek(round(from_s / target.tick_s), stream=target.stream)
-    except MemoryError:
-        raise
-    except UNREADABLE:
-        return False
-    return True

@@ -11,13 +11,14 @@ from typing import BinaryIO, Final, Literal
 
 from dimml.media.decoders.framing.mpeg_audio import HEADER_BYTES, header_at
 from dimml.media.decoders.framing.resync import find_stream
+from dimml.media.decoders.framing.transport_stream import carries_content, packets_from
 
 #: Bytes from a file's start that ``sniff`` and ``unread_formats.unread_format`` look at.
 HEAD_BYTES: Final = 4096
 
-_TS_PACKET_BYTES: Final = 188
-_M2TS_PACKET_BYTES: Final = 192
-_TS_SYNC: Final = 0x47
+#: Where the first packet of a transport stream lies, and how far it is to the next: M2TS has four bytes before each.
+_TS_PLACES: Final = ((0, 188), (4, 192))
+_TS_PACKETS: Final = 3
 _MOV_ATOMS: Final = frozenset(
     {b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx"}
 )
@@ -80,7 +81,7 @@ def sniff(head: bytes) -> FileType | None:
             return file_type
     if _is_program_stream(head):
         return FileType("container", "mpeg")
-    if _is_transport_stream(head):
+    if any(packets_from(head, *place, _TS_PACKETS, faults=True) for place in _TS_PLACES):
         return FileType("container", "mpegts")
     return _dolby_audio(head) or _mpeg_audio(head)
 
@@ -159,6 +160,10 @@ def identify(file: BinaryIO) -> FileType | None:
         # MP3 is what such tags are for; anything may lie between the tag and its first frame.
         return tagged if tagged is not None and tagged.demuxer in {"aac", "flac"} else FileType("sound", "mp3")
     file_type = sniff(head)
+    if file_type is not None and file_type.demuxer == "mpegts":
+        places = [place for place in _TS_PLACES if packets_from(head, *place, _TS_PACKETS, faults=True)]
+        if not any(carries_content(file, *place) for place in places):
+            return None
     return _cut_stream(file) if file_type is None else file_type
 
 
@@ -181,14 +186,6 @@ def id3_bytes(head: bytes) -> int:
 def _is_program_stream(head: bytes) -> bool:
     """Whether a pack header of MPEG-1 or MPEG-2 comes first (ISO 11172-1, 2.4.3.2; ISO 13818-1, 2.5.3.3)."""
     return len(head) > 4 and head.startswith(b"\x00\x00\x01\xba") and (head[4] & 0xF1 == 0x21 or head[4] & 0xC4 == 0x44)
-
-
-def _is_transport_stream(head: bytes) -> bool:
-    """Whether three sync bytes stand a packet apart; M2TS puts four bytes of time before each packet."""
-    return any(
-        len(head) > first + 2 * step and all(head[first + i * step] == _TS_SYNC for i in range(3))
-        for first, step in ((0, _TS_PACKET_BYTES), (4, _M2TS_PACKET_BYTES))
-    )
 
 
 #: Bit rates of AC-3 in kbit/s, by half of ``frmsizecod`` (ATSC A/52, table 5.18).

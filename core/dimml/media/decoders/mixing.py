@@ -165,6 +165,11 @@ def to_mono(
     return samples_CN[loudest], _name(layout, loudest)
 
 
+def power(sound: MonoRow) -> float:
+    """Variance of a row, for comparing tracks; less than any for one that is not there."""
+    return -1.0 if sound.row is None else _power(sound.row)
+
+
 def _weighted(samples_CN: FloatArray, weights: tuple[float, ...]) -> FloatArray:
     used = [channel for channel, weight in enumerate(weights) if weight]
     if len(used) == 1:

@@ -41,11 +41,24 @@ class TrackIndex:
     first_s: float | None = None
     last_s: float | None = None
     _longest_s: float | None = None
+    #: Keyframes that ``retreat`` drops the next time.
+    _retreat: int = 1
 
     def keyframe_before(self, time_s: float) -> float | None:
         """Find the last keyframe at or before ``time_s``; None without one."""
         position = bisect.bisect_right(self.keyframes_s, time_s)
         return self.keyframes_s[position - 1] if position else None
+
+    @property
+    def retreated(self) -> bool:
+        """Whether flags of keyframes were found to be wrong."""
+        return self._retreat > 1
+
+    def retreat(self, time_s: float) -> None:
+        """Drop the keyframe at ``time_s``, which is flagged wrongly, and some before it: twice as many each time."""
+        position = bisect.bisect_right(self.keyframes_s, time_s)
+        del self.keyframes_s[max(0, position - self._retreat) : position]
+        self._retreat *= 2
 
     def packets_between(self, first_s: float, last_s: float) -> int:
         """Count the packets with times from ``first_s`` to ``last_s``, both included."""

@@ -28,9 +28,11 @@ from dimml.media.decoders.signal_status import (
     unread,
 )
 from dimml.media.decoders.source import by_source, opened
+from dimml.media.decoders.streams.chosen_tracks import no_such_track
 from dimml.media.decoders.time_range import END_TOLERANCE_S, Window, check_range, clip_window
 from dimml.media.decoders.unread_formats import unread_format
 from dimml.media.decoders.video import StillPicture, enough_pixels, rows_of_one_picture
+from dimml.media.track_choice import LOUDEST
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source, Truncation
 from dimml.modality import Flow, Frames, Ground, Modality, Waveform
 from dimml.status import ModalityStatus, Reason
@@ -144,6 +146,8 @@ def open_recording(
     # Of the plain sound formats only Ogg can hold pictures; what others carry is cover art. Many windows of an Ogg file
     # are one pass through it.
     plain = file_type.kind == "sound" and (file_type.demuxer != "ogg" or (sound_only and alone))
+    # It knows the first sound track alone, and no language; what FFmpeg finds in other formats is one track too.
+    libsndfile &= request.audio_track in (None, 0) or (request.audio_track == LOUDEST and file_type.demuxer != "ogg")
     links = link_starts(file) if libsndfile and file_type.demuxer == "ogg" else []
     promised_s = None
     if (plain or len(links) > 1) and libsndfile:
@@ -215,6 +219,8 @@ def _image_tracks(
     data = file.read()
     tracks = all_because(Reason.NO_TRACK, [m for m in modalities if isinstance(m, Waveform)])
     by_ground: dict[Ground | None, list[Frames | Flow]] = {}
+    if request.video_track not in (None, 0):
+        return tracks | _only_picture([m for m in modalities if not isinstance(m, Waveform)], request)
     for modality in modalities:
         if not isinstance(modality, Waveform):
             by_ground.setdefault(modality.ground, []).append(modality)
@@ -228,10 +234,18 @@ def _image_tracks(
     return tracks
 
 
+def _only_picture(pictured: Sequence[Modality], request: DecodeRequest) -> Tracks:
+    """Say that a file which is a picture or a flow has no other track of them."""
+    detail = no_such_track("video", request.video_track or 0, "0")
+    return all_because(Reason.NO_TRACK, pictured, detail)
+
+
 def _flow_tracks(file: BinaryIO, modalities: Sequence[Modality], request: DecodeRequest) -> Tracks:
     """Read optical flow that was computed elsewhere."""
     tracks = all_because(Reason.NO_TRACK, [m for m in modalities if not isinstance(m, Flow)])
     flows = [modality for modality in modalities if isinstance(modality, Flow)]
+    if request.video_track not in (None, 0):
+        return tracks | _only_picture(flows, request)
     try:
         flow = FlowFile(file, request.limits)
         return tracks | {m.name: checked(m, flow.row(m), (), request) for m in flows}

@@ -12,9 +12,10 @@ import bisect
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import cv2
+from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
 from dimml.errors import TooLargeError
@@ -32,7 +33,17 @@ from dimml.modality import Flow, Frames
 #: Sound decoded ahead of the window and thrown away: codecs need some to settle (Opus 80 ms, MP3 up to 10 frames).
 PREROLL_S: Final = 0.25
 
+#: Pictures that need others before them. A decoder that does not say what a picture is gives ``I``.
+_PREDICTED: Final = frozenset({PictureType.P, PictureType.B, PictureType.S, PictureType.SP})
+
 Segment = TypeVar("Segment", SoundSegment, PictureSegment)
+
+
+class FalseKeyframeError(Exception):
+    """The packet that decoding began with is flagged as a keyframe, but no keyframe came out in time.
+
+    Its flag is dropped from the index: another reader begins earlier.
+    """
 
 
 class TrackReader(Generic[Segment]):
@@ -215,7 +226,9 @@ class PictureReader(TrackReader[PictureSegment]):
     """Fills the rows of all modalities that come from the picture.
 
     Raises TooLargeError for pictures above ``max_pixels``, or more than ``max_frames_decoded`` to be decoded up to the
-    end of the first window.
+    end of the first window. ``take`` and ``rest`` raise FalseKeyframeError, before the first window, where packets were
+    passed over and no keyframe had been decoded by the time the window begins: H.263+ in Matroska and AVI has such
+    flags, and a keyframe may be damaged. After that, too many pictures are no error: none of the track is used.
     """
 
     def __init__(
@@ -234,12 +247,17 @@ class PictureReader(TrackReader[PictureSegment]):
         super().__init__(stream, index, zero_s, windows)
         self._converter = VideoReformatter()
         self._last: Picture | None = None
+        #: Whether a keyframe was decoded, or decoding began with the first packet, before which there is nothing.
+        self._proven = True
         check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
         if index is None or self._next is None:
             return
         self.from_s = first_picture_s(index, self._next.begin_s)
+        self._proven = not index.times_s or self.from_s <= index.times_s[0]
         count = index.packets_between(self.from_s, self._next.last_wanted_s)
-        if count > limits.max_frames_decoded:
+        if count > limits.max_frames_decoded and index.retreated:
+            self._failed = True
+        elif count > limits.max_frames_decoded:
             raise TooLargeError(
                 f"{count} pictures would have to be decoded, more than max_frames_decoded = "
                 f"{limits.max_frames_decoded}; ask for a shorter range with start_s and end_s"
@@ -259,6 +277,10 @@ class PictureReader(TrackReader[PictureSegment]):
         if picture is None:
             return
         at_s = self.zero_s + picture.time_s
+        if not self._proven:
+            if self._next is not None and self._next.begin_s < at_s - EPSILON_S:
+                self._retreat()
+            self._proven = bool(frame.key_frame) or frame.pict_type not in _PREDICTED
         while self._next is not None and self._next.begin_s < at_s:
             self._open_next()
         last, self._last = self._last, picture
@@ -282,8 +304,14 @@ class PictureReader(TrackReader[PictureSegment]):
             self._index.note_matrix(at_s, matrix)
         return Picture(frame, time_s, self._converter, self._index.orientation_at(at_s))
 
+    def _retreat(self) -> NoReturn:
+        self._index.retreat(self.from_s)
+        raise FalseKeyframeError
+
     def _finish(self, segment: PictureSegment) -> None:
         """Show the last picture to the end of the window."""
+        if not self._proven and not self._failed:
+            self._retreat()
         if self._last is not None:
             self._show(segment, self._last, None)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from dimml.media.decoders.file_type import HEAD_BYTES, FileType
+from dimml.status import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +140,23 @@ def sound_codec(file: BinaryIO, file_type: FileType) -> str | None:
             return None if known else f"codec {codec.decode('ascii')}"
         position += 8 + size + size % 2
     return None
+
+
+def why_unopened(file: BinaryIO, file_type: FileType) -> tuple[Reason, str]:
+    """Tell a codec that is not read from damage, for a file that FFmpeg does not open; with a sentence about it."""
+    codec = sound_codec(file, file_type)
+    if codec is not None and file_type.demuxer == "aiff":
+        return Reason.UNSUPPORTED, f"AIFF-C with {codec} is not read: {CONVERT}"
+    if codec is not None and codec.endswith("RIFX"):
+        return Reason.UNSUPPORTED, f"WAV with {codec} is not read: {CONVERT}"
+    return Reason.UNDECODABLE, f"{file_type.name} that is damaged or cut off: nothing of it can be read"
+
+
+def why_undecoded(file: BinaryIO, file_type: FileType, kind: str) -> tuple[Reason, str]:
+    """Tell a codec that is not read from damage, for a track without a decoder; with a sentence about it."""
+    codec = sound_codec(file, file_type)
+    if codec is not None:
+        return Reason.UNSUPPORTED, f"{file_type.name} with {codec} is not read: {CONVERT}"
+    track = "sound" if kind == "audio" else "picture"
+    # FFmpeg says no more: a codec that it does not know, or no description of one.
+    return Reason.UNDECODABLE, f"its {track} track names no codec that is known: if other players read it, {CONVERT}"

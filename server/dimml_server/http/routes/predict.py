@@ -28,6 +28,7 @@ PATH = "/v1/predict"
 T = TypeVar("T", int, float)
 
 ROUTE_KEY = "Of several versions, the same one answers the same key, such as a user's id; else X-Request-Id is the key."
+_TRACK = "Which of several tracks: a number from 0, or a language as the recording states it, such as 'eng'"
 _FILE = {"type": "string", "format": "binary"}
 #: The multipart body, for OpenAPI; it is read as a stream, which FastAPI cannot describe by itself.
 _BODY: dict[str, Any] = {
@@ -39,6 +40,8 @@ _BODY: dict[str, Any] = {
         "route_key": {"type": "string", "maxLength": MAX_ROUTE_KEY, "description": ROUTE_KEY},
         "start_s": {"type": "number", "minimum": 0, "description": "Start of the time range to predict, in seconds."},
         "end_s": {"type": "number", "minimum": 0, "description": "Its end; after start_s, not past the end."},
+        "audio_track": {"type": "string", "description": f"{_TRACK}; or 'loudest'."},
+        "video_track": {"type": "string", "description": f"{_TRACK}."},
         "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list; by default 5."},
         "timeout_ms": {"type": "number", "exclusiveMinimum": 0, "description": "Time limit of this request."},
         "modalities": {"type": "string", "description": "Those to use, comma separated; by default all."},
@@ -101,6 +104,8 @@ def _prediction(form: Form, request_id: str) -> MediaPrediction:
         version=_number(form, "version", int),
         start_s=_number(form, "start_s", float),
         end_s=_number(form, "end_s", float),
+        audio_track=form.fields.get("audio_track"),
+        video_track=form.fields.get("video_track"),
         top_k=_number(form, "top_k", int),
         timeout_s=None if timeout_ms is None else timeout_ms / 1000.0,
         route_key=route_key(form.fields),

@@ -78,6 +78,8 @@ def parse_infer(message: service_pb2.ModelInferRequest) -> InferRequest:
         outputs=tuple(outputs),
         timeout_s=timeout_of(parameters),
         route_key=route_key(parameters),
+        audio_track=parameters.get("audio_track"),
+        video_track=parameters.get("video_track"),
     )
 
 

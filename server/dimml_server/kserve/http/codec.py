@@ -72,6 +72,8 @@ def parse_infer(body: bytes | memoryview, header_length: str | None, model: str,
         outputs=tuple(outputs),
         timeout_s=timeout_of(parameters),
         route_key=route_key(parameters),
+        audio_track=parameters.get("audio_track"),
+        video_track=parameters.get("video_track"),
     )
     return HttpInfer(request, binary_by_default, binary)
 

@@ -101,3 +101,35 @@ def test_a_file_on_disk_is_looked_at_in_part(tmp_path: Path) -> None:
     with path.open("rb") as file:
         assert identify(file) is None
         assert file.tell() < 2 * 2**16
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"G" * 20_000,
+        b"G\0\0\x10" * 5000,
+        (b"G" + bytes(187)) * 30,
+        (b"G" + b"a" * 187) * 30,
+        b"".join(b"G" + b"GATTACA GATTACA" * 12 + b"GATTACA" for _ in range(40)),
+        bytes(4) + (b"G\x01\0\x10" + bytes(188)) * 30,
+        bytes(500) + b"G" * 20_000,
+    ],
+)
+def test_sync_bytes_alone_are_no_transport_stream(data: bytes) -> None:
+    assert identify(io.BytesIO(data)) is None
+
+
+def test_a_transport_stream_is_known_wherever_it_begins_and_with_damage(streams: dict[str, bytes]) -> None:
+    packets = [bytearray(streams["mpegts"][at : at + 188]) for at in range(0, len(streams["mpegts"]), 188)]
+    for first in range(0, len(packets) - 30, 7):
+        found = identify(io.BytesIO(b"".join(packets[first:])))
+        assert found is not None
+        assert found.demuxer == "mpegts"
+    # M2TS: four bytes of time before each packet.
+    timed = b"".join(bytes([0, 0, number % 256, 7]) + packet for number, packet in enumerate(packets))
+    for packet in packets[1::3]:
+        packet[1] |= 0x80
+    for data in (timed, b"".join(packets)):
+        found = identify(io.BytesIO(data))
+        assert found is not None
+        assert found.demuxer == "mpegts"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import BinaryIO, Final, Literal
 
 from dimml.media.decoders.framing.mpeg_audio import MAX_FRAME_BYTES, chained
+from dimml.media.decoders.framing.transport_stream import STEPS, carries_content, packets_from
 
 #: Zeros that may lie before the first frame. FFmpeg looks as far in an MP3 and in a transport stream.
 RESYNC_BYTES: Final = 2**16 - 2**13
@@ -16,10 +17,7 @@ RESYNC_BYTES: Final = 2**16 - 2**13
 _FRAMES: Final = 5
 _MAX_ADTS_BYTES: Final = 2**13
 _ADTS_HEADER_BYTES: Final = 7
-_TS_SYNC: Final = b"\x47"
 _TS_PACKETS: Final = 5
-#: Distance of sync bytes: transport stream, and with four bytes of time before each packet (M2TS).
-_TS_STEPS: Final = (188, 192)
 #: Other formats may hold such frames uncompressed; none of those begins so. Archives, documents, texts, and the
 #: containers of sound that are read as themselves or not at all.
 _OTHERS: Final = (
@@ -42,8 +40,8 @@ def find_stream(file: BinaryIO) -> Demuxer | None:
     zeros = len(data) - len(data.lstrip(b"\0"))
     if zeros > RESYNC_BYTES or data.startswith(_OTHERS) or data[257:262] == b"ustar":
         return None
-    for step in _TS_STEPS:
-        if _transport_stream(data, zeros, step):
+    for step in STEPS:
+        if _transport_stream(file, data, zeros, step):
             return "mpegts"
     position = data.find(b"\xff", zeros)
     while 0 <= position < zeros + _MAX_ADTS_BYTES:
@@ -55,14 +53,12 @@ def find_stream(file: BinaryIO) -> Demuxer | None:
     return None
 
 
-def _transport_stream(data: bytes, begin: int, step: int) -> bool:
-    """Whether packets (ISO/IEC 13818-1, 2.4.3.2) lie ``step`` bytes apart, none in error or without any content."""
-    for first in range(begin, begin + step):
-        if data[first : first + step * _TS_PACKETS : step] == _TS_SYNC * _TS_PACKETS:
-            heads = [data[at : at + 4] for at in range(first, first + step * _TS_PACKETS, step)]
-            if all(len(head) == 4 and head[1] < 0x80 and head[3] & 0x30 for head in heads):
-                return True
-    return False
+def _transport_stream(file: BinaryIO, data: bytes, begin: int, step: int) -> bool:
+    """Whether packets lie ``step`` bytes apart, none in error or without any content."""
+    return any(
+        packets_from(data, first, step, _TS_PACKETS, faults=False) and carries_content(file, first, step)
+        for first in range(begin, begin + step)
+    )
 
 
 def _adts_chained(data: bytes, position: int) -> bool:
