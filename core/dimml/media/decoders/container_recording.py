@@ -98,6 +98,9 @@ class ContainerRecording:
         for video in streams["video"]:
             self.frame_s = self._index.tracks[video.index].frame_s
         self._scanned, self._streams = container, streams
+        self._codecs = {
+            kind: str(one.codec_context.codec.canonical_name) for kind, some in streams.items() for one in some[:1]
+        }
         #: Every sound track in words, by index of its stream, and those that are read.
         self._words = {one.index: track_words(container, one) for one in tracks_of(container, "audio")}
         self._sound_words: list[str] = []
@@ -117,7 +120,20 @@ class ContainerRecording:
             tracks: Tracks = dict(self.unreadable)
             for one in passes:
                 tracks |= next(one)
-            yield self._naming_louder(tracks, windows, number)
+            yield self._naming_louder(self._naming_codec(tracks), windows, number)
+
+    def _naming_codec(self, tracks: Tracks) -> Tracks:
+        """Add its codec to the status of every track that was tried and does not decode."""
+        for modality in self._readable:
+            status = tracks[modality.name].status
+            if status.reason is Reason.UNDECODABLE and status.detail is None:
+                kind = _kind(modality)
+                detail = (
+                    f"nothing of its {'sound' if kind == 'audio' else 'picture'} track ({self._codecs[kind]}) decodes "
+                    "here: it is damaged, or of a form that is not read"
+                )
+                tracks |= all_because(Reason.UNDECODABLE, [modality], detail)
+        return tracks
 
     def _naming_louder(self, tracks: Tracks, windows: Sequence[Window], number: int) -> Tracks:
         """Add to a silent track's status which other sound track of the recording is not silent in this window."""

@@ -45,9 +45,19 @@ _FOLLOW: Final = "it only names other files; send the recording itself"
 _REMUX: Final = (
     "it has no times of its own; put it into MP4 or Matroska, for instance by ffmpeg -r RATE -i IN -c copy OUT"
 )
+_CONVERT_PICTURE: Final = "convert it to JPEG, PNG or AVIF"
 _UNREAD: Final = (
-    (b"\xff\x0a", UnreadFormat("JPEG XL", "convert it to JPEG, PNG or AVIF")),
-    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", UnreadFormat("JPEG XL", "convert it to JPEG, PNG or AVIF")),
+    (b"\xff\x0a", UnreadFormat("JPEG XL", _CONVERT_PICTURE)),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", UnreadFormat("JPEG XL", _CONVERT_PICTURE)),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", UnreadFormat("JPEG 2000", _CONVERT_PICTURE)),
+    (b"\xff\x4f\xff\x51", UnreadFormat("JPEG 2000", _CONVERT_PICTURE)),
+    (b"\x76\x2f\x31\x01", UnreadFormat("OpenEXR", _CONVERT_PICTURE)),
+    (b"SDPX", UnreadFormat("DPX", _CONVERT_PICTURE)),
+    (b"XPDS", UnreadFormat("DPX", _CONVERT_PICTURE)),
+    (b"qoif", UnreadFormat("QOI", _CONVERT_PICTURE)),
+    (b"8BPS", UnreadFormat("Photoshop (PSD)", _CONVERT_PICTURE)),
+    *((b"P%d\n" % kind, UnreadFormat("a portable map (PBM, PGM, PPM, PAM)", _CONVERT_PICTURE)) for kind in range(1, 8)),
+    (b"nut/multimedia container\0", UnreadFormat("NUT", CONVERT)),
     (b".RMF", UnreadFormat("RealMedia", CONVERT)),
     (b".ra\xfd", UnreadFormat("RealAudio", CONVERT, sound_only=True)),
     (b"MThd", UnreadFormat("MIDI", "it holds notes, not sound; render it to WAV", sound_only=True)),

@@ -269,6 +269,13 @@ UNREAD_SOUND = {
 }
 UNREAD = {
     "RealMedia is not read": b".RMF\0\0\0\x12",
+    "NUT is not read": b"nut/multimedia container\0",
+    "JPEG 2000 is not read: convert it to JPEG": b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 ",
+    "OpenEXR is not read": b"\x76\x2f\x31\x01\x02\0\0\0",
+    "DPX is not read": b"SDPX\0\0\x08\0V1.0",
+    "QOI is not read": b"qoif\0\0\0\x10\0\0\0\x10\3\0",
+    "Photoshop (PSD) is not read": b"8BPS\0\1",
+    "a portable map (PBM, PGM, PPM, PAM) is not read": b"P6\n2 1\n255\nabcdef",
     "raw DV is not read": b"\x1f\x07\x00\xbf" + bytes(200),
     "an MPEG video stream without a container is not read": b"\x00\x00\x01\xb3\x06\x00\x40\x13",
     "an archive (ZIP) is not read: unpack it": b"PK\x03\x04\x14\x00",
