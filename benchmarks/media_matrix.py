@@ -6,9 +6,9 @@ A clip of 3 s goes into every file: 75 pictures of 128x96 at 25 per second, each
 bars beside a patch of one colour, and sound that is silent for a second, then a tone of 1 kHz at -12 dBFS; into an
 image file goes its first picture. From what comes out follow length, offset of the sound, its level, the time of each
 picture, its colour and orientation. A pair is *right* within the bounds below, *refused* where the modality is unusable
-for a reason about the format, and *wrong* otherwise: a wrong pair is a fault. What a codec or a container has lost by
-itself is no fault of decoding: length and level of the sound and colours are held against what the ffmpeg program makes
-of the same file, length and times of the pictures against what went in.
+for a reason about the format or ffmpeg itself decodes nothing, and *wrong* otherwise: a wrong pair is a fault. What a
+codec or a container has lost by itself is no fault of decoding: length and level of the sound and colours are held
+against what the ffmpeg program makes of the same file, length and times of the pictures against what went in.
 
 Prints the page, and writes it to --out. With --results, outcomes are kept in a file: a later run with --only tries its
 pairs anew and leaves the others. Exit code: 0 where nothing is wrong, 1 where something is, 2 where ffmpeg is
@@ -142,8 +142,9 @@ def judge(pair: Pair, path: Path) -> Outcome:
         return Outcome(pair, "wrong", error.message)
     track = decoded.tracks[modality.name]
     if track.row is None:
-        words = _said(track.status) + ("" if decodes_by_ffmpeg(path) else "; the ffmpeg program decodes nothing of it")
-        return Outcome(pair, "refused" if track.status.reason in _ABOUT_FORMAT else "wrong", words)
+        if not decodes_by_ffmpeg(path):
+            return Outcome(pair, "refused", _said(track.status) + "; the ffmpeg program decodes nothing of it")
+        return Outcome(pair, "refused" if track.status.reason in _ABOUT_FORMAT else "wrong", _said(track.status))
     compare = {"video": picture_figures, "audio": sound_figures, "image": image_figures}[pair.track]
     figures, faults = compare(pair, path, decoded)
     faults += [f"{name} {figure:+.3f}" for name, figure in figures.items() if abs(figure) > BOUNDS[name]]
