@@ -33,6 +33,8 @@ class TrackIndex:
     keyframes_s: list[float] = field(default_factory=list)
     #: Sound that the decoder needs before it is right, where that is longer than for most.
     settling_s: float = 0.0
+    #: Longest time from a packet's decoding to its presentation, of containers in which a seek goes by decoding times.
+    lead_s: float = 0.0
     #: Corrections of stamps after splices; none in most recordings.
     shifts: list[Shift] = field(default_factory=list)
     #: Display matrices inside the stream, each with the time from which it applies, ascending.
@@ -141,6 +143,7 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
             pts = packet.pts if packet.pts is not None else packet.dts
             if splices is not None and pts is not None:
                 dts = pts if packet.dts is None else packet.dts
+                track.lead_s = max(track.lead_s, (pts - dts) * tick)
                 if splices.see(packet.stream_index, dts * tick, (packet.duration or 0) * tick):
                     track = tracks[packet.stream_index] = TrackIndex()
                     parts[packet.stream_index].append(track)

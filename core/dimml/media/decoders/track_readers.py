@@ -82,6 +82,11 @@ class TrackReader(Generic[Segment]):
         """Whether stamps are corrected by the number of their packet, so that reading must begin at the start."""
         return bool(self._index.shifts)
 
+    @property
+    def seek_s(self) -> float:
+        """Where to seek to: no later than the first packet to decode, by decoding and by presentation time."""
+        return self.from_s - self._index.lead_s
+
     def packet_time_s(self, packet: Any) -> float | None:
         """Presentation time of a packet, None without one."""
         pts = packet.pts if packet.pts is not None else packet.dts

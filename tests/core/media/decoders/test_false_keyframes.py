@@ -43,6 +43,24 @@ def numbers_from(path: Path, first: int) -> list[int]:
     return [read_number(frame) for frame in row_of(decoded, "visual")]
 
 
+def encoded(path: Path, codec: str, group: int, options: dict[str, str], pictures: int = 50) -> Path:
+    """Numbered pictures by an encoder with these options."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=FPS, options=options)
+        stream.width, stream.height = 96, 64
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.gop_size = group
+        for number in range(pictures):
+            frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def unexpected(index: TrackIndex, time_s: float) -> None:
+    raise AssertionError(f"the keyframe at {time_s} s of {index.packets} packets is one")
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "avi"])
 def test_h263_plus_as_ffmpeg_writes_it(tmp_path: Path, suffix: str) -> None:
     ffmpeg = shutil.which("ffmpeg")
@@ -102,20 +120,21 @@ def test_flags_that_are_right_are_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, codec: str, options: dict[str, str]
 ) -> None:
     """Nothing is read twice: of leading pictures, open groups and all other ordinary streams."""
-    path = tmp_path / f"a.{suffix}"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS, options=options)
-        stream.width, stream.height = 96, 64
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.codec_context.gop_size = 12
-        for number in range(50):
-            frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-    def unexpected(index: TrackIndex, time_s: float) -> None:
-        raise AssertionError(f"the keyframe at {time_s} s of {path.name} is one")
-
+    path = encoded(tmp_path / f"a.{suffix}", codec, 12, options)
     monkeypatch.setattr(TrackIndex, "retreat", unexpected)
     for first in (3, 13, 20, 31, 46):
         assert numbers_from(path, first) == [first, first + 1, first + 2]
+
+
+@pytest.mark.parametrize("group", [5, 12])
+def test_the_last_keyframe_of_an_open_group_is_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    """Pictures that are shown before a keyframe stand behind it in the file: a seek by time must not land there."""
+    path = encoded(tmp_path / "a.ts", "mpeg2video", group, {"bf": "3"}, pictures=49)
+    monkeypatch.setattr(TrackIndex, "retreat", unexpected)
+    one = Frames(name="visual", frames=1, height=64, width=96)
+    for number in range(49):
+        at_s = number / FPS
+        decoded = decode_source(path, one, start_s=at_s + 0.01, end_s=at_s + 0.02)
+        assert read_number(row_of(decoded, "visual")[0]) == number

@@ -64,7 +64,7 @@ def read_windows(
 def seek(container: Any, readers: Sequence[Reader]) -> bool:
     """Seek to just before what the readers need, by the picture stream if there is one. False if it cannot."""
     target = next((reader for reader in readers if isinstance(reader, PictureReader)), readers[0])
-    from_s = min(reader.from_s for reader in readers)
+    from_s = min(reader.seek_s for reader in readers)
     if target.tick_s == 0.0 or from_s == -math.inf or any(reader.spliced for reader in readers):
         return False
     try:
