@@ -19,7 +19,7 @@ from dimml.media.decoders.streams.packet_feed import Reader, SeekMissedError, re
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
 from dimml.media.decoders.track_readers import FalseKeyframeError, PictureReader, SoundReader
-from dimml.media.decoders.unread_formats import why_undecoded, why_unopened
+from dimml.media.decoders.unread_formats import UNTIMED, why_undecoded, why_unopened
 from dimml.media.track_choice import LOUDEST, TrackChoice
 from dimml.media.types import DecodedTrack, DecodeRequest, Source, Truncation
 from dimml.modality import Modality, Track, Waveform
@@ -77,15 +77,17 @@ class ContainerRecording:
         self._index = scan(container, [*streams["audio"], *streams["video"]])
         if cut_off:
             drop_partial_packet(self._index, demuxer, promised_s)
-            found = truncations(container, demuxer, self._index, promised_s)
-            by_kind = {
-                kind: found[one.index] for kind, some in streams.items() for one in some[:1] if one.index in found
-            }
+            cut = truncations(container, demuxer, self._index, promised_s)
+            by_kind = {kind: cut[one.index] for kind, some in streams.items() for one in some[:1] if one.index in cut}
             self.truncations = {m.name: by_kind[_kind(m)] for m in modalities if _kind(m) in by_kind}
         for modality in modalities:
             kind = _kind(modality)
-            if any(self._index.tracks[stream.index].packets for stream in streams[kind]):
-                self._readable.append(modality)
+            found = [self._index.tracks[stream.index] for stream in streams[kind]]
+            if any(track.packets for track in found):
+                if any(track.timed for track in found if track.packets):
+                    self._readable.append(modality)
+                else:
+                    self.unreadable |= all_because(Reason.UNSUPPORTED, [modality], UNTIMED)
                 continue
             why, detail = Reason.EMPTY, None
             if not streams[kind]:

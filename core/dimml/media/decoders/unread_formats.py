@@ -45,6 +45,8 @@ _FOLLOW: Final = "it only names other files; send the recording itself"
 _REMUX: Final = (
     "it has no times of its own; put it into MP4 or Matroska, for instance by ffmpeg -r RATE -i IN -c copy OUT"
 )
+#: A track of which most packets carry no time, as FFmpeg writes H.264 into MPEG-PS and Flash's ADPCM into WAV.
+UNTIMED: Final = f"a track of which most packets say no time is not read: {CONVERT}"
 _CONVERT_PICTURE: Final = "convert it to JPEG, PNG or AVIF"
 _UNREAD: Final = (
     (b"\xff\x0a", UnreadFormat("JPEG XL", _CONVERT_PICTURE)),

@@ -24,7 +24,7 @@ from dimml.media.decoders.file_type import identify, sniff
 from dimml.media.workers.pool import DecodePool
 from dimml.modality import Frames, Waveform
 from support.decoding import decode_source, loudest_s, request_for, row_of, statuses
-from support.media_maker import click_at, read_number, write_clip
+from support.media_maker import click_at, read_number, tone, write_clip
 
 SOUND = Waveform(name="audio", sample_rate_hz=8000, samples=32_000)
 PICTURE = Frames(name="visual", frames=5, height=32, width=48)
@@ -299,6 +299,29 @@ def test_a_known_format_that_is_not_read_is_called_by_its_name(words: str) -> No
     assert detail is not None
     assert words in detail
     assert ": " in detail, "the way out"
+
+
+def test_tracks_whose_packets_say_no_time_are_refused_by_name(tmp_path: Path) -> None:
+    """FFmpeg writes a time for one in 37 packets of H.264 into MPEG-PS, and none for Flash's ADPCM into WAV."""
+    pictured = write_clip(tmp_path / "clip.mpg", 1.0, video_codec="libx264", audio_codec="mp2", rate_hz=48_000)
+    decoded = decode_source(pictured, SOUND, PICTURE)
+    assert statuses(decoded) == {"audio": "ok", "visual": "unusable:unsupported"}
+    heard = write_clip(tmp_path / "clip.wav", 1.0, picture=None, audio_codec="adpcm_swf", rate_hz=44_100)
+    alone = decode_source(heard, SOUND, PICTURE)
+    assert statuses(alone) == {"audio": "unusable:unsupported", "visual": "absent:no_track"}
+    for status in (decoded.tracks["visual"].status, alone.tracks["audio"].status):
+        assert status.detail is not None
+        assert "most packets say no time" in status.detail
+
+
+def test_w64_of_floats_is_as_loud_as_it_was_written(tmp_path: Path) -> None:
+    """Floats in an extensible format, as FFmpeg writes this rate, libsndfile 1.2.2 reads as integers: noise."""
+    path = write_clip(
+        tmp_path / "clip.w64", 1.0, picture=None, sound=tone(440, 0.1), audio_codec="pcm_f32le", rate_hz=96_000
+    )
+    modality = Waveform(name="audio", sample_rate_hz=96_000, samples=96_000)
+    expected = 0.1 * np.sin(2 * np.pi * 440 * np.arange(96_000) / 96_000)
+    np.testing.assert_allclose(row_of(decode_source(path, modality), "audio"), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["aiff", "au", "caf", "w64", "rifx", "sphere", "voc", "wavpack"])
