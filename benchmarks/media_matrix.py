@@ -69,6 +69,8 @@ EXPECTED: Final = {
 BOUNDS: Final = {"length": 1000 / PER_S + 2, "offset": 10.0, "level": 1.0, "pictures": 1.01, "colour": 3.0}
 #: Longer than the clip, so that all of it is judged however long a codec's last frame makes it.
 JUDGED_S: Final = 5.0
+#: The peak of silence, -80 dBFS.
+SILENCE: Final = 1e-4
 SOUND: Final = Waveform(name="audio", sample_rate_hz=16_000, samples=int(16_000 * JUDGED_S))
 PICTURE: Final = Frames(name="visual", frames=15, height=HEIGHT, width=WIDTH)
 STILL: Final = Frames(name="still", frames=1, height=HEIGHT, width=WIDTH)
@@ -142,7 +144,7 @@ def judge(pair: Pair, path: Path) -> Outcome:
         return Outcome(pair, "wrong", error.message)
     track = decoded.tracks[modality.name]
     if track.row is None:
-        if not decodes_by_ffmpeg(path):
+        if not decodes_by_ffmpeg(pair, path):
             return Outcome(pair, "refused", _said(track.status) + "; the ffmpeg program decodes nothing of it")
         return Outcome(pair, "refused" if track.status.reason in _ABOUT_FORMAT else "wrong", _said(track.status))
     compare = {"video": picture_figures, "audio": sound_figures, "image": image_figures}[pair.track]
@@ -175,13 +177,16 @@ def sound_figures(pair: Pair, path: Path, decoded: Decoded) -> tuple[dict[str, f
     }, []
 
 
-def decodes_by_ffmpeg(path: Path) -> bool:
-    """Whether the program gets a frame out of a file."""
+def decodes_by_ffmpeg(pair: Pair, path: Path) -> bool:
+    """Whether the program gets a picture out of a file, or sound that is not silent."""
+    form = ("-map", "0:a", "-f", "f32le") if pair.track == "audio" else ("-map", "0:v", "-f", "rawvideo")
     try:
-        crc = run_ffmpeg("-i", str(path), "-f", "framecrc", "-").stdout.decode()
+        raw = run_ffmpeg("-i", str(path), *form, "-").stdout
     except subprocess.CalledProcessError as error:
-        crc = error.stdout.decode()
-    return any(not line.startswith("#") for line in crc.splitlines())
+        raw = error.stdout
+    if pair.track != "audio":
+        return bool(raw)
+    return bool(np.abs(np.frombuffer(raw, np.float32)).max(initial=0.0) > SILENCE)
 
 
 def _level(mono: npt.NDArray[np.float32], rate: int, begin_s: float, end_s: float) -> float:
