@@ -17,6 +17,7 @@ import numpy as np
 
 from dimml.media.decoders.container import UNREADABLE
 from dimml.media.decoders.framing.mpeg_audio import MAX_SETTLING_FRAMES
+from dimml.media.decoders.streams.last_packet import last_packet_s, packet_ends
 from dimml.media.decoders.streams.orientation import Matrix, h264_header, read_orientation
 from dimml.media.decoders.streams.splices import FREE_RUNNING, Shift, SpliceDetector, piece_offsets_s
 
@@ -136,6 +137,7 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
     parts = {stream: [track] for stream, track in tracks.items()}
     ticks = {stream.index: float(stream.time_base or 0) for stream in streams}
     headers = {stream.index: h264_header(stream) for stream in streams}
+    ends = packet_ends(streams)
     free_running = container.format.name in FREE_RUNNING
     splices = SpliceDetector(tracks) if free_running else None
     try:
@@ -157,6 +159,8 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
                 continue
             time_s = pts * tick
             track.times_s.append(time_s)
+            if packet.stream_index in ends:
+                ends[packet.stream_index].append(packet)
             track.end_s = max(track.end_s, time_s + (packet.duration or 0) * tick)
             if packet.is_keyframe:
                 track.keyframes_s.append(time_s)
@@ -179,6 +183,9 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
             if stream.codec_context.name.startswith("mp3"):
                 track.settling_s = MAX_SETTLING_FRAMES * track.frame_s
             track.first_s, track.last_s = track.times_s[0], track.times_s[-1]
+            length_s = last_packet_s(stream, ends[stream.index]) if ends.get(stream.index) else None
+            if length_s is not None:
+                track.end_s = track.times_s[-1] + length_s
             if track.end_s <= track.times_s[-1]:
                 # The last packet does not say how long it lasts.
                 track.end_s = track.times_s[-1] + track.frame_s

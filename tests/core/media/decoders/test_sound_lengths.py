@@ -6,6 +6,8 @@ Right values are the samples that were encoded, within one frame of the codec (M
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from dimml.media.decoders.framing.mpeg_audio import chained, count_frames, xing_
 from dimml.media.decoders.framing.ogg_chain import MAX_LINKS, link_starts
 from dimml.media.decoders.windows import WindowPlan, decode_windows
 from dimml.modality import Waveform
+from support.data import unavailable
 from support.decoding import decode_source, request_for, row_of
+from support.media_maker import write_clip
 
 RATE_HZ = 16_000
 SECONDS = 4.0
@@ -200,3 +204,40 @@ def test_the_checksum_of_a_xing_frame_is_held() -> None:
     patched = xing_frame(with_frames(VBR_XING, 40), 0)
     assert patched is not None
     assert not patched.checked
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mka", "alac"), ("mkv", "alac"), ("wv", "wavpack"), ("mka", "flac"), ("caf", "alac")]
+)
+@pytest.mark.parametrize("samples", [50_016, 140_016])
+def test_the_last_packet_of_a_lossless_codec_is_as_long_as_it_is(
+    tmp_path: Path, suffix: str, codec: str, samples: int
+) -> None:
+    """Containers state one length for all packets, or none; the samples that went in are what there is."""
+    path = tmp_path / f"a.{suffix}"
+    write_clip(path, picture=None, sound_seconds=samples / 48_000, rate_hz=48_000, audio_codec=codec)
+    assert_lasts(path, samples / 48_000)
+
+
+@pytest.mark.parametrize("codec", ["alac", "tta", "wavpack"])
+@pytest.mark.parametrize("samples", [50_016, 140_016])
+def test_lossless_sound_as_ffmpeg_writes_it(tmp_path: Path, codec: str, samples: int) -> None:
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        unavailable("ffmpeg is not there: apt-get install ffmpeg")
+        return
+    path = tmp_path / "a.mka"
+    source = ["-f", "s16le", "-ar", "48000", "-ac", "1", "-i", "-"]
+    # Whole milliseconds: FFmpeg needs TTA's length for its last packet, and takes it from Matroska's clock.
+    sound = (32767 * steps(samples / 48_000, 48_000)).astype("<i2").tobytes()
+    subprocess.run([ffmpeg, "-v", "error", *source, "-c:a", codec, path], input=sound, check=True, timeout=60)
+    assert_lasts(path, samples / 48_000)
+
+
+def assert_lasts(path: Path, seconds: float) -> None:
+    """Whole, and in windows, the last of which has sound; Matroska's clock has milliseconds."""
+    assert decode_source(path, AUDIO, clip_s=60.0).end_s == pytest.approx(seconds, abs=0.0011)
+    (*_, last) = decode_windows(request_for(path, AUDIO, clip_s=0.25), WindowPlan(0.25, 0.25))
+    assert last.span is not None
+    assert last.span.end_s == pytest.approx(seconds, abs=0.0011)
+    assert str(last.decoded.tracks["audio"].status) == "ok"
