@@ -19,7 +19,7 @@ from dimml.media.decoders.streams.packet_feed import Reader, SeekMissedError, re
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
 from dimml.media.decoders.track_readers import FalseKeyframeError, PictureReader, SoundReader
-from dimml.media.decoders.unread_formats import UNTIMED, why_undecoded, why_unopened
+from dimml.media.decoders.unread_formats import UNTIMED, why_mistimed, why_undecoded, why_unopened
 from dimml.media.track_choice import LOUDEST, TrackChoice
 from dimml.media.types import DecodedTrack, DecodeRequest, Source, Truncation
 from dimml.modality import Modality, Track, Waveform
@@ -74,6 +74,12 @@ class ContainerRecording:
             return
         stack.callback(container.close)
         streams = self._chosen(container)
+        self._codecs = {
+            kind: str(one.codec_context.codec.canonical_name) for kind, some in streams.items() for one in some[:1]
+        }
+        mistimed = {kind: why for kind, one in self._codecs.items() if (why := why_mistimed(demuxer, one)) is not None}
+        # Their times must not count as the recording's length.
+        streams |= {kind: [] for kind in mistimed}
         self._index = scan(container, [*streams["audio"], *streams["video"]])
         if cut_off:
             drop_partial_packet(self._index, demuxer, promised_s)
@@ -90,7 +96,9 @@ class ContainerRecording:
                     self.unreadable |= all_because(Reason.UNSUPPORTED, [modality], UNTIMED)
                 continue
             why, detail = Reason.EMPTY, None
-            if not streams[kind]:
+            if kind in mistimed:
+                why, detail = Reason.UNSUPPORTED, mistimed[kind]
+            elif not streams[kind]:
                 why, detail = why_none(container, kind, self._wanted(kind))
             if why is Reason.UNDECODABLE:
                 why, detail = why_undecoded(file, file_type, kind)
@@ -100,9 +108,6 @@ class ContainerRecording:
         for video in streams["video"]:
             self.frame_s = self._index.tracks[video.index].frame_s
         self._scanned, self._streams = container, streams
-        self._codecs = {
-            kind: str(one.codec_context.codec.canonical_name) for kind, some in streams.items() for one in some[:1]
-        }
         #: Every sound track in words, by index of its stream, and those that are read.
         self._words = {one.index: track_words(container, one) for one in tracks_of(container, "audio")}
         self._sound_words: list[str] = []

@@ -47,6 +47,9 @@ _REMUX: Final = (
 )
 #: A track of which most packets carry no time, as FFmpeg writes H.264 into MPEG-PS and Flash's ADPCM into WAV.
 UNTIMED: Final = f"a track of which most packets say no time is not read: {CONVERT}"
+#: Sound whose times AVI counts in bytes, though it has no constant rate or FFmpeg does not know it: 3 s were seen to
+#: last for minutes.
+_MISTIMED_IN_AVI: Final = frozenset({"vorbis", "speex", "eac3", "dts", "adpcm_g722"})
 _CONVERT_PICTURE: Final = "convert it to JPEG, PNG or AVIF"
 _UNREAD: Final = (
     (b"\xff\x0a", UnreadFormat("JPEG XL", _CONVERT_PICTURE)),
@@ -162,6 +165,13 @@ def why_unopened(file: BinaryIO, file_type: FileType) -> tuple[Reason, str]:
     if codec is not None and codec.endswith("RIFX"):
         return Reason.UNSUPPORTED, f"WAV with {codec} is not read: {CONVERT}"
     return Reason.UNDECODABLE, f"{file_type.name} that is damaged or cut off: nothing of it can be read"
+
+
+def why_mistimed(demuxer: str, codec: str) -> str | None:
+    """Say why the times of a track are not those of what it holds, as a sentence; None where they are."""
+    if demuxer == "avi" and codec in _MISTIMED_IN_AVI:
+        return f"AVI with {codec} is not read, since its times are not those of the sound: {CONVERT}"
+    return None
 
 
 def why_undecoded(file: BinaryIO, file_type: FileType, kind: str) -> tuple[Reason, str]:

@@ -314,6 +314,13 @@ def test_tracks_whose_packets_say_no_time_are_refused_by_name(tmp_path: Path) ->
         assert "most packets say no time" in status.detail
 
 
+def test_sound_that_avi_gives_wrong_times_is_refused_by_name(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.avi", 1.0, video_codec="mpeg4", audio_codec="eac3", rate_hz=48_000)
+    decoded = decode_source(path, SOUND, PICTURE)
+    assert statuses(decoded) == {"audio": "unusable:unsupported", "visual": "ok"}
+    assert "AVI with eac3 is not read" in str(decoded.tracks["audio"].status.detail)
+
+
 def test_w64_of_floats_is_as_loud_as_it_was_written(tmp_path: Path) -> None:
     """Floats in an extensible format, as FFmpeg writes this rate, libsndfile 1.2.2 reads as integers: noise."""
     path = write_clip(
