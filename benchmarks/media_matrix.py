@@ -24,10 +24,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +47,7 @@ from media_by_ffmpeg import (
     sound,
     tone_by_ffmpeg,
 )
+from media_page import BOUNDS, UNREAD, Outcome, page
 from media_pairs import TURNED, Pair, pairs
 
 from dimml.errors import DimmlError
@@ -57,16 +55,6 @@ from dimml.media import Decoded, DecodeRequest, decode
 from dimml.modality import Frames, Waveform
 from dimml.status import ModalityStatus, Reason
 
-#: What a figure is held against, and its unit.
-EXPECTED: Final = {
-    "length": ("of pictures 3 s, of sound what ffmpeg decodes of the same file", "ms"),
-    "offset": ("the tone begins where ffmpeg decodes it", "ms"),
-    "level": ("the tone is as loud as ffmpeg decodes it", "dB"),
-    "pictures": ("at time t, the one numbered 25 t", "pictures"),
-    "colour": ("as ffmpeg converts the same file, by channel", "of 255"),
-}
-#: Lengths are within a frame and this, a millisecond of rounding at either end; ``pictures`` within one.
-BOUNDS: Final = {"length": 2.0, "offset": 10.0, "level": 1.0, "pictures": 1.01, "colour": 3.0}
 #: Longer than the clip, so that all of it is judged however long a codec's last frame makes it.
 JUDGED_S: Final = 5.0
 #: The peak of silence, -80 dBFS.
@@ -75,23 +63,8 @@ SOUND: Final = Waveform(name="audio", sample_rate_hz=16_000, samples=int(16_000 
 PICTURE: Final = Frames(name="visual", frames=15, height=HEIGHT, width=WIDTH)
 STILL: Final = Frames(name="still", frames=1, height=HEIGHT, width=WIDTH)
 
-#: What is wrong, and why that is not dimml's to mend.
-EXPLAINED: Final = {
-    "mpeg2video in wmv": "ASF has one time for a packet, and ffmpeg writes that of decoding, in which B-pictures have "
-    "another order; ffmpeg reads its own file one picture late",
-}
 #: Reasons that are about the format. Any other is wrong: neither the clip nor its file gives a reason for it.
 _ABOUT_FORMAT: Final = frozenset({Reason.UNSUPPORTED, Reason.UNDECODABLE})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one pair: ``right``, ``refused`` or ``wrong``, the figures by their names, and faults or reason."""
-
-    pair: Pair
-    verdict: str
-    words: str = ""
-    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_source(folder: Path) -> Path:
@@ -150,7 +123,7 @@ def judge(pair: Pair, path: Path) -> Outcome:
     track = decoded.tracks[modality.name]
     if track.row is None:
         if not decodes_by_ffmpeg(pair, path):
-            return Outcome(pair, "refused", _said(track.status) + "; the ffmpeg program decodes nothing of it")
+            return Outcome(pair, "refused", f"{_said(track.status)}; {UNREAD}")
         return Outcome(pair, "refused" if track.status.reason in _ABOUT_FORMAT else "wrong", _said(track.status))
     compare = {"video": picture_figures, "audio": sound_figures, "image": image_figures}[pair.track]
     figures, faults = compare(pair, path, decoded)
@@ -254,61 +227,6 @@ def _rgb_by_ffmpeg(path: Path) -> npt.NDArray[np.float64]:
     wanted = ("-select_streams", "v:0", "-show_entries", "stream=width,height")
     shape = probe(path, *wanted)["streams"][0]
     return np.frombuffer(raw, np.uint8).reshape(-1, shape["height"], shape["width"], 3).astype(np.float64)
-
-
-def page(outcomes: Sequence[Outcome]) -> str:
-    """The results as a page in Markdown: a row for each container and track, then each wrong and refused pair."""
-    found = Counter(outcome.verdict for outcome in outcomes)
-    ffmpeg = run_ffmpeg("-version").stdout.decode().split()[2]
-    lines = [
-        "# Containers and codecs that were tried",
-        "`python benchmarks/media_matrix.py --out docs/media_matrix.md` makes this page: every pair of container and",
-        "codec of `benchmarks/media_pairs.py` that the ffmpeg program can write is written, decoded and compared.",
-        f"Written by ffmpeg {ffmpeg}; read by PyAV {version('av')}, soundfile {version('soundfile')}, Pillow",
-        f"{version('pillow')} and OpenCV {version('opencv-python-headless')}.",
-        "",
-        f"**{len(outcomes)} pairs: {found['right']} right, {found['refused']} refused by name, "
-        f"{found['wrong']} wrong.**",
-        "",
-        "A clip of 3 s goes into every file: 75 numbered pictures at 25 per second, and silence for 1 s, then a tone",
-        "of 1 kHz at -12 dBFS. Expected, and the bound within which a pair is right:",
-        "",
-        "| figure | expected | bound |",
-        "|---|---|---|",
-        *(
-            f"| {name} | {expected} | {'a frame and ' * (name == 'length')}{BOUNDS[name]:g} {unit} |"
-            for name, (expected, unit) in EXPECTED.items()
-        ),
-        "",
-        "Orientation is part of it: `rotate90.mp4` and its like carry a display matrix, and pictures are read after",
-        "the turn. The columns say the greatest deviation among the pairs that are right.",
-        "",
-        f"| container | track | right | {' | '.join(f'{name}, {unit}' for name, (_, unit) in EXPECTED.items())} |",
-        f"|---|---|---|{'---|' * len(EXPECTED)}",
-    ]
-    groups: dict[tuple[str, str], list[Outcome]] = {}
-    for outcome in outcomes:
-        if outcome.verdict == "right":
-            groups.setdefault((outcome.pair.track, outcome.pair.ending), []).append(outcome)
-    for (track, ending), right in sorted(groups.items(), key=lambda group: group[0][0], reverse=True):
-        codecs = ", ".join(dict.fromkeys(outcome.pair.content for outcome in right))
-        lines.append(f"| {ending} | {track} | {codecs} | {' | '.join(_worst(right, name) for name in EXPECTED)} |")
-    for verdict in ("wrong", "refused"):
-        listed = [outcome for outcome in outcomes if outcome.verdict == verdict]
-        if listed:
-            lines += ["", f"## {verdict.capitalize()}"]
-            lines += [f"- {outcome.pair.name}: {outcome.words}{_why(outcome)}" for outcome in listed]
-    return "\n".join(lines) + "\n"
-
-
-def _why(outcome: Outcome) -> str:
-    why = EXPLAINED.get(outcome.pair.name) if outcome.verdict == "wrong" else None
-    return f". {why}" if why else ""
-
-
-def _worst(outcomes: Sequence[Outcome], name: str) -> str:
-    figures = [outcome.figures[name] for outcome in outcomes if name in outcome.figures]
-    return f"{max(figures, key=abs):+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0") if figures else ""
 
 
 def read_results(path: Path | None) -> dict[str, dict[str, Any]]:

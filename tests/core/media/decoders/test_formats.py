@@ -264,6 +264,7 @@ UNREAD_SOUND = {
     "WAV with format tag 0xFFFE in RIFX is not read": wav(0xFFFE, ">"),
     "MIDI is not read: it holds notes": b"MThd\0\0\0\x06\0\0\0\x01\0\x60",
     "RealAudio is not read": b".ra\xfd\0\x04",
+    "DTS without a container is not read": b"\x7f\xfe\x80\x01\xfc\x3c",
     "Monkey's Audio is not read": b"MAC \x96\x0f",
     "AMR with several channels is not read": b"#!AMR_MC1.0\n",
 }
