@@ -34,9 +34,9 @@ def sound() -> npt.NDArray[np.float32]:
 
 
 def run_ffmpeg(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run the program quietly. Raises CalledProcessError."""
+    """Run the program quietly. Raises CalledProcessError, or TimeoutExpired after a minute."""
     return subprocess.run(
-        ["ffmpeg", "-nostdin", "-y", "-loglevel", "error", *arguments], capture_output=True, check=True, timeout=120
+        ["ffmpeg", "-nostdin", "-y", "-loglevel", "error", *arguments], capture_output=True, check=True, timeout=60
     )
 
 

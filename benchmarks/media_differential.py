@@ -8,8 +8,8 @@ them) drawn at random. Pictures carry their number, the sound has a tone that be
 and a time: the picture on screen then is the last one that ffmpeg gives a time at or before it; the tone begins where
 ffmpeg puts it, within 10 ms. Times within 2 ms of a change of picture are not drawn.
 
-Prints each difference with what is needed to make it again, and a summary. Exit code: 0 without one, 1 with one, 2
-where ffmpeg is missing.
+Prints each difference with what is needed to make it again, and a page of the results. Exit code: 0 without one, 1
+with one, 2 where ffmpeg is missing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PICTURE: Final = Frames(name="visual", frames=1, height=HEIGHT, width=WIDTH)
 MARGIN_S, OFFSET_S = 0.002, 0.010
 #: Containers with the codecs that they take; the first of sound is the commonest.
 CONTAINERS: Final = {
-    "mp4": (("libx264", "libx265", "mpeg4", "libsvtav1"), ("aac", "libmp3lame", "libopus")),
+    "mp4": (("libx264", "libx265", "mpeg4", "libaom-av1"), ("aac", "libmp3lame", "libopus")),
     "mov": (("libx264", "mjpeg", "prores_ks"), ("aac", "pcm_s16le", "alac")),
     "mkv": (("libx264", "libvpx", "ffv1", "libx265"), ("libopus", "flac", "libvorbis", "aac")),
     "webm": (("libvpx", "libvpx-vp9"), ("libopus", "libvorbis")),
@@ -65,7 +65,7 @@ CONTAINERS: Final = {
 _HAS_OFFSETS: Final = ("mp4", "mov", "mkv", "webm", "ts", "fragmented.mp4")
 _QUALITY: Final = {
     "libx264": ["-crf", "14"], "libx265": ["-crf", "14", "-x265-params", "log-level=none"],
-    "libsvtav1": ["-crf", "20", "-preset", "10"], "libvpx": ["-b:v", "4M", "-crf", "4"],
+    "libaom-av1": ["-crf", "20", "-cpu-used", "8", "-usage", "realtime"], "libvpx": ["-b:v", "4M", "-crf", "4"],
     "libvpx-vp9": ["-b:v", "0", "-crf", "12", "-deadline", "realtime", "-cpu-used", "8"],
     "mjpeg": ["-q:v", "2", "-strict", "unofficial"],
 }  # fmt: skip
@@ -178,13 +178,37 @@ def compare_sound(path: Path, times: int, random_: random.Random) -> tuple[int, 
     return pairs, faults
 
 
+def page(given: argparse.Namespace, files: Counter[str], pairs: Counter[str], differing: Sequence[str]) -> str:
+    """The results as a page in Markdown: counts, then each difference."""
+    ffmpeg = run_ffmpeg("-version").stdout.decode().split()[2]
+    command = f"python benchmarks/media_differential.py --files {given.files} --times {given.times} --seed {given.seed}"
+    lines = [
+        "# dimml against the ffmpeg program, at random times of random files",
+        f"`{command} --out docs/media_differential.md` makes this page.",
+        f"Files made by ffmpeg {ffmpeg} with containers, codecs, picture rates, groups of pictures, B-pictures,",
+        "offsets, orders of streams and edit lists drawn at random; a pair is a file and a time. A picture is right if",
+        "it is the last one that ffmpeg gives a time at or before that time, a sound if its tone begins within",
+        f"{1000 * OFFSET_S:g} ms of where ffmpeg puts it.",
+        "",
+        f"**{files.total()} files, {pairs.total()} pairs ({pairs['pictures']} of pictures and {pairs['sounds']}",
+        f"of sounds): {len(differing)} differences.**",
+        "",
+        "| container | files |",
+        "|---|---|",
+        *(f"| {ending} | {count} |" for ending, count in sorted(files.items())),
+    ]
+    if differing:
+        lines += ["", "## Differences", *(f"- {line}" for line in differing)]
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the files and compare; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=150)
     parser.add_argument("--times", type=int, default=16, help="times of each file, for pictures; a quarter for sound")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="write the summary to this file as well")
+    parser.add_argument("--out", type=Path, help="write the page to this file as well")
     given = parser.parse_args(arguments)
     if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
         print("ffmpeg and ffprobe are not there: install Debian's package ffmpeg", file=sys.stderr)
@@ -192,16 +216,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     random_ = random.Random(given.seed)
     pairs: Counter[str] = Counter()
     differing: list[str] = []
-    files = 0
+    files: Counter[str] = Counter()
     for _ in range(given.files):
         recipe = draw(random_)
         with tempfile.TemporaryDirectory() as temporary:
             try:
                 path = recipe.make(Path(temporary))
-            except subprocess.CalledProcessError as error:
-                print(f"ffmpeg cannot make {recipe}: {error.stderr.decode(errors='replace')[-200:]}", flush=True)
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                print(
+                    f"ffmpeg cannot make {recipe}: {(error.stderr or b'').decode(errors='replace')[-200:]}", flush=True
+                )
                 continue
-            files += 1
+            files[recipe.ending] += 1
             shown = sorted(shown_by_ffmpeg(path))
             pictures, faults = compare_pictures(path, shown, given.times, random_)
             sounds, more = compare_sound(path, max(1, given.times // 4), random_)
@@ -210,13 +236,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in faults + more:
             differing.append(f"{recipe}: {fault}")
             print(differing[-1], flush=True)
-    summary = (
-        f"{files} files, {pairs['pictures']} pictures and {pairs['sounds']} sounds at random times "
-        f"(seed {given.seed}): {len(differing)} differences.\n"
-    )
-    print(summary)
+    text = page(given, files, pairs, differing)
+    print(text)
     if given.out is not None:
-        given.out.write_text(summary + "".join(f"\n- {line}" for line in differing), encoding="utf-8")
+        given.out.write_text(text, encoding="utf-8")
     return 1 if differing else 0
 
 

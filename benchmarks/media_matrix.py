@@ -1,30 +1,32 @@
 """Decode every pair of container and codec that the ffmpeg program can write, and compare with what went in.
 
-    python benchmarks/media_matrix.py [--only WORD ...] [--out docs/media_matrix.md] [--keep FOLDER]
+    python benchmarks/media_matrix.py [--only WORD ...] [--results FILE] [--out docs/media_matrix.md]
 
 A clip of 3 s goes into every file: 75 pictures of 128x96 at 25 per second, each with its own number as black and white
-bars beside a patch of one colour, and sound that is silent for a second, then a tone of 1 kHz at -12 dBFS. From what
-comes out follow length, offset of the sound, its level, the time of each picture and its colour. A pair is *right*
-within the bounds below, *refused* where the modality has a status other than ok, and *wrong* otherwise: a wrong pair
-is a fault. What a codec or a container has lost by itself is no fault of decoding: length, offset, level and colour are
-held against what the ffmpeg program makes of the same file, the times of the pictures against what went in.
+bars beside a patch of one colour, and sound that is silent for a second, then a tone of 1 kHz at -12 dBFS; into an
+image file goes its first picture. From what comes out follow length, offset of the sound, its level, the time of each
+picture, its colour and orientation. A pair is *right* within the bounds below, *refused* where the modality is unusable
+for a reason about the format or ffmpeg itself decodes nothing, and *wrong* otherwise: a wrong pair is a fault. What a
+codec or a container has lost by itself is no fault of decoding: length and level of the sound and colours are held
+against what the ffmpeg program makes of the same file, length and times of the pictures against what went in.
 
-Prints a Markdown table. Exit code: 0 where nothing is wrong, 1 where something is, 2 where ffmpeg is missing.
+Prints the page, and writes it to --out. With --results, outcomes are kept in a file: a later run with --only tries its
+pairs anew and leaves the others. Exit code: 0 where nothing is wrong, 1 where something is, 2 where ffmpeg is
+missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -45,82 +47,24 @@ from media_by_ffmpeg import (
     sound,
     tone_by_ffmpeg,
 )
+from media_page import BOUNDS, UNREAD, Outcome, page
+from media_pairs import TURNED, Pair, pairs
 
 from dimml.errors import DimmlError
 from dimml.media import Decoded, DecodeRequest, decode
 from dimml.modality import Frames, Waveform
+from dimml.status import ModalityStatus, Reason
 
-#: The bounds: sound starts within 10 ms, lengths within a picture, the tone within 1 dB, a colour within 3 of 255.
-OFFSET_S, LENGTH_S, LEVEL_DB, COLOUR = 0.010, 1.0 / PER_S + 0.005, 1.0, 3.0
 #: Longer than the clip, so that all of it is judged however long a codec's last frame makes it.
 JUDGED_S: Final = 5.0
+#: The peak of silence, -80 dBFS.
+SILENCE: Final = 1e-4
 SOUND: Final = Waveform(name="audio", sample_rate_hz=16_000, samples=int(16_000 * JUDGED_S))
 PICTURE: Final = Frames(name="visual", frames=15, height=HEIGHT, width=WIDTH)
+STILL: Final = Frames(name="still", frames=1, height=HEIGHT, width=WIDTH)
 
-#: Containers (file ending) with the options of their muxer.
-MOVIES: Final = {
-    "mp4": [], "mov": [], "m4v": ["-f", "ipod"], "3gp": [], "mkv": [], "webm": [], "avi": [], "flv": [], "ts": [],
-    "m2ts": [], "mpg": ["-f", "mpeg"], "vob": [], "wmv": ["-f", "asf"], "mxf": [], "ogv": [], "nut": [],
-    "fragmented.mp4": ["-movflags", "frag_keyframe+empty_moov"], "faststart.mp4": ["-movflags", "faststart"],
-}  # fmt: skip
-VIDEO_CODECS: Final = {
-    "libx264": ["-bf", "3", "-crf", "12"], "libx265": ["-crf", "12", "-x265-params", "log-level=none"],
-    "mpeg4": ["-q:v", "2"], "libxvid": ["-q:v", "2"], "mpeg2video": ["-q:v", "2", "-bf", "2"],
-    "mpeg1video": ["-q:v", "2"], "libvpx": ["-b:v", "4M", "-crf", "4"], "libvpx-vp9": ["-b:v", "0", "-crf", "10"],
-    "libsvtav1": ["-crf", "15", "-preset", "10"], "mjpeg": ["-q:v", "2", "-strict", "unofficial"], "flv": ["-q:v", "2"],
-    "h263p": ["-q:v", "2"], "msmpeg4": ["-q:v", "2"], "msmpeg4v2": ["-q:v", "2"], "wmv1": ["-q:v", "2"],
-    "wmv2": ["-q:v", "2"], "prores_ks": [], "dnxhd": ["-profile:v", "dnxhr_hq"], "ffv1": [], "huffyuv": [],
-    "rawvideo": [], "libtheora": ["-q:v", "10"], "png": [], "qtrle": [], "utvideo": [], "cinepak": [],
-}  # fmt: skip
-SOUNDS: Final = {
-    "wav": [], "rf64.wav": ["-rf64", "always"], "w64": [], "aiff": [], "caf": [], "au": [], "voc": [], "flac": [],
-    "ogg": [], "opus": [], "mp3": [], "aac": ["-f", "adts"], "m4a": ["-f", "ipod"], "mka": [], "wma": ["-f", "asf"],
-    "ac3": [], "eac3": [], "wv": [], "amr": [], "mp2": [], "tta": [], "ts": [], "mpg": ["-f", "mpeg"], "flv": [],
-    "avi": [], "mp4": [], "mov": [], "mkv": [], "webm": [], "mxf": ["-f", "mxf_opatom"],
-}  # fmt: skip
-AUDIO_CODECS: Final = {
-    "pcm_s16le": [], "pcm_s16be": [], "pcm_s24le": [], "pcm_s32le": [], "pcm_f32le": [], "pcm_f64le": [], "pcm_u8": [],
-    "pcm_alaw": [], "pcm_mulaw": [], "adpcm_ms": [], "adpcm_ima_wav": [], "flac": [], "alac": [], "libvorbis": [],
-    "libopus": [], "libmp3lame": [], "mp2": [], "aac": [], "ac3": [], "eac3": [], "wmav2": [], "wmav1": [],
-    "wavpack": [], "tta": [], "libspeex": [], "nellymoser": [], "dca": ["-strict", "-2"], "adpcm_swf": [], "g722": [],
-}  # fmt: skip
-#: Files that say how the picture is to be turned clockwise, in degrees, by the matrix of their track header.
-TURNED: Final = {"rotate90.mp4": 90, "rotate180.mov": 180, "rotate270.mp4": 270}
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One file to write: its ending, options, and what it holds."""
-
-    ending: str
-    codec: str
-    arguments: tuple[str, ...]
-    track: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.codec} in {self.ending}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one pair: ``right``, ``refused`` or ``wrong``, and the figures or the reason."""
-
-    pair: Pair
-    verdict: str
-    words: str
-
-
-def pairs() -> Iterator[Pair]:
-    """All pairs to try: each video codec in each container of movies, each audio codec in each that takes sound."""
-    for ending, muxer in MOVIES.items():
-        for codec, options in VIDEO_CODECS.items():
-            yield Pair(ending, codec, ("-map", "0:v", "-c:v", codec, *options, *muxer), "video")
-    for ending, muxer in SOUNDS.items():
-        for codec, options in AUDIO_CODECS.items():
-            yield Pair(ending, codec, ("-map", "0:a", "-c:a", codec, *options, *muxer), "audio")
-    for ending in TURNED:
-        yield Pair(ending, "libx264", ("-map", "0:v", "-c:v", "libx264", "-crf", "12"), "video")
+#: Reasons that are about the format. Any other is wrong: neither the clip nor its file gives a reason for it.
+_ABOUT_FORMAT: Final = frozenset({Reason.UNSUPPORTED, Reason.UNDECODABLE})
 
 
 def write_source(folder: Path) -> Path:
@@ -138,11 +82,14 @@ def write_source(folder: Path) -> Path:
 
 def write(pair: Pair, source: Path, folder: Path) -> Path | None:
     """Write the pair's file; None where ffmpeg cannot."""
-    path = folder / f"{pair.codec}.{pair.ending}"
-    layout = () if pair.track == "video" else audio_layout(pair.codec)
+    path = folder / f"{pair.content.replace(' ', '_')}.{pair.ending}"
+    layout = audio_layout(pair.codec) if pair.track == "audio" else ()
     try:
         run_ffmpeg("-i", str(source), *layout, *pair.arguments, str(path))
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+    except subprocess.CalledProcessError:
+        return None
+    except subprocess.TimeoutExpired:
+        print(f"late     {pair.name}: ffmpeg did not end", flush=True)
         return None
     if pair.ending in TURNED:
         turn(path, TURNED[pair.ending])
@@ -167,21 +114,40 @@ def audio_layout(codec: str) -> tuple[str, ...]:
 
 def judge(pair: Pair, path: Path) -> Outcome:
     """Decode one file and compare."""
-    modality = PICTURE if pair.track == "video" else SOUND
+    modality = {"video": PICTURE, "audio": SOUND, "image": STILL}[pair.track]
     request = DecodeRequest((modality,), {modality.name: path}, clip_s=JUDGED_S)
     try:
         decoded = decode(request)
     except DimmlError as error:
-        return Outcome(pair, "refused", error.message)
+        return Outcome(pair, "wrong", error.message)
     track = decoded.tracks[modality.name]
     if track.row is None:
-        return Outcome(pair, "refused", str(track.status))
-    faults, figures = (pictures_faults if pair.track == "video" else sound_faults)(pair, path, decoded)
-    return Outcome(pair, "wrong" if faults else "right", "; ".join(faults or figures))
+        if not decodes_by_ffmpeg(pair, path):
+            return Outcome(pair, "refused", f"{_said(track.status)}; {UNREAD}")
+        return Outcome(pair, "refused" if track.status.reason in _ABOUT_FORMAT else "wrong", _said(track.status))
+    compare = {"video": picture_figures, "audio": sound_figures, "image": image_figures}[pair.track]
+    figures, faults = compare(pair, path, decoded)
+    bounds = {**BOUNDS, "length": BOUNDS["length"] + 1000 * frame_of(pair, path)}
+    faults += [f"{name} {figure:+.3f}" for name, figure in figures.items() if abs(figure) > bounds[name]]
+    return Outcome(pair, "wrong" if faults else "right", "; ".join(faults), figures)
 
 
-def sound_faults(pair: Pair, path: Path, decoded: Decoded) -> tuple[list[str], list[str]]:
-    """Deviations beyond the bounds, and all figures: length, beginning and level of the tone."""
+def frame_of(pair: Pair, path: Path) -> float:
+    """How long a frame lasts in seconds: a picture, or what the sound's codec puts into a packet."""
+    if pair.track != "audio":
+        return 1 / PER_S
+    shown = ("-select_streams", "a:0", "-show_entries", "frame=nb_samples:stream=sample_rate")
+    found = probe(path, *shown, "-read_intervals", "%+#9")
+    samples = max((frame["nb_samples"] for frame in found["frames"]), default=0)
+    return float(samples) / int(found["streams"][0]["sample_rate"])
+
+
+def _said(status: ModalityStatus) -> str:
+    return f"`{status}`" + (f" ({status.detail})" if status.detail else "")
+
+
+def sound_figures(pair: Pair, path: Path, decoded: Decoded) -> tuple[dict[str, float], list[str]]:
+    """Length, beginning and level of the tone against ffmpeg's; no other faults."""
     row = decoded.tracks[SOUND.name].row
     assert row is not None
     raw, packets = by_ffmpeg(path, "a", "-f", "f32le", "-ac", "1")
@@ -189,15 +155,27 @@ def sound_faults(pair: Pair, path: Path, decoded: Decoded) -> tuple[list[str], l
     rate = int(
         probe(path, "-select_streams", "a:0", "-show_entries", "stream=sample_rate")["streams"][0]["sample_rate"]
     )
-    length = (decoded.end_s or 0.0) - len(mono) / rate - packets[0][0]
     tone_s = tone_by_ffmpeg(path)
     heard = row[: round(16_000 * (decoded.end_s or 0.0))]
-    onset = onset_of(heard, 16_000) / 16_000 - tone_s
     middle_s = tone_s + 0.5, tone_s + 1.5
     level = _level(heard, 16_000, *middle_s) - _level(mono, rate, *(at - packets[0][0] for at in middle_s))
-    figures = [f"length {1000 * length:+.0f} ms", f"onset {1000 * onset:+.1f} ms", f"level {level:+.2f} dB"]
-    bounds = (abs(length) <= LENGTH_S, abs(onset) <= OFFSET_S, abs(level) <= LEVEL_DB)
-    return [figure for figure, held in zip(figures, bounds, strict=True) if not held], figures
+    return {
+        "length": 1000 * ((decoded.end_s or 0.0) - len(mono) / rate - packets[0][0]),
+        "offset": 1000 * (onset_of(heard, 16_000) / 16_000 - tone_s),
+        "level": level,
+    }, []
+
+
+def decodes_by_ffmpeg(pair: Pair, path: Path) -> bool:
+    """Whether the program gets a picture out of a file, or sound that is not silent."""
+    form = ("-map", "0:a", "-f", "f32le") if pair.track == "audio" else ("-map", "0:v", "-f", "rawvideo")
+    try:
+        raw = run_ffmpeg("-i", str(path), *form, "-").stdout
+    except subprocess.CalledProcessError as error:
+        raw = error.stdout
+    if pair.track != "audio":
+        return bool(raw)
+    return bool(np.abs(np.frombuffer(raw, np.float32)).max(initial=0.0) > SILENCE)
 
 
 def _level(mono: npt.NDArray[np.float32], rate: int, begin_s: float, end_s: float) -> float:
@@ -205,30 +183,32 @@ def _level(mono: npt.NDArray[np.float32], rate: int, begin_s: float, end_s: floa
     return float(10 * np.log10(max(float(np.mean(part**2)), 1e-12)))
 
 
-def pictures_faults(pair: Pair, path: Path, decoded: Decoded) -> tuple[list[str], list[str]]:
-    """Deviations beyond the bounds, and all figures: length, number against time, colour."""
+def picture_figures(pair: Pair, path: Path, decoded: Decoded) -> tuple[dict[str, float], list[str]]:
+    """Length, lateness of the pictures and colour; pictures that are shown twice are a fault."""
     track = decoded.tracks[PICTURE.name]
     assert track.row is not None
     rows = track.row.astype(np.float64)
-    length = (decoded.end_s or 0.0) - (decoded.start_s or 0.0)
     degrees = TURNED.get(pair.ending)
     if degrees is not None:
         # The form of the row is fixed, so a turned picture is squeezed into it: turn it back, and stretch.
         rows = np.stack([_upright(row, degrees) for row in rows])
     numbers = [number_of(row) for row in rows]
-    late = max(abs(n - t * PER_S) for n, t in zip(numbers, track.times_s, strict=True))
-    spread = len(set(numbers))
-    reference = _colour_by_ffmpeg(path)
-    colour = float(np.abs(_patch(rows) - reference).max())
-    figures = [f"{length:.3f} s", f"pictures at most {late:.1f} late", f"colour {colour:.1f}"]
-    faults = []
-    if abs(length - SECONDS) > LENGTH_S:
-        faults.append(f"length {length:.3f} s")
-    if late > 1.01 or spread < PICTURE.frames:
-        faults.append(f"pictures {numbers} at {[round(t * PER_S, 1) for t in track.times_s]}")
-    if colour > COLOUR:
-        faults.append(f"colour off by {colour:.1f}")
-    return faults, figures
+    at = [t * PER_S for t in track.times_s]
+    seconds = (decoded.end_s or 0.0) - (decoded.start_s or 0.0)
+    figures = {
+        "length": 1000 * (seconds - SECONDS),
+        "pictures": max((n - t for n, t in zip(numbers, at, strict=True)), key=abs),
+        "colour": float(np.abs(_patch(rows) - _patch(_rgb_by_ffmpeg(path))).max()),
+    }
+    twice = len(set(numbers)) < PICTURE.frames
+    return figures, [f"pictures {numbers} at {[round(one, 1) for one in at]}"] if twice else []
+
+
+def image_figures(pair: Pair, path: Path, decoded: Decoded) -> tuple[dict[str, float], list[str]]:
+    """Colour of all of the picture; no other faults."""
+    row = decoded.tracks[STILL.name].row
+    assert row is not None
+    return {"colour": float(np.abs(row[0] - _rgb_by_ffmpeg(path)[0]).mean())}, []
 
 
 def _upright(row: npt.NDArray[np.float64], degrees: int) -> npt.NDArray[np.float64]:
@@ -242,49 +222,35 @@ def _patch(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(rows[:, HEIGHT // 8 : HEIGHT * 3 // 8, WIDTH // 8 : WIDTH * 7 // 8].mean(axis=(0, 1, 2)))
 
 
-def _colour_by_ffmpeg(path: Path) -> npt.NDArray[np.float64]:
+def _rgb_by_ffmpeg(path: Path) -> npt.NDArray[np.float64]:
     raw = run_ffmpeg("-noautorotate", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-").stdout
     wanted = ("-select_streams", "v:0", "-show_entries", "stream=width,height")
     shape = probe(path, *wanted)["streams"][0]
-    rgb = np.frombuffer(raw, np.uint8).reshape(-1, shape["height"], shape["width"], 3).astype(np.float64)
-    return _patch(rgb)
+    return np.frombuffer(raw, np.uint8).reshape(-1, shape["height"], shape["width"], 3).astype(np.float64)
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """The results as Markdown: one row a container, and each refused or wrong pair."""
-    found = Counter(outcome.verdict for outcome in outcomes)
-    lines = [
-        f"{len(outcomes)} pairs that ffmpeg writes: {found['right']} right, {found['refused']} refused, "
-        f"{found['wrong']} wrong.",
-        "",
-        "| container | track | right | refused |",
-        "|---|---|---|---|",
-    ]
-    groups: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for outcome in outcomes:
-        key = (outcome.pair.ending, outcome.pair.track)
-        groups.setdefault(key, {"right": [], "refused": [], "wrong": []})[outcome.verdict].append(outcome.pair.codec)
-    for (ending, track), codecs in groups.items():
-        lines.append(f"| {ending} | {track} | {', '.join(codecs['right'])} | {', '.join(codecs['refused'])} |")
-    for verdict in ("wrong", "refused"):
-        listed = [outcome for outcome in outcomes if outcome.verdict == verdict]
-        if listed:
-            lines += ["", f"{verdict.capitalize()}:", ""]
-            lines += [f"- {outcome.pair.name}: {outcome.words}" for outcome in listed]
-    return "\n".join(lines) + "\n"
+def read_results(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Outcomes of earlier runs, by name of the pair; none without a file."""
+    if path is None or not path.exists():
+        return {}
+    results: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try all pairs; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[], help="pairs whose names have one of these words")
-    parser.add_argument("--out", type=Path, help="write the table to this file as well")
+    parser.add_argument(
+        "--results", type=Path, help="read the outcomes of earlier runs from this file, and keep all in it"
+    )
+    parser.add_argument("--out", type=Path, help="write the page to this file as well")
     parser.add_argument("--keep", type=Path, help="leave the files in this folder")
     given = parser.parse_args(arguments)
     if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
         print("ffmpeg and ffprobe are not there: install Debian's package ffmpeg", file=sys.stderr)
         return NOT_CHECKED
-    outcomes: list[Outcome] = []
+    kept = read_results(given.results)
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -292,14 +258,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for pair in pairs():
             if given.only and not any(word in pair.name for word in given.only):
                 continue
+            kept.pop(pair.name, None)
             path = write(pair, source, folder)
             if path is None:
                 continue
-            outcomes.append(judge(pair, path))
-            print(f"{outcomes[-1].verdict:<8} {pair.name}: {outcomes[-1].words}", flush=True)
+            outcome = judge(pair, path)
+            kept[pair.name] = {"verdict": outcome.verdict, "words": outcome.words, "figures": dict(outcome.figures)}
+            figures = ", ".join(f"{name} {figure:+.2f}" for name, figure in outcome.figures.items())
+            print(f"{outcome.verdict:<8} {pair.name}: {outcome.words or figures}", flush=True)
+            if given.results is not None:
+                given.results.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             if given.keep is None:
                 path.unlink()
-    text = table(outcomes)
+    outcomes = [Outcome(pair, **kept[pair.name]) for pair in pairs() if pair.name in kept]
+    text = page(outcomes)
     print("\n" + text)
     if given.out is not None:
         given.out.write_text(text, encoding="utf-8")

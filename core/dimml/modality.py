@@ -37,6 +37,13 @@ _Hold = Annotated[
         "long as any before it; further away, it is absent. None: without end.",
     ),
 ]
+_ToneMap = Annotated[
+    bool,
+    Field(
+        description="Whether video of high dynamic range (PQ, HLG) is mapped to SDR; false: code values as they are, "
+        "as before decoder version 2."
+    ),
+]
 _GROUND: Final = (
     "Colour on which a transparent image file is shown, as [red, green, blue]; null for the colours beneath its alpha, "
     "as before decoder version 2."
@@ -119,7 +126,12 @@ class Waveform(_Modality):
 class Frames(_Modality):
     """RGB frames, UINT8, ``[B, frames, height, width, 3]``, spread evenly over the clip's time."""
 
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"may_rest": False, "ground": None, "hold_s": None}
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        "may_rest": False,
+        "ground": None,
+        "hold_s": None,
+        "tone_map": False,
+    }
 
     kind: Literal["frames"] = "frames"
     tensor: TensorName = "FRAMES"
@@ -133,6 +145,7 @@ class Frames(_Modality):
     )
     ground: Ground | None = Field(default=_WHITE, description=_GROUND)
     hold_s: _Hold = 1.0
+    tone_map: _ToneMap = True
 
     track: ClassVar[Track] = "video"
     rgb: ClassVar[bool] = True
@@ -160,7 +173,7 @@ class Flow(_Modality):
     the next one in the stream.
     """
 
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"ground": None, "hold_s": None}
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"ground": None, "hold_s": None, "tone_map": False}
 
     kind: Literal["flow"] = "flow"
     tensor: TensorName = "FLOW"
@@ -171,6 +184,7 @@ class Flow(_Modality):
     hold_s: _Hold = 1.0
     bound_px: float = Field(default=20.0, gt=0.0)
     ground: Ground | None = Field(default=_WHITE, description=_GROUND)
+    tone_map: _ToneMap = True
 
     track: ClassVar[Track] = "video"
 

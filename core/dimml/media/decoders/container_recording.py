@@ -19,7 +19,7 @@ from dimml.media.decoders.streams.packet_feed import Reader, SeekMissedError, re
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
 from dimml.media.decoders.track_readers import PictureReader, ReadAgainError, SoundReader
-from dimml.media.decoders.unread_formats import why_undecoded, why_unopened
+from dimml.media.decoders.unread_formats import UNTIMED, why_mistimed, why_undecoded, why_unopened
 from dimml.media.track_choice import LOUDEST, TrackChoice
 from dimml.media.types import DecodedTrack, DecodeRequest, Source, Truncation
 from dimml.modality import Modality, Track, Waveform
@@ -76,21 +76,31 @@ class ContainerRecording:
             return
         stack.callback(container.close)
         streams = self._chosen(container)
+        self._codecs = {
+            kind: str(one.codec_context.codec.canonical_name) for kind, some in streams.items() for one in some[:1]
+        }
+        mistimed = {kind: why for kind, one in self._codecs.items() if (why := why_mistimed(demuxer, one)) is not None}
+        # Their times must not count as the recording's length.
+        streams |= {kind: [] for kind in mistimed}
         self._index = scan(container, [*streams["audio"], *streams["video"]])
         if cut_off:
             drop_partial_packet(self._index, demuxer, promised_s)
-            found = truncations(container, demuxer, self._index, promised_s)
-            by_kind = {
-                kind: found[one.index] for kind, some in streams.items() for one in some[:1] if one.index in found
-            }
+            cut = truncations(container, demuxer, self._index, promised_s)
+            by_kind = {kind: cut[one.index] for kind, some in streams.items() for one in some[:1] if one.index in cut}
             self.truncations = {m.name: by_kind[_kind(m)] for m in modalities if _kind(m) in by_kind}
         for modality in modalities:
             kind = _kind(modality)
-            if any(self._index.tracks[stream.index].packets for stream in streams[kind]):
-                self._readable.append(modality)
+            found = [self._index.tracks[stream.index] for stream in streams[kind]]
+            if any(track.packets for track in found):
+                if any(track.timed for track in found if track.packets):
+                    self._readable.append(modality)
+                else:
+                    self.unreadable |= all_because(Reason.UNSUPPORTED, [modality], UNTIMED)
                 continue
             why, detail = Reason.EMPTY, None
-            if not streams[kind]:
+            if kind in mistimed:
+                why, detail = Reason.UNSUPPORTED, mistimed[kind]
+            elif not streams[kind]:
                 why, detail = why_none(container, kind, self._wanted(kind))
             if why is Reason.UNDECODABLE:
                 why, detail = why_undecoded(file, file_type, kind)
@@ -119,7 +129,20 @@ class ContainerRecording:
             tracks: Tracks = dict(self.unreadable)
             for one in passes:
                 tracks |= next(one)
-            yield self._naming_louder(tracks, windows, number)
+            yield self._naming_louder(self._naming_codec(tracks), windows, number)
+
+    def _naming_codec(self, tracks: Tracks) -> Tracks:
+        """Add its codec to the status of every track that was tried and does not decode."""
+        for modality in self._readable:
+            status = tracks[modality.name].status
+            if status.reason is Reason.UNDECODABLE and status.detail is None:
+                kind = _kind(modality)
+                detail = (
+                    f"nothing of its {'sound' if kind == 'audio' else 'picture'} track ({self._codecs[kind]}) decodes "
+                    "here: it is damaged, or of a form that is not read"
+                )
+                tracks |= all_because(Reason.UNDECODABLE, [modality], detail)
+        return tracks
 
     def _naming_louder(self, tracks: Tracks, windows: Sequence[Window], number: int) -> Tracks:
         """Add to a silent track's status which other sound track of the recording is not silent in this window."""

@@ -108,8 +108,8 @@ _MAGIC: Final = (
     (b"fLaC", FileType("sound", "flac")),
     (b".snd", FileType("sound", "au")),
     (b"caff\x00\x01", FileType("sound", "caf")),
-    # The GUID that Sonic Foundry wrote for RIFF.
-    (bytes.fromhex("726966662e91cf11a5d628db04c10000"), FileType("sound", "w64")),
+    # The GUID that Sonic Foundry wrote for RIFF. libsndfile (1.2.2) takes floats of an extensible format for integers.
+    (bytes.fromhex("726966662e91cf11a5d628db04c10000"), FileType("container", "w64")),
     (b"NIST_1A\n", FileType("sound", "nistsphere")),
     # libsndfile (1.2.2) takes the headers of all blocks but the first for samples.
     (b"Creative Voice File\x1a", FileType("container", "voc")),

@@ -51,6 +51,11 @@ class TrackIndex:
     #: Keyframes that ``retreat`` drops the next time.
     _retreat: int = 1
 
+    @property
+    def timed(self) -> bool:
+        """Whether at least half of the packets carry a time; what is read by the others' guesses stands anywhere."""
+        return 2 * len(self.times_s) >= self.packets
+
     def keyframe_before(self, time_s: float) -> float | None:
         """Find the last keyframe at or before ``time_s``; None without one."""
         position = bisect.bisect_right(self.keyframes_s, time_s)

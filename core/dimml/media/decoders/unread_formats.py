@@ -45,9 +45,24 @@ _FOLLOW: Final = "it only names other files; send the recording itself"
 _REMUX: Final = (
     "it has no times of its own; put it into MP4 or Matroska, for instance by ffmpeg -r RATE -i IN -c copy OUT"
 )
+#: A track of which most packets carry no time, as FFmpeg writes H.264 into MPEG-PS and Flash's ADPCM into WAV.
+UNTIMED: Final = f"a track of which most packets say no time is not read: {CONVERT}"
+#: Sound whose times AVI counts in bytes, though it has no constant rate or FFmpeg does not know it: 3 s were seen to
+#: last for minutes.
+_MISTIMED_IN_AVI: Final = frozenset({"vorbis", "speex", "eac3", "dts", "adpcm_g722"})
+_CONVERT_PICTURE: Final = "convert it to JPEG, PNG or AVIF"
 _UNREAD: Final = (
-    (b"\xff\x0a", UnreadFormat("JPEG XL", "convert it to JPEG, PNG or AVIF")),
-    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", UnreadFormat("JPEG XL", "convert it to JPEG, PNG or AVIF")),
+    (b"\xff\x0a", UnreadFormat("JPEG XL", _CONVERT_PICTURE)),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", UnreadFormat("JPEG XL", _CONVERT_PICTURE)),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", UnreadFormat("JPEG 2000", _CONVERT_PICTURE)),
+    (b"\xff\x4f\xff\x51", UnreadFormat("JPEG 2000", _CONVERT_PICTURE)),
+    (b"\x76\x2f\x31\x01", UnreadFormat("OpenEXR", _CONVERT_PICTURE)),
+    (b"SDPX", UnreadFormat("DPX", _CONVERT_PICTURE)),
+    (b"XPDS", UnreadFormat("DPX", _CONVERT_PICTURE)),
+    (b"qoif", UnreadFormat("QOI", _CONVERT_PICTURE)),
+    (b"8BPS", UnreadFormat("Photoshop (PSD)", _CONVERT_PICTURE)),
+    *((b"P%d\n" % kind, UnreadFormat("a portable map (PBM, PGM, PPM, PAM)", _CONVERT_PICTURE)) for kind in range(1, 8)),
+    (b"nut/multimedia container\0", UnreadFormat("NUT", CONVERT)),
     (b".RMF", UnreadFormat("RealMedia", CONVERT)),
     (b".ra\xfd", UnreadFormat("RealAudio", CONVERT, sound_only=True)),
     (b"MThd", UnreadFormat("MIDI", "it holds notes, not sound; render it to WAV", sound_only=True)),
@@ -63,6 +78,8 @@ _UNREAD: Final = (
     (b"MPCK", UnreadFormat("Musepack", CONVERT, sound_only=True)),
     (b"MP+", UnreadFormat("Musepack", CONVERT, sound_only=True)),
     (b"TTA1", UnreadFormat("True Audio", CONVERT, sound_only=True)),
+    (b"\x7f\xfe\x80\x01", UnreadFormat("DTS without a container", CONVERT, sound_only=True)),
+    (b"\xfe\x7f\x01\x80", UnreadFormat("DTS without a container", CONVERT, sound_only=True)),
     (b"ajkg", UnreadFormat("Shorten", CONVERT, sound_only=True)),
     (b"DSD ", UnreadFormat("DSF", CONVERT, sound_only=True)),
     (b"FRM8", UnreadFormat("DSDIFF", CONVERT, sound_only=True)),
@@ -150,6 +167,13 @@ def why_unopened(file: BinaryIO, file_type: FileType) -> tuple[Reason, str]:
     if codec is not None and codec.endswith("RIFX"):
         return Reason.UNSUPPORTED, f"WAV with {codec} is not read: {CONVERT}"
     return Reason.UNDECODABLE, f"{file_type.name} that is damaged or cut off: nothing of it can be read"
+
+
+def why_mistimed(demuxer: str, codec: str) -> str | None:
+    """Say why the times of a track are not those of what it holds, as a sentence; None where they are."""
+    if demuxer == "avi" and codec in _MISTIMED_IN_AVI:
+        return f"AVI with {codec} is not read, since its times are not those of the sound: {CONVERT}"
+    return None
 
 
 def why_undecoded(file: BinaryIO, file_type: FileType, kind: str) -> tuple[Reason, str]:

@@ -14,12 +14,14 @@ import numpy.typing as npt
 from dimml.errors import TooLargeError
 from dimml.media.decoders.flow import flow_between
 from dimml.media.decoders.streams.orientation import Matrix
+from dimml.media.decoders.streams.tone_mapping import Transfer, has_wide_gamut, to_standard_range, transfer_of
 from dimml.media.decoders.time_range import Window
 from dimml.media.types import MediaLimits
 from dimml.modality import Flow, Frames, Region
 
 ByteArray = npt.NDArray[np.uint8]
-_Pixel = TypeVar("_Pixel", np.uint8, np.float32)
+_Pixel = TypeVar("_Pixel", np.uint8, np.uint16, np.float32)
+_Level = TypeVar("_Level", np.uint8, np.uint16)
 
 _MATRIX_BYTES: Final = 36
 #: How much larger than the row a picture stays that is reduced while it is decoded. Measured on fine stripes: twice as
@@ -30,7 +32,7 @@ EPSILON_S: Final = 1e-6
 
 
 class Picture:
-    """A decoded picture, converted to RGB once, and only if it is used.
+    """A decoded picture, converted to RGB once, and only if it is used: by the matrix and range that its stream states.
 
     All pictures of a stream share one ``converter`` (``av.video.reformatter.VideoReformatter``): to set one up takes
     four times as long as to convert a small picture.
@@ -46,17 +48,39 @@ class Picture:
     @cached_property
     def rgb(self) -> ByteArray:
         """Upright RGB, ``[height, width, 3]``."""
-        converted = self._converter.reformat(self._frame, format="rgb24", threads=1)
+        return np.asarray(self._upright("rgb24"), np.uint8)
+
+    @cached_property
+    def deep_rgb(self) -> npt.NDArray[np.uint16]:
+        """The same of 16 bits: high dynamic range in 8 has steps that are seen."""
+        return np.asarray(self._upright("rgb48le"), np.uint16)
+
+    def prepared(self, modality: Frames | Flow) -> ByteArray:
+        """Cut to the region of interest, resize, map high dynamic range to SDR: ``[height, width, 3]``."""
+        transfer = self._transfer() if modality.tone_map else None
+        if transfer is None:
+            return prepared(self.rgb, modality)
+        wide_gamut = has_wide_gamut(self._frame)
+        return to_standard_range(prepared(self.deep_rgb, modality), transfer, wide_gamut=wide_gamut)
+
+    def _transfer(self) -> Transfer | None:
+        return transfer_of(self._frame)
+
+    def _upright(self, pixels: str) -> Any:
+        converted = self._converter.reformat(self._frame, format=pixels, threads=1)
         own = display_matrix(self._frame)
         return upright(converted.to_ndarray(), self._matrix if own is None else own)
 
 
 class StillPicture(Picture):
-    """Picture of an image file: upright RGB from the start, at time 0."""
+    """Picture of an image file: upright RGB of standard range from the start, at time 0."""
 
     def __init__(self, rgb: ByteArray) -> None:
         super().__init__(None, 0.0, None)
         self.__dict__["rgb"] = rgb
+
+    def _transfer(self) -> Transfer | None:
+        return None
 
 
 def display_matrix(frame: Any) -> Matrix | None:
@@ -71,7 +95,7 @@ def display_matrix(frame: Any) -> Matrix | None:
     return np.frombuffer(bytes(matrix), dtype=np.int32).reshape(3, 3)
 
 
-def upright(rgb: ByteArray, matrix: Matrix | None) -> ByteArray:
+def upright(rgb: npt.NDArray[_Level], matrix: Matrix | None) -> npt.NDArray[_Level]:
     """Apply the rotation and reflection of a display matrix (ISO/IEC 14496-12, 6.2.2), as quarter turns; a view.
 
     The matrix sends a pixel (x, y) to (a·x + c·y, b·x + d·y), with a, b in its first and c, d in its second row.
@@ -96,7 +120,7 @@ def region_of(picture: npt.NDArray[_Pixel], region: Region | None) -> npt.NDArra
     return np.ascontiguousarray(picture)
 
 
-def prepared(rgb: ByteArray, modality: Frames | Flow) -> ByteArray:
+def prepared(rgb: npt.NDArray[_Level], modality: Frames | Flow) -> npt.NDArray[_Level]:
     """Cut to the region of interest and resize: ``[height, width, 3]`` of the modality."""
     rgb = region_of(rgb, modality.region)
     height, width = rgb.shape[:2]
@@ -104,8 +128,7 @@ def prepared(rgb: ByteArray, modality: Frames | Flow) -> ByteArray:
         return rgb
     shrinks = height >= modality.height and width >= modality.width
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(rgb, (modality.width, modality.height), interpolation=interpolation)
-    return np.asarray(resized, np.uint8)
+    return np.asarray(cv2.resize(rgb, (modality.width, modality.height), interpolation=interpolation), rgb.dtype)
 
 
 class PictureRow:
@@ -147,11 +170,11 @@ class PictureRow:
             self.times_s.append(picture.time_s)
 
     def _pixels(self, picture: Picture, following: Picture | None) -> ByteArray:
-        first = prepared(picture.rgb, self.modality)
+        first = picture.prepared(self.modality)
         if isinstance(self.modality, Frames):
             return first
         # The last picture of a stream has no next one: it is at rest.
-        second = first if following is None else prepared(following.rgb, self.modality)
+        second = first if following is None else following.prepared(self.modality)
         return flow_between(first, second, self.modality.bound_px)
 
 

@@ -254,10 +254,17 @@ def test_floats_that_are_no_sound_never_reach_an_encoder(sample: float, status: 
 def test_damage_to_one_track_leaves_the_other(tmp_path: Path, suffix: str, kind: str) -> None:
     codecs = {"video_codec": "mpeg4", "audio_codec": "libmp3lame"} if suffix == "avi" else {}
     path = write_clip(tmp_path / f"clip.{suffix}", 1.0, rate_hz=44_100, **codecs)
-    found = statuses(decode_source(damage_packets(path, kind)))
+    decoded = decode_source(damage_packets(path, kind))
+    found = statuses(decoded)
     hurt, whole = ("visual", "audio") if kind == "video" else ("audio", "visual")
     assert found[whole] == "ok"
     assert found[hurt] in {"unusable:undecodable", "unusable:silent"}
+    if found[hurt] == "unusable:undecodable":
+        with av.open(str(path)) as container:
+            codec = container.streams.best(kind).codec_context.codec.canonical_name
+        detail = decoded.tracks[hurt].status.detail
+        assert detail is not None
+        assert f"track ({codec}) decodes" in detail
 
 
 SOUND_CODECS = {

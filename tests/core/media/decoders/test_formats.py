@@ -24,7 +24,7 @@ from dimml.media.decoders.file_type import identify, sniff
 from dimml.media.workers.pool import DecodePool
 from dimml.modality import Frames, Waveform
 from support.decoding import decode_source, loudest_s, request_for, row_of, statuses
-from support.media_maker import click_at, read_number, write_clip
+from support.media_maker import click_at, read_number, tone, write_clip
 
 SOUND = Waveform(name="audio", sample_rate_hz=8000, samples=32_000)
 PICTURE = Frames(name="visual", frames=5, height=32, width=48)
@@ -264,11 +264,19 @@ UNREAD_SOUND = {
     "WAV with format tag 0xFFFE in RIFX is not read": wav(0xFFFE, ">"),
     "MIDI is not read: it holds notes": b"MThd\0\0\0\x06\0\0\0\x01\0\x60",
     "RealAudio is not read": b".ra\xfd\0\x04",
+    "DTS without a container is not read": b"\x7f\xfe\x80\x01\xfc\x3c",
     "Monkey's Audio is not read": b"MAC \x96\x0f",
     "AMR with several channels is not read": b"#!AMR_MC1.0\n",
 }
 UNREAD = {
     "RealMedia is not read": b".RMF\0\0\0\x12",
+    "NUT is not read": b"nut/multimedia container\0",
+    "JPEG 2000 is not read: convert it to JPEG": b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 ",
+    "OpenEXR is not read": b"\x76\x2f\x31\x01\x02\0\0\0",
+    "DPX is not read": b"SDPX\0\0\x08\0V1.0",
+    "QOI is not read": b"qoif\0\0\0\x10\0\0\0\x10\3\0",
+    "Photoshop (PSD) is not read": b"8BPS\0\1",
+    "a portable map (PBM, PGM, PPM, PAM) is not read": b"P6\n2 1\n255\nabcdef",
     "raw DV is not read": b"\x1f\x07\x00\xbf" + bytes(200),
     "an MPEG video stream without a container is not read": b"\x00\x00\x01\xb3\x06\x00\x40\x13",
     "an archive (ZIP) is not read: unpack it": b"PK\x03\x04\x14\x00",
@@ -292,6 +300,36 @@ def test_a_known_format_that_is_not_read_is_called_by_its_name(words: str) -> No
     assert detail is not None
     assert words in detail
     assert ": " in detail, "the way out"
+
+
+def test_tracks_whose_packets_say_no_time_are_refused_by_name(tmp_path: Path) -> None:
+    """FFmpeg writes a time for one in 37 packets of H.264 into MPEG-PS, and none for Flash's ADPCM into WAV."""
+    pictured = write_clip(tmp_path / "clip.mpg", 1.0, video_codec="libx264", audio_codec="mp2", rate_hz=48_000)
+    decoded = decode_source(pictured, SOUND, PICTURE)
+    assert statuses(decoded) == {"audio": "ok", "visual": "unusable:unsupported"}
+    heard = write_clip(tmp_path / "clip.wav", 1.0, picture=None, audio_codec="adpcm_swf", rate_hz=44_100)
+    alone = decode_source(heard, SOUND, PICTURE)
+    assert statuses(alone) == {"audio": "unusable:unsupported", "visual": "absent:no_track"}
+    for status in (decoded.tracks["visual"].status, alone.tracks["audio"].status):
+        assert status.detail is not None
+        assert "most packets say no time" in status.detail
+
+
+def test_sound_that_avi_gives_wrong_times_is_refused_by_name(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.avi", 1.0, video_codec="mpeg4", audio_codec="eac3", rate_hz=48_000)
+    decoded = decode_source(path, SOUND, PICTURE)
+    assert statuses(decoded) == {"audio": "unusable:unsupported", "visual": "ok"}
+    assert "AVI with eac3 is not read" in str(decoded.tracks["audio"].status.detail)
+
+
+def test_w64_of_floats_is_as_loud_as_it_was_written(tmp_path: Path) -> None:
+    """Floats in an extensible format, as FFmpeg writes this rate, libsndfile 1.2.2 reads as integers: noise."""
+    path = write_clip(
+        tmp_path / "clip.w64", 1.0, picture=None, sound=tone(440, 0.1), audio_codec="pcm_f32le", rate_hz=96_000
+    )
+    modality = Waveform(name="audio", sample_rate_hz=96_000, samples=96_000)
+    expected = 0.1 * np.sin(2 * np.pi * 440 * np.arange(96_000) / 96_000)
+    np.testing.assert_allclose(row_of(decode_source(path, modality), "audio"), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["aiff", "au", "caf", "w64", "rifx", "sphere", "voc", "wavpack"])

@@ -31,6 +31,11 @@ ByteArray = npt.NDArray[np.uint8]
 
 #: Formats that decoder version 1 read, by OpenCV and without regard to alpha.
 _HISTORIC: Final = frozenset({"png", "webp"})
+#: Depths of RGB in TIFF that Pillow does not read and OpenCV does, with its flags: 12 bits it does not convert to 8.
+_DEEP_RGB: Final[dict[tuple[int, ...], int]] = {
+    (12, 12, 12): cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH,
+    (16, 16, 16): cv2.IMREAD_COLOR,
+}
 _STRIP_ROWS: Final = 256
 _REDUCED: Final = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 #: Formats that OpenCV does not read everywhere, or whose alpha or rotation it drops. A class of Pillow reads its own
@@ -106,14 +111,18 @@ def reduction(size: tuple[int, int], enough: tuple[int, int] | None) -> int:
 
 
 def _by_opencv(data: bytes, flags: int) -> ByteArray | None:
-    """Decode by OpenCV, which applies EXIF orientation."""
+    """Decode by OpenCV, which applies EXIF orientation; of 16 bits the upper 8."""
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from error
         return None
-    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    if bgr is None:
+        return None
+    if bgr.dtype == np.uint16:
+        np.right_shift(bgr, 8, out=bgr)
+    return np.asarray(cv2.cvtColor(np.asarray(bgr, np.uint8), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _by_pillow(data: bytes, image_format: str, limits: MediaLimits, ground: Ground | None) -> ByteArray | None:
@@ -125,26 +134,33 @@ def _by_pillow(data: bytes, image_format: str, limits: MediaLimits, ground: Grou
             _check_size(image.size, limits)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return flatten(image, ground)
+            return flatten(_from_12_bits(image) if _tiff_depth(data, image_format) == (12,) else image, ground)
     except (MemoryError, TooLargeError):
         raise
     except Exception:
         # Pillow documents no set of errors for damaged files: SyntaxError, struct.error and TypeError are among them.
-        return _by_opencv(data, cv2.IMREAD_COLOR) if _is_deep_tiff(data, image_format) else None
+        flags = _DEEP_RGB.get(_tiff_depth(data, image_format))
+        return None if flags is None else _by_opencv(data, flags)
 
 
-def _is_deep_tiff(data: bytes, image_format: str) -> bool:
-    """Whether it is a TIFF of 16-bit RGB without alpha, which Pillow does not read."""
+def _tiff_depth(data: bytes, image_format: str) -> tuple[int, ...]:
+    """Read the bits of each channel of a TIFF; empty for other formats, and where none are stated."""
     if image_format != "tiff":
-        return False
+        return ()
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
         file = io.BytesIO(data)
         file.seek(tags.next)
         tags.load(file)
-        return tuple(tags.get(TiffImagePlugin.BITSPERSAMPLE, ())) == (16, 16, 16)
+        return tuple(tags.get(TiffImagePlugin.BITSPERSAMPLE, ()))
     except Exception:
-        return False
+        return ()
+
+
+def _from_12_bits(image: Image.Image) -> Image.Image:
+    """Stretch grey of 12 bits, which Pillow puts into 16 as it is, to all of them."""
+    values: npt.NDArray[np.uint16] = np.asarray(image).astype(np.uint16)
+    return Image.fromarray(values << 4 | values >> 8)
 
 
 def _by_libheif(data: bytes, limits: MediaLimits, ground: Ground | None) -> ByteArray | None:

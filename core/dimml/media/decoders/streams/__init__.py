@@ -1,1 +1,1 @@
-"""What containers and codecs say of one stream beside its packets' data: clocks, splices, orientation, its end."""
+"""What containers and codecs say of a stream beside its packets' data: clocks, splices, turns, colour, its end."""
