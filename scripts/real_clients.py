@@ -77,7 +77,7 @@ class Row:
         behind = {front: found for front, found in self.problems.items() if front != DIRECT}
         wrong = [f"{front}: {'; '.join(found)}" for front, found in behind.items() if found]
         cells.append("; ".join(self.problems[DIRECT]) or "ok")
-        cells.append("<br>".join(wrong) or (f"ok, {len(behind)} ways" if behind else "-"))
+        cells.append("<br>".join(wrong) or (f"ok, {len(behind)} way{'s' * (len(behind) > 1)}" if behind else "-"))
         return f"| {' | '.join(cells)} |"
 
 
