@@ -187,35 +187,35 @@ def no_answer(
 ) -> DimmlError | None:
     """Return the error for one row with these final statuses, or None if at least one modality answered.
 
-    Of the modalities that reached an encoder: if any failed, UnavailableError; if all were late, DeadlineExceededError.
-    If none reached one, what was sent is at fault: UnusableMediaError. So it is where every modality that reached one
-    is ``non_finite`` and its input in ``inputs``, the row's tensors ``[*shape]``, holds NaN or infinity: sending
-    it again would fail again.
+    If none reached an encoder, what was sent is at fault: UnusableMediaError. So it is if NaN or infinity stands in the
+    input of one that did (``inputs``, the row's tensors ``[*shape]``), whatever else happened: nothing should be sent
+    again as it is. Else, of those that reached one: if any failed, UnavailableError; if all were late,
+    DeadlineExceededError.
     """
     if any(status.ok for status in statuses.values()):
         return None
     listed = describe_statuses(statuses)
     reached = {status.status for status in statuses.values()}
-    failed = [name for name, status in statuses.items() if status.status is Status.FAILED]
-    if failed and Status.TIMEOUT not in reached and all(_sent_non_finite(statuses, inputs, name) for name in failed):
+    not_finite = [
+        name
+        for name, status in statuses.items()
+        if status.status in (Status.FAILED, Status.TIMEOUT) and _is_not_finite((inputs or {}).get(name))
+    ]
+    if not_finite:
         return UnusableMediaError(
-            f"{' and '.join(failed)}: the input holds NaN or infinity, send finite numbers; {listed}",
-            field=failed[0],
+            f"{' and '.join(not_finite)}: the input holds NaN or infinity, send finite numbers; {listed}",
+            field=not_finite[0],
             statuses=statuses,
         )
-    if failed:
+    if Status.FAILED in reached:
         return UnavailableError(f"no encoder answered: {listed}", statuses=statuses)
     if Status.TIMEOUT in reached:
         return DeadlineExceededError(f"every encoder was late: {listed}", statuses=statuses)
     return UnusableMediaError(f"no requested modality is usable: {listed}", statuses=statuses)
 
 
-def _sent_non_finite(
-    statuses: Mapping[str, ModalityStatus], inputs: Mapping[str, npt.NDArray[Any]] | None, name: str
-) -> bool:
-    if statuses[name].reason is not Reason.NON_FINITE or inputs is None or name not in inputs:
-        return False
-    return not bool(np.isfinite(inputs[name]).all())
+def _is_not_finite(tensor: npt.NDArray[Any] | None) -> bool:
+    return tensor is not None and not bool(np.isfinite(tensor).all())
 
 
 def no_answer_at_all(

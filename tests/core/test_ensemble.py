@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -239,8 +240,13 @@ def test_what_a_caller_sent_that_is_not_finite_is_the_callers_fault(value: float
     assert isinstance(raised, UnusableMediaError)
     assert raised.field == "audio"
     assert raised.statuses == statuses
-    # An encoder that makes NaN of finite numbers, or that failed beside it, may answer next time.
+    # An encoder that makes NaN of finite numbers may answer next time.
     assert isinstance(no_answer(statuses, {"audio": np.zeros(8, np.float32)}), UnavailableError)
-    for reason in (Reason.DEADLINE, Reason.ENCODER_GONE):
-        other = {**statuses, "visual": ModalityStatus.because(reason)}
-        assert isinstance(no_answer(other, {"audio": sound, "visual": np.zeros(4, np.uint8)}), UnavailableError)
+    finite = np.zeros(4, np.uint8)
+    beside = [ModalityStatus.because(reason) for reason in (Reason.DEADLINE, Reason.ENCODER_GONE, Reason.BLACK)]
+    own = [ModalityStatus.because(reason) for reason in (Reason.NON_FINITE, Reason.DEADLINE, Reason.ENCODER_ERROR)]
+    for audio, visual in product(own, beside):
+        raised = no_answer({"audio": audio, "visual": visual}, {"audio": sound, "visual": finite})
+        assert isinstance(raised, UnusableMediaError), (audio, visual)
+        assert raised.field == "audio"
+    assert no_answer({"audio": own[0], "visual": OK}, {"audio": sound, "visual": finite}) is None

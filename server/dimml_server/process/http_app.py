@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import FastAPI, Security
 from fastapi.security import APIKeyHeader
 from starlette.middleware.cors import CORSMiddleware
@@ -22,13 +24,19 @@ from dimml_server.prediction.service import PredictionService
 from dimml_server.security.guard import Guard
 from dimml_server.settings.settings import ServerSettings
 
+_DESCRIPTION: Final = (
+    "Multimodal predictions that keep answering when a modality is missing, broken, silent or late.\n\n"
+    # Listing them would double every GET, and generated clients with it.
+    "Every path that answers GET answers HEAD as well: the same status and headers, without the body."
+)
+
 
 def create_app(service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard) -> FastAPI:
     """Build the application. The caller loads the bundles and closes the service."""
     app = FastAPI(
         title="dimml",
         version=__version__,
-        description="Multimodal predictions that keep answering when a modality is missing, broken, silent or late.",
+        description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs_page else None,

@@ -69,6 +69,15 @@ def test_head_has_the_errors_of_get(server: ServerProcess, path: str, status: in
     assert (got.status_code, head.status_code, head.content) == (status, status, b"")
 
 
+def test_the_description_says_that_head_works_and_lists_it_nowhere(server: ServerProcess) -> None:
+    document = httpx.get(f"{server.url}/openapi.json").json()
+    assert "Every path that answers GET answers HEAD" in document["info"]["description"]
+    operations = [own for methods in document["paths"].values() for own in methods.items()]
+    assert "head" not in {method for method, _ in operations}
+    identities = [operation["operationId"] for _, operation in operations]
+    assert len(set(identities)) == len(identities)
+
+
 def test_head_is_logged_as_head_and_listed_as_allowed(server: ServerProcess) -> None:
     identity = "asked-by-head"
     httpx.head(f"{server.url}/v1/models", headers={"X-Request-Id": identity})

@@ -430,6 +430,16 @@ def test_numbers_that_are_not_finite_are_the_callers_fault(triton: Face, value: 
     expect(triton, call, 422, "INVALID_ARGUMENT", "audio: the input holds NaN or infinity")
 
 
+@pytest.mark.parametrize("model", ["late", "both"], ids=["late", "failed-and-late"])
+def test_so_they_are_beside_an_encoder_that_is_late_or_failed(triton: Face, model: str) -> None:
+    sound = np.full_like(waveform([0]), np.nan)
+
+    def call(triton: Face) -> Any:
+        return triton.infer(model, [triton.tensor("WAVEFORM", sound), triton.frames([0])])
+
+    expect(triton, call, 422, "INVALID_ARGUMENT", "audio: the input holds NaN or infinity")
+
+
 def test_a_number_past_single_precision_is_the_callers_fault(http: httpx.Client) -> None:
     tensor = {
         "name": "WAVEFORM",

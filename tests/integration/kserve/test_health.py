@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+import tritonclient.http
+from callers.recorder import recording
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
@@ -69,6 +71,14 @@ def refusal(call: Any) -> grpc.StatusCode:
     with pytest.raises(grpc.RpcError) as raised:
         call()
     return raised.value.code()
+
+
+def test_health_checks_share_a_connection(open_server: ServerProcess) -> None:
+    """tritonclient reads no body of health: it keeps the connection only where the body came with the head."""
+    with recording(open_server.http) as relay:
+        with tritonclient.http.InferenceServerClient(relay.address) as client:
+            assert all(client.is_server_live() for _ in range(50))
+        assert len(relay.connections) == 1
 
 
 @pytest.mark.parametrize("service", ["", WHOLE, "tiny", "tiny_audio", "tiny_fusion", "tiny_media"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import uvloop
 
@@ -24,6 +25,46 @@ async def _closed_transport() -> asyncio.Transport:
         transport.abort()
         await lost.wait()
     return transport
+
+
+class Below:
+    """A transport that keeps what it is given, a piece for each call."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.pieces.append(data)
+
+    def writelines(self, lines: list[bytes]) -> None:
+        self.pieces.append(b"".join(lines))
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_head_leaves_with_what_follows_it() -> None:
+    below = Below()
+    transport = LenientTransport(cast(asyncio.Transport, below))
+    transport.hold_next()
+    transport.write(b"head ")
+    assert below.pieces == []
+    transport.write(b"body")
+    transport.write(b"more")
+    assert below.pieces == [b"head body", b"more"]
+
+
+def test_a_head_that_nothing_follows_leaves_with_the_end() -> None:
+    below = Below()
+    transport = LenientTransport(cast(asyncio.Transport, below))
+    transport.hold_next()
+    transport.write(b"head")
+    transport.close()
+    assert (below.pieces, below.closed) == ([b"head"], True)
 
 
 def test_what_is_written_after_the_end_is_dropped() -> None:

@@ -42,7 +42,7 @@ USED = (
     *("timeout_keep_alive", "timeout_keep_alive_task", "url", "_unset_keepalive_if_required"),
 )
 #: Of a cycle.
-USED_OF_A_CYCLE = ("keep_alive", "more_body", "response_complete", "response_started", "send")
+USED_OF_A_CYCLE = ("keep_alive", "more_body", "response_complete", "response_started", "scope", "send")
 
 
 def uvicorn_requirement() -> Requirement:

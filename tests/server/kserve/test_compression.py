@@ -34,6 +34,34 @@ def test_a_body_comes_back_whole(encoding: str, sent: bytes, chunk: int) -> None
     assert read(sent, encoding, chunk=chunk) == BODY
 
 
+SERIES = b"".join(gzip.compress(BODY[at : at + 999]) for at in range(0, len(BODY), 999))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000, 10**6])
+def test_a_series_of_gzip_members_is_one_body(chunk: int) -> None:
+    """RFC 1952, section 2.2; the gzip module reads them so too."""
+    assert gzip.decompress(SERIES) == BODY
+    assert read(SERIES, "gzip", chunk=chunk, limit=len(BODY)) == BODY
+    assert read(gzip.compress(b"") + SERIES + gzip.compress(b""), "gzip", chunk=chunk) == BODY
+
+
+def test_a_series_of_members_is_within_the_limits() -> None:
+    with pytest.raises(TooLargeError, match="max_body_bytes"):
+        read(SERIES, "gzip", limit=len(BODY) - 1)
+    members = gzip.compress(b"") * (2**16 + 1)
+    with pytest.raises(RequestError, match="after its gzip stream"):
+        read(members, "gzip", limit=len(members))
+
+
+@pytest.mark.parametrize(
+    "whole", [SERIES[:-1], SERIES + b"\x1f\x8b", SERIES + SERIES[10:]], ids=["cut", "begun", "other"]
+)
+def test_a_series_that_does_not_end_with_a_member_is_refused(whole: bytes) -> None:
+    for chunk in (1, 10**6):
+        with pytest.raises(RequestError):
+            read(whole, "gzip", chunk=chunk)
+
+
 @pytest.mark.parametrize("encoding", ["", "gzip", "deflate"])
 def test_the_limit_is_exact(encoding: str) -> None:
     sent = compress(BODY, encoding) if encoding else BODY

@@ -45,18 +45,42 @@ class LenientTransport:
 
     Writes after the end are dropped, as asyncio's own transports do and uvloop's do not: a client that disconnects is
     not an error. ``close`` calls ``leave`` instead of the transport's own.
+
+    The write after ``hold_next`` waits for the one after it, so that both leave in one piece.
     """
 
     def __init__(self, transport: asyncio.Transport, leave: Callable[[], None] | None = None) -> None:
         self._transport = transport
-        self.close = leave or transport.close
+        self._leave = leave or transport.close
+        self._holding = False
+        self._held: list[bytes] = []
         #: Whether ``leave`` has been called, so that only the other side's end is awaited.
         self.leaving = False
 
     def write(self, data: bytes) -> None:
         """Send, unless the connection has ended."""
-        if not self.is_closing():
+        if self.is_closing():
+            return
+        self._held.append(data)
+        if self._holding:
+            self._holding = False
+            return
+        if len(self._held) == 1:
             self._transport.write(data)
+        else:
+            self._transport.writelines(self._held)
+        self._held = []
+
+    def hold_next(self) -> None:
+        """Keep the next write until another, or the end."""
+        self._holding = True
+
+    def close(self) -> None:
+        """Send what is kept, and leave."""
+        self._holding = False
+        if self._held:
+            self.write(b"")
+        self._leave()
 
     def is_closing(self) -> bool:
         """Whether nothing more will be sent."""
@@ -162,7 +186,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         super().on_headers_complete()
         if self.cycle is not None:
-            self._close_after_an_early_answer(self.cycle)
+            self._prepare_answer(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._given_bytes += len(body)
@@ -198,13 +222,20 @@ class BoundedConnection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self._start("unread", LINGER_S, self.transport.abort)
 
-    def _close_after_an_early_answer(self, cycle: RequestResponseCycle) -> None:
-        """Add ``Connection: close`` to an answer sent before the whole body has arrived (RFC 9112, 9.6)."""
+    def _prepare_answer(self, cycle: RequestResponseCycle) -> None:
+        """Add ``Connection: close`` to an answer sent before the whole body has arrived (RFC 9112, 9.6).
+
+        Its head and its body are sent in one piece: a client that reads only as far as the status, as
+        ``tritonclient.http`` does with health, gives up a connection on which more arrives.
+        """
         plain = cycle.send
 
         async def send(message: Any) -> None:
-            if cycle.more_body and not cycle.response_started:
-                cycle.keep_alive = False
+            if not cycle.response_started:
+                if cycle.more_body:
+                    cycle.keep_alive = False
+                if cycle.scope["method"] != "HEAD":
+                    self._lenient.hold_next()
             await plain(message)
 
         cycle.send = send  # type: ignore[method-assign]  # there is no other hook before the head is written
