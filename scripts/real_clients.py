@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -110,7 +111,7 @@ def ask_http(client: HttpClient, front: nginx.Front, folder: Path) -> tuple[list
             answers = client.run(url, kept, front.ca)
             connections = list(recorder.connections)
             found = problems(kept, answers) + problems(closing, client.run(url, closing, front.ca))
-    except OSError as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         return [str(error)], "", []
     signs = {name for pattern, name in SIGNS.items() if any(re.search(pattern, one.sent) for one in connections)}
     if "TLS" not in signs:

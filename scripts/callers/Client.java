@@ -14,6 +14,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.KeyStore;
 import java.security.cert.CertificateFactory;
+import java.time.Duration;
 import java.util.Base64;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.TrustManagerFactory;
@@ -57,6 +58,7 @@ public class Client {
             ? BodyPublishers.ofInputStream(() -> new ByteArrayInputStream(content))
             : BodyPublishers.ofByteArray(content));
         request.expectContinue(parts[5].contains("expect"));
+        request.timeout(Duration.ofSeconds(20));
         return request.header("Content-Type", "multipart/form-data; boundary=" + BOUNDARY).build();
     }
 
