@@ -10,7 +10,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
-limit=450000000
+limit=480000000
 docker=docker engine=
 export DOCKER_BUILDKIT=1
 say() { printf '%s\n' "$*"; }
