@@ -132,15 +132,15 @@ def test_a_busy_core_is_seen() -> None:
 
 def test_stacks_are_counted_once_for_every_function_in_them() -> None:
     lines = [
-        "thread (0x7F: MainThread);run (/a/b/uvicorn/main.py:5);step (/a/b/loop.py:1) 3",
-        "thread (0x7F: MainThread);run (/a/b/uvicorn/main.py:5);run (/a/b/uvicorn/main.py:9) 1",
-        "thread (0x80: dimml-x-1);work (/a/c.py:2) 2",
-        "thread (0x81: dimml-x-12);work (/a/c.py:3) 4",
+        "thread (70);run (/a/b/uvicorn/main.py:5);step (/a/b/loop.py:1) 3",
+        "thread (70);run (/a/b/uvicorn/main.py:5);run (/a/b/uvicorn/main.py:9) 1",
+        "thread (71);work (/a/c.py:2) 2",
+        "thread (72);work (/a/c.py:3) 4",
     ]
-    found = stacks.by_thread(lines)
-    assert {name: samples.total for name, samples in found.items()} == {"MainThread": 4, "dimml-x": 6}
-    assert found["MainThread"].within == {"run (uvicorn/main.py)": 4, "step (b/loop.py)": 3}
-    assert found["MainThread"].own == {"step (b/loop.py)": 3, "run (uvicorn/main.py)": 1}
+    found = stacks.by_thread(lines, {"70": "event loop", "71": "dimml-x-1", "72": "dimml-x-12"})
+    assert {name: samples.total for name, samples in found.items()} == {"event loop": 4, "dimml-x": 6}
+    assert found["event loop"].within == {"run (uvicorn/main.py)": 4, "step (b/loop.py)": 3}
+    assert found["event loop"].own == {"step (b/loop.py)": 3, "run (uvicorn/main.py)": 1}
     first = stacks.rows(found, 1)[0]
     assert first == ["dimml-x", "60 %", "`work (a/c.py)`", "100.0 %", "100.0 %"]
 

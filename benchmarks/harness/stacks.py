@@ -1,4 +1,4 @@
-"""Where a process spends its time, by py-spy's samples of all of its threads."""
+"""Where the Python code of a process spends its time, by py-spy's samples of the thread that holds the GIL."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from harness import processes
 
 _THREAD = re.compile(r"^thread \((.+?)\)")
 
@@ -37,27 +39,34 @@ def recorded(process: int, program: str, rate_hz: int = 400) -> Iterator[dict[st
     found: dict[str, Samples] = {}
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "stacks"
-        words = ["--format", "raw", "--threads", "--duration", "unlimited"]
+        words = ["--format", "raw", "--threads", "--gil", "--duration", "unlimited"]
         command = [program, "record", *words, "--rate", str(rate_hz), "--output", str(raw), "--pid", str(process)]
         spy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
             yield found
+            names = {
+                str(thread): "event loop" if thread == process else one.name
+                for thread, one in processes.thread_times(process).items()
+            }
         finally:
             spy.send_signal(2)  # As Ctrl-C: it then writes what it has.
             errors = spy.communicate(timeout=60)[1]
         if not raw.exists():
             raise RuntimeError(f"py-spy wrote nothing: {errors.strip()[-500:]}")
-        found.update(by_thread(raw.read_text().splitlines()))
+        found.update(by_thread(raw.read_text().splitlines(), names))
 
 
-def by_thread(lines: Sequence[str]) -> dict[str, Samples]:
-    """Samples by thread, of py-spy's raw format: ``frame;frame;… count`` from the outermost frame."""
+def by_thread(lines: Sequence[str], names: Mapping[str, str]) -> dict[str, Samples]:
+    """Samples by thread, of py-spy's raw format: ``thread (id);frame;frame;… count`` from the outermost frame.
+
+    ``names`` are those of threads by id; threads whose names differ by a number at the end are one.
+    """
     found: dict[str, Samples] = {}
     for line in lines:
         stack, _, count_text = line.rpartition(" ")
         frames, count = stack.split(";"), int(count_text)
         match = _THREAD.match(frames[0])
-        name = "main" if match is None else re.sub(r"^0x[0-9A-F]+: |[-_]?\d+$", "", match[1])
+        name = "" if match is None else re.sub(r"[-_]\d+$", "", names.get(match[1], match[1]))
         functions = [_function(frame) for frame in frames[0 if match is None else 1 :]]
         if not functions:
             continue
