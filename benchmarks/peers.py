@@ -16,11 +16,11 @@ started anew, in rotating order, warmed up, and given the cases in turn:
 - ``stalled``: the encoder of ``--stall`` takes 2 s for every run, an open loop at 70 % of its own rate; an answer that
   has not come after 5 s counts as none. dimml has a deadline of ``--deadline-ms`` for it.
 
-Labels are held against the same calls in this process; of peers with dimml's decoder none may differ (exit code 1). A
-round in which others took more than 3 % of either core (busy time of the core in /proc/stat less processor time of its
-processes), or in which a process of the server came, went or left its core, is made again, up to three times, and does
-not count otherwise. Ratios are medians over rounds made side by side, with a bootstrap interval of 95 %. The file of
-``--out`` is written anew after every round.
+Labels are held against the same calls in this process; of peers with dimml's decoder none may differ (exit code 1).
+A round in which others took more than 3 % of either core (time in which the core was not idle, by /proc/stat, less
+processor time of its processes), or in which a process of the server came, went or left its core, is made again, up to
+three times, and does not count otherwise. Ratios are medians over rounds made side by side, with a bootstrap interval
+of 95 %. The file of ``--out`` is written anew after every round.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,6 @@ from harness.servers import Round
 
 from dimml.repository import load_bundle
 from support.data import REPOSITORY_ROOT
-from support.waiting import wait_until
 
 
 class _Answers(socketserver.StreamRequestHandler):
@@ -118,16 +118,20 @@ def test_a_tree_has_children_of_children_and_their_time_and_cores() -> None:
         processes.spent_s(members)
 
 
-def test_a_busy_core_is_seen() -> None:
-    """This thread works on one core until the kernel has counted 0.1 s of it."""
+def test_a_core_is_not_idle_while_it_works() -> None:
+    """However busy the machine is: 0.3 s of this thread's work are no idle time of its core."""
     cores = os.sched_getaffinity(0)
     core = min(cores)
     os.sched_setaffinity(0, {core})
     try:
-        before = processes.busy_s(core)
-        wait_until(lambda: processes.busy_s(core) >= before + 0.1, 30.0, lambda: "never busy", every_s=0.0)
+        began, idle_s, worked_s = time.perf_counter(), processes.idle_s(core), time.thread_time()
+        while time.thread_time() < worked_s + 0.3:
+            pass
+        idle_s = processes.idle_s(core) - idle_s
+        assert 0.0 <= idle_s <= time.perf_counter() - began - 0.3 + 0.02
     finally:
         os.sched_setaffinity(0, cores)
+    assert processes.idle_s(core) > 0.0
 
 
 def test_stacks_are_counted_once_for_every_function_in_them() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-#: Fields of a line of /proc/stat in which a core did nothing for anybody: idle and iowait.
+#: Fields of a core's line in /proc/stat: idle and iowait.
 _IDLE_FIELDS = (3, 4)
 
 
@@ -97,11 +97,13 @@ def thread_times(process: int) -> dict[int, ThreadTime]:
     return found
 
 
-def busy_s(core: int) -> float:
-    """Seconds that a core has worked for anybody since boot: all but idle and waiting for a disk; to 10 ms."""
+def idle_s(core: int) -> float:
+    """Seconds since boot in which a core had nothing to do, or only waited for a disk; to 10 ms.
+
+    Linux times idleness exactly, and what a core is busy with by samples only, which are too coarse for a second.
+    """
     for line in Path("/proc/stat").read_text().splitlines():
         if line.startswith(f"cpu{core} "):
-            # Time of guests is part of user time.
-            fields = [int(field) for field in line.split()[1:9]]
-            return sum(field for number, field in enumerate(fields) if number not in _IDLE_FIELDS) / TICKS_PER_S
+            fields = line.split()[1:]
+            return sum(int(fields[number]) for number in _IDLE_FIELDS) / TICKS_PER_S
     raise RuntimeError(f"/proc/stat has no line of core {core}")

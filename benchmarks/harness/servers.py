@@ -21,7 +21,7 @@ from harness.load import Measured, connected, exchange_status
 
 START_LIMIT_S, STOP_LIMIT_S = 60.0, 15.0
 #: Largest share of a core's time that others may take during a round; past it, the round does not count. /proc/stat
-#: counts in 10 ms: a round of less than about a second is judged coarsely.
+#: counts in 10 ms: a round of less than a second is judged coarsely.
 OTHERS_LIMIT = 0.03
 
 
@@ -140,14 +140,15 @@ def measure(
     """One round of ``load`` on a server whose threads are all pinned; this process must be on ``load_core``."""
     members = server.processes()
     processes.pin(members, server.core)
-    own_s, busy = -time.process_time(), [-processes.busy_s(core) for core in (server.core, load_core)]
+    cores = (server.core, load_core)
+    own_s, idle_s = -time.process_time(), [-processes.idle_s(core) for core in cores]
     spent_s, began = -processes.spent_s(members), time.perf_counter()
     measured = load()
     wall_s = time.perf_counter() - began
     spent_s += processes.spent_s(members)
     own_s += time.process_time()
-    busy = [before + processes.busy_s(core) for before, core in zip(busy, (server.core, load_core), strict=True)]
-    others = (max(0.0, busy[0] - spent_s) / wall_s, max(0.0, busy[1] - own_s) / wall_s)
+    idle_s = [before + processes.idle_s(core) for before, core in zip(idle_s, cores, strict=True)]
+    others = (max(0.0, 1.0 - (idle_s[0] + spent_s) / wall_s), max(0.0, 1.0 - (idle_s[1] + own_s) / wall_s))
     spoiled = ""
     if set(server.processes()) != set(members):
         spoiled = "processes of the server began or ended"
