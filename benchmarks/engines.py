@@ -43,10 +43,11 @@ import grpc
 import httpx
 import numpy as np
 from google.protobuf import text_format
+from harness.triton_ensemble import add_models, triton_type
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from dimml.bundle import Bundle
-from dimml.contract import FEATURES, LOGITS, PRESENT, ModelSpec, datatype_of, features_input, logits_input, model_specs
+from dimml.contract import FEATURES, LOGITS, PRESENT, datatype_of, features_input, logits_input, model_specs
 from dimml.repository import load_bundle
 from dimml.system.outbound import import_quietly
 from dimml_server.observability.metrics import Metrics
@@ -181,32 +182,13 @@ def write_ensemble(repository: Path, bundle: Bundle) -> None:
     A classic ensemble has no constants, so the caller sends PRESENT; it cannot know that an encoder failed.
     """
     specs = {spec.name: spec for spec in model_specs(bundle)}
-    fusion = specs[bundle.fusion_model]
     config = model_config_pb2.ModelConfig(name=ENSEMBLE, platform="ensemble", max_batch_size=bundle.max_batch_size)
     encoders = [specs[bundle.encoder_model(m.name)] for m in bundle.modalities]
-    for tensor in (*(spec.inputs[0] for spec in encoders), fusion.inputs[-1]):
-        config.input.add(name=tensor.name, data_type=_type(tensor.datatype), dims=tensor.dims)
-    for tensor in fusion.outputs:
-        config.output.add(name=tensor.name, data_type=_type(tensor.datatype), dims=tensor.dims)
-    for spec in encoders:
-        assert spec.modality is not None
-        to = {FEATURES: features_input(spec.modality), LOGITS: logits_input(spec.modality)}
-        _step(config, spec, {spec.inputs[0].name: spec.inputs[0].name}, to)
-    _step(config, fusion, {t.name: t.name for t in fusion.inputs}, {t.name: t.name for t in fusion.outputs})
+    for tensor in (*(spec.inputs[0] for spec in encoders), specs[bundle.fusion_model].inputs[-1]):
+        config.input.add(name=tensor.name, data_type=triton_type(tensor.datatype), dims=tensor.dims)
+    add_models(config, bundle)
     (repository / ENSEMBLE / "1").mkdir(parents=True)
     (repository / ENSEMBLE / "config.pbtxt").write_text(text_format.MessageToString(config))
-
-
-def _step(config: Any, spec: ModelSpec, inputs: dict[str, str], outputs: dict[str, str]) -> None:
-    step = config.ensemble_scheduling.step.add(model_name=spec.name, model_version=-1)
-    for model_tensor, ensemble_tensor in inputs.items():
-        step.input_map[model_tensor] = ensemble_tensor
-    for model_tensor, ensemble_tensor in outputs.items():
-        step.output_map[model_tensor] = ensemble_tensor
-
-
-def _type(datatype: str) -> str:
-    return "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
 
 
 @contextlib.contextmanager

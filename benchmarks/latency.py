@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness.load import exchange, http_request
 
 from dimml.bundle import Bundle
 from dimml.contract import FEATURES, LOGITS, PRESENT, features_input, logits_input
@@ -33,8 +34,6 @@ from dimml.media import decode
 from dimml.media.types import DecodeRequest
 from dimml.repository import load_bundle
 from dimml.system.outbound import import_quietly
-
-BOUNDARY = "dimml-benchmark"
 
 
 class PlainScript:
@@ -73,36 +72,6 @@ class PlainScript:
             feeds[features_input(modality.name)], feeds[logits_input(modality.name)] = job.result()
         probabilities: np.ndarray[Any, np.dtype[np.float32]] = self.fusion.run(["PROBABILITIES"], feeds)[0]
         return probabilities
-
-
-def http_request(data: bytes, classes: int) -> bytes:
-    """A whole POST /v1/predict, made before the clock runs: the server is measured, not a client library."""
-    parts = [
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n{classes}\r\n'.encode(),
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="media"; filename="clip.mp4"\r\n\r\n'.encode(),
-        data,
-        f"\r\n--{BOUNDARY}--\r\n".encode(),
-    ]
-    body = b"".join(parts)
-    head = (
-        f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-def exchange(connection: socket.socket, request: bytes) -> bytes:
-    """Send a request, and read its answer's body to the last byte."""
-    connection.sendall(request)
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += connection.recv(65536)
-    head, _, body = received.partition(b"\r\n\r\n")
-    match = re.search(rb"(?i)content-length: (\d+)", head)
-    assert match is not None, head
-    while len(body) < int(match[1]):
-        body += connection.recv(65536)
-    return body
 
 
 def start_server(repository: Path, bundle: str) -> tuple[subprocess.Popen[str], str]:

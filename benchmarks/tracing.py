@@ -25,7 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latency import exchange, http_request
+from harness.load import exchange, http_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,12 +8,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
-import numpy as np
+from harness.processes import processor_s
+from harness.ratios import LIMIT, ratio
 
 from checkouts.checkout import SAMPLES, Checkout
 from checkouts.http_calls import form
@@ -21,38 +21,7 @@ from checkouts.http_calls import form
 if TYPE_CHECKING:
     from support.server_process import ServerProcess
 
-RESAMPLES, SEED, LEVEL = 10_000, 20_240_719, 0.95
 T = TypeVar("T")
-#: How much dearer the second may be.
-LIMIT = 1.02
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """The median over pairs of second to first, with its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        """Of the limit: kept or passed where the whole interval says so."""
-        if self.high <= LIMIT:
-            return f"no worse than {LIMIT:g}"
-        return f"WORSE than {LIMIT:g}" if self.low > LIMIT else f"undecided about {LIMIT:g}: measure more"
-
-    def __str__(self) -> str:
-        return f"ratio {self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
-
-
-def ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
-    """Of measurements that were made side by side."""
-    ratios = np.array([second / first for first, second in pairs])
-    drawn = np.random.default_rng(SEED).integers(0, len(ratios), (RESAMPLES, len(ratios)))
-    tail = (1.0 - LEVEL) / 2.0
-    low, high = np.quantile(np.median(ratios[drawn], axis=1), [tail, 1.0 - tail])
-    return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
 def in_turn(measures: Sequence[Callable[[], T]], count: int) -> list[tuple[T, T]]:
@@ -63,11 +32,6 @@ def in_turn(measures: Sequence[Callable[[], T]], count: int) -> list[tuple[T, T]
         found = {which: measures[which]() for which in order}
         pairs.append((found[0], found[1]))
     return pairs
-
-
-def processor_s(process: int) -> float:
-    """Processor time of a process with all of its threads, to the nanosecond: its clock, clock_getcpuclockid(3)."""
-    return time.clock_gettime((~process << 3) | 2)
 
 
 class Blocks:
@@ -156,10 +120,8 @@ def report(before: Checkout, after: Checkout, *, requests: int, times: int) -> b
     pairs = of_requests(before, after, requests)
     found = ratio(pairs)
     first, second = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
-    print(
-        f"a request, {len(pairs)} rounds each: {first:.3f} → {second:.3f} processor ms, {found}: {found.verdict}",
-        flush=True,
-    )
+    cost = f"{first:.3f} → {second:.3f} processor ms"
+    print(f"a request, {len(pairs)} rounds each: {cost}, {found}: {found.verdict}", flush=True)
     for name, measured in of_commands(before, after, times).items():
         first, second = (statistics.median(pair[side] for pair in measured) for side in (0, 1))
         print(f"{name}, {len(measured)} times each: {first:.3f} → {second:.3f} s, {ratio(measured)}", flush=True)

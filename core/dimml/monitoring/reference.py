@@ -5,6 +5,7 @@ Export writes it into the manifest; a server compares its traffic with it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -45,7 +46,7 @@ class Reference(BaseModel):
 
     def certainty_bin(self, certainty: float) -> int:
         """Return the bin of a certainty; bounds are inclusive, as in a Prometheus histogram."""
-        return int(_bins(np.array([certainty]), self.certainty_bounds)[0])
+        return min(bisect_left(self.certainty_bounds, certainty), len(self.certainty_bounds) - 1)
 
 
 def reference_of(

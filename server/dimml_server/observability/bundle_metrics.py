@@ -19,6 +19,7 @@ from dimml.monitoring.drift import Drift, DriftWindow, SlidingCounts
 from dimml.monitoring.observation import Observation, bundle_info, label_name, label_series, observations
 from dimml.monitoring.reference import Reference
 from dimml.status import OK, ModalityStatus, Reason
+from dimml_server.observability.series import Series
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -41,41 +42,53 @@ class BundleMetrics:
         self._window = window
         self._watched: dict[tuple[str, str], _DriftMonitor] = {}
         self._infos: dict[tuple[str, str], tuple[str, ...]] = {}
-        self._statuses = Counter(
-            f"{prefix}_modality_status",
-            "Rows by status and reason of a modality.",
-            (*MODALITY, "status", "reason"),
-            registry=registry,
+        self._statuses = Series(
+            Counter(
+                f"{prefix}_modality_status",
+                "Rows by status and reason of a modality.",
+                (*MODALITY, "status", "reason"),
+                registry=registry,
+            )
         )
-        self._certainty = Histogram(
-            f"{prefix}_modality_certainty_ratio",
-            "Certainty of a head whose modality is ok, 0 to 1; modality 'fused' is the head on all features.",
-            MODALITY,
-            buckets=UNIT_BUCKETS,
-            registry=registry,
+        self._certainty = Series(
+            Histogram(
+                f"{prefix}_modality_certainty_ratio",
+                "Certainty of a head whose modality is ok, 0 to 1; modality 'fused' is the head on all features.",
+                MODALITY,
+                buckets=UNIT_BUCKETS,
+                registry=registry,
+            )
         )
-        self._weight = Histogram(
-            f"{prefix}_modality_weight_ratio",
-            "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
-            MODALITY,
-            buckets=UNIT_BUCKETS,
-            registry=registry,
+        self._weight = Series(
+            Histogram(
+                f"{prefix}_modality_weight_ratio",
+                "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
+                MODALITY,
+                buckets=UNIT_BUCKETS,
+                registry=registry,
+            )
         )
-        self._disagreement = Histogram(
-            f"{prefix}_disagreement_ratio",
-            "Chance that two modalities' heads, drawing from their distributions, name different labels.",
-            BUNDLE,
-            buckets=UNIT_BUCKETS,
-            registry=registry,
+        self._disagreement = Series(
+            Histogram(
+                f"{prefix}_disagreement_ratio",
+                "Chance that two modalities' heads, drawing from their distributions, name different labels.",
+                BUNDLE,
+                buckets=UNIT_BUCKETS,
+                registry=registry,
+            )
         )
-        self._predictions = Counter(
-            f"{prefix}_predictions", "Rows that were answered, by label.", (*BUNDLE, "label"), registry=registry
+        self._predictions = Series(
+            Counter(
+                f"{prefix}_predictions", "Rows that were answered, by label.", (*BUNDLE, "label"), registry=registry
+            )
         )
-        self._degraded = Counter(
-            f"{prefix}_degraded",
-            "Rows that were answered without a requested modality.",
-            BUNDLE,
-            registry=registry,
+        self._degraded = Series(
+            Counter(
+                f"{prefix}_degraded",
+                "Rows that were answered without a requested modality.",
+                BUNDLE,
+                registry=registry,
+            )
         )
         self._truncated = (
             None
@@ -87,12 +100,14 @@ class BundleMetrics:
                 registry=registry,
             )
         )
-        self._stages = Histogram(
-            f"{prefix}_stage_seconds",
-            "Time of one stage of a request: queue, decode, encode (by modality), fuse.",
-            (*BUNDLE, "stage", "modality"),
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
+        self._stages = Series(
+            Histogram(
+                f"{prefix}_stage_seconds",
+                "Time of one stage of a request: queue, decode, encode (by modality), fuse.",
+                (*BUNDLE, "stage", "modality"),
+                buckets=SECONDS_BUCKETS,
+                registry=registry,
+            )
         )
         self._info = Gauge(
             f"{prefix}_bundle_info",
@@ -112,12 +127,12 @@ class BundleMetrics:
             self._watched[labels] = _DriftMonitor(reference, self._window)
         for modality in bundle.modalities:
             for status in (OK, *map(ModalityStatus.because, Reason)):
-                self._statuses.labels(*labels, modality.name, *_words(status))
+                self._statuses[(*labels, modality.name, *_words(status))]
             if self._truncated is not None:
                 self._truncated.labels(*labels, modality.name)
         for label in label_series(bundle):
-            self._predictions.labels(*labels, label)
-        self._degraded.labels(*labels)
+            self._predictions[(*labels, label)]
+        self._degraded[labels]
 
     def unserved(self, bundle: Bundle) -> None:
         """Record that a bundle version is no longer served; its counts stay."""
@@ -127,7 +142,7 @@ class BundleMetrics:
 
     def observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
         """Record the duration of one stage of one request."""
-        self._stages.labels(bundle.name, str(bundle.version), stage, modality).observe(seconds)
+        self._stages[bundle.name, str(bundle.version), stage, modality].observe(seconds)
 
     def observe_truncations(self, bundle: Bundle, truncations: Iterable[str]) -> None:
         """Count the modalities of one recording whose track was cut off."""
@@ -139,7 +154,7 @@ class BundleMetrics:
         """Count the status of each modality, by row."""
         for modality, column in statuses.items():
             for status in column:
-                self._statuses.labels(bundle.name, str(bundle.version), modality, *_words(status)).inc()
+                self._statuses[(bundle.name, str(bundle.version), modality, *_words(status))].inc()
 
     def observe_result(self, bundle: Bundle, result: EnsembleResult) -> None:
         """Record all observations of one ensemble run's rows, and its stage times."""
@@ -152,12 +167,12 @@ class BundleMetrics:
         watched = self._watched.get(labels)
         for row in observations(bundle, result):
             for head, (certainty, weight) in row.heads.items():
-                self._certainty.labels(*labels, head).observe(certainty)
-                self._weight.labels(*labels, head).observe(weight)
+                self._certainty[(*labels, head)].observe(certainty)
+                self._weight[(*labels, head)].observe(weight)
             if row.disagreement is not None:
-                self._disagreement.labels(*labels).observe(row.disagreement)
-            self._predictions.labels(*labels, label_name(bundle, row.answer)).inc()
-            self._degraded.labels(*labels).inc(row.degraded)
+                self._disagreement[labels].observe(row.disagreement)
+            self._predictions[(*labels, label_name(bundle, row.answer))].inc()
+            self._degraded[labels].inc(row.degraded)
             if watched is not None:
                 watched.observe(row)
 

@@ -26,6 +26,7 @@ from dimml_server.observability.fetch_metrics import FetchMetrics
 from dimml_server.observability.kserve_statistics import Statistics
 from dimml_server.observability.request_context import current_request
 from dimml_server.observability.request_record import CANCELLED, DEGRADED, INTERNAL, OK, RequestRecord
+from dimml_server.observability.series import Series
 from dimml_server.observability.shadow_metrics import ShadowMetrics
 
 if TYPE_CHECKING:
@@ -49,18 +50,22 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         #: Counts for KServe's statistics call, over all transports that speak KServe v2.
         self.inference = Statistics()
-        self._requests = Counter(
-            "dimml_requests",
-            "Requests answered, by outcome: ok, degraded, cancelled, internal, or an error's code.",
-            ("model", "version", "transport", "outcome"),
-            registry=self.registry,
+        self._requests = Series(
+            Counter(
+                "dimml_requests",
+                "Requests answered, by outcome: ok, degraded, cancelled, internal, or an error's code.",
+                ("model", "version", "transport", "outcome"),
+                registry=self.registry,
+            )
         )
-        self._latency = Histogram(
-            "dimml_request_seconds",
-            "Time from the first byte of a request to its answer.",
-            ("model", "version", "transport"),
-            buckets=SECONDS_BUCKETS,
-            registry=self.registry,
+        self._latency = Series(
+            Histogram(
+                "dimml_request_seconds",
+                "Time from the first byte of a request to its answer.",
+                ("model", "version", "transport"),
+                buckets=SECONDS_BUCKETS,
+                registry=self.registry,
+            )
         )
         self._in_flight = Gauge("dimml_requests_in_flight", "Requests being worked on.", registry=self.registry)
         self._queued = Gauge("dimml_requests_queued", "Requests that wait for their turn.", registry=self.registry)
@@ -138,8 +143,8 @@ class Metrics:
             raise
         finally:
             record.total_s = perf_counter() - began
-            self._requests.labels(record.model, record.version, transport, record.outcome).inc()
-            self._latency.labels(record.model, record.version, transport).observe(record.total_s)
+            self._requests[record.model, record.version, transport, record.outcome].inc()
+            self._latency[record.model, record.version, transport].observe(record.total_s)
 
 
 class _WithoutCreated(CollectorRegistry):

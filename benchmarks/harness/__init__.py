@@ -1,0 +1,1 @@
+"""What several benchmarks share: pinned servers, load over HTTP, processor time and memory, ratios with intervals."""
