@@ -245,7 +245,9 @@ class ModelControl:
         await self._engine.load(bundle, self._repository, must_run=must_run)
         logger.info("loaded bundle %s version %d in %.2f s", name, version, perf_counter() - began)
         if bundle.decoder_version != DECODER_VERSION:
-            logger.warning(
+            # An older bundle's choices are kept; what a newer one was trained with is not known here.
+            logger.log(
+                logging.WARNING if bundle.decoder_version > DECODER_VERSION else logging.INFO,
                 "bundle %s version %d was trained on clips of decoder version %d; this server has version %d",
                 name,
                 version,

@@ -257,3 +257,15 @@ def test_a_request_in_flight_outlives_its_version(tmp_path: Path) -> None:
         answer = asking.result(60).json()
         assert (answer["label"], answer["degraded"]) == ("blue", False)
         wait_until(lambda: server.threads() < threads, 20, "the sessions' threads are still there")
+
+
+def test_of_another_decoder_only_a_newer_one_is_warned_of(server: ServerProcess, repository: Path) -> None:
+    for name, version in (("of_an_older_decoder", 1), ("of_a_newer_decoder", 7)):
+        make_tiny_bundle(repository, name=name)
+        manifest = repository / name / "1" / "bundle.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "decoder_version": version}))
+        httpx.post(f"http://{server.http}/v2/repository/models/{name}/load").raise_for_status()
+    wait_until(lambda: "of_a_newer_decoder version 1 was trained" in server.log, 10.0, lambda: server.log)
+    warned = [line for line in server.log_lines if "was trained on clips" in line and " WARNING " in line]
+    assert len(warned) == 1
+    assert "bundle of_a_newer_decoder version 1 was trained on clips of decoder version 7" in warned[0]
