@@ -65,7 +65,7 @@ def recording_host(pair: Pair) -> Iterator[RecordingHost]:
     class Handler(BaseHTTPRequestHandler):
         def setup(self) -> None:
             host.connections += 1
-            # In the connection's own thread: a caller that breaks off the handshake holds nobody up.
+            # In the connection's own thread: a caller that breaks off the handshake delays no other.
             self.request = context.wrap_socket(self.request, server_side=True)
             super().setup()
 

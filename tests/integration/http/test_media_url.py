@@ -185,9 +185,9 @@ def test_a_part_of_a_modality_goes_before_it_and_media_beside_it_is_refused(setu
 
 
 def test_what_was_fetched_and_is_no_recording_is_refused_as_if_it_had_been_sent(setup: Setup) -> None:
-    for path, fate in (("/garbage", "unusable:undecodable"), ("/empty", "unusable:empty")):
+    for path, status in (("/garbage", "unusable:undecodable"), ("/empty", "unusable:empty")):
         error = error_of(setup.post(setup.host.url(path)), 422, "unusable_media")
-        assert set(fates({"error": error}).values()) == {fate}
+        assert set(fates({"error": error}).values()) == {status}
 
 
 @pytest.mark.parametrize("path", ["/large", "/large-chunked"])

@@ -19,7 +19,7 @@ Transfer = Literal["pq", "hlg"]
 #: Transfer characteristics and primaries by their numbers in ITU-T H.273.
 _TRANSFERS: Final[dict[int, Transfer]] = {16: "pq", 18: "hlg"}
 _BT709: Final = 1
-#: The brightest that is told apart, and HDR's reference white (BT.2408, table 1), in cd/m².
+#: The brightest that is distinguished, and HDR's reference white (BT.2408, table 1), in cd/m².
 _PEAK, _WHITE = 1000.0, 203.0
 #: Constants of PQ (BT.2100, table 4).
 _M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
