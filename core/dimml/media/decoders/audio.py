@@ -41,20 +41,13 @@ class SoundBuffer:
         self.rate_hz = rate_hz
         self._window = window
         self._margin = math.ceil(MARGIN_S * rate_hz)
-        length = math.ceil(window.seconds * rate_hz) + 2 * self._margin
+        #: Index of the first sample, counted from the recording's start; may be negative.
+        self.first = round(window.start_s * rate_hz) - self._margin
+        #: Number of samples, margins included.
+        self.length = math.ceil(window.seconds * rate_hz) + 2 * self._margin
         self._layout = layout
-        self._samples = np.zeros((layout.channels, length), np.float32)
+        self._samples = np.zeros((layout.channels, self.length), np.float32)
         self._next: int | None = None
-
-    @property
-    def first(self) -> int:
-        """Index of the buffer's first sample, counted from the recording's start; may be negative."""
-        return round(self._window.start_s * self.rate_hz) - self._margin
-
-    @property
-    def length(self) -> int:
-        """Number of samples, margins included."""
-        return int(self._samples.shape[1])
 
     @property
     def full(self) -> bool:

@@ -75,11 +75,18 @@ class MonoRow:
     no_channel: bool = False
 
 
-def frame_sound(frame: Any) -> Sound:
-    """Channels of a PyAV audio frame. Raises ValueError for an unknown sample format."""
-    layout = Layout(frame.layout.name, tuple(channel.name for channel in frame.layout.channels))
-    if "NONE" in layout.roles:
-        layout = file_layout(layout.channels)
+def frame_sound(frame: Any, layout: Layout | None = None) -> Sound:
+    """Channels of a PyAV audio frame. Raises ValueError for an unknown sample format.
+
+    ``layout`` is that of the frame before, which is not made anew where it is the same.
+    """
+    if layout is None or layout.name != frame.layout.name:
+        layout = Layout(frame.layout.name, tuple(channel.name for channel in frame.layout.channels))
+        if "NONE" in layout.roles:
+            layout = file_layout(layout.channels)
+    if frame.format.name == "fltp" and layout.channels == 1:
+        # Most of what people record, without the copies of the way below.
+        return Sound(np.frombuffer(frame.planes[0], np.float32, frame.samples)[np.newaxis], layout)
     if frame.format.is_planar and layout.channels >= _INTERLEAVED_FROM:
         (frame,) = av.AudioResampler(format="flt").resample(frame)
     samples = frame.to_ndarray()
@@ -87,7 +94,7 @@ def frame_sound(frame: Any) -> Sound:
         samples = samples.reshape(-1, layout.channels).T
     if samples.dtype == np.uint8:
         samples = samples / np.float32(128.0) - np.float32(1.0)
-    elif np.issubdtype(samples.dtype, np.integer):
+    elif samples.dtype.kind == "i":
         samples = samples * (-1.0 / float(np.iinfo(samples.dtype).min))
     return Sound(np.asarray(samples, np.float32), layout)
 

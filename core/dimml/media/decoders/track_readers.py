@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 
 from dimml.errors import TooLargeError
 from dimml.media.decoders.container import UNREADABLE
-from dimml.media.decoders.mixing import Sound, frame_sound
+from dimml.media.decoders.mixing import Layout, Sound, frame_sound
 from dimml.media.decoders.packet_index import TrackIndex
 from dimml.media.decoders.streams.orientation import h264_header
 from dimml.media.decoders.streams.splices import move_stamps
@@ -175,6 +175,7 @@ class SoundReader(TrackReader[SoundSegment]):
         if index is not None and self._next is not None:
             self.from_s = first_sound_s(index, self._next.begin_s)
         self._rate_hz: int | None = None
+        self._layout: Layout | None = None
         #: Start of the next frame that has no time stamp.
         self._at_s = -math.inf
 
@@ -215,11 +216,13 @@ class SoundReader(TrackReader[SoundSegment]):
             # A stream that changes its rate midway stays silent for that part rather than at a wrong pitch.
             return None
         try:
-            return frame_sound(frame)
+            sound = frame_sound(frame, self._layout)
         except MemoryError:
             raise
         except UNREADABLE:
             return None
+        self._layout = sound.layout
+        return sound
 
 
 def first_sound_s(index: TrackIndex, begin_s: float) -> float:
@@ -262,6 +265,9 @@ class PictureReader(TrackReader[PictureSegment]):
         self._only: PictureSegment | None = None
         self._shown: frozenset[float] = frozenset()
         self._awaited: set[float] = set()
+        #: Whether the decoder leaves out pictures that no other needs; an earlier reader may have made it do so.
+        self._leaving_out = False
+        stream.codec_context.skip_frame = "DEFAULT"
         #: Whether a keyframe was decoded, or decoding began with the first packet, before which there is nothing.
         self._proven = True
         check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
@@ -293,8 +299,10 @@ class PictureReader(TrackReader[PictureSegment]):
     def _decode(self, packet: Any) -> None:
         if self._only is not None and packet is not None and packet.size:
             time_s = self.packet_time_s(packet)
-            wanted = packet.is_keyframe or time_s is None or time_s in self._shown
-            self.stream.codec_context.skip_frame = "DEFAULT" if wanted else "NONREF"
+            wanted = time_s is None or time_s in self._shown or packet.is_keyframe
+            if wanted is self._leaving_out:
+                self._leaving_out = not wanted
+                self.stream.codec_context.skip_frame = "DEFAULT" if wanted else "NONREF"
             if time_s is not None:
                 self._only.see(time_s)
         super()._decode(packet)
@@ -342,7 +350,6 @@ class PictureReader(TrackReader[PictureSegment]):
     def _closed(self) -> PictureSegment:
         if self._awaited and not self._failed:
             self._index.unreliable = True
-            self.stream.codec_context.skip_frame = "DEFAULT"
             raise ReadAgainError
         return super()._closed()
 

@@ -55,7 +55,9 @@ class SoundClock:
             at, move = round(time_s * self._rate_hz), 0
         else:
             move = self._move(time_s * self._rate_hz - at, following_s, at + len(sound))
-        if abs(move) <= STRETCH * len(sound):
+        if move == 0:
+            pass
+        elif abs(move) <= STRETCH * len(sound):
             sound = _stretched(sound, len(sound) + move)
         elif at is not None:
             at += move
