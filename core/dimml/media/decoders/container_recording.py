@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
-from dimml.media.decoders.container import open_container
+from dimml.media.decoders.container import UNREADABLE, open_container
 from dimml.media.decoders.file_type import FileType
 from dimml.media.decoders.framing.promised_length import avi_promise_s, drop_partial_packet, is_cut_off, truncations
 from dimml.media.decoders.mixing import power
@@ -15,11 +15,12 @@ from dimml.media.decoders.packet_index import scan
 from dimml.media.decoders.signal_status import Tracks, all_because, checked_sound, picture_tracks, unread
 from dimml.media.decoders.source import opened
 from dimml.media.decoders.streams.chosen_tracks import chosen_streams, track_words, tracks_of, why_none
-from dimml.media.decoders.streams.packet_feed import Reader, SeekMissedError, read_windows, seek
+from dimml.media.decoders.streams.packet_feed import Reader, SeekMissedError, packets_of, read_windows, seek
+from dimml.media.decoders.streams.picture_order import CODECS, stamped_by_decoding
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
 from dimml.media.decoders.track_readers import PictureReader, ReadAgainError, SoundReader
-from dimml.media.decoders.unread_formats import UNTIMED, why_mistimed, why_undecoded, why_unopened
+from dimml.media.decoders.unread_formats import STAMPED_BY_DECODING, UNTIMED, why_mistimed, why_undecoded, why_unopened
 from dimml.media.track_choice import LOUDEST, TrackChoice
 from dimml.media.types import DecodedTrack, DecodeRequest, Source, Truncation
 from dimml.modality import Modality, Track, Waveform
@@ -80,9 +81,11 @@ class ContainerRecording:
             kind: str(one.codec_context.codec.canonical_name) for kind, some in streams.items() for one in some[:1]
         }
         mistimed = {kind: why for kind, one in self._codecs.items() if (why := why_mistimed(demuxer, one)) is not None}
+        if demuxer == "asf" and self._codecs.get("video") in CODECS and self._stamped_by_decoding():
+            mistimed["video"] = STAMPED_BY_DECODING
         # Their times must not count as the recording's length.
         streams |= {kind: [] for kind in mistimed}
-        self._index = scan(container, [*streams["audio"], *streams["video"]])
+        self._index = scan(container, [*streams["audio"], *streams["video"]], keep=alone and demuxer in _EXACT_TIMES)
         if cut_off:
             drop_partial_packet(self._index, demuxer, promised_s)
             cut = truncations(container, demuxer, self._index, promised_s)
@@ -173,13 +176,24 @@ class ContainerRecording:
 
     def _one_pass(self, kinds: Sequence[Track], windows: Sequence[Window]) -> Iterator[Tracks]:
         """Read all tracks in one pass from just before the first window."""
+        while self._index.packets is not None:
+            readers = self._readers(self._streams, kinds, windows)
+            if readers is None:
+                break
+            try:
+                yield from self._filled(read_windows(self._index.packets, readers))
+            except ReadAgainError:
+                for reader in readers:
+                    reader.stream.codec_context.flush_buffers()
+                continue
+            return
         seekable = self._file_type.demuxer not in _READ_FROM_START
         while seekable:
             readers = self._readers(self._streams, kinds, windows)
             if readers is None or not seek(self._scanned, readers):
                 break
             try:
-                yield from self._filled(read_windows(self._scanned, readers, verify=True))
+                yield from self._filled(read_windows(packets_of(self._scanned, readers), readers, verify=True))
             except SeekMissedError:
                 break
             except ReadAgainError:
@@ -199,7 +213,7 @@ class ContainerRecording:
             if readers is None:
                 break
             try:
-                yield from self._filled(read_windows(container, readers))
+                yield from self._filled(read_windows(packets_of(container, readers), readers))
             except ReadAgainError:
                 container.close()
                 continue
@@ -229,6 +243,19 @@ class ContainerRecording:
                 for stream, index in found
             ]
         return readers
+
+    def _stamped_by_decoding(self) -> bool:
+        container = open_container(self._file, self._file_type.demuxer, self._request.limits)
+        if container is None:
+            return False
+        with container:
+            try:
+                return stamped_by_decoding(container.demux(self._chosen(container)["video"]))
+            except MemoryError:
+                raise
+            except UNREADABLE:
+                # Nothing whole to look at: the scan finds out what can be read.
+                return False
 
     def _chosen(self, container: Any) -> dict[Track, list[Any]]:
         return {kind: chosen_streams(container, kind, self._wanted(kind)) for kind in _KINDS}

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from dimml.media.decoders.framing.mpeg_audio import MAX_SETTLING_FRAMES
 from dimml.media.decoders.streams.last_packet import last_packet_s, packet_ends
 from dimml.media.decoders.streams.orientation import Matrix, h264_header, read_orientation
 from dimml.media.decoders.streams.splices import FREE_RUNNING, Shift, SpliceDetector, piece_offsets_s
+
+#: Packets of more bytes are read a second time rather than held: several recordings are decoded side by side.
+MAX_KEPT_BYTES: Final = 4 << 20
 
 
 @dataclass(slots=True)
@@ -130,10 +133,15 @@ class ContainerIndex:
     zero_s: float
     duration_s: float
     tracks: dict[int, TrackIndex]
+    #: All packets of the scan and those that flush the decoders, in order; None unless they were kept.
+    packets: Sequence[Any] | None = None
 
 
-def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
-    """Read all packets of ``streams``; a broken container ends with the last readable one. Raises MemoryError."""
+def scan(container: Any, streams: Sequence[Any], *, keep: bool = False) -> ContainerIndex:
+    """Read all packets of ``streams``; a broken container ends with the last readable one. Raises MemoryError.
+
+    With ``keep`` the packets are there to be decoded, if they are at most ``MAX_KEPT_BYTES`` and none is unreadable.
+    """
     tracks = {stream.index: TrackIndex() for stream in streams}
     if not streams:
         # PyAV would take no streams for all of them.
@@ -144,39 +152,49 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
     ends = packet_ends(streams)
     free_running = container.format.name in FREE_RUNNING
     splices = SpliceDetector(tracks) if free_running else None
+    kept: list[Any] | None = [] if keep else None
+    kept_bytes = 0
     try:
         for packet in container.demux(*streams):
             # Some containers show new streams on the way.
-            track = tracks.get(packet.stream_index)
-            if packet.size == 0 or track is None:
+            number, size = packet.stream_index, packet.size
+            if kept is not None:
+                kept.append(packet)
+                kept_bytes += size
+                if kept_bytes > MAX_KEPT_BYTES:
+                    kept = None
+            track = tracks.get(number)
+            if size == 0 or track is None:
                 continue
-            tick = ticks[packet.stream_index]
-            pts = packet.pts if packet.pts is not None else packet.dts
+            tick, pts, dts, duration = ticks[number], packet.pts, packet.dts, packet.duration or 0
+            if pts is None:
+                pts = dts
             if splices is not None and pts is not None:
-                dts = pts if packet.dts is None else packet.dts
-                track.lead_s = max(track.lead_s, (pts - dts) * tick)
-                if splices.see(packet.stream_index, dts * tick, (packet.duration or 0) * tick):
-                    track = tracks[packet.stream_index] = TrackIndex()
-                    parts[packet.stream_index].append(track)
+                decoded_at = pts if dts is None else dts
+                track.lead_s = max(track.lead_s, (pts - decoded_at) * tick)
+                if splices.see(number, decoded_at * tick, duration * tick):
+                    track = tracks[number] = TrackIndex()
+                    parts[number].append(track)
             track.packets += 1
             if pts is None:
                 continue
-            track.reordered |= packet.dts != pts
+            if dts != pts:
+                track.reordered = True
             time_s = pts * tick
             track.times_s.append(time_s)
-            if packet.stream_index in ends:
-                ends[packet.stream_index].append(packet)
-            track.end_s = max(track.end_s, time_s + (packet.duration or 0) * tick)
+            if number in ends:
+                ends[number].append(packet)
+            track.end_s = max(track.end_s, time_s + duration * tick)
             if packet.is_keyframe:
                 track.keyframes_s.append(time_s)
-                header = headers[packet.stream_index]
+                header = headers[number]
                 if header is not None:
                     track.note_orientation(time_s, packet, header)
     except MemoryError:
         raise
     except UNREADABLE:
         # The rest cannot be read; the packets before it still count.
-        pass
+        kept = None
     if splices is not None:
         tracks = _joined(parts, splices.pieces, ticks)
     for stream in streams:
@@ -204,7 +222,7 @@ def scan(container: Any, streams: Sequence[Any]) -> ContainerIndex:
         # Nothing is presented before 0 in MP4 and Matroska.
         zero_s = max(0.0, zero_s)
     end_s = max((track.end_s for track in tracks.values()), default=0.0)
-    return ContainerIndex(zero_s, max(0.0, end_s - zero_s), tracks)
+    return ContainerIndex(zero_s, max(0.0, end_s - zero_s), tracks, kept)
 
 
 def _joined(

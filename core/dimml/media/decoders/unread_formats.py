@@ -47,6 +47,10 @@ _REMUX: Final = (
 )
 #: A track of which most packets carry no time, as FFmpeg writes H.264 into MPEG-PS and Flash's ADPCM into WAV.
 UNTIMED: Final = f"a track of which most packets say no time is not read: {CONVERT}"
+#: MPEG-1 and MPEG-2 video in ASF as FFmpeg writes it.
+STAMPED_BY_DECODING: Final = (
+    f"a track of MPEG video whose B-pictures have the times of their decoding is not read: {CONVERT}"
+)
 #: Sound whose times AVI counts in bytes, though it has no constant rate or FFmpeg does not know it: 3 s were seen to
 #: last for minutes.
 _MISTIMED_IN_AVI: Final = frozenset({"vorbis", "speex", "eac3", "dts", "adpcm_g722"})

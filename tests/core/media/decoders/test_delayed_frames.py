@@ -97,5 +97,5 @@ def yuv_hashes(path: Path) -> list[str]:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         reader = Hashing(stream, None, 0.0, iter([Window(0.0, 9.0)]), modalities=[TEN], limits=MediaLimits())
-        assert len(list(read_windows(container, [reader]))) == 1
+        assert len(list(read_windows(container.demux(reader.stream), [reader]))) == 1
     return found

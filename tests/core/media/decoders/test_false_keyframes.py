@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dimml.media import MediaLimits
+from dimml.media.decoders import packet_index
 from dimml.media.decoders.packet_index import TrackIndex
 from dimml.media.decoders.windows import WindowPlan, decode_windows
 from dimml.modality import Frames
@@ -38,9 +39,15 @@ def all_flagged(path: Path) -> Path:
 
 
 def numbers_from(path: Path, first: int) -> list[int]:
-    """What is on screen from the middle of picture ``first`` on, for three pictures."""
-    decoded = decode_source(path, THREE, start_s=first / FPS, end_s=(first + 3) / FPS)
-    return [read_number(frame) for frame in row_of(decoded, "visual")]
+    """What is on screen from the middle of picture ``first`` on, for three pictures, read again or not."""
+    found = []
+    for kept_bytes in (0, packet_index.MAX_KEPT_BYTES):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(packet_index, "MAX_KEPT_BYTES", kept_bytes)
+            decoded = decode_source(path, THREE, start_s=first / FPS, end_s=(first + 3) / FPS)
+        found.append([read_number(frame) for frame in row_of(decoded, "visual")])
+    assert found[0] == found[1]
+    return found[0]
 
 
 def encoded(path: Path, codec: str, group: int, options: dict[str, str], pictures: int = 50) -> Path:

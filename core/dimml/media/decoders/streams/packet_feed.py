@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,9 +21,9 @@ class SeekMissedError(Exception):
 
 
 def read_windows(
-    container: Any, readers: Sequence[Reader], *, verify: bool = False
+    packets: Iterable[Any], readers: Sequence[Reader], *, verify: bool = False
 ) -> Iterator[Sequence[SoundSegment | PictureSegment]]:
-    """Feed ``readers`` from the container's current position; yield each window's segments, one of each reader.
+    """Feed ``packets`` to ``readers``; yield each window's segments, one of each reader.
 
     Raises ReadAgainError before the first window, and with ``verify`` SeekMissedError if a stream begins too late.
     """
@@ -31,7 +31,7 @@ def read_windows(
     pending = {reader.stream.index: (reader, ready) for reader, ready in zip(readers, filled, strict=True)}
     unseen = set(pending) if verify else set()
     try:
-        for packet in container.demux(*(reader.stream for reader in readers)):
+        for packet in packets:
             # Packets that flush a decoder carry index 0, whatever their stream.
             index = packet.stream.index
             if index not in pending:
@@ -59,6 +59,11 @@ def read_windows(
             reader.flush()
     rest = [chain(ready, reader.rest()) for reader, ready in zip(readers, filled, strict=True)]
     yield from zip(*rest, strict=True)
+
+
+def packets_of(container: Any, readers: Sequence[Reader]) -> Iterable[Any]:
+    """Packets of the readers' streams, from the container's current position."""
+    return container.demux(*(reader.stream for reader in readers))  # type: ignore[no-any-return]
 
 
 def seek(container: Any, readers: Sequence[Reader]) -> bool:
