@@ -17,9 +17,10 @@ from dimml.media.decoders.source import opened
 from dimml.media.decoders.streams.chosen_tracks import chosen_streams, track_words, tracks_of, why_none
 from dimml.media.decoders.streams.packet_feed import Reader, SeekMissedError, packets_of, read_windows, seek
 from dimml.media.decoders.streams.picture_order import CODECS, stamped_by_decoding
+from dimml.media.decoders.streams.picture_reader import PictureReader, ReadAgainError
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
-from dimml.media.decoders.track_readers import PictureReader, ReadAgainError, SoundReader
+from dimml.media.decoders.track_readers import SoundReader
 from dimml.media.decoders.unread_formats import STAMPED_BY_DECODING, UNTIMED, why_mistimed, why_undecoded, why_unopened
 from dimml.media.track_choice import LOUDEST, TrackChoice
 from dimml.media.types import DecodedTrack, DecodeRequest, Source, Truncation

@@ -13,8 +13,8 @@ import pytest
 
 from dimml.media import MediaLimits
 from dimml.media.decoders.streams.packet_feed import read_windows
+from dimml.media.decoders.streams.picture_reader import PictureReader
 from dimml.media.decoders.time_range import Window
-from dimml.media.decoders.track_readers import PictureReader
 from dimml.media.decoders.windows import WindowPlan, decode_windows
 from dimml.modality import Frames
 from support.data import unavailable

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from av.video.frame import PictureType
 
-from dimml.media.decoders import packet_index, track_readers
-from dimml.media.decoders.track_readers import PictureReader
+from dimml.media.decoders import packet_index
+from dimml.media.decoders.streams import picture_reader
+from dimml.media.decoders.streams.picture_reader import PictureReader
 from dimml.media.types import Decoded, Source
 from dimml.modality import Flow, Frames
 from support.decoding import AUDIO, decode_source, row_of, statuses
@@ -72,7 +73,7 @@ class Counted:
             if read_again:
                 patch.setattr(packet_index, "MAX_KEPT_BYTES", 0)
             if all_pictures:
-                patch.setattr(track_readers, "_LEAVING_OUT", frozenset())
+                patch.setattr(picture_reader, "_LEAVING_OUT", frozenset())
             return decode_source(source, FRAMES, MOTION, AUDIO, **options)
 
     def compare(self, source: Source, **options: Any) -> tuple[int, int]:

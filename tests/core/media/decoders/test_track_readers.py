@@ -10,8 +10,9 @@ import av
 import numpy as np
 import pytest
 
+from dimml.media.decoders.streams.picture_reader import PictureReader
 from dimml.media.decoders.time_range import Window
-from dimml.media.decoders.track_readers import PictureReader, SoundReader
+from dimml.media.decoders.track_readers import SoundReader
 from dimml.media.decoders.windows import WindowPlan, decode_windows
 from dimml.media.types import MediaLimits
 from support.decoding import AUDIO, VISUAL, request_for, row_of, statuses

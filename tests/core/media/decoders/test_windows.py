@@ -159,7 +159,7 @@ def test_a_track_that_kills_workers_costs_itself_alone(tmp_path: Path, monkeypat
     crashing.write_text(
         "import os, sys\n"
         "sys.path[:0] = os.environ['DIMML_TEST_PATH'].split(os.pathsep)\n"
-        "import dimml.media.decoders.track_readers as t\n"
+        "import dimml.media.decoders.streams.picture_reader as t\n"
         "t.PictureReader.take = lambda self, frame: os._exit(9)\n"
     )
     monkeypatch.setenv("DIMML_TEST_PATH", os.pathsep.join(sys.path))

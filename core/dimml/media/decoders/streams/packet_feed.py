@@ -9,8 +9,9 @@ from itertools import chain
 from typing import Any
 
 from dimml.media.decoders.container import UNREADABLE
+from dimml.media.decoders.streams.picture_reader import PictureReader
 from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
-from dimml.media.decoders.track_readers import PictureReader, SoundReader
+from dimml.media.decoders.track_readers import SoundReader
 from dimml.media.decoders.video import EPSILON_S
 
 Reader = SoundReader | PictureReader
