@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
@@ -51,9 +52,13 @@ UNTIMED: Final = f"a track of which most packets say no time is not read: {CONVE
 STAMPED_BY_DECODING: Final = (
     f"a track of MPEG video whose B-pictures have the times of their decoding is not read: {CONVERT}"
 )
-#: Sound whose times AVI counts in bytes, though it has no constant rate or FFmpeg does not know it: 3 s were seen to
-#: last for minutes.
-_MISTIMED_IN_AVI: Final = frozenset({"vorbis", "speex", "eac3", "dts", "adpcm_g722"})
+#: By demuxer, sound whose times it counts in bytes, though it has no constant rate or FFmpeg does not know it: 3 s were
+#: seen to last for minutes in AVI, and for 0.1 s as AAC in WAV.
+_MISTIMED: Final[Mapping[str, frozenset[str]]] = {
+    "avi": frozenset({"vorbis", "speex", "eac3", "dts", "adpcm_g722"}),
+    "wav": frozenset({"aac"}),
+    "w64": frozenset({"aac"}),
+}
 _CONVERT_PICTURE: Final = "convert it to JPEG, PNG or AVIF"
 _UNREAD: Final = (
     (b"\xff\x0a", UnreadFormat("JPEG XL", _CONVERT_PICTURE)),
@@ -175,8 +180,8 @@ def why_unopened(file: BinaryIO, file_type: FileType) -> tuple[Reason, str]:
 
 def why_mistimed(demuxer: str, codec: str) -> str | None:
     """Say why the times of a track are not those of what it holds, as a sentence; None where they are."""
-    if demuxer == "avi" and codec in _MISTIMED_IN_AVI:
-        return f"AVI with {codec} is not read, since its times are not those of the sound: {CONVERT}"
+    if codec in _MISTIMED.get(demuxer, ()):
+        return f"{demuxer.upper()} with {codec} is not read, since its times are not those of the sound: {CONVERT}"
     return None
 
 

@@ -322,6 +322,14 @@ def test_sound_that_avi_gives_wrong_times_is_refused_by_name(tmp_path: Path) -> 
     assert "AVI with eac3 is not read" in str(decoded.tracks["audio"].status.detail)
 
 
+@pytest.mark.parametrize("form", ["wav", "w64"])
+def test_aac_in_wav_is_refused_by_name(tmp_path: Path, form: str) -> None:
+    """FFmpeg takes 3 s of it for 0.1 s."""
+    decoded = decode_source(by_pyav(form, "aac", 44_100, form)(tmp_path), SOUND)
+    assert statuses(decoded) == {"audio": "unusable:unsupported"}
+    assert f"{form.upper()} with aac is not read" in str(decoded.tracks["audio"].status.detail)
+
+
 def test_w64_of_floats_is_as_loud_as_it_was_written(tmp_path: Path) -> None:
     """Floats in an extensible format, as FFmpeg writes this rate, libsndfile 1.2.2 reads as integers: noise."""
     path = write_clip(
