@@ -68,6 +68,8 @@ def test_openapi_describes_the_body_and_every_error_of_a_prediction(description:
     for part in body["properties"]:
         assert f"`{part}`" in PAGE, f"docs/http_api.md lacks the part {part}"
     assert body["properties"]["media"]["format"] == body["additionalProperties"]["format"] == "binary"
+    # What /docs fills a field in with: an empty one counts as not sent.
+    assert all(field["examples"] == [""] for name, field in body["properties"].items() if name != "media")
     answers = operation["responses"]
     assert set(answers) == {"200", *map(str, DESCRIPTIONS)}
     assert answers["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/Prediction")

@@ -58,6 +58,10 @@ _BODY: dict[str, Any] = {
     },
 }
 _FIELDS = frozenset(_BODY["properties"]) - {MEDIA_PART}
+for _name in _FIELDS:
+    # An empty field counts as not sent. Without this /docs fills each one with a value of its type, and asks for the
+    # model "string".
+    _BODY["properties"][_name]["examples"] = [""]
 
 
 def router(service: PredictionService, metrics: Metrics, settings: ServerSettings, uploads: Uploads) -> APIRouter:
