@@ -131,6 +131,7 @@ class Frames(_Modality):
         "ground": None,
         "hold_s": None,
         "tone_map": False,
+        "resize": "rgb_area",
     }
 
     kind: Literal["frames"] = "frames"
@@ -146,6 +147,11 @@ class Frames(_Modality):
     ground: Ground | None = Field(default=_WHITE, description=_GROUND)
     hold_s: _Hold = 1.0
     tone_map: _ToneMap = True
+    resize: Literal["rgb_area", "yuv_area"] = Field(
+        default="rgb_area",
+        description="How pictures of video are made smaller, by area: rgb_area converts them to RGB before, yuv_area "
+        "in the same step, which takes a quarter of the time and differs by 1 to 2 of 255 in the mean.",
+    )
 
     track: ClassVar[Track] = "video"
     rgb: ClassVar[bool] = True

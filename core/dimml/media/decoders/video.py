@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import cv2
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import Interpolation
 
 from dimml.errors import TooLargeError
 from dimml.media.decoders.flow import flow_between
@@ -27,6 +28,8 @@ _MATRIX_BYTES: Final = 36
 #: How much larger than the row a picture stays that is reduced while it is decoded. Measured on fine stripes: twice as
 #: large gives errors of 1.3 of 255 in the mean, four times as large 0.35.
 _ENOUGH: Final = 4
+#: Without full chroma, swscale gives two neighbours of the small picture the same colour.
+_BY_AREA: Final = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
 #: Times are sums of rounded numbers: two that are this close are equal.
 EPSILON_S: Final = 1e-6
 
@@ -59,17 +62,36 @@ class Picture:
         """Cut to the region of interest, resize, map high dynamic range to SDR: ``[height, width, 3]``."""
         transfer = self._transfer() if modality.tone_map else None
         if transfer is None:
-            return prepared(self.rgb, modality)
+            scaled = self._scaled(modality) if isinstance(modality, Frames) and modality.resize == "yuv_area" else None
+            return prepared(self.rgb, modality) if scaled is None else scaled
         wide_gamut = has_wide_gamut(self._frame)
         return to_standard_range(prepared(self.deep_rgb, modality), transfer, wide_gamut=wide_gamut)
 
     def _transfer(self) -> Transfer | None:
         return transfer_of(self._frame)
 
+    def _scaled(self, modality: Frames) -> ByteArray | None:
+        """Convert and make smaller in one step, then cut to the region; None where it would have to be made larger."""
+        matrix = self._display_matrix
+        turned = is_turned(matrix)
+        width, height, left, top = _whole_size(modality)
+        across, down = (height, width) if turned else (width, height)
+        if across > self._frame.width or down > self._frame.height:
+            return None
+        small = self._converter.reformat(
+            self._frame, width=across, height=down, format="rgb24", interpolation=_BY_AREA, threads=1
+        )
+        whole = upright(small.to_ndarray(), matrix)
+        return np.ascontiguousarray(whole[top : top + modality.height, left : left + modality.width])
+
+    @property
+    def _display_matrix(self) -> Matrix | None:
+        own = display_matrix(self._frame)
+        return self._matrix if own is None else own
+
     def _upright(self, pixels: str) -> Any:
         converted = self._converter.reformat(self._frame, format=pixels, threads=1)
-        own = display_matrix(self._frame)
-        return upright(converted.to_ndarray(), self._matrix if own is None else own)
+        return upright(converted.to_ndarray(), self._display_matrix)
 
 
 class StillPicture(Picture):
@@ -80,6 +102,9 @@ class StillPicture(Picture):
         self.__dict__["rgb"] = rgb
 
     def _transfer(self) -> Transfer | None:
+        return None
+
+    def _scaled(self, modality: Frames) -> None:
         return None
 
 
@@ -105,11 +130,30 @@ def upright(rgb: npt.NDArray[_Level], matrix: Matrix | None) -> npt.NDArray[_Lev
     if matrix is None:
         return rgb
     (a, b), (c, d) = matrix[:2, :2].tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
+    if not is_turned(matrix):
         flip_x, flip_y = a < 0, d < 0
     else:
         rgb, flip_x, flip_y = rgb.transpose(1, 0, 2), c < 0, b < 0
     return rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+
+
+def is_turned(matrix: Matrix | None) -> bool:
+    """Whether a display matrix exchanges width and height."""
+    if matrix is None:
+        return False
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    return bool(abs(a) + abs(d) < abs(b) + abs(c))
+
+
+def _whole_size(modality: Frames) -> tuple[int, int, int, int]:
+    """Width and height of an upright picture whose region has the modality's size, and the region's left and top."""
+    region = modality.region
+    if region is None:
+        return modality.width, modality.height, 0, 0
+    width = max(modality.width, round(modality.width / (region.right - region.left)))
+    height = max(modality.height, round(modality.height / (region.bottom - region.top)))
+    left, top = round(region.left * width), round(region.top * height)
+    return width, height, min(left, width - modality.width), min(top, height - modality.height)
 
 
 def region_of(picture: npt.NDArray[_Pixel], region: Region | None) -> npt.NDArray[_Pixel]:
