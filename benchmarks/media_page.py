@@ -21,11 +21,6 @@ EXPECTED: Final = {
 }
 #: Lengths are within a frame and this, a millisecond of rounding at either end; ``pictures`` within one.
 BOUNDS: Final = {"length": 2.0, "offset": 10.0, "level": 1.0, "pictures": 1.01, "colour": 3.0}
-#: What is wrong, and why that is not dimml's to mend.
-EXPLAINED: Final = {
-    "mpeg2video in wmv": "ASF has one time for a packet, and ffmpeg writes that of decoding, in which B-pictures have "
-    "another order; ffmpeg reads its own file one picture late",
-}
 #: Said of a file of which ffmpeg decodes nothing either.
 UNREAD: Final = "the ffmpeg program decodes nothing of it"
 
@@ -80,7 +75,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
         lines.append(f"| {ending} | {track} | {codecs} | {' | '.join(_worst(right, name) for name in EXPECTED)} |")
     wrong = [outcome for outcome in outcomes if outcome.verdict == "wrong"]
     if wrong:
-        lines += ["", "## Wrong", *(f"- {outcome.pair.name}: {outcome.words}{_why(outcome)}" for outcome in wrong)]
+        lines += ["", "## Wrong", *(f"- {outcome.pair.name}: {outcome.words}" for outcome in wrong)]
     refused: dict[tuple[str, str], list[str]] = {}
     for outcome in outcomes:
         if outcome.verdict == "refused":
@@ -89,11 +84,6 @@ def page(outcomes: Sequence[Outcome]) -> str:
         lines += ["", "## Refused", "| container | codecs | why |", "|---|---|---|"]
         lines += [f"| {ending} | {', '.join(codecs)} | {words} |" for (ending, words), codecs in refused.items()]
     return "\n".join(lines) + "\n"
-
-
-def _why(outcome: Outcome) -> str:
-    why = EXPLAINED.get(outcome.pair.name) if outcome.verdict == "wrong" else None
-    return f". {why}" if why else ""
 
 
 def _worst(outcomes: Sequence[Outcome], name: str) -> str:
