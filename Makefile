@@ -36,16 +36,17 @@ serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
 # A process a core; a file's tests stay in one process, since they share what was costly to make, and so do all tests of
 # Triton (tests/conftest.py). A process that dies ends the run: pytest-xdist would replace it, and with "loadfile" then
 # wait for ever (its issue 1378). PYTEST_ARGS is for more: PYTEST_ARGS='--order-seed=random --no-loadscope-reorder'.
-# Compiled modules are kept whatever the caller's environment says: tests start hundreds of processes.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+# Compiled modules are kept whatever the caller's environment says: tests start hundreds of processes. With a process a
+# core, more threads of one wait for each other; what looks like work is their spinning.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 test: $(VENV)/.dev ## Run all tests, as CI does
 	$(PYTEST) $(PYTEST_ARGS)
 	$(MAKE) coverage PYTEST_ARGS=
 
-# With a process a core, more threads of one wait for each other; what looks like work is their spinning.
+# Every process imports all test modules that it collects, so what the marker leaves out is not collected.
 test-unit: $(VENV)/.dev ## Run the tests that need no server and are not slow
-	OMP_NUM_THREADS=1 $(PYTEST) -m 'unit and not slow' $(PYTEST_ARGS)
+	$(PYTEST) -m 'unit and not slow' --ignore=tests/integration $(PYTEST_ARGS)
 
 # What core's own unit tests reach of it, in this process: what decoding workers run is not seen. Apart from `make
 # test-unit`, which it would slow down.

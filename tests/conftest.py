@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import random
 from collections.abc import Generator
@@ -55,6 +56,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker process the seed that was drawn."""
     node.workerinput["order_seed"] = node.config.option.order_seed
+
+
+@pytest.fixture(scope="session")
+def sklearn_metrics() -> Any:
+    """``sklearn.metrics``, imported by the first test that asks: it takes seconds, in every process that collects."""
+    return importlib.import_module("sklearn.metrics")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -91,5 +91,5 @@ def test_make_runs_the_tiers_it_names() -> None:
     makefile = (REPOSITORY_ROOT / "Makefile").read_text()
     recipes = dict(re.findall(r"^([a-z-]+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
     assert " -m " not in recipes["test"].replace("-m pytest", ""), "all tests"
-    assert "-m 'unit and not slow'" in recipes["test-unit"]
+    assert "-m 'unit and not slow' --ignore=tests/integration" in recipes["test-unit"]
     assert "make test\n" in (REPOSITORY_ROOT / ".ci" / "run").read_text()

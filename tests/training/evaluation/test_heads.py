@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, f1_score
 
 from dimml.fusion import FusionSpec
 from dimml.modality import Frames, Waveform
@@ -19,7 +20,7 @@ SOUND = Waveform(name="audio", sample_rate_hz=8000, samples=800)
 LIPS = Frames(name="lips", frames=2, height=8, width=8)
 
 
-def test_figures_are_scikit_learns() -> None:
+def test_figures_are_scikit_learns(sklearn_metrics: Any) -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 4, 60)
     # The fourth class is never said by anyone.
@@ -29,8 +30,8 @@ def test_figures_are_scikit_learns() -> None:
     fused = fused_answer(votes, FusionSpec(fused_head=False))
     found = figures(votes, fused, "abcd")
     said = fused.logits_BC.argmax(axis=1)
-    assert found["macro_f1"] == pytest.approx(f1_score(truth, said, average="macro", zero_division=0))
-    assert found["confusion"] == confusion_matrix(truth, said, labels=range(4)).tolist()
+    assert found["macro_f1"] == pytest.approx(sklearn_metrics.f1_score(truth, said, average="macro", zero_division=0))
+    assert found["confusion"] == sklearn_metrics.confusion_matrix(truth, said, labels=range(4)).tolist()
     assert found["accuracy"] == pytest.approx(np.trace(found["confusion"]) / 60)
     own = logits[:, 1].argmax(axis=1)
     assert found["heads"]["lips"]["accuracy"] == pytest.approx((own == truth).mean())
