@@ -27,7 +27,7 @@ PACKAGES: Final = {
 ROOMS: Final[Mapping[str, str]] = {
     "dimml": """
         status  system  validation  digests
-        errors
+        errors  tables
         modality  signing  metrics  prediction  request_parameters
         signal_check  fusion  monitoring.reference
         bundle

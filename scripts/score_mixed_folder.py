@@ -38,7 +38,7 @@ def make_bad(folder: Path, number: int, good: bytes) -> dict[Path, str]:
         "text.mp4": "unusable_media",
         "cut.mp4": "unusable_media",
         "zeros.mp4": "unusable_media",
-        "archive.zip": "unusable_media",
+        "archive.zip": "unreadable",
         "zero_length.wav": "unusable_media",
         "silent.wav": "unusable_media",
         "too_long.wav": "too_large",

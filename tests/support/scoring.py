@@ -37,7 +37,7 @@ BAD = {
     "pipe.mp4": "unreadable",
     "silent.mp4": "unusable_media",
     "text.mp4": "unusable_media",
-    "wrong_kind.zip": "unusable_media",
+    "wrong_kind.zip": "unreadable",
     "zero_length.wav": "unusable_media",
 }
 

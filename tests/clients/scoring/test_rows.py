@@ -69,7 +69,7 @@ def test_a_whole_table_is_left_alone_and_told_again(
     told = json.loads(capsys.readouterr().out)
     rows = GOOD + 1 + len(BAD)
     assert (told["complete"], told["rows"], told["answered"], told["done_before"]) == (True, rows, GOOD + 1, rows)
-    assert told["errors"] == {"unusable_media": 6, "unreadable": 3, "too_large": 1}
+    assert told["errors"] == {"unusable_media": 5, "unreadable": 4, "too_large": 1}
     assert told["degraded"] == 1
     assert told["exit_code"] == code
     assert score(mixed, "--out", scored, "--fail-on", fail_on, repository=tiny_repository) == code

@@ -5,26 +5,40 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 
-from dimml.errors import DataError
+from dimml.errors import DataError, UnreadableError
 from dimml_client.scoring.inputs import manifest
-from dimml_client.scoring.inputs.locations import GLOB, filesystem, is_url, suffix
+from dimml_client.scoring.inputs.archives import (
+    NO_RECORDINGS,
+    contents_of,
+    ending_of,
+    member,
+    sample_key,
+    scheme_of,
+    whole_archive,
+)
+from dimml_client.scoring.inputs.cells import is_cell
+from dimml_client.scoring.inputs.locations import GLOB, LINK, filesystem, in_words, is_url, suffix
 from dimml_client.scoring.recording import MEDIA_PART, Recording
 
 #: Endings of files in a folder that are not recordings: tables may lie beside them; hidden files are skipped too.
 _NO_RECORDINGS: Final = manifest.SUFFIXES | {".json"}
+#: Lists of arguments, one a line.
+_LISTS: Final = frozenset({".txt", ".lst"})
 #: How many problems an error lists.
 _SPELT_OUT: Final = 10
 _BATCH: Final = 1024
 _PATH: Final = "path_"
 #: Columns that only a listing has in which a recording's track is named: others keep the form, and the hash, they had.
 _TRACKS: Final = ("audio_track", "video_track")
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,28 +142,88 @@ def list_inputs(
 
 
 def _default_id(line: manifest.Line, count: int) -> str:
-    name = " + ".join(dict.fromkeys(line.parts.values())) or f"line {line.number}"
+    name = " + ".join(map(_shown, dict.fromkeys(line.parts.values()))) or f"line {line.number}"
     if line.start_s is not None or line.end_s is not None:
         name += f"@{line.start_s or 0.0:g}-{'' if line.end_s is None else f'{line.end_s:g}'}"
     name += "".join(f"@{track}" for track in (line.audio_track, line.video_track) if track is not None)
     return name if count == 1 else f"{name}#{count}"
 
 
+def _shown(location: str) -> str:
+    """Return a location as the command line names it."""
+    archive = whole_archive(location)
+    return location if archive is None else archive.removeprefix("file://")
+
+
 def _lines(
-    arguments: Sequence[str], columns: Mapping[str, str], root: str | None
+    arguments: Iterable[str], columns: Mapping[str, str], root: str | None, *, listed: bool = False
 ) -> Iterator[tuple[manifest.Line, str]]:
     for argument in arguments:
-        if suffix(argument) in manifest.SUFFIXES and not GLOB & set(argument):
-            for line in manifest.read_lines(argument, columns, root):
-                yield line, f"line {line.number} of {argument}"
+        if suffix(argument) in _LISTS and not listed and not GLOB & set(argument):
+            yield from _lines(manifest.read_list(argument, root), columns, root, listed=True)
             continue
-        found = _in_store(argument) if is_url(argument) else _in_folders(argument)
         nothing = True
-        for path in found:
-            nothing = False
-            yield manifest.Line(0, {MEDIA_PART: path}, None, None, None, None, None), path
+        for table in _tables(argument):
+            for line in manifest.read_lines(table, columns, root):
+                nothing = False
+                yield line, f"line {line.number} of {table}"
+        for path in _recordings_in(argument):
+            for line in _in_archive(path, columns) if scheme_of(path) is not None else [_recording(path)]:
+                nothing = False
+                yield line, path
         if nothing:
             raise DataError(f"no recordings in {argument}", field=argument)
+
+
+def _recording(path: str) -> manifest.Line:
+    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    problem = None if shown == path else f"the name of {shown} is not UTF-8; rename it"
+    return manifest.Line(0, {MEDIA_PART: shown}, None, None, None, None, problem)
+
+
+def _tables(argument: str) -> list[str]:
+    """List the manifests that an argument names: itself, or what its glob finds."""
+    if suffix(argument) not in manifest.SUFFIXES:
+        return []
+    if not GLOB & set(argument):
+        return [argument]
+    if is_url(argument):
+        files, path = filesystem(argument)
+        return sorted(_unstripped(files, name, argument) for name in _asked(argument, lambda: files.glob(path)))
+    return sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
+
+
+def _recordings_in(argument: str) -> Iterable[str]:
+    if suffix(argument) in manifest.SUFFIXES:
+        return []
+    if is_cell(argument):
+        return [argument]
+    if (archive := whole_archive(argument)) is not None:
+        return [archive]
+    return _in_store(argument) if is_url(argument) else _in_folders(argument)
+
+
+def _in_archive(archive: str, columns: Mapping[str, str]) -> Iterator[manifest.Line]:
+    """List the recordings of a tar or zip file, and one line more if it is damaged.
+
+    ``--column path=mp4`` names the endings of a WebDataset sample's files, of which one line is made.
+    """
+    contents = contents_of(archive)
+    names = [name for name in contents.names if _may_be_recording(name.rpartition("/")[2])]
+    names = [name for name in names if ending_of(name).rpartition(".")[2] not in NO_RECORDINGS]
+    endings = {theirs.lower(): ours for ours, theirs in columns.items() if ours == "path" or ours.startswith(_PATH)}
+    samples: dict[str, dict[str, str]] = {}
+    for name in names:
+        ours = endings.get(ending_of(name), None if endings else "path")
+        if ours is not None:
+            key = sample_key(name) if endings else name
+            part = MEDIA_PART if ours == "path" else ours.removeprefix(_PATH)
+            samples.setdefault(key, {})[part] = member(archive, name)
+    for key, parts in samples.items():
+        label = contents.labels.get(key if endings else sample_key(key))
+        yield manifest.Line(0, parts, None, None, None, label, None)
+    if contents.error is not None:
+        yield manifest.Line(0, {MEDIA_PART: member(archive, "")}, None, None, None, None, None)
 
 
 def _in_folders(argument: str) -> Iterator[str]:
@@ -181,19 +255,38 @@ def _may_be_recording(name: str) -> bool:
 
 
 def _in_store(url: str) -> Iterator[str]:
-    files, path = filesystem(url)
     try:
+        files, path = filesystem(url)
         if GLOB & set(path):
-            found = _recordings_of(name for name in files.glob(path) if not files.isdir(name))
-        elif files.isdir(path):
-            found = _recordings_of(files.find(path))
+            found = _asked(url, lambda: _recordings_of(name for name in files.glob(path) if not files.isdir(name)))
+        elif _asked(url, lambda: files.isdir(path)):
+            found = _asked(url, lambda: _recordings_of(files.find(path)))
         else:
             # Even if it does not exist: its row then says so.
             found = [path]
+    except UnreadableError:
+        if GLOB & set(url):
+            raise
+        # A host or an archive that does not open: its row says so.
+        yield url
+        return
+    yield from (_unstripped(files, name, url) for name in found)
+
+
+def _asked(url: str, ask: Callable[[], Found]) -> Found:
+    """Ask a store. Raises UnreadableError."""
+    try:
+        return ask()
     except Exception as error:
         # Every store has exceptions of its own, without a common base.
-        raise DataError(f"cannot list {url}: {type(error).__name__}: {error}", field=url) from error
-    yield from (files.unstrip_protocol(name) for name in found)
+        raise UnreadableError(f"cannot list {url}: {in_words(error)}", field=url) from error
+
+
+def _unstripped(files: Any, name: str, url: str) -> str:
+    """Return the URL of a name that the store of ``url`` listed."""
+    _, link, rest = url.partition(LINK)
+    whole: str = files.unstrip_protocol(name)
+    return f"{whole}{link}{rest}"
 
 
 def _recordings_of(names: Iterable[str]) -> list[str]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dimml.errors import ConfigurationError, DataError, InvalidParameterError
+from dimml.errors import ConfigurationError, DataError, DimmlError, InvalidParameterError
 from dimml.media.track_choice import TRACK_FIELDS, parse_track
-from dimml_client.scoring.inputs.locations import filesystem, is_url, suffix
+from dimml.tables.cells import MediaCell, cell_text, label_text, shown
+from dimml.tables.parquet import ParquetTable
+from dimml_client.scoring.inputs.cells import cell_location
+from dimml_client.scoring.inputs.locations import below, beside, filesystem, in_words, is_url, suffix
 from dimml_client.scoring.recording import MEDIA_PART
 
 SUFFIXES: Final = frozenset({".csv", ".parquet", ".jsonl", ".ndjson"})
@@ -58,33 +61,60 @@ def read_lines(location: str, columns: Mapping[str, str], root: str | None) -> I
     Relative paths are below ``root``, by default the manifest's folder. Raises DataError if the file cannot be read as
     a table, or names no files.
     """
-    base = root if root is not None else location.rpartition("/")[0] or ("" if is_url(location) else ".")
+
+    def placed(name: str) -> str:
+        return beside(location, name) if root is None else below(root, name)
+
     try:
         with _opened(location) as file:
-            rows = _READERS[suffix(location)](file)
-            first = next(rows, None)
-            if first is None:
-                raise DataError(f"the manifest {location} lists nothing", field=location)
-            _check_columns(location, first[1], columns)
-            yield _line(*first, columns, base)
+            rows = _READERS[suffix(location)](file, location, columns)
+            first = _checked(next(rows, None), location, columns)
+            yield _line(*first, columns, placed, location)
             for number, row in rows:
-                yield _line(number, row, columns, base)
+                yield _line(number, row, columns, placed, location)
+    except DimmlError:
+        raise
     except OSError as error:
         raise DataError(f"cannot read the manifest {location}: {error.strerror or error}", field=location) from error
     except (ValueError, csv.Error, pa.ArrowException) as error:
         kind = suffix(location).removeprefix(".")
         raise DataError(f"the manifest {location} does not read as {kind}: {error}", field=location) from error
+    except Exception as error:
+        # Every file system and archive has exceptions of its own, without a common base.
+        raise DataError(f"cannot read the manifest {location}: {in_words(error)}", field=location) from error
 
 
-def _opened(location: str) -> IO[bytes]:
+def read_list(location: str, root: str | None) -> Iterator[str]:
+    """Read a list of recordings, archives and manifests, one a line, relative as in ``read_lines``.
+
+    Raises DataError.
+    """
+    try:
+        with _opened(location) as file:
+            text = file.read().decode("utf-8-sig")
+    except DimmlError:
+        raise
+    except Exception as error:
+        # Every file system and archive has exceptions of its own, without a common base.
+        raise DataError(f"cannot read the list {location}: {in_words(error)}", field=location) from error
+    for line in text.splitlines():
+        if name := line.strip():
+            yield beside(location, name) if root is None else below(root, name)
+
+
+@contextlib.contextmanager
+def _opened(location: str) -> Iterator[IO[bytes]]:
     if not is_url(location):
-        return Path(location).open("rb")
+        with Path(location).open("rb") as file:
+            yield file
+        return
+    # An archive closes its files with itself.
     files, path = filesystem(location)
-    opened: IO[bytes] = files.open(path, "rb")
-    return opened
+    with files.open(path, "rb") as file:
+        yield file
 
 
-def _csv(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv(file: IO[bytes], location: str, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
     # Closes the file too, even if the generator is not exhausted.
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         reader = csv.DictReader(text)
@@ -92,15 +122,42 @@ def _csv(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reader.line_num, {key: (value or "").strip() for key, value in row.items() if key}
 
 
-def _parquet(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 0
-    for batch in pq.ParquetFile(file).iter_batches(4096):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
+def _parquet(file: IO[bytes], location: str, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    with ParquetTable(file) as table:
+        media = table.media_columns
+        names = _columns(dict.fromkeys(table.columns), columns)
+        # The one column of recordings that `datasets` writes needs no option.
+        alone = media[0] if len(media) == 1 and not any(map(_names_file, names)) else None
+        if media and alone is None and not any(map(_names_file, names)):
+            raise DataError(
+                f"{location} holds recordings in {', '.join(media)}; say whose they are: --column path=COLUMN, or "
+                "--column path_<modality>=COLUMN for a modality's own",
+                field="path",
+            )
+        wanted = {ours: theirs for ours, theirs in names.items() if theirs in table.columns}
+        for ours, theirs in wanted.items():
+            odd = table.type_of(theirs) or ("bytes" if theirs in media and not _names_file(ours) else None)
+            if odd is not None:
+                what = "a recording is one file" if _names_file(ours) else "it must be one value"
+                raise DataError(
+                    f"{location}: column {theirs!r}, read as {ours}, holds {shown(odd)}; {what}", field=theirs
+                )
+        label = wanted.get("label")
+        classes = None if label is None else table.class_names(label)
+        # For the message that lists the table's columns.
+        unread = dict.fromkeys(table.columns)
+        reads = dict.fromkeys([*wanted.values(), *([] if alone is None else [alone])])
+        for number, row in enumerate(table.rows(list(reads)), start=1):
+            if label is not None and classes is not None:
+                # A number that no class has stays as it is: a label that the bundle does not know.
+                with contextlib.suppress(ValueError):
+                    row[label] = label_text(row[label], classes)
+            if alone is not None:
+                row["path"] = row[alone]
+            yield number, {**unread, **row}
 
 
-def _json_lines(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_lines(file: IO[bytes], location: str, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -113,12 +170,22 @@ def _json_lines(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
 _READERS: Final = {".csv": _csv, ".parquet": _parquet, ".jsonl": _json_lines, ".ndjson": _json_lines}
 
 
+def _names_file(column: str) -> bool:
+    return column == "path" or column.startswith(_PATH)
+
+
 def _columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
     """Map our name of each existing column to the manifest's own; in JSON lines each line has its own columns."""
     return {name: name for name in row if name in COLUMNS or name.startswith(_PATH)} | dict(columns)
 
 
-def _check_columns(location: str, first: Mapping[str, Any], columns: Mapping[str, str]) -> None:
+def _checked(
+    line: tuple[int, dict[str, Any]] | None, location: str, columns: Mapping[str, str]
+) -> tuple[int, dict[str, Any]]:
+    """Return the first line, once it has the columns that are needed."""
+    if line is None:
+        raise DataError(f"the manifest {location} lists nothing", field=location)
+    _, first = line
     for ours, theirs in columns.items():
         if theirs not in first:
             raise DataError(
@@ -131,22 +198,32 @@ def _check_columns(location: str, first: Mapping[str, Any], columns: Mapping[str
             "--column path=COLUMN",
             field="path",
         )
+    return line
 
 
-def _line(number: int, row: Mapping[str, Any], columns: Mapping[str, str], base: str) -> Line:
-    texts = {ours: _text(row.get(theirs)) for ours, theirs in _columns(row, columns).items()}
-    parts = {
-        MEDIA_PART if name == "path" else name.removeprefix(_PATH): _placed(text, base)
-        for name, text in texts.items()
-        if text and (name == "path" or name.startswith(_PATH))
-    }
-    problem = None if parts else f"line {number} names no file"
+def _line(
+    number: int, row: Mapping[str, Any], columns: Mapping[str, str], placed: Callable[[str], str], location: str
+) -> Line:
+    texts: dict[str, str] = {}
+    parts: dict[str, str] = {}
+    problem: str | None = None
+    for ours, theirs in _columns(row, columns).items():
+        value = row.get(theirs)
+        try:
+            text = _placed(value, placed, location) if _names_file(ours) else _text(ours, value)
+        except ValueError as error:
+            problem = problem or f"line {number}: {theirs} {error}"
+            continue
+        if _names_file(ours) and text:
+            parts[MEDIA_PART if ours == "path" else ours.removeprefix(_PATH)] = text
+        texts[ours] = text
+    problem = problem or (None if parts else f"line {number} names no file")
     times: dict[str, float | None] = {}
     for name in ("start_s", "end_s"):
-        text = texts.get(name)
-        times[name] = _seconds(text) if text else None
-        if text and times[name] is None:
-            problem = problem or f"line {number}: {name} is {text!r}, not a number of seconds from 0"
+        given = texts.get(name)
+        times[name] = _seconds(given) if given else None
+        if given and times[name] is None:
+            problem = problem or f"line {number}: {name} is {shown(given)}, not a number of seconds from 0"
     start_s, end_s = times["start_s"], times["end_s"]
     if end_s is not None and end_s <= (start_s or 0.0):
         problem = problem or f"line {number}: end_s ({end_s:g}) must be after start_s ({start_s or 0.0:g})"
@@ -169,8 +246,15 @@ def _line(number: int, row: Mapping[str, Any], columns: Mapping[str, str], base:
     )
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
+def _placed(value: object, placed: Callable[[str], str], table: str) -> str:
+    if isinstance(value, MediaCell):
+        return cell_location(table, value)
+    text = cell_text(value)
+    return placed(text) if text else ""
+
+
+def _text(column: str, value: object) -> str:
+    return label_text(value, None) if column == "label" else cell_text(value)
 
 
 def _seconds(text: str) -> float | None:
@@ -179,9 +263,3 @@ def _seconds(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and value >= 0.0 else None
-
-
-def _placed(text: str, base: str) -> str:
-    if is_url(text) or text.startswith("/") or base in ("", "."):
-        return text
-    return f"{base.rstrip('/')}/{text}"

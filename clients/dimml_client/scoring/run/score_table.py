@@ -18,7 +18,8 @@ from dimml.system.files import StrPath, sync_to_disk, write_atomically
 from dimml_client.scoring.engines.decode_request import check_parts
 from dimml_client.scoring.engines.protocol import Engine
 from dimml_client.scoring.inputs.listing import Listing
-from dimml_client.scoring.recording import Recording
+from dimml_client.scoring.inputs.locations import NoRoomError
+from dimml_client.scoring.recording import Recording, Scored
 from dimml_client.scoring.run.aggregate import Aggregation, Aggregator
 from dimml_client.scoring.run.checkpoint import Checkpoint, folder_of, remove_checkpoint
 from dimml_client.scoring.run.fingerprint import refuse_other_inputs, refuse_other_run, run_record
@@ -84,11 +85,16 @@ def score_table(
             return run.go(listing)
         except (OSError, pa.ArrowException) as error:
             words = getattr(error, "strerror", None) or str(error)
-            raise DataError(
-                f"cannot write {out}: {words}; {checkpoint.next_index} of {len(listing)} recordings are safe in "
-                f"{checkpoint.folder}, and the same command goes on from there",
-                field="--out",
-            ) from error
+            raise DataError(f"cannot write {out}: {words}; {_safe(checkpoint, listing)}", field="--out") from error
+        except NoRoomError as error:
+            raise DataError(f"{error}; {_safe(checkpoint, listing)}", field="TMPDIR") from error
+
+
+def _safe(checkpoint: Checkpoint, listing: Listing) -> str:
+    return (
+        f"{checkpoint.next_index} of {len(listing)} recordings are safe in {checkpoint.folder}, and the same command "
+        "goes on from there"
+    )
 
 
 class _Run:
@@ -151,7 +157,7 @@ class _Run:
                     yield recording
 
             with engine, closing(engine.score(recordings(), order.room)) as scored:
-                for row, last in (given for one in scored for given in order.take(one)):
+                for row, last in (given for one in _of_engine(scored) for given in order.take(one)):
                     self._add(row)
                     seen.add(row, engine.bundle.modalities)
                     if not last:
@@ -189,6 +195,14 @@ class _Run:
         temporary.replace(out)
         sync_to_disk(out.parent)
         checkpoint.remove()
+
+
+def _of_engine(scored: Iterator[Scored]) -> Iterator[Scored]:
+    """Yield the engine's rows; its own errors of the system are not taken for the table's."""
+    try:
+        yield from scored
+    except (OSError, pa.ArrowException) as error:
+        raise RuntimeError(f"the engine failed: {type(error).__name__}: {error}") from error
 
 
 def _already_there(out: Path, record: dict[str, Any], listing: Listing) -> RunResult:

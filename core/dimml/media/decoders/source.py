@@ -42,6 +42,9 @@ def opened(source: Source, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
         file = path.open("rb")
     except OSError as error:
         raise UnreadableError(f"cannot read {source}: {error.strerror}", field=str(source)) from error
+    except ValueError as error:
+        # A name that no file has: with NUL, or with characters that the file system's encoding lacks.
+        raise UnreadableError(f"cannot read {str(source)!a}: {error}", field=ascii(str(source))) from error
     with file:
         _check_bytes(status.st_size, max_bytes)
         yield file, status.st_size

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dimml_client.scoring.engines.ray_start import cloud_not_asked
+from support.broken_places import broken_manifest
 from support.data import unavailable
 from support.fresh_home import files_below, fresh_home
 from support.scoring import assert_same_rows, command, parts_of, rows_of, score, started
@@ -53,7 +54,8 @@ def test_ray_gives_the_local_table_though_a_worker_is_killed(
 ) -> None:
     if importlib.util.find_spec("ray") is None:
         unavailable("ray is not installed: pip install 'dimml[ray]'")
-    inputs = [mixed, *[str(mixed / "*.mp4")] * 3]
+    broken, codes = broken_manifest(tmp_path, (mixed / "red_000.mp4").read_bytes())
+    inputs = [mixed, *[str(mixed / "*.mp4")] * 3, broken]
     whole, out = tmp_path / "local.parquet", tmp_path / "ray.parquet"
     assert score(*inputs, "--out", whole, "-q", repository=tiny_repository) == 3
     home = fresh_home(tmp_path, monkeypatch)
@@ -75,5 +77,6 @@ def test_ray_gives_the_local_table_though_a_worker_is_killed(
     assert run.returncode == 3, said
     assert "Traceback" not in said
     assert_same_rows(rows_of(out), rows_of(whole))
+    assert [row["error"] for row in rows_of(out)[-len(codes) :]] == codes
     # The secret by which processes of one cluster know each other, Ray's own; nothing is sent.
     assert set(files_below(home)) <= {".ray/auth_token"}

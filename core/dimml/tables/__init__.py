@@ -1,0 +1,1 @@
+"""Tables that list recordings, as training and scoring read them."""
