@@ -61,7 +61,7 @@ ROOMS: Final[Mapping[str, str]] = {
         commands
     """,
     "dimml_server": """
-        settings
+        counts  settings
         security  observability
         engines
         shadow

@@ -15,12 +15,14 @@ from pathlib import Path
 from dimml.bundle import Bundle
 from dimml.errors import DimmlError, QueueFullError, UnavailableError
 from dimml.signing import read_public_keys
+from dimml_server.counts import Counts, OwnCount
 from dimml_server.engines.protocol import ServingEngine
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.tracer import NO_TRACER, Tracer
 from dimml_server.prediction.admission import Admission
 from dimml_server.prediction.call import HeldCall, Resources
 from dimml_server.prediction.decoder import Decoder
+from dimml_server.prediction.whole_server import OneProcess, WholeServer
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.shadow.shadow import Runner, Shadows
 from dimml_server.versions.control import ModelControl
@@ -46,8 +48,12 @@ class PredictionService:
         shadow_runner: Callable[[Bundle], Runner],
         upload_folder: Path | None = None,
         tracer: Tracer = NO_TRACER,
+        counts: Counts = OwnCount,
+        whole: WholeServer | None = None,
     ) -> None:
+        """``counts`` and ``whole`` are those of a server of several processes, of which this is one."""
         self.upload_folder = upload_folder
+        self.counts = counts
         self.tracer = tracer
         self.registry = BundleRegistry()
         self.registry.loading = True
@@ -57,6 +63,7 @@ class PredictionService:
             splits=settings.splits,
             shadow_versions=settings.shadows,
             file=settings.routing_file,
+            writes=whole is None,
         )
         self.control = ModelControl(
             engine,
@@ -66,6 +73,7 @@ class PredictionService:
             traffic=self.traffic,
             signers=read_public_keys(settings.bundle_public_keys),
         )
+        self.whole = whole or OneProcess(self.control, self.traffic, metrics)
         #: Whether to take requests: false until warm-up is done and once the server is stopping.
         self.accepting = False
         self._watching: asyncio.Task[None] | None = None
@@ -76,6 +84,7 @@ class PredictionService:
             concurrency=settings.concurrency,
             queue_length=settings.queue_length,
             queue_wait_s=settings.queue_wait_s,
+            counts=counts,
         )
         self._resources = Resources(
             engine=engine,

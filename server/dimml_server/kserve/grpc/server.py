@@ -170,7 +170,7 @@ def _methods(plane: DataPlane, limit: int) -> dict[str, Method]:
         return pb.ModelConfigResponse(config=catalog.config(request.name, request.version))
 
     async def model_statistics(request: Any, context: Context) -> Any:
-        statistics = catalog.statistics(request.name, request.version)
+        statistics = await catalog.statistics(request.name, request.version)
         return json_format.ParseDict(statistics, pb.ModelStatisticsResponse())
 
     async def repository_index(request: Any, context: Context) -> Any:
