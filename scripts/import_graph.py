@@ -74,6 +74,7 @@ ROOMS: Final[Mapping[str, str]] = {
         kserve.http  kserve.grpc
         http.connection
         process
+        processes
         local  doctor  triton_server
         cli
     """,

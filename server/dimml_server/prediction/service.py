@@ -27,7 +27,9 @@ from dimml_server.settings.settings import ServerSettings
 from dimml_server.shadow.shadow import Runner, Shadows
 from dimml_server.versions.control import ModelControl
 from dimml_server.versions.registry import BundleRegistry, ServedModel
+from dimml_server.versions.replicate import serve_exactly
 from dimml_server.versions.repository_watch import RepositoryWatch
+from dimml_server.versions.served import Served
 from dimml_server.versions.traffic import Traffic
 
 
@@ -109,24 +111,35 @@ class PredictionService:
     async def start(self) -> None:
         """Load and warm up the settings' bundles and the decode workers, then take requests.
 
-        Raises BundleError, or UnavailableError if the decode workers do not start.
+        Raises as ``load`` does.
         """
         watch = None
         if self._settings.watch:
             names, interval_s = self._settings.models, self._settings.watch_interval_s
             watch = RepositoryWatch(self.control, self._settings.repository, names, interval_s)
             await watch.begin()
+        await self.load()
+        self.accepting = True
+        if watch is not None:
+            self._watching = asyncio.get_running_loop().create_task(watch.run())
+
+    async def load(self, served: Served | None = None) -> None:
+        """Load and warm up the settings' bundles, or ``served`` instead, and the decode workers.
+
+        Raises BundleError, or UnavailableError if the decode workers do not start.
+        """
+        explicit = self._settings.model_control == "explicit"
+        if served is None:
+            loading = self.control.start(self._settings.models, may_be_empty=explicit)
+        else:
+            loading = serve_exactly(served, self.control, self.registry, self.traffic)
         try:
             async with asyncio.TaskGroup() as group:
-                explicit = self._settings.model_control == "explicit"
-                group.create_task(self.control.start(self._settings.models, may_be_empty=explicit))
+                group.create_task(loading)
                 group.create_task(asyncio.to_thread(self._decoder.warm_up))
         except* DimmlError as errors:
             raise errors.exceptions[0] from None  # Report one problem at a time.
         self.registry.loading = False
-        self.accepting = True
-        if watch is not None:
-            self._watching = asyncio.get_running_loop().create_task(watch.run())
 
     async def close(self) -> None:
         """Take no more requests, and stop all runs."""
