@@ -78,25 +78,25 @@ class ServerProcess:
 
     def children(self) -> list[int]:
         """Processes that the server has started and that are still there."""
-        return children_of(self.process.pid)
+        return [process for process, parent in _parents().items() if parent == self.process.pid]
 
     def descendants(self) -> list[int]:
         """The same, and all that those have started."""
-        found = [self.process.pid]
+        parents, found = _parents(), [self.process.pid]
         for process in found:
-            found += children_of(process)
+            found += [child for child, parent in parents.items() if parent == process]
         return found[1:]
 
 
-def children_of(process: int) -> list[int]:
-    """Processes that a process has started and that are still there."""
-    found = []
+def _parents() -> dict[int, int]:
+    """All processes that have not ended, and who started each."""
+    found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # The name, in brackets, may hold spaces; state and parent follow it.
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == process and state != "Z":
-                found.append(int(stat.parent.name))
+            if state != "Z":
+                found[int(stat.parent.name)] = int(parent)
     return found
 
 

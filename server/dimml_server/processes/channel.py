@@ -35,6 +35,7 @@ class Channel:
 
     def __init__(self, handle: Handler) -> None:
         self._handle = handle
+        self._opened = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._ids = count()
         self._waiting: dict[int, asyncio.Future[Any]] = {}
@@ -43,6 +44,7 @@ class Channel:
     async def run(self, end: socket.socket) -> None:
         """Serve this end of the channel until the other is closed."""
         reader, self._writer = await asyncio.open_connection(sock=end)
+        self._opened.set()
         try:
             while True:
                 (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
@@ -59,7 +61,11 @@ class Channel:
                 task.cancel()
 
     async def call(self, method: str, /, **arguments: Any) -> Any:
-        """Call the other side; return its result. Raises its DimmlError, and ChannelClosedError."""
+        """Call the other side, once ``run`` has opened this one; return its result.
+
+        Raises the other side's DimmlError, and ChannelClosedError.
+        """
+        await self._opened.wait()
         number = next(self._ids)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
