@@ -61,7 +61,7 @@ ROOMS: Final[Mapping[str, str]] = {
         commands
     """,
     "dimml_server": """
-        settings
+        counts  settings
         security  observability
         engines
         shadow
@@ -74,6 +74,7 @@ ROOMS: Final[Mapping[str, str]] = {
         kserve.http  kserve.grpc
         http.connection
         process
+        processes
         local  doctor  triton_server
         cli
     """,

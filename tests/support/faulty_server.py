@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dimml.media.workers.pool import DecodePool
 from dimml_server.http.connection import protocol
 from dimml_server.process.entrypoint import run_until_stopped
+from dimml_server.processes.entrypoint import run_processes
 from dimml_server.settings.settings import load_settings
 from support.faulty_decoding import faulty_decode
 
@@ -28,6 +29,9 @@ def main() -> None:
     given = parser.parse_args()
     protocol.LINGER_S = LINGER_S
     settings = load_settings(repository=given.repository, **dict(pair.split("=", 1) for pair in given.set))
+    if settings.processes > 1:
+        run_processes(settings, "support.faulty_child")
+        return
     run_until_stopped(settings, DecodePool(settings.decode_workers, decode_function=faulty_decode))
 
 

@@ -78,14 +78,26 @@ class ServerProcess:
 
     def children(self) -> list[int]:
         """Processes that the server has started and that are still there."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                # The name, in brackets, may hold spaces; state and parent follow it.
-                state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-                if int(parent) == self.process.pid and state != "Z":
-                    found.append(int(stat.parent.name))
-        return found
+        return [process for process, parent in _parents().items() if parent == self.process.pid]
+
+    def descendants(self) -> list[int]:
+        """The same, and all that those have started."""
+        parents, found = _parents(), [self.process.pid]
+        for process in found:
+            found += [child for child, parent in parents.items() if parent == process]
+        return found[1:]
+
+
+def _parents() -> dict[int, int]:
+    """All processes that have not ended, and who started each."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name, in brackets, may hold spaces; state and parent follow it.
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                found[int(stat.parent.name)] = int(parent)
+    return found
 
 
 def serve_command(
@@ -141,7 +153,7 @@ def running_server(
             raise AssertionError(f"the server did not start (exit {process.returncode}):\n{''.join(lines)}")
         server = ServerProcess(process, ready[1], ready[2], lines)
         yield server
-        children = server.children()
+        children = server.descendants()
         if stop:
             process.send_signal(signal.SIGTERM)
         code = process.wait(STOP_LIMIT_S)

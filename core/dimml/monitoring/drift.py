@@ -58,13 +58,22 @@ class SlidingCounts:
         self._last.append(bin_index)
         self._counts_K[bin_index] += 1
 
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """The counts, ``[K]``."""
+        return self._counts_K.copy()
+
     def drift(self, reference_K: Sequence[int], *, minimum: int) -> Drift | None:
         """Compute the drift from a reference's counts; None below ``minimum`` observations."""
-        counts_K = self._counts_K.copy()
-        if counts_K.sum() < minimum:
-            return None
-        expected_K = np.asarray(reference_K, np.int64)
-        return Drift(jensen_shannon_distance(counts_K, expected_K), noise_distance(counts_K, expected_K))
+        return drift_of(self.counts, reference_K, minimum=minimum)
+
+
+def drift_of(counts_K: npt.NDArray[Any], reference_K: Sequence[int], *, minimum: int) -> Drift | None:
+    """Compute the drift of counts from a reference's; None below ``minimum`` observations."""
+    if counts_K.sum() < minimum:
+        return None
+    expected_K = np.asarray(reference_K, np.int64)
+    return Drift(jensen_shannon_distance(counts_K, expected_K), noise_distance(counts_K, expected_K))
 
 
 def jensen_shannon_distance(counts_K: npt.NDArray[Any], others_K: npt.NDArray[Any]) -> float:

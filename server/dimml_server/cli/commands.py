@@ -35,6 +35,7 @@ class ServeOptions:
     grpc_port: Annotated[
         int | None, typer.Option(help="gRPC port; by default 8001, 0 takes a free one.", show_default=False)
     ] = None
+    processes: Annotated[int | None, typer.Option(help="Serving processes; by default 1.", show_default=False)] = None
     engine: Annotated[
         str | None, typer.Option(help="local or triton: where encoders run; by default local.", show_default=False)
     ] = None
@@ -93,7 +94,6 @@ def serve(
 
     Once requests are taken, one line on stdout says where: ``ready http=HOST:PORT grpc=HOST:PORT``.
     """
-    from dimml_server.process.entrypoint import run_until_stopped
     from dimml_server.settings.settings import SECRETS
     from dimml_server.settings.sources import as_toml
 
@@ -101,7 +101,14 @@ def serve(
     if print_config:
         typer.echo(as_toml(settings, SECRETS), nl=False)
         return
-    run_until_stopped(settings)
+    if settings.processes > 1:
+        from dimml_server.processes.entrypoint import run_processes
+
+        run_processes(settings)
+    else:
+        from dimml_server.process.entrypoint import run_until_stopped
+
+        run_until_stopped(settings)
 
 
 def triton(

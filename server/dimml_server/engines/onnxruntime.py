@@ -26,7 +26,8 @@ class OnnxRuntimeEngine:
     """``dimml.engine.Engine`` over one ONNX Runtime session per model.
 
     ``concurrency`` is the number of requests that run at a time. ``intra_op_threads`` None shares the cores among a
-    bundle's encoders, which run concurrently. Sessions are looked up by bundle name and version.
+    bundle's encoders, which run concurrently, and among ``processes`` that serve. Sessions are looked up by
+    bundle name and version.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class OnnxRuntimeEngine:
         device: str = "auto",
         intra_op_threads: int | None = None,
         max_stray_runs: int = 4,
+        processes: int = 1,
     ) -> None:
         self._providers = providers(device)
         self._concurrency = concurrency
         self._intra_op_threads = intra_op_threads
+        self._processes = processes
         self._max_stray_runs = max_stray_runs
         self._sessions: dict[tuple[str, int], ModelSession] = {}
 
@@ -104,7 +107,7 @@ class OnnxRuntimeEngine:
         return session
 
     def _threads(self, bundle: Bundle) -> int:
-        return self._intra_op_threads or max(1, usable_cores() // len(bundle.encoders))
+        return self._intra_op_threads or max(1, usable_cores() // self._processes // len(bundle.encoders))
 
     def _make_sessions(self, bundle: Bundle, repository: Path) -> dict[str, ModelSession]:
         threads = self._threads(bundle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,6 @@ from tritonclient.grpc import model_config_pb2
 import dimml
 from dimml.contract import ModelSpec, TensorSpec
 from dimml.errors import NotFoundError, RequestError
-from dimml_server.observability.kserve_statistics import Statistics
 from dimml_server.versions.model_config import platform_of, read_config
 from dimml_server.versions.registry import BundleRegistry, ServedModel
 
@@ -22,16 +22,20 @@ EXTENSIONS: Final = ("classification", "model_configuration", "binary_tensor_dat
 CONTROL_EXTENSIONS: Final = ("model_repository", "model_repository(unload_dependents)")
 
 
+#: Gives the ``ModelStatistics`` messages of models, by name and version.
+ModelStats = Callable[[Sequence[tuple[str, int]]], Awaitable[list[dict[str, Any]]]]
+
+
 class Catalog:
     """Answers from the registry of loaded bundles, and from their ``config.pbtxt`` in the repository.
 
     Returned dictionaries are the protocol's messages, the same for JSON and protobuf.
     """
 
-    def __init__(self, registry: BundleRegistry, repository: Path, statistics: Statistics) -> None:
+    def __init__(self, registry: BundleRegistry, repository: Path, model_stats: ModelStats) -> None:
         self._registry = registry
         self._repository = repository
-        self._statistics = statistics
+        self._model_stats = model_stats
 
     def find(self, name: str, version: str) -> ServedModel:
         """Look up a model by name; an empty version is the bundle's default.
@@ -87,7 +91,7 @@ class Catalog:
                 config.parameters[key].string_value = json.dumps(meaning)
         return config
 
-    def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
+    async def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
         """Build ``ModelStatisticsResponse`` for one model (or one version of it), or for all. Raises NotFoundError."""
         if not name:
             self._registry.check_loaded()
@@ -95,7 +99,7 @@ class Catalog:
         if name:
             newest = self.find(name, version)
             chosen = [newest] if version else [served for served in chosen if served.spec.name == name]
-        return {"model_stats": [self._statistics.model_stats(m.spec.name, m.version) for m in chosen]}
+        return {"model_stats": await self._model_stats([(m.spec.name, m.version) for m in chosen])}
 
 
 def _tensor(spec: ModelSpec, tensor: TensorSpec) -> dict[str, Any]:

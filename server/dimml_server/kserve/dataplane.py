@@ -56,13 +56,13 @@ class DataPlane:
     """KServe v2 over one prediction core."""
 
     def __init__(self, service: PredictionService, metrics: Metrics, settings: ServerSettings) -> None:
-        self.catalog = Catalog(service.registry, settings.repository, metrics.inference)
+        self.catalog = Catalog(service.registry, settings.repository, service.whole.model_stats)
         self.max_body_bytes = settings.max_body_bytes
         self.spool_bytes = settings.spool_bytes
         self.max_timeout_s = settings.max_timeout_s
         self._service = service
         self._metrics = metrics
-        self.repository = RepositoryCalls(service.control, explicit=settings.model_control == "explicit")
+        self.repository = RepositoryCalls(service.control, service.whole, explicit=settings.model_control == "explicit")
 
     @property
     def ready(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from dimml.errors import RequestError, UnsupportedError
 from dimml_server.kserve.messages import check_text
+from dimml_server.prediction.whole_server import WholeServer
 from dimml_server.versions.control import READY, ModelControl
 from dimml_server.versions.model_config import parse_config_json, version_policy_of
 
@@ -19,11 +20,11 @@ NOT_ALLOWED: Final = (
 
 
 class RepositoryCalls:
-    """The repository calls over one ``ModelControl``; ``explicit``: whether callers may change what is served."""
+    """The repository calls; ``explicit``: whether callers may change what is served."""
 
-    def __init__(self, control: ModelControl, *, explicit: bool) -> None:
+    def __init__(self, control: ModelControl, whole: WholeServer, *, explicit: bool) -> None:
         self.explicit = explicit
-        self._control = control
+        self._control, self._whole = control, whole
 
     async def index(self, *, ready: bool) -> list[dict[str, str]]:
         """List the entries of ``RepositoryIndexResponse``: the whole repository, or only what is ready.
@@ -45,9 +46,9 @@ class RepositoryCalls:
                 raise RequestError(f"unrecognized load parameter '{name[:100]}'")
         config = parameters.get("config")
         if config is None:
-            await self._control.load(model)
+            await self._whole.load(model)
         elif isinstance(config, str):
-            await self._control.load(model, version_policy_of(parse_config_json(config, model)))
+            await self._whole.load(model, version_policy_of(parse_config_json(config, model)))
         else:
             raise RequestError("load parameter 'config' must be a JSON text")
 
@@ -57,7 +58,7 @@ class RepositoryCalls:
         for name, value in parameters.items():
             if name != "unload_dependents" or not isinstance(value, bool):
                 raise RequestError(f"unrecognized unload parameter '{name[:100]}'")
-        await self._control.unload(model)
+        await self._whole.unload(model)
 
     def _check_allowed(self, model: str) -> None:
         check_text("model_name", model)

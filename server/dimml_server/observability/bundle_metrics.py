@@ -7,7 +7,7 @@ counts equal the status counter's. Label sets are bounded by bundles, their labe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -140,6 +140,14 @@ class BundleMetrics:
         self._info.remove(*labels, *self._infos.pop(labels))
         self._watched.pop(labels, None)
 
+    def drift_counts(self) -> list[dict[str, Any]]:
+        """Return the last rows' counts and what a reference expects, as JSON, by model, version and head."""
+        return [
+            {"labels": [*labels, *head], "counts": counts.counts.tolist(), "expected": list(expected)}
+            for labels, watched in self._watched.items()
+            for head, counts, expected in watched.counts()
+        ]
+
     def observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
         """Record the duration of one stage of one request."""
         self._stages[bundle.name, str(bundle.version), stage, modality].observe(seconds)
@@ -198,6 +206,12 @@ class _DriftMonitor:
         for head, counts in self._heads.items():
             if drift := counts.drift(self._reference.certainty[head], minimum=self._minimum):
                 yield head, drift
+
+    def counts(self) -> Iterator[tuple[tuple[str, ...], SlidingCounts, Sequence[int]]]:
+        """Yield counts and what is expected: of every head by its name, and of the labels without a name."""
+        for head, counts in self._heads.items():
+            yield (head,), counts, self._reference.certainty[head]
+        yield (), self._answers, self._reference.labels
 
     def answers(self) -> Drift | None:
         return self._answers.drift(self._reference.labels, minimum=self._minimum)

@@ -7,6 +7,7 @@ refused or went wrong. An entry model's request does not count for the encoders 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
@@ -96,5 +97,45 @@ class Statistics:
             ],
         }
 
+    def all_stats(self) -> list[dict[str, Any]]:
+        """All messages of models that were asked for."""
+        return [self.model_stats(model, version) for model, version in self._counts]
+
     def _of(self, model: str, version: int) -> _ModelCounts:
         return self._counts.setdefault((model, version), _ModelCounts())
+
+
+def merged_stats(processes: Iterable[Iterable[Mapping[str, Any]]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Add up the messages of several processes, by model and version."""
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for messages in processes:
+        for message in messages:
+            key = message["name"], message["version"]
+            merged[key] = _added(merged[key], message) if key in merged else dict(message)
+    return merged
+
+
+def _added(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    batches = {batch["batch_size"]: batch for batch in one["batch_stats"]}
+    for batch in other["batch_stats"]:
+        known = batches.get(batch["batch_size"])
+        batches[batch["batch_size"]] = (
+            batch if known is None else {**_sums(known, batch), "batch_size": batch["batch_size"]}
+        )
+    return {
+        **one,
+        "last_inference": max(one["last_inference"], other["last_inference"]),
+        "inference_count": one["inference_count"] + other["inference_count"],
+        "execution_count": one["execution_count"] + other["execution_count"],
+        "inference_stats": _sums(one["inference_stats"], other["inference_stats"]),
+        "batch_stats": [batches[size] for size in sorted(batches)],
+    }
+
+
+def _sums(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Add up two tables of counts and nanoseconds by stage."""
+    return {
+        stage: {unit: one[stage][unit] + other[stage][unit] for unit in ("count", "ns")}
+        for stage in one
+        if isinstance(one[stage], Mapping)
+    }

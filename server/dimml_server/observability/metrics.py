@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
@@ -24,6 +24,7 @@ from dimml.monitoring.drift import DriftWindow
 from dimml_server.observability.bundle_metrics import BundleMetrics
 from dimml_server.observability.fetch_metrics import FetchMetrics
 from dimml_server.observability.kserve_statistics import Statistics
+from dimml_server.observability.merging import families_of
 from dimml_server.observability.request_context import current_request
 from dimml_server.observability.request_record import CANCELLED, DEGRADED, INTERNAL, OK, RequestRecord
 from dimml_server.observability.series import Series
@@ -120,6 +121,14 @@ class Metrics:
     def exposition(self) -> bytes:
         """Format all metrics in Prometheus's text format."""
         return generate_latest(_WithoutCreated(self.registry))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything counted here as JSON, for ``dimml_server.observability.merging``."""
+        return {
+            "families": families_of(self.registry),
+            "drift": self.bundles.drift_counts(),
+            "statistics": self.inference.all_stats(),
+        }
 
     @contextmanager
     def request(self, transport: str) -> Iterator[RequestRecord]:

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
 
 from dimml.errors import DeadlineExceededError, QueueFullError
+from dimml_server.counts import RUNNING, WAITING, Counts, OwnCount
 
 #: Weight of the newest request in the running mean of how long a request holds its permit.
 _MEAN_WEIGHT = 0.1
 
 
 class Admission:
-    """Permits to run, handed out first come, first served. A cancelled waiter leaves the queue."""
+    """Permits to run, handed out first come, first served. A cancelled waiter leaves the queue.
 
-    def __init__(self, *, concurrency: int, queue_length: int, queue_wait_s: float) -> None:
+    ``concurrency`` is of this process; ``queue_length`` bounds the total of ``counts``, which may be of several.
+    """
+
+    def __init__(self, *, concurrency: int, queue_length: int, queue_wait_s: float, counts: Counts = OwnCount) -> None:
         self._concurrency = concurrency
         self._queue_length = queue_length
         self._queue_wait_s = queue_wait_s
         self._waiters: deque[asyncio.Future[None]] = deque()
-        self._running = 0
+        self._permits, self._places = counts(RUNNING), counts(WAITING)
         self._mean_work_s = 0.1
 
     @property
     def running(self) -> int:
         """Number of requests that hold a permit."""
-        return self._running
+        return self._permits.own
 
     @property
     def waiting(self) -> int:
@@ -37,8 +42,8 @@ class Admission:
 
     def refusal(self) -> QueueFullError | None:
         """Return the error that ``permit`` would raise at once, or None."""
-        if self._running >= self._concurrency and len(self._waiters) >= self._queue_length:
-            return self._full("the queue is full")
+        if self.running >= self._concurrency and self._places.total >= self._queue_length:
+            return self._queue_full()
         return None
 
     @asynccontextmanager
@@ -58,11 +63,11 @@ class Admission:
             self._release()
 
     async def _acquire(self, timeout_s: float) -> None:
-        if self._running < self._concurrency:
-            self._running += 1
+        if self.running < self._concurrency:
+            self._permits.take(sys.maxsize)
             return
-        if (full := self.refusal()) is not None:
-            raise full
+        if not self._places.take(self._queue_length):
+            raise self._queue_full()
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
@@ -74,6 +79,7 @@ class Admission:
                 self._release()
             elif waiter in self._waiters:
                 self._waiters.remove(waiter)
+                self._places.give_back()
             if not isinstance(error, TimeoutError):
                 raise
             if timeout_s <= self._queue_wait_s:
@@ -83,11 +89,15 @@ class Admission:
     def _release(self) -> None:
         while self._waiters:
             waiter = self._waiters.popleft()
+            self._places.give_back()
             # A waiter cancelled in this turn of the event loop has not removed itself yet.
             if not waiter.done():
                 waiter.set_result(None)
                 return  # The permit is passed on: as many requests run as before.
-        self._running -= 1
+        self._permits.give_back()
+
+    def _queue_full(self) -> QueueFullError:
+        return self._full("the queue is full")
 
     def _full(self, why: str) -> QueueFullError:
         # Estimated time until the current queue has been worked off.

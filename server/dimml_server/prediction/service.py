@@ -15,17 +15,21 @@ from pathlib import Path
 from dimml.bundle import Bundle
 from dimml.errors import DimmlError, QueueFullError, UnavailableError
 from dimml.signing import read_public_keys
+from dimml_server.counts import Counts, OwnCount
 from dimml_server.engines.protocol import ServingEngine
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.tracer import NO_TRACER, Tracer
 from dimml_server.prediction.admission import Admission
 from dimml_server.prediction.call import HeldCall, Resources
 from dimml_server.prediction.decoder import Decoder
+from dimml_server.prediction.whole_server import OneProcess, WholeServer
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.shadow.shadow import Runner, Shadows
 from dimml_server.versions.control import ModelControl
 from dimml_server.versions.registry import BundleRegistry, ServedModel
+from dimml_server.versions.replicate import serve_exactly
 from dimml_server.versions.repository_watch import RepositoryWatch
+from dimml_server.versions.served import Served
 from dimml_server.versions.traffic import Traffic
 
 
@@ -46,8 +50,12 @@ class PredictionService:
         shadow_runner: Callable[[Bundle], Runner],
         upload_folder: Path | None = None,
         tracer: Tracer = NO_TRACER,
+        counts: Counts = OwnCount,
+        whole: WholeServer | None = None,
     ) -> None:
+        """``counts`` and ``whole`` are those of a server of several processes, of which this is one."""
         self.upload_folder = upload_folder
+        self.counts = counts
         self.tracer = tracer
         self.registry = BundleRegistry()
         self.registry.loading = True
@@ -57,6 +65,7 @@ class PredictionService:
             splits=settings.splits,
             shadow_versions=settings.shadows,
             file=settings.routing_file,
+            writes=whole is None,
         )
         self.control = ModelControl(
             engine,
@@ -66,6 +75,7 @@ class PredictionService:
             traffic=self.traffic,
             signers=read_public_keys(settings.bundle_public_keys),
         )
+        self.whole = whole or OneProcess(self.control, self.traffic, metrics)
         #: Whether to take requests: false until warm-up is done and once the server is stopping.
         self.accepting = False
         self._watching: asyncio.Task[None] | None = None
@@ -76,6 +86,7 @@ class PredictionService:
             concurrency=settings.concurrency,
             queue_length=settings.queue_length,
             queue_wait_s=settings.queue_wait_s,
+            counts=counts,
         )
         self._resources = Resources(
             engine=engine,
@@ -100,24 +111,35 @@ class PredictionService:
     async def start(self) -> None:
         """Load and warm up the settings' bundles and the decode workers, then take requests.
 
-        Raises BundleError, or UnavailableError if the decode workers do not start.
+        Raises as ``load`` does.
         """
         watch = None
         if self._settings.watch:
             names, interval_s = self._settings.models, self._settings.watch_interval_s
             watch = RepositoryWatch(self.control, self._settings.repository, names, interval_s)
             await watch.begin()
+        await self.load()
+        self.accepting = True
+        if watch is not None:
+            self._watching = asyncio.get_running_loop().create_task(watch.run())
+
+    async def load(self, served: Served | None = None) -> None:
+        """Load and warm up the settings' bundles, or ``served`` instead, and the decode workers.
+
+        Raises BundleError, or UnavailableError if the decode workers do not start.
+        """
+        explicit = self._settings.model_control == "explicit"
+        if served is None:
+            loading = self.control.start(self._settings.models, may_be_empty=explicit)
+        else:
+            loading = serve_exactly(served, self.control, self.registry, self.traffic)
         try:
             async with asyncio.TaskGroup() as group:
-                explicit = self._settings.model_control == "explicit"
-                group.create_task(self.control.start(self._settings.models, may_be_empty=explicit))
+                group.create_task(loading)
                 group.create_task(asyncio.to_thread(self._decoder.warm_up))
         except* DimmlError as errors:
             raise errors.exceptions[0] from None  # Report one problem at a time.
         self.registry.loading = False
-        self.accepting = True
-        if watch is not None:
-            self._watching = asyncio.get_running_loop().create_task(watch.run())
 
     async def close(self) -> None:
         """Take no more requests, and stop all runs."""

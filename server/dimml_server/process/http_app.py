@@ -67,11 +67,12 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
         timeout_s=settings.upload_timeout_s,
         folder=service.upload_folder,
         queue_refusal=service.queue_refusal,
+        counts=service.counts,
     )
     app.include_router(predict.router(service, metrics, settings, uploads))
     app.include_router(models.router(service))
     app.include_router(traffic.router(service, settings, uploads))
-    app.include_router(health.router(service, metrics))
+    app.include_router(health.router(service))
     app.include_router(pages.router(app, docs_page=settings.docs_page))
     app.include_router(kserve_http.router(service, metrics, settings, uploads))
     return app

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from fastapi import FastAPI
 
 from dimml.errors import ConfigurationError
 from dimml.repository import bundle_names
+from dimml_server.counts import CONNECTIONS, Counts, OwnCount
 from dimml_server.http.connection.early_refusal import FullQueue
 from dimml_server.http.connection.protocol import BoundedConnection
 from dimml_server.kserve.grpc.server import create_server
@@ -25,8 +27,10 @@ from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.tracer import open_tracer
 from dimml_server.prediction.decoder import Decoder
 from dimml_server.prediction.service import PredictionService
+from dimml_server.process.acceptor import Acceptor
 from dimml_server.process.http_app import create_app
 from dimml_server.process.listeners import BACKLOG, Addresses, authority, bind, is_loopback
+from dimml_server.process.membership import Membership
 from dimml_server.process.wiring import build_service
 from dimml_server.security.guard import Guard
 from dimml_server.security.tls import ServerTls, server_tls
@@ -39,38 +43,56 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 async def run_server(
-    settings: ServerSettings, *, announce: Callable[[Addresses], None], decoder: Decoder | None = None
+    settings: ServerSettings,
+    *,
+    announce: Callable[[Addresses], None],
+    decoder: Decoder | None = None,
+    member: Membership | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     ``announce`` is called once requests are taken. ``decoder`` replaces the decode workers of the settings, and is
-    closed at the end. Raises SetupError, or UnavailableError for the decode workers, if the server cannot start.
+    closed at the end. ``member`` is this process's part in a server of several. Raises SetupError, or UnavailableError
+    for the decode workers, if the server cannot start.
     """
     bundle_names(settings.repository)  # The most common mistake is reported before anything is started.
     stopping = asyncio.Event()
     for number in _STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    guard, tls = Guard(settings), server_tls(settings)
+    counts = OwnCount if member is None else member.counts
+    guard, tls = Guard(settings, counts), server_tls(settings)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.reload)
     check_metrics_folder(os.environ)
     metrics = Metrics(settings.drift)
     async with AsyncExitStack() as stack:
         tracer = open_tracer(settings)
         stack.push_async_callback(asyncio.to_thread, tracer.close)
-        uploads = stack.enter_context(tempfile.TemporaryDirectory(prefix="dimml-uploads-", ignore_cleanup_errors=True))
-        service = build_service(settings, metrics, decoder, Path(uploads), tracer)
+        if member is None:
+            folder = tempfile.TemporaryDirectory(prefix="dimml-uploads-", ignore_cleanup_errors=True)
+            uploads = Path(stack.enter_context(folder))
+        else:
+            uploads = member.upload_folder
+        whole = None if member is None else member.whole
+        service = build_service(settings, metrics, decoder, uploads, tracer, counts=counts, whole=whole)
+        if member is not None:
+            member.attach(service, metrics)
         # Unwound in reverse order: listeners end while engine and workers can still answer their requests.
         stack.push_async_callback(service.close)
         app = create_app(service, metrics, settings, guard)
+        full_queue = FullQueue(service, metrics, settings, guard)
+        replaces = member is not None and member.served is not None
+        if replaces and not await _started(service, member, stopping):
+            return
         http = await stack.enter_async_context(
-            _http_listener(app, settings, FullQueue(service, metrics, settings, guard), tls)
+            _http_listener(app, settings, full_queue, tls, counts=counts, member=member)
         )
         grpc_address = await stack.enter_async_context(_grpc_listener(service, metrics, settings, guard, tls))
         _warn_if_open(settings, guard)
-        if await _started(service, stopping):
+        if replaces or await _started(service, member, stopping):
             announce(Addresses(http.address, grpc_address))
             await stopping.wait()
         service.accepting = False
+        http.stop_accepting()
         http.should_exit = True  # Now, so that both listeners close at once and share the grace period.
         logger.info("stopping; requests in flight have %g s", settings.grace_s)
 
@@ -84,9 +106,18 @@ def _warn_if_open(settings: ServerSettings, guard: Guard) -> None:
         )
 
 
-async def _started(service: PredictionService, stopping: asyncio.Event) -> bool:
+async def _start(service: PredictionService, member: Membership | None) -> None:
+    if member is None:
+        await service.start()
+        return
+    await service.load(member.served)
+    await member.join()
+    service.accepting = True
+
+
+async def _started(service: PredictionService, member: Membership | None, stopping: asyncio.Event) -> bool:
     """Load and warm up; return False if a signal to stop came first."""
-    starting = asyncio.ensure_future(service.start())
+    starting = asyncio.ensure_future(_start(service, member))
     stop = asyncio.ensure_future(stopping.wait())
     await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
@@ -98,11 +129,31 @@ async def _started(service: PredictionService, stopping: asyncio.Event) -> bool:
 
 
 class _HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers: two servers share this process, and both must stop."""
+    """uvicorn without its signal handlers: two servers share this process, and both must stop.
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    ``member`` has the listening socket of one of several processes; connections are then taken by an ``Acceptor``.
+    """
+
+    def __init__(self, config: uvicorn.Config, address: str, member: Membership | None) -> None:
         super().__init__(config)
         self.address = address
+        self._member = member
+        self._acceptor = None if member is None else Acceptor(member.listener, member.freer_elsewhere)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self._acceptor is not None and self._member is not None:
+            protocol = self.config.http_protocol_class
+            made = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+            self._acceptor.begin(partial(protocol, **made), self.config.ssl)
+            self._member.accepts(True)
+
+    def stop_accepting(self) -> None:
+        """Take no more connections, where other processes share the socket: they take them."""
+        if self._acceptor is not None and self._member is not None:
+            self._member.accepts(False)
+            self._acceptor.close()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -111,13 +162,22 @@ class _HttpServer(uvicorn.Server):
 
 @asynccontextmanager
 async def _http_listener(
-    app: FastAPI, settings: ServerSettings, full_queue: FullQueue, tls: ServerTls | None
+    app: FastAPI,
+    settings: ServerSettings,
+    full_queue: FullQueue,
+    tls: ServerTls | None,
+    *,
+    counts: Counts,
+    member: Membership | None,
 ) -> AsyncIterator[_HttpServer]:
     context = None if tls is None else tls.context()
-    listener = bind(settings.host, settings.http_port, "http_port")
+    listener = bind(settings.host, settings.http_port, "http_port") if member is None else member.listener
+    protocol = partial(
+        BoundedConnection, settings=settings, full_queue=full_queue, open_connections=counts(CONNECTIONS)
+    )
     config = uvicorn.Config(
         app,
-        http=partial(BoundedConnection, settings=settings, full_queue=full_queue),  # type: ignore[arg-type]  # called like the class
+        http=protocol,  # type: ignore[arg-type]  # called like the class
         ws="none",
         log_config=None,
         access_log=False,
@@ -131,8 +191,8 @@ async def _http_listener(
     )
     config.load()
     config.ssl = context
-    server = _HttpServer(config, authority(settings.host, listener.getsockname()[1]))
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    server = _HttpServer(config, authority(settings.host, listener.getsockname()[1]), member)
+    serving = asyncio.ensure_future(server.serve(sockets=[listener] if member is None else []))
     try:
         yield server
     finally:
@@ -144,8 +204,9 @@ async def _http_listener(
 async def _grpc_listener(
     service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard, tls: ServerTls | None
 ) -> AsyncIterator[str]:
-    # gRPC reports only that it failed; a plain socket reports why.
-    bind(settings.host, settings.grpc_port, "grpc_port").close()
+    if settings.processes == 1:  # Otherwise the parent has reserved the port.
+        # gRPC reports only that it failed; a plain socket reports why.
+        bind(settings.host, settings.grpc_port, "grpc_port").close()
     stopping = asyncio.Event()
     server = create_server(service, metrics, settings, guard, stopping)
     try:

@@ -53,3 +53,24 @@ def bind(host: str, port: int, setting: str, *, from_environment: bool = True) -
             errno.EADDRNOTAVAIL: "cannot be had: the host is not an address of this machine",
         }.get(error.errno or 0, f"cannot be had: {error.strerror}")
         raise ConfigurationError(f"port {port} on {host} {why}; choose another with {flag}", field=setting) from error
+
+
+def reserve(host: str, port: int, setting: str) -> socket.socket:
+    """Reserve a TCP port for processes of this user that listen on it with SO_REUSEPORT; 0 takes a free one.
+
+    No connection arrives at the socket itself. Raises ConfigurationError, as ``bind`` does.
+    """
+    with bind(host, port, setting) as probe:  # Not shared, so that a port of another program is an error.
+        port = probe.getsockname()[1]
+        family = probe.family
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        reserved.bind((host, port))
+    except OSError as error:
+        reserved.close()
+        raise ConfigurationError(f"port {port} on {host} cannot be had: {error.strerror}", field=setting) from error
+    return reserved

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dimml.bundle import Bundle
 from dimml.media.workers.pool import DecodePool
+from dimml_server.counts import Counts, OwnCount
 from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
 from dimml_server.engines.protocol import ServingEngine
 from dimml_server.engines.triton import TritonEngine
@@ -14,6 +15,7 @@ from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.tracer import NO_TRACER, Tracer
 from dimml_server.prediction.decoder import Decoder
 from dimml_server.prediction.service import PredictionService
+from dimml_server.prediction.whole_server import WholeServer
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.shadow.process import ShadowProcess
 from dimml_server.shadow.shadow import EngineRunner, Runner
@@ -25,10 +27,14 @@ def build_service(
     decoder: Decoder | None = None,
     upload_folder: Path | None = None,
     tracer: Tracer = NO_TRACER,
+    *,
+    counts: Counts = OwnCount,
+    whole: WholeServer | None = None,
 ) -> PredictionService:
     """Build a service, not started yet; ``decoder`` replaces the decode workers of the settings.
 
-    ``upload_folder`` is then the only folder with recordings; None means that they may be anywhere.
+    ``upload_folder`` is then the only folder with recordings; None means that they may be anywhere. ``counts`` and
+    ``whole`` are for one of several processes.
 
     Raises ConfigurationError if the machine lacks the device.
     """
@@ -52,6 +58,8 @@ def build_service(
         shadow_runner=shadow_runner,
         upload_folder=upload_folder,
         tracer=tracer,
+        counts=counts,
+        whole=whole,
     )
 
 
@@ -61,6 +69,7 @@ def _local_engine(settings: ServerSettings) -> ServingEngine:
         device=settings.device,
         intra_op_threads=settings.intra_op_threads,
         max_stray_runs=settings.max_stray_runs,
+        processes=settings.processes,
     )
 
 

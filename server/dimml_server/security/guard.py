@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from dimml.errors import ConfigurationError, PermissionDeniedError, QueueFullError, UnauthenticatedError
+from dimml_server.counts import Count, Counts, OwnCount
 from dimml_server.security.keys import ApiKey, KeyRing, read_keys
 from dimml_server.settings.settings import ServerSettings
 
@@ -25,9 +25,10 @@ class Guard:
     Raises ConfigurationError if the settings' keys cannot be read.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, counts: Counts = OwnCount) -> None:
         self._settings = settings
-        self._under_way: Counter[str] = Counter()
+        self._counts = counts
+        self._under_way: dict[str, Count] = {}
         self._keys = self._read()
 
     @property
@@ -61,13 +62,8 @@ class Guard:
 
     def check_place(self, key: ApiKey | None) -> None:
         """Raise QueueFullError if a key has as many requests in flight as it may."""
-        if key is None:
-            return
-        limit = self._settings.key_concurrency if key.concurrent is None else key.concurrent
-        if self._under_way[key.name] >= limit:
-            raise QueueFullError(
-                f"{limit} requests with this API key are under way; try again later", retry_after_s=_RETRY_AFTER_S
-            )
+        if key is not None and self._count(key).total >= self._limit(key):
+            raise self._too_many(key)
 
     @contextmanager
     def place(self, key: ApiKey | None) -> Iterator[None]:
@@ -75,14 +71,30 @@ class Guard:
         if key is None:
             yield
             return
-        self.check_place(key)
-        self._under_way[key.name] += 1
+        count = self._count(key)
+        if not count.take(self._limit(key)):
+            raise self._too_many(key)
         try:
             yield
         finally:
-            self._under_way[key.name] -= 1
-            if not self._under_way[key.name]:
-                del self._under_way[key.name]
+            count.give_back()
+            if not count.own:
+                self._under_way.pop(key.name, None)
+
+    def _count(self, key: ApiKey) -> Count:
+        count = self._under_way.get(key.name)
+        if count is None:
+            count = self._under_way[key.name] = self._counts(f"key {key.name}")
+        return count
+
+    def _limit(self, key: ApiKey) -> int:
+        return self._settings.key_concurrency if key.concurrent is None else key.concurrent
+
+    def _too_many(self, key: ApiKey) -> QueueFullError:
+        return QueueFullError(
+            f"{self._limit(key)} requests with this API key are under way; try again later",
+            retry_after_s=_RETRY_AFTER_S,
+        )
 
     def _read(self) -> KeyRing:
         return read_keys(self._settings.api_keys_file, self._settings.api_keys)

@@ -73,6 +73,12 @@ class ServerSettings(BaseSettings):
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
         description="Path below which a proxy shows this server, as `/dimml`; taken off requests that still have it.",
     )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Serving processes behind the same ports, among which the limits below are divided.",
+    )
     http_port: Port = Field(default=8000, description="HTTP port; 0 takes a free one.")
     grpc_port: Port = Field(default=8001, description="gRPC port; 0 takes a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Final
 
-from dimml.bundle import MANIFEST_NAME, Bundle, read_bundle
+from dimml.bundle import Bundle
 from dimml.contract import model_specs
 from dimml.errors import BundleError, NotFoundError, RequestError
 from dimml.media.decoders.version import DECODER_VERSION
@@ -20,9 +21,9 @@ from dimml.signing import PublicKeys
 from dimml_server.engines.low_priority import at_low_priority
 from dimml_server.engines.protocol import ServingEngine
 from dimml_server.observability.metrics import Metrics
-from dimml_server.versions.model_config import CONFIG_NAME, read_config, version_policy_of
-from dimml_server.versions.policy import NEWEST, VersionPolicy
+from dimml_server.versions.policy import VersionPolicy
 from dimml_server.versions.registry import BundleRegistry
+from dimml_server.versions.repository_lookup import manifest, own_policy, owner
 from dimml_server.versions.traffic import Traffic
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,17 @@ READY: Final = "READY"
 UNAVAILABLE: Final = "UNAVAILABLE"
 #: Triton's reason for a version that is in the repository but not loaded.
 UNLOADED: Final = "unloaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a bundle's served versions that is prepared: models are loaded, but nothing is switched yet."""
+
+    name: str
+    #: The versions served after it.
+    wanted: tuple[int, ...]
+    #: Those among them that were loaded for it.
+    loaded: tuple[Bundle, ...] = ()
 
 
 class ModelControl:
@@ -75,7 +87,7 @@ class ModelControl:
             async with self._changing:
                 routing = self._traffic.planned(name, available)
                 try:
-                    await self._serve(name, None, must_run=False, also=routing.versions)
+                    self._switch(await self._prepared(name, None, must_run=False, also=routing.versions))
                 except NotFoundError as error:  # config.pbtxt names a version that does not exist.
                     raise BundleError(error.message, field=error.field) from error
                 self._traffic.begin(name, routing)
@@ -89,16 +101,19 @@ class ModelControl:
         one of those.
         """
         async with self._changing:
-            name = await asyncio.to_thread(self._owner, model)
-            self._check_keeps(name, policy)
-            try:
-                await self._serve(name, policy, must_run=True)
-            except BundleError as error:
-                served = self._registry.versions(name)
-                still = f"version {', '.join(map(str, served))} goes on" if served else "nothing of it is served"
-                logger.warning("load of %s failed: %s", name, error.message)
-                raise RequestError(f"failed to load '{name}': {error.message}; {still}", field=error.field) from error
-            await self._traffic.settle(name)
+            await self.commit(await self.prepare_load(model, policy))
+
+    async def prepare_load(self, model: str, policy: VersionPolicy | None = None) -> Change:
+        """Do what ``load`` does up to the switch. The caller keeps other changes out, then commits or discards."""
+        name = await asyncio.to_thread(owner, self._registry, self._repository, model)
+        self._check_keeps(name, policy)
+        try:
+            return await self._prepared(name, policy, must_run=True)
+        except BundleError as error:
+            served = self._registry.versions(name)
+            still = f"version {', '.join(map(str, served))} goes on" if served else "nothing of it is served"
+            logger.warning("load of %s failed: %s", name, error.message)
+            raise RequestError(f"failed to load '{name}': {error.message}; {still}", field=error.field) from error
 
     async def unload(self, model: str) -> None:
         """Unload all versions of a bundle, and discard its routing.
@@ -107,13 +122,14 @@ class ModelControl:
         bundle that is served: it goes with its bundle.
         """
         async with self._changing:
-            name = await asyncio.to_thread(self._owner, model)
-            served = self._registry.versions(name)
-            if served and model != name:
-                raise RequestError(f"'{model}' is part of bundle '{name}' and goes with it: unload '{name}'")
-            for version in served:
-                self._retire(self._registry.bundle(name, version))
-            await self._traffic.settle(name)
+            await self.commit(await self.prepare_unload(model))
+
+    async def prepare_unload(self, model: str) -> Change:
+        """Do what ``unload`` does up to the switch."""
+        name = await asyncio.to_thread(owner, self._registry, self._repository, model)
+        if self._registry.versions(name) and model != name:
+            raise RequestError(f"'{model}' is part of bundle '{name}' and goes with it: unload '{name}'")
+        return Change(name, ())
 
     async def drop(self, name: str, version: int) -> None:
         """Stop serving a version that was removed from the repository; its share goes to the others.
@@ -122,19 +138,50 @@ class ModelControl:
         removed version then keeps serving.
         """
         async with self._changing:
-            served = self._registry.versions(name)
-            if version not in served:
-                return
-            left = await asyncio.to_thread(bundle_versions, self._repository, name)
-            if served == [version] and left:
-                try:
-                    await self._serve(name, None, must_run=True, gone=version)
-                except (BundleError, NotFoundError) as error:
-                    logger.warning("version %d of %s goes on although it has gone: %s", version, name, error.message)
-                    raise RequestError(f"{error.message}; version {version} of {name!r} goes on") from error
-            else:
-                self._retire(self._registry.bundle(name, version))
-            await self._traffic.settle(name)
+            await self.commit(await self.prepare_drop(name, version))
+
+    async def prepare_drop(self, name: str, version: int) -> Change:
+        """Do what ``drop`` does up to the switch."""
+        served = self._registry.versions(name)
+        left = await asyncio.to_thread(bundle_versions, self._repository, name)
+        if served != [version] or not left:
+            return Change(name, tuple(other for other in served if other != version))
+        try:
+            return await self._prepared(name, None, must_run=True, gone=version)
+        except (BundleError, NotFoundError) as error:
+            logger.warning("version %d of %s goes on although it has gone: %s", version, name, error.message)
+            raise RequestError(f"{error.message}; version {version} of {name!r} goes on") from error
+
+    async def prepare_exactly(self, name: str, versions: Mapping[int, str], *, must_run: bool = True) -> Change:
+        """Prepare to serve these versions and no others, each with this SHA-256 of its manifest. Raises BundleError."""
+        loaded: list[Bundle] = []
+        try:
+            for version, sha256 in sorted(versions.items()):
+                if version in self._registry.versions(name):
+                    bundle = self._registry.bundle(name, version)
+                else:
+                    bundle = await self._load(name, version, must_run)
+                    loaded.append(bundle)
+                _check_same(bundle, sha256)
+        except BaseException:
+            self.discard(Change(name, (), tuple(loaded)))
+            raise
+        return Change(name, tuple(sorted(versions)), tuple(loaded))
+
+    async def commit(self, change: Change) -> None:
+        """Switch to a prepared change. No request in flight notices."""
+        self._switch(change)
+        await self._traffic.settle(change.name)
+
+    def discard(self, change: Change) -> None:
+        """Release what was loaded for a change that is not made."""
+        for bundle in change.loaded:
+            self._engine.unload(bundle)
+
+    def versions_after(self, change: Change) -> dict[int, str]:
+        """Return the versions served after a change, with the SHA-256 of their manifests."""
+        loaded = {bundle.version: bundle for bundle in change.loaded}
+        return {v: (loaded.get(v) or self._registry.bundle(change.name, v)).sha256 for v in change.wanted}
 
     def serves(self, name: str, version: int) -> bool:
         """Whether a bundle version takes requests."""
@@ -174,7 +221,7 @@ class ModelControl:
             for version in sorted(set(bundle_versions(self._repository, name)) - set(self._registry.versions(name))):
                 reason = self._failures.get((name, version), UNLOADED)
                 try:
-                    models = [spec.name for spec in model_specs(self._manifest(name, version))]
+                    models = [spec.name for spec in model_specs(manifest(self._repository, name, version))]
                 except BundleError as error:
                     models, reason = [name], error.message
                 entries += [
@@ -193,7 +240,7 @@ class ModelControl:
                 field="version_policy",
             )
 
-    async def _serve(
+    async def _prepared(
         self,
         name: str,
         policy: VersionPolicy | None,
@@ -201,14 +248,14 @@ class ModelControl:
         must_run: bool,
         also: Collection[int] = (),
         gone: int | None = None,
-    ) -> None:
-        """Make the served versions of a bundle those of the policy, all of them or no change. Raises BundleError.
+    ) -> Change:
+        """Load what the policy wants served of a bundle, all of it or nothing. Raises BundleError.
 
         In addition to them, those of ``also`` and those that have a share of the requests or are a shadow, except
         ``gone``.
         """
         if policy is None:
-            policy = await asyncio.to_thread(self._own_policy, name)
+            policy = await asyncio.to_thread(own_policy, self._repository, name)
         available = await asyncio.to_thread(bundle_versions, self._repository, name)
         chosen, before = policy.chosen(name, available), self._registry.versions(name)
         wanted = sorted({*chosen, *also, *(self._registry.routing(name).versions - {gone})})
@@ -226,17 +273,20 @@ class ModelControl:
                     self._metrics.loaded(name, ok=False)
                     raise
         except BaseException:
-            for bundle in loaded:
-                self._engine.unload(bundle)
+            self.discard(Change(name, (), tuple(loaded)))
             raise
-        for bundle in loaded:
+        return Change(name, tuple(wanted), tuple(loaded))
+
+    def _switch(self, change: Change) -> None:
+        name, before = change.name, self._registry.versions(change.name)
+        for bundle in change.loaded:
             self._failures.pop((name, bundle.version), None)
             # Needed again: it was unloaded a moment ago and still has requests in flight.
             self._retiring.pop((name, bundle.version), None)
             self._registry.add(bundle)
             self._metrics.bundles.served(bundle)
             self._metrics.loaded(name, ok=True)
-        for version in set(before) - set(wanted):
+        for version in set(before) - set(change.wanted):
             self._retire(self._registry.bundle(name, version))
 
     async def _load(self, name: str, version: int, must_run: bool) -> Bundle:
@@ -268,38 +318,13 @@ class ModelControl:
             self._engine.unload(bundle)
         logger.info("unloaded bundle %s version %d", bundle.name, bundle.version)
 
-    def _own_policy(self, name: str) -> VersionPolicy:
-        if not (self._repository / name / CONFIG_NAME).exists():
-            return NEWEST
-        return version_policy_of(read_config(self._repository, name))
-
     def _check_unchanged(self, name: str, version: int) -> None:
-        if self._manifest(name, version) != self._registry.bundle(name, version):
+        if manifest(self._repository, name, version) != self._registry.bundle(name, version):
             raise BundleError(
                 f"version {version} in the repository is another than the one that is served; unload it first"
             )
 
-    def _manifest(self, name: str, version: int) -> Bundle:
-        return read_bundle(self._repository / name / str(version) / MANIFEST_NAME)
 
-    def _owner(self, model: str) -> str:
-        """Find the bundle of a model name, among those served or in the repository. Raises NotFoundError."""
-        for served in self._registry.models():
-            if served.spec.name == model:
-                return served.bundle.name
-        try:
-            names = bundle_names(self._repository)
-        except BundleError:
-            logger.exception("listing the repository")
-            names = []
-        if model in names:
-            return model
-        for name in names:
-            for version in bundle_versions(self._repository, name) if model.startswith(f"{name}_") else ():
-                try:
-                    parts = {spec.name for spec in model_specs(self._manifest(name, version))}
-                except BundleError:
-                    continue  # Loading that bundle will report what is wrong with it.
-                if model in parts:
-                    return name
-        raise NotFoundError(f"no bundle in the repository has a model '{model}'", field="model")
+def _check_same(bundle: Bundle, sha256: str) -> None:
+    if bundle.sha256 != sha256:
+        raise BundleError(f"version {bundle.version} of {bundle.name!r} has changed since another process loaded it")

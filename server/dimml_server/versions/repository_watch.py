@@ -9,10 +9,10 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from dimml.errors import BundleError, DimmlError
 from dimml.repository import bundle_names, bundle_versions
-from dimml_server.versions.control import ModelControl
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +21,29 @@ Print = tuple[tuple[str, int, int, int], ...]
 Seen = dict[tuple[str, int], Print]
 
 
+class WatchedControl(Protocol):
+    """What a watch asks of model control: ``ModelControl``, or that of several processes."""
+
+    async def load(self, model: str) -> None:
+        """Serve the versions that the bundle's policy chooses. Raises DimmlError."""
+        ...
+
+    async def drop(self, name: str, version: int) -> None:
+        """Stop serving a version that was removed from the repository. Raises DimmlError."""
+        ...
+
+    def serves(self, name: str, version: int) -> bool:
+        """Whether a bundle version takes requests."""
+        ...
+
+
 class RepositoryWatch:
     """Watches bundles of one repository, all of them if ``names`` is empty. Lives in one event loop.
 
     A change counts once two checks in a row have seen the same state, so that a copy in progress is left alone.
     """
 
-    def __init__(self, control: ModelControl, repository: Path, names: Sequence[str], interval_s: float) -> None:
+    def __init__(self, control: WatchedControl, repository: Path, names: Sequence[str], interval_s: float) -> None:
         self._control = control
         self._repository = repository
         self._names = frozenset(names)

@@ -19,11 +19,11 @@ from dimml_server.versions.traffic_split import NEWEST_ANSWERS, Routing
 logger = logging.getLogger(__name__)
 
 
-class _Unchanged:
+class Unchanged:
     """Marks an argument as unchanged; None, in contrast, removes a shadow."""
 
 
-UNCHANGED: Final = _Unchanged()
+UNCHANGED: Final = Unchanged()
 
 
 class Traffic:
@@ -37,16 +37,17 @@ class Traffic:
         splits: Mapping[str, Mapping[int, float]],
         shadow_versions: Mapping[str, int],
         file: Path | None,
+        writes: bool = True,
     ) -> None:
         """``file``, if given, stores what calls set; at the start it overrides ``splits`` and ``shadow_versions``.
 
-        Raises ConfigurationError.
+        ``writes``: whether this process writes it. Raises ConfigurationError.
         """
         #: Held while the served versions or their routing are changed.
         self.changing = asyncio.Lock()
         self.shadows = shadows
         self._registry = registry
-        self._file = file
+        self._file = file if writes else None
         self._starting: set[asyncio.Task[None]] = set()
         self._by_calls = {} if file is None else read_routing_file(file)
         self._by_settings = {
@@ -102,8 +103,8 @@ class Traffic:
         self,
         name: str,
         *,
-        split: Mapping[int, float] | _Unchanged = UNCHANGED,
-        shadow: int | _Unchanged | None = UNCHANGED,
+        split: Mapping[int, float] | Unchanged = UNCHANGED,
+        shadow: int | Unchanged | None = UNCHANGED,
     ) -> Routing:
         """Set the shares of a bundle's versions, its shadow, or both in one step; return the routing in effect.
 
@@ -118,6 +119,18 @@ class Traffic:
         await self._keep(name)
         logger.info("requests of %s: %s", name, _in_words(routing))
         return routing
+
+    def checked(self, name: str, split: Mapping[int, float]) -> Routing:
+        """Return the routing that a bundle would have with this split. Raises as ``change`` does."""
+        self._registry.check_loaded()
+        try:
+            return self._changed(name, split, UNCHANGED)
+        except BundleError as error:
+            raise RequestError(f"{error.message}; nothing was changed", field=error.field) from error
+
+    def adopt(self, name: str, split: Mapping[int, float]) -> None:
+        """Set a split that ``checked`` has let pass here or in another process of this server."""
+        self._registry.set_routing(name, Routing(dict(split)))
 
     async def close(self) -> None:
         """End all shadows."""
@@ -142,7 +155,7 @@ class Traffic:
             logger.warning("version %d of %s is not its shadow: %s", version, name, error.message)
 
     async def _apply(
-        self, name: str, split: Mapping[int, float] | _Unchanged, shadow: int | _Unchanged | None
+        self, name: str, split: Mapping[int, float] | Unchanged, shadow: int | Unchanged | None
     ) -> Routing:
         routing = self._changed(name, split, shadow)
         shadowed: Bundle | None = None
@@ -170,13 +183,13 @@ class Traffic:
         if self._registry.bundle(shadow.name, shadow.version) is not shadow:
             raise RequestError("what is served was changed by another call; try again", field="shadow")
 
-    def _changed(self, name: str, split: Mapping[int, float] | _Unchanged, shadow: int | _Unchanged | None) -> Routing:
+    def _changed(self, name: str, split: Mapping[int, float] | Unchanged, shadow: int | Unchanged | None) -> Routing:
         """Return the routing with these changes, checked. Raises NotFoundError, InvalidParameterError, BundleError."""
         self._registry.bundle(name)
         routing = self._registry.routing(name)
-        if not isinstance(split, _Unchanged):
+        if not isinstance(split, Unchanged):
             routing = replace(routing, split=dict(split))
-        if not isinstance(shadow, _Unchanged):
+        if not isinstance(shadow, Unchanged):
             routing = replace(routing, shadow=shadow)
         self._check(name, routing)
         return routing

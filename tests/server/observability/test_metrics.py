@@ -18,6 +18,7 @@ from dimml.monitoring.drift import DriftWindow
 from dimml.monitoring.reference import Reference
 from dimml.repository import load_bundle
 from dimml.status import OK, ModalityStatus, Reason
+from dimml_server.observability.merging import ServerMetrics
 from dimml_server.observability.metrics import Metrics
 from support.data import REPOSITORY_ROOT, unavailable
 from support.tiny_bundle import make_tiny_bundle
@@ -93,7 +94,9 @@ def test_every_metric_stands_in_the_docs_with_its_type_and_labels(tmp_path: Path
         if match := re.match(r"\| `(\w+)` \| (\w+) \|([^|]*)\|", line):
             documented[match[1]] = (match[2], set(re.findall(r"`(\w+)`", match[3])))
     found = {}
-    for family in text_string_to_metric_families(filled(tmp_path).exposition().decode()):
+    # Those of one process, and those that a server of several has in addition.
+    exposition = ServerMetrics(1).exposition([filled(tmp_path).snapshot()])
+    for family in text_string_to_metric_families(exposition.decode()):
         assert family.documentation, family.name
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}

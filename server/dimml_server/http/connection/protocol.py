@@ -14,6 +14,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from dimml_server.counts import Count
 from dimml_server.http.connection.early_refusal import FullQueue, Refusal
 from dimml_server.http.connection.request_parser import PlainRequestParser
 from dimml_server.observability.access_log import log_access
@@ -93,11 +94,14 @@ class LenientTransport:
 class BoundedConnection(HttpToolsProtocol):
     """uvicorn's protocol within the bounds of ``settings``; ``full_queue`` answers requests there is no room for."""
 
-    def __init__(self, *arguments: Any, settings: ServerSettings, full_queue: FullQueue, **named: Any) -> None:
+    def __init__(
+        self, *arguments: Any, settings: ServerSettings, full_queue: FullQueue, open_connections: Count, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)
         self.parser = PlainRequestParser(self)  # type: ignore[assignment]  # it behaves as one
         self._settings = settings
         self._full_queue = full_queue
+        self._open_connections, self._counted = open_connections, False
         #: The answer of ``full_queue`` to the request that is being read.
         self._refusal: Refusal | None = None
         #: Number of refusals among the requests in the data received last.
@@ -116,14 +120,17 @@ class BoundedConnection(HttpToolsProtocol):
         self._below = transport
         self._lenient = LenientTransport(transport, self._leave)
         super().connection_made(self._lenient)  # type: ignore[arg-type]  # it behaves as one
-        if len(self.connections) > self._settings.max_connections:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
-        else:
+        self._counted = self._open_connections.take(self._settings.max_connections)
+        if self._counted:
             self._start("head", self._settings.header_timeout_s, self._head_is_late)
+        else:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for name in list(self._timers):
             self._stop(name)
+        if self._counted:
+            self._open_connections.give_back()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Response
 
 from dimml.errors import UnavailableError
 from dimml_server.http.errors import error_responses
-from dimml_server.observability.metrics import CONTENT_TYPE, Metrics
+from dimml_server.observability.metrics import CONTENT_TYPE
 from dimml_server.prediction.service import PredictionService
 
 
-def router(service: PredictionService, metrics: Metrics) -> APIRouter:
+def router(service: PredictionService) -> APIRouter:
     """Build the routes over one service."""
     routes = APIRouter(tags=["health"])
 
@@ -35,6 +35,6 @@ def router(service: PredictionService, metrics: Metrics) -> APIRouter:
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def scrape() -> Response:
-        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+        return Response(await service.whole.exposition(), media_type=CONTENT_TYPE)
 
     return routes

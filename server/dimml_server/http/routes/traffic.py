@@ -78,7 +78,7 @@ def router(service: PredictionService, settings: ServerSettings, uploads: Upload
         changes: dict[str, Any] = asked.model_dump(include=asked.model_fields_set)
         if "split" in changes:
             changes["split"] = changes["split"] or {}
-        await service.traffic.change(name, **changes)
+        await service.whole.change(name, **changes)
         return state(name)
 
     return routes

@@ -92,8 +92,9 @@ def create_server(
         options=(
             ("grpc.max_receive_message_length", read_bytes),
             ("grpc.max_send_message_length", _INT32_MAX),
-            # A port that another process listens on must be an error, not be shared with it.
-            ("grpc.so_reuseport", 0),
+            # A port that another program listens on must be an error, not be shared with it. Several processes of one
+            # server share theirs, which their parent has reserved.
+            ("grpc.so_reuseport", int(settings.processes > 1)),
             # No client can hold a connection forever: by being silent, by sending an endless message, or by having
             # gone.
             ("grpc.max_connection_age_ms", _ms(settings.grpc_connection_age_s)),
@@ -170,7 +171,7 @@ def _methods(plane: DataPlane, limit: int) -> dict[str, Method]:
         return pb.ModelConfigResponse(config=catalog.config(request.name, request.version))
 
     async def model_statistics(request: Any, context: Context) -> Any:
-        statistics = catalog.statistics(request.name, request.version)
+        statistics = await catalog.statistics(request.name, request.version)
         return json_format.ParseDict(statistics, pb.ModelStatisticsResponse())
 
     async def repository_index(request: Any, context: Context) -> Any:

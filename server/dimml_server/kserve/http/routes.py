@@ -108,7 +108,7 @@ def _add_metadata(routes: APIRouter, plane: DataPlane) -> None:
 
     @routes.get("/models/stats", summary="Statistics of all models")
     async def all_statistics() -> JSONResponse:
-        return JSONResponse(catalog.statistics())
+        return JSONResponse(await catalog.statistics())
 
     @routes.get("/models/{model}", summary="Model metadata", responses=MODEL_ERRORS)
     @routes.get("/models/{model}/versions/{version}", summary="Metadata of a model version", responses=MODEL_ERRORS)
@@ -127,7 +127,7 @@ def _add_metadata(routes: APIRouter, plane: DataPlane) -> None:
         "/models/{model}/versions/{version}/stats", summary="Statistics of a model version", responses=MODEL_ERRORS
     )
     async def model_statistics(model: str, version: str = "") -> JSONResponse:
-        return JSONResponse(catalog.statistics(model, version))
+        return JSONResponse(await catalog.statistics(model, version))
 
 
 def _add_repository(routes: APIRouter, plane: DataPlane, uploads: Uploads) -> None:

@@ -1,0 +1,68 @@
+"""HTTP clients of which it is known which process of the server holds their connection."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+
+from support.server_process import ServerProcess
+
+
+def owner_of(server: ServerProcess, client_port: int, server_port: int) -> int | None:
+    """The process of the server that holds its end of a connection from ``client_port``; None if none does."""
+    held = {f"socket:[{inode}]" for own, client, inode in _established() if (own, client) == (server_port, client_port)}
+    for process in [server.process.pid, *server.descendants()]:
+        with contextlib.suppress(OSError):
+            if held & {str(link.readlink()) for link in Path(f"/proc/{process}/fd").iterdir()}:
+                return process
+    return None
+
+
+def clients_of(server_port: int) -> set[int]:
+    """Ports of the clients that have a connection to a port of this machine."""
+    return {client for own, client, _ in _established() if own == server_port}
+
+
+def _established() -> Iterator[tuple[int, int, str]]:
+    """Port here, port there and inode of all open connections; gRPC's are in the table of IPv6 in any case."""
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "01":
+                yield int(fields[1].rpartition(":")[2], 16), int(fields[2].rpartition(":")[2], 16), fields[9]
+
+
+class Pinned:
+    """A client that keeps one connection; ``process`` is the one that holds it."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        limits = httpx.Limits(max_connections=1)
+        self.http = httpx.Client(base_url=server.url, timeout=60.0, limits=limits)
+        response = self.http.get("/health/live")
+        assert response.status_code == 200
+        port = response.extensions["network_stream"].get_extra_info("client_addr")[1]
+        owner = owner_of(server, port, int(server.http.rpartition(":")[2]))
+        assert owner is not None
+        self.process = owner
+
+    def predict(self, clip: bytes, **fields: str) -> httpx.Response:
+        return self.http.post("/v1/predict", files={"media": clip}, data=fields)
+
+
+@contextmanager
+def one_client_each(server: ServerProcess, processes: int = 2) -> Iterator[list[Pinned]]:
+    """A client of each process."""
+    with ExitStack() as stack:
+        found: dict[int, Pinned] = {}
+        for _ in range(20):
+            pinned = Pinned(server)
+            stack.callback(pinned.http.close)
+            found.setdefault(pinned.process, pinned)
+            if len(found) == processes:
+                break
+        assert len(found) == processes, f"of {processes} processes only {set(found)} take connections"
+        yield list(found.values())
