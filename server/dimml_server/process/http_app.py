@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fastapi import FastAPI, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from starlette.middleware.cors import CORSMiddleware
 
@@ -56,7 +57,7 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
     predict_routes = predict.router(service, metrics, settings, uploads)
     # The last one added is the outermost.
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(DirectMiddleware, route=predict_routes.routes[0])
+    app.add_middleware(DirectMiddleware, route=next(r for r in predict_routes.routes if isinstance(r, APIRoute)))
     app.add_middleware(AuthenticationMiddleware, guard=guard, settings=settings)
     if settings.cors_origins:
         app.add_middleware(

@@ -13,18 +13,18 @@ from dimml_server.http.errors import domain_response
 class DirectMiddleware:
     """Inside all other middleware, plain ASGI: takes the place of routing, dependencies and response models.
 
-    ``route`` must need none of them: a path without parameters, one method, and an endpoint that takes the request and
+    ``route`` must need none of them: a path without parameters, and an endpoint that takes the request and
     returns the response. It stays in the application, which describes it, and answers other methods on its path.
     """
 
     def __init__(self, app: ASGIApp, route: APIRoute) -> None:
         self._app = app
         self._route = route
-        (self._method,) = route.methods or ()
+        self._methods = frozenset(route.methods or ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._route
-        if scope["type"] != "http" or scope["path"] != route.path or scope["method"] != self._method:
+        if scope["type"] != "http" or scope["path"] != route.path or scope["method"] not in self._methods:
             await self._app(scope, receive, send)
             return
         scope["route"] = route
