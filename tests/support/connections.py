@@ -39,9 +39,9 @@ def _established() -> Iterator[tuple[int, int, str]]:
 class Pinned:
     """A client that keeps one connection; ``process`` is the one that holds it."""
 
-    def __init__(self, server: ServerProcess) -> None:
+    def __init__(self, server: ServerProcess, key: str) -> None:
         limits = httpx.Limits(max_connections=1)
-        self.http = httpx.Client(base_url=server.url, timeout=60.0, limits=limits)
+        self.http = httpx.Client(base_url=server.url, timeout=60.0, limits=limits, headers={"X-API-Key": key})
         response = self.http.get("/health/live")
         assert response.status_code == 200
         port = response.extensions["network_stream"].get_extra_info("client_addr")[1]
@@ -49,17 +49,19 @@ class Pinned:
         assert owner is not None
         self.process = owner
 
-    def predict(self, clip: bytes, **fields: str) -> httpx.Response:
-        return self.http.post("/v1/predict", files={"media": clip}, data=fields)
+    def predict(self, clip: bytes, key: str | None = None, **fields: str) -> httpx.Response:
+        """Ask for a prediction, with its own key or another."""
+        headers = {} if key is None else {"X-API-Key": key}
+        return self.http.post("/v1/predict", files={"media": clip}, data=fields, headers=headers)
 
 
 @contextmanager
-def one_client_each(server: ServerProcess, processes: int = 2) -> Iterator[list[Pinned]]:
+def one_client_each(server: ServerProcess, key: str, processes: int = 2) -> Iterator[list[Pinned]]:
     """A client of each process."""
     with ExitStack() as stack:
         found: dict[int, Pinned] = {}
         for _ in range(20):
-            pinned = Pinned(server)
+            pinned = Pinned(server, key)
             stack.callback(pinned.http.close)
             found.setdefault(pinned.process, pinned)
             if len(found) == processes:

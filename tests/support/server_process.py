@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -15,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.waiting import wait_until
@@ -50,7 +50,10 @@ class ServerProcess:
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry these labels."""
-        families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
+        # Without httpx, which reads all certificates of the system for every client: tests look often.
+        with contextlib.closing(http.client.HTTPConnection(self.http, timeout=60.0)) as connection:
+            connection.request("GET", "/metrics")
+            families = text_string_to_metric_families(connection.getresponse().read().decode())
         return sum(
             sample.value
             for family in families
@@ -64,7 +67,7 @@ class ServerProcess:
             lambda: self.metric(name, **labels) == value,
             limit_s,
             lambda: f"{name} is {self.metric(name, **labels)}, not {value}",
-            every_s=0.01,
+            every_s=0.05,
         )
 
     def wait_for_load(self, in_flight: int, queued: int) -> None:
@@ -122,13 +125,14 @@ def running_server(
     script: Path | None = None,
     python: str = sys.executable,
     stop: bool = True,
+    code: int = 0,
     environment: Mapping[str, str] | None = None,
     **settings: object,
 ) -> Iterator[ServerProcess]:
     """Start a server, wait for its ready line, and at the end stop it by SIGTERM.
 
-    Asserts that it exits with 0 and leaves no process behind. With ``stop=False`` the test has stopped it itself.
-    ``environment`` is on top of our own, ``python`` another one than ours.
+    Asserts that it exits with ``code`` and leaves no process behind. With ``stop=False`` the test has stopped
+    it itself. ``environment`` is on top of our own, ``python`` another one than ours.
     """
     process = subprocess.Popen(
         serve_command(repository, settings, script, python),
@@ -156,9 +160,9 @@ def running_server(
         children = server.descendants()
         if stop:
             process.send_signal(signal.SIGTERM)
-        code = process.wait(STOP_LIMIT_S)
+        exit_code = process.wait(STOP_LIMIT_S)
         reader.join(STOP_LIMIT_S)
-        assert code == 0, f"exit code {code}:\n{server.log}"
+        assert exit_code == code, f"exit code {exit_code}:\n{server.log}"
         left = [child for child in children if Path(f"/proc/{child}").exists()]
         assert not left, f"processes left behind: {left}"
     finally:

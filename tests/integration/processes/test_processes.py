@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from dimml_server.security.keys import new_key
 from support import faulty_decoding, faulty_server
 from support.connections import Pinned, clients_of, one_client_each, owner_of
 from support.kserve_clients import frames, waveform
@@ -30,6 +31,9 @@ from support.tiny_media import LABELS, marked, tiny_clip
 from support.waiting import wait_until
 
 LABEL = 1
+OPS, OPS_LINE = new_key("ops", admin=True)
+NARROW, NARROW_LINE = new_key("narrow", concurrent=1)
+LATER, LATER_LINE = new_key("later")
 BUNDLES = ("tiny", "growing", "broken", "split", "gone", "kept", "metered")
 
 
@@ -38,31 +42,56 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     for name in BUNDLES:
         make_tiny_bundle(folder / "models", name=name)
+    (folder / "keys").write_text(f"{OPS_LINE.line}\n{NARROW_LINE.line}\n")
     return folder
 
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[ServerProcess]:
     """Works on one request in each process, and lets one more wait in all."""
-    settings = {"processes": 2, "concurrency": 2, "queue_length": 1, "decode_workers": 2, "intra_op_threads": 1}
-    control = {"model_control": "explicit", "routing_file": str(folder / "routing.json")}
-    # What hangs does so until its caller hangs up.
-    times = {"timeout_s": 60, "queue_wait_s": 60, "decode_timeout_s": 30}
+    settings: dict[str, object] = {
+        **{"processes": 2, "concurrency": 2, "queue_length": 1, "decode_workers": 2, "intra_op_threads": 1},
+        **{"model_control": "explicit", "routing_file": str(folder / "routing.json")},
+        **{"api_keys_file": str(folder / "keys"), "metrics_open": True},
+        # What hangs does so until its caller hangs up.
+        **{"timeout_s": 60, "queue_wait_s": 60, "decode_timeout_s": 30},
+    }
     (folder / "tmp").mkdir()
     environment = {"TMPDIR": str(folder / "tmp")}
-    with running_server(
-        folder / "models", script=faulty_server.SCRIPT, environment=environment, **settings, **control, **times
-    ) as it:
+    with running_server(folder / "models", script=faulty_server.SCRIPT, environment=environment, **settings) as it:
         yield it
+        started = it.descendants()
+        _drain(it, tiny_clip(folder, LABEL))
         assert "Traceback" not in it.log
+    assert [process for process in started if Path(f"/proc/{process}").exists()] == []
     assert list((folder / "tmp").iterdir()) == []
+
+
+def _drain(server: ServerProcess, clip: bytes) -> None:
+    """Stop the server while a request is half sent: it takes no other, and answers this one. Its exit code is 0."""
+    connection, rest = begun(server, clip, whole=False)
+    with connection:
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.log.count("stopping; requests in flight") >= 2)
+        host, port = server.http.split(":")
+
+        def refused() -> bool:
+            try:
+                socket.create_connection((host, int(port))).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        wait_until(refused)
+        connection.sendall(rest)
+        assert connection.recv(12) == b"HTTP/1.1 200"
 
 
 @pytest.fixture
 def both(server: ServerProcess) -> Iterator[list[Pinned]]:
     """A client of each process."""
     server.wait_for_metric("dimml_processes", 2, limit_s=60.0)
-    with one_client_each(server) as clients:
+    with one_client_each(server, OPS) as clients:
         yield clients
 
 
@@ -99,7 +128,7 @@ def test_the_parent_starts_as_many_processes_and_serves_no_traffic(server: Serve
 def test_connections_are_spread_evenly(server: ServerProcess) -> None:
     server.wait_for_metric("dimml_processes", 2, limit_s=60.0)
     with ExitStack() as stack:
-        clients = [Pinned(server) for _ in range(8)]
+        clients = [Pinned(server, OPS) for _ in range(8)]
         for client in clients:
             stack.callback(client.http.close)
         assert sorted(Counter(client.process for client in clients).values()) == [4, 4]
@@ -121,7 +150,11 @@ def test_grpc_channels_reach_every_process(server: ServerProcess) -> None:
             # Channels with the same options would share a connection.
             own_pool = [("grpc.use_local_subchannel_pool", 1)]
             channel = stack.enter_context(grpc.insecure_channel(server.grpc, own_pool))
-            assert service_pb2_grpc.GRPCInferenceServiceStub(channel).ServerReady(pb.ServerReadyRequest()).ready
+            assert (
+                service_pb2_grpc.GRPCInferenceServiceStub(channel)
+                .ServerReady(pb.ServerReadyRequest(), metadata=[("x-api-key", OPS)])
+                .ready
+            )
             owners |= {owner_of(server, client, port) for client in clients_of(port)}
             if set(server.children()) <= owners:
                 return
@@ -134,7 +167,7 @@ def test_grpc_answers(server: ServerProcess) -> None:
         for name, rows, datatype in (("WAVEFORM", waveform([LABEL]), "FP32"), ("FRAMES", frames([LABEL]), "UINT8")):
             inputs.append(tritonclient.grpc.InferInput(name, rows.shape, datatype))
             inputs[-1].set_data_from_numpy(rows)
-        assert client.infer("tiny", inputs).as_numpy("PROBABILITIES")[0].argmax() == LABEL
+        assert client.infer("tiny", inputs, headers={"x-api-key": OPS}).as_numpy("PROBABILITIES")[0].argmax() == LABEL
 
 
 def test_metrics_of_all_are_at_each(both: list[Pinned], clip: bytes) -> None:
@@ -193,7 +226,7 @@ def test_a_version_is_loaded_and_rolled_back_in_all(both: list[Pinned], folder: 
 def test_grpc_loads_in_all_as_well(server: ServerProcess, both: list[Pinned], folder: Path) -> None:
     new = make_tiny_bundle(folder / "models", name="growing").version
     with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
-        client.load_model("growing")
+        client.load_model("growing", headers={"x-api-key": OPS})
     assert [versions(client, "growing") for client in both] == [[new]] * 2
 
 
@@ -256,9 +289,12 @@ def test_a_shadow_is_refused_with_the_way_out(both: list[Pinned]) -> None:
     assert both[0].http.patch("/v1/models/nothing/routing", json={"shadow": None}).status_code == 404
 
 
-def begun(server: ServerProcess, clip: bytes, *, whole: bool = True) -> tuple[socket.socket, bytes]:
+def begun(server: ServerProcess, clip: bytes, key: str = OPS, *, whole: bool = True) -> tuple[socket.socket, bytes]:
     """A connection on which a prediction has been sent, or half of it, and the rest of it."""
-    request = httpx.Request("POST", f"{server.url}/v1/predict", files={"media": clip}, data={"model": "tiny"})
+    headers = {"X-API-Key": key}
+    request = httpx.Request(
+        "POST", f"{server.url}/v1/predict", files={"media": clip}, data={"model": "tiny"}, headers=headers
+    )
     body = request.read()
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     host, port = server.http.split(":")
@@ -283,6 +319,31 @@ def test_one_queue_bounds_all(server: ServerProcess, both: list[Pinned], hanging
     assert [client.predict(clip, model="tiny").status_code for client in both] == [200, 200]
 
 
+def test_a_keys_limit_is_one_for_all(server: ServerProcess, both: list[Pinned], hanging: bytes, clip: bytes) -> None:
+    connection, _ = begun(server, hanging, NARROW)
+    with connection:
+        server.wait_for_load(1, 0)
+        for client in both:
+            refused = client.predict(clip, key=NARROW, model="tiny")
+            assert refused.status_code == 429, refused.text
+            assert "1 requests with this API key" in refused.json()["error"]["message"]
+    server.wait_for_load(0, 0)
+    assert [client.predict(clip, key=NARROW, model="tiny").status_code for client in both] == [200, 200]
+
+
+def test_keys_are_read_again_by_all(server: ServerProcess, both: list[Pinned], folder: Path) -> None:
+    keys = (folder / "keys").read_text()
+
+    def statuses() -> set[int]:
+        return {client.http.get("/v1/models", headers={"X-API-Key": LATER}).status_code for client in both}
+
+    assert statuses() == {401}
+    for text, status in ((keys + LATER_LINE.line, 200), (keys, 401)):
+        (folder / "keys").write_text(text)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda status=status: statuses() == {status})  # type: ignore[misc]
+
+
 def requests_counted(client: Pinned) -> float:
     return sum(value for (name, _), value in metrics(client).items() if name == "dimml_requests_total")
 
@@ -302,7 +363,7 @@ def test_a_killed_process_costs_its_own_requests_and_is_replaced(
     (uploads,) = (folder / "tmp").glob("dimml-uploads-*")
     for own in uploads.iterdir():
         (own / "left").touch()  # As of a body that was on its way.
-    with ThreadPoolExecutor(2) as threads, one_client_each(server) as more, ExitStack() as stack:
+    with ThreadPoolExecutor(2) as threads, one_client_each(server, OPS) as more, ExitStack() as stack:
         waiter = next(client for client in more if client.process == victim.process)
         doomed = threads.submit(victim.predict, hanging, model="tiny")
         server.wait_for_load(1, 0)
@@ -318,8 +379,11 @@ def test_a_killed_process_costs_its_own_requests_and_is_replaced(
         kept.sendall(rest)
         assert kept.recv(12) == b"HTTP/1.1 200"
     # Connections that come meanwhile go to the other, and none is refused.
+    key = {"X-API-Key": OPS}
     for _ in range(4):
-        response = httpx.post(f"{server.url}/v1/predict", files={"media": clip}, data={"model": "tiny"}, timeout=60.0)
+        response = httpx.post(
+            f"{server.url}/v1/predict", files={"media": clip}, data={"model": "tiny"}, headers=key, timeout=60.0
+        )
         assert response.status_code == 200
         counted.append(requests_counted(survivor))
 
@@ -327,12 +391,12 @@ def test_a_killed_process_costs_its_own_requests_and_is_replaced(
         counted.append(requests_counted(survivor))
         return len(set(server.children()) - {victim.process}) == 2 and server.metric("dimml_processes") == 2
 
-    wait_until(replaced, 60.0, lambda: server.log[-2000:])
+    wait_until(replaced, 60.0, lambda: server.log[-2000:], every_s=0.25)
     assert counted == sorted(counted), "a counter went back"
     assert server.metric("dimml_processes_lost_total") == lost + 1
     server.wait_for_load(0, 0)
     assert sorted((own / "left").exists() for own in uploads.iterdir()) == [False, True]
-    with one_client_each(server) as again:
+    with one_client_each(server, OPS) as again:
         (new,) = (client for client in again if client.process != survivor.process)
         assert versions(new, "kept") == [1, newest]
         assert new.http.get("/v1/models/kept/routing").json()["split"] == split
@@ -350,10 +414,10 @@ def test_changes_during_a_restart_reach_the_new_process(
     survivor, victim = both
     newest = make_tiny_bundle(folder / "models", name="growing").version
     os.kill(victim.process, signal.SIGTERM)  # As an operator may: it finishes its requests first.
-    wait_until(lambda: victim.process not in server.children())
+    server.wait_for_log(f"(pid {victim.process}) ended by itself", limit_s=60.0)
     assert load(survivor, "growing").status_code == 200
     server.wait_for_metric("dimml_processes", 2, limit_s=60.0)
-    with one_client_each(server) as again:
+    with one_client_each(server, OPS) as again:
         assert [versions(client, "growing") for client in again] == [[newest]] * 2
 
 

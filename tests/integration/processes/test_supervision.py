@@ -1,0 +1,113 @@
+"""The parent of several processes: what it does where they do not start, end again and again, or outlive it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import light_processes
+from support.light_processes import FAILURE, NOTES, PLAN
+from support.server_process import STOP_LIMIT_S, ServerProcess, running_server, serve_command
+from support.tiny_bundle import make_tiny_bundle
+from support.waiting import wait_until
+
+
+def made(folder: Path) -> Path:
+    """A repository beside a plan by which all is well."""
+    make_tiny_bundle(folder / "models")
+    (folder / PLAN).write_text("serve")
+    return folder / "models"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return made(tmp_path)
+
+
+def plan(repository: Path, what: str) -> None:
+    (repository.parent / PLAN).write_text(what)
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("watched"))
+
+
+@pytest.fixture(scope="module")
+def server(watched: Path) -> Iterator[ServerProcess]:
+    script = light_processes.SCRIPT
+    with running_server(watched, script=script, processes=2, watch=True, watch_interval_s=0.05) as it:
+        yield it
+
+
+def refusal(repository: Path, **settings: object) -> str:
+    """What a server says that does not start; the last line is the error, and the exit code is 1."""
+    command = serve_command(repository, {"processes": 2, **settings}, light_processes.SCRIPT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=STOP_LIMIT_S, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.mark.parametrize(("what", "said"), [("fail", FAILURE), ("die", "before it could take requests (SIGSEGV)")])
+def test_a_server_whose_processes_do_not_start_says_why_and_ends(repository: Path, what: str, said: str) -> None:
+    plan(repository, what)
+    assert said in refusal(repository)
+
+
+def test_a_process_that_does_not_start_again_ends_the_server_after_some_tries(repository: Path) -> None:
+    settings = {"processes": 2}
+    with running_server(repository, script=light_processes.SCRIPT, stop=False, code=1, **settings) as server:
+        first = server.children()
+        plan(repository, "fail")
+        os.kill(first[0], signal.SIGKILL)
+        server.process.wait(STOP_LIMIT_S)
+        server.wait_for_log(FAILURE)
+    pauses = [float(pause) for pause in re.findall(r"replaced in ([0-9.]+) s", server.log)]
+    # At once after the first, then longer every time; the last try is not followed by another.
+    assert pauses == [0.0, 0.5, 1.0, 2.0, 4.0]
+
+
+def test_one_that_dies_is_replaced_and_the_other_stays(server: ServerProcess) -> None:
+    first = set(server.children())
+    victim = min(first)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(set(server.children()) - {victim}) == 2)
+    assert len(first & set(server.children())) == 1
+
+
+def test_the_parent_alone_watches_the_repository(server: ServerProcess, watched: Path) -> None:
+    make_tiny_bundle(watched)
+    notes = watched.parent / NOTES
+    expected = {f"{index} {call}" for index in "01" for call in ("commit ", "prepare exactly", "prepare load")}
+    wait_until(lambda: notes.exists() and notes.read_text().count("commit") == 2)
+    seen = notes.read_text().splitlines()
+    # One is asked to load, the other to prepare the same; the list is then what both serve.
+    assert set(seen) <= expected
+    assert sorted(line.partition(" ")[2] for line in seen) == ["commit ", "commit ", "prepare exactly", "prepare load"]
+    shutil.rmtree(watched / "tiny" / "2")
+    wait_until(lambda: "prepare drop" in notes.read_text())
+
+
+def test_no_process_outlives_a_parent_that_is_killed(repository: Path) -> None:
+    with running_server(
+        repository, script=light_processes.SCRIPT, stop=False, code=-signal.SIGKILL, processes=2
+    ) as server:
+        children = server.children()
+        assert len(children) == 2
+        server.process.kill()
+        server.process.wait()
+        wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+def test_what_stays_of_one_process_is_refused_before_any_is_started(repository: Path) -> None:
+    said = refusal(repository, shadows={"tiny": 1})
+    assert "a shadow needs a server of one process" in said
+    assert not (repository.parent / NOTES).exists()
