@@ -33,7 +33,7 @@ class DataConfig(Section):
 
     manifest: str = Field(
         description="Table of clips, a CSV or Parquet file; ${VAR:-default} is expanded, and a relative path starts in "
-        "the working directory."
+        "the working directory. With {split} in its name, each split has tables of its own, and a glob names several."
     )
     media_root: str | None = Field(
         default=None, description="Folder that media paths are relative to; by default the folder of the clip table."
@@ -44,7 +44,10 @@ class DataConfig(Section):
         default={split: split for split in SPLITS}, description="Names of the splits in the clip table."
     )
     labels: tuple[str, ...] | None = Field(
-        default=None, min_length=2, description="Classes in output order; by default those of the train split, sorted."
+        default=None,
+        min_length=2,
+        description="Classes in output order; by default those of the train split, sorted; whole numbers by "
+        "value, named classes of a Parquet file in their order.",
     )
     split_by: Literal["subject"] | None = Field(
         default=None, description="'subject': a subject in two splits is an error; otherwise it is a warning."

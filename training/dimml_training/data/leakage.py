@@ -36,7 +36,7 @@ def overlapping_content(contents: Sequence[Mapping[str, str]], clips: Sequence[C
     for content, clip in zip(contents, clips, strict=True):
         for digest in set(content.values()):
             within[digest].append(clip)
-    pairs: dict[tuple[int, int], None] = {}
+    pairs: dict[tuple[int | str, int | str], None] = {}
     for found in within.values():
         # Sweep in order of start; keep, for each split, the clip with the latest end so far.
         farthest: dict[str, Clip] = {}

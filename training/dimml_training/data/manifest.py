@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.errors import DataError
+from dimml.tables.cells import ordered_labels
 from dimml_training.config import SPLITS, DataConfig, Split, expand_path
+from dimml_training.data.table_rows import read_rows
 
 #: Most names listed in a warning.
 NAMED = 5
@@ -24,7 +25,7 @@ NAMED = 5
 class Clip:
     """One labelled clip. ``media`` maps each modality to a file; ``start_s`` and ``end_s`` include the margin."""
 
-    line: int
+    line: int | str
     media: Mapping[str, Path]
     label: str
     split: Split
@@ -67,8 +68,10 @@ class ClipTable:
             )
 
 
-def read_clip_table(config: DataConfig, modalities: Iterable[str]) -> ClipTable:
+def read_clip_table(config: DataConfig, modalities: Iterable[str], media_dir: Path | None = None) -> ClipTable:
     """Read the clip table and check everything except whether the media decode. Faulty clips are left out.
+
+    Recordings that stand in the table itself are written to ``media_dir``.
 
     Problems are collected in the result. Raises DataError if the file cannot be read or lacks columns, since no row can
     be checked then.
@@ -78,28 +81,19 @@ def read_clip_table(config: DataConfig, modalities: Iterable[str]) -> ClipTable:
     names = list(modalities)
     columns = config.columns
     media = {name: columns.media if isinstance(columns.media, str) else columns.media[name] for name in names}
-    rows = _read_table(path)
-    optional = (columns.subject, columns.start_s, columns.end_s)
-    wanted = [*media.values(), columns.label, columns.split, *(c for c in optional if c is not None)]
-    header = rows[0][1]
-    missing = sorted({c for c in wanted if c not in header})
-    if missing:
-        raise DataError(
-            f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(header)}; "
-            "see data.columns in the config",
-            field=missing[0],
-        )
+    found = read_rows(config, list(media.values()), media_dir)
     table = ClipTable(labels=config.labels or (), clips=[])
     split_names = {name: split for split, name in config.splits.items()}
     exists: dict[Path, bool] = {}
     judged: list[_Row] = []
-    for line, row in rows:
-        problems: list[str] = []
+    for given in found.rows:
+        line, row = given.line, given.cells
+        problems = list(given.problems)
         split = split_names.get(row[columns.split])
         if split is None:
             problems.append(f"unknown split {row[columns.split]!r}, expected one of {', '.join(split_names)}")
         label = row[columns.label]
-        if not label:
+        if not label and not given.problems:
             problems.append("no label")
         elif config.labels is not None and label not in config.labels:
             problems.append(f"unknown label {label!r}, data.labels has {', '.join(config.labels)}")
@@ -131,7 +125,7 @@ def read_clip_table(config: DataConfig, modalities: Iterable[str]) -> ClipTable:
             judged.append(_Row(line, split, subject, place))
         if not problems and split is not None:
             table.clips.append(Clip(line, files, label, split, subject, start_s, end_s))
-    _check_whole(table, judged, config)
+    _check_whole(table, judged, config, found.class_names)
     return table
 
 
@@ -139,13 +133,15 @@ def read_clip_table(config: DataConfig, modalities: Iterable[str]) -> ClipTable:
 class _Row:
     """A row with a known split, faulty or not; ``place`` is its files and range, or None if either is missing."""
 
-    line: int
+    line: int | str
     split: Split
     subject: str | None
     place: tuple[Any, ...] | None
 
 
-def _check_whole(table: ClipTable, judged: Iterable[_Row], config: DataConfig) -> None:
+def _check_whole(
+    table: ClipTable, judged: Iterable[_Row], config: DataConfig, class_names: Sequence[str] | None
+) -> None:
     """Find empty splits, unknown labels, classes without clips, repeated clips and overlapping subjects."""
     by_split = {split: table.split(split) for split in SPLITS}
     table.problems += [
@@ -154,7 +150,7 @@ def _check_whole(table: ClipTable, judged: Iterable[_Row], config: DataConfig) -
         if not by_split[split]
     ]
     if not table.labels:
-        table.labels = tuple(sorted({clip.label for clip in by_split["train"]}))
+        table.labels = ordered_labels((clip.label for clip in by_split["train"]), class_names)
         unseen = [clip for clip in table.clips if clip.label not in table.labels]
         table.problems += [f"line {clip.line}: label {clip.label!r} is not in the train split" for clip in unseen]
         table.clips = [clip for clip in table.clips if clip.label in table.labels]
@@ -168,7 +164,7 @@ def _check_whole(table: ClipTable, judged: Iterable[_Row], config: DataConfig) -
         message = f"the {split} split has no clip of {_some(empty, 'class', 'classes')}"
         (table.problems if split == "train" else table.warnings).append(message)
     places: dict[Any, set[Split]] = defaultdict(set)
-    lines: dict[Any, list[int]] = defaultdict(list)
+    lines: dict[Any, list[int | str]] = defaultdict(list)
     subjects: dict[str, set[Split]] = defaultdict(set)
     for row in judged:
         if row.place is not None:
@@ -201,37 +197,3 @@ def _seconds(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Read the rows of a CSV or Parquet file as text, each with its line number. Raises DataError.
-
-    The number is that of the last line of a CSV row; rows of a Parquet file are numbered as if it were CSV.
-    """
-    try:
-        if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet
-
-            table = pyarrow.parquet.read_table(path).to_pylist()
-            rows = [
-                (line, {key: "" if value is None else str(value) for key, value in row.items()})
-                for line, row in enumerate(table, start=2)
-            ]
-        else:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                rows = [
-                    (reader.line_num, {key: (value or "").strip() for key, value in row.items() if key})
-                    for row in reader
-                ]
-    except OSError as error:
-        raise DataError(
-            f"cannot read the clip table {path}: {error.strerror or error}; `dimml make-manifest` lists a public data "
-            "set (docs/data.md), docs/training.md says how to list your own",
-            field="data.manifest",
-        ) from error
-    except (ValueError, csv.Error) as error:
-        raise DataError(f"the clip table {path} is not CSV or Parquet: {error}", field="data.manifest") from error
-    if not rows:
-        raise DataError(f"the clip table {path} holds no clips", field="data.manifest")
-    return rows

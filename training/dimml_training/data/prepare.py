@@ -69,7 +69,10 @@ def prepare(
     Raises DataError that lists every problem of the table and of the media.
     """
     cache_dir = Path(cache_dir)
-    table = read_clip_table(config.data, [m.name for m in config.inputs])
+    table = read_clip_table(config.data, [m.name for m in config.inputs], cache_dir / "media")
+    if labels is not None and set(table.labels) == set(labels):
+        # The order is the run's: that of whole numbers was once that of their text.
+        table.labels = labels
     path = expand_path(config.data.manifest)
     cache = ClipCache(cache_dir, config.inputs, config.clip_s, config.quality)
     wanted = [clip for clip in table.clips if clip.split in splits]
