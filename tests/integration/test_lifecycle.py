@@ -219,7 +219,8 @@ def test_a_server_that_is_killed_leaves_no_worker_behind(repository: Path, tmp_p
 
 
 def test_decode_workers_are_shut_in_and_the_log_says_how(repository: Path, tmp_path: Path) -> None:
-    """Recordings past the spool's threshold reach them nevertheless, and nothing of them stays."""
+    """Recordings past the spool's threshold reach them nevertheless, and nothing of them stays. What reads recordings
+    is loaded in them alone."""
     clip = tiny_clip(tmp_path, 1)
     folder = tmp_path / "temporary"
     folder.mkdir()
@@ -227,6 +228,10 @@ def test_decode_workers_are_shut_in_and_the_log_says_how(repository: Path, tmp_p
         server.wait_for_log("decode workers: enforced: files cannot grow")
         answer = httpx.post(f"{server.url}/v1/predict", files={"media": clip}, timeout=30.0)
         assert answer.json()["degraded"] is False, answer.text
+        (worker,) = server.children()
+        loaded = [Path(f"/proc/{process}/maps").read_text() for process in (worker, server.process.pid)]
+        decoders = [[name in maps for name in ("libavcodec", "/cv2/", "/PIL/", "heif", "sndfile")] for maps in loaded]
+        assert decoders == [[True] * 5, [False] * 5]
         (uploads,) = folder.glob("dimml-uploads-*")
         assert list(uploads.iterdir()) == []
     assert list(folder.glob("dimml-*")) == []

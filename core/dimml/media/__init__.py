@@ -15,9 +15,9 @@ __all__ = ["DecodeRequest", "Decoded", "DecodedTrack", "MediaLimits", "Source", 
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``decode`` where it is used: the libraries beneath it take 30 MB, which not every process needs."""
-    if name == "decode":
-        from dimml.media.decoders.recording import decode
+    """Import the decoders when ``decode`` is first asked for: a process that leaves decoding to workers needs none."""
+    if name != "decode":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dimml.media.decoders.recording import decode
 
-        return decode
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return decode

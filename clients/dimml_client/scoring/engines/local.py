@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from dimml.errors import ConfigurationError, DimmlError, UnavailableError
 from dimml.media import decode
-from dimml.media.decoders.windows import WindowPlan
+from dimml.media.decoders.time_range import WindowPlan
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.workers.messages import SEVERAL_S, DecodeFunction, DecodeResult, Lost, most_together
 from dimml.media.workers.pool import DecodePool

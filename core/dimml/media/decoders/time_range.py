@@ -1,4 +1,4 @@
-"""The window of a recording that a row covers. All times are seconds from the start of the recording."""
+"""Windows of a recording that rows cover. All times are seconds from the start of the recording. Loads no decoder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dimml.errors import InvalidParameterError, TooLargeError
-from dimml.media.types import DecodeRequest
+from dimml.media.types import Decoded, DecodeRequest
 
 #: How far a range may reach past the end of the media: containers round durations, and labels round times.
 END_TOLERANCE_S: Final = 0.1
@@ -24,6 +24,45 @@ class Window:
     def seconds(self) -> float:
         """Length in seconds."""
         return self.end_s - self.start_s
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """Windows of ``window_s`` seconds, one every ``stride_s``. The last one ends with the recording."""
+
+    window_s: float
+    stride_s: float
+
+    def count(self, span: Window) -> int:
+        """Count the windows that cover ``span``, at least one; a rest below the tolerance gets no window."""
+        seconds = span.seconds - END_TOLERANCE_S
+        # As many as begin before the end, but none after the first that reaches it.
+        return max(1, min(math.ceil(seconds / self.stride_s), 1 + math.ceil((seconds - self.window_s) / self.stride_s)))
+
+    def window(self, span: Window, number: int) -> Window:
+        """Place window ``number``, counted from 0."""
+        start_s = span.start_s + number * self.stride_s
+        return Window(start_s, min(start_s + self.window_s, span.end_s))
+
+
+@dataclass(slots=True)
+class WindowDecoded:
+    """One decoded window of ``count``.
+
+    ``window`` and ``span`` are None for media without time (a picture, or nothing that decodes), which has one window.
+    """
+
+    number: int
+    count: int
+    window: Window | None
+    span: Window | None
+    decoded: Decoded
+
+
+def judged_part(window: Window, clip_s: float) -> Window:
+    """Choose the middle ``clip_s`` seconds of a window, or all of a shorter one."""
+    spare_s = max(0.0, window.seconds - clip_s) / 2.0
+    return Window(window.start_s + spare_s, window.end_s - spare_s)
 
 
 def check_range(request: DecodeRequest) -> None:

@@ -9,55 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from dimml.errors import InvalidParameterError
 from dimml.media.decoders.recording import Recording, decode, decode_source, open_recording, with_truncations
 from dimml.media.decoders.signal_status import Tracks, all_because
 from dimml.media.decoders.source import by_source
-from dimml.media.decoders.time_range import END_TOLERANCE_S, Window, check_range
+from dimml.media.decoders.time_range import Window, WindowDecoded, WindowPlan, check_range, judged_part
 from dimml.media.types import Decoded, DecodeRequest, Source
 from dimml.modality import Modality
 from dimml.status import Reason
-
-
-@dataclass(frozen=True, slots=True)
-class WindowPlan:
-    """Windows of ``window_s`` seconds, one every ``stride_s``. The last one ends with the recording."""
-
-    window_s: float
-    stride_s: float
-
-    def count(self, span: Window) -> int:
-        """Count the windows that cover ``span``, at least one; a rest below the tolerance gets no window."""
-        seconds = span.seconds - END_TOLERANCE_S
-        # As many as begin before the end, but none after the first that reaches it.
-        return max(1, min(math.ceil(seconds / self.stride_s), 1 + math.ceil((seconds - self.window_s) / self.stride_s)))
-
-    def window(self, span: Window, number: int) -> Window:
-        """Place window ``number``, counted from 0."""
-        start_s = span.start_s + number * self.stride_s
-        return Window(start_s, min(start_s + self.window_s, span.end_s))
-
-
-@dataclass(slots=True)
-class WindowDecoded:
-    """One decoded window of ``count``.
-
-    ``window`` and ``span`` are None for media without time (a picture, or nothing that decodes), which has one window.
-    """
-
-    number: int
-    count: int
-    window: Window | None
-    span: Window | None
-    decoded: Decoded
-
-
-def judged_part(window: Window, clip_s: float) -> Window:
-    """Choose the middle ``clip_s`` seconds of a window, or all of a shorter one."""
-    spare_s = max(0.0, window.seconds - clip_s) / 2.0
-    return Window(window.start_s + spare_s, window.end_s - spare_s)
 
 
 def decode_windows(request: DecodeRequest, plan: WindowPlan, first: int = 0) -> Iterator[WindowDecoded]:

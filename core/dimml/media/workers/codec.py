@@ -24,8 +24,7 @@ from dimml.errors import (
     UnsupportedError,
     UnusableMediaError,
 )
-from dimml.media.decoders.time_range import Window
-from dimml.media.decoders.windows import WindowDecoded
+from dimml.media.decoders.time_range import Window, WindowDecoded
 from dimml.media.sandbox.sandbox import Isolation
 from dimml.media.types import Decoded, DecodedTrack, Truncation
 from dimml.media.workers.channel import ALIGNMENT, MalformedReplyError

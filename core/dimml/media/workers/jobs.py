@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dimml.errors import DimmlError
-from dimml.media.decoders.windows import WindowDecoded
+from dimml.media.decoders.time_range import WindowDecoded
 from dimml.media.types import DecodeRequest
 from dimml.media.workers.messages import DecodeResult, Lost, WindowsRequest
 

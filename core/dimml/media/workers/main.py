@@ -21,7 +21,9 @@ import av
 import cv2
 
 from dimml.errors import DimmlError
-from dimml.media.decoders.windows import WindowDecoded, decode_windows
+from dimml.media.decoders.recording import decode
+from dimml.media.decoders.time_range import WindowDecoded
+from dimml.media.decoders.windows import decode_windows
 from dimml.media.sandbox.sandbox import isolate
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.workers.channel import WorkerEnd
@@ -58,7 +60,7 @@ def main(descriptor: int) -> None:
         _limit_memory(settings.decode_memory_bytes)
         channel.send(*encode_reply(Ready(isolate(settings.readable))))
         while True:
-            _answer(channel, settings.decode_function)
+            _answer(channel, settings.decode_function or decode)
     except (EOFError, ConnectionError):
         return
     except MemoryError:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from dimml.errors import DimmlError
-from dimml.media.decoders.windows import WindowDecoded, WindowPlan
+from dimml.media.decoders.time_range import WindowDecoded, WindowPlan
 from dimml.media.sandbox.sandbox import Isolation
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.workers.channel import ALIGNMENT, MalformedReplyError
@@ -57,7 +57,8 @@ class WindowsRequest:
 class WorkerSettings:
     """First message to a worker."""
 
-    decode_function: DecodeFunction
+    #: In place of ``dimml.media.decode``.
+    decode_function: DecodeFunction | None
     decode_memory_bytes: int
     #: The only folders with recordings; None means that they may lie anywhere.
     readable: Sequence[Path] | None = None

@@ -21,8 +21,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from dimml.errors import DimmlError, UnavailableError
-from dimml.media.decoders.recording import decode
-from dimml.media.decoders.windows import WindowDecoded, WindowPlan
+from dimml.media.decoders.time_range import WindowDecoded, WindowPlan
 from dimml.media.sandbox.sandbox import Isolation
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.workers.blame import Attempt, advance, attempts, only_outcome
@@ -59,12 +58,12 @@ def classify_missed_deadline(job: DecodeJob) -> Lost | UnavailableError:
 
 
 class DecodePool:
-    """Worker processes that run ``decode_function``, with a time limit per request and a memory limit per worker.
+    """Worker processes that run ``dimml.media.decode``, with a time limit per request and a memory limit per worker.
 
     ``decode_memory_bytes`` is what a worker may use beyond what its imports took. ``readable`` are the only folders
     from which workers may read recordings, if the kernel can enforce it; None means that recordings may lie anywhere.
-    ``decode_function`` must be importable by name; tests pass one that crashes. A context manager; workers start at
-    once, in the background.
+    ``decode_function`` replaces it and must be importable by name; tests pass one that crashes. A context manager;
+    workers start at once, in the background.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class DecodePool:
         *,
         decode_memory_bytes: int = DECODE_MEMORY_BYTES,
         readable: Sequence[StrPath] | None = None,
-        decode_function: DecodeFunction = decode,
+        decode_function: DecodeFunction | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")

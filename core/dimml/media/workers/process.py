@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from dimml.errors import DimmlError
-from dimml.media.decoders.windows import WindowDecoded
+from dimml.media.decoders.time_range import WindowDecoded
 from dimml.media.sandbox.sandbox import Isolation
 from dimml.media.types import DecodeRequest
 from dimml.media.workers.channel import MalformedReplyError, make_channel
