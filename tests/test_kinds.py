@@ -23,7 +23,8 @@ from dimml_training.config.corruption_suite import BOTH, DAMAGES, FAMILIES, cond
 from dimml_training.config.modality import ModalityConfig
 from dimml_training.corruptions.applying import corrupt
 from dimml_training.data.augment import augment
-from dimml_training.models import ResNetBackboneConfig, build_encoder
+from dimml_training.models import ResNetBackboneConfig
+from dimml_training.models.encoder import build_encoder
 
 #: What a new kind needs a row in, beside its class in ``dimml.modality`` (shape, dtype, track).
 TABLES = (

@@ -19,7 +19,8 @@ from dimml_export.encoder_graph import encoder_model
 from dimml_export.export import export_run
 from dimml_training.config import parse_config
 from dimml_training.loop.train import train
-from dimml_training.models import PictureEncoderConfig, build_encoder
+from dimml_training.models import PictureEncoderConfig
+from dimml_training.models.encoder import build_encoder
 from dimml_training.run.directory import load_run
 from support.data import REPOSITORY_ROOT
 from support.own_backbones import Undecided

@@ -11,7 +11,7 @@ from torch import nn
 
 from dimml.modality import Flow, Frames, Waveform
 from dimml_training.config import parse_config
-from dimml_training.models import build_encoder
+from dimml_training.models.encoder import build_encoder
 from dimml_training.models.joint_head import build_joint_head
 from dimml_training.run.directory import write_run
 

@@ -23,7 +23,7 @@ from dimml_export.onnx_graph import finished_model
 from dimml_export.tensorrt.graph import network_model, nodes_in_fp32
 from dimml_export.tensorrt.operators import SUPPORTED, check_operators
 from dimml_training.config import parse_config
-from dimml_training.models import build_encoder
+from dimml_training.models.encoder import build_encoder
 
 RESNET = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "stem": "strided"}
 #: A vision transformer: attention, LayerNorm, GELU.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,7 @@ def test_overrides_reach_fields_and_list_items(tmp_path: Path) -> None:
         ("modalities.0.input.name=visual", "names must be unique"),
         ("modalities.0.input.samples=4000", "modalities.0.input.samples must be clip_s x sample_rate_hz = 8000"),
         ("modalities.0.augment.noise_snr_db=[20, 0]", "noise_snr_db must go from the lowest"),
-        ("modalities.0.encoder.grey=true", "modalities.0.sound.encoder.grey: there is no such field"),
+        ("modalities.0.encoder.grey=true", "modalities.0.encoder.grey: there is no such field"),
         ("modalities.0.encoder.backbone.hidden_sizes=[4, 16]", "features of one width"),
         ("modalities.0.encoder.backbone.depths=[1]", "depths and hidden_sizes"),
         ("modalities.1.encoder.pooling={kind: temporal_conv, kernel: 4}", "kernel must be odd"),
@@ -115,6 +117,60 @@ def test_what_is_wrong_is_named(tmp_path: Path, override: str, message: str) -> 
         load_config(written(tmp_path, document()), [override])
     assert message in raised.value.message
     assert "at least 1 item" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("stage1.epoch=1", "stage1.epoch: there is no such field here; did you mean epochs?"),
+        ("stage1.optimizer.lr=1", "stage1.optimizer: there is no such field here; did you mean optimiser?"),
+        ("modalities.1.input.frame=3", "modalities.1.input.frame: there is no such field here; did you mean frames?"),
+        (
+            "modalities.0.encoder.backbone.hiden_sizes=[4, 8]",
+            "modalities.0.encoder.backbone.hiden_sizes: there is no such field here; did you mean hidden_sizes?",
+        ),
+        (
+            "modalities.1.encoder.pooling={kind: temporal_conv, layer: 2}",
+            "modalities.1.encoder.pooling.layer: there is no such field here; did you mean layers?",
+        ),
+        # Of another section: the path to it.
+        (
+            "batch_size=8",
+            "batch_size: there is no such field here; did you mean stage1.batch_size or stage2.batch_size?",
+        ),
+        ("mels=64", "did you mean modalities[].encoder.spectrogram.mels?"),
+        # Like nothing: all that there is.
+        ("data.columns.zzz=1", "those here are media, label, split, subject, start_s, end_s; the config reference"),
+    ],
+)
+def test_a_misspelt_field_is_answered_with_the_one_that_was_meant(tmp_path: Path, override: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load_config(written(tmp_path, document()), [override])
+    assert meant in raised.value.message
+
+
+def test_a_required_field_that_is_misspelt_is_one_fault(tmp_path: Path) -> None:
+    content = document()
+    content["dta"] = content.pop("data")
+    content["modalities"][0]["input"]["sample_rat_hz"] = content["modalities"][0]["input"].pop("sample_rate_hz")
+    with pytest.raises(ConfigurationError) as raised:
+        load_config(written(tmp_path, content))
+    assert "did you mean data?" in raised.value.message
+    assert "did you mean sample_rate_hz" in raised.value.message
+    assert "Field required" not in raised.value.message
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_a_misspelt_field_is_answered_before_torch_is_loaded(tmp_path: Path, command: str) -> None:
+    path = written(tmp_path, document() | {"sed": 1})
+    code = (
+        "import sys\nfrom dimml.cli import main\n"
+        f"code = main([{command!r}, {str(path)!r}])\n"
+        "print(code, sorted(sys.modules.keys() & {'torch', 'transformers', 'pytorch_lightning', 'sklearn'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 []\n"
+    assert done.stderr == f"error: {path}: sed: there is no such field here; did you mean seed?\n"
 
 
 @pytest.mark.parametrize(

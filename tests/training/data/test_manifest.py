@@ -106,7 +106,7 @@ def test_a_problem_names_the_line_of_the_file(tmp_path: Path) -> None:
     config = DataConfig(manifest=str(tmp_path / "clips.csv"))
     last = len(table.splitlines())
     where = [problem.split(":")[0] for problem in read_clip_table(config, ["audio"]).problems if "dev" in problem]
-    assert where == [f"line {last - 3}", f"line {last - 1}", f"line {last}"]
+    assert where == [f"lines {last - 3}, {last - 1}, {last}"]
 
 
 def test_overlapping_subjects_are_a_warning_unless_the_split_is_by_subject(tmp_path: Path) -> None:
@@ -130,6 +130,25 @@ def test_classes_without_clips(tmp_path: Path) -> None:
     assert table.warnings == [
         "the validation split has no clip of classes no, maybe",
         "the test split has no clip of class maybe",
+    ]
+
+
+def test_what_many_rows_have_wrong_is_one_line(tmp_path: Path) -> None:
+    """GOOD has two rows each of train and validation and two of test; lines are counted from the header's, 1."""
+    renamed = [[*row[:2], "val" if row[2] == "validation" else row[2], *row[3:]] for row in GOOD]
+    many = [["a.mp4", "perhaps", "val", "ann", str(i), str(i + 1)] for i in range(20, 151)]
+    unknown = [problem for problem in read(tmp_path, [*renamed, *many]).problems if "unknown split" in problem]
+    first = 2 + len(GOOD)
+    old = [2 + i for i, row in enumerate(GOOD) if row[2] == "validation"]
+    named = [*old, *range(first, first + 131)]
+    assert unknown == [
+        f"lines {', '.join(map(str, named[:5]))} and {len(named) - 5} more: unknown split 'val', expected one of "
+        "train, validation, test (data.splits gives them other names)"
+    ]
+    unseen = [["a.mp4", "perhaps", "test", "ann", str(i), str(i + 1)] for i in range(20, 151)]
+    problems = read(tmp_path, [*GOOD, *unseen]).problems
+    assert problems == [
+        f"lines {', '.join(str(first + i) for i in range(5))} and 126 more: label 'perhaps' is not in the train split"
     ]
 
 

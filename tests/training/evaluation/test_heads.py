@@ -13,7 +13,8 @@ from dimml.modality import Frames, Waveform
 from dimml.signal_check import QualityThresholds
 from dimml_training.data.loader import ClipRows
 from dimml_training.evaluation.heads import HeadLogits, figures, fused_answer, head_logits
-from dimml_training.models import PictureEncoderConfig, ResNetBackboneConfig, SoundEncoderConfig, build_encoder
+from dimml_training.models import PictureEncoderConfig, ResNetBackboneConfig, SoundEncoderConfig
+from dimml_training.models.encoder import build_encoder
 
 BACKBONE = ResNetBackboneConfig(embedding_size=4, hidden_sizes=(4, 8), depths=(1, 1), stem="plain")
 SOUND = Waveform(name="audio", sample_rate_hz=8000, samples=800)

@@ -13,14 +13,8 @@ from transformers import ViTConfig, ViTModel
 
 from dimml.errors import ConfigurationError
 from dimml.modality import Flow, Frames, Modality, Waveform
-from dimml_training.models import (
-    Encoder,
-    EncoderConfig,
-    PictureEncoderConfig,
-    SoundEncoderConfig,
-    build_encoder,
-    resolved_encoder,
-)
+from dimml_training.models import EncoderConfig, PictureEncoderConfig, SoundEncoderConfig
+from dimml_training.models.encoder import Encoder, build_encoder, resolved_encoder
 
 SOUND = Waveform(name="audio", sample_rate_hz=8000, samples=4000)
 LIPS = Frames(name="lips", frames=3, height=16, width=24)

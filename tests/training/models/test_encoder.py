@@ -15,7 +15,6 @@ from torch import nn
 from dimml.errors import ConfigurationError
 from dimml.modality import Flow, Frames, Modality, Waveform
 from dimml_training.models import (
-    Encoder,
     EncoderConfig,
     MeanPoolingConfig,
     PictureEncoderConfig,
@@ -23,8 +22,8 @@ from dimml_training.models import (
     SoundEncoderConfig,
     SpectrogramConfig,
     TemporalConvPoolingConfig,
-    build_encoder,
 )
+from dimml_training.models.encoder import Encoder, build_encoder
 from dimml_training.models.narrow_convolution import guard_narrow_convolutions
 from dimml_training.models.spectrogram import CLIP_POWER_FLOOR, LogSpectrogram, mel_filters
 
@@ -192,7 +191,8 @@ def test_a_tiny_encoders_gradient_leaves_the_heap_whole() -> None:
     config = PictureEncoderConfig(backbone=TINY).model_dump_json()
     code = (
         "import torch; from dimml.modality import Frames\n"
-        "from dimml_training.models import PictureEncoderConfig, build_encoder\n"
+        "from dimml_training.models import PictureEncoderConfig\n"
+        "from dimml_training.models.encoder import build_encoder\n"
         "torch.set_num_threads(1); modality = Frames(name='visual', frames=1, height=16, width=16)\n"
         f"config = PictureEncoderConfig.model_validate_json({config!r})\n"
         "encoder = build_encoder(modality, config, 2).train()\n"

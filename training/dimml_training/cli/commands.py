@@ -42,11 +42,13 @@ def train(
 ) -> None:
     """Train a model from a config and write its run directory and report."""
     from dimml_training.config import load_config
+
+    settings = load_config(config, override or ())  # before torch is imported: a misspelt field is answered at once
+
     from dimml_training.data.cache import default_cache_dir
     from dimml_training.loop.train import train as run_training
     from dimml_training.report.page import write_report
 
-    settings = load_config(config, override or ())
     folder = Path("runs") / settings.name if out is None else out
     with progress_bar("decoding clips") as progress:
         metrics = run_training(

@@ -43,16 +43,18 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Train and score many methods on one data set, and write one table of all of them."""
+    from dimml_training.config import load_config
+
+    settings = load_config(config, override or ())  # before torch is imported: a misspelt field is answered at once
+
     from dimml_training.compare.cells import TIME_FORMAT
     from dimml_training.compare.methods import chosen_methods
     from dimml_training.compare.packed_cells import read_cells
     from dimml_training.compare.plots import write_plots
     from dimml_training.compare.tables import metrics_of, summaries, write_tables
     from dimml_training.compare.work import Comparison, planned, side_by_side
-    from dimml_training.config import load_config
     from dimml_training.data.cache import default_cache_dir
 
-    settings = load_config(config, override or ())
     chosen = chosen_methods(settings, [name.strip() for name in methods.split(",") if name.strip()] or [methods])
     since = datetime.now(UTC).strftime(TIME_FORMAT) if rescore else None
     comparison = Comparison(

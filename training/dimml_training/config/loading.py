@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dimml.errors import ConfigurationError
 from dimml.system.files import StrPath
-from dimml.validation import dotted
+from dimml.validation import FieldFault, dotted
 from dimml_training.config.run import TrainConfig
+from dimml_training.config.suggestions import locate, meant
 
 #: Message for a field that does not exist, most often a misspelt one.
-UNKNOWN = "there is no such field here; the config reference in docs/training.md has them all"
+UNKNOWN = "there is no such field here"
 
 
 def expand_path(text: str) -> Path:
@@ -61,16 +62,40 @@ def parse_config(document: Any, source: str) -> TrainConfig:
     try:
         return TrainConfig.model_validate(document)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        # pydantic also reports a list with a bad item as too short, which would mislead.
-        inner = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
-        faults = [
-            f"{dotted(e['loc']) or 'the whole'}: "
-            f"{UNKNOWN if e['type'] == 'extra_forbidden' else e['msg'].removeprefix('Value error, ')}"
-            for e in found
-            if not (e["type"] == "too_short" and e["loc"] in inner)
-        ]
-        raise ConfigurationError(f"{source}: " + "; ".join(faults), field=faults[0].split(":")[0]) from error
+        faults = _faults(error)
+        listed = "; ".join(f"{field or 'the whole'}: {message}" for field, message in faults)
+        raise ConfigurationError(f"{source}: {listed}", field=faults[0].field or "the whole") from error
+
+
+def _faults(error: ValidationError) -> list[FieldFault]:
+    """Every fault by the path that the config's author wrote, with the field that a misspelt one was meant to be."""
+    found = error.errors(include_url=False)
+    # pydantic also reports a list with a bad item as too short, which would mislead.
+    inner = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
+    faults: list[FieldFault] = []
+    missing: list[FieldFault] = []
+    misspelt: set[str] = set()
+    for e in found:
+        if e["type"] == "too_short" and e["loc"] in inner:
+            continue
+        path, section = locate(TrainConfig, e["loc"])
+        fault = FieldFault(dotted(path), e["msg"].removeprefix("Value error, "))
+        if e["type"] == "extra_forbidden":
+            names = meant(TrainConfig, section, str(path[-1]))
+            misspelt |= {dotted([*path[:-1], name]) for name in names[:1]}
+            fault = fault._replace(message=f"{UNKNOWN}; {_way_out(names, section)}")
+        elif e["type"] == "missing":
+            missing.append(fault)
+        faults.append(fault)
+    # What is missing because it is misspelt is one fault.
+    return [fault for fault in faults if fault not in missing or fault.field not in misspelt]
+
+
+def _way_out(names: Sequence[str], section: type[BaseModel] | None) -> str:
+    if names:
+        return f"did you mean {' or '.join(names)}?"
+    fields = "" if section is None else f"those here are {', '.join(section.model_fields)}; "
+    return f"{fields}the config reference in docs/training.md has them all"
 
 
 def with_fields(config: TrainConfig, fields: Mapping[str, Any], source: str) -> TrainConfig:

@@ -86,12 +86,16 @@ def read_clip_table(config: DataConfig, modalities: Iterable[str], media_dir: Pa
     split_names = {name: split for split, name in config.splits.items()}
     exists: dict[Path, bool] = {}
     judged: list[_Row] = []
+    repeated: dict[str, list[str]] = defaultdict(list)
     for given in found.rows:
         line, row = given.line, given.cells
         problems = list(given.problems)
         split = split_names.get(row[columns.split])
         if split is None:
-            problems.append(f"unknown split {row[columns.split]!r}, expected one of {', '.join(split_names)}")
+            problems.append(
+                f"unknown split {row[columns.split]!r}, expected one of {', '.join(split_names)} "
+                "(data.splits gives them other names)"
+            )
         label = row[columns.label]
         if not label and not given.problems:
             problems.append("no label")
@@ -118,13 +122,16 @@ def read_clip_table(config: DataConfig, modalities: Iterable[str], media_dir: Pa
                 # Rounded so that a CSV can state exactly the range that was used.
                 start_s = round(max(0.0, start_s - config.margin_s), 6)
                 end_s = round(end_s + config.margin_s, 6)
-        table.problems += [f"line {line}: {problem}" for problem in dict.fromkeys(problems)]
+        for problem in dict.fromkeys(problems):
+            repeated[problem].append(str(line))
         subject = None if columns.subject is None else row[columns.subject]
         if split is not None:
             place = (tuple(files.values()), start_s, end_s) if located and all(row[c] for c in media.values()) else None
             judged.append(_Row(line, split, subject, place))
         if not problems and split is not None:
             table.clips.append(Clip(line, files, label, split, subject, start_s, end_s))
+    # One line for a problem that many rows have: a name of the split that is not known is in all of its rows.
+    table.problems += [f"{_some(lines, 'line', 'lines')}: {problem}" for problem, lines in repeated.items()]
     _check_whole(table, judged, config, found.class_names)
     return table
 
@@ -151,8 +158,14 @@ def _check_whole(
     ]
     if not table.labels:
         table.labels = ordered_labels((clip.label for clip in by_split["train"]), class_names)
-        unseen = [clip for clip in table.clips if clip.label not in table.labels]
-        table.problems += [f"line {clip.line}: label {clip.label!r} is not in the train split" for clip in unseen]
+        unseen: dict[str, list[str]] = defaultdict(list)
+        for clip in table.clips:
+            if clip.label not in table.labels:
+                unseen[clip.label].append(str(clip.line))
+        table.problems += [
+            f"{_some(lines, 'line', 'lines')}: label {label!r} is not in the train split"
+            for label, lines in unseen.items()
+        ]
         table.clips = [clip for clip in table.clips if clip.label in table.labels]
         if len(table.labels) < 2:
             table.problems.append(f"the train split has {len(table.labels)} classes; at least 2 are needed")

@@ -20,7 +20,7 @@ from dimml_training.config import OptimiserConfig, TrainConfig
 from dimml_training.data.augment import augment
 from dimml_training.data.loader import Batch, ClipRows
 from dimml_training.distributed import average_statistics, connected, mean_of_all, rows_of_all
-from dimml_training.models import Encoder, build_encoder
+from dimml_training.models.encoder import Encoder, build_encoder
 
 #: Metric by which checkpoints are chosen; higher is better.
 SELECTION = "val_selection"

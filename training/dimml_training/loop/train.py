@@ -34,7 +34,7 @@ from dimml_training.lightning.encoder_module import EncoderTraining, History
 from dimml_training.lightning.trainer import check_shared, training_device
 from dimml_training.loop.epoch_log import EpochLog, epoch_log
 from dimml_training.loop.fit_encoders import fit_stage1, idle_pairs
-from dimml_training.models import build_encoder, resolved_encoder
+from dimml_training.models.encoder import build_encoder, resolved_encoder
 from dimml_training.run.directory import (
     CONFIG_FILE,
     RUN_FILE,

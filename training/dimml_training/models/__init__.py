@@ -1,4 +1,7 @@
-"""Encoders, which an export turns into a bundle's ONNX models."""
+"""Encoders, which an export turns into a bundle's ONNX models.
+
+Here are their configs alone: ``encoder`` imports torch, for which a misspelt field of a config must not wait.
+"""
 
 from dimml_training.models.backbone_config import (
     BackboneConfig,
@@ -14,11 +17,9 @@ from dimml_training.models.config import (
     SpectrogramConfig,
     TemporalConvPoolingConfig,
 )
-from dimml_training.models.encoder import Encoder, build_encoder, resolved_encoder
 
 __all__ = [
     "BackboneConfig",
-    "Encoder",
     "EncoderConfig",
     "HuggingFaceBackboneConfig",
     "ImportBackboneConfig",
@@ -28,6 +29,4 @@ __all__ = [
     "SoundEncoderConfig",
     "SpectrogramConfig",
     "TemporalConvPoolingConfig",
-    "build_encoder",
-    "resolved_encoder",
 ]

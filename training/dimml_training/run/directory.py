@@ -50,7 +50,7 @@ from dimml.modality import Modality
 from dimml.signal_check import QualityThresholds
 from dimml.system.files import StrPath, write_atomically
 from dimml_training.config import TrainConfig, parse_config
-from dimml_training.models import build_encoder
+from dimml_training.models.encoder import build_encoder
 from dimml_training.models.joint_head import build_joint_head
 from dimml_training.run.fusion import read_fusion
 
