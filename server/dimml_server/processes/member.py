@@ -28,6 +28,7 @@ class Member:
         self.listener = listener
         self.upload_folder: Path = start.upload_folder
         self.counts = board.count
+        self.concurrency = start.concurrency
         self.served = None if start.served is None else Served.of_json(start.served)
         self.channel = Channel(self._answer)
         self._board = board

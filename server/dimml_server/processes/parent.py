@@ -20,7 +20,7 @@ from dimml_server.observability.merging import ServerMetrics, Snapshot
 from dimml_server.processes.board import Board, make_board
 from dimml_server.processes.changes import Changes
 from dimml_server.processes.channel import Channel, ChannelClosedError
-from dimml_server.processes.shares import settings_of
+from dimml_server.processes.shares import settings_of, share
 from dimml_server.processes.start import Start, send_start
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.versions.repository_watch import RepositoryWatch
@@ -194,7 +194,8 @@ class Parent:
         settings = settings_of(
             self._settings, index, http_port=self._listener.getsockname()[1], grpc_port=self._grpc_port
         )
-        start = Start(index, settings, folder, None if served is None else served.as_json())
+        concurrency = sum(share(self._settings.concurrency, settings.processes, i) for i in range(settings.processes))
+        start = Start(index, settings, concurrency, folder, None if served is None else served.as_json())
         try:
             with suppress(OSError):  # It ended at once.
                 send_start(ours, start, self._listener, self._board_descriptor)
