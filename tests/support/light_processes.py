@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dimml_server.processes import parent
 from dimml_server.processes.channel import Channel
 from dimml_server.processes.entrypoint import run_processes
 from dimml_server.processes.start import Start, receive_start
@@ -63,6 +64,7 @@ async def _serve(start: Start, end: socket.socket) -> None:
 
 
 def _run() -> None:
+    parent.SNAPSHOT_S, parent.SNAPSHOT_LIMIT_S = 0.1, 0.3
     parser = argparse.ArgumentParser()
     parser.add_argument("--repository", type=Path)
     parser.add_argument("--set", action="append", default=[])

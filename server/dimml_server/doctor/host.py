@@ -25,6 +25,7 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - looked at, never written to
 #: Memory of the server with a small bundle, and of one decoding process; measured: 159 and 85 MB resident.
 _SERVER_BYTES: Final = 200 * MIB
+_PARENT_BYTES: Final = 60 * MIB
 _WORKER_BYTES: Final = 100 * MIB
 #: Open files of the server beside one per connection.
 _SPARE_FILES: Final = 256
@@ -114,14 +115,17 @@ def _memory(settings: ServerSettings) -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _number(_CGROUP / "memory.max")
     have = total if limit is None else min(total, limit)
-    least = _SERVER_BYTES + settings.decode_workers * _WORKER_BYTES
-    most = least + settings.decode_workers * settings.decode_memory
+    workers = max(settings.decode_workers, settings.processes)
+    least = settings.processes * _SERVER_BYTES + workers * _WORKER_BYTES
+    if settings.processes > 1:
+        least += _PARENT_BYTES
+    most = least + workers * settings.decode_memory
     found = (
         f"{have // MIB} MiB{'' if limit is None else ' (limit of the cgroup)'}; with a small bundle the server takes "
         f"about {least // MIB} MiB, {most // MIB} MiB while every decoding takes all that it may"
     )
     if have < least:
-        return Finding("memory", "mend", found, "give it more memory, or lower decode_workers")
+        return Finding("memory", "mend", found, "give it more memory, or lower decode_workers or processes")
     if have < most:
         return Finding("memory", "note", found, "lower decode_memory or decode_workers to be safe from the OOM killer")
     return Finding("memory", "ok", found)
@@ -134,6 +138,10 @@ def _cores(settings: ServerSettings) -> Finding:
         f"{cores} of the machine's {os.cpu_count()} may be used, by affinity and CPU quota; decode_workers is "
         f"{settings.decode_workers}, concurrency {settings.concurrency}, threads of an encoder {threads}"
     )
+    if settings.processes > 1:
+        found += f", all divided among {settings.processes} processes"
+    if settings.processes > cores:
+        return Finding("cores", "note", found, "lower processes: one feeds several cores")
     if settings.decode_workers > 2 * cores:
         return Finding("cores", "note", found, "lower decode_workers")
     return Finding("cores", "ok", found)

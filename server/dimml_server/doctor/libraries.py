@@ -32,7 +32,7 @@ def _findings(settings: ServerSettings) -> Iterator[Finding]:
                 f"{name}={folder}: metrics are kept in files there, by process id; a server that gets the id of an "
                 "earlier one, as in a container, goes on with its figures, gauges included"
             )
-            yield Finding(_CHECK, "note", found, f"unset {name}: a server is one process")
+            yield Finding(_CHECK, "note", found, f"unset {name}: the server counts by itself")
     host = settings.triton_url.rpartition(":")[0].strip("[]")
     if settings.engine == "triton" and (proxy := grpc_proxy(os.environ, host)) is not None:
         yield Finding(_CHECK, "note", f"{proxy} is set: gRPC connects to Triton through that proxy", f"no_proxy={host}")

@@ -36,8 +36,8 @@ class LocalPredictor:
 
     def __init__(self, repository: StrPath, **settings: object) -> None:
         set_quiet_defaults()
-        # The callers are threads of this process, which can wait: none is refused.
-        patient = {"queue_length": sys.maxsize, "queue_wait_s": sys.float_info.max}
+        # The callers are threads of this process, which can wait: none is refused. It is all that there is.
+        patient = {"queue_length": sys.maxsize, "queue_wait_s": sys.float_info.max, "processes": 1}
         self._settings = load_settings(repository=Path(repository), **{**patient, **settings})
         self._service: PredictionService | None = None
 

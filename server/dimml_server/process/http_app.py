@@ -33,8 +33,17 @@ _DESCRIPTION: Final = (
 )
 
 
-def create_app(service: PredictionService, metrics: Metrics, settings: ServerSettings, guard: Guard) -> FastAPI:
-    """Build the application. The caller loads the bundles and closes the service."""
+def create_app(
+    service: PredictionService,
+    metrics: Metrics,
+    settings: ServerSettings,
+    guard: Guard,
+    concurrency: int | None = None,
+) -> FastAPI:
+    """Build the application. The caller loads the bundles and closes the service.
+
+    ``concurrency`` is that of all processes of the server, by default that of the settings.
+    """
     app = FastAPI(
         title="dimml",
         version=__version__,
@@ -49,7 +58,7 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
         dependencies=[Security(APIKeyHeader(name=API_KEY_HEADER, auto_error=False))] if guard.closed else None,
     )
     uploads = Uploads(
-        limit=settings.concurrency + settings.queue_length,
+        limit=(concurrency or settings.concurrency) + settings.queue_length,
         timeout_s=settings.upload_timeout_s,
         folder=service.upload_folder,
         queue_refusal=service.queue_refusal,

@@ -78,7 +78,7 @@ async def run_server(
             member.attach(service, metrics)
         # Unwound in reverse order: listeners end while engine and workers can still answer their requests.
         stack.push_async_callback(service.close)
-        app = create_app(service, metrics, settings, guard)
+        app = create_app(service, metrics, settings, guard, None if member is None else member.concurrency)
         full_queue = FullQueue(service, metrics, settings, guard)
         replaces = member is not None and member.served is not None
         if replaces and not await _started(service, member, stopping):

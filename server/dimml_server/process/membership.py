@@ -32,6 +32,11 @@ class Membership(Protocol):
         ...
 
     @property
+    def concurrency(self) -> int:
+        """Requests that all processes work on at once."""
+        ...
+
+    @property
     def whole(self) -> WholeServer:
         """Calls about all processes."""
         ...

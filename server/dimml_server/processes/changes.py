@@ -142,9 +142,10 @@ class Changes:
         return [result for result in results if not isinstance(result, BaseException)]
 
     async def _discard(self, processes: Collection[Process]) -> None:
+        failures: list[Any] = []
         for process in processes:
             with suppress(DimmlError, ChannelClosedError):
-                await process.call("discard")
+                failures = await process.call("discard", failures=failures)
 
     async def _keep(self, name: str, *, by_call: bool) -> None:
         """Store the routing that calls have set, as ``dimml_server.versions.traffic.Traffic`` does."""

@@ -38,6 +38,8 @@ class Channel:
         self._opened = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._ids = count()
+        #: Messages received so far: none comes from a process that hangs.
+        self.received = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -75,6 +77,7 @@ class Channel:
             del self._waiting[number]
 
     def _received(self, message: dict[str, Any]) -> None:
+        self.received += 1
         if "method" in message:
             task = asyncio.get_running_loop().create_task(self._answer(message))
             self._answering.add(task)

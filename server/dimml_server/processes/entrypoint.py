@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import resource
 import signal
 import socket
@@ -17,7 +16,6 @@ from dimml_server.observability.logs import configure_logging
 from dimml_server.process.listeners import authority, bind, reserve
 from dimml_server.processes.parent import CHILD, Parent
 from dimml_server.processes.shares import check_processes, in_words
-from dimml_server.settings.libraries import check_metrics_folder
 from dimml_server.settings.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -34,7 +32,6 @@ def run_processes(settings: ServerSettings, child: str = CHILD) -> None:
     # Mistakes that can be found before anything is started.
     bundle_names(settings.repository)
     check_processes(settings)
-    check_metrics_folder(os.environ)
     with (
         bind(settings.host, settings.http_port, "http_port") as listener,
         reserve(settings.host, settings.grpc_port, "grpc_port") as reserved,

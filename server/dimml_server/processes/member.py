@@ -28,6 +28,7 @@ class Member:
         self.listener = listener
         self.upload_folder: Path = start.upload_folder
         self.counts = board.count
+        self.concurrency = start.concurrency
         self.served = None if start.served is None else Served.of_json(start.served)
         self.channel = Channel(self._answer)
         self._board = board
@@ -143,10 +144,14 @@ class Member:
         await service.control.commit(change)
         return split_json(service.registry.routing(change.name).split)
 
-    async def _discard(self) -> None:
+    async def _discard(self, failures: list[tuple[str, int, str]]) -> list[tuple[str, int, str]]:
+        """Release what was prepared; take over why versions did not load elsewhere, and return all that is known."""
+        control = self._attached().control
         change, self._change = self._change, None
         if change is not None:
-            self._attached().control.discard(change)
+            control.discard(change)
+        control.failures.update({(name, version): why for name, version, why in failures})
+        return [(name, version, why) for (name, version), why in control.failures.items()]
 
     async def _check_split(self, name: str, split: dict[str, float]) -> None:
         self._attached().traffic.checked(name, split_of(split))

@@ -20,7 +20,7 @@ from dimml_server.observability.merging import ServerMetrics, Snapshot
 from dimml_server.processes.board import Board, make_board
 from dimml_server.processes.changes import Changes
 from dimml_server.processes.channel import Channel, ChannelClosedError
-from dimml_server.processes.shares import settings_of
+from dimml_server.processes.shares import settings_of, share
 from dimml_server.processes.start import Start, send_start
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.versions.repository_watch import RepositoryWatch
@@ -30,9 +30,11 @@ logger = logging.getLogger(__name__)
 #: The module of a serving process.
 CHILD: Final = "dimml_server.processes.child"
 #: Time between two snapshots of a process's metrics: what it counted since the last one is lost if it is killed.
-SNAPSHOT_S: Final = 5.0
+SNAPSHOT_S = 5.0
 #: Longest wait for a snapshot; a process that is later has its last one.
-_SNAPSHOT_LIMIT_S: Final = 1.0
+SNAPSHOT_LIMIT_S = 1.0
+#: Snapshots in a row without a word of a process, answers that come late included, until it is killed.
+_SILENT_ROUNDS: Final = 12
 #: A process that ends sooner than this after its start waits before it is replaced, longer every time.
 _SHORT_LIFE_S: Final = 10.0
 _PAUSE_S: Final = 0.5
@@ -55,6 +57,8 @@ class ServingProcess:
         self.joined = False
         self.snapshot: Snapshot | None = None
         self.failure: SetupError | None = None
+        #: Messages from it by the last round of snapshots, and rounds without a new one.
+        self.heard, self.silent = 0, 0
 
     async def call(self, method: str, /, **arguments: Any) -> Any:
         """Call it. Raises DimmlError, ChannelClosedError."""
@@ -190,7 +194,8 @@ class Parent:
         settings = settings_of(
             self._settings, index, http_port=self._listener.getsockname()[1], grpc_port=self._grpc_port
         )
-        start = Start(index, settings, folder, None if served is None else served.as_json())
+        concurrency = sum(share(self._settings.concurrency, settings.processes, i) for i in range(settings.processes))
+        start = Start(index, settings, concurrency, folder, None if served is None else served.as_json())
         try:
             with suppress(OSError):  # It ended at once.
                 send_start(ours, start, self._listener, self._board_descriptor)
@@ -262,6 +267,12 @@ class Parent:
         while True:
             await asyncio.sleep(SNAPSHOT_S)
             await self._collected()
+            for process in self._joined:
+                process.silent = process.silent + 1 if process.heard == process.channel.received else 0
+                process.heard = process.channel.received
+                if process.silent >= _SILENT_ROUNDS:
+                    logger.error("serving process %d hangs, and is killed", process.index)
+                    process.kill()
 
     @property
     def _snapshots(self) -> list[Snapshot]:
@@ -280,7 +291,7 @@ class Parent:
     @staticmethod
     async def _snapshot(process: ServingProcess) -> None:
         with suppress(TimeoutError, ChannelClosedError, UnavailableError):
-            async with asyncio.timeout(_SNAPSHOT_LIMIT_S):
+            async with asyncio.timeout(SNAPSHOT_LIMIT_S):
                 process.snapshot = await process.call("snapshot")
 
 

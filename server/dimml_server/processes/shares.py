@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from dimml.errors import ConfigurationError
+from dimml_server.settings.libraries import metrics_folder
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.versions.traffic_file import read_routing_file
 
@@ -14,6 +16,13 @@ DIVIDED: Final = ("concurrency", "decode_workers", "max_stray_runs", "media_url_
 
 def check_processes(settings: ServerSettings) -> None:
     """Raise ConfigurationError for what a server of several processes does not do."""
+    found = metrics_folder(os.environ)
+    if found is not None:
+        raise ConfigurationError(
+            f"{found[0]} is set: prometheus_client would go on with the counts of processes that have ended, which "
+            "this server adds itself; unset it",
+            field="processes",
+        )
     way_out = "run it with --processes 1, or without the shadow"
     if settings.shadows:
         raise ConfigurationError(f"a shadow needs a server of one process: {way_out}", field="shadows")

@@ -21,6 +21,8 @@ class Start:
 
     index: int
     settings: ServerSettings
+    #: Requests that all processes work on at once.
+    concurrency: int
     upload_folder: Path
     #: What the others serve, as JSON, for a process that replaces one; None for the first ones.
     served: dict[str, Any] | None

@@ -71,8 +71,8 @@ class ModelControl:
         self._changing = traffic.changing
         self._uses: Counter[tuple[str, int]] = Counter()
         self._retiring: dict[tuple[str, int], Bundle] = {}
-        #: Reason why a version is not served although it was to be loaded.
-        self._failures: dict[tuple[str, int], str] = {}
+        #: Reason why a version is not served although it was to be loaded, for ``index``.
+        self.failures: dict[tuple[str, int], str] = {}
 
     async def start(self, names: Sequence[str], *, may_be_empty: bool = False) -> None:
         """Serve these bundles, or the whole repository if none is named. Raises BundleError."""
@@ -219,7 +219,7 @@ class ModelControl:
             return entries
         for name in names:
             for version in sorted(set(bundle_versions(self._repository, name)) - set(self._registry.versions(name))):
-                reason = self._failures.get((name, version), UNLOADED)
+                reason = self.failures.get((name, version), UNLOADED)
                 try:
                     models = [spec.name for spec in model_specs(manifest(self._repository, name, version))]
                 except BundleError as error:
@@ -269,7 +269,7 @@ class ModelControl:
                 try:
                     loaded.append(await self._load(name, version, must_run))
                 except BundleError as error:
-                    self._failures[name, version] = error.message
+                    self.failures[name, version] = error.message
                     self._metrics.loaded(name, ok=False)
                     raise
         except BaseException:
@@ -280,7 +280,7 @@ class ModelControl:
     def _switch(self, change: Change) -> None:
         name, before = change.name, self._registry.versions(change.name)
         for bundle in change.loaded:
-            self._failures.pop((name, bundle.version), None)
+            self.failures.pop((name, bundle.version), None)
             # Needed again: it was unloaded a moment ago and still has requests in flight.
             self._retiring.pop((name, bundle.version), None)
             self._registry.add(bundle)
@@ -311,7 +311,7 @@ class ModelControl:
         key = (bundle.name, bundle.version)
         self._registry.remove(bundle)
         self._metrics.bundles.unserved(bundle)
-        self._failures.pop(key, None)
+        self.failures.pop(key, None)
         if self._uses[key]:
             self._retiring[key] = bundle
         else:

@@ -239,6 +239,10 @@ def test_a_version_that_does_not_load_changes_nothing_anywhere(both: list[Pinned
         assert refused.status_code == 400
         assert "version 1 goes on" in refused.json()["error"]
     assert [versions(client, "broken") for client in both] == [[1], [1]]
+    for client in both:
+        entries = client.http.post("/v2/repository/index", json={}).json()
+        (entry,) = (e for e in entries if (e["name"], e["version"]) == ("broken", str(bad.version)))
+        assert "SHA-256" in entry["reason"]
 
 
 def test_a_bundle_is_unloaded_and_loaded_in_all(both: list[Pinned], clip: bytes) -> None:
@@ -317,6 +321,20 @@ def test_one_queue_bounds_all(server: ServerProcess, both: list[Pinned], hanging
             assert refused.json()["error"]["code"] == "queue_full"
     server.wait_for_load(0, 0)
     assert [client.predict(clip, model="tiny").status_code for client in both] == [200, 200]
+
+
+def test_bodies_being_sent_are_bounded_over_all(server: ServerProcess, both: list[Pinned], clip: bytes) -> None:
+    """As many as can be worked on and wait, 2 and 1; each process alone has room for one and the queue."""
+    with ExitStack() as stack:
+        for number in range(4):
+            connection, _ = begun(server, clip, whole=False)
+            stack.callback(connection.close)
+            if number < 2:
+                # None of them is answered before its body is there.
+                assert [client.predict(clip, model="tiny").status_code for client in both] == [200, 200]
+        # Of four one was refused; while three are on their way, there is no room in either process.
+        wait_until(lambda: {client.predict(clip, model="tiny").status_code for client in both} == {429})
+    wait_until(lambda: {client.predict(clip, model="tiny").status_code for client in both} == {200})
 
 
 def test_a_keys_limit_is_one_for_all(server: ServerProcess, both: list[Pinned], hanging: bytes, clip: bytes) -> None:

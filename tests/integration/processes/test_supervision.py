@@ -83,6 +83,13 @@ def test_one_that_dies_is_replaced_and_the_other_stays(server: ServerProcess) ->
     assert len(first & set(server.children())) == 1
 
 
+def test_one_that_hangs_is_killed_and_replaced(server: ServerProcess) -> None:
+    victim = min(server.children())
+    os.kill(victim, signal.SIGSTOP)
+    wait_until(lambda: victim not in server.children() and len(server.children()) == 2)
+    assert "hangs, and is killed" in server.log
+
+
 def test_the_parent_alone_watches_the_repository(server: ServerProcess, watched: Path) -> None:
     make_tiny_bundle(watched)
     notes = watched.parent / NOTES

@@ -44,7 +44,8 @@ class Process:
         if method == "discard":
             self.discarded += self.prepared is not None
             self.prepared = None
-        elif method == "set_split":
+            return arguments["failures"]
+        if method == "set_split":
             self.splits[arguments["name"]] = arguments["split"]
         return None
 

@@ -60,6 +60,12 @@ def test_a_shadow_in_the_settings_or_the_file_is_refused(tmp_path: Path) -> None
     check_processes(load_settings(processes=2, routing_file=file))
 
 
+def test_counts_in_files_of_prometheus_client_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    with pytest.raises(ConfigurationError, match="PROMETHEUS_MULTIPROC_DIR"):
+        check_processes(load_settings(processes=2))
+
+
 @pytest.mark.parametrize("processes", [0, 65, "two"])
 def test_a_number_that_makes_no_sense_is_named(processes: object) -> None:
     with pytest.raises(ConfigurationError, match="processes"):
