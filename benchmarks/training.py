@@ -74,9 +74,9 @@ def random_clips(config: TrainConfig, clips: int, folder: Path) -> ClipRows:
 def forever(clips: ClipRows, batch_size: int) -> Iterator[Batch]:
     """Full batches, epoch after epoch."""
     while True:
-        for rows, labels_B in batches(clips, batch_size, seed=0):
-            if len(labels_B) == batch_size:
-                yield rows, labels_B
+        for batch in batches(clips, batch_size, seed=0):
+            if len(batch.labels_B) == batch_size:
+                yield batch
 
 
 def corrupted(config: TrainConfig, rows: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -97,7 +97,7 @@ def step_by_part(module: DetachedEncoders, clips: ClipRows, batch_size: int, ste
         return loss
 
     for _ in range(steps + 1):
-        rows, labels_B = clock.time("load", lambda: next(loader))
+        rows, labels_B, _ = clock.time("load", lambda: next(loader))
         rows = clock.time("augment", lambda rows=rows: corrupted(config, rows))
         encoded = clock.time("forward", lambda rows=rows: [module.encode(name, rows[name]) for name in module.names])
         features_MBD = torch.stack([features for features, _ in encoded])
@@ -164,7 +164,7 @@ def looped_separation(module: DetachedEncoders, clips: ClipRows) -> None:
     """Every clip on its own through every encoder, then the distances."""
     labels_N = torch.from_numpy(clips.labels)
     for name in module.names:
-        features = [module.encode(name, rows[name])[0] for rows, _ in batches(clips, 1)]
+        features = [module.encode(name, rows[name])[0] for rows, _, _ in batches(clips, 1)]
         effective_dimensions(torch.cat(features), labels_N, module.classes)
 
 
@@ -189,8 +189,8 @@ def loader_against_memory(module: DetachedEncoders, clips: ClipRows, batch_size:
     ready = next(loader)
 
     def step(batch: Batch) -> None:
-        rows, labels_B = batch
-        total = torch.stack(list(module.losses(corrupted(config, rows), labels_B).values())).sum()
+        corrupt = batch._replace(rows=corrupted(config, batch.rows))
+        total = torch.stack(list(module.losses(corrupt).values())).sum()
         optimiser.zero_grad()
         torch.autograd.backward(total)
         optimiser.step()

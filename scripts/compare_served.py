@@ -34,14 +34,16 @@ def main() -> int:
     wrong, largest = 0, 0.0
     with Client(arguments.url) as client:
         for row in rows:
-            paths = {column.removeprefix(PATH): value for column, value in row.items() if column.startswith(PATH)}
+            every = {column.removeprefix(PATH): value for column, value in row.items() if column.startswith(PATH)}
+            # The table may name no file for a modality: it is not sent.
+            paths = {name: value for name, value in every.items() if value}
             probabilities = {
                 column.removeprefix(PROBABILITY): float(value)
                 for column, value in row.items()
                 if column.startswith(PROBABILITY) and column not in heads
             }
             # One recording with every track is sent as one file, as a user would.
-            shared = Path(next(iter(paths.values()))) if len(set(paths.values())) == 1 else None
+            shared = Path(next(iter(paths.values()))) if len(set(every.values())) == 1 else None
             answer = client.predict(
                 media=shared,
                 parts=None if shared else {name: Path(path) for name, path in paths.items()},

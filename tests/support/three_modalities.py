@@ -52,3 +52,7 @@ def batch_of(config: TrainConfig, batch: int) -> dict[str, torch.Tensor]:
 def random_clips(config: TrainConfig, clips: int) -> ClipRows:
     arrays = {name: rows.numpy() for name, rows in batch_of(config, clips).items()}
     return ClipRows(arrays, np.arange(clips), np.arange(clips) % 3)
+
+
+def state_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}

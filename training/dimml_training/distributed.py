@@ -86,17 +86,33 @@ def mean_of_all(values: dict[str, float]) -> dict[str, float]:
     return {name: sum(each[name] for each in of_each) / len(of_each) for name in values}
 
 
-def average_statistics(module: nn.Module) -> None:
+def sum_of_all(values: Tensor) -> Tensor:
+    """Sum a tensor of counts over ranks, detached."""
+    if connected().size == 1:
+        return values.detach()
+    total = values.detach().clone()
+    distributed.all_reduce(total)
+    return total
+
+
+def average_statistics(module: nn.Module, rows: int | None = None) -> None:
     """Average the running statistics of batch normalisation over ranks, in place.
 
     During training they differ, because each rank sees its own clips; evaluation needs one set of statistics that
-    covers all clips.
+    covers all clips. ``rows`` is the number of rows that this rank has seen, its weight; by default all weigh the same.
     """
     if connected().size == 1:
         return
+    share = None
+    if rows is not None:
+        own = torch.tensor(float(rows), device=next(module.parameters()).device)
+        total = sum_of_all(own)
+        share = own / total if total > 0 else None
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             for statistic in (part.running_mean, part.running_var):
-                if statistic is not None:
+                if statistic is not None and share is None:
                     distributed.all_reduce(statistic)
                     statistic.div_(connected().size)
+                elif statistic is not None and share is not None:
+                    distributed.all_reduce(statistic.mul_(share))

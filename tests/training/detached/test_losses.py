@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
-from dimml_training.data.loader import ClipRows
+from dimml_training.data.loader import Batch, ClipRows
 from dimml_training.detached import dimension_separation
 from dimml_training.detached.dimension_separation import dimension_accuracy, effective_dimensions
 from dimml_training.detached.encoders import DetachedEncoders
 from dimml_training.detached.fused_head import concatenated_features, train_fused_head
 from dimml_training.detached.losses import duc_loss
-from support.three_modalities import batch_of, random_clips, three_modalities
+from support.looped_duc import looped_duc
+from support.three_modalities import batch_of, random_clips, state_of, three_modalities
 
 
 def looped_accuracy(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> list[float]:
@@ -56,24 +55,6 @@ def test_a_class_without_samples_is_nobodys_nearest() -> None:
 def test_equal_dimensions_are_none_of_them_effective() -> None:
     features = torch.randn(21, 1).repeat(1, 7)
     assert not effective_dimensions(features, torch.arange(21) % 3, 3).any()
-
-
-def looped_duc(features: npt.NDArray[np.float64], effective: npt.NDArray[np.bool_], temperature: float) -> float:
-    """docs/adr/0001: InfoNCE for every ordered pair on the dimensions P(t→s), summed over pairs."""
-    modalities, batch, dimensions = features.shape
-    total = 0.0
-    for t in range(modalities):
-        for s in range(modalities):
-            private = [d for d in range(dimensions) if effective[t, d] and not effective[s, d]]
-            if t == s or not private:
-                continue
-            pair = 0.0
-            for i in range(batch):
-                similarity = [sum(features[s, i, d] * features[t, j, d] for d in private) for j in range(batch)]
-                scores = [value / temperature for value in similarity]
-                pair += -math.log(math.exp(scores[i]) / sum(math.exp(score) for score in scores))
-            total += pair / batch
-    return total
 
 
 @pytest.mark.parametrize("modalities", [2, 3])
@@ -130,7 +111,7 @@ def test_no_modalitys_loss_reaches_another_encoder() -> None:
 
     def gradients() -> dict[str, torch.Tensor]:
         module.zero_grad()
-        torch.autograd.backward(torch.stack(list(module.losses(rows, labels).values())).sum())
+        torch.autograd.backward(torch.stack(list(module.losses(Batch(rows, labels)).values())).sum())
         return {key: p.grad.clone() for key, p in module.named_parameters() if p.grad is not None}
 
     before = gradients()
@@ -174,9 +155,9 @@ def test_losses_are_the_weighted_sum_of_the_design() -> None:
     module = DetachedEncoders(config, 3, empty).eval()
     module.effective_MD[:, ::2] = torch.tensor([[True], [False], [True]])
     rows, labels = batch_of(config, 4), torch.tensor([0, 1, 2, 0])
-    assert module.losses(rows, labels)["duc"].item() == 0.0, "DUC waits for the separation"
+    assert module.losses(Batch(rows, labels))["duc"].item() == 0.0, "DUC waits for the separation"
     module.separated.fill_(True)
-    parts = module.losses(rows, labels)
+    parts = module.losses(Batch(rows, labels))
     own = shared = 0.0
     features = []
     for name in module.names:
@@ -189,10 +170,6 @@ def test_losses_are_the_weighted_sum_of_the_design() -> None:
     assert parts["shared"].item() == pytest.approx(0.5 * shared, rel=1e-5)
     duc = looped_duc(np.stack(features), module.effective_MD.numpy(), 5.0)
     assert parts["duc"].item() == pytest.approx(2.0 * duc, rel=1e-5)
-
-
-def state_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in module.state_dict().items()}
 
 
 def test_separation_looks_at_the_training_set_in_evaluation_mode() -> None:

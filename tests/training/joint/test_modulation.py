@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dimml.errors import ConfigurationError
 from dimml_training.config import JointConfig, parse_config
+from dimml_training.data.loader import Batch
 from dimml_training.detached.encoders import DetachedEncoders
 from dimml_training.joint.encoders import JointEncoders
 from dimml_training.joint.modulation import ogm_coefficients, ogm_modulate, pareto_gradients, pareto_weights
@@ -159,7 +160,7 @@ def stepped(module: EncoderTraining) -> dict[str, Tensor]:
     """Gradients of one batch, as the optimiser gets them."""
     rows, labels = batch_of(module.config, 6), torch.arange(6) % 3
     torch.manual_seed(1)
-    torch.autograd.backward(torch.stack(list(module.losses(rows, labels).values())).sum())
+    torch.autograd.backward(torch.stack(list(module.losses(Batch(rows, labels)).values())).sum())
     torch.manual_seed(2)
     module.on_before_optimizer_step(build_optimiser(module.parameters(), module.config.stage1.optimiser))
     return {key: value.grad.clone() for key, value in module.named_parameters() if value.grad is not None}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dimml.cli import main
 from dimml_training.config import parse_config
-from dimml_training.data.loader import ClipRows
+from dimml_training.data.loader import Batch, ClipRows
 from dimml_training.data.prepare import prepare
 from dimml_training.detached.encoders import DetachedEncoders
 from dimml_training.evaluation.heads import fused_answer, head_logits
@@ -146,11 +146,11 @@ def test_rivals_see_the_same_corrupted_batches_with_the_same_rates(
 
     def watch(training: type[EncoderTraining], name: str) -> type[EncoderTraining]:
         class Watched(training):  # type: ignore[misc, valid-type]  # a class made for one of two
-            def losses(self, rows: dict[str, Tensor], labels_B: Tensor) -> dict[str, Tensor]:
+            def losses(self, batch: Batch) -> dict[str, Tensor]:
                 lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-                for row in (*rows["audio"], *rows["visual"]):
+                for row in (*batch.rows["audio"], *batch.rows["visual"]):
                     seen.setdefault(name, []).append((lr, zlib.crc32(row.contiguous().numpy())))
-                found: dict[str, Tensor] = super().losses(rows, labels_B)
+                found: dict[str, Tensor] = super().losses(batch)
                 return found
 
         return Watched

@@ -84,8 +84,7 @@ def test_dimensions_that_leave_duc_nothing_are_named(clips: Path, cache: Path, a
     ]
     assert [any(text in line for line in idle) for text in taught] == [True] * len(taught)
     assert len(idle) == len(taught)
-    rows, labels = next(iter(batches(train_rows, 4)))
-    duc = module.losses(rows, labels)["duc"]
+    duc = module.losses(next(iter(batches(train_rows, 4))))["duc"]
     assert torch.isfinite(duc)
     assert (duc.item() == 0.0) == (len(idle) == 2)
 
@@ -206,7 +205,7 @@ def test_data_larger_than_memory_stream_from_the_cache(tmp_path: Path) -> None:
     chosen = np.linspace(0, slots - 1, 256).astype(np.int64)
     clips = ClipRows({"visual": array}, chosen, np.zeros(len(chosen), np.int64))
     before, most, read = anonymous_bytes(), 0, 0
-    for rows, _ in batches(clips, 8, seed=0):
+    for rows, _, _ in batches(clips, 8, seed=0):
         read += rows["visual"].numel()
         most = max(most, anonymous_bytes() - before)
     assert read == 256 * row

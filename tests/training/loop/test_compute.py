@@ -88,9 +88,9 @@ def test_a_compiled_step_is_the_eager_one(clips: Path, cache: Path) -> None:
         train_rows = prepare(config, cache).splits["train"].rows
         torch.manual_seed(0)
         module = DetachedEncoders(config, 2, train_rows)
-        rows, labels = next(iter(batches(train_rows, 4)))
+        batch = next(iter(batches(train_rows, 4)))
         module.train()
-        parts = module.losses(rows, labels)
+        parts = module.losses(batch)
         torch.autograd.backward(torch.stack(list(parts.values())).sum())
         gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
         found.append((parts, gradients, module.state_dict()))

@@ -21,7 +21,7 @@ from torch import Tensor, distributed, nn
 
 from dimml.errors import ConfigurationError, SetupError
 from dimml_training.config import TrainConfig, parse_config
-from dimml_training.data.loader import ClipRows, EpochSampler, batches
+from dimml_training.data.loader import Batch, ClipRows, EpochSampler, batches
 from dimml_training.data.prepare import prepare
 from dimml_training.detached.encoders import DetachedEncoders
 from dimml_training.distributed import Ranks, average_statistics, connected, mean_of_all, rows_of_all
@@ -55,7 +55,8 @@ def three() -> TrainConfig:
     return parse_config(content, "test")
 
 
-def random_clips(config: TrainConfig) -> ClipRows:
+def random_clips(config: TrainConfig, *, holes: bool = False) -> ClipRows:
+    """With holes, many clips lack sound or motion, more in one process's part of a batch than in the other's."""
     rng = np.random.default_rng(0)
     arrays = {
         m.name: rng.standard_normal((CLIPS, *m.shape)).astype(np.float32) * 0.1
@@ -63,7 +64,10 @@ def random_clips(config: TrainConfig) -> ClipRows:
         else rng.integers(0, 256, (CLIPS, *m.shape), dtype=np.uint8)
         for m in config.inputs
     }
-    return ClipRows(arrays, np.arange(CLIPS), np.arange(CLIPS) % CLASSES)
+    has = {"audio": rng.random(CLIPS) < 0.4, "motion": rng.random(CLIPS) < 0.6} if holes else {}
+    if holes:
+        arrays["audio"][~has["audio"]] = np.nan
+    return ClipRows(arrays, np.arange(CLIPS), np.arange(CLIPS) % CLASSES, has)
 
 
 class Step(nn.Module):
@@ -73,24 +77,28 @@ class Step(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, rows: dict[str, Tensor], labels_B: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        parts = self.module.losses(rows, labels_B)
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        parts = self.module.losses(batch)
         return torch.stack(list(parts.values())).sum(), parts
 
 
-def one_step(ranks: Ranks) -> dict[str, Tensor]:
+def one_step(ranks: Ranks, *, holes: bool = False) -> dict[str, Tensor]:
     """Losses, gradients and effective dimensions of the first step after the separation, over all processes."""
     config = three()
     torch.manual_seed(0)
-    clips = random_clips(config)
+    clips = random_clips(config, holes=holes)
     module = DetachedEncoders(config, CLASSES, clips)
     module.separate()
     module.eval()
     step = Step(module)
-    wrapped = nn.parallel.DistributedDataParallel(step, broadcast_buffers=False) if ranks.size > 1 else step
-    rows, labels_B = next(iter(batches(clips, BATCH, seed=0, ranks=ranks)))
-    assert len(labels_B) == BATCH // ranks.size
-    total, parts = wrapped(rows, labels_B)
+    wrapped = (
+        nn.parallel.DistributedDataParallel(step, broadcast_buffers=False, find_unused_parameters=holes)
+        if ranks.size > 1
+        else step
+    )
+    batch = next(iter(batches(clips, BATCH, seed=0, ranks=ranks)))
+    assert len(batch.labels_B) == BATCH // ranks.size
+    total, parts = wrapped(batch)
     torch.autograd.backward(total)
     losses = mean_of_all({name: float(part.detach()) for name, part in parts.items()})
     return {
@@ -113,7 +121,11 @@ def process(rank: int, port: int, folder: Path) -> None:
     mean_before = rows_of_all(norm.running_mean[None]).mean(dim=0)
     average_statistics(norm)
     assert torch.equal(norm.running_mean, mean_before)
+    norm.running_mean.fill_(2.0 + rank)
+    average_statistics(norm, rows=3 - 2 * rank)
+    assert norm.running_mean.tolist() == [2.25, 2.25], "three rows of 2 and one of 3"
     torch.save(one_step(ranks), folder / f"{rank}.pt")
+    torch.save(one_step(ranks, holes=True), folder / f"{rank}_holes.pt")
     distributed.barrier()
     distributed.destroy_process_group()
 
@@ -140,18 +152,23 @@ def test_two_processes_of_8_make_the_step_of_one_of_16(tmp_path: Path) -> None:
     for one in running:
         _, said = one.communicate(timeout=280)
         assert one.returncode == 0, said.decode()
-    alone = one_step(Ranks())
-    assert alone["loss.duc"] > 0.1
-    assert 0 < alone["effective"].sum() < alone["effective"].numel()
-    for rank in range(2):
-        shared = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert set(shared) == set(alone)
-        assert torch.equal(shared["effective"], alone["effective"])
-        for name, value in alone.items():
-            if name.startswith("loss."):
-                assert float(shared[name]) == pytest.approx(float(value), rel=1e-6), name
-            elif name.startswith("gradient."):
-                assert (shared[name] - value).abs().max() < 1e-5, name
+    # In the first batch, the two parts differ in how many clips have a modality.
+    first = next(iter(batches(random_clips(three(), holes=True), BATCH, seed=0)))
+    for there in first.present.values():
+        assert there[: BATCH // 2].sum() != there[BATCH // 2 :].sum()
+    for holes, kept in ((False, ""), (True, "_holes")):
+        alone = one_step(Ranks(), holes=holes)
+        assert alone["loss.duc"] > 0.1
+        assert 0 < alone["effective"].sum() < alone["effective"].numel()
+        for rank in range(2):
+            shared = torch.load(tmp_path / f"{rank}{kept}.pt", weights_only=True)
+            assert set(shared) == set(alone)
+            assert torch.equal(shared["effective"], alone["effective"])
+            for name, value in alone.items():
+                if name.startswith("loss."):
+                    assert float(shared[name]) == pytest.approx(float(value), rel=1e-6), name
+                elif name.startswith("gradient."):
+                    assert (shared[name] - value).abs().max() < 1e-5, name
 
 
 @pytest.mark.parametrize(("clips", "size"), [(40, 2), (41, 2), (35, 2), (40, 4), (16, 1), (17, 1)])

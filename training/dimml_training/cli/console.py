@@ -16,7 +16,10 @@ CacheDir = Annotated[
 
 
 def show_metrics(title: str, found: dict[str, Any]) -> None:
-    """Print accuracy, macro-F1 and mean weight of every head and of the answer."""
+    """Print accuracy, macro-F1 and mean weight of every head and of the answer; of heads without clips, that they are.
+
+    Where a head has fewer clips than the split, their number stands beside its name.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -24,7 +27,10 @@ def show_metrics(title: str, found: dict[str, Any]) -> None:
     for column in ("head", "accuracy", "macro-F1", "mean weight"):
         table.add_column(column, justify="left" if column == "head" else "right")
     for head, own in found["heads"].items():
-        table.add_row(head, f"{own['accuracy']:.1%}", f"{own['macro_f1']:.3f}", f"{own['mean_weight']:.2f}")
+        clips = own.get("clips", found["clips"])
+        name = head if clips == found["clips"] else f"{head}, {clips} clips"
+        shown = [(own["accuracy"], ".1%"), (own["macro_f1"], ".3f"), (own["mean_weight"], ".2f")]
+        table.add_row(name, *("–" if value is None else format(value, form) for value, form in shown))
     table.add_section()
     table.add_row("answer", f"{found['accuracy']:.1%}", f"{found['macro_f1']:.3f}", "")
     Console().print(table)

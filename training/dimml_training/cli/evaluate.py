@@ -105,7 +105,7 @@ def evaluate(
         found = figures(votes, answers, trained.labels)
         answer["conditions"]["clean" if noise is None else f"white_{noise:g}db"] = found
         if noise is None and predictions is not None:
-            _write_predictions(predictions, clips.clips, votes, answers, trained.labels)
+            _write_predictions(predictions, clips.clips, votes, answers, trained)
     if corruptions:
         suite = outside_means(conditions(trained.modalities, which, detail=detail), trained.config.compare.contained)
         encoded = {}
@@ -194,14 +194,14 @@ def _counted(trained: TrainedRun, results: Path | None) -> int | None:
     return log_unseen(results or RESULTS, trained.name, config_hash, "evaluate")
 
 
-def _write_predictions(path: Path, clips: list[Clip], votes: HeadLogits, fused: Any, labels: tuple[str, ...]) -> None:
+def _write_predictions(path: Path, clips: list[Clip], votes: HeadLogits, fused: Any, trained: TrainedRun) -> None:
     from dimml_training.evaluation.heads import head_probabilities
 
     own = head_probabilities(votes)
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            media = list(clips[0].media)
+            media, labels = [m.name for m in trained.modalities], trained.labels
             writer.writerow(
                 [
                     *(f"path_{name}" for name in media),
@@ -213,11 +213,14 @@ def _write_predictions(path: Path, clips: list[Clip], votes: HeadLogits, fused: 
             for row, clip in enumerate(clips):
                 heads = []
                 for index in range(len(votes.heads)):
+                    if not votes.of_head(index)[row]:
+                        heads += ["", "", ""]
+                        continue
                     vote = int(own[row, index].argmax())
                     heads += [labels[vote], f"{own[row, index, vote]:.6f}", f"{fused.weights_BH[row, index]:.6f}"]
                 writer.writerow(
                     [
-                        *(str(clip.media[name]) for name in media),
+                        *(str(clip.media.get(name, "")) for name in media),
                         *("" if value is None else str(value) for value in (clip.start_s, clip.end_s)),
                         clip.label,
                         labels[int(fused.logits_BC[row].argmax())],

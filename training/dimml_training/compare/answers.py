@@ -100,10 +100,10 @@ def _alone(head: str, run: TrainedRun, encoded: Sequence[EncodedModality]) -> An
 def _joint(run: TrainedRun, encoded: Sequence[EncodedModality]) -> Answer:
     if run.joint_head is None:
         raise TypeError("a joint method is scored on a joint training")
-    # A joint head gets zeros for an absent modality: it cannot leave one out.
-    features = [torch.from_numpy(np.where(e.present_N[:, None], e.features_ND, np.float32(0))) for e in encoded]
+    features = [torch.from_numpy(e.features_ND) for e in encoded]
     answered_N = np.asarray(np.stack([e.present_N for e in encoded], axis=1).any(axis=1))
-    logits_NC = run.joint_head(features).float().numpy()
+    # A joint head gets zeros for an absent modality: it cannot leave one out.
+    logits_NC = run.joint_head.answer(features, [torch.from_numpy(e.present_N) for e in encoded]).float().numpy()
     clips = len(logits_NC)
     return Answer(
         probabilities_NC=softmax(np.where(answered_N[:, None], logits_NC, np.float32(0))),

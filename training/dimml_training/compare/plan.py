@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dimml.errors import ConfigurationError
+from dimml.errors import ConfigurationError, DataError
 from dimml.fusion import FusionSpec
 from dimml.media.decoders.version import DECODER_VERSION
 from dimml_training.compare.methods import Method
@@ -62,8 +62,21 @@ def repeats(config: TrainConfig, count: int | None, prepare: Callable[[TrainConf
         data_key = digest(parts)
         if data_key not in prepared:
             prepared[data_key] = prepare(of_repeat)
+            _all_whole(prepared[data_key], of_repeat)
         found.append(Repeat(index, dict(fields), of_repeat, prepared[data_key]))
     return found
+
+
+def _all_whole(data: PreparedData, config: TrainConfig) -> None:
+    """Check that every clip has every modality; raises DataError if not."""
+    lacking = {split: int((~found.rows.whole()).sum()) for split, found in data.splits.items() if found.rows.present}
+    if lacking:
+        counts = ", ".join(f"{count} {split}" for split, count in lacking.items())
+        raise DataError(
+            f"{config.data.manifest}: some clips lack a modality ({counts}). A comparison scores every method, single "
+            "modalities included, on the same clips: give it a table of clips that have all",
+            field="data.manifest",
+        )
 
 
 def repeated_fields(config: TrainConfig, count: int | None = None) -> tuple[dict[str, Any], ...]:

@@ -37,6 +37,17 @@ class JointConfig(Section):
     ogm_alpha: float = Field(default=0.8, gt=0.0, description="How strongly ogm_ge slows the leading modality.")
     ogm_share: Share = Field(default=0.5, description="Share of the epochs, from the first, in which ogm_ge is active.")
     pareto_gamma: float = Field(default=1.5, gt=0.0, description="Factor by which mmpareto scales its gradients.")
+    presence_flag: bool = Field(
+        default=False,
+        description="Whether the joint head has a learned flag for each modality that is present; an absent one's "
+        "features are zeros in any case.",
+    )
+    modality_dropout: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Probability with which the joint head is shown a clip without a modality in training; one stays.",
+    )
 
     @model_validator(mode="after")
     def _separable(self) -> Self:

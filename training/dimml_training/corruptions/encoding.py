@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,10 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class EncodedModality:
-    """One modality of N clips: ``features_ND``, ``logits_NC`` of its own head, and whether it carries a signal."""
+    """One modality of N clips: ``features_ND``, ``logits_NC`` of its own head, and whether it carries a signal.
+
+    Features and logits of a clip that lacks the modality are zeros.
+    """
 
     features_ND: FloatArray
     logits_NC: FloatArray
@@ -42,10 +46,19 @@ class Encoded:
     modalities: tuple[str, ...]
     seed: int
     _by_key: dict[Key, EncodedModality] = field(repr=False)
+    #: Modalities that some clips lack.
+    lacking: frozenset[str] = frozenset()
 
     def get(self, condition: Condition, draw: int) -> dict[str, EncodedModality]:
         """Encodings of every modality, in order, under one draw of a condition that was encoded."""
         return {name: self._modality(name, condition, draw) for name in self.modalities}
+
+    def has(self) -> BoolArray:
+        """Which clips have which modality at all, ``[N, M]``."""
+        every_N = np.ones(len(self.labels_N), np.bool_)
+        return np.stack(
+            [self._by_key[n, None, 0].present_N if n in self.lacking else every_N for n in self.modalities], axis=1
+        )
 
     def _modality(self, name: str, condition: Condition, draw: int) -> EncodedModality:
         clean = self._by_key[name, None, 0]
@@ -55,7 +68,10 @@ class Encoded:
         if isinstance(change, Corruption):
             return self._by_key[key_of(name, change, draw)]
         if change is OTHER_CLIP:
-            order = conflicting(self.labels_N, draw=draw, seed=self.seed)
+            order = np.arange(len(self.labels_N))
+            # Clips without the modality stay without it, and no clip gets theirs.
+            own = np.flatnonzero(clean.present_N) if name in self.lacking else order
+            order[own] = own[conflicting(self.labels_N[own], draw=draw, seed=self.seed)]
             return EncodedModality(clean.features_ND[order], clean.logits_NC[order], clean.present_N[order])
         return EncodedModality(
             np.zeros_like(clean.features_ND), np.zeros_like(clean.logits_NC), np.zeros_like(clean.present_N)
@@ -95,7 +111,7 @@ def encode_conditions(
         by_key[key] = _encode(encoders[key[0]], by_name[key[0]], clips, key, quality=quality, seed=seed)
         if progress is not None:
             progress(len(by_key), len(wanted))
-    return Encoded(clips.labels, tuple(by_name), seed, by_key)
+    return Encoded(clips.labels, tuple(by_name), seed, by_key, frozenset(clips.present))
 
 
 def _encode(
@@ -105,17 +121,38 @@ def _encode(
     features: list[Tensor] = []
     logits: list[Tensor] = []
     present: list[bool] = []
-    for start in range(0, len(clips), BATCH):
-        ids = np.arange(start, min(start + BATCH, len(clips)))
+    # Positions among the clips that have the modality: another clip is one of these.
+    having = np.flatnonzero(clips.has(name))
+    for start in range(0, len(having), BATCH):
+        places = np.arange(start, min(start + BATCH, len(having)))
+        ids = having[places]
         rows = clips.rows(name, ids.tolist())
         if corruption is not None:
             others = None
             if corruption.family in WITH_ANOTHER:
-                steps = another(len(clips), modality, corruption, clip_ids=ids, draw=draw, seed=seed)
-                others = clips.rows(name, ((ids + steps) % len(clips)).tolist())
+                steps = another(len(having), modality, corruption, clip_ids=ids, draw=draw, seed=seed)
+                others = clips.rows(name, having[(places + steps) % len(having)].tolist())
             rows = corrupt(rows, modality, corruption, clip_ids=ids, draw=draw, seed=seed, others=others)
         features_BD, logits_BC = encoder(torch.from_numpy(rows))
         features.append(features_BD)
         logits.append(logits_BC)
         present += [prepared_no_signal(modality, row, quality) is None for row in rows]
-    return EncodedModality(torch.cat(features).float().numpy(), torch.cat(logits).float().numpy(), np.array(present))
+    if not features:
+        # No clip has the modality: one row tells how wide the outputs are.
+        blank = torch.from_numpy(np.zeros((1, *modality.shape), modality.dtype))
+        features, logits = ([value[:0]] for value in encoder(blank))
+    found = EncodedModality(
+        torch.cat(features).float().numpy(), torch.cat(logits).float().numpy(), np.array(present, np.bool_)
+    )
+    return found if len(having) == len(clips) else _among(found, having, len(clips))
+
+
+def _among(found: EncodedModality, having: npt.NDArray[np.int64], clips: int) -> EncodedModality:
+    """Place the encodings of the clips that have a modality among all clips."""
+
+    def placed(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        whole = np.zeros((clips, *values.shape[1:]), values.dtype)
+        whole[having] = values
+        return whole
+
+    return EncodedModality(placed(found.features_ND), placed(found.logits_NC), placed(found.present_N))

@@ -63,7 +63,9 @@ def _curve(
     figures = [found["clean"], *(found[condition] for _, condition in points)]
     place = range(len(figures))
     for head in figures[0]["heads"]:
-        axes.plot(place, [100 * f["heads"][head]["accuracy"] for f in figures], "--", marker=".", label=head)
+        # Of clips that lack a modality, a condition may leave a head none.
+        own = [f["heads"].get(head, {}).get("accuracy", float("nan")) for f in figures]
+        axes.plot(place, [100 * accuracy for accuracy in own], "--", marker=".", label=head)
     axes.plot(place, [100 * f["accuracy"] for f in figures], "k", marker=".", label="answer")
     axes.set_xticks(place, ["clean", *(severity for severity, _ in points)])
     axes.set_title(family.name if family.seen else f"{family.name} (unseen)")

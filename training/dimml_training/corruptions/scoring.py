@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,21 @@ CLEAN = "clean"
 
 @dataclass(frozen=True)
 class Answers:
-    """A run's answers under one condition, its draws one after another."""
+    """A run's answers under one condition, its draws one after another.
+
+    Clips that lack a modality, and of which the condition leaves nothing, are not scored: there is no answer to give.
+    """
 
     votes: HeadLogits
     fused: Fused
     #: Whether any modality was present to answer from.
     answered_N: BoolArray
+    #: Whether the clip has any modality under the condition, or had all of them before it.
+    scored_N: BoolArray
+
+    def of_head(self, head: int) -> BoolArray:
+        """The clips that a head is scored on, ``[N]``."""
+        return np.asarray(self.scored_N & self.votes.of_head(head))
 
     def right(self) -> BoolArray:
         """Which clips were answered correctly, ``[N]``."""
@@ -57,10 +66,14 @@ def answers_to(run: TrainedRun, encoded: Encoded, condition: Condition) -> Answe
         )
         for m in run.modalities
     }
+    has_NM = np.tile(encoded.has(), (condition.draws, 1))
     votes = votes_of(run, together, np.tile(encoded.labels_N, condition.draws))
+    if run.own_heads and not has_NM.all():
+        votes = replace(votes, has_NH=heads_present(has_NM, run.voting_fused_head is not None))
     fused = fused_answer(votes, run.fusion, run.fusion_parameters)
     present_NM = np.stack([e.present_N for e in together.values()], axis=1)
-    return Answers(votes, fused, np.asarray(present_NM.any(axis=1)))
+    answered_N = np.asarray(present_NM.any(axis=1))
+    return Answers(votes, fused, answered_N, np.asarray(answered_N | has_NM.all(axis=1)))
 
 
 @torch.no_grad()
@@ -77,8 +90,9 @@ def votes_of(run: TrainedRun, encoded: Mapping[str, EncodedModality], labels_N: 
         logits.append(run.voting_fused_head(torch.from_numpy(features[-1])).float().numpy())
     joint_NC = None
     if run.joint_head is not None:
-        there = [np.where(e.present_N[:, None], e.features_ND, np.float32(0)) for e in ordered]
-        joint_NC = run.joint_head([torch.from_numpy(f) for f in there]).float().numpy()
+        joined = [torch.from_numpy(e.features_ND) for e in ordered]
+        present = torch.from_numpy(present_NM).unbind(dim=1)
+        joint_NC = run.joint_head.answer(joined, present).float().numpy()
     none = np.zeros((len(labels_N), 0, len(run.labels)), np.float32)
     return HeadLogits(
         heads=tuple(names),
@@ -100,11 +114,12 @@ def score(run: TrainedRun, encoded: Encoded, validation: Encoded, suite: Sequenc
     own = [m.name for m in run.modalities] if run.own_heads else []
     found = {c.name: _of_condition(c, answers[c.name], len(run.labels)) for c in suite}
     for c in suite:
-        right_NH = answers_to(run, validation, c).heads_right()
-        if own and right_NH.shape[1]:
-            better = own[int(right_NH[:, : len(own)].mean(axis=0).argmax())]
-            regret = found[c.name]["accuracy"] - found[c.name]["heads"][better]["accuracy"]
-            found[c.name] |= {"better": better, "regret": regret}
+        index = _better(answers_to(run, validation, c), len(own))
+        if index is not None and answers[c.name].of_head(index).any():
+            there_N = answers[c.name].of_head(index)
+            head = float(answers[c.name].heads_right()[there_N, index].mean())
+            regret = float(answers[c.name].right()[there_N].mean()) - head
+            found[c.name] |= {"better": own[index], "regret": regret}
     clean = answers[CLEAN]
     return {
         "conditions": found,
@@ -118,25 +133,36 @@ def score(run: TrainedRun, encoded: Encoded, validation: Encoded, suite: Sequenc
     }
 
 
+def _better(answers: Answers, modalities: int) -> int | None:
+    """The modality whose head is right most often on its clips; None without any head that has clips."""
+    right_NH = answers.heads_right()
+    shares = [
+        float(right_NH[answers.of_head(index), index].mean()) if answers.of_head(index).any() else -1.0
+        for index in range(min(modalities, right_NH.shape[1]))
+    ]
+    return int(np.argmax(shares)) if shares and max(shares) >= 0.0 else None
+
+
 def _of_condition(condition: Condition, answers: Answers, classes: int) -> dict[str, Any]:
-    labels_N, fused = answers.votes.labels_N, answers.fused
+    labels_N, fused, kept_N = answers.votes.labels_N, answers.fused, answers.scored_N
     return {
         "group": condition.group,
         "seen": condition.seen,
         "in_means": condition.in_means,
         "draws": condition.draws,
-        "accuracy": float(answers.right().mean()),
-        "macro_f1": macro_f1(labels_N, fused.logits_BC.argmax(axis=1), classes),
-        "nll": nll(fused.probabilities_BC, labels_N),
-        "ece": ece(answers.confidence(), answers.right()),
-        "confidence": float(answers.confidence().mean()),
+        "accuracy": float(answers.right()[kept_N].mean()),
+        "macro_f1": macro_f1(labels_N[kept_N], fused.logits_BC[kept_N].argmax(axis=1), classes),
+        "nll": nll(fused.probabilities_BC[kept_N], labels_N[kept_N]),
+        "ece": ece(answers.confidence()[kept_N], answers.right()[kept_N]),
+        "confidence": float(answers.confidence()[kept_N].mean()),
         "heads": {
             head: {
-                "accuracy": float(answers.heads_right()[:, index].mean()),
-                "mean_weight": float(fused.weights_BH[:, index].mean()),
-                "mean_certainty": float(fused.certainty_BH[:, index].mean()),
+                "accuracy": float(answers.heads_right()[own_N, index].mean()),
+                "mean_weight": float(fused.weights_BH[own_N, index].mean()),
+                "mean_certainty": float(fused.certainty_BH[own_N, index].mean()),
             }
             for index, head in enumerate(answers.votes.heads)
+            if (own_N := answers.of_head(index)).any()
         },
     }
 

@@ -27,7 +27,7 @@ def show_conditions(title: str, found: Mapping[str, Any]) -> None:
         shown = name if figures["in_means"] or name == "clean" else f"({name})"
         table.add_row(
             shown if figures["seen"] else f"* {shown}",
-            *(_percent(figures["heads"][head]["accuracy"]) for head in heads),
+            *(_percent(own["accuracy"]) if (own := figures["heads"].get(head)) else "–" for head in heads),
             _percent(figures["accuracy"]),
             f"{figures['ece']:.3f}",
             figures.get("better", ""),

@@ -4,14 +4,14 @@
 
     <cache>/<settings>/settings.json     what the rows were made with; the folder's name is its hash
     <cache>/<settings>/<modality>.rows   row after row, each of modality.shape and dtype
-    <cache>/<settings>/index.jsonl       one line per clip: key, slot, CRC-32 of its rows
+    <cache>/<settings>/index.jsonl       one line per clip: key, slot, CRC-32 of its rows, what it lacks and why
 
 The settings include the decoder, by ``DECODER_VERSION`` and the versions of its libraries: rows of another decoder
 would make training differ from serving. A field that came later counts once it differs from its historic value
 (``dimml.digests``). A clip's key holds the SHA-256 of its files, its time range and the margin in it: a file that
 changes is decoded again, one that moves is not. Rows are only ever appended, and a row counts once its index line is
 written, so an interrupted run continues where it stopped. A row whose checksum does not match is decoded again into a
-new slot.
+new slot. A modality that a clip lacks has a hole there: zeros that take no space.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,16 @@ from dimml.system.files import exclusive_lock, sync_to_disk
 
 @dataclass(frozen=True)
 class CachedClip:
-    """Location of one clip's rows. ``end_s`` is the end of the range requested from the decoder."""
+    """Location of one clip's rows. ``end_s`` is the end of the range requested from the decoder.
+
+    ``absent`` has the status, as text, of every modality that the clip lacks: it has no row of it.
+    """
 
     key: str
     slot: int
     crc32: dict[str, int]
     end_s: float | None
+    absent: dict[str, str] = field(default_factory=dict)
 
 
 def clip_key(digests: Mapping[str, str], start_s: float | None, end_s: float | None, margin_s: float = 0.0) -> str:
@@ -115,22 +119,38 @@ class ClipCache:
                 if path.exists():
                     sync_to_disk(path)
 
-    def add(self, key: str, rows: Mapping[str, npt.NDArray[Any]], end_s: float | None) -> CachedClip:
-        """Append one clip; call it only within ``writing``."""
+    def add(
+        self,
+        key: str,
+        rows: Mapping[str, npt.NDArray[Any]],
+        end_s: float | None,
+        absent: Mapping[str, str] | None = None,
+    ) -> CachedClip:
+        """Append one clip, with a row of every modality that ``absent`` does not name; call it only within ``writing``.
+
+        ``absent`` has the status of each modality that the clip lacks.
+        """
         with _disk_errors(self.folder):
             # The slot lies beyond anything that an interrupted append may have left.
             slot = max(math.ceil(self._rows_file(m).stat().st_size / self._row_bytes(m)) for m in self.modalities)
             checksums = {}
             for modality in self.modalities:
+                if modality.name in (absent or {}):
+                    # So long that the slot can be read, as zeros.
+                    with self._rows_file(modality).open("rb+") as file:
+                        file.truncate((slot + 1) * self._row_bytes(modality))
+                    continue
                 data = np.ascontiguousarray(rows[modality.name], dtype=modality.dtype).tobytes()
                 checksums[modality.name] = zlib.crc32(data)
                 with self._rows_file(modality).open("rb+") as file:
                     file.seek(slot * len(data))
                     file.write(data)
-            entry = CachedClip(key, slot, checksums, end_s)
+            entry = CachedClip(key, slot, checksums, end_s, dict(absent or {}))
+            # Lines of clips that lack nothing are as they were before a clip could lack something.
+            line = {name: value for name, value in asdict(entry).items() if name != "absent" or value}
             # The leading newline ends a line that a killed process left unfinished.
             with self._index.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps(asdict(entry)) + "\n")
+                file.write("\n" + json.dumps(line) + "\n")
         return entry
 
     def _read_index(self) -> Iterator[CachedClip]:
@@ -141,12 +161,14 @@ class ClipCache:
                 entry = CachedClip(**json.loads(line))
             except (ValueError, TypeError):
                 continue  # an empty line, or one that a killed process left unfinished
-            if isinstance(entry.slot, int) and entry.slot >= 0 and isinstance(entry.crc32, dict):
+            whole = isinstance(entry.crc32, dict) and isinstance(entry.absent, dict)
+            if isinstance(entry.slot, int) and entry.slot >= 0 and whole:
                 yield entry
 
     def _intact(self, entry: CachedClip, arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
         return all(
-            entry.slot < len(arrays[m.name]) and zlib.crc32(arrays[m.name][entry.slot]) == entry.crc32.get(m.name)
+            entry.slot < len(arrays[m.name])
+            and (m.name in entry.absent or zlib.crc32(arrays[m.name][entry.slot]) == entry.crc32.get(m.name))
             for m in self.modalities
         )
 

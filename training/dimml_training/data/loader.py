@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,26 @@ from dimml.signal_check import QualityThresholds, no_signal
 from dimml.status import Reason
 from dimml_training.distributed import ALONE, Ranks
 
-#: Rows by modality ``[B, *shape]``, and class indices ``[B]``.
-Batch = tuple[dict[str, Tensor], Tensor]
+
+class Batch(NamedTuple):
+    """Rows by modality ``[B_m, *shape]``, of those B clips alone that have the modality, and class indices ``[B]``.
+
+    ``present`` has booleans ``[B]``, which clips have the modality, for each that any clip of the whole set lacks.
+    """
+
+    rows: dict[str, Tensor]
+    labels_B: Tensor
+    present: dict[str, Tensor] = {}  # noqa: RUF012  # a default that nothing changes
+
 
 #: A single time for all frames of a row makes the signal check skip freezing, which the decoder has already checked.
 ONE_TIME = (0.0,)
+
+
+def labels_of(batch: Batch, modality: str) -> Tensor:
+    """Class indices ``[B_m]`` of the clips that have a modality."""
+    there_B = batch.present.get(modality)
+    return batch.labels_B if there_B is None else batch.labels_B[there_B]
 
 
 @dataclass(frozen=True)
@@ -30,12 +45,14 @@ class ClipRows:
     """A set of N clips as arrays.
 
     ``arrays`` has one array ``[slots, *shape]`` per modality (usually memory-mapped), ``slots`` the slot of each clip,
-    ``[N]``, and ``labels`` the class indices, ``[N]``.
+    ``[N]``, and ``labels`` the class indices, ``[N]``. ``present`` has booleans ``[N]``, which clips have the modality,
+    for each that any clip lacks; what the arrays hold for a clip without it means nothing.
     """
 
     arrays: Mapping[str, npt.NDArray[Any]]
     slots: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
+    present: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -43,6 +60,24 @@ class ClipRows:
     def rows(self, modality: str, clips: Sequence[int] | slice) -> npt.NDArray[Any]:
         """Copy the rows of some clips, ``[len(clips), *shape]``."""
         return np.asarray(self.arrays[modality][self.slots[clips]])
+
+    def has(self, modality: str) -> npt.NDArray[np.bool_]:
+        """Which clips have the modality, ``[N]``."""
+        return self.present.get(modality, np.ones(len(self), np.bool_))
+
+    def whole(self) -> npt.NDArray[np.bool_]:
+        """Which clips have every modality, ``[N]``."""
+        return np.asarray(np.logical_and.reduce([np.ones(len(self), np.bool_), *map(self.has, self.arrays)]))
+
+    def counts(self) -> dict[str, int]:
+        """Number of clips that have each modality."""
+        return {name: int(self.has(name).sum()) for name in self.arrays}
+
+    def take(self, clips: npt.NDArray[np.int64]) -> ClipRows:
+        """The chosen clips, by index."""
+        kept = {name: there[clips] for name, there in self.present.items()}
+        lacking = {name: there for name, there in kept.items() if not there.all()}
+        return ClipRows(self.arrays, self.slots[clips], self.labels[clips], lacking)
 
 
 def prepared_no_signal(modality: Modality, row: npt.NDArray[Any], quality: QualityThresholds) -> Reason | None:
@@ -55,14 +90,19 @@ def prepared_no_signal(modality: Modality, row: npt.NDArray[Any], quality: Quali
 
 
 class _BatchDataset(Dataset[Batch]):
-    """Dataset indexed by a list of clips, so that a batch is one gather per modality."""
+    """Dataset indexed by a list of clips, so that a batch is one gather per modality, of the clips that have it."""
 
     def __init__(self, clips: ClipRows) -> None:
         self.clips = clips
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        rows = {name: torch.from_numpy(self.clips.rows(name, indices)) for name in self.clips.arrays}
-        return rows, torch.from_numpy(self.clips.labels[indices])
+        present = {name: there[indices] for name, there in self.clips.present.items()}
+        rows = {}
+        for name in self.clips.arrays:
+            having = np.asarray(indices)[present[name]].tolist() if name in present else indices
+            rows[name] = torch.from_numpy(self.clips.rows(name, having))
+        there = {name: torch.from_numpy(of_batch) for name, of_batch in present.items()}
+        return Batch(rows, torch.from_numpy(self.clips.labels[indices]), there)
 
 
 class EpochSampler(Sampler[list[int]]):

@@ -23,7 +23,10 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled clip. ``media`` maps each modality to a file; ``start_s`` and ``end_s`` include the margin."""
+    """One labelled clip. ``start_s`` and ``end_s`` include the margin.
+
+    ``media`` maps each modality to a file; one whose cell is empty is left out.
+    """
 
     line: int | str
     media: Mapping[str, Path]
@@ -102,11 +105,13 @@ def read_clip_table(config: DataConfig, modalities: Iterable[str], media_dir: Pa
         elif config.labels is not None and label not in config.labels:
             problems.append(f"unknown label {label!r}, data.labels has {', '.join(config.labels)}")
         files = {}
+        if not any(row[column] for column in media.values()):
+            problems.append(f"no file in {_some(list(map(repr, dict.fromkeys(media.values()))), 'column', 'columns')}")
         for name, column in media.items():
-            files[name] = root / row[column]
             if not row[column]:
-                problems.append(f"no file in column {column!r}")
-            elif not exists.setdefault(files[name], files[name].is_file()):
+                continue  # a clip without this modality, which trains the others
+            files[name] = root / row[column]
+            if not exists.setdefault(files[name], files[name].is_file()):
                 problems.append(f"missing file {files[name]}")
         start_s = end_s = None
         located = True
@@ -126,7 +131,7 @@ def read_clip_table(config: DataConfig, modalities: Iterable[str], media_dir: Pa
             repeated[problem].append(str(line))
         subject = None if columns.subject is None else row[columns.subject]
         if split is not None:
-            place = (tuple(files.values()), start_s, end_s) if located and all(row[c] for c in media.values()) else None
+            place = (tuple(files.items()), start_s, end_s) if located and files else None
             judged.append(_Row(line, split, subject, place))
         if not problems and split is not None:
             table.clips.append(Clip(line, files, label, split, subject, start_s, end_s))

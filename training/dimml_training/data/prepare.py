@@ -19,10 +19,11 @@ from dimml.errors import DimmlError, InvalidParameterError
 from dimml.media import Decoded, DecodeRequest
 from dimml.media.workers.pool import DecodePool
 from dimml.modality import Kind
-from dimml.status import Reason, describe_statuses
+from dimml.status import Reason, Status, describe_statuses
 from dimml.system.cores import usable_cores
 from dimml.system.files import StrPath
 from dimml_training.config import SPLITS, Split, TrainConfig, expand_path
+from dimml_training.data.absence import absences, classes_without, too_few
 from dimml_training.data.cache import CachedClip, ClipCache, clip_key
 from dimml_training.data.leakage import overlapping_content, repeated_content
 from dimml_training.data.loader import ClipRows, prepared_no_signal
@@ -79,6 +80,8 @@ def prepare(
     entries, clips = _cached(config, cache, table, wanted, progress)
     if labels is not None and table.labels != labels:
         table.problems.append(f"its classes {', '.join(table.labels)} are not the run's: {', '.join(labels)}")
+    names = [m.name for m in config.inputs]
+    table.problems += too_few(names, entries, clips, splits)
     table.raise_problems(path)
     arrays = cache.arrays()
     data: dict[Split, SplitData] = {}
@@ -86,9 +89,13 @@ def prepare(
         chosen = [i for i, clip in enumerate(clips) if clip.split == split]
         of_split = [clips[i] for i in chosen]
         slots = np.array([entries[i].slot for i in chosen], dtype=np.int64)
-        data[split] = SplitData(of_split, ClipRows(arrays, slots, table.label_indices(of_split)))
+        present = {name: np.array([name not in entries[i].absent for i in chosen], np.bool_) for name in names}
+        lacking = {name: there for name, there in present.items() if not there.all()}
+        data[split] = SplitData(of_split, ClipRows(arrays, slots, table.label_indices(of_split), lacking))
+        table.warnings += absences(split, names, [entries[i] for i in chosen])
     if "train" in data:
         table.warnings += _lone_clips(table.labels, data["train"].rows)
+        table.warnings += classes_without(table.labels, data["train"].rows)
     content = [(entry.key, clip.label, clip.split) for entry, clip in zip(entries, clips, strict=True)]
     digest = hashlib.sha256(json.dumps([table.labels, content]).encode()).hexdigest()
     return PreparedData(labels=table.labels, splits=data, warnings=table.warnings, digest=digest)
@@ -131,7 +138,8 @@ def _cached(
                     table.problems.append(f"{clip.where}: {problem}")
                 elif isinstance(outcome, Decoded):
                     rows = {name: track.row for name, track in outcome.tracks.items() if track.row is not None}
-                    found[key] = cache.add(key, rows, end_s)
+                    absent = {name: str(track.status) for name, track in outcome.tracks.items() if not track.status.ok}
+                    found[key] = cache.add(key, rows, end_s, absent)
                 if progress is not None:
                     progress(done, len(missing))
     there = [(found[key], clip) for key, clip in zip(keys, clips, strict=True) if key in found]
@@ -191,7 +199,11 @@ def _decoded_or_message(outcome: Decoded | DimmlError) -> Decoded | str:
 
 
 def _unusable(outcome: Decoded) -> str | None:
-    bad = {name: track.status for name, track in outcome.tracks.items() if not track.status.ok}
+    """Describe what is wrong with a clip; None for a usable one, which may lack some of its modalities, but not all."""
+    statuses = {name: track.status for name, track in outcome.tracks.items()}
+    if not any(status.ok for status in statuses.values()):
+        return describe_statuses(statuses)
+    bad = {name: status for name, status in statuses.items() if status.status not in (Status.OK, Status.ABSENT)}
     return describe_statuses(bad) if bad else None
 
 
@@ -204,7 +216,7 @@ def quality_report(config: TrainConfig, train: ClipRows) -> dict[str, Any]:
     for modality in config.inputs:
         alarms = {reason.value: 0 for reason in (Reason.SILENT, Reason.BLACK, Reason.FROZEN)}
         strength, lowest = STRENGTHS[modality.kind], float("inf")
-        for clip in range(len(train)):
+        for clip in np.flatnonzero(train.has(modality.name)).tolist():
             row = train.rows(modality.name, [clip])[0]
             reason = prepared_no_signal(modality, row, config.quality)
             if reason is not None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from dimml.fusion import fuse
 from dimml_training.config import TrainConfig
-from dimml_training.data.loader import ClipRows, batches
+from dimml_training.data.loader import Batch, ClipRows, batches, labels_of
 from dimml_training.detached.dimension_separation import effective_dimensions
 from dimml_training.detached.losses import duc_loss, ordered_pairs
 from dimml_training.distributed import connected, rows_of_all, teachers_of_all
-from dimml_training.lightning.encoder_module import SELECTION, EncoderTraining, History, selection
+from dimml_training.lightning.encoder_module import SELECTION, EncoderTraining, History, selection, spread_out
 
 
 class DetachedEncoders(EncoderTraining):
@@ -52,23 +52,53 @@ class DetachedEncoders(EncoderTraining):
         """Whether this epoch may be chosen: with DUC, epochs of the warm-up may not, because they do not include it."""
         return bool(self.separated) or not self.duc_wanted
 
-    def losses(self, rows: dict[str, Tensor], labels_B: Tensor) -> dict[str, Tensor]:
-        """Weighted losses of one batch: ``own`` and ``shared`` summed over modalities, and ``duc``."""
-        encoded = [self.encode(name, rows[name]) for name in self.names]
-        features_MBD = torch.stack([features for features, _ in encoded])
-        own = torch.stack([cross_entropy(logits, labels_B) for _, logits in encoded]).sum()
-        shared = duc = features_MBD.new_zeros(())
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted losses of one batch: ``own`` and ``shared`` summed over modalities, and ``duc``.
+
+        Each modality's are means over its own rows, DUC's over the rows that have both modalities of a pair.
+        """
+        encoded = {name: self.encode(name, batch.rows[name]) for name in self.names if len(batch.rows[name])}
+        divisors = self.divisors(batch)
+        zero = self.shared_head.weight.new_zeros(())
+        own = torch.stack(
+            [self.row_loss(logits, batch, divisors, name) for name, (_, logits) in encoded.items()] or [zero]
+        ).sum()
+        shared = duc = zero
         stage = self.config.stage1
         if stage.lambda_shared > 0.0:
-            of_each = [cross_entropy(self.shared_head(features), labels_B) for features in features_MBD]
-            shared = stage.lambda_shared * torch.stack(of_each).sum()
+            of_each = [
+                self.row_loss(self.shared_head(features), batch, divisors, name)
+                for name, (features, _) in encoded.items()
+            ]
+            shared = stage.lambda_shared * torch.stack(of_each or [zero]).sum()
         if self.separated:
-            effective_MD = self.effective_MD if stage.separation else None
-            teachers_MND, first = teachers_of_all(features_MBD)
-            duc = stage.lambda_duc * duc_loss(
-                features_MBD, effective_MD, stage.duc_temperature, teachers_MND=teachers_MND, first=first
-            )
+            duc = stage.lambda_duc * self._duc({name: features for name, (features, _) in encoded.items()}, batch)
         return {"own": own, "shared": shared, "duc": duc}
+
+    def _duc(self, features: dict[str, Tensor], batch: Batch) -> Tensor:
+        """DUC between the samples of all processes; ``features`` ``[B_m, D]`` of the modalities that have any here."""
+        stage = self.config.stage1
+        effective_MD = self.effective_MD if stage.separation else None
+        there = {name: batch.present.get(name) for name in self.names}
+        nothing_BD = self.shared_head.weight.new_zeros(len(batch.labels_B), self.shared_head.in_features)
+        features_MBD = torch.stack(
+            [spread_out(features[name], there[name]) if name in features else nothing_BD for name in self.names]
+        )
+        teachers_MND, first = teachers_of_all(features_MBD)
+        if not batch.present:
+            return duc_loss(features_MBD, effective_MD, stage.duc_temperature, teachers_MND=teachers_MND, first=first)
+        every_B = torch.ones_like(batch.labels_B, dtype=torch.bool)
+        present_MB = torch.stack([every_B if found is None else found for found in there.values()])
+        present_MN = teachers_of_all(present_MB[:, :, None].to(features_MBD.dtype))[0][:, :, 0] > 0
+        return duc_loss(
+            features_MBD,
+            effective_MD,
+            stage.duc_temperature,
+            teachers_MND=teachers_MND,
+            first=first,
+            present_MB=present_MB,
+            present_MN=present_MN,
+        )
 
     def on_train_epoch_start(self) -> None:
         """Set this epoch's learning rate; separate dimensions after the warm-up, and again if configured."""
@@ -81,7 +111,7 @@ class DetachedEncoders(EncoderTraining):
 
     @torch.no_grad()
     def separate(self) -> None:
-        """Find every modality's effective dimensions on the whole training set, in evaluation mode."""
+        """Find every modality's effective dimensions on all training clips that have it, in evaluation mode."""
         if not self.config.stage1.separation:
             self.effective_MD.fill_(True)
             self.separated.fill_(True)
@@ -89,15 +119,17 @@ class DetachedEncoders(EncoderTraining):
         was_training = self.training
         self.eval()
         features: dict[str, list[Tensor]] = {name: [] for name in self.names}
-        labels: list[Tensor] = []
-        for rows, labels_B in batches(self.train_clips, 4 * self.config.stage1.batch_size, ranks=connected()):
-            labels.append(labels_B)
+        labels: dict[str, list[Tensor]] = {name: [] for name in self.names}
+        for batch in batches(self.train_clips, 4 * self.config.stage1.batch_size, ranks=connected()):
             for name in self.names:
-                features[name].append(self.encoder(name)(rows[name].to(self.device))[0])
+                labels[name].append(labels_of(batch, name))
+                if len(batch.rows[name]):
+                    features[name].append(self.encoder(name)(batch.rows[name].to(self.device))[0])
         self.train(was_training)
-        labels_N = rows_of_all(torch.cat(labels)).to(self.device)
         for index, name in enumerate(self.names):
-            features_ND = rows_of_all(torch.cat(features[name])).to(self.device)
+            labels_N = rows_of_all(torch.cat(labels[name])).to(self.device)
+            nothing = self.shared_head.weight.new_zeros(0, self.shared_head.in_features)
+            features_ND = rows_of_all(torch.cat(features[name] or [nothing])).to(self.device)
             self.effective_MD[index] = effective_dimensions(features_ND, labels_N, self.classes)
         self.separated.fill_(True)
 
@@ -115,21 +147,28 @@ class DetachedEncoders(EncoderTraining):
                 )
         return found
 
-    def validation_logits(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    def validation_logits(self, batch: Batch) -> dict[str, Tensor]:
         """Logits of every modality's own head."""
-        return {name: self.encode(name, rows[name])[1] for name in self.names}
+        nothing_BC = self.shared_head.weight.new_zeros(len(batch.labels_B), self.classes)
+        return {
+            name: spread_out(self.encode(name, rows)[1], batch.present.get(name)) if len(rows) else nothing_BC
+            for name, rows in batch.rows.items()
+        }
 
-    def validation_metrics(self, logits: dict[str, Tensor], labels_N: Tensor) -> dict[str, float]:
-        """Accuracy and loss of every head and of the weighted vote; the mean of the heads chooses the epoch."""
-        logits_MNC = torch.stack([logits[name] for name in self.names])
-        accuracy_M = (logits_MNC.argmax(dim=2) == labels_N).float().mean(dim=1)
-        loss_M = torch.stack([cross_entropy(logits, labels_N) for logits in logits_MNC])
+    def validation_metrics(
+        self, logits: dict[str, Tensor], labels_N: Tensor, present: dict[str, Tensor]
+    ) -> dict[str, float]:
+        """Accuracy and loss of every head on its clips, and of the weighted vote; the heads' mean chooses the epoch."""
+        there = {name: present.get(name, torch.ones_like(labels_N, dtype=torch.bool)) for name in self.names}
+        own = [(logits[name][there[name]], labels_N[there[name]]) for name in self.names]
+        accuracy_M = torch.stack([(logits_NC.argmax(dim=1) == of_own).float().mean() for logits_NC, of_own in own])
+        loss_M = torch.stack([cross_entropy(logits_NC, of_own) for logits_NC, of_own in own])
         found = {f"val_accuracy_{n}": float(a) for n, a in zip(self.names, accuracy_M, strict=True)}
         found |= {f"val_loss_{n}": float(v) for n, v in zip(self.names, loss_M, strict=True)}
-        logits_NMC = logits_MNC.transpose(0, 1).cpu().numpy()
-        fused = fuse(logits_NMC, np.ones(logits_NMC.shape[:2], np.bool_))
+        logits_NMC = torch.stack([logits[name] for name in self.names], dim=1).cpu().numpy()
+        fused = fuse(logits_NMC, torch.stack(list(there.values()), dim=1).cpu().numpy())
         right = fused.logits_BC.argmax(axis=1) == labels_N.cpu().numpy()
         found["val_accuracy_heads"] = float(right.mean())
-        quantum = 1.0 / (len(self.names) * len(labels_N))
+        quantum = 1.0 / (len(self.names) * math.lcm(*(len(of_own) for _, of_own in own)))
         found[SELECTION] = selection(float(accuracy_M.mean()), float(loss_M.mean()), quantum)
         return found

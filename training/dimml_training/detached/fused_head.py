@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -42,10 +43,12 @@ def train_fused_head(
 ) -> nn.Linear:
     """Train the fused head; return the one of the epoch with the best validation accuracy (ties: lowest loss).
 
+    Only clips with every modality are used; both splits need some.
     The encoders must be in evaluation mode, and are not changed, not even their batch statistics. ``on_epoch`` is
     called with a row of metrics after each epoch. Runs on ``device``; encoders and head are on the CPU afterwards.
     Raises SetupError if the validation loss is not finite.
     """
+    train, validation = (clips.take(np.flatnonzero(clips.whole())) for clips in (train, validation))
     stage = config.stage2
     width = sum(m.encoder.width for m in config.modalities)
     torch.manual_seed(step_seed(config.seed, SEED_OFFSET))
@@ -54,8 +57,8 @@ def train_fused_head(
         encoder.to(device)
     optimiser = build_optimiser(head.parameters(), stage.optimiser)
     clean = [
-        (concatenated_features(encoders, _on(device, rows)), labels.to(device))
-        for rows, labels in batches(validation, 4 * stage.batch_size)
+        (concatenated_features(encoders, _on(device, batch.rows)), batch.labels_B.to(device))
+        for batch in batches(validation, 4 * stage.batch_size)
     ]
     features_ND = torch.cat([features for features, _ in clean])
     labels_N = torch.cat([labels for _, labels in clean])
@@ -67,7 +70,7 @@ def train_fused_head(
         for group in optimiser.param_groups:
             group["lr"] = lr
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # ours, and DataLoader only knows Sampler
-        for rows, labels_B in loader:
+        for rows, labels_B, _ in loader:
             step += 1
             torch.manual_seed(step_seed(config.seed, SEED_OFFSET + step))
             there = _on(device, rows)

@@ -26,9 +26,9 @@ class CandidateScores:
     """Scores of one candidate.
 
     ``clean`` is the accuracy on clean clips. Over the conditions in the means: ``accuracy``, mean ``regret`` (accuracy
-    minus that of the modality that is better under the condition), ``below`` (mean of the regrets with positive ones
-    taken as 0) and ``worst_regret``. ``nll`` is the negative log-likelihood over all conditions, weighted by
-    ``row_weights``.
+    minus that of the modality that is better under the condition, on the clips that have it), ``below`` (mean of the
+    regrets with positive ones taken as 0) and ``worst_regret``. ``nll`` is the negative log-likelihood over all
+    conditions, weighted by ``row_weights``.
     """
 
     spec: FusionSpec
@@ -59,21 +59,30 @@ class CandidateScorer:
         self._held_out = held_out
         self._weights_R = row_weights(rows)
         self._clean_R = np.array([c.group == "clean" for c in rows.conditions])[rows.condition_R]
-        counted = [index for index, c in enumerate(rows.conditions) if c.in_means]
+        # Of clips that lack a modality, a condition may leave none to answer.
+        there = np.bincount(rows.condition_R, minlength=len(rows.conditions)) > 0
+        counted = [index for index, c in enumerate(rows.conditions) if c.in_means and there[index]]
         # If no corruption applies to these modalities, only the clean condition is left.
         self._counted = counted or [index for index, c in enumerate(rows.conditions) if c.group == "clean"]
-        self.heads_by_condition = np.stack([self._by_condition(right_R) for right_R in rows.heads_right().T], axis=1)
-        self._better = self.heads_by_condition[:, : own.modalities].max(axis=1)
+        self.heads_by_condition = np.stack(
+            [
+                self._by_condition(right_R, has_R)
+                for right_R, has_R in zip(rows.heads_right().T, rows.has_RH.T, strict=True)
+            ],
+            axis=1,
+        )
+        self._modalities = own.modalities
 
     def score(self, spec: FusionSpec) -> CandidateScores:
         """Score one candidate."""
         rows, fused = self._rows[spec.fused_head], self.answers(spec)
-        by_condition = self._by_condition(fused.logits_BC.argmax(axis=1) == rows.labels_R)
-        regrets = (by_condition - self._better)[self._counted]
+        right_R = fused.logits_BC.argmax(axis=1) == rows.labels_R
+        by_condition = self._by_condition(right_R)
+        regrets = self._regrets(right_R)[self._counted]
         worst = int(regrets.argmin())
         return CandidateScores(
             spec,
-            clean=float((fused.logits_BC.argmax(axis=1) == rows.labels_R)[self._clean_R].mean()),
+            clean=float(right_R[self._clean_R].mean()),
             accuracy=float(by_condition[self._counted].mean()),
             regret=float(regrets.mean()),
             below=float(np.minimum(regrets, 0).mean()),
@@ -109,20 +118,21 @@ class CandidateScorer:
             "clean_ece_of_perfect_calibrator": round(perfect_ece(confidence_N), 4),
         }
 
-    def heads_alone(self) -> dict[str, dict[str, float]]:
-        """Accuracy of every head, clean and mean over conditions; an absent head counts as wrong."""
+    def heads_alone(self) -> dict[str, dict[str, float | None]]:
+        """Accuracy of every head on its clips, clean and mean over conditions; a silenced head counts as wrong."""
         clean = [index for index, c in enumerate(self._rows[True].conditions) if c.group == "clean"]
         return {
             head: {
-                "clean_accuracy": round(float(self.heads_by_condition[clean, index].mean()), 4),
-                "mean_accuracy": round(float(self.heads_by_condition[self._counted, index].mean()), 4),
+                "clean_accuracy": _mean(self.heads_by_condition[clean, index]),
+                "mean_accuracy": _mean(self.heads_by_condition[self._counted, index]),
             }
             for index, head in enumerate(self._rows[True].heads)
         }
 
     def better_modality(self) -> float:
         """Mean accuracy of the better modality of each condition, the reference of regret."""
-        return float(self._better[self._counted].mean())
+        better = np.fmax.reduce(self.heads_by_condition[:, : self._modalities], axis=1)
+        return float(better[self._counted].mean())
 
     def answers(self, spec: FusionSpec) -> Fused:
         """Fuse the heads of all R rows as the candidate says."""
@@ -134,7 +144,24 @@ class CandidateScorer:
             certainty_RH = certainty_of(rows.logits_RHC / temperatures_H[:, None], spec.certainty)
         return fuse_weighted(rows.logits_RHC, rows.present_RH, certainty_RH, spec)
 
-    def _by_condition(self, right_R: Any) -> Any:
-        condition_R = self._rows[True].condition_R
-        counts = np.bincount(condition_R)
-        return np.bincount(condition_R, weights=right_R) / counts
+    def _regrets(self, right_R: Any) -> Any:
+        """By condition: accuracy minus that of the modality, on its clips, that is furthest ahead or least behind."""
+        against = [
+            self._by_condition(right_R, self._rows[True].has_RH[:, index]) - self.heads_by_condition[:, index]
+            for index in range(self._modalities)
+        ]
+        return np.fmin.reduce(np.stack(against), axis=0)
+
+    def _by_condition(self, right_R: Any, which_R: Any = slice(None)) -> Any:
+        """Share of right answers by condition; NaN where none of these rows is of it."""
+        rows = self._rows[True]
+        condition_R = rows.condition_R[which_R]
+        counts = np.bincount(condition_R, minlength=len(rows.conditions))
+        of_each = np.bincount(condition_R, weights=right_R[which_R], minlength=len(rows.conditions))
+        return np.where(counts > 0, of_each / np.maximum(counts, 1), np.nan)
+
+
+def _mean(accuracy_K: Any) -> float | None:
+    """Mean over the conditions in which the head has clips, None if there are none."""
+    known = accuracy_K[~np.isnan(accuracy_K)]
+    return round(float(known.mean()), 4) if len(known) else None

@@ -54,4 +54,4 @@ def choose_on(
 def spread(clips: ClipRows, most: int) -> ClipRows:
     """Take at most ``most`` clips, spread evenly over the split."""
     chosen = np.unique(np.linspace(0, len(clips) - 1, min(most, len(clips))).round().astype(np.int64))
-    return ClipRows(clips.arrays, clips.slots[chosen], clips.labels[chosen])
+    return clips.take(chosen)

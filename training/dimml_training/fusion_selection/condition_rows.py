@@ -31,7 +31,11 @@ class EncodedClips(Protocol):
 
 @dataclass(frozen=True)
 class ConditionRows:
-    """R rows. ``clip_R`` is the index of the row's clip in the split, ``condition_R`` that of its condition."""
+    """R rows. ``clip_R`` is the index of the row's clip in the split, ``condition_R`` that of its condition.
+
+    ``present_RH`` says which heads vote under the condition, ``has_RH`` which heads the clip has anything for at all:
+    the others are not scored on it, while a head that a condition silences is wrong there.
+    """
 
     heads: tuple[str, ...]
     conditions: tuple[Condition, ...]
@@ -42,6 +46,7 @@ class ConditionRows:
     labels_R: IntArray
     clip_R: IntArray
     condition_R: IntArray
+    has_RH: BoolArray
 
     @property
     def modalities(self) -> int:
@@ -63,6 +68,7 @@ class ConditionRows:
             self.labels_R[which],
             self.clip_R[which],
             self.condition_R[which],
+            self.has_RH[which],
         )
 
     def without_fused_head(self) -> ConditionRows:
@@ -77,6 +83,7 @@ class ConditionRows:
             self.labels_R,
             self.clip_R,
             self.condition_R,
+            self.has_RH[:, :own],
         )
 
 
@@ -88,7 +95,11 @@ def rows_of(
     draws: int,
     clips: int | None = None,
 ) -> ConditionRows:
-    """Collect all clips, or ``clips`` of them spread evenly, under every condition, at most ``draws`` draws of it."""
+    """Collect all clips, or ``clips`` of them spread evenly, under every condition, at most ``draws`` draws of it.
+
+    The first condition is clean: what a clip has there is what it has at all. Where a condition takes away all that a
+    clip has, there is nothing to answer from, and no row.
+    """
     total = len(encoded.labels_N)
     wanted = total if clips is None else min(clips, total)
     kept = np.unique(np.linspace(0, total - 1, wanted).round().astype(np.int64))
@@ -109,7 +120,9 @@ def rows_of(
         names.append(FUSED_HEAD)
         features.append(together_RD)
         logits.append((together_RD @ weight_CD.T + bias_C).astype(np.float32))
-    return ConditionRows(
+    clean = list(encoded.get(conditions[0], 0).values())
+    has_RM = np.tile(np.stack([own.present_N[kept] for own in clean], axis=1), (len(of_draws), 1))
+    found = ConditionRows(
         heads=tuple(names),
         conditions=tuple(conditions),
         logits_RHC=np.stack(logits, axis=1),
@@ -118,4 +131,7 @@ def rows_of(
         labels_R=np.tile(encoded.labels_N[kept], len(of_draws)),
         clip_R=np.tile(kept, len(of_draws)),
         condition_R=np.repeat([index for index, _ in of_draws], len(kept)),
+        has_RH=heads_present(has_RM, fused_head is not None),
     )
+    nothing_R = np.asarray(~present_RM.any(axis=1) & ~has_RM.all(axis=1))
+    return found.take(~nothing_R) if nothing_R.any() else found

@@ -79,9 +79,15 @@ def choose_fusion(
     wanted = [with_fused for with_fused in dict.fromkeys(config.fused_head) if fused_head is not None or not with_fused]
     if "reliability" in config.certainties and clips >= FEWEST_CLIPS:
         known = rows_of(train, fused_head, conditions[:1], draws=1)
+        # A fused head of few whole clips may have none among these: it has no reliability then.
+        wanted_here = [with_fused for with_fused in wanted if not with_fused or known.present_RH[:, -1].any()]
         classes = rows.logits_RHC.shape[2]
-        geometry = [feature_geometry(own, known.labels_R, classes) for own in known.features]
-        for with_fused in wanted:
+        geometry = [
+            feature_geometry(own[has_R], known.labels_R[has_R], classes)
+            for own, has_R in zip(known.features, known.present_RH.T, strict=True)
+            if has_R.any()
+        ]
+        for with_fused in wanted_here:
             own = rows if with_fused else rows.without_fused_head()
             heads = len(own.heads)
             fit = cross_fit(own, geometry[:heads], temperatures[:heads], folds=config.folds, seed=seed)

@@ -16,20 +16,31 @@ from torch import Tensor, nn
 NOISE_FLOOR = 1e-8
 
 
-def ogm_coefficients(part_logits: Sequence[Tensor], labels_B: Tensor, alpha: float) -> Tensor:
+def ogm_coefficients(
+    part_logits: Sequence[Tensor], labels_B: Tensor, alpha: float, present: Sequence[Tensor | None] = ()
+) -> Tensor:
     """Scale factors of each modality's gradient, ``[M]``: equations 8 to 10 of OGM-GE.
 
     A modality's score is the sum over the batch of the true class's probability under the logits it adds alone,
     ``part_logits``; ρ is its score over the others' mean score (with two modalities: over the other's). Where ρ > 1
-    the coefficient is ``1 - tanh(alpha·ρ)``, elsewhere 1.
+    the coefficient is ``1 - tanh(alpha·ρ)``, elsewhere 1. With ``present``, booleans ``[B]`` for each modality, a score
+    is the mean over the samples that have the modality: they differ in number.
     """
-    scores_M = torch.stack(
-        [logits.detach().softmax(dim=1).gather(1, labels_B[:, None]).sum() for logits in part_logits]
-    )
+    right = [logits.detach().softmax(dim=1).gather(1, labels_B[:, None])[:, 0] for logits in part_logits]
+    if any(there_B is not None for there_B in present):
+        scores_M = torch.stack(
+            [
+                own_B.mean() if there_B is None else (own_B * there_B).sum() / there_B.sum().clamp(min=1)
+                for own_B, there_B in zip(right, present, strict=True)
+            ]
+        )
+    else:
+        scores_M = torch.stack([own_B.sum() for own_B in right])
     if len(scores_M) == 1:
         return torch.ones_like(scores_M)
     others_M = (scores_M.sum() - scores_M) / (len(scores_M) - 1)
-    ratio_M = scores_M / others_M
+    # Without any sample of the others there is nothing to be ahead of.
+    ratio_M = torch.where(others_M > 0.0, scores_M / others_M, torch.ones_like(scores_M))
     return torch.where(ratio_M > 1.0, 1.0 - torch.tanh(alpha * ratio_M), torch.ones_like(ratio_M))
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from dimml.errors import SetupError
 from dimml_training.config import OptimiserConfig, TrainConfig
 from dimml_training.data.augment import augment
-from dimml_training.data.loader import Batch, ClipRows
-from dimml_training.distributed import average_statistics, connected, mean_of_all, rows_of_all
+from dimml_training.data.loader import Batch, ClipRows, labels_of
+from dimml_training.distributed import average_statistics, connected, mean_of_all, rows_of_all, sum_of_all
 from dimml_training.models.encoder import Encoder, build_encoder
 
 #: Metric by which checkpoints are chosen; higher is better.
@@ -57,12 +58,16 @@ class EncoderTraining(pl.LightningModule):
         if config.compute.compile:
             # Fixed shapes, compiled once for full batches and once for the last one: the compiler of torch 2.13 fails
             # for a dynamic batch size (`cannot determine truth value of Relational`).
-            self._compiled = {name: torch.compile(self.encoder(name), dynamic=False) for name in self.names}
+            # Of a modality that some clips lack, batches have any number of rows: it is not compiled.
+            whole = [name for name in self.names if name not in train.present]
+            self._compiled = {name: torch.compile(self.encoder(name), dynamic=False) for name in whole}
         #: The epoch whose weights were chosen; None until training is over.
         self.selected_epoch: int | None = None
         self.history: History = []
         self._epoch_losses: list[dict[str, Tensor]] = []
-        self._validation: list[tuple[dict[str, Tensor], Tensor]] = []
+        self._validation: list[tuple[dict[str, Tensor], Batch]] = []
+        # Rows that each encoder has seen in this epoch, in this process.
+        self._rows_seen: dict[str, int] = dict.fromkeys(self.names, 0)
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of one modality."""
@@ -81,34 +86,67 @@ class EncoderTraining(pl.LightningModule):
             features_BD, logits_BC = self._compiled.get(name, encoder)(rows)
         return features_BD.float(), logits_BC.float()
 
+    def divisors(self, batch: Batch) -> dict[str, Tensor]:
+        """What the sum of each modality's losses is divided by; empty where their plain mean is right.
+
+        The number of rows of all processes, by the number of processes, which average their gradients: parts of a batch
+        differ in how many of their clips have a modality.
+        """
+        ranks = connected()
+        if ranks.size == 1 or not self.train_clips.present:
+            return {}
+        rows = torch.tensor([float(len(batch.rows[name])) for name in self.names], device=batch.labels_B.device)
+        return dict(zip(self.names, sum_of_all(rows) / ranks.size, strict=True))
+
+    def row_loss(self, logits: Tensor, batch: Batch, divisors: Mapping[str, Tensor], name: str) -> Tensor:
+        """Cross entropy of the batch's rows of one modality, mean over them; over those of all processes, if shared."""
+        labels = labels_of(batch, name)
+        if name not in divisors:
+            return cross_entropy(logits, labels)
+        return cross_entropy(logits, labels, reduction="sum") / divisors[name]
+
     @abstractmethod
-    def losses(self, rows: dict[str, Tensor], labels_B: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses of one batch, by name; training minimises their sum."""
 
     @abstractmethod
-    def validation_logits(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Logits ``[B, C]`` of one batch by head, for ``validation_metrics``."""
+    def validation_logits(self, batch: Batch) -> dict[str, Tensor]:
+        """Logits ``[B, C]`` of one batch by head, for ``validation_metrics``; zeros where a head has nothing."""
 
     @abstractmethod
-    def validation_metrics(self, logits: dict[str, Tensor], labels_N: Tensor) -> dict[str, float]:
-        """Metrics of the validation split, including ``SELECTION``."""
+    def validation_metrics(
+        self, logits: dict[str, Tensor], labels_N: Tensor, present: dict[str, Tensor]
+    ) -> dict[str, float]:
+        """Metrics of the validation split, including ``SELECTION``; ``present`` as in ``Batch``, of all N clips."""
 
     @property
     def selectable(self) -> bool:
         """Whether the weights of this epoch may be chosen."""
         return True
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Corrupt one batch and return its loss."""
-        rows, labels_B = batch
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
+        """Corrupt one batch and return its loss; None if no modality has two of its clips."""
+        batch = without_lone_rows(batch)
         # Seeded by step and rank, so that a resumed run draws the same noise as an uninterrupted one.
         ranks = connected()
         torch.manual_seed(step_seed(self.config.seed, self.global_step * ranks.size + ranks.rank))
-        corrupted = {m.input.name: augment(m.input, m.augment, rows[m.input.name]) for m in self.config.modalities}
+        corrupted = {
+            m.input.name: augment(m.input, m.augment, batch.rows[m.input.name])
+            if len(batch.rows[m.input.name])
+            else batch.rows[m.input.name]
+            for m in self.config.modalities
+        }
+        for name, rows in corrupted.items():
+            self._rows_seen[name] += len(rows)
         with _full_precision(self.device):
-            parts = self.losses(corrupted, labels_B)
+            parts = self.losses(batch._replace(rows=corrupted))
         total = torch.stack(list(parts.values())).sum()
-        self.log("loss", total.detach(), prog_bar=True, batch_size=len(labels_B))
+        if not total.requires_grad:
+            if ranks.size == 1:
+                return None
+            # The other processes wait for this one's gradients.
+            total = total + 0.0 * self.encoder(self.names[0]).head.bias.sum()
+        self.log("loss", total.detach(), prog_bar=True, batch_size=len(batch.labels_B))
         self._epoch_losses.append({"": total.detach(), **{f"_{name}": part.detach() for name, part in parts.items()}})
         return total
 
@@ -120,16 +158,20 @@ class EncoderTraining(pl.LightningModule):
             for group in optimiser.param_groups:
                 group["lr"] = lr
         self._epoch_losses.clear()
+        self._rows_seen = dict.fromkeys(self.names, 0)
 
     def on_validation_start(self) -> None:
         """Average batch statistics over ranks, so that all of them score and save the same model."""
-        average_statistics(self)
+        if not self.train_clips.present:
+            average_statistics(self)
+            return
+        for name in self.names:
+            average_statistics(self.encoder(name), self._rows_seen[name])
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Collect the logits of one batch."""
-        rows, labels_B = batch
         with _full_precision(self.device):
-            self._validation.append((self.validation_logits(rows), labels_B))
+            self._validation.append((self.validation_logits(batch), batch._replace(rows={})))
 
     def on_validation_epoch_end(self) -> None:
         """Compute the metrics of the validation split; the checkpoint is chosen by ``SELECTION``."""
@@ -137,15 +179,25 @@ class EncoderTraining(pl.LightningModule):
             name: rows_of_all(torch.cat([logits[name] for logits, _ in self._validation]))
             for name in self._validation[0][0]
         }
-        labels_N = rows_of_all(torch.cat([labels for _, labels in self._validation]))
+        batches_seen = [batch for _, batch in self._validation]
+        labels_N = rows_of_all(torch.cat([batch.labels_B for batch in batches_seen]))
+        present = {
+            name: rows_of_all(torch.cat([batch.present[name] for batch in batches_seen]))
+            for name in batches_seen[0].present
+        }
         self._validation.clear()
-        self._validation_metrics = self.validation_metrics(logits, labels_N)
+        self._validation_metrics = self.validation_metrics(logits, labels_N, present)
         value = self._validation_metrics[SELECTION] if self.selectable else -math.inf
         self.log(SELECTION, torch.tensor(value, dtype=torch.float64), sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
         """Add the epoch's row to ``history`` and call ``on_epoch``."""
         steps = self._epoch_losses
+        if not steps:
+            raise SetupError(
+                "no batch had two clips with the same modality: batch normalisation and DUC compare clips; raise "
+                "stage1.batch_size"
+            )
         means = {f"train_loss{name}": float(torch.stack([step[name] for step in steps]).mean()) for name in steps[0]}
         means = mean_of_all(means)
         if not math.isfinite(means["train_loss"]):
@@ -169,6 +221,24 @@ class EncoderTraining(pl.LightningModule):
         """Build one optimiser for all trained weights."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return build_optimiser(trained, self.config.stage1.optimiser)
+
+
+def without_lone_rows(batch: Batch) -> Batch:
+    """Leave out a modality of which the batch has one row only, since batch normalisation needs two."""
+    if not batch.present:
+        return batch
+    lone = [name for name in batch.present if len(batch.rows[name]) == 1]
+    rows = {name: tensor[:0] if name in lone else tensor for name, tensor in batch.rows.items()}
+    present = {name: torch.zeros_like(there_B) if name in lone else there_B for name, there_B in batch.present.items()}
+    return Batch(rows, batch.labels_B, present)
+
+
+def spread_out(values: Tensor, present_B: Tensor | None) -> Tensor:
+    """Place values ``[B_m, …]`` of the clips that have a modality among all B clips, zeros elsewhere: ``[B, …]``."""
+    if present_B is None:
+        return values
+    placed = values.new_zeros(len(present_B), *values.shape[1:])
+    return placed.index_put((present_B,), values)
 
 
 def _full_precision(device: torch.device) -> torch.autocast:

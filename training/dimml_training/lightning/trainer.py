@@ -68,9 +68,25 @@ def check_shared(config: TrainConfig, ranks: Ranks) -> None:
 
 
 def build_trainer(
-    config: TrainConfig, device: torch.device, ranks: Ranks, callbacks: Sequence[Callback], *, bar: bool
+    config: TrainConfig,
+    device: torch.device,
+    ranks: Ranks,
+    callbacks: Sequence[Callback],
+    *,
+    bar: bool,
+    whole: bool = True,
 ) -> pl.Trainer:
-    """Build a trainer for stage 1 without Lightning's own logging; use it within ``lightning_quiet``."""
+    """Build a trainer for stage 1 without Lightning's own logging; use it within ``lightning_quiet``.
+
+    ``whole`` says that every training clip has every modality. Raises ConfigurationError where one lacks some and
+    batch statistics are shared within a step.
+    """
+    if config.compute.sync_batchnorm and not whole:
+        raise ConfigurationError(
+            "compute.sync_batchnorm: some clips lack a modality, and processes without rows of it in a step would be "
+            "waited for; leave it out, or train on clips that have every modality",
+            field="compute.sync_batchnorm",
+        )
     strategy: str | DDPStrategy = "auto"
     if ranks.size > 1:
         own = all(m.encoder.backbone.kind == "resnet" for m in config.modalities)
@@ -78,8 +94,8 @@ def build_trainer(
             process_group_backend="nccl" if device.type == "cuda" else "gloo",
             # Running statistics are averaged once an epoch instead, before they are used.
             broadcast_buffers=False,
-            # A model from elsewhere may have weights that do not take part.
-            find_unused_parameters=not own,
+            # A model from elsewhere may have weights that do not take part, and a part of a batch no row of a modality.
+            find_unused_parameters=not own or not whole,
         )
     return pl.Trainer(
         max_epochs=config.stage1.epochs,
@@ -136,6 +152,8 @@ def lightning_quiet() -> Iterator[None]:
             r"The number of training batches .* is smaller than the logging interval",
             # compute.accelerator: cpu is a deliberate choice.
             r"GPU available but not used",
+            # A batch of which no modality has two rows makes no step.
+            r"`training_step` returned `None`",
         ):
             warnings.filterwarnings("ignore", message=message, module="pytorch_lightning")
         try:

@@ -92,7 +92,7 @@ def fit_stage1(
         _checkpoint(last, module)
     size = config.stage1.batch_size
     with lightning_quiet():
-        trainer = build_trainer(config, device, ranks, callbacks, bar=bar)
+        trainer = build_trainer(config, device, ranks, callbacks, bar=bar, whole=not train_rows.present)
         try:
             trainer.fit(
                 module,

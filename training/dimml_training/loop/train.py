@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from dimml.fusion import PAPER
 from dimml.media.decoders.version import DECODER_VERSION
 from dimml.system.files import StrPath, exclusive_lock
 from dimml.system.outbound import set_quiet_defaults
-from dimml_training.config import SPLITS, TrainConfig
+from dimml_training.config import SPLITS, Split, TrainConfig
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import PreparedData, Progress, prepare, quality_report
 from dimml_training.detached.encoders import DetachedEncoders
@@ -46,7 +46,7 @@ from dimml_training.run.directory import (
     write_decoder_version,
     write_run,
 )
-from dimml_training.run.fusion import write_fusion
+from dimml_training.run.fusion import without_fused_head, write_fusion
 from dimml_training.run.votes import write_votes
 
 #: Number of validation clips kept in the run, so that an export can be checked on real clips without the data.
@@ -132,7 +132,15 @@ def _fit(
         history.append(row)
         logs.epoch(row)
 
-    if config.fused_head:
+    whole = {split: int(rows[split].whole().sum()) for split in SPLITS}
+    unfused = [split for split in ("train", "validation") if config.fused_head and not whole[split]]
+    said = []
+    if unfused:
+        said.append(
+            f"no fused head: no {' or '.join(unfused)} clip has every modality, so the modalities' own heads answer"
+        )
+        tell(f"warning: {said[-1]}")
+    elif config.fused_head:
         tell("stage 2: the fused head")
         fused_head = train_fused_head(
             config,
@@ -151,6 +159,8 @@ def _fit(
         chosen = choose_on(config, encoders, fused_head, train=rows["train"], validation=rows["validation"])
         tell(f"certainty: {one_line(chosen)}")
     spec = chosen.spec if chosen is not None else config.fusion or PAPER
+    if unfused:
+        spec = without_fused_head(spec)
     parameters = chosen.parameters if chosen is not None else None
     metrics, answers = {}, {}
     for split in ("validation", "test"):
@@ -176,8 +186,8 @@ def _fit(
         shared_head=module.shared_head if isinstance(module, DetachedEncoders) else None,
         fused_head=fused_head,
         joint_head=joint_head,
-        samples={m.name: _sample(rows["validation"]).rows(m.name, slice(None)) for m in config.inputs},
-        sample_labels=_sample(rows["validation"]).labels,
+        samples={m.name: _sample(rows["validation"], m.name).rows(m.name, slice(None)) for m in config.inputs},
+        sample_labels=_sample(rows["validation"], config.inputs[0].name).labels,
         metrics=metrics,
         epochs=history,
         quality_report=quality_report(config, rows["train"]),
@@ -185,7 +195,8 @@ def _fit(
             "config": config.model_dump(mode="json"),
             "seed": config.seed,
             "clips": {split: len(rows[split]) for split in SPLITS},
-            "warnings": data.warnings + idle_pairs(module),
+            "warnings": data.warnings + idle_pairs(module) + said,
+            **_presence(rows),
             "selected_epoch": module.selected_epoch,
             **_effective_dimensions(module),
             "seconds": round(time.monotonic() - began, 1),
@@ -275,7 +286,20 @@ def _effective_dimensions(module: EncoderTraining) -> dict[str, Any]:
     return {"effective_dimensions": dict(zip(module.names, counts, strict=True))}
 
 
-def _sample(clips: ClipRows) -> ClipRows:
-    """Take ``SAMPLES`` clips, spread evenly over the split."""
-    chosen = np.unique(np.linspace(0, len(clips) - 1, min(SAMPLES, len(clips))).round().astype(np.int64))
-    return ClipRows(clips.arrays, clips.slots[chosen], clips.labels[chosen])
+def _presence(rows: Mapping[Split, ClipRows]) -> dict[str, Any]:
+    """Number of clips of every split that have each modality, and that have all; empty if no clip lacks any."""
+    if not any(of_split.present for of_split in rows.values()):
+        return {}
+    return {"present": {split: {**found.counts(), "all": int(found.whole().sum())} for split, found in rows.items()}}
+
+
+def _sample(clips: ClipRows, modality: str) -> ClipRows:
+    """Take ``SAMPLES`` clips, spread evenly over those that have every modality.
+
+    If there are none, over those that have ``modality``, as many for each.
+    """
+    whole = clips.whole()
+    having = np.flatnonzero(whole if whole.any() else clips.has(modality))
+    fewest = len(having) if whole.any() else min(clips.counts().values())
+    chosen = np.unique(np.linspace(0, len(having) - 1, min(SAMPLES, fewest)).round().astype(np.int64))
+    return clips.take(having[chosen])

@@ -1,8 +1,9 @@
 """Joint heads: from the features of all modalities to one answer.
 
 Each maps a list of features ``[B, D_m]``, in the order of the modalities, to logits ``[B, C]``; an absent modality is
-zeros. With two modalities each is the head of the same name in the code of OGM-GE (github GeWu-Lab/OGM-GE_CVPR2022,
-``models/fusion_modules.py``, arXiv 2203.15332), which rivals are compared on there.
+zeros, and a flag of its own may say which ones are there. With two modalities each is the head of the same
+name in the code of OGM-GE (github GeWu-Lab/OGM-GE_CVPR2022, ``models/fusion_modules.py``, arXiv 2203.15332), which
+rivals are compared on there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,32 @@ import torch
 from torch import Tensor, nn
 
 
-class SplitHead(nn.Module):
+class JointHead(nn.Module):
+    """A head on the features of all modalities.
+
+    With ``flags``, each modality's features have one more at their end, 1 where the modality is present and 0 where it
+    is not, with weights of its own.
+    """
+
+    flags = False
+
+    def inputs(self, features: Sequence[Tensor], present: Sequence[Tensor | None]) -> list[Tensor]:
+        """The head's inputs: zeros for an absent modality, and the flags; ``present`` has booleans ``[B]`` or None."""
+        found = []
+        for f, there_B in zip(features, present, strict=True):
+            # Selected, not multiplied: 0 times NaN is NaN.
+            kept = f if there_B is None else torch.where(there_B[:, None], f, f.new_zeros(()))
+            flag_B1 = f.new_ones(len(f), 1) if there_B is None else there_B[:, None].to(f.dtype)
+            found.append(torch.cat([kept, flag_B1], dim=1) if self.flags else kept)
+        return found
+
+    def answer(self, features: Sequence[Tensor], present: Sequence[Tensor | None]) -> Tensor:
+        """Logits ``[B, C]`` from what is present."""
+        logits_BC: Tensor = self(self.inputs(features, present))
+        return logits_BC
+
+
+class SplitHead(JointHead):
     """A head whose logits are a sum of one part per modality."""
 
     @abstractmethod
@@ -59,7 +85,7 @@ class SumHead(SplitHead):
         return [linear(f) for linear, f in zip(self.linears, features, strict=True)]
 
 
-class FilmHead(nn.Module):
+class FilmHead(JointHead):
     """FiLM (Perez et al. 2018, arXiv 1709.07871): ``W(γ(f_1)·f_2 + β(f_1))``.
 
     With more than two modalities, each but the last modulates the last one's features in turn.
@@ -80,7 +106,7 @@ class FilmHead(nn.Module):
         return logits_BC
 
 
-class GatedHead(nn.Module):
+class GatedHead(JointHead):
     """Gated fusion (Kiela et al. 2018, arXiv 1802.02892): ``W(sigmoid(U_1 f_1)·U_2 f_2)``.
 
     With more than two modalities, each but the last gates the last one's projection: their gates are multiplied.
@@ -110,7 +136,9 @@ HEADS: dict[Literal["concat", "sum", "film", "gated"], type[ConcatHead | SumHead
 
 
 def build_joint_head(
-    fusion: Literal["concat", "sum", "film", "gated"], widths: Sequence[int], classes: int
-) -> nn.Module:
+    fusion: Literal["concat", "sum", "film", "gated"], widths: Sequence[int], classes: int, *, flags: bool = False
+) -> JointHead:
     """A fresh head for features of these widths, in the order of the modalities."""
-    return HEADS[fusion](widths, classes)
+    head = HEADS[fusion]([width + flags for width in widths], classes)
+    head.flags = flags
+    return head

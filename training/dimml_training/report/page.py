@@ -52,6 +52,7 @@ def render(files: RunFiles) -> str:
         modalities=files.config.inputs,
         warnings=files.training.get("warnings", []),
         tiles=sections.summary(files, heads),
+        presence=sections.presence(files),
         heads=sections.heads_table(files, heads),
         curves=sections.learning_curves(files),
         confusions=sections.confusion_matrices(files, heads),

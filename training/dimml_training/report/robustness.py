@@ -101,7 +101,7 @@ def corruption_curves(files: RunFiles) -> list[Figure]:
             continue
         xs = [float(index) for index in range(len(steps))]
         series = [
-            Series(head, colours.get(head, "c0"), xs, [float(found["heads"][head]["accuracy"]) for _, found in steps])
+            Series(head, colours.get(head, "c0"), xs, [_accuracy(found, head) for _, found in steps])
             for head in steps[0][1]["heads"]
         ]
         series.append(Series(ANSWER, "answer", xs, [float(found["accuracy"]) for _, found in steps]))
@@ -175,6 +175,12 @@ def _apart(files: RunFiles, cells: Sequence[Cell]) -> str:
     if training_key(files.config, data, read_decoder_version(files.folder)) not in {cell.training for cell in cells}:
         return f"{until} The same clips, but this run's training is not among them: its settings or seed differ."
     return until
+
+
+def _accuracy(found: Mapping[str, Any], head: str) -> float:
+    """Accuracy of a head under a condition; NaN where no clip has it."""
+    own = found["heads"].get(head)
+    return float("nan") if own is None else float(own["accuracy"])
 
 
 def _spec(files: RunFiles) -> FusionSpec:

@@ -30,7 +30,11 @@ def summary(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[Tile]:
     tiles = []
     if test:
         tiles.append(Tile("test accuracy", f"{test['accuracy']:.1%}", f"{test['clips']} clips"))
-        single = {head: own["accuracy"] for head, own in test["heads"].items() if head != FUSED_HEAD}
+        single = {
+            head: own["accuracy"]
+            for head, own in test["heads"].items()
+            if head != FUSED_HEAD and own["accuracy"] is not None
+        }
         if single:
             best = max(single, key=lambda head: single[head])
             tiles.append(Tile("best modality alone", f"{single[best]:.1%}", best))
@@ -66,12 +70,25 @@ def heads_table(files: RunFiles, heads: Sequence[HeadDiagrams]) -> Table | None:
         own = [files.metrics[split]["heads"][head] for split in splits]
         row = [head]
         for figures in own:
-            row += [f"{figures['accuracy']:.1%}", f"{figures['macro_f1']:.3f}"]
-        rows.append([*row, f"{own[-1]['mean_weight']:.2f}", errors.get(head, "")])
+            row += [_shown(figures["accuracy"], ".1%"), _shown(figures["macro_f1"], ".3f")]
+        rows.append([*row, _shown(own[-1]["mean_weight"], ".2f"), errors.get(head, "")])
     row = [ANSWER]
     for split in splits:
         row += [f"{files.metrics[split]['accuracy']:.1%}", f"{files.metrics[split]['macro_f1']:.3f}"]
     return Table(columns, [*rows, [*row, "", errors.get(ANSWER, "")]])
+
+
+def presence(files: RunFiles) -> Table | None:
+    """Table of how many clips of each split have each modality, and all of them; None if no clip lacks any."""
+    found = files.training.get("present")
+    if not found:
+        return None
+    clips = files.training["clips"]
+    rows = [
+        [name, *(f"{counts[name]} of {clips[split]}" for split, counts in found.items())]
+        for name in next(iter(found.values()))
+    ]
+    return Table(["clips with", *found], rows)
 
 
 def learning_curves(files: RunFiles) -> list[Figure]:
@@ -165,6 +182,11 @@ def effective_dimensions(files: RunFiles) -> list[tuple[str, str, int, int]]:
     colours = head_colours(files)
     width = files.config.modalities[0].encoder.width
     return [(name, colours[name], int(count), width) for name, count in counts.items() if name in colours]
+
+
+def _shown(value: float | None, form: str) -> str:
+    """A metric as text; a head without clips has none."""
+    return "–" if value is None else format(value, form)
 
 
 def _columns(rows: Sequence[Mapping[str, float]], start: str) -> list[str]:

@@ -51,8 +51,8 @@ from dimml.signal_check import QualityThresholds
 from dimml.system.files import StrPath, write_atomically
 from dimml_training.config import TrainConfig, parse_config
 from dimml_training.models.encoder import build_encoder
-from dimml_training.models.joint_head import build_joint_head
-from dimml_training.run.fusion import read_fusion
+from dimml_training.models.joint_head import JointHead, build_joint_head
+from dimml_training.run.fusion import read_fusion, without_fused_head
 
 RUN_FILE, CONFIG_FILE, WEIGHTS_FILE = "run.json", "config.yaml", "weights.safetensors"
 DATA_FILE, DECODER_FILE = "data.sha256", "decoder.version"
@@ -72,7 +72,8 @@ class TrainedRun:
     ``shared_head`` takes any modality's features. A joint training (``stage1.objective``) has neither of the two but a
     ``joint_head``, which maps the list of features in modality order, zeros for an absent modality, to logits
     ``[B, C]``; its encoders' own logits are meaningless unless ``own_heads``. ``samples`` holds a few validation clips
-    per modality as ``[N, *shape]`` in the modality's dtype, ``sample_labels`` their class indices. ``verified`` means
+    per modality as ``[N, *shape]`` in the modality's dtype, ``sample_labels`` their class indices; where no clip has
+    every modality, they are other clips for each modality, and the labels those of the first. ``verified`` means
     that the encoders give the same logits for them as when the run was written.
     """
 
@@ -83,7 +84,7 @@ class TrainedRun:
     encoders: dict[str, nn.Module]
     shared_head: nn.Linear | None
     fused_head: nn.Linear | None
-    joint_head: nn.Module | None
+    joint_head: JointHead | None
     #: The chosen fusion, or the one of the config.
     fusion: FusionSpec
     #: Its learned parameters.
@@ -251,7 +252,9 @@ def load_run(folder: StrPath) -> TrainedRun:
     encoders: dict[str, nn.Module] = {
         m.input.name: build_encoder(m.input, m.encoder, classes, weights=False) for m in config.modalities
     }
-    heads = _fresh_heads(config, classes)
+    heads = _fresh_heads(config, classes, fused_head="fused_head.weight" in weights)
+    if config.fused_head and "fused_head" not in heads:
+        fusion = without_fused_head(fusion)
     try:
         for name, encoder in encoders.items():
             encoder.load_state_dict(_within(weights, f"encoders.{name}."))
@@ -280,7 +283,7 @@ def load_run(folder: StrPath) -> TrainedRun:
         encoders=encoders,
         shared_head=cast("nn.Linear | None", heads.get("shared_head")),
         fused_head=cast("nn.Linear | None", heads.get("fused_head")),
-        joint_head=heads.get("joint_head"),
+        joint_head=cast("JointHead | None", heads.get("joint_head")),
         fusion=fusion,
         fusion_parameters=parameters,
         fusion_report=report,
@@ -296,13 +299,17 @@ def load_run(folder: StrPath) -> TrainedRun:
     )
 
 
-def _fresh_heads(config: TrainConfig, classes: int) -> dict[str, nn.Module]:
-    """Build the heads that a run of this config has in addition to the encoders' own, untrained."""
+def _fresh_heads(config: TrainConfig, classes: int, *, fused_head: bool) -> dict[str, nn.Module]:
+    """Build the heads that a run of this config has in addition to the encoders' own, untrained.
+
+    ``fused_head`` says whether the run has one: without any clip that has every modality, none was trained.
+    """
     widths = [m.encoder.width for m in config.modalities]
     if config.stage1.objective == "joint":
-        return {"joint_head": build_joint_head(config.stage1.joint.fusion, widths, classes)}
+        joint = config.stage1.joint
+        return {"joint_head": build_joint_head(joint.fusion, widths, classes, flags=joint.presence_flag)}
     heads: dict[str, nn.Module] = {"shared_head": nn.Linear(widths[0], classes)}
-    if config.fused_head:
+    if config.fused_head and fused_head:
         heads["fused_head"] = nn.Linear(sum(widths), classes)
     return heads
 

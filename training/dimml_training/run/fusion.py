@@ -35,6 +35,14 @@ class FusionRecord(BaseModel):
     report: dict[str, Any]
 
 
+def without_fused_head(spec: FusionSpec) -> FusionSpec:
+    """The same fusion of the modalities' own heads alone."""
+    if not spec.fused_head:
+        return spec
+    own = None if spec.head_temperatures is None else spec.head_temperatures[:-1]
+    return spec.model_copy(update={"fused_head": False, "head_temperatures": own})
+
+
 def write_fusion(folder: Path, spec: FusionSpec, parameters: FusionParameters, report: Mapping[str, Any]) -> None:
     """Write a run's chosen fusion, replacing any previous one."""
     arrays = parameters.arrays()
