@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.forked import SERVER_ENVIRONMENT, ForkedProcess
 from support.waiting import wait_until
 
 READY = re.compile(r"ready http=(\S+) grpc=(\S+)")
@@ -29,7 +30,7 @@ STOP_LIMIT_S = 30.0
 class ServerProcess:
     """A server that takes requests; ``http`` and ``grpc`` are ``host:port``."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedProcess
     http: str
     grpc: str
     log_lines: list[str] = field(default_factory=list)
@@ -111,20 +112,28 @@ def running_server(
     python: str = sys.executable,
     stop: bool = True,
     environment: Mapping[str, str] | None = None,
+    fresh: bool = False,
     **settings: object,
 ) -> Iterator[ServerProcess]:
     """Start a server, wait for its ready line, and at the end stop it by SIGTERM.
 
     Asserts that it exits with 0 and leaves no process behind. With ``stop=False`` the test has stopped it itself.
-    ``environment`` is on top of our own, ``python`` another one than ours.
+    ``environment`` is on top of our own, ``python`` another one than ours; with either, or with ``fresh=True``, it is
+    started from nothing, and otherwise forked with its modules imported (``support.forked``). It has one decode worker
+    unless ``decode_workers`` says otherwise: one per core, each another start, is what users want.
     """
-    process = subprocess.Popen(
-        serve_command(repository, settings, script, python),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
-    )
+    command = serve_command(repository, {"decode_workers": 1, **settings}, script, python)
+    process: subprocess.Popen[str] | ForkedProcess
+    if fresh or environment is not None or python != sys.executable:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | SERVER_ENVIRONMENT | dict(environment or {}),
+        )
+    else:
+        process = ForkedProcess(command)
     assert process.stdout is not None
     assert process.stderr is not None
     lines: list[str] = []

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.forked import run_forked
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import tiny_clip, two_voices
@@ -56,9 +57,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predict(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dimml", "predict", *words], capture_output=True, text=True, check=False, cwd=folder
-    )
+    return run_forked([sys.executable, "-m", "dimml", "predict", *words], folder)
 
 
 def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
