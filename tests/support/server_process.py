@@ -119,10 +119,11 @@ def running_server(
 
     Asserts that it exits with 0 and leaves no process behind. With ``stop=False`` the test has stopped it itself.
     ``environment`` is on top of our own, ``python`` another one than ours; with either, or with ``fresh=True``, it is
-    started from nothing, and otherwise forked with its modules imported (``support.forked``). It has one decode worker
-    unless ``decode_workers`` says otherwise: one per core, each another start, is what users want.
+    started from nothing, and otherwise forked with its modules imported (``support.forked``). It has one decode worker,
+    and one more where a script may lose it, unless ``decode_workers`` says otherwise: users want one per core, but each
+    is another start.
     """
-    command = serve_command(repository, {"decode_workers": 1, **settings}, script, python)
+    command = serve_command(repository, {"decode_workers": 1 if script is None else 2} | settings, script, python)
     process: subprocess.Popen[str] | ForkedProcess
     if fresh or environment is not None or python != sys.executable:
         process = subprocess.Popen(
