@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import pytest
 import tritonclient.grpc
 
 from support import faulty_decoding, faulty_server
+from support.forked import run_forked
 from support.server_process import READY, STOP_LIMIT_S, ServerProcess, running_server, serve_command
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import LABELS, marked, tiny_clip
@@ -39,6 +41,16 @@ def refusal(repository: Path, **settings: object) -> str:
     errors = [line for line in done.stderr.splitlines() if " INFO " not in line]
     assert len(errors) == 1, done.stderr
     return errors[0]
+
+
+@pytest.mark.parametrize(("option", "code"), [("--print-config", 0), ("--repository=nowhere", 1)])
+def test_a_fork_says_what_a_process_of_its_own_says(tmp_path: Path, option: str, code: int) -> None:
+    """Most servers of these tests are forks (``support.forked``)."""
+    command = [sys.executable, "-m", "dimml", "serve", "--http-port=9", option]
+    own = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    fork = run_forked(command, tmp_path)
+    assert (fork.returncode, fork.stdout, fork.stderr) == (code, own.stdout, own.stderr)
+    assert own.returncode == code
 
 
 @pytest.mark.parametrize("setting", ["http_port", "grpc_port"])

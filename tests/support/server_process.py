@@ -18,6 +18,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.forked import SERVER_ENVIRONMENT, ForkedProcess
 from support.waiting import wait_until
 
 READY = re.compile(r"ready http=(\S+) grpc=(\S+)")
@@ -29,7 +30,7 @@ STOP_LIMIT_S = 30.0
 class ServerProcess:
     """A server that takes requests; ``http`` and ``grpc`` are ``host:port``."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedProcess
     http: str
     grpc: str
     log_lines: list[str] = field(default_factory=list)
@@ -127,20 +128,29 @@ def running_server(
     stop: bool = True,
     code: int = 0,
     environment: Mapping[str, str] | None = None,
+    fresh: bool = False,
     **settings: object,
 ) -> Iterator[ServerProcess]:
     """Start a server, wait for its ready line, and at the end stop it by SIGTERM.
 
-    Asserts that it exits with ``code`` and leaves no process behind. With ``stop=False`` the test has stopped
-    it itself. ``environment`` is on top of our own, ``python`` another one than ours.
+    Asserts that it exits with ``code`` and leaves no process behind. With ``stop=False`` the test has stopped it itself.
+    ``environment`` is on top of our own, ``python`` another one than ours; with either, or with ``fresh=True``, it is
+    started from nothing, and otherwise forked with its modules imported (``support.forked``). It has one decode worker,
+    and one more where a script may lose it, unless ``decode_workers`` says otherwise: users want one per core, but each
+    is another start.
     """
-    process = subprocess.Popen(
-        serve_command(repository, settings, script, python),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
-    )
+    command = serve_command(repository, {"decode_workers": 1 if script is None else 2} | settings, script, python)
+    process: subprocess.Popen[str] | ForkedProcess
+    if fresh or environment is not None or python != sys.executable:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | SERVER_ENVIRONMENT | dict(environment or {}),
+        )
+    else:
+        process = ForkedProcess(command)
     assert process.stdout is not None
     assert process.stderr is not None
     lines: list[str] = []

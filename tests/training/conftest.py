@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ def _one_thread_and_the_same_chances() -> None:
     """What draws without a seed of its own draws the same in every order of the tests."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_core() -> Iterator[None]:
+    """One decode worker for each data set: the start of one takes longer than decoding the clips."""
+    with pytest.MonkeyPatch.context() as machine:
+        machine.setattr("dimml_training.data.prepare.usable_cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -108,8 +108,8 @@ def local(repository: Path, options: PredictOptions) -> Iterator[Predict]:
         try:
             from dimml_server.local import LocalPredictor
 
-            # ONNX Runtime is imported here, not above.
-            predictor = stack.enter_context(LocalPredictor(repository, splits=splits))
+            # ONNX Runtime is imported here, not above. Recordings are predicted one after another.
+            predictor = stack.enter_context(LocalPredictor(repository, splits=splits, decode_workers=1))
         except ModuleNotFoundError as error:
             raise ConfigurationError(
                 f"--repository needs {error.name}, which is not installed: pip install 'dimml[serve]'",

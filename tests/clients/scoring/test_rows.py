@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def scored(tiny_repository: Path, mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "table.parquet"
-    assert score(mixed, "--out", out, "-q", repository=tiny_repository) == 3
+    assert score(mixed, "--cores", "2", "--out", out, "-q", repository=tiny_repository) == 3
     return out
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from dimml_client.cli.predict import PredictInput, PredictOptions, local
+from support.forked import run_forked
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import tiny_clip, two_voices
@@ -56,9 +58,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predict(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dimml", "predict", *words], capture_output=True, text=True, check=False, cwd=folder
-    )
+    return run_forked([sys.executable, "-m", "dimml", "predict", *words], folder)
 
 
 def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -103,6 +103,15 @@ def test_one_of_several_tracks(target: list[str], clips: Path) -> None:
     assert (done.returncode, lines(done)[0]["label"]) == (0, "green")
     absent = predict("red.mp4", "--audio-track", "0", "--video-track", "deu", "--json", *target, folder=clips)
     assert lines(absent)[0]["modalities"]["visual"]["reason"] == "no_track"
+
+
+def test_in_this_process_it_starts_one_decode_worker(repository: Path, clips: Path) -> None:
+    """Whatever the number of cores: recordings come one after another."""
+    with local(repository, PredictOptions()) as predict_here:
+        assert predict_here(PredictInput("red", {"media": clips / "red.mp4"})).label == "red"
+        tasks = Path("/proc/self/task").glob("*/children")
+        commands = [Path(f"/proc/{child}/cmdline").read_bytes() for task in tasks for child in task.read_text().split()]
+        assert sum(b"dimml.media.workers.main" in command for command in commands) == 1
 
 
 def test_a_modality_may_have_a_file_of_its_own(target: list[str], clips: Path) -> None:

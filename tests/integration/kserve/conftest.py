@@ -52,7 +52,8 @@ def max_body_bytes() -> int:
 def server(repository: Path, bundles: dict[str, Bundle]) -> Iterator[ServerProcess]:
     """Bounded, so that little is too much."""
     assert bundles
-    with running_server(repository, max_body_bytes=_MAX_BODY_BYTES, max_media_s=_MAX_MEDIA_S) as process:
+    bounds = {"max_body_bytes": _MAX_BODY_BYTES, "max_media_s": _MAX_MEDIA_S}
+    with running_server(repository, decode_workers=2, **bounds) as process:
         yield process
         assert "Traceback" not in process.log
 

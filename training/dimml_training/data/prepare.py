@@ -175,8 +175,10 @@ def _decode_all(
         sources = {name: unique.setdefault(path, path) for name, path in clip.media.items()}
         return DecodeRequest(config.inputs, sources, config.clip_s, clip.start_s, end_s, quality=config.quality)
 
+    if not clips:
+        return
     again: dict[str, Clip] = {}
-    with DecodePool(usable_cores()) as pool:
+    with DecodePool(min(usable_cores(), len(clips))) as pool:
         outcomes = pool.map((request(clip, clip.end_s) for clip in clips.values()), timeout_s=DECODE_TIMEOUT_S)
         for (key, clip), outcome in zip(clips.items(), outcomes, strict=True):
             past_end = isinstance(outcome, InvalidParameterError) and outcome.field == "end_s"

@@ -1,0 +1,204 @@
+"""``dimml`` commands forked from a process that has imported what they need: imports are most of what a start costs.
+
+A fork runs the same command with the same arguments, environment and folder, and has its own sockets, signals, threads
+and decode workers. It differs in what is decided while modules are imported: a test of that starts its command from
+nothing (for a server, ``running_server(..., fresh=True)``).
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+#: Every server of the tests has this in its environment.
+SERVER_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
+_TESTS = Path(__file__).resolve().parents[1]
+_BOOT = "import sys; sys.path[0] = sys.argv[1]; from support.forked import serve_forks; serve_forks(int(sys.argv[2]))"
+#: A request is one packet: arguments and environment.
+_REQUEST_BYTES = 2**18
+#: A process's number, and later how it ended.
+_REPORT = struct.Struct("i")
+
+
+class ForkedProcess:
+    """The part of ``subprocess.Popen`` that tests use, for ``-m dimml`` or a script of our tests.
+
+    ``args`` are those of a Python process, the interpreter first; ``folder`` is another one than ours.
+    """
+
+    def __init__(self, args: Sequence[str], folder: Path | None = None) -> None:
+        self.args = list(args)
+        self.returncode: int | None = None
+        self._reports, theirs = socket.socketpair()
+        (out, out_there), (err, err_there) = os.pipe(), os.pipe()
+        self.stdout: IO[str] = os.fdopen(out)
+        self.stderr: IO[str] = os.fdopen(err)
+        request = {
+            "args": self.args,
+            "environment": os.environ | SERVER_ENVIRONMENT,
+            "folder": str(folder or Path.cwd()),
+        }
+        with theirs:
+            socket.send_fds(_template(), [json.dumps(request).encode()], [out_there, err_there, theirs.fileno()])
+        os.close(out_there)
+        os.close(err_there)
+        #: As the kernel knows it.
+        self.pid = self._report()
+
+    def poll(self) -> int | None:
+        """The exit code, negative after a signal; None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            return self.wait(0.0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Block until it has ended; the exit code. Raises TimeoutExpired."""
+        if self.returncode is None:
+            self._reports.settimeout(timeout)
+            try:
+                self.returncode = os.waitstatus_to_exitcode(self._report())
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
+            self._reports.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """As ``os.kill``, but nothing where it has ended."""
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _report(self) -> int:
+        packed = self._reports.recv(_REPORT.size)
+        assert packed, "the process that forks servers has died"
+        return int(_REPORT.unpack(packed)[0])
+
+
+def run_forked(args: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; what it says and its exit code, as ``subprocess.run`` has them."""
+    process = ForkedProcess(args, folder)
+    with process.stdout, process.stderr, ThreadPoolExecutor(1) as beside:
+        errors = beside.submit(process.stderr.read)
+        said = process.stdout.read()
+        return subprocess.CompletedProcess(process.args, process.wait(), said, errors.result())
+
+
+@cache
+def _template() -> socket.socket:
+    """The socket that takes requests for forks, of a process that lives as long as this one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT, str(_TESTS), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env=os.environ | SERVER_ENVIRONMENT,
+        )
+
+    @atexit.register
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    return ours
+
+
+def serve_forks(descriptor: int) -> None:
+    """Import a server's modules, then fork a process for each request until the socket is closed."""
+    _import_all()
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    assert threads == 1, f"{threads} threads: only the one that forks would go on in a fork"
+    ended, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    reports: dict[int, socket.socket] = {}
+    with socket.socket(fileno=descriptor) as requests:
+        while True:
+            ready, _, _ = select.select([requests, ended], [], [])
+            if ended in ready:
+                os.read(ended, 1024)
+                _report_the_dead(reports)
+            if requests in ready:
+                packet, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES, 3)
+                if not packet:
+                    return
+                out, err, report = descriptors
+                if (process := os.fork()) == 0:
+                    for ours in (requests.detach(), ended, wake, report, *(one.detach() for one in reports.values())):
+                        os.close(ours)
+                    _become(out, err, **json.loads(packet))
+                os.close(out)
+                os.close(err)
+                reports[process] = socket.socket(fileno=report)
+                reports[process].send(_REPORT.pack(process))
+
+
+def _import_all() -> None:
+    """What a server has imported once it is ready, and `dimml predict` once it has answered."""
+    from dimml.cli import build_app
+    from dimml.system.outbound import import_quietly
+
+    build_app()
+    for name in (
+        "onnxruntime",
+        "pydantic.v1",
+        "rich.progress",
+        "dimml_server.process.entrypoint",
+        "dimml_server.local",
+        "dimml_client.cli.predict",
+        "dimml_client.cli.table",
+        "support.faulty_decoding",
+    ):
+        import_quietly(name)
+
+
+def _report_the_dead(reports: dict[int, socket.socket]) -> None:
+    with suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            process, status = found
+            with reports.pop(process) as report, suppress(BrokenPipeError):
+                report.send(_REPORT.pack(status))
+
+
+def _become(out: int, err: int, *, args: list[str], environment: dict[str, str], folder: str) -> NoReturn:
+    """Run ``-m dimml`` or a script with these arguments, as a new interpreter would."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for descriptor, number in ((out, 1), (err, 2)):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    run: Callable[[], Any]
+    if args[1:3] == ["-m", "dimml"]:
+        from dimml import __main__ as program
+
+        sys.argv, sys.path[0], run = [str(program.__file__), *args[3:]], folder, program.run
+    else:
+        sys.argv, sys.path[0] = args[1:], str(Path(args[1]).parent)
+        run = lambda: runpy.run_path(args[1], run_name="__main__")  # noqa: E731
+    run()
+    sys.exit()
