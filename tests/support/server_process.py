@@ -133,11 +133,11 @@ def running_server(
 ) -> Iterator[ServerProcess]:
     """Start a server, wait for its ready line, and at the end stop it by SIGTERM.
 
-    Asserts that it exits with ``code`` and leaves no process behind. With ``stop=False`` the test has stopped it itself.
-    ``environment`` is on top of our own, ``python`` another one than ours; with either, or with ``fresh=True``, it is
-    started from nothing, and otherwise forked with its modules imported (``support.forked``). It has one decode worker,
-    and one more where a script may lose it, unless ``decode_workers`` says otherwise: users want one per core, but each
-    is another start.
+    Asserts that it exits with ``code`` and leaves no process behind. With ``stop=False`` the test has stopped it
+    itself. ``environment`` is on top of our own, ``python`` another one than ours; with either, or with ``fresh=True``,
+    it is started from nothing, and otherwise forked with its modules imported (``support.forked``). It has one decode
+    worker, and one more where a script may lose it, unless ``decode_workers`` says otherwise: users want one per core,
+    but each is another start.
     """
     command = serve_command(repository, {"decode_workers": 1 if script is None else 2} | settings, script, python)
     process: subprocess.Popen[str] | ForkedProcess

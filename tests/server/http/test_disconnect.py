@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from dimml_server.http.body.disconnect import unless_gone
+from support.waiting import wait_until_async
 
 
 async def tasks_end() -> None:
     """Wait until this is the only task left."""
-    while len(asyncio.all_tasks()) > 1:
-        await asyncio.sleep(0)
+    await wait_until_async(lambda: len(asyncio.all_tasks()) == 1, 10.0)
 
 
 class Client:
