@@ -15,8 +15,9 @@ from dimml_server.http.body.disconnect import unless_gone
 
 async def tasks_end() -> None:
     """Wait until this is the only task left."""
-    while len(asyncio.all_tasks()) > 1:
-        await asyncio.sleep(0)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        assert not (await asyncio.wait(others, timeout=5.0))[1]
 
 
 class Client:
