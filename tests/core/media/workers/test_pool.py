@@ -12,7 +12,9 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -23,7 +25,7 @@ from dimml.errors import DataError, DimmlError, InvalidParameterError, TooLargeE
 from dimml.media import MediaLimits, decode
 from dimml.media.decoders.windows import WindowPlan
 from dimml.media.types import Decoded, DecodeRequest
-from dimml.media.workers.messages import DecodeResult, Lost
+from dimml.media.workers.messages import DecodeFunction, DecodeResult, Lost
 from dimml.media.workers.pool import DecodePool
 from dimml.media.workers.process import WorkerProcess
 from dimml.media.workers.timeline import decode_timeline
@@ -37,6 +39,7 @@ from support.waiting import comes_true
 HANGS = pytest.mark.slow(reason="waits until a time limit has passed")
 #: For a worker to take a job, of which the pool gives no sign.
 TAKEN_S = 0.2
+LonePool = Callable[[DecodeFunction], DecodePool]
 REAR = Frames(name="rear", tensor="REAR", frames=2, height=16, width=16)
 
 
@@ -50,6 +53,20 @@ def pool() -> Iterator[DecodePool]:
     with DecodePool(2) as pool:
         pool.warm_up()
         yield pool
+
+
+@pytest.fixture(scope="module")
+def lone() -> Iterator[LonePool]:
+    """Pools of one worker by what it decodes with, shared by the tests that leave the worker alive."""
+    with ExitStack() as stack:
+
+        @cache
+        def pool_of(decode_function: DecodeFunction) -> DecodePool:
+            pool = stack.enter_context(DecodePool(1, decode_function=decode_function))
+            pool.warm_up()
+            return pool
+
+        yield pool_of
 
 
 def process_of(pool: DecodePool) -> int:
@@ -230,12 +247,11 @@ def test_several_at_once_are_answered_each_in_its_place(pool: DecodePool, clip: 
     assert [isinstance(answer.outcome, Decoded) for answer in answers] == [True, False, True, False]
 
 
-def test_what_is_slow_is_answered_before_the_rest_is_begun(clip: bytes) -> None:
+def test_what_is_slow_is_answered_before_the_rest_is_begun(lone: LonePool, clip: bytes) -> None:
     quick, slow = (request_for(clip, AUDIO, clip_s=clip_s) for clip_s in (0.0, 0.2))
-    with DecodePool(1, decode_function=faulty_decoders.sleeps_by_clip_s) as pool:
-        pool.warm_up()
-        assert len(pool.decode_several([slow] * 5, limit_s=20, timeout_s=20)) == 1
-        assert len(pool.decode_several([quick, slow, quick, quick], limit_s=20, timeout_s=20)) == 2
+    pool = lone(faulty_decoders.sleeps_by_clip_s)
+    assert len(pool.decode_several([slow] * 5, limit_s=20, timeout_s=20)) == 1
+    assert len(pool.decode_several([quick, slow, quick, quick], limit_s=20, timeout_s=20)) == 2
 
 
 @pytest.mark.parametrize(
@@ -311,21 +327,20 @@ def test_while_one_hangs_the_others_work(clip: bytes) -> None:
     assert status == "unusable:decode_timeout"
 
 
-def test_no_worker_in_time_is_unavailable(clip: bytes) -> None:
-    with DecodePool(1, decode_function=faulty_decoders.sleeps_by_clip_s) as pool:
-        pool.warm_up()
-        busy = threading.Thread(target=lambda: pool.decode_blocking(request_for(clip, AUDIO, clip_s=2.0), timeout_s=10))
-        busy.start()
-        time.sleep(TAKEN_S)
-        with pytest.raises(UnavailableError, match="free in time"):
-            pool.decode_blocking(request_for(clip, AUDIO, clip_s=0.1), timeout_s=0.3)
-        with pytest.raises(UnavailableError, match="free in time"):
-            asyncio.run(pool.decode(request_for(clip, AUDIO, clip_s=0.1), timeout_s=0.3))
-        busy.join()
-        assert statuses(pool.decode_blocking(request_for(clip, AUDIO, clip_s=0.1), timeout_s=5)) == {"audio": "ok"}
+def test_no_worker_in_time_is_unavailable(lone: LonePool, clip: bytes) -> None:
+    pool = lone(faulty_decoders.sleeps_by_clip_s)
+    busy = threading.Thread(target=lambda: pool.decode_blocking(request_for(clip, AUDIO, clip_s=2.0), timeout_s=10))
+    busy.start()
+    time.sleep(TAKEN_S)
+    with pytest.raises(UnavailableError, match="free in time"):
+        pool.decode_blocking(request_for(clip, AUDIO, clip_s=0.1), timeout_s=0.3)
+    with pytest.raises(UnavailableError, match="free in time"):
+        asyncio.run(pool.decode(request_for(clip, AUDIO, clip_s=0.1), timeout_s=0.3))
+    busy.join()
+    assert statuses(pool.decode_blocking(request_for(clip, AUDIO, clip_s=0.1), timeout_s=5)) == {"audio": "ok"}
 
 
-def test_a_cancelled_request_is_not_decoded(clip: bytes) -> None:
+def test_a_cancelled_request_is_not_decoded(lone: LonePool, clip: bytes) -> None:
     async def cancelled() -> None:
         busy = asyncio.create_task(pool.decode(request_for(clip, AUDIO, clip_s=0.5), timeout_s=10))
         waiting = asyncio.create_task(pool.decode(request_for(clip, AUDIO, clip_s=5.0), timeout_s=10))
@@ -336,9 +351,8 @@ def test_a_cancelled_request_is_not_decoded(clip: bytes) -> None:
         await pool.decode(request_for(clip, AUDIO, clip_s=0.1), timeout_s=10)
         assert time.monotonic() - began < 2.0
 
-    with DecodePool(1, decode_function=faulty_decoders.sleeps_by_clip_s) as pool:
-        pool.warm_up()
-        asyncio.run(cancelled())
+    pool = lone(faulty_decoders.sleeps_by_clip_s)
+    asyncio.run(cancelled())
 
 
 def test_a_caller_who_goes_away_does_not_leave_a_hanging_worker_behind(clip: bytes) -> None:
@@ -359,7 +373,7 @@ def test_a_caller_who_goes_away_does_not_leave_a_hanging_worker_behind(clip: byt
         assert pool.workers_lost == 1
 
 
-def test_a_caller_who_goes_away_from_a_quick_file_costs_no_worker(clip: bytes) -> None:
+def test_a_caller_who_goes_away_from_a_quick_file_costs_no_worker(lone: LonePool, clip: bytes) -> None:
     async def scenario(pool: DecodePool) -> None:
         quick = asyncio.ensure_future(pool.decode(DecodeRequest((AUDIO,), {"audio": clip}, 0.3), timeout_s=20))
         await asyncio.sleep(TAKEN_S)
@@ -367,23 +381,22 @@ def test_a_caller_who_goes_away_from_a_quick_file_costs_no_worker(clip: bytes) -
         # Past the moment at which a worker that were still busy with it would be killed; busy with another by then.
         await pool.decode(DecodeRequest((AUDIO,), {"audio": clip}, 1.0), timeout_s=20)
 
-    with DecodePool(1, decode_function=faulty_decoders.sleeps_by_clip_s) as pool:
-        pool.warm_up()
-        asyncio.run(scenario(pool))
-        assert pool.workers_lost == 0
+    pool = lone(faulty_decoders.sleeps_by_clip_s)
+    lost = pool.workers_lost
+    asyncio.run(scenario(pool))
+    assert pool.workers_lost == lost
 
 
-def test_a_caller_in_a_hurry_costs_no_worker(clip: bytes) -> None:
-    with DecodePool(1, decode_function=faulty_decoders.sleeps_by_clip_s) as pool:
-        pool.warm_up()
-        began = time.monotonic()
-        late = pool.decode_blocking(DecodeRequest((AUDIO,), {"audio": clip}, 0.3), timeout_s=0.05)
-        assert time.monotonic() - began < 0.25
-        assert statuses(late) == {"audio": "unusable:decode_timeout"}
-        # The late reply is not taken for this one's.
-        decoded = pool.decode_blocking(DecodeRequest((VISUAL,), {"visual": clip}, 0.1), timeout_s=20)
-        assert statuses(decoded) == {"visual": "ok"}
-        assert pool.workers_lost == 0
+def test_a_caller_in_a_hurry_costs_no_worker(lone: LonePool, clip: bytes) -> None:
+    pool = lone(faulty_decoders.sleeps_by_clip_s)
+    lost, began = pool.workers_lost, time.monotonic()
+    late = pool.decode_blocking(DecodeRequest((AUDIO,), {"audio": clip}, 0.3), timeout_s=0.05)
+    assert time.monotonic() - began < 0.25
+    assert statuses(late) == {"audio": "unusable:decode_timeout"}
+    # The late reply is not taken for this one's.
+    decoded = pool.decode_blocking(DecodeRequest((VISUAL,), {"visual": clip}, 0.1), timeout_s=20)
+    assert statuses(decoded) == {"visual": "ok"}
+    assert pool.workers_lost == lost
 
 
 def test_a_short_time_limit_does_not_leave_a_hanging_worker_behind(clip: bytes) -> None:
@@ -423,14 +436,14 @@ def test_a_worker_killed_while_idle_is_replaced(clip: bytes) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_worker_leaves_signals_to_its_parent(number: signal.Signals) -> None:
-    with DecodePool(1, decode_function=faulty_decoders.tells_its_process) as pool:
-        process = process_of(pool)
-        # Ctrl-C at a terminal goes to a whole process group, and would reach a worker that is still starting.
-        assert os.getpgid(process) != os.getpgid(0)
-        os.kill(process, number)
-        time.sleep(0.1)  # For its death, which must not come.
-        assert process_of(pool) == process
+def test_a_worker_leaves_signals_to_its_parent(lone: LonePool, number: signal.Signals) -> None:
+    pool = lone(faulty_decoders.tells_its_process)
+    process = process_of(pool)
+    # Ctrl-C at a terminal goes to a whole process group, and would reach a worker that is still starting.
+    assert os.getpgid(process) != os.getpgid(0)
+    os.kill(process, number)
+    time.sleep(0.1)  # For its death, which must not come.
+    assert process_of(pool) == process
 
 
 def test_memory_is_limited_beyond_what_the_imports_took(clip: bytes) -> None:
