@@ -1,15 +1,25 @@
-"""HTTP clients of which it is known which process of the server holds their connection."""
+"""Clients of a server of several processes, of which it is known which process holds their connection."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
+from dimml_server.security.keys import new_key
 from support.server_process import ServerProcess
+from support.waiting import wait_until
+
+LABEL = 1
+OPS, OPS_LINE = new_key("ops", admin=True)
+NARROW, NARROW_LINE = new_key("narrow", concurrent=1)
+LATER, LATER_LINE = new_key("later")
 
 
 def owner_of(server: ServerProcess, client_port: int, server_port: int) -> int | None:
@@ -68,3 +78,51 @@ def one_client_each(server: ServerProcess, key: str, processes: int = 2) -> Iter
                 break
         assert len(found) == processes, f"of {processes} processes only {set(found)} take connections"
         yield list(found.values())
+
+
+def connected(server: ServerProcess, process: int | None) -> socket.socket:
+    """A connection to one process of the server, or to any."""
+    host, port = server.http.split(":")
+    with ExitStack() as others:
+        # The next ones go elsewhere while those that went astray are open.
+        for _ in range(20):
+            connection = socket.create_connection((host, int(port)), timeout=60.0)
+            if process is None:
+                return connection
+            client_port = connection.getsockname()[1]
+            wait_until(lambda client_port=client_port: owner_of(server, client_port, int(port)))  # type: ignore[misc]
+            if owner_of(server, client_port, int(port)) == process:
+                return connection
+            others.callback(connection.close)
+    raise AssertionError(f"process {process} takes no connection")
+
+
+def begun(
+    server: ServerProcess, clip: bytes, key: str = OPS, *, whole: bool = True, process: int | None = None
+) -> tuple[socket.socket, bytes]:
+    """A connection, to one process or any, on which a prediction has been sent, or half of it; and the rest of it."""
+    headers = {"X-API-Key": key}
+    request = httpx.Request(
+        "POST", f"{server.url}/v1/predict", files={"media": clip}, data={"model": "tiny"}, headers=headers
+    )
+    body = request.read()
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    connection = connected(server, process)
+    sent = len(body) if whole else len(body) // 2
+    connection.sendall(f"POST /v1/predict HTTP/1.1\r\n{head}\r\n".encode() + body[:sent])
+    return connection, body[sent:]
+
+
+def metrics(client: Pinned) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    families = text_string_to_metric_families(client.http.get("/metrics").text)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def versions(client: Pinned, bundle: str) -> list[int]:
+    return [m["version"] for m in client.http.get("/v1/models").json()["models"] if m["name"] == bundle]
+
+
+def load(client: Pinned, bundle: str, *chosen: int) -> httpx.Response:
+    config = json.dumps({"version_policy": {"specific": {"versions": chosen}}})
+    parameters = {"parameters": {"config": config}} if chosen else {}
+    return client.http.post(f"/v2/repository/models/{bundle}/load", json=parameters)
