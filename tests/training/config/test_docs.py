@@ -37,6 +37,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`stage1.joint`": config.JointConfig,
     "`stage2`": config.Stage2Config,
     "`stage1.optimiser`, `stage2.optimiser`": config.OptimiserConfig,
+    "`loss`": config.LossConfig,
     "`fusion`": FusionSpec,
     "`certainty`": config.CertaintyConfig,
     "`compute`": config.ComputeConfig,

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dimml_training.data.loader import Batch, ClipRows
+from dimml_training.data.loader import Batch, ClipRows, without_lone_rows
 from dimml_training.detached.encoders import DetachedEncoders
 from dimml_training.detached.fused_head import train_fused_head
 from dimml_training.detached.losses import duc_loss
-from dimml_training.lightning.encoder_module import without_lone_rows
 from support.looped_duc import looped_duc
 from support.three_modalities import batch_of, random_clips, state_of, three_modalities
 

@@ -16,6 +16,7 @@ from dimml_training.config import TrainConfig, with_fields
 from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.config.compare import CompareConfig
 from dimml_training.data.prepare import PreparedData
+from dimml_training.run.starting import weights_sha256
 
 #: Fields that do not affect what is trained: names, loggers, threads, and what is chosen after training.
 BESIDE_TRAINING = ("name", "threads", "logging", "fusion", "certainty", "compare")
@@ -124,6 +125,9 @@ def training_key(config: TrainConfig, data_digest: str, decoder_version: int = D
         document["data"].pop(name, None)
     if config.stage1.objective == "detached":
         document.get("stage1", {}).pop("joint", None)
+    if config.stage1.start_from is not None:
+        # What it starts from, wherever that lies.
+        document["stage1"]["start_from"] = weights_sha256(config.stage1.start_from)
     for modality in document["modalities"]:
         backbone = modality.get("encoder", {}).get("backbone", {})
         if "name" in backbone:

@@ -14,7 +14,7 @@ from dimml_training.config.loading import expand_path, load_config, parse_config
 from dimml_training.config.logging import LoggingConfig
 from dimml_training.config.modality import ModalityConfig, PictureModalityConfig, SoundModalityConfig
 from dimml_training.config.run import TrainConfig
-from dimml_training.config.stages import JointConfig, OptimiserConfig, Stage1Config, Stage2Config
+from dimml_training.config.stages import JointConfig, LossConfig, OptimiserConfig, Stage1Config, Stage2Config
 
 __all__ = [
     "SPLITS",
@@ -25,6 +25,7 @@ __all__ = [
     "DataConfig",
     "JointConfig",
     "LoggingConfig",
+    "LossConfig",
     "ModalityConfig",
     "OptimiserConfig",
     "PictureAugmentConfig",

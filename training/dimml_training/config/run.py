@@ -15,7 +15,7 @@ from dimml_training.config.compute import ComputeConfig
 from dimml_training.config.data import DataConfig
 from dimml_training.config.logging import LoggingConfig
 from dimml_training.config.modality import ModalityConfig
-from dimml_training.config.stages import Stage1Config, Stage2Config
+from dimml_training.config.stages import LossConfig, Stage1Config, Stage2Config
 from dimml_training.models.config import EncoderConfig
 
 
@@ -35,6 +35,7 @@ class TrainConfig(Section):
     )
     stage1: Stage1Config = Field(default=Stage1Config(), description="Training of the detached encoders.")
     stage2: Stage2Config = Field(default=Stage2Config(), description="Training of the fused head.")
+    loss: LossConfig = Field(default=LossConfig(), description="Class weights and smoothing of the cross entropies.")
     fusion: FusionSpec | None = Field(
         default=None, description="How the heads' votes are combined; by default chosen on validation clips."
     )
@@ -105,6 +106,19 @@ class TrainConfig(Section):
                 "stage1.joint.modulation: mmpareto compares gradients, which 16-mixed scales up; set "
                 "compute.precision: bf16-mixed or 32-true"
             )
+        if joint and self.stage1.joint.modulation != "none" and self.stage1.accumulate > 1:
+            raise ValueError(
+                f"stage1.accumulate: {self.stage1.joint.modulation} balances the gradients of one batch; leave it at 1"
+            )
+        if self.stage1.optimiser.clip_norm is not None and self.compute.precision == "16-mixed":
+            raise ValueError(
+                "stage1.optimiser.clip_norm measures gradients, which 16-mixed scales up within the optimiser; set "
+                "compute.precision: bf16-mixed or 32-true"
+            )
+        for stage in ("stage1", "stage2"):
+            of_stage = getattr(self, stage)
+            if of_stage.optimiser.warmup_epochs >= of_stage.epochs:
+                raise ValueError(f"{stage}.optimiser.warmup_epochs must be below {stage}.epochs")
         duc = not joint and self.stage1.lambda_duc > 0.0 and len(names) > 1
         if duc and self.stage1.warmup_epochs >= self.stage1.epochs:
             raise ValueError(

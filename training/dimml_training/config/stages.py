@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,27 @@ class OptimiserConfig(Section):
         description="'step': lr x 0.1 from step_epoch on; 'cosine': to zero over all epochs; 'constant': lr.",
     )
     step_epoch: int = Field(default=70, ge=1, description="Epoch of the drop in schedule 'step', counted from 0.")
+    warmup_epochs: int = Field(
+        default=0,
+        ge=0,
+        description="First epochs, in which lr rises in equal steps; 'cosine' falls over the epochs after them.",
+    )
+    clip_norm: float | None = Field(
+        default=None, gt=0.0, description="Longest gradient of all weights together; a longer one is scaled down to it."
+    )
+
+
+class LossConfig(Section):
+    """The cross entropies of both stages; DUC and the metrics are not affected."""
+
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] | None = Field(
+        default=None,
+        description="'balanced': clips over (classes x clips of the class), each head on its own training clips; or a "
+        "weight by label, 1 for the others.",
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="Share of the target that is spread evenly over all classes."
+    )
 
 
 class JointConfig(Section):
@@ -78,6 +99,23 @@ class Stage1Config(Section):
     duc_temperature: float = Field(default=50.0, gt=0.0, description="Divides the dot products in DUC.")
     joint: JointConfig = Field(default=JointConfig(), description="Settings of objective 'joint'.")
     optimiser: OptimiserConfig = Field(default=OptimiserConfig(), description="Optimiser and schedule.")
+    accumulate: int = Field(
+        default=1, ge=1, description="Batches whose gradients make one step; each batch has its own DUC and statistics."
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="End after so many epochs without a better one; by default all epochs are run."
+    )
+    ema: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="Decay of a moving average of weights and batch statistics, which is then validated and kept.",
+    )
+    start_from: str | None = Field(
+        default=None,
+        description="Run directory of a finished training whose weights this one starts from; paths as in "
+        "data.manifest.",
+    )
 
 
 class Stage2Config(Section):

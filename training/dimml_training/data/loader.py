@@ -40,6 +40,24 @@ def labels_of(batch: Batch, modality: str) -> Tensor:
     return batch.labels_B if there_B is None else batch.labels_B[there_B]
 
 
+def without_lone_rows(batch: Batch) -> Batch:
+    """Leave out a modality of which the batch has one row only, since batch normalisation needs two."""
+    if not batch.present:
+        return batch
+    lone = [name for name in batch.present if len(batch.rows[name]) == 1]
+    rows = {name: tensor[:0] if name in lone else tensor for name, tensor in batch.rows.items()}
+    present = {name: torch.zeros_like(there_B) if name in lone else there_B for name, there_B in batch.present.items()}
+    return Batch(rows, batch.labels_B, present)
+
+
+def spread_out(values: Tensor, present_B: Tensor | None) -> Tensor:
+    """Place values ``[B_m, …]`` of the clips that have a modality among all B clips, zeros elsewhere: ``[B, …]``."""
+    if present_B is None:
+        return values
+    placed = values.new_zeros(len(present_B), *values.shape[1:])
+    return placed.index_put((present_B,), values)
+
+
 @dataclass(frozen=True)
 class ClipRows:
     """A set of N clips as arrays.

@@ -11,11 +11,11 @@ from torch.nn.functional import cross_entropy
 
 from dimml.fusion import fuse
 from dimml_training.config import TrainConfig
-from dimml_training.data.loader import Batch, ClipRows, batches, labels_of
+from dimml_training.data.loader import Batch, ClipRows, batches, labels_of, spread_out
 from dimml_training.detached.dimension_separation import effective_dimensions
 from dimml_training.detached.losses import duc_loss, ordered_pairs
 from dimml_training.distributed import connected, rows_of_all, teachers_of_all
-from dimml_training.lightning.encoder_module import SELECTION, EncoderTraining, History, selection, spread_out
+from dimml_training.lightning.encoder_module import SELECTION, EncoderTraining, History, selection
 
 
 class DetachedEncoders(EncoderTraining):
@@ -51,6 +51,11 @@ class DetachedEncoders(EncoderTraining):
     def selectable(self) -> bool:
         """Whether this epoch may be chosen: with DUC, epochs of the warm-up may not, because they do not include it."""
         return bool(self.separated) or not self.duc_wanted
+
+    @property
+    def first_selectable_epoch(self) -> int:
+        """The first epoch with DUC, if there is any."""
+        return self.config.stage1.warmup_epochs if self.duc_wanted else 0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses of one batch: ``own`` and ``shared`` summed over modalities, and ``duc``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from dimml.errors import SetupError
 from dimml_training.config import TrainConfig
 from dimml_training.data.augment import augment
 from dimml_training.data.loader import ClipRows, batches
+from dimml_training.lightning.class_weights import class_weights
 from dimml_training.lightning.encoder_module import build_optimiser, learning_rate, step_seed
 
 #: Added to the seed, so that stage 2 does not draw the noise of stage 1 again.
@@ -40,10 +41,11 @@ def train_fused_head(
     validation: ClipRows,
     on_epoch: Callable[[dict[str, float]], None],
     device: torch.device = CPU,
+    labels: Sequence[str] = (),
 ) -> nn.Linear:
     """Train the fused head; return the one of the epoch with the best validation accuracy (ties: lowest loss).
 
-    Only clips with every modality are used; both splits need some.
+    Only clips with every modality are used; both splits need some. ``labels`` name the classes, for their weights.
     The encoders must be in evaluation mode, and are not changed, not even their batch statistics. ``on_epoch`` is
     called with a row of metrics after each epoch. Runs on ``device``; encoders and head are on the CPU afterwards.
     Raises SetupError if the validation loss is not finite.
@@ -56,6 +58,9 @@ def train_fused_head(
     for encoder in encoders.values():
         encoder.to(device)
     optimiser = build_optimiser(head.parameters(), stage.optimiser)
+    weight_C = class_weights(config.loss, labels, train, None)
+    weight_C = None if weight_C is None else weight_C.to(device)
+    smoothing = config.loss.label_smoothing
     clean = [
         (concatenated_features(encoders, _on(device, batch.rows)), batch.labels_B.to(device))
         for batch in batches(validation, 4 * stage.batch_size)
@@ -75,9 +80,12 @@ def train_fused_head(
             torch.manual_seed(step_seed(config.seed, SEED_OFFSET + step))
             there = _on(device, rows)
             corrupted = {m.input.name: augment(m.input, m.augment, there[m.input.name]) for m in config.modalities}
-            loss = cross_entropy(head(concatenated_features(encoders, corrupted)), labels_B.to(device))
+            logits_BC = head(concatenated_features(encoders, corrupted))
+            loss = cross_entropy(logits_BC, labels_B.to(device), weight_C, label_smoothing=smoothing)
             optimiser.zero_grad()
             torch.autograd.backward(loss)
+            if stage.optimiser.clip_norm is not None:
+                nn.utils.clip_grad_norm_(head.parameters(), stage.optimiser.clip_norm)
             optimiser.step()
         with torch.no_grad():
             logits_NC = head(features_ND)

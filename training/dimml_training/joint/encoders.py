@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from dimml_training.config import TrainConfig
-from dimml_training.data.loader import Batch, ClipRows
+from dimml_training.data.loader import Batch, ClipRows, spread_out
 from dimml_training.distributed import connected, sum_of_all
 from dimml_training.joint.modulation import ogm_coefficients, ogm_modulate, pareto_gradients
-from dimml_training.lightning.encoder_module import SELECTION, EncoderTraining, History, selection, spread_out
+from dimml_training.lightning.encoder_module import SELECTION, EncoderTraining, History, selection
 from dimml_training.models.joint_head import SplitHead, build_joint_head
 
 #: Name of the joint head in metrics.
@@ -98,14 +98,14 @@ class JointEncoders(EncoderTraining):
 
     def _joint_loss(self, logits_BC: Tensor, batch: Batch) -> Tensor:
         """Cross entropy, mean over the clips of all processes of which any modality is there."""
-        if not batch.present:
-            return cross_entropy(logits_BC, batch.labels_B)
+        if not batch.present and not (connected().size > 1 and self.class_weights):
+            return self.mean_loss(logits_BC, batch.labels_B, JOINT)
         every_B = torch.ones_like(batch.labels_B, dtype=torch.bool)
         any_B = torch.stack([batch.present.get(name, every_B) for name in self.names]).any(dim=0)
-        clips = sum_of_all(any_B.sum().float()) / connected().size
+        divisor = sum_of_all(self._weight_of(JOINT, batch.labels_B[any_B])) / connected().size
         if not any_B.any():
             return logits_BC.detach().new_zeros(())
-        return cross_entropy(logits_BC[any_B], batch.labels_B[any_B], reduction="sum") / clips
+        return self.mean_loss(logits_BC[any_B], batch.labels_B[any_B], JOINT, divisor)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Balance the gradients of this step."""

@@ -19,12 +19,16 @@ from torch.nn.functional import cross_entropy
 from dimml.errors import SetupError
 from dimml_training.config import OptimiserConfig, TrainConfig
 from dimml_training.data.augment import augment
-from dimml_training.data.loader import Batch, ClipRows, labels_of
+from dimml_training.data.loader import Batch, ClipRows, labels_of, without_lone_rows
 from dimml_training.distributed import average_statistics, connected, mean_of_all, rows_of_all, sum_of_all
+from dimml_training.lightning.averaging import Averages
 from dimml_training.models.encoder import Encoder, build_encoder
 
 #: Metric by which checkpoints are chosen; higher is better.
 SELECTION = "val_selection"
+
+#: Entry of a checkpoint with the averages of weights.
+AVERAGES = "averages"
 
 #: Metrics by name, one row per epoch.
 History = list[dict[str, float]]
@@ -66,6 +70,10 @@ class EncoderTraining(pl.LightningModule):
         self.history: History = []
         self._epoch_losses: list[dict[str, Tensor]] = []
         self._validation: list[tuple[dict[str, Tensor], Batch]] = []
+        #: Class weights ``[C]`` by modality, and by the name of a head on several; empty: all weigh the same.
+        self.class_weights: dict[str, Tensor] = {}
+        self._averages = None if config.stage1.ema is None else Averages(config.stage1.ema)
+        self._averaged_step = 0
         # Rows that each encoder has seen in this epoch, in this process.
         self._rows_seen: dict[str, int] = dict.fromkeys(self.names, 0)
 
@@ -89,21 +97,33 @@ class EncoderTraining(pl.LightningModule):
     def divisors(self, batch: Batch) -> dict[str, Tensor]:
         """What the sum of each modality's losses is divided by; empty where their plain mean is right.
 
-        The number of rows of all processes, by the number of processes, which average their gradients: parts of a batch
-        differ in how many of their clips have a modality.
+        The number of rows of all processes, or the sum of their weights, by the number of processes, which average
+        their gradients: parts of a batch differ in how many of their clips have a modality, or are of which class.
         """
         ranks = connected()
-        if ranks.size == 1 or not self.train_clips.present:
+        if ranks.size == 1 or not (self.train_clips.present or self.class_weights):
             return {}
-        rows = torch.tensor([float(len(batch.rows[name])) for name in self.names], device=batch.labels_B.device)
-        return dict(zip(self.names, sum_of_all(rows) / ranks.size, strict=True))
+        own = torch.stack([self._weight_of(name, labels_of(batch, name)) for name in self.names])
+        return dict(zip(self.names, sum_of_all(own) / ranks.size, strict=True))
 
     def row_loss(self, logits: Tensor, batch: Batch, divisors: Mapping[str, Tensor], name: str) -> Tensor:
         """Cross entropy of the batch's rows of one modality, mean over them; over those of all processes, if shared."""
-        labels = labels_of(batch, name)
-        if name not in divisors:
-            return cross_entropy(logits, labels)
-        return cross_entropy(logits, labels, reduction="sum") / divisors[name]
+        return self.mean_loss(logits, labels_of(batch, name), name, divisors.get(name))
+
+    def mean_loss(self, logits_BC: Tensor, labels_B: Tensor, name: str, divisor: Tensor | None = None) -> Tensor:
+        """Cross entropy as ``config.loss`` has it: mean by weight, or the sum over ``divisor``."""
+        weight_C = self.class_weights.get(name)
+        weight_C = None if weight_C is None else weight_C.to(logits_BC.device)
+        smoothing = self.config.loss.label_smoothing
+        if divisor is None:
+            return cross_entropy(logits_BC, labels_B, weight_C, label_smoothing=smoothing)
+        return cross_entropy(logits_BC, labels_B, weight_C, label_smoothing=smoothing, reduction="sum") / divisor
+
+    def _weight_of(self, name: str, labels_B: Tensor) -> Tensor:
+        """Sum of the weights of rows, which is their number without class weights."""
+        if name not in self.class_weights:
+            return torch.tensor(float(len(labels_B)), device=labels_B.device)
+        return self.class_weights[name].to(labels_B.device)[labels_B].sum()
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -124,12 +144,19 @@ class EncoderTraining(pl.LightningModule):
         """Whether the weights of this epoch may be chosen."""
         return True
 
+    @property
+    def first_selectable_epoch(self) -> int:
+        """The first epoch whose weights may be chosen."""
+        return 0
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
         """Corrupt one batch and return its loss; None if no modality has two of its clips."""
         batch = without_lone_rows(batch)
         # Seeded by step and rank, so that a resumed run draws the same noise as an uninterrupted one.
         ranks = connected()
-        torch.manual_seed(step_seed(self.config.seed, self.global_step * ranks.size + ranks.rank))
+        each = self.config.stage1.accumulate
+        step = self.global_step * each + batch_index % each
+        torch.manual_seed(step_seed(self.config.seed, step * ranks.size + ranks.rank))
         corrupted = {
             m.input.name: augment(m.input, m.augment, batch.rows[m.input.name])
             if len(batch.rows[m.input.name])
@@ -150,6 +177,23 @@ class EncoderTraining(pl.LightningModule):
         self._epoch_losses.append({"": total.detach(), **{f"_{name}": part.detach() for name, part in parts.items()}})
         return total
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Take the weights after each step into their average."""
+        if self._averages is not None and self.global_step != self._averaged_step:
+            self._averages.update(self)
+            self._averaged_step = self.global_step
+
+    def on_train_start(self) -> None:
+        """End at once if the run that is resumed had already run out of patience."""
+        self._stop_without_progress()
+
+    def _stop_without_progress(self) -> None:
+        """Ask the trainer to stop if no epoch of the last ``patience`` is the best."""
+        patience = self.config.stage1.patience
+        scores = [row[SELECTION] for row in self.history if row["epoch"] >= self.first_selectable_epoch]
+        if patience is not None and scores and len(scores) - 1 - scores.index(max(scores)) >= patience:
+            self.trainer.should_stop = True
+
     def on_train_epoch_start(self) -> None:
         """Set this epoch's learning rate."""
         stage = self.config.stage1
@@ -161,7 +205,18 @@ class EncoderTraining(pl.LightningModule):
         self._rows_seen = dict.fromkeys(self.names, 0)
 
     def on_validation_start(self) -> None:
-        """Average batch statistics over ranks, so that all of them score and save the same model."""
+        """Average batch statistics over ranks, so that all of them score and save the same model: the averaged one."""
+        self._share_statistics()
+        if self._averages is not None:
+            self._averages.swap(self)
+            self._share_statistics()
+
+    def on_validation_end(self) -> None:
+        """Go on with the weights that are trained."""
+        if self._averages is not None:
+            self._averages.swap(self)
+
+    def _share_statistics(self) -> None:
         if not self.train_clips.present:
             average_statistics(self)
             return
@@ -208,37 +263,25 @@ class EncoderTraining(pl.LightningModule):
         lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.history.append({"epoch": float(self.current_epoch), "lr": lr, **means, **self._validation_metrics})
         self.on_epoch(self.history)
+        self._stop_without_progress()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the history with the weights."""
+        """Save the history, and the averages of weights, with the weights."""
         checkpoint["history"] = list(self.history)
+        if self._averages is not None:
+            checkpoint[AVERAGES] = self._averages.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the history."""
+        """Restore the history and the averages."""
         self.history = list(checkpoint["history"])
+        if self._averages is not None:
+            self._averages.load(checkpoint[AVERAGES], self.device)
+            self._averaged_step = int(checkpoint["global_step"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build one optimiser for all trained weights."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return build_optimiser(trained, self.config.stage1.optimiser)
-
-
-def without_lone_rows(batch: Batch) -> Batch:
-    """Leave out a modality of which the batch has one row only, since batch normalisation needs two."""
-    if not batch.present:
-        return batch
-    lone = [name for name in batch.present if len(batch.rows[name]) == 1]
-    rows = {name: tensor[:0] if name in lone else tensor for name, tensor in batch.rows.items()}
-    present = {name: torch.zeros_like(there_B) if name in lone else there_B for name, there_B in batch.present.items()}
-    return Batch(rows, batch.labels_B, present)
-
-
-def spread_out(values: Tensor, present_B: Tensor | None) -> Tensor:
-    """Place values ``[B_m, …]`` of the clips that have a modality among all B clips, zeros elsewhere: ``[B, …]``."""
-    if present_B is None:
-        return values
-    placed = values.new_zeros(len(present_B), *values.shape[1:])
-    return placed.index_put((present_B,), values)
 
 
 def _full_precision(device: torch.device) -> torch.autocast:
@@ -269,9 +312,15 @@ def build_optimiser(parameters: Any, config: OptimiserConfig) -> torch.optim.Opt
 
 
 def learning_rate(config: OptimiserConfig, epoch: int, epochs: int) -> float:
-    """Learning rate of an epoch, counted from 0; a function of the epoch alone, so there is no state to resume."""
+    """Learning rate of an epoch, counted from 0; a function of the epoch alone, so there is no state to resume.
+
+    Warm-up epoch k of n has ``(k + 1) / (n + 1)`` of the full rate.
+    """
+    warmup = config.warmup_epochs
+    if epoch < warmup:
+        return config.lr * (epoch + 1) / (warmup + 1)
     if config.schedule == "cosine":
-        return config.lr * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
+        return config.lr * 0.5 * (1.0 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup)))
     if config.schedule == "step" and epoch >= config.step_epoch:
         return config.lr * 0.1
     return config.lr

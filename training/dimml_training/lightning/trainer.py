@@ -99,6 +99,8 @@ def build_trainer(
         )
     return pl.Trainer(
         max_epochs=config.stage1.epochs,
+        accumulate_grad_batches=config.stage1.accumulate,
+        gradient_clip_val=config.stage1.optimiser.clip_norm,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=ranks.local_size,
         num_nodes=ranks.machines,

@@ -18,11 +18,13 @@ from dimml_training.data.loader import batches
 from dimml_training.data.prepare import PreparedData
 from dimml_training.detached.encoders import DetachedEncoders
 from dimml_training.distributed import ALONE, Ranks, connected
-from dimml_training.joint.encoders import JointEncoders
-from dimml_training.lightning.encoder_module import SELECTION, EncoderTraining, History
+from dimml_training.joint.encoders import JOINT, JointEncoders
+from dimml_training.lightning.class_weights import class_weights
+from dimml_training.lightning.encoder_module import AVERAGES, SELECTION, EncoderTraining, History
 from dimml_training.lightning.trainer import build_trainer, lightning_quiet
 from dimml_training.loop.epoch_log import EpochLog
 from dimml_training.run.directory import CHECKPOINTS, write_epochs
+from dimml_training.run.starting import load_start, take_weights
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 CPU = torch.device("cpu")
@@ -70,6 +72,10 @@ def fit_stage1(
 
     kind = JointEncoders if config.stage1.objective == "joint" else DetachedEncoders
     module: EncoderTraining = kind(config, len(data.labels), train_rows, on_epoch=log)
+    names = [*module.names, *((JOINT,) if isinstance(module, JointEncoders) else ())]
+    for name in names if config.loss.class_weights is not None else ():
+        weights = class_weights(config.loss, data.labels, train_rows, None if name == JOINT else name)
+        module.class_weights |= {} if weights is None else {name: weights}
     folder = out / CHECKPOINTS
     checkpoint = ModelCheckpoint(
         dirpath=folder,
@@ -90,6 +96,11 @@ def fit_stage1(
     resuming = resume and last.exists()
     if resuming:
         _checkpoint(last, module)
+    elif config.stage1.start_from is not None:
+        encoders = {name: module.encoder(name) for name in module.names}
+        heads = {name: getattr(module, name, None) for name in ("shared_head", "joint_head")}
+        taken = take_weights(load_start(config.stage1.start_from, encoders), data.labels, {**encoders, **heads})
+        tell(f"starting from {config.stage1.start_from}: {', '.join(taken)}")
     size = config.stage1.batch_size
     with lightning_quiet():
         trainer = build_trainer(config, device, ranks, callbacks, bar=bar, whole=not train_rows.present)
@@ -107,7 +118,8 @@ def fit_stage1(
         distributed.destroy_process_group()
     if ranks.first:
         best = _checkpoint(folder / BEST, module)
-        module.load_state_dict(best["state_dict"])
+        averaged = best[AVERAGES]["values"] if AVERAGES in best else {}
+        module.load_state_dict({**best["state_dict"], **averaged})
         module.selected_epoch = int(best["epoch"])
     return module.cpu().eval()
 

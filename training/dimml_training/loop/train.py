@@ -47,6 +47,7 @@ from dimml_training.run.directory import (
     write_run,
 )
 from dimml_training.run.fusion import without_fused_head, write_fusion
+from dimml_training.run.starting import load_start, start_record
 from dimml_training.run.votes import write_votes
 
 #: Number of validation clips kept in the run, so that an export can be checked on real clips without the data.
@@ -84,10 +85,11 @@ def train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if not resume:
-        for modality in config.modalities:
-            # Built once to find errors before clips are decoded and before the folder holds a run. Published weights
-            # are not loaded until training.
-            build_encoder(modality.input, modality.encoder, classes=2, weights=False)
+        # Built once to find errors before clips are decoded and before the folder holds a run. Published weights are
+        # not loaded until training.
+        built = {m.input.name: build_encoder(m.input, m.encoder, classes=2, weights=False) for m in config.modalities}
+        if config.stage1.start_from is not None:
+            load_start(config.stage1.start_from, built)
     # On each machine one process decodes, while the others wait for the lock of the cache.
     data = prepare(config, cache_dir, progress=progress if ranks.first else None)
     if not ranks.first:
@@ -150,6 +152,7 @@ def _fit(
             validation=rows["validation"],
             on_epoch=log,
             device=device,
+            labels=data.labels,
         )
     joint_head = module.joint_head if isinstance(module, JointEncoders) else None
     own_heads = not isinstance(module, JointEncoders) or module.trains_own_heads
@@ -197,6 +200,7 @@ def _fit(
             "clips": {split: len(rows[split]) for split in SPLITS},
             "warnings": data.warnings + idle_pairs(module) + said,
             **_presence(rows),
+            **({} if config.stage1.start_from is None else {"started_from": start_record(config.stage1.start_from)}),
             "selected_epoch": module.selected_epoch,
             **_effective_dimensions(module),
             "seconds": round(time.monotonic() - began, 1),
