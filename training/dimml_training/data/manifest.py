@@ -78,7 +78,7 @@ def read_clip_table(config: DataConfig, modalities: Iterable[str]) -> ClipTable:
     names = list(modalities)
     columns = config.columns
     media = {name: columns.media if isinstance(columns.media, str) else columns.media[name] for name in names}
-    rows = _read_table(path)
+    rows = read_rows(path)
     optional = (columns.subject, columns.start_s, columns.end_s)
     wanted = [*media.values(), columns.label, columns.split, *(c for c in optional if c is not None)]
     header = rows[0][1]
@@ -216,7 +216,7 @@ def _seconds(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
+def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Read the rows of a CSV or Parquet file as text, each with its line number. Raises DataError.
 
     The number is that of the last line of a CSV row; rows of a Parquet file are numbered as if it were CSV.
