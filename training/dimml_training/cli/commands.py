@@ -50,6 +50,7 @@ def train(
     from dimml_training.data.cache import default_cache_dir
     from dimml_training.loop.train import train as run_training
     from dimml_training.report.page import write_report
+    from dimml_training.report.reading import read_run_files
 
     folder = Path("runs") / settings.name if out is None else out
     with progress_bar("decoding clips") as progress:
@@ -68,6 +69,7 @@ def train(
     if as_json:
         typer.echo(json.dumps({"run": str(folder), **metrics}, indent=2))
         return
+    labels = read_run_files(folder).labels
     for split, found in metrics.items():
-        show_metrics(f"{split}, {found['clips']} clips", found)
+        show_metrics(f"{split}, {found['clips']} clips", found, labels)
     typer.echo(f"run directory: {folder}")
