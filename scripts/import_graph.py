@@ -51,6 +51,7 @@ ROOMS: Final[Mapping[str, str]] = {
         loop
         compare
         report  recipes
+        first_config
         cli
     """,
     "dimml_export": """

@@ -5,15 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 import typer
 
 from dimml import __version__, cli
 from dimml.errors import BundleError
+from support.data import REPOSITORY_ROOT
 
-COMMANDS = ["train", "evaluate", "make-avdigits", "export", "serve", "predict", "score", "plot"]
+COMMANDS = ["init", "train", "evaluate", "make-avdigits", "export", "serve", "predict", "score", "plot"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -84,7 +84,7 @@ def test_an_unexpected_error_can_be_traced(monkeypatch: pytest.MonkeyPatch) -> N
         cli.main([cli.TRACEBACK, "work"])
 
 
-def test_a_missing_extra_names_the_line_that_brings_it(tmp_path: Path) -> None:
+def test_a_missing_extra_names_the_line_that_brings_it() -> None:
     """In a process where torch cannot be found, `dimml train` says what to install."""
     code = textwrap.dedent("""
         import sys
@@ -99,8 +99,7 @@ def test_a_missing_extra_names_the_line_that_brings_it(tmp_path: Path) -> None:
         from dimml.cli import main
         sys.exit(main(["train", sys.argv[1]]))
     """)
-    config = tmp_path / "config.yaml"
-    config.write_text("{}")
+    config = REPOSITORY_ROOT / "training" / "configs" / "avdigits.yaml"
     done = subprocess.run([sys.executable, "-c", code, str(config)], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "pip install 'dimml[train]'" in done.stderr

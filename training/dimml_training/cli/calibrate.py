@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from dimml.errors import SetupError
 from dimml_training.cli.console import CacheDir, progress_bar, show_metrics
 
 
@@ -19,46 +18,19 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report of the choice as JSON.")] = False,
 ) -> None:
     """Choose a finished run's fusion again on validation clips, without training."""
-    from dimml_training.data.cache import default_cache_dir
-    from dimml_training.data.prepare import prepare
-    from dimml_training.evaluation.heads import figures, fused_answer, head_logits
-    from dimml_training.fusion_selection.choose import choose_on
     from dimml_training.fusion_selection.search import one_line
+    from dimml_training.loop.calibrate import calibrate as choose_again
     from dimml_training.report.page import write_report
     from dimml_training.report.reading import CORRUPTIONS_FILE
-    from dimml_training.run.directory import METRICS_JSON, load_run, write_metrics
-    from dimml_training.run.fusion import keep_previous, write_fusion
-    from dimml_training.run.votes import write_votes
 
-    trained = load_run(run)
-    if trained.joint_head is not None:
-        raise SetupError(f"{run} is a joint training: its one head answers, there are no votes to fuse")
-    with progress_bar("decoding clips") as progress:
-        data = prepare(trained.config, cache_dir or default_cache_dir(), labels=trained.labels, progress=progress)
-    rows = {split: of_split.rows for split, of_split in data.splits.items()}
-    with progress_bar("corrupting validation clips") as progress:
-        chosen = choose_on(
-            trained.config,
-            trained.encoders,
-            trained.fused_head,
-            train=rows["train"],
-            validation=rows["validation"],
-            progress=progress,
+    with progress_bar("decoding clips") as decoding, progress_bar("corrupting validation clips") as corrupting:
+        calibrated = choose_again(
+            run,
+            cache_dir=cache_dir,
+            decoding=decoding,
+            corrupting=corrupting,
+            tell=lambda line: typer.echo(line, err=True),
         )
-    metrics, answers = {}, {}
-    for split in ("validation", "test"):
-        votes = head_logits(trained.encoders, trained.fused_head, trained.modalities, rows[split], trained.quality)
-        answers[split] = votes, fused_answer(votes, chosen.spec, chosen.parameters)
-        metrics[split] = figures(*answers[split], trained.labels)
-    if trained.config.fusion is not None:
-        typer.echo(
-            "warning: the run's config fixes its fusion; the one chosen now replaces it as long as fusion.json exists",
-            err=True,
-        )
-    keep_previous(run, METRICS_JSON)
-    write_fusion(run, chosen.spec, chosen.parameters, chosen.report)
-    write_votes(run, answers, chosen.spec)
-    write_metrics(run, metrics)
     corrupted = run / CORRUPTIONS_FILE
     if corrupted.is_file():
         kept = corrupted.replace(corrupted.with_name("corruptions.previous.json"))
@@ -67,9 +39,10 @@ def calibrate(
             err=True,
         )
     write_report(run)
+    chosen, metrics = calibrated.chosen, calibrated.metrics
     if as_json:
         typer.echo(json.dumps({"run": str(run), "metrics": metrics, **chosen.report}, indent=2))
         return
     for split, found in metrics.items():
-        show_metrics(f"{split}, {found['clips']} clips", found)
+        show_metrics(f"{split}, {found['clips']} clips", found, calibrated.labels)
     typer.echo(f"chosen: {one_line(chosen)}")

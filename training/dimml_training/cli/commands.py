@@ -13,6 +13,7 @@ from dimml_training.cli.calibrate import calibrate
 from dimml_training.cli.compare import compare
 from dimml_training.cli.console import CacheDir, progress_bar, show_metrics
 from dimml_training.cli.evaluate import evaluate
+from dimml_training.cli.init import init
 from dimml_training.cli.make_avdigits import make_avdigits
 from dimml_training.cli.make_manifest import make_manifest_app
 from dimml_training.cli.report import report
@@ -20,6 +21,7 @@ from dimml_training.cli.report import report
 
 def register(app: typer.Typer) -> None:
     """Add the subcommands of this package to ``app``."""
+    app.command("init")(init)
     app.command("train", help="Train detached encoders and a fused head from a config; write a run directory.")(train)
     app.command("evaluate", help="Score a trained run on one of its splits, clean and under corruptions.")(evaluate)
     app.command("calibrate", help="Choose a finished run's fusion again, without training.")(calibrate)
@@ -48,6 +50,7 @@ def train(
     from dimml_training.data.cache import default_cache_dir
     from dimml_training.loop.train import train as run_training
     from dimml_training.report.page import write_report
+    from dimml_training.report.reading import read_run_files
 
     folder = Path("runs") / settings.name if out is None else out
     with progress_bar("decoding clips") as progress:
@@ -66,6 +69,7 @@ def train(
     if as_json:
         typer.echo(json.dumps({"run": str(folder), **metrics}, indent=2))
         return
+    labels = read_run_files(folder).labels
     for split, found in metrics.items():
-        show_metrics(f"{split}, {found['clips']} clips", found)
+        show_metrics(f"{split}, {found['clips']} clips", found, labels)
     typer.echo(f"run directory: {folder}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,13 +15,15 @@ CacheDir = Annotated[
 ]
 
 
-def show_metrics(title: str, found: dict[str, Any]) -> None:
-    """Print accuracy, macro-F1 and mean weight of every head and of the answer; of heads without clips, that they are.
+def show_metrics(title: str, found: dict[str, Any], labels: Sequence[str] = ()) -> None:
+    """Print accuracy, macro-F1 and mean weight of every head and of the answer, and what a reader may overlook.
 
     Where a head has fewer clips than the split, their number stands beside its name.
     """
     from rich.console import Console
     from rich.table import Table
+
+    from dimml_training.evaluation.remarks import metric_remarks
 
     table = Table(title=title, title_justify="left")
     for column in ("head", "accuracy", "macro-F1", "mean weight"):
@@ -33,7 +35,10 @@ def show_metrics(title: str, found: dict[str, Any]) -> None:
         table.add_row(name, *("–" if value is None else format(value, form) for value, form in shown))
     table.add_section()
     table.add_row("answer", f"{found['accuracy']:.1%}", f"{found['macro_f1']:.3f}", "")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for remark in metric_remarks(found, labels):
+        console.print(f"note: {remark}", soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def evaluate(
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     for condition, found in answer["conditions"].items():
-        show_metrics(f"{split}, {condition}, {found['clips']} clips", found)
+        show_metrics(f"{split}, {condition}, {found['clips']} clips", found, trained.labels)
     if corruptions:
         show_conditions(f"{split} under corruptions", answer["corruptions"])
     if answer.get("looks_at_unseen") is not None:

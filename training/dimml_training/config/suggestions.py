@@ -47,11 +47,11 @@ def locate(whole: Model, location: Sequence[int | str]) -> tuple[list[int | str]
 
 
 def meant(whole: Model, section: Model | None, name: str) -> list[str]:
-    """Fields that ``name`` may be meant to be, likeliest first: of its section, or else of others, by dotted path."""
+    """The field of its section that ``name`` may be meant to be, or else those of other sections, by dotted path."""
     if section is not None:
-        close = get_close_matches(name, section.model_fields, _NAMED, _ALIKE_HERE)
+        close = get_close_matches(name, section.model_fields, 1, _ALIKE_HERE)
         if close:
-            return close[:1] if len(close) == 1 or name.lower() == close[0].lower() else close[:2]
+            return close
     places = list(dict.fromkeys(_places(whole)))
     exact = [path for path in places if path.rpartition(".")[2] == name]
     if exact:

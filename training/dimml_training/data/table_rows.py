@@ -6,6 +6,7 @@ import csv
 import glob
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -43,13 +44,13 @@ class _Wanted:
     """Columns that are read, by what they hold; recordings within the table are written to ``media_dir``."""
 
     media: Sequence[str]
-    label: str
+    label: str | None
     others: Sequence[str]
     media_dir: Path | None
 
     @property
     def columns(self) -> list[str]:
-        return list(dict.fromkeys([*self.media, self.label, *self.others]))
+        return list(dict.fromkeys([*self.media, *([] if self.label is None else [self.label]), *self.others]))
 
 
 def read_rows(config: DataConfig, media: Sequence[str], media_dir: Path | None = None) -> TableRows:
@@ -82,6 +83,20 @@ def read_rows(config: DataConfig, media: Sequence[str], media_dir: Path | None =
                 )
             found.rows += rows
     return found or TableRows(())
+
+
+def read_table(path: Path) -> TableRows:
+    """Read all columns of one table, but for those of a Parquet file that hold recordings or no single values.
+
+    Raises DataError.
+    """
+    values: list[str] = []
+    if path.suffix.lower() == ".parquet":
+        # What cannot be read is told apart below.
+        with suppress(OSError, ValueError), ParquetTable(path) as table:
+            media = table.media_columns
+            values = [name for name in table.columns if name not in media and table.type_of(name) is None]
+    return _read(path, _Wanted((), None, values, None))
 
 
 def _tables_of(config: DataConfig, split: Split) -> list[Path]:
@@ -137,7 +152,7 @@ def _parquet(path: Path, wanted: _Wanted) -> TableRows:
     with ParquetTable(path) as table:
         _check_columns(path, table.columns, wanted)
         _check_types(path, table, wanted)
-        found = TableRows(table.columns, class_names=table.class_names(wanted.label))
+        found = TableRows(table.columns, class_names=None if wanted.label is None else table.class_names(wanted.label))
         for line, row in enumerate(_kept(table, path, wanted), start=2):
             cells: dict[str, str] = {}
             problems = []

@@ -18,6 +18,7 @@ from dimml_training.data.loader import batches
 from dimml_training.data.prepare import PreparedData
 from dimml_training.detached.encoders import DetachedEncoders
 from dimml_training.distributed import ALONE, Ranks, connected
+from dimml_training.evaluation.remarks import duc_remarks
 from dimml_training.joint.encoders import JOINT, JointEncoders
 from dimml_training.lightning.class_weights import class_weights
 from dimml_training.lightning.encoder_module import AVERAGES, SELECTION, EncoderTraining, History
@@ -64,7 +65,8 @@ def fit_stage1(
         line = f"stage 1, epoch {epoch}: loss {last['train_loss']:.3f}, validation accuracy {heads}"
         idle = [pair for pair in idle_pairs(module) if pair not in warned]
         warned.extend(idle)
-        for text in (*(f"warning: {pair}" for pair in idle), line):
+        joins = [f"note: {remark}" for remark in duc_remarks(history[-2:])]
+        for text in (*(f"warning: {pair}" for pair in idle), line, *joins):
             if bars:
                 bars[0].print(text)  # prints above the bar
             else:

@@ -21,6 +21,7 @@ from dimml.media.decoders.version import DECODER_VERSION
 from dimml.system.files import StrPath, exclusive_lock
 from dimml.system.outbound import set_quiet_defaults
 from dimml_training.config import SPLITS, Split, TrainConfig
+from dimml_training.data.cache import default_cache_dir
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import PreparedData, Progress, prepare, quality_report
 from dimml_training.detached.encoders import DetachedEncoders
@@ -58,7 +59,7 @@ def train(
     config: TrainConfig,
     out: StrPath,
     *,
-    cache_dir: StrPath,
+    cache_dir: StrPath | None = None,
     resume: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
@@ -69,11 +70,12 @@ def train(
     Under ``torchrun`` every process calls this, and they share stage 1; all but the first return after it without
     writing, with empty metrics.
 
+    Decoded clips are kept in ``cache_dir``, by default that of ``dimml train``.
     ``progress`` is called while clips are decoded, ``tell`` with lines about the training; with ``bar``, Lightning
     shows its own progress bar. Raises ConfigurationError if ``out`` holds another run, DataError for problems of the
     data, SetupError for all others.
     """
-    out, cache_dir = Path(out), Path(cache_dir)
+    out, cache_dir = Path(out), Path(cache_dir or default_cache_dir())
     began = time.monotonic()
     set_quiet_defaults()
     config = _with_architectures(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dimml.errors import SetupError
-from dimml.system.files import write_atomically
+from dimml.system.files import StrPath, write_atomically
 from dimml_training.report import robustness, sections
 from dimml_training.report.reading import COMPARISON_FILE, RunFiles, read_run_files
 
@@ -16,7 +16,7 @@ REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(run: Path, results: Path | None = None) -> Path:
+def write_report(run: StrPath, results: Path | None = None) -> Path:
     """Write ``report.html`` into a run directory, from its files alone; return its path.
 
     ``results`` is an output folder of ``dimml compare``: its methods on the same data are added to the report, and kept
@@ -24,6 +24,7 @@ def write_report(run: Path, results: Path | None = None) -> Path:
     a run, a file of it is damaged, or the report cannot be written, ConfigurationError if ``results`` has no comparison
     for it.
     """
+    run = Path(run)
     files = read_run_files(run, comparison=results is None)
     if results is not None:
         compared = robustness.comparison(files, results)
@@ -51,6 +52,7 @@ def render(files: RunFiles) -> str:
         finished=files.record is not None,
         modalities=files.config.inputs,
         warnings=files.training.get("warnings", []),
+        remarks=sections.remarks(files),
         tiles=sections.summary(files, heads),
         presence=sections.presence(files),
         heads=sections.heads_table(files, heads),

@@ -9,6 +9,7 @@ import numpy as np
 
 from dimml.bundle import FUSED_HEAD
 from dimml.metrics.classification import perfect_ece
+from dimml_training.evaluation.remarks import duc_remarks, metric_remarks
 from dimml_training.report.charts import Series, colour, confusion_chart, line_chart, reliability_chart
 from dimml_training.report.diagrams import ANSWER, HeadDiagrams, diagrams
 from dimml_training.report.parts import Figure, Table, Tile, head_colours
@@ -52,6 +53,17 @@ def summary(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[Tile]:
     if "seconds" in training:
         tiles.append(Tile("training", _duration(training["seconds"]), f"epoch {_epoch(training)} was chosen"))
     return tiles
+
+
+def remarks(files: RunFiles) -> list[str]:
+    """Remarks on the metrics of each split, and on the loss."""
+    of_splits = [
+        f"{split}: {remark}"
+        for split, found in files.metrics.items()
+        if "confusion" in found
+        for remark in metric_remarks(found, files.labels)
+    ]
+    return [*of_splits, *duc_remarks(files.epochs)]
 
 
 def heads_table(files: RunFiles, heads: Sequence[HeadDiagrams]) -> Table | None:
