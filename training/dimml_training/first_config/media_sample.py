@@ -62,7 +62,7 @@ class ColumnSample:
     #: Files with the track, usable or not, by ``SOUND`` and ``PICTURES``.
     tracks: Counter[str] = field(default_factory=Counter)
     #: Why sampled files cannot be used, by line.
-    faults: dict[int, dict[str, str]] = field(default_factory=dict)
+    faults: dict[int | str, dict[str, str]] = field(default_factory=dict)
 
     def has(self, track: str) -> bool:
         """Whether most files have sound, or pictures."""

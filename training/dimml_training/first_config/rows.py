@@ -77,7 +77,7 @@ def usable_rows(table: InspectedTable) -> tuple[list[UsableRow], list[LeftOut]]:
 
 
 def _without_repeats(rows: Sequence[UsableRow], left_out: list[LeftOut]) -> tuple[list[UsableRow], list[LeftOut]]:
-    seen: dict[tuple[object, ...], int] = {}
+    seen: dict[tuple[object, ...], int | str] = {}
     kept = []
     for row in rows:
         place = (row.files, row.start_s, row.end_s)
