@@ -26,6 +26,7 @@ def made(folder: Path) -> Path:
     """A repository beside a plan by which all is well."""
     make_tiny_bundle(folder / "models")
     (folder / PLAN).write_text("serve")
+    (folder / NOTES).touch()
     return folder / "models"
 
 
@@ -124,4 +125,4 @@ def test_one_that_hangs_is_replaced_and_none_outlives_a_parent_that_is_killed(re
 def test_what_stays_of_one_process_is_refused_before_any_is_started(repository: Path) -> None:
     said = refusal(repository, shadows={"tiny": 1})
     assert "a shadow needs a server of one process" in said
-    assert not (repository.parent / NOTES).exists()  # No process has joined.
+    assert (repository.parent / NOTES).read_text() == ""
