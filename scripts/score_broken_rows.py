@@ -113,7 +113,9 @@ def engine_words(engine: str, repository: Path, extra: list[str]) -> Iterator[li
         yield ["--engine", engine, "--repository", str(repository), *extra]
         return
     words = [sys.executable, "-m", "dimml", "serve", "--repository", str(repository), "--http-port", "0"]
-    with subprocess.Popen([*words, "--grpc-port", "0"], stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [*words, "--grpc-port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
         ready = next(line for line in server.stdout or () if line.startswith("ready "))
         try:
             yield ["--url", f"http://{ready.split('http=')[1].split()[0]}", *extra]
