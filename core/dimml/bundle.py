@@ -74,13 +74,19 @@ class Bundle(BaseModel):
     """Manifest of one bundle version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"decoder_version": 1}
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"decoder_version": 1, "margin_s": 0.0}
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Name
     version: int = Field(ge=1)
     labels: tuple[str, ...] = Field(min_length=2)
     clip_s: float = Field(gt=0.0, description="Seconds of media that one row covers.")
+    margin_s: float = Field(
+        default=0.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="Seconds by which a range is widened on both sides, as in training; 0 in bundles of before.",
+    )
     encoders: tuple[Encoder, ...] = Field(min_length=1)
     fusion: FusionSpec
     quality: QualityThresholds = QualityThresholds()

@@ -129,6 +129,7 @@ def _draft(run: TrainedRun, name: str | None, description: str, deadlines_ms: Ma
             version=1,
             labels=run.labels,
             clip_s=run.clip_s,
+            margin_s=run.config.data.margin_s,
             encoders=tuple(
                 Encoder(
                     modality=modality,

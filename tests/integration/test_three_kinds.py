@@ -31,6 +31,8 @@ pytestmark = pytest.mark.timeout(300)
 PICTURE: dict[str, Any] = {"encoder": {"backbone": BACKBONE}}
 FLOW = {"kind": "flow", "name": "flow", "frames": 2, "height": 24, "width": 32, "bound_px": 8.0}
 LIPS = {"kind": "frames", "name": "lips", "frames": 2, "height": 24, "width": 24}
+#: Of ``support.tiny_training``: with it a range of 0.5 s in a recording of 0.8 s is all of it.
+MARGIN_S = 0.3
 KINDS = ("audio_visual", "picture_flow", "two_views", "three")
 
 
@@ -145,6 +147,28 @@ def test_a_server_answers_as_the_training_said(trained: Path, server: ServerProc
     assert {"lips", "flow"} <= set(answer["modalities"]) or kind in {"audio_visual", "two_views"}
 
 
+@pytest.mark.parametrize("engine", ["local", "server"])
+def test_the_training_table_scored_as_it_stands_has_the_labels_of_evaluate(
+    trained: Path, server: ServerProcess, tmp_path: Path, engine: str
+) -> None:
+    """The bundle widens the table's ranges as training did, and the server's answers say what was judged."""
+    out = tmp_path / "t.jsonl"
+    where = ["--url", server.url] if engine == "server" else ["--repository", str(trained / "bundles")]
+    words = ["score", str(trained / "clips" / "clips.csv"), "--column", "path=media", "--model", "audio_visual"]
+    assert main([*words, *where, "--out", str(out), "-q"]) == 0
+    rows = expected(trained, "audio_visual")
+    scored = [json.loads(line) for line in out.read_text().splitlines()][-len(rows) :]
+    assert [row["path"] for row in scored] == [row["path_audio"] for row in rows]
+    assert [(row["start_s"], row["end_s"]) for row in scored] == [(0.2, 0.7)] * len(rows)
+    assert [row["label"] for row in scored] == [row["predicted"] for row in rows]
+    for found, row in zip(scored, rows, strict=True):
+        for label in ("high", "low"):
+            expected_p = float(row[f"probability_{label}"])
+            assert found[f"probability_{label}"] == pytest.approx(expected_p, abs=1e-4)
+    answer = predict(server, "audio_visual", *files_of(rows[0]))
+    assert (answer["start_s"], answer["end_s"]) == pytest.approx((0.15, 0.65), abs=0.02)
+
+
 def test_one_view_alone_is_still_an_answer(trained: Path, server: ServerProcess) -> None:
     row = expected(trained, "two_views")[0]
     answer = predict(server, "two_views", "--modality", f"front={row['path_front']}")
@@ -159,8 +183,8 @@ def test_flow_that_is_sent_answers_as_flow_that_is_computed(
     row = expected(trained, "picture_flow")[0]
     flow = Flow(**FLOW)
     path = Path(row["path_flow"])
-    end_s = float(row["end_s"]) if row["end_s"] else None
-    decoded = decode(DecodeRequest((flow,), {"flow": path}, 0.5, float(row["start_s"]), end_s))
+    start_s, end_s = float(row["start_s"]), float(row["end_s"])
+    decoded = decode(DecodeRequest((flow,), {"flow": path}, 0.5, start_s, end_s, margin_s=MARGIN_S))
     quantised = decoded.tracks["flow"].row
     assert quantised is not None
     assert np.ptp(quantised[..., 0]) > 0

@@ -21,6 +21,7 @@ def request_for(
     start_s: float | None = None,
     end_s: float | None = None,
     limits: MediaLimits | None = None,
+    margin_s: float = 0.0,
 ) -> DecodeRequest:
     """A request that reads all ``modalities`` (by default AUDIO and VISUAL) from one source."""
     wanted = modalities or (AUDIO, VISUAL)
@@ -31,6 +32,7 @@ def request_for(
         start_s=start_s,
         end_s=end_s,
         limits=limits or MediaLimits(),
+        margin_s=margin_s,
     )
 
 

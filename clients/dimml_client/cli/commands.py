@@ -75,7 +75,7 @@ def predict(
     from rich.progress import track
 
     from dimml_client.cli.predict import PredictOptions, answers, inputs_of, local, remote
-    from dimml_client.cli.table import PIPE_WIDTH, predictions_table
+    from dimml_client.cli.table import PIPE_WIDTH, print_predictions
 
     inputs = inputs_of(files or [], own_files)
     options = PredictOptions(
@@ -111,7 +111,7 @@ def predict(
         console = Console()
         if not console.is_terminal:
             console = Console(width=PIPE_WIDTH)
-        console.print(predictions_table(done))
+        print_predictions(done, console)
     if any(answered.error is not None for answered in done):
         raise typer.Exit(1)
 

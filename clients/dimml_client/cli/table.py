@@ -1,56 +1,76 @@
-"""Predictions as a table for people."""
+"""Predictions as a table for people: one line for each file, and errors in full below it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dimml.prediction import ModalityAnswer, Prediction
 from dimml_client.cli.predict import FileResult
 
-#: Width if the output is not a terminal; wide enough to keep rows on few lines.
-PIPE_WIDTH = 160
+#: Width if the output is not a terminal.
+PIPE_WIDTH: Final = 80
+#: Fewest characters of a long file name that are shown.
+_LEAST_NAME: Final = 12
+#: A width that no table has.
+_UNBOUNDED: Final = 100_000
+#: Most characters of a label.
+_LABEL: Final = 20
 
 
-def predictions_table(answered: Sequence[FileResult]) -> Table:
-    """Build a table with a row per recording: the answer, each modality's contribution, and any problem."""
+def print_predictions(answered: Sequence[FileResult], console: Console) -> None:
+    """Print a line per recording: the answer, and each modality's weight and own label; below them the errors.
+
+    Long names lose their beginning; where that is not enough, the modalities' labels are left out.
+    """
+    longest = max(len(one.recording.name) for one in answered)
+    unbounded = console.options.update(max_width=_UNBOUNDED)
+    for votes in (True, False):
+        wide = console.measure(_table(answered, longest, votes=votes), options=unbounded).maximum
+        room = longest - max(0, wide - console.width)
+        if room >= min(longest, _LEAST_NAME):
+            break
+    console.print(_table(answered, max(room, _LEAST_NAME), votes=votes))
+    for one in answered:
+        if one.error is not None:
+            console.print(Text(f"{one.recording.name}: {one.error.message}", style="red"), soft_wrap=True)
+
+
+def _table(answered: Sequence[FileResult], name_chars: int, *, votes: bool) -> Table:
     names = list(dict.fromkeys(name for a in answered if a.prediction for name in a.prediction.modalities))
     heads = any(a.prediction is not None and a.prediction.fused_head is not None for a in answered)
-    table = Table(show_lines=True)
-    table.add_column("file", overflow="fold")
-    table.add_column("label", style="bold")
-    table.add_column("prob.", justify="right")
-    for name in (*names, *(["fused head"] if heads else [])):
-        table.add_column(name)
-    table.add_column("note", overflow="fold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("file", "label", "prob.", *names, *(["fused"] if heads else []), "note"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "prob." else "left")
     for one in answered:
+        name = one.recording.name
+        shown = Text(name if len(name) <= name_chars else f"…{name[1 - name_chars :]}")
         if one.prediction is None:
-            message = one.error.message if one.error is not None else ""
-            blank = [""] * (2 + len(names) + heads)
-            table.add_row(Text(one.recording.name), *blank, Text(message, style="red"))
-            continue
-        table.add_row(Text(one.recording.name), *_answer_cells(one.prediction, names, heads))
+            table.add_row(shown, *[""] * (2 + len(names) + heads), Text("error", style="red"))
+        else:
+            table.add_row(shown, *_answer_cells(one.prediction, names, heads=heads, votes=votes))
     return table
 
 
-def _answer_cells(prediction: Prediction, names: Sequence[str], heads: bool) -> list[str | Text]:
-    cells: list[str | Text] = [Text(prediction.label), f"{prediction.probability:.3f}"]
+def _answer_cells(prediction: Prediction, names: Sequence[str], *, heads: bool, votes: bool) -> list[str | Text]:
+    cells: list[str | Text] = [Text(prediction.label[:_LABEL], style="bold"), f"{prediction.probability:.3f}"]
     for name in names:
         answer = prediction.modalities.get(name)
-        cells.append("" if answer is None else _modality_cell(answer))
+        cells.append("" if answer is None else _modality_cell(answer, votes=votes))
     if heads:
         fused = prediction.fused_head
-        voted = fused is not None and fused.certainty is not None
-        cells.append(f"certainty {fused.certainty:.2f}\nweight {fused.weight:.2f}" if fused and voted else "no vote")
+        cells.append("" if fused is None or fused.certainty is None else f"{fused.weight:.0%}")
     cells.append(Text("degraded", style="yellow") if prediction.degraded else "")
     return cells
 
 
-def _modality_cell(answer: ModalityAnswer) -> Text:
+def _modality_cell(answer: ModalityAnswer, *, votes: bool) -> Text:
+    """Return a modality's weight and own label, or why it has none: the reason, which implies the status."""
     if not answer.modality_status.ok:
-        return Text(f"{answer.status.value}\n{answer.reason.value if answer.reason else ''}", style="yellow")
-    lines = [] if answer.label is None else [f"{answer.label} {answer.probability:.2f}"]
-    lines.append(f"certainty {answer.certainty:.2f}, weight {answer.weight:.2f}")
-    return Text("\n".join(lines))
+        return Text((answer.reason or answer.status).value, style="yellow")
+    own = f" {answer.label[:_LABEL]}" if votes and answer.label is not None else ""
+    return Text(f"{answer.weight:.0%}{own}")

@@ -32,7 +32,9 @@ def score(
         typer.Argument(metavar="INPUT...", help="Files, folders, globs, URLs, or manifests (.csv, .parquet, .jsonl)."),
     ],
     *,
-    out: Annotated[Path, typer.Option("--out", help="The table: .parquet, .jsonl or .csv.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="PATH", help="The table, on this machine: .parquet, .jsonl or .csv.")
+    ],
     repository: Annotated[
         Path, typer.Option("--repository", help="Model repository, for --engine local and ray.")
     ] = Path("model_repository"),
@@ -96,11 +98,11 @@ def score(
     from dimml_client.scoring.run.console_summary import print_summary, result_json
     from dimml_client.scoring.run.score_table import score_table
     from dimml_client.scoring.run.summary import FAIL_ON
-    from dimml_client.scoring.table.formats import check_suffix
+    from dimml_client.scoring.table.formats import checked_out
 
     if fail_on not in FAIL_ON:
         raise typer.BadParameter(f"choose one of {', '.join(FAIL_ON)}", param_hint="--fail-on")
-    check_suffix(out)
+    table = checked_out(out)
     options = _windows(window, stride)
     if aggregate is not None and (options is None or aggregate not in AGGREGATIONS):
         raise typer.BadParameter("mean, max or vote, and with --window", param_hint="--aggregate")
@@ -138,19 +140,19 @@ def score(
     else:
         scorer = LocalEngine(repository, model, version, cores=cores or usable_cores(), window=options)
     aggregation = cast("Aggregation | None", aggregate)
-    result = score_table(scorer, listing, out, aggregation=aggregation, quiet=quiet)
+    result = score_table(scorer, listing, table, aggregation=aggregation, quiet=quiet)
     if report is not None and result.complete:
         from dimml_client.scoring.report.html import write_report
         from dimml_client.scoring.report.metrics import judge_table
 
-        write_report(judge_table(out), out, report)
+        write_report(judge_table(table), table, report)
     code = result.summary.exit_code(fail_on) if result.complete else EXIT_INTERRUPTED
     if as_json:
-        typer.echo(result_json(result, out, listing.repeated, code))
+        typer.echo(result_json(result, table, listing.repeated, code))
     elif not quiet:
         from rich.console import Console
 
-        print_summary(result, out, Console(stderr=True))
+        print_summary(result, table, Console(stderr=True))
     raise typer.Exit(code)
 
 

@@ -41,9 +41,10 @@ class DecodeRequest:
     """Media of one prediction. A ``Source`` object that several modalities share is opened once.
 
     A modality without a source is ``absent: not_sent``. ``start_s`` and ``end_s`` are seconds from the start of the
-    recording; a range longer than ``clip_s`` is cut to its middle ``clip_s`` seconds. ``audio_track`` and
-    ``video_track`` name one of several tracks (see ``dimml.media.track_choice``); None means the main one. Making a
-    request raises InvalidParameterError for a value that names no track.
+    recording; ``margin_s`` widens a range on both sides, up to the recording's ends, and one longer than ``clip_s`` is
+    then cut to its middle ``clip_s`` seconds. ``audio_track`` and ``video_track`` name one of several tracks (see
+    ``dimml.media.track_choice``); None means the main one. Making a request raises InvalidParameterError for a value
+    that names no track.
     """
 
     modalities: tuple[Modality, ...]
@@ -55,6 +56,7 @@ class DecodeRequest:
     quality: QualityThresholds = field(default_factory=QualityThresholds)
     audio_track: TrackChoice | None = None
     video_track: TrackChoice | None = None
+    margin_s: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "audio_track", parse_track("audio", self.audio_track))

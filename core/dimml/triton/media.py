@@ -87,6 +87,7 @@ class MediaModel:
             end_s=float(tensors[END_S][0]) if END_S in tensors else None,
             limits=self._answering.settings.media_limits,
             quality=bundle.quality,
+            margin_s=bundle.margin_s,
             audio_track=parameters.get("audio_track"),
             video_track=parameters.get("video_track"),
         )

@@ -73,6 +73,7 @@ class MediaPrediction:
             end_s=self.end_s,
             limits=limits,
             quality=bundle.quality,
+            margin_s=bundle.margin_s,
             audio_track=self.audio_track,
             video_track=self.video_track,
         )

@@ -25,6 +25,10 @@ CLIP = str(SAMPLES / "clean_five.mp4")
         ([CLIP, "--repository", "{empty}"], "holds no bundle"),
         ([CLIP, "--model", "other"], "other"),
         ([CLIP, "--version", "7"], "7"),
+        (
+            [CLIP, "--out", "s3://bucket/scores.parquet"],
+            "--out s3://bucket/scores.parquet: the table is written on this",
+        ),
         ([CLIP, "--out", "{empty}/scores.txt"], ".parquet, .jsonl, .csv"),
         ([CLIP, "--out", "{empty}/nosuch/scores.parquet"], "No such file"),
         ([CLIP, "--out", "/proc/scores.parquet"], "cannot write /proc/scores.parquet"),

@@ -82,8 +82,23 @@ def test_json_has_a_line_per_file_and_a_bad_file_costs_no_other(target: list[str
 def test_the_table_names_every_file_and_what_became_of_it(target: list[str], clips: Path) -> None:
     done = predict("red.mp4", "broken.mp4", "green_no_sound.mp4", *target, folder=clips)
     assert done.returncode == 1
-    for word in ("red.mp4", "broken.mp4", "undecodable", "absent", "no_track", "degraded", "audio", "visual", "weight"):
-        assert word in done.stdout
+    head, red, broken, green, error = done.stdout.splitlines()
+    assert head.split() == [
+        "file",
+        "label",
+        "prob.",
+        "audio",
+        "visual",
+        *(["fused"] if "fused" in head else []),
+        "note",
+    ]
+    assert red.split()[:2] == ["red.mp4", "red"]
+    assert "%" in red
+    assert broken.split() == ["broken.mp4", "error"]
+    assert green.startswith("green_no_sound.mp4  green")
+    assert {"no_track", "degraded"} <= set(green.split())
+    assert error.startswith("broken.mp4: no requested modality is usable: audio unusable:undecodable")
+    assert max(map(len, (head, red, broken, green))) <= 80
     assert predict("red.mp4", *target, folder=clips).returncode == 0
 
 

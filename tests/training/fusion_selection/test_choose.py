@@ -67,7 +67,10 @@ def test_calibrate_chooses_again_and_keeps_the_old_choice(
     trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, cache = trained
-    before = (folder / "fusion.json").read_text()
+    chosen = json.loads((folder / "fusion.json").read_text())
+    other = {"certainty": "margin", "temperature": 0.123, "fused_head": True}
+    before = json.dumps({**chosen, "spec": other, "parameters_sha256": None})
+    (folder / "fusion.json").write_text(before)
     (folder / "corruptions.json").write_text(json.dumps({"conditions": {}}))
     assert main(["calibrate", str(folder), "--cache-dir", str(cache), "--json"]) == 0
     assert (folder / "fusion.previous.json").read_text() == before
@@ -78,6 +81,16 @@ def test_calibrate_chooses_again_and_keeps_the_old_choice(
     printed = json.loads(output.out)
     assert printed["chosen"]["spec"] == run.fusion.model_dump(mode="json")
     assert printed["metrics"] == run.metrics
+
+
+def test_calibrate_keeps_the_corruption_figures_of_the_same_choice(
+    trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, cache = trained
+    (folder / "corruptions.json").write_text(json.dumps({"conditions": {}}))
+    assert main(["calibrate", str(folder), "--cache-dir", str(cache), "--json"]) == 0
+    assert (folder / "corruptions.json").is_file(), "it tells of this very choice"
+    assert "corruptions.previous.json" not in capsys.readouterr().err
 
 
 def test_a_fixed_fusion_is_kept_until_another_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -221,7 +221,8 @@ def _write_predictions(path: Path, clips: list[Clip], votes: HeadLogits, fused: 
                 writer.writerow(
                     [
                         *(str(clip.media.get(name, "")) for name in media),
-                        *("" if value is None else str(value) for value in (clip.start_s, clip.end_s)),
+                        # As labelled: the bundle adds the margin where this table is scored.
+                        *map(str, clip.labelled_s or ("", "")),
                         clip.label,
                         labels[int(fused.logits_BC[row].argmax())],
                         *(f"{p:.6f}" for p in fused.probabilities_BC[row]),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.errors import DataError
+from dimml.media.decoders.time_range import widened
 from dimml.tables.cells import ordered_labels
 from dimml_training.config import SPLITS, DataConfig, Split, expand_path
 from dimml_training.data.table_rows import read_rows
@@ -23,7 +24,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled clip. ``start_s`` and ``end_s`` include the margin.
+    """One labelled clip. ``start_s`` and ``end_s`` include the margin, ``labelled_s`` is the range as the table has it.
 
     ``media`` maps each modality to a file; one whose cell is empty is left out.
     """
@@ -35,6 +36,7 @@ class Clip:
     subject: str | None = None
     start_s: float | None = None
     end_s: float | None = None
+    labelled_s: tuple[float, float] | None = None
 
     @property
     def where(self) -> str:
@@ -113,7 +115,7 @@ def read_clip_table(config: DataConfig, modalities: Iterable[str], media_dir: Pa
             files[name] = root / row[column]
             if not exists.setdefault(files[name], files[name].is_file()):
                 problems.append(f"missing file {files[name]}")
-        start_s = end_s = None
+        start_s = end_s = labelled_s = None
         located = True
         if columns.start_s is not None and columns.end_s is not None:
             start_s, end_s = _seconds(row[columns.start_s]), _seconds(row[columns.end_s])
@@ -124,9 +126,8 @@ def read_clip_table(config: DataConfig, modalities: Iterable[str], media_dir: Pa
                     "need seconds with 0 <= start < end"
                 )
             else:
-                # Rounded so that a CSV can state exactly the range that was used.
-                start_s = round(max(0.0, start_s - config.margin_s), 6)
-                end_s = round(end_s + config.margin_s, 6)
+                labelled_s = (start_s, end_s)
+                start_s, end_s = widened(start_s, end_s, config.margin_s)
         for problem in dict.fromkeys(problems):
             repeated[problem].append(str(line))
         subject = None if columns.subject is None else row[columns.subject]
@@ -134,7 +135,7 @@ def read_clip_table(config: DataConfig, modalities: Iterable[str], media_dir: Pa
             place = (tuple(files.items()), start_s, end_s) if located and files else None
             judged.append(_Row(line, split, subject, place))
         if not problems and split is not None:
-            table.clips.append(Clip(line, files, label, split, subject, start_s, end_s))
+            table.clips.append(Clip(line, files, label, split, subject, start_s, end_s, labelled_s))
     # One line for a problem that many rows have: a name of the split that is not known is in all of its rows.
     table.problems += [f"{_some(lines, 'line', 'lines')}: {problem}" for problem, lines in repeated.items()]
     _check_whole(table, judged, config, found.class_names)

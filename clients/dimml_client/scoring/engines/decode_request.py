@@ -88,6 +88,7 @@ def decode_request(bundle: Bundle, recording: Recording, parts: dict[str, Path],
         end_s=recording.end_s,
         limits=limits,
         quality=bundle.quality,
+        margin_s=bundle.margin_s,
         audio_track=recording.audio_track,
         video_track=recording.video_track,
     )

@@ -86,7 +86,8 @@ class RayEngine:
         try:
             with cloud_not_asked():
                 ray.init(**options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:
+            # Ray raises a plain Exception where its processes do not start in time.
             first = str(error).strip().split("\n", 1)[0]
             raise UnavailableError(f"no Ray cluster at {self._address or 'this machine'}: {first}") from error
         import ray.data

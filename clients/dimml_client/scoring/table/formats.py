@@ -114,10 +114,18 @@ class CsvSink:
         sync_to_disk(self._path)
 
 
-def check_suffix(out: Path) -> None:
-    """Raise ConfigurationError for an ending that names no format."""
+def checked_out(text: str) -> Path:
+    """Return the path of ``--out``. Raises ConfigurationError for a URL, and for an ending that names no format."""
+    if "://" in text:
+        raise ConfigurationError(
+            f"--out {text}: the table is written on this machine, where its parts outlive a kill and it appears in one "
+            "step; give a path, and copy the whole table to the store",
+            field="--out",
+        )
+    out = Path(text)
     if out.suffix.lower() not in SUFFIXES:
         raise ConfigurationError(f"--out {out}: the ending must be one of {', '.join(SUFFIXES)}", field="--out")
+    return out
 
 
 def open_sink(path: Path, out: Path, schema: pa.Schema, rows: int, rows_per_file: int = ROWS_PER_FILE) -> Sink:

@@ -82,9 +82,10 @@ def check_range(request: DecodeRequest) -> None:
 
 
 def clip_window(duration_s: float, request: DecodeRequest, frame_s: float = 0.0) -> Window:
-    """Choose the middle ``clip_s`` seconds of the requested range, or all of a shorter one.
+    """Choose the middle ``clip_s`` seconds of the requested range with its margin, or all of a shorter one.
 
-    ``frame_s`` is the duration of a picture: an end this far past the media counts as its end.
+    A margin ends where the media does. ``frame_s`` is the duration of a picture: an end this far past the media counts
+    as its end.
     Raises InvalidParameterError for a range outside the media, TooLargeError for one longer than the limit.
     """
     tolerance_s = max(END_TOLERANCE_S, frame_s)
@@ -101,8 +102,16 @@ def clip_window(duration_s: float, request: DecodeRequest, frame_s: float = 0.0)
         end_s = min(request.end_s, duration_s)
     ranged = request.start_s is not None or request.end_s is not None
     _check_length(end_s - start_s, request, "the range" if ranged else "the recording")
+    if ranged and request.margin_s > 0.0:
+        start_s, end_s = widened(start_s, end_s if request.end_s is None else request.end_s, request.margin_s)
+        end_s = min(end_s, duration_s)
     spare_s = max(0.0, end_s - start_s - request.clip_s)
     return Window(start_s + spare_s / 2.0, end_s - spare_s / 2.0)
+
+
+def widened(start_s: float, end_s: float, margin_s: float) -> tuple[float, float]:
+    """Widen a range by a margin on both sides, but not to before 0; rounded, so that a table can state it exactly."""
+    return round(max(0.0, start_s - margin_s), 6), round(end_s + margin_s, 6)
 
 
 def _check_length(seconds: float, request: DecodeRequest, what: str) -> None:

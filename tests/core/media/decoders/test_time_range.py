@@ -49,6 +49,32 @@ def test_the_middle_of_a_range_is_judged(
 
 
 @pytest.mark.parametrize(
+    ("start_s", "end_s", "judged"),
+    [
+        (1.2, 1.4, (0.95, 1.65)),
+        (0.1, 0.3, (0.0, 0.55)),
+        (2.6, 3.05, (2.35, 3.0)),
+        (0.5, 2.0, (0.75, 1.75)),
+        (2.0, None, (1.875, 2.875)),
+        (None, 0.3, (0.0, 0.55)),
+        (None, None, (1.0, 2.0)),
+    ],
+)
+def test_a_margin_widens_a_range_up_to_the_ends_of_the_media(
+    clip: Path, start_s: float | None, end_s: float | None, judged: tuple[float, float]
+) -> None:
+    decoded = decode(request_for(clip, AUDIO, VISUAL, clip_s=1.0, start_s=start_s, end_s=end_s, margin_s=0.25))
+    assert (decoded.start_s, decoded.end_s) == pytest.approx(judged, abs=1e-3)
+
+
+def test_a_margin_lets_no_range_past_the_end_through(clip: Path) -> None:
+    for field, start_s, end_s in (("end_s", 2.0, 3.2), ("start_s", 3.1, None)):
+        with pytest.raises(InvalidParameterError) as raised:
+            decode(request_for(clip, VISUAL, clip_s=1.0, start_s=start_s, end_s=end_s, margin_s=0.25))
+        assert raised.value.field == field
+
+
+@pytest.mark.parametrize(
     ("start_s", "end_s", "field"),
     [
         (-0.1, None, "start_s"),
