@@ -43,6 +43,13 @@ def test_the_class_is_asked_for_where_several_columns_may_be_it(tmp_path: Path) 
         inspected(tmp_path, text, label="size")
 
 
+def test_a_column_of_files_that_are_not_there_costs_no_row(tmp_path: Path) -> None:
+    text = "clip,thumbnail,label\n" + "".join(f"{n}.mp4,{n}.jpg,{'ab'[n % 2]}\n" for n in range(9))
+    table = inspected(tmp_path, text)
+    assert table.columns.media == ("clip",)
+    assert len(usable_rows(table)[0]) == 9
+
+
 def test_a_folder_and_a_table_without_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text("label,seconds\nyes,1\nno,2\n")
     with pytest.raises(DataError, match=r"is a folder: give a table, .*; it holds clips\.csv"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,17 @@ def test_the_header_is_that_of_the_upright_picture(tmp_path: Path) -> None:
     header = read_header(write_clip(tmp_path / "a.mp4", 0.4, width=160, height=96, fps=10, rate_hz=8000))
     assert (header.rate_hz, header.height, header.width, header.fps) == (8000, 96, 160, 10.0)
     assert read_header(write_clip(tmp_path / "a.wav", 0.4, picture=None, audio_codec="pcm_s16le")).height is None
+
+
+def test_a_question_about_the_table_does_not_wait_for_torch(folder: Path) -> None:
+    """Which of several columns is the class."""
+    (folder / "mine.csv").write_text("clip,a,b\n" + "".join(f"{n}.mp4,{n % 2},{n % 3}\n" for n in range(9)))
+    code = "import sys\nfrom dimml.cli import main\nprint(main(['init', sys.argv[1]]), 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "mine.csv")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1 False\n"
+    assert "likely ones are a (2 values), b (3 values)" in done.stderr
 
 
 def test_names_of_runs() -> None:

@@ -66,6 +66,20 @@ def test_a_batch_of_one_is_refused(clips: Path, cache: Path, tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
+def test_one_validation_clip_is_refused_before_training_where_the_fusion_is_chosen(
+    clips: Path, cache: Path, tmp_path: Path
+) -> None:
+    path = table(clips, tmp_path, lambda line: not line.startswith("validation") or "validation_low_0" in line)
+    content = document(path)
+    del content["fusion"]
+    told: list[str] = []
+    with pytest.raises(
+        SetupError, match="chosen on validation clips, and there is 1: give 2 at least, or fix `fusion`"
+    ):
+        train(parse_config(content, "test"), tmp_path / "run", cache_dir=cache, tell=told.append)
+    assert not any("epoch" in line for line in told)
+
+
 @pytest.mark.parametrize(("audio", "visual"), [("none", "some"), ("some", "none"), ("all", "all"), ("none", "none")])
 def test_dimensions_that_leave_duc_nothing_are_named(clips: Path, cache: Path, audio: str, visual: str) -> None:
     config = configured(clips)

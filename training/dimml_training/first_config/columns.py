@@ -87,6 +87,8 @@ def inspect_table(path: Path, *, label: str | None = None, media_root: Path | No
             field=str(path),
         )
     root = media_root or _root(lines, media, path.parent)
+    # A column of thumbnails that are not here must not cost every row.
+    media = tuple(name for name in media if _there(lines, name, root) > _MOST) or media
     split, splits = _split(lines, [name for name in names if name not in media])
     rest = [name for name in names if name not in media and name != split]
     chosen = label if label is not None else _label(lines, rest, path)
@@ -132,6 +134,12 @@ def _root(lines: Sequence[Line], media: Sequence[str], folder: Path) -> Path:
         within = []
     values = list(dict.fromkeys(value for name in media for value in values_of(lines, name)))[:200]
     return max([folder, *within], key=lambda root: sum((root / value).is_file() for value in values))
+
+
+def _there(lines: Sequence[Line], name: str, root: Path) -> float:
+    """Share of a column's files that exist."""
+    values = list(dict.fromkeys(values_of(lines, name)))[:200]
+    return sum((root / value).is_file() for value in values) / len(values)
 
 
 def _split(lines: Sequence[Line], names: Sequence[str]) -> tuple[str | None, dict[Split, str]]:

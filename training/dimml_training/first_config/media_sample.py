@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,17 @@ from dimml.modality import Frames, Modality, Waveform
 from dimml.status import Reason, describe_statuses
 from dimml.system.cores import usable_cores
 from dimml_training.config import TrainConfig
-from dimml_training.data.prepare import DECODE_TIMEOUT_S, Progress
 from dimml_training.first_config.columns import InspectedTable
 from dimml_training.first_config.rows import LeftOut, UsableRow
 
+if TYPE_CHECKING:
+    # It imports torch, for which a question about the table must not wait.
+    from dimml_training.data.prepare import Progress
+
 #: Most rows that are decoded; of a longer table, as many spread evenly over it.
 SAMPLE_ROWS: Final = 64
+#: Time limit of one clip: a person is waiting.
+DECODE_LIMIT_S: Final = 60.0
 #: Longest stretch of a recording that is decoded.
 SAMPLE_S: Final = 10.0
 SOUND, PICTURES = "sound", "pictures"
@@ -101,7 +106,7 @@ def sample_media(
     with DecodePool(usable_cores()) as pool:
         pool.warm_up()
         began = time.monotonic()
-        outcomes = pool.map(requests, timeout_s=DECODE_TIMEOUT_S)
+        outcomes = pool.map(requests, timeout_s=DECODE_LIMIT_S)
         for done, ((row, name, path), outcome) in enumerate(zip(jobs, outcomes, strict=True), start=1):
             sample = found[name]
             sample.files += 1
@@ -197,7 +202,7 @@ def decode_as_training(config: TrainConfig, rows: Sequence[UsableRow], table: In
     with DecodePool(usable_cores()) as pool:
         pool.warm_up()
         began = time.monotonic()
-        outcomes = pool.map(map(request, rows), timeout_s=DECODE_TIMEOUT_S)
+        outcomes = pool.map(map(request, rows), timeout_s=DECODE_LIMIT_S)
         for row, outcome in zip(rows, outcomes, strict=True):
             if not isinstance(outcome, Decoded):
                 faults.append(LeftOut(row.line, row.files, outcome.message))

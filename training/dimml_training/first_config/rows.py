@@ -133,6 +133,8 @@ def check_splits(rows: Sequence[UsableRow], path: Path) -> list[str]:
             f"usable rows have {len(labels)} class{'' if len(labels) == 1 else 'es'}; 2 are needed at least"
         )
     problems += [f"no clip for the {split} split" for split in SPLITS if not counts[split]]
+    if counts["validation"].total() == 1:
+        problems.append("one clip for the validation split; the fusion is chosen on 2 at least")
     problems += [f"no training clip of class {label}" for label in labels if not counts["train"][label]]
     if problems:
         raise DataError(

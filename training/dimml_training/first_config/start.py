@@ -17,7 +17,6 @@ from dimml.errors import ConfigurationError, DataError
 from dimml.system.cores import usable_cores
 from dimml.system.files import StrPath
 from dimml_training.config import SPLITS, Split, TrainConfig, parse_config
-from dimml_training.data.prepare import Progress
 from dimml_training.first_config.columns import MEDIA_ENDINGS, InspectedTable, inspect_table
 from dimml_training.first_config.media_sample import (
     DecodedSample,
@@ -32,6 +31,7 @@ from dimml_training.first_config.text import Described, config_text
 from dimml_training.recipes.table import write_whole
 
 if TYPE_CHECKING:
+    from dimml_training.data.prepare import Progress
     from dimml_training.first_config.estimate import Estimate
 
 #: Fewest epochs to which a training is shortened for its time.

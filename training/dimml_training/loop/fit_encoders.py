@@ -48,7 +48,7 @@ def fit_stage1(
     One checkpoint is chosen for all encoders, by the mean of their validation accuracies: DUC has aligned them with
     one another, and the shared head fits the encoders of its own epoch only.
     """
-    _check_sizes(data, ranks)
+    _check_sizes(config, data, ranks)
     torch.manual_seed(config.seed)
     warned: list[str] = []
     bars = [TQDMProgressBar(refresh_rate=5)] if bar else []
@@ -150,13 +150,18 @@ def idle_pairs(module: EncoderTraining) -> list[str]:
     return module.idle_pairs() if isinstance(module, DetachedEncoders) else []
 
 
-def _check_sizes(data: PreparedData, ranks: Ranks) -> None:
+def _check_sizes(config: TrainConfig, data: PreparedData, ranks: Ranks) -> None:
     """Check that there are enough clips for each process; raises an error if not."""
     train, validation = len(data.splits["train"].rows), len(data.splits["validation"].rows)
     if train < 2 * ranks.size:
         raise SetupError(
             f"stage 1 needs at least 2 training clips{f' for each of {ranks.size} processes' if ranks.size > 1 else ''}"
             f", and there are {train}: batch normalisation and DUC compare clips"
+        )
+    if validation < 2 and config.fusion is None and config.stage1.objective == "detached":
+        raise SetupError(
+            f"the fusion is chosen on validation clips, and there is {validation}: give 2 at least, or fix `fusion` in "
+            "the config"
         )
     if validation < ranks.size:
         raise SetupError(f"{validation} validation clips cannot be shared among {ranks.size} processes")
