@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated
 
 import typer
 
 from dimml_training.cli.console import CacheDir, progress_bar, show_metrics
-
-if TYPE_CHECKING:
-    from dimml_training.fusion_selection.search import ChosenFusion
-    from dimml_training.run.directory import TrainedRun
-
-
-#: Largest difference of parameters that were fitted to the same clips: threads add in another order.
-_SAME: Final = 1e-6
 
 
 def calibrate(
@@ -42,7 +32,7 @@ def calibrate(
             tell=lambda line: typer.echo(line, err=True),
         )
     corrupted = run / CORRUPTIONS_FILE
-    if corrupted.is_file() and not _same_choice(trained, chosen):
+    if corrupted.is_file() and not calibrated.same:
         kept = corrupted.replace(corrupted.with_name("corruptions.previous.json"))
         typer.echo(
             f"{kept.name} holds the metrics of the previous fusion; `dimml evaluate --corruptions` scores the new one",
@@ -56,21 +46,3 @@ def calibrate(
     for split, found in metrics.items():
         show_metrics(f"{split}, {found['clips']} clips", found, calibrated.labels)
     typer.echo(f"chosen: {one_line(chosen)}")
-
-
-def _same_choice(trained: TrainedRun, chosen: ChosenFusion) -> bool:
-    """Whether the run's fusion is the one chosen: what was measured with it then still holds."""
-    before, now = trained.fusion_parameters.arrays(), chosen.parameters.arrays()
-    return _same(trained.fusion.model_dump(), chosen.spec.model_dump()) and _same(
-        {name: value.tolist() for name, value in before.items()}, {name: value.tolist() for name, value in now.items()}
-    )
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=_SAME, abs_tol=_SAME)
-    return bool(one == other)

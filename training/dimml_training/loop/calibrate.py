@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dimml.errors import SetupError
 from dimml.system.files import StrPath
@@ -14,9 +15,12 @@ from dimml_training.data.prepare import Progress, prepare
 from dimml_training.evaluation.heads import figures, fused_answer, head_logits
 from dimml_training.fusion_selection.choose import choose_on
 from dimml_training.fusion_selection.search import ChosenFusion
-from dimml_training.run.directory import METRICS_JSON, load_run, write_metrics
+from dimml_training.run.directory import METRICS_JSON, TrainedRun, load_run, write_metrics
 from dimml_training.run.fusion import keep_previous, write_fusion
 from dimml_training.run.votes import write_votes
+
+#: Largest difference of parameters that were fitted to the same clips: threads add in another order.
+_SAME: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Calibrated:
     chosen: ChosenFusion
     metrics: dict[str, Any]
     labels: tuple[str, ...]
+    #: Whether the run had that fusion already: what was measured with it then still holds.
+    same: bool
 
 
 def calibrate(
@@ -68,4 +74,21 @@ def calibrate(
     write_fusion(folder, chosen.spec, chosen.parameters, chosen.report)
     write_votes(folder, answers, chosen.spec)
     write_metrics(folder, metrics)
-    return Calibrated(chosen, metrics, trained.labels)
+    return Calibrated(chosen, metrics, trained.labels, _same_choice(trained, chosen))
+
+
+def _same_choice(trained: TrainedRun, chosen: ChosenFusion) -> bool:
+    before, now = trained.fusion_parameters.arrays(), chosen.parameters.arrays()
+    return _same(trained.fusion.model_dump(), chosen.spec.model_dump()) and _same(
+        {name: value.tolist() for name, value in before.items()}, {name: value.tolist() for name, value in now.items()}
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_SAME, abs_tol=_SAME)
+    return bool(one == other)
