@@ -80,6 +80,16 @@ def test_rows_that_cannot_be_used_are_named_with_the_reason(tmp_path: Path) -> N
     ]
 
 
+def test_a_row_that_lacks_a_modality_is_of_use(tmp_path: Path) -> None:
+    text = "audio,visual,label\n0.mp4,1.mp4,a\n,2.mp4,b\n3.mp4,,a\n,,b\n"
+    table = inspected(tmp_path, text)
+    assert table.columns.media == ("audio", "visual")
+    rows, left_out = usable_rows(table)
+    assert [row.files for row in rows] == [("0.mp4", "1.mp4"), ("", "2.mp4"), ("3.mp4", "")]
+    assert [row.group for row in rows] == ["0.mp4", "2.mp4", "3.mp4"]
+    assert [(out.line, out.reason) for out in left_out] == [(5, "no file")]
+
+
 def row(line: int, label: str, split: str | None = None, subject: str | None = None, file: str = "") -> UsableRow:
     return UsableRow(line, (file or f"{line}.mp4",), label, split, subject)  # type: ignore[arg-type]
 

@@ -133,7 +133,7 @@ def _cached(
             found |= cache.find(missing)[0]
             missing = {key: clip for key, clip in missing.items() if key not in found}
             for done, (key, clip, outcome, end_s) in enumerate(_decode_all(config, missing), start=1):
-                problem = outcome if isinstance(outcome, str) else _unusable(outcome)
+                problem = outcome if isinstance(outcome, str) else unusable(outcome)
                 if problem is not None:
                     table.problems.append(f"{clip.where}: {problem}")
                 elif isinstance(outcome, Decoded):
@@ -200,7 +200,7 @@ def _decoded_or_message(outcome: Decoded | DimmlError) -> Decoded | str:
     return outcome if isinstance(outcome, Decoded) else outcome.message
 
 
-def _unusable(outcome: Decoded) -> str | None:
+def unusable(outcome: Decoded) -> str | None:
     """Describe what is wrong with a clip; None for a usable one, which may lack some of its modalities, but not all."""
     statuses = {name: track.status for name, track in outcome.tracks.items()}
     if not any(status.ok for status in statuses.values()):

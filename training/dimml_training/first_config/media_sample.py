@@ -24,6 +24,7 @@ from dimml.modality import Frames, Modality, Waveform
 from dimml.status import Reason, describe_statuses
 from dimml.system.cores import usable_cores
 from dimml_training.config import TrainConfig
+from dimml_training.data.prepare import unusable
 from dimml_training.first_config.columns import InspectedTable
 from dimml_training.first_config.rows import LeftOut, UsableRow
 
@@ -99,7 +100,7 @@ def sample_media(
 ) -> MediaSample:
     """Decode the files of some rows in worker processes, and read the headers of those that decode."""
     found = {name: ColumnSample() for name in columns}
-    jobs = [(row, name, root / file) for row in rows for name, file in zip(columns, row.files, strict=True)]
+    jobs = [(row, name, root / file) for row in rows for name, file in zip(columns, row.files, strict=True) if file]
     requests = (
         DecodeRequest(_PROBES, {SOUND: path, PICTURES: path}, SAMPLE_S, row.start_s, row.end_s) for row, _, path in jobs
     )
@@ -192,8 +193,7 @@ def decode_as_training(config: TrainConfig, rows: Sequence[UsableRow], table: In
     margin_s = config.data.margin_s
 
     def request(row: UsableRow) -> DecodeRequest:
-        paths = [table.root / file for file in row.files]
-        sources = {name: paths[index] for name, index in place.items()}
+        sources = {name: table.root / row.files[index] for name, index in place.items() if row.files[index]}
         start_s = None if row.start_s is None else max(0.0, row.start_s - margin_s)
         return DecodeRequest(config.inputs, sources, config.clip_s, start_s, row.end_s, quality=config.quality)
 
@@ -207,13 +207,15 @@ def decode_as_training(config: TrainConfig, rows: Sequence[UsableRow], table: In
             if not isinstance(outcome, Decoded):
                 faults.append(LeftOut(row.line, row.files, outcome.message))
                 continue
-            bad = {name: track.status for name, track in outcome.tracks.items() if not track.status.ok}
-            if bad:
-                faults.append(LeftOut(row.line, row.files, describe_statuses(bad)))
+            fault = unusable(outcome)
+            if fault is not None:
+                faults.append(LeftOut(row.line, row.files, fault))
                 continue
             for name, track in outcome.tracks.items():
                 if track.row is not None:
                     found[name].append(track.row)
         spent_s = time.monotonic() - began
-    arrays = {name: np.stack(of) for name, of in found.items() if of}
+    # Clips may lack a modality; its rows are repeated, since how many of them there are is all that counts.
+    most = max(map(len, found.values()))
+    arrays = {name: np.stack([of[index % len(of)] for index in range(most)]) for name, of in found.items() if of}
     return DecodedSample(arrays, faults, spent_s / max(1, len(rows)))

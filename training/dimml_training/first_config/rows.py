@@ -22,7 +22,10 @@ _FEWEST: Final = 3
 
 @dataclass(frozen=True)
 class UsableRow:
-    """One row that training can use. ``files`` are in the order of the media columns; ``split`` None: not given."""
+    """One row that training can use. ``files`` are in the order of the media columns, some may be empty.
+
+    ``split`` None: not given.
+    """
 
     line: int | str
     files: tuple[str, ...]
@@ -35,7 +38,7 @@ class UsableRow:
     @property
     def group(self) -> str:
         """What must not stand in two splits: the subject, or the recording."""
-        return self.subject or self.files[0]
+        return self.subject or next(file for file in self.files if file)
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,9 @@ def usable_rows(table: InspectedTable) -> tuple[list[UsableRow], list[LeftOut]]:
         files = tuple(row.get(name, "") for name in columns.media)
         start_s = end_s = None
         reason = None
-        if not all(files):
+        if not any(files):
             reason = "no file"
-        elif missing := [name for name in files if not (table.root / name).is_file()]:
+        elif missing := [name for name in files if name and not (table.root / name).is_file()]:
             reason = f"missing file {missing[0]}"
         elif not row.get(columns.label):
             reason = "no label"
