@@ -127,16 +127,19 @@ def error_response(error: DimmlError, request_id: str) -> JSONResponse:
     )
 
 
+def domain_response(error: DimmlError, request_id: str) -> JSONResponse:
+    """Build the answer for an error that ended a request. Raises RuntimeError for one of the server's own setup."""
+    if http_status(error) == HTTP_STATUS[DimmlError]:
+        raise RuntimeError("a setup error reached a request") from error
+    return error_response(error, request_id)
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Make the application answer errors as ``ErrorBody``."""
 
     @app.exception_handler(DimmlError)
     async def domain(request: Request, error: DimmlError) -> JSONResponse:
-        status = http_status(error)
-        if status == HTTP_STATUS[DimmlError]:
-            # A setup error inside a request is the server's own fault.
-            raise RuntimeError("a setup error reached a request") from error
-        return error_response(error, request.state.request_id)
+        return domain_response(error, request.state.request_id)
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> JSONResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fastapi import FastAPI, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from starlette.middleware.cors import CORSMiddleware
 
@@ -13,6 +14,7 @@ from dimml_server.http.body.limits import Uploads
 from dimml_server.http.errors import install_error_handlers
 from dimml_server.http.middleware.access import AccessMiddleware
 from dimml_server.http.middleware.authentication import API_KEY_HEADER, AuthenticationMiddleware
+from dimml_server.http.middleware.direct import DirectMiddleware
 from dimml_server.http.middleware.head import HeadMiddleware
 from dimml_server.http.middleware.prefix import PrefixMiddleware
 from dimml_server.http.middleware.security_headers import SecurityHeadersMiddleware
@@ -46,8 +48,16 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
         # The middleware checks keys; this only describes them in OpenAPI, and gives the docs page a field for one.
         dependencies=[Security(APIKeyHeader(name=API_KEY_HEADER, auto_error=False))] if guard.closed else None,
     )
+    uploads = Uploads(
+        limit=settings.concurrency + settings.queue_length,
+        timeout_s=settings.upload_timeout_s,
+        folder=service.upload_folder,
+        queue_refusal=service.queue_refusal,
+    )
+    predict_routes = predict.router(service, metrics, settings, uploads)
     # The last one added is the outermost.
     app.add_middleware(HeadMiddleware)
+    app.add_middleware(DirectMiddleware, route=next(r for r in predict_routes.routes if isinstance(r, APIRoute)))
     app.add_middleware(AuthenticationMiddleware, guard=guard, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
@@ -62,13 +72,7 @@ def create_app(service: PredictionService, metrics: Metrics, settings: ServerSet
     if settings.root_path:
         app.add_middleware(PrefixMiddleware, root_path=settings.root_path)
     install_error_handlers(app)
-    uploads = Uploads(
-        limit=settings.concurrency + settings.queue_length,
-        timeout_s=settings.upload_timeout_s,
-        folder=service.upload_folder,
-        queue_refusal=service.queue_refusal,
-    )
-    app.include_router(predict.router(service, metrics, settings, uploads))
+    app.include_router(predict_routes)
     app.include_router(models.router(service))
     app.include_router(traffic.router(service, settings, uploads))
     app.include_router(health.router(service, metrics))

@@ -10,6 +10,8 @@ from dimml.errors import InvalidParameterError
 
 def check_query(request: Request) -> None:
     """Refuse parameters that would silently be ignored; a dependency of routes. Raises InvalidParameterError."""
+    if not request.scope["query_string"]:
+        return
     route = request.scope["route"]
     known = {field.alias for field in route.dependant.query_params} if isinstance(route, APIRoute) else set()
     for name in request.query_params:

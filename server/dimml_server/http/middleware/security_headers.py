@@ -16,6 +16,7 @@ _DEFAULTS: Final = {
     "Content-Security-Policy": _NOTHING,
     "Referrer-Policy": "no-referrer",
 }
+_RAW_DEFAULTS: Final = tuple((name.lower().encode(), value.encode()) for name, value in _DEFAULTS.items())
 
 
 class SecurityHeadersMiddleware:
@@ -39,5 +40,5 @@ class SecurityHeadersMiddleware:
 
 def add_security_headers(headers: MutableHeaders) -> None:
     """Add the security headers that are not set."""
-    for name, value in _DEFAULTS.items():
-        headers.setdefault(name, value)
+    present = {name for name, _ in headers.raw}
+    headers.raw.extend(default for default in _RAW_DEFAULTS if default[0] not in present)
