@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from dimml.bundle import Bundle
 from dimml.engine import Encoded, Engine, EngineError
 from dimml.errors import DeadlineExceededError, DimmlError, UnavailableError, UnusableMediaError
-from dimml.fusion import FloatArray, Fused
+from dimml.fusion import FloatArray, Fused, softmax
 from dimml.signal_check import no_signal
 from dimml.spans import NO_SPANS, Spans, bundle_attributes
 from dimml.status import OK, ModalityStatus, Reason, Status, describe_statuses
@@ -50,6 +51,11 @@ class EnsembleResult:
     statuses: Mapping[str, Sequence[ModalityStatus]]
     encode_s: Mapping[str, float]
     fuse_s: float
+
+    @cached_property
+    def own(self) -> Mapping[str, FloatArray]:
+        """Each modality's own distribution ``[B, C]``, uniform where it is not ok."""
+        return dict(zip(self.logits, softmax(np.stack(list(self.logits.values()))), strict=True))
 
 
 def judged(bundle: Bundle, tensors: Mapping[str, npt.NDArray[Any]], batch: int) -> Rows:
@@ -87,18 +93,13 @@ async def run(
     batch = len(next(iter(statuses.values())))
 
     async def encode(name: str) -> tuple[Encoded, float]:
-        encoder = bundle.encoder(name)
-        encoded = Encoded(
-            features=np.zeros((batch, encoder.features), np.float32),
-            logits=np.zeros((batch, bundle.classes), np.float32),
-        )
         usable = [i for i, status in enumerate(statuses[name]) if status.ok]
         if not usable:
-            return encoded, 0.0
+            return nothing(name), 0.0
         began = perf_counter()
         attributes = {**bundle_attributes(bundle), "dimml.modality": name, "dimml.rows": len(usable)}
         with spans.span(f"encode {name}", attributes) as span:
-            await attempt(name, encoded, usable)
+            encoded = await attempt(name, usable)
             worst = next((statuses[name][row] for row in usable if not statuses[name][row].ok), OK)
             span.set("dimml.status", worst.status.value)
             if worst.reason is not None:
@@ -106,15 +107,21 @@ async def run(
                 span.fail(worst.reason.value)
         return encoded, perf_counter() - began
 
-    async def attempt(name: str, encoded: Encoded, usable: Sequence[int]) -> None:
-        """Fill in the usable rows of ``encoded``, or their statuses."""
+    def nothing(name: str) -> Encoded:
+        return Encoded(
+            features=np.zeros((batch, bundle.encoder(name).features), np.float32),
+            logits=np.zeros((batch, bundle.classes), np.float32),
+        )
+
+    async def attempt(name: str, usable: Sequence[int]) -> Encoded:
+        """Run the encoder on the usable rows; all rows of its output, zeros in those that have none."""
         column, tensor = statuses[name], rows.tensors[name]
         own_s = (deadlines_s or {}).get(name, bundle.encoder(name).deadline_ms / 1000.0)
         try:
             async with asyncio.timeout(min(own_s, end - FUSION_RESERVE_S - loop.time())):
                 output = await engine.encode(bundle, name, tensor if len(usable) == batch else tensor[usable])
         except TimeoutError:
-            failure: Reason | None = Reason.DEADLINE
+            failure = Reason.DEADLINE
         except EngineError as error:
             logger.warning("encoder %s: %s", bundle.encoder_model(name), error)
             failure = error.reason
@@ -122,7 +129,9 @@ async def run(
             logger.exception("encoder %s", bundle.encoder_model(name))
             failure = Reason.ENCODER_ERROR
         else:
-            failure = None
+            if len(usable) == batch and np.isfinite(output.features).all() and np.isfinite(output.logits).all():
+                return output
+            encoded = nothing(name)
             finite = np.isfinite(np.concatenate([output.features, output.logits], axis=1)).all(axis=1)
             for position, row in enumerate(usable):
                 if finite[position]:
@@ -130,9 +139,10 @@ async def run(
                     encoded.logits[row] = output.logits[position]
                 else:
                     column[row] = ModalityStatus.because(Reason.NON_FINITE)
-        if failure is not None:
-            for row in usable:
-                column[row] = ModalityStatus.because(failure)
+            return encoded
+        for row in usable:
+            column[row] = ModalityStatus.because(failure)
+        return nothing(name)
 
     names = [modality.name for modality in bundle.modalities]
     async with asyncio.TaskGroup() as group:
@@ -225,6 +235,8 @@ def no_answer_at_all(
 
     ``statuses`` are columns, ``tensors`` the inputs ``[B, *shape]`` by modality (``no_answer``).
     """
+    if any(status.ok for column in statuses.values() for status in column):
+        return None
     batch = len(next(iter(statuses.values())))
     errors = [
         no_answer(
@@ -233,4 +245,4 @@ def no_answer_at_all(
         )
         for row in range(batch)
     ]
-    return errors[0] if all(error is not None for error in errors) else None
+    return errors[0]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
-import numpy.typing as npt
+from itertools import combinations
+from statistics import fmean
+from typing import TYPE_CHECKING, Final
 
 from dimml.bundle import FUSED_HEAD, Bundle
-from dimml.fusion import softmax
-from dimml.metrics.classification import disagreement
+from dimml.fusion import FloatArray
 
 if TYPE_CHECKING:
     from dimml.ensemble import EnsembleResult
@@ -37,7 +35,9 @@ class Observation:
 def observations(bundle: Bundle, result: EnsembleResult) -> Iterator[Observation]:
     """Make one observation for every row in which at least one modality is ok."""
     fused = result.fused
-    for row, answer in enumerate(fused.probabilities_BC.argmax(axis=1)):
+    # Of lists: an index into an array costs as much as the rest of an observation.
+    certainty_BH, weights_BH = fused.certainty_BH.tolist(), fused.weights_BH.tolist()
+    for row, answer in enumerate(fused.probabilities_BC.argmax(axis=1).tolist()):
         statuses = {name: column[row] for name, column in result.statuses.items()}
         votes = {name: status.ok for name, status in statuses.items()}
         if not any(votes.values()):
@@ -45,14 +45,14 @@ def observations(bundle: Bundle, result: EnsembleResult) -> Iterator[Observation
         here = [name for name, ok in votes.items() if ok]
         votes[FUSED_HEAD] = all(votes.values())
         yield Observation(
-            answer=int(answer),
+            answer=answer,
             degraded=any(status.degrades for status in statuses.values()),
             heads={
-                name: (float(fused.certainty_BH[row, head]), float(fused.weights_BH[row, head]))
+                name: (certainty_BH[row][head], weights_BH[row][head])
                 for head, name in enumerate(bundle.heads)
                 if votes[name]
             },
-            disagreement=_disagreement(np.stack([result.logits[name][row] for name in here])),
+            disagreement=_disagreement([result.own[name][row] for name in here]),
         )
 
 
@@ -76,8 +76,8 @@ def bundle_info(bundle: Bundle) -> dict[str, str]:
     }
 
 
-def _disagreement(logits_MC: npt.NDArray[Any]) -> float | None:
-    if len(logits_MC) < 2:
-        return None
+def _disagreement(own_MC: Sequence[FloatArray]) -> float | None:
+    """Compute what ``dimml.metrics.classification.disagreement`` does, of one row; None of fewer than two heads."""
+    same = [float(one_C @ other_C) for one_C, other_C in combinations(own_MC, 2)]
     # Clipped, since rounding in single precision can move a probability out of [0, 1].
-    return min(1.0, max(0.0, float(disagreement(softmax(logits_MC)[None])[0])))
+    return min(1.0, max(0.0, 1.0 - fmean(same))) if same else None

@@ -111,6 +111,8 @@ def record_statuses(bundle: Bundle, statuses: Mapping[str, Sequence[ModalityStat
 
 def _in_words(column: Sequence[ModalityStatus]) -> str:
     """Format a column such as ``unusable:silent``; if rows differ, ``ok=3,unusable:silent=1``."""
+    if len(column) == 1:
+        return str(column[0])
     counts = Counter(map(str, column))
     if len(counts) == 1:
         return next(iter(counts))

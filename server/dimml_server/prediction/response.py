@@ -9,7 +9,6 @@ import numpy as np
 
 from dimml.bundle import FUSED_HEAD, Bundle
 from dimml.ensemble import EnsembleResult
-from dimml.fusion import softmax
 from dimml.media.types import Decoded, Truncation
 from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction, Timings, TruncationAnswer
 from dimml.status import ModalityStatus
@@ -63,9 +62,13 @@ def build_prediction(
     bundle, result = outcome.bundle, outcome.result
     fused, labels = result.fused, bundle.labels
     probabilities_C = fused.probabilities_BC[row]
-    order = np.argsort(-probabilities_C, kind="stable")
-    ranked = [LabelProbability(label=labels[i], probability=_unit(probabilities_C[i])) for i in order[:top_k]]
+    order = np.argsort(-probabilities_C, kind="stable")[:top_k]
+    ranked = [
+        LabelProbability(label=labels[i], probability=_unit(probability))
+        for i, probability in zip(order.tolist(), probabilities_C[order].tolist(), strict=True)
+    ]
     statuses = outcome.statuses(row)
+    certainty_H, weights_H = fused.certainty_BH[row].tolist(), fused.weights_BH[row].tolist()
     answers = {}
     for head, (name, status) in enumerate(statuses.items()):
         if not status.ok:
@@ -73,14 +76,14 @@ def build_prediction(
                 status=status.status, reason=status.reason, detail=status.detail, channel=outcome.channels.get(name)
             )
             continue
-        own_C = softmax(result.logits[name][row])
+        own_C = result.own[name][row]
         vote = int(own_C.argmax())
         answers[name] = ModalityAnswer(
             status=status.status,
-            certainty=float(fused.certainty_BH[row, head]),
-            weight=float(fused.weights_BH[row, head]),
+            certainty=certainty_H[head],
+            weight=weights_H[head],
             label=labels[vote],
-            probability=_unit(own_C[vote]),
+            probability=_unit(float(own_C[vote])),
             channel=outcome.channels.get(name),
         )
     return Prediction(
@@ -119,9 +122,9 @@ def _fused_head(outcome: InferenceResult, row: int, votes: bool) -> FusedHeadAns
     return FusedHeadAnswer(certainty=float(fused.certainty_BH[row, -1]), weight=float(fused.weights_BH[row, -1]))
 
 
-def _unit(probability: np.float32) -> float:
+def _unit(probability: float) -> float:
     # A sum in single precision may exceed 1 by a rounding error.
-    return min(1.0, float(probability))
+    return min(1.0, probability)
 
 
 def _ms(seconds: float) -> float:
