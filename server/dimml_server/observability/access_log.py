@@ -66,4 +66,6 @@ _LAST: Final = ("client", "request_id", "key", "trace_id")
 def log_access(request_context: RequestContext) -> None:
     """Log the access line of a request."""
     if access_logger.isEnabledFor(logging.INFO):
-        access_logger.info(AccessLine(request_context))
+        # What ``info`` does, without looking for the line of code that called it.
+        line = AccessLine(request_context)
+        access_logger.handle(access_logger.makeRecord(access_logger.name, logging.INFO, __file__, 0, line, (), None))

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from time import perf_counter
+from types import TracebackType
+from typing import Self
 
 from dimml.errors import DeadlineExceededError, QueueFullError
 
 #: Weight of the newest request in the running mean of how long a request holds its permit.
 _MEAN_WEIGHT = 0.1
+
+
+class Permit:
+    """Leave to run for the block of a context manager, after ``queue_s`` seconds in the queue."""
+
+    def __init__(self, admission: Admission, queue_s: float) -> None:
+        self.queue_s = queue_s
+        self._admission = admission
+        self._granted = perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._admission.end(perf_counter() - self._granted)
 
 
 class Admission:
@@ -41,21 +58,20 @@ class Admission:
             return self._full("the queue is full")
         return None
 
-    @asynccontextmanager
-    async def permit(self, timeout_s: float) -> AsyncIterator[float]:
-        """Hold a permit for the block; gives the seconds waited for it.
+    async def permit(self, timeout_s: float) -> Permit:
+        """Wait for a permit; the caller must enter it at once.
 
         Raises QueueFullError at once if the queue is full, or once the queue's own wait limit has passed;
         DeadlineExceededError if ``timeout_s`` passes first.
         """
         began = perf_counter()
         await self._acquire(timeout_s)
-        granted = perf_counter()
-        try:
-            yield granted - began
-        finally:
-            self._mean_work_s += _MEAN_WEIGHT * (perf_counter() - granted - self._mean_work_s)
-            self._release()
+        return Permit(self, perf_counter() - began)
+
+    def end(self, held_s: float) -> None:
+        """Take back a permit that was held for ``held_s``."""
+        self._mean_work_s += _MEAN_WEIGHT * (held_s - self._mean_work_s)
+        self._release()
 
     async def _acquire(self, timeout_s: float) -> None:
         if self._running < self._concurrency:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import Awaitable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from dimml_server.engines.protocol import ServingEngine
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import record_statuses
 from dimml_server.observability.tracer import Tracer
-from dimml_server.prediction.admission import Admission
+from dimml_server.prediction.admission import Admission, Permit
 from dimml_server.prediction.decoder import Decoder
 from dimml_server.prediction.request import MediaPrediction
 from dimml_server.prediction.response import InferenceResult, build_prediction
@@ -105,7 +105,7 @@ class HeldCall:
         resources, bundle = self._resources, self.bundle
         end = self.end(request.timeout_s)
         decode_request = request.decode_request(bundle, resources.settings.media_limits)
-        async with self._permit(end) as queue_s:
+        with await self._permit(end) as permit:
             began = perf_counter()
             with resources.tracer.span("decode", bundle_attributes(bundle)) as span:
                 decoded = await decode_in_share(
@@ -117,7 +117,7 @@ class HeldCall:
             resources.metrics.bundles.observe_stage(bundle, "decode", decode_s)
             resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
             rows = recording_rows(bundle, decoded)
-            outcome = await self._ensemble(rows, end, queue_s)
+            outcome = await self._ensemble(rows, end, permit.queue_s)
         return replace(outcome.of_recording(decoded), decode_s=decode_s)
 
     async def infer(
@@ -130,9 +130,9 @@ class HeldCall:
         if not tensors:
             raise InvalidTensorError(f"send at least one of {[m.tensor for m in self.bundle.modalities]}")
         end = self.end(timeout_s)
-        async with self._permit(end) as queue_s:
+        with await self._permit(end) as permit:
             rows = ensemble.judged(self.bundle, tensors, len(next(iter(tensors.values()))))
-            return await self._ensemble(rows, end, queue_s)
+            return await self._ensemble(rows, end, permit.queue_s)
 
     async def encode(
         self, modality: str, tensor: npt.NDArray[Any], *, timeout_s: float | None = None
@@ -143,10 +143,10 @@ class HeldCall:
         """
         resources, bundle = self._resources, self.bundle
         end = self.end(timeout_s)
-        async with self._permit(end) as queue_s:
+        with await self._permit(end) as permit:
             attributes = {**bundle_attributes(bundle), "dimml.modality": modality, "dimml.rows": len(tensor)}
             with resources.tracer.span(f"encode {modality}", attributes):
-                return await _bounded(resources.engine.encode(bundle, modality, tensor), end), queue_s
+                return await _bounded(resources.engine.encode(bundle, modality, tensor), end), permit.queue_s
 
     async def fuse(
         self,
@@ -159,9 +159,9 @@ class HeldCall:
         """Run the fusion graph alone; also return the seconds waited for a permit."""
         resources, bundle = self._resources, self.bundle
         end = self.end(timeout_s)
-        async with self._permit(end) as queue_s:
-            with resources.tracer.span("fuse", {**bundle_attributes(bundle), "dimml.rows": len(present_BM)}):
-                return await _bounded(resources.engine.fuse(bundle, features, logits, present_BM), end), queue_s
+        attributes = {**bundle_attributes(bundle), "dimml.rows": len(present_BM)}
+        with await self._permit(end) as permit, resources.tracer.span("fuse", attributes):
+            return await _bounded(resources.engine.fuse(bundle, features, logits, present_BM), end), permit.queue_s
 
     def end(self, timeout_s: float | None) -> float:
         """Compute when a request that asks for ``timeout_s`` must be done, on ``perf_counter``'s clock.
@@ -179,14 +179,12 @@ class HeldCall:
             )
         return perf_counter() + timeout_s
 
-    @asynccontextmanager
-    async def _permit(self, end: float) -> AsyncIterator[float]:
+    async def _permit(self, end: float) -> Permit:
         resources, bundle = self._resources, self.bundle
-        async with AsyncExitStack() as stack:
-            with resources.tracer.span("queue", bundle_attributes(bundle)):
-                queue_s = await stack.enter_async_context(resources.admission.permit(end - perf_counter()))
-            resources.metrics.bundles.observe_stage(bundle, "queue", queue_s)
-            yield queue_s
+        with resources.tracer.span("queue", bundle_attributes(bundle)):
+            permit = await resources.admission.permit(end - perf_counter())
+        resources.metrics.bundles.observe_stage(bundle, "queue", permit.queue_s)
+        return permit
 
     async def _ensemble(self, rows: Rows, end: float, queue_s: float) -> InferenceResult:
         resources, bundle = self._resources, self.bundle

@@ -11,7 +11,7 @@ from dimml_server.prediction.admission import Admission
 
 
 async def hold(admission: Admission, release: asyncio.Event, order: list[int], name: int = 0) -> None:
-    async with admission.permit(10.0):
+    with await admission.permit(10.0):
         order.append(name)
         await release.wait()
 
@@ -28,9 +28,8 @@ def test_permits_go_first_come_first_served_and_the_bound_holds() -> None:
         tasks = [asyncio.create_task(hold(admission, release, order, i)) for i, release in enumerate(releases)]
         await turns()
         assert (admission.running, admission.waiting, order) == (2, 3, [0, 1])
-        with pytest.raises(QueueFullError) as full:
-            async with admission.permit(10.0):
-                pytest.fail("the queue was full")
+        with pytest.raises(QueueFullError) as full, await admission.permit(10.0):
+            pytest.fail("the queue was full")
         assert full.value.retry_after_s >= 1.0
         for release in releases:
             release.set()
@@ -46,12 +45,10 @@ def test_a_wait_past_the_queues_limit_is_refused_and_one_past_the_requests_is_la
         admission, release = Admission(concurrency=1, queue_length=9, queue_wait_s=0.05), asyncio.Event()
         holder = asyncio.create_task(hold(admission, release, []))
         await turns()
-        with pytest.raises(QueueFullError, match=r"0\.05 s"):
-            async with admission.permit(10.0):
-                pytest.fail("no permit was free")
-        with pytest.raises(DeadlineExceededError):
-            async with admission.permit(0.01):
-                pytest.fail("no permit was free")
+        with pytest.raises(QueueFullError, match=r"0\.05 s"), await admission.permit(10.0):
+            pytest.fail("no permit was free")
+        with pytest.raises(DeadlineExceededError), await admission.permit(0.01):
+            pytest.fail("no permit was free")
         assert admission.waiting == 0
         release.set()
         await holder

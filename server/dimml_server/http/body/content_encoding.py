@@ -19,7 +19,7 @@ _FED_BYTES = 2**13
 _MAX_MEMBERS = 2**16
 
 
-async def decoded(chunks: AsyncIterator[bytes], encoding: str, max_bytes: int) -> AsyncIterator[bytes]:
+def decoded(chunks: AsyncIterator[bytes], encoding: str, max_bytes: int) -> AsyncIterator[bytes]:
     """Decompress a body as it arrives. ``encoding`` is the Content-Encoding header, possibly empty.
 
     Raises TooLargeError as soon as the body, compressed or not, exceeds ``max_bytes``; EncodingError if the encoding is
@@ -27,8 +27,7 @@ async def decoded(chunks: AsyncIterator[bytes], encoding: str, max_bytes: int) -
     """
     name = checked_encoding(encoding)
     parts = _limited(chunks, max_bytes)
-    async for part in _inflated(parts, name, max_bytes) if name else parts:
-        yield part
+    return _inflated(parts, name, max_bytes) if name else parts
 
 
 def checked_encoding(encoding: str) -> str:

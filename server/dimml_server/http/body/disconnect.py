@@ -19,17 +19,21 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | Non
 
     The request's body must have been read: the next message can only be the disconnect.
     """
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(request))
+    # A time limit that nothing but the disconnect sets: it cancels the work in this task, and no other cancellation.
+    while_there = asyncio.timeout(None)
+    watching = asyncio.ensure_future(_end_at_disconnect(request, while_there))
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        async with while_there:
+            return await work
+    except TimeoutError:
+        if not while_there.expired():
+            raise
+        return None
     finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        watching.cancel()
 
 
-async def _disconnected(request: Request) -> None:
+async def _end_at_disconnect(request: Request, while_there: asyncio.Timeout) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    while_there.reschedule(asyncio.get_running_loop().time())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -56,13 +56,14 @@ async def read_form(
     """
     boundary = checked_head(request.headers, max_body_bytes)
     encoding = checked_encoding(request.headers.get("content-encoding", ""))
-    async with AsyncExitStack() as stack:
-        reader = _FormReader(boundary, field_names, spool_bytes, max_parts, uploads.folder)
-        stack.callback(reader.discard)
+    reader = _FormReader(boundary, field_names, spool_bytes, max_parts, uploads.folder)
+    try:
         async with uploads.reading():
             async for chunk in decoded(request.stream(), encoding, max_body_bytes):
                 reader.feed(chunk)
         yield reader.form()
+    finally:
+        reader.discard()
 
 
 def checked_head(headers: Headers, max_body_bytes: int) -> bytes:
