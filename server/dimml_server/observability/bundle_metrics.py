@@ -19,6 +19,7 @@ from dimml.monitoring.drift import Drift, DriftWindow, SlidingCounts
 from dimml.monitoring.observation import Observation, bundle_info, label_name, label_series, observations
 from dimml.monitoring.reference import Reference
 from dimml.status import OK, ModalityStatus, Reason
+from dimml_server.observability.backlog import Backlog
 from dimml_server.observability.series import Series
 
 if TYPE_CHECKING:
@@ -36,9 +37,16 @@ class BundleMetrics:
     """Metrics by bundle and version, in a given registry."""
 
     def __init__(
-        self, registry: CollectorRegistry, window: DriftWindow, prefix: str = "dimml", *, decodes: bool = True
+        self,
+        registry: CollectorRegistry,
+        backlog: Backlog,
+        window: DriftWindow,
+        prefix: str = "dimml",
+        *,
+        decodes: bool = True,
     ) -> None:
         """Register the metrics; ``prefix`` starts every metric's name. ``decodes``: whether recordings are counted."""
+        self._backlog = backlog
         self._window = window
         self._watched: dict[tuple[str, str], _DriftMonitor] = {}
         self._infos: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -119,6 +127,7 @@ class BundleMetrics:
 
     def served(self, bundle: Bundle) -> None:
         """Record that a bundle version is served. Its counters start at 0, so that the first count is an increase."""
+        self._backlog.work_off()
         labels = bundle.name, str(bundle.version)
         reference = bundle.reference
         self._infos[labels] = tuple(bundle_info(bundle).values())
@@ -136,13 +145,14 @@ class BundleMetrics:
 
     def unserved(self, bundle: Bundle) -> None:
         """Record that a bundle version is no longer served; its counts stay."""
+        self._backlog.work_off()
         labels = bundle.name, str(bundle.version)
         self._info.remove(*labels, *self._infos.pop(labels))
         self._watched.pop(labels, None)
 
     def observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
         """Record the duration of one stage of one request."""
-        self._stages[bundle.name, str(bundle.version), stage, modality].observe(seconds)
+        self._backlog.put(self._observe_stage, bundle, stage, seconds, modality)
 
     def observe_truncations(self, bundle: Bundle, truncations: Iterable[str]) -> None:
         """Count the modalities of one recording whose track was cut off."""
@@ -152,17 +162,26 @@ class BundleMetrics:
 
     def observe_statuses(self, bundle: Bundle, statuses: Mapping[str, Sequence[ModalityStatus]]) -> None:
         """Count the status of each modality, by row."""
+        self._backlog.put(self._observe_statuses, bundle, statuses)
+
+    def observe_result(self, bundle: Bundle, result: EnsembleResult) -> None:
+        """Record all observations of one ensemble run's rows, and its stage times."""
+        self._backlog.put(self._observe_result, bundle, result)
+
+    def _observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
+        self._stages[bundle.name, str(bundle.version), stage, modality].observe(seconds)
+
+    def _observe_statuses(self, bundle: Bundle, statuses: Mapping[str, Sequence[ModalityStatus]]) -> None:
         for modality, column in statuses.items():
             for status in column:
                 self._statuses[(bundle.name, str(bundle.version), modality, *_words(status))].inc()
 
-    def observe_result(self, bundle: Bundle, result: EnsembleResult) -> None:
-        """Record all observations of one ensemble run's rows, and its stage times."""
-        self.observe_statuses(bundle, result.statuses)
+    def _observe_result(self, bundle: Bundle, result: EnsembleResult) -> None:
+        self._observe_statuses(bundle, result.statuses)
         for name, seconds in result.encode_s.items():
             if seconds > 0.0:
-                self.observe_stage(bundle, "encode", seconds, name)
-        self.observe_stage(bundle, "fuse", result.fuse_s)
+                self._observe_stage(bundle, "encode", seconds, name)
+        self._observe_stage(bundle, "fuse", result.fuse_s)
         labels = bundle.name, str(bundle.version)
         watched = self._watched.get(labels)
         for row in observations(bundle, result):

@@ -21,6 +21,7 @@ from dimml import __version__
 from dimml.errors import DimmlError
 from dimml.metrics.buckets import SECONDS_BUCKETS
 from dimml.monitoring.drift import DriftWindow
+from dimml_server.observability.backlog import Backlog
 from dimml_server.observability.bundle_metrics import BundleMetrics
 from dimml_server.observability.fetch_metrics import FetchMetrics
 from dimml_server.observability.kserve_statistics import Statistics
@@ -44,8 +45,9 @@ class Metrics:
     def __init__(self, window: DriftWindow | None = None) -> None:
         """Register the metrics; ``window`` is that of drift."""
         self.registry = CollectorRegistry()
-        self.bundles = BundleMetrics(self.registry, window or DriftWindow())
-        self.shadows = ShadowMetrics(self.registry, window or DriftWindow())
+        self._backlog = Backlog(self.registry)
+        self.bundles = BundleMetrics(self.registry, self._backlog, window or DriftWindow())
+        self.shadows = ShadowMetrics(self.registry, self._backlog, window or DriftWindow())
         self.fetches = FetchMetrics(self.registry)
         ProcessCollector(registry=self.registry)
         #: Counts for KServe's statistics call, over all transports that speak KServe v2.
@@ -143,8 +145,11 @@ class Metrics:
             raise
         finally:
             record.total_s = perf_counter() - began
-            self._requests[record.model, record.version, transport, record.outcome].inc()
-            self._latency[record.model, record.version, transport].observe(record.total_s)
+            self._backlog.put(self._observe, transport, record)
+
+    def _observe(self, transport: str, record: RequestRecord) -> None:
+        self._requests[record.model, record.version, transport, record.outcome].inc()
+        self._latency[record.model, record.version, transport].observe(record.total_s)
 
 
 class _WithoutCreated(CollectorRegistry):

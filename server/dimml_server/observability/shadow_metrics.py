@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from dimml.bundle import Bundle
 from dimml.monitoring.drift import DriftWindow
+from dimml_server.observability.backlog import Backlog
 from dimml_server.observability.bundle_metrics import BUNDLE, BundleMetrics
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ _AGREES: Final = {True: "yes", False: "no"}
 class ShadowMetrics:
     """Metrics of shadow versions, in a given registry. None of them counts in the metrics of answers."""
 
-    def __init__(self, registry: CollectorRegistry, window: DriftWindow) -> None:
-        self._bundles = BundleMetrics(registry, window, prefix="dimml_shadow", decodes=False)
+    def __init__(self, registry: CollectorRegistry, backlog: Backlog, window: DriftWindow) -> None:
+        self._bundles = BundleMetrics(registry, backlog, window, prefix="dimml_shadow", decodes=False)
         self._requests = Counter(
             "dimml_shadow_requests",
             "Requests copied to a shadow: answered, failed, or dropped because it was busy.",
