@@ -118,7 +118,7 @@ class HeldCall:
             resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
             rows = recording_rows(bundle, decoded)
             outcome = await self._ensemble(rows, end, permit.queue_s)
-        return replace(outcome.of_recording(decoded), decode_s=decode_s)
+        return outcome.of_recording(decoded, decode_s)
 
     async def infer(
         self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None

@@ -30,10 +30,11 @@ class InferenceResult:
     #: What was heard of several channels, by modality, of the one row of a recording.
     channels: Mapping[str, str] = field(default_factory=dict)
 
-    def of_recording(self, decoded: Decoded) -> InferenceResult:
+    def of_recording(self, decoded: Decoded, decode_s: float = 0.0) -> InferenceResult:
         """Return a copy that says which range of a recording its row is of, and what was found in it."""
         return replace(
             self,
+            decode_s=decode_s,
             start_s=decoded.start_s,
             end_s=decoded.end_s,
             truncations=decoded.truncations,

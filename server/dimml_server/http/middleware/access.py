@@ -69,7 +69,8 @@ class AccessMiddleware:
             finally:
                 if request_context.status == CLIENT_CLOSED_REQUEST:
                     request_context.code = CANCELLED
-                _describe(span, request_context, scope)
+                if tracer is not NO_TRACER:
+                    _describe(span, request_context, scope)
                 log_access(request_context)
 
     async def _answer(self, request_context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
