@@ -100,8 +100,11 @@ def connected(server: ServerProcess, process: int | None) -> socket.socket:
 def begun(
     server: ServerProcess, clip: bytes, key: str = OPS, *, whole: bool = True, process: int | None = None
 ) -> tuple[socket.socket, bytes]:
-    """A connection, to one process or any, on which a prediction has been sent, or half of it; and the rest of it."""
-    headers = {"X-API-Key": key}
+    """A connection, to one process or any, on which a prediction has been sent, or half of it; and the rest of it.
+
+    Half of one is being read, or has been refused.
+    """
+    headers = {"X-API-Key": key} if whole else {"X-API-Key": key, "Expect": "100-continue"}
     request = httpx.Request(
         "POST", f"{server.url}/v1/predict", files={"media": clip}, data={"model": "tiny"}, headers=headers
     )
@@ -110,6 +113,8 @@ def begun(
     connection = connected(server, process)
     sent = len(body) if whole else len(body) // 2
     connection.sendall(f"POST /v1/predict HTTP/1.1\r\n{head}\r\n".encode() + body[:sent])
+    if not whole:
+        assert connection.recv(65_536).split()[1] in (b"100", b"429")
     return connection, body[sent:]
 
 

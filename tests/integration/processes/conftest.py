@@ -60,9 +60,10 @@ def server(folder: Path) -> Iterator[ServerProcess]:
 def _drain(server: ServerProcess, clip: bytes) -> None:
     """Stop the server while a request is half sent: it takes no other, and answers this one. Its exit code is 0."""
     connection, rest = begun(server, clip, whole=False)
+    stopped = server.log.count("stopping; requests in flight")
     with connection:
         server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: server.log.count("stopping; requests in flight") >= 2)
+        wait_until(lambda: server.log.count("stopping; requests in flight") == stopped + 2)
         host, port = server.http.split(":")
 
         def refused() -> bool:

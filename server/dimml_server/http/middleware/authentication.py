@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dimml.errors import DimmlError
 from dimml_server.http.errors import error_headers, error_response
@@ -44,8 +45,16 @@ class AuthenticationMiddleware:
             key = self._guard.identify(headers_key(headers), admin=_changes(scope))
             if key is not None and (request_context := current_request()) is not None:
                 request_context.key = key.name
-            with self._guard.place(key):
-                await self._app(scope, receive, send)
+            with ExitStack() as place:
+                place.enter_context(self._guard.place(key))
+
+                async def send_freeing(message: Message) -> None:
+                    # Before the caller can know that it has its answer, and ask another process.
+                    if message["type"] == "http.response.body" and not message.get("more_body", False):
+                        place.close()
+                    await send(message)
+
+                await self._app(scope, receive, send_freeing)
         except DimmlError as error:
             # The application handles its own errors, so this one is the guard's.
             await _refusal(error, scope)(scope, receive, send)
