@@ -133,3 +133,41 @@ def test_one_clip_is_told_that_it_needs_another() -> None:
         encode_conditions(
             {"audio": Counting(), "visual": Counting()}, MODALITIES, single, SUITE, QualityThresholds(), seed=0
         )
+
+
+class Strict(Counting):
+    """An encoder that fails on a row of a clip that lacks the modality."""
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        assert torch.isfinite(rows.float()).all()
+        return super().forward(rows)
+
+
+def test_clips_without_a_modality_are_neither_encoded_nor_another_clip() -> None:
+    has = NUMBERS.random(CLIPS) < 0.5
+    audio = ROWS.arrays["audio"].copy()
+    audio[ROWS.slots[~has]] = np.nan
+    holed = ClipRows({**ROWS.arrays, "audio": audio}, ROWS.slots, ROWS.labels, {"audio": has})
+    mixed = [c for c in SUITE if any(getattr(d, "family", "") == "another_clip" for d in c.by_modality.values())]
+    conflict = [c for c in SUITE if c.group == "conflict"]
+    assert mixed
+    assert conflict
+    suite = [SUITE[0], *mixed, *conflict]
+    encoders = {"audio": Strict(), "visual": Strict()}
+    found = encode_conditions(encoders, MODALITIES, holed, suite, QualityThresholds(), seed=5)
+    assert encoders["audio"].rows % has.sum() == 0
+    np.testing.assert_array_equal(found.has(), np.stack([has, np.ones(CLIPS, np.bool_)], axis=1))
+    for condition in suite:
+        own = found.get(condition, 0)["audio"]
+        np.testing.assert_array_equal(own.present_N, has)
+        assert not own.features_ND[~has].any()
+        assert np.isfinite(own.features_ND).all()
+    # In a conflict, sound comes from a clip of another class that has it.
+    clean = found.get(SUITE[0], 0)["audio"].features_ND
+    for condition in conflict:
+        if "audio" in condition.by_modality:
+            for clip in np.flatnonzero(has):
+                given = found.get(condition, 0)["audio"].features_ND[clip]
+                (source,) = np.flatnonzero((clean == given).all(axis=1))
+                assert has[source]
+                assert ROWS.labels[source] != ROWS.labels[clip]

@@ -56,6 +56,31 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
             np.testing.assert_array_equal(arrays[name][entry.slot], expected)
 
 
+def test_a_clip_without_a_modality_takes_no_room_for_it(tmp_path: Path) -> None:
+    """Its rows are zeros, its reason is kept, and lines of clips that lack nothing are as they always were."""
+    cache = filled(tmp_path, 1)
+    with cache.writing():
+        cache.add("mute", {"lips": row(1)["lips"]}, None, {"audio": "absent:no_track"})
+        cache.add("clip2", row(2), None)
+    entries, damaged = opened(tmp_path).find(["clip0", "mute", "clip2"])
+    assert (set(entries), damaged) == ({"clip0", "mute", "clip2"}, 0)
+    assert {key: entry.absent for key, entry in entries.items() if entry.absent} == {
+        "mute": {"audio": "absent:no_track"}
+    }
+    arrays = opened(tmp_path).arrays()
+    assert not arrays["audio"][entries["mute"].slot].any()
+    np.testing.assert_array_equal(arrays["lips"][entries["mute"].slot], row(1)["lips"])
+    np.testing.assert_array_equal(arrays["audio"][entries["clip2"].slot], row(2)["audio"])
+    lines = [json.loads(line) for line in (cache.folder / "index.jsonl").read_text().splitlines() if line]
+    assert [set(line) - {"key", "slot", "crc32", "end_s"} for line in lines] == [set(), {"absent"}, set()]
+    # A missing row that nobody said was absent is damage.
+    assert "audio" not in lines[1]["crc32"]
+    del lines[1]["absent"]
+    (cache.folder / "index.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    entries, damaged = opened(tmp_path).find(["clip0", "mute", "clip2"])
+    assert (set(entries), damaged) == ({"clip0", "clip2"}, 1)
+
+
 def test_other_settings_are_another_folder(tmp_path: Path) -> None:
     filled(tmp_path, 1)
     assert opened(tmp_path, clip_s=2.0).find(["clip0"]) == ({}, 0)

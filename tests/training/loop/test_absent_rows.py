@@ -14,7 +14,11 @@ import torch
 
 from dimml.cli import main
 from dimml.errors import DataError
+from dimml_training.compare.plan import repeats
 from dimml_training.config import TrainConfig, parse_config
+from dimml_training.config.corruption_suite import conditions
+from dimml_training.corruptions.encoding import encode_conditions
+from dimml_training.corruptions.scoring import score
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import prepare
 from dimml_training.evaluation.heads import head_logits
@@ -25,6 +29,9 @@ from support.tiny_training import CLASSES, document, epochs, stripes
 
 #: What lines of each split and class lack, by their number in it; of five training and three other clips.
 LACKING = {1: "audio", 2: "visual"}
+
+#: A choice of few conditions in which the fused head votes.
+QUICK = {"fused_head": [True], "draws": 1, "families": ["white", "darkness"]}
 
 
 def holed_table(clips: Path, folder: Path, lacking: dict[int, str], *, mute: bool = False) -> Path:
@@ -60,7 +67,7 @@ def holed(clips: Path, manifest: Path, **changed: Any) -> TrainConfig:
 def holed_run(clips: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose fusion is chosen, on clips of which a third lack their sound and others their picture."""
     folder = tmp_path_factory.mktemp("holed")
-    config = holed(clips, holed_table(clips, folder, LACKING, mute=True), fusion=None, certainty={"fused_head": [True]})
+    config = holed(clips, holed_table(clips, folder, LACKING, mute=True), fusion=None, certainty=QUICK)
     train(config, folder / "run", cache_dir=cache)
     return folder / "run"
 
@@ -129,11 +136,6 @@ def test_evaluation_report_calibration_and_export_go_through(
     assert [bool(line["path_audio"]) for line in lines] == [True, False, True] * 2
     assert [bool(line["label_audio"]) for line in lines] == [True, False, True] * 2
     assert [bool(line["label_fused"]) for line in lines] == [True, False, False] * 2
-    assert main(["evaluate", str(holed_run), *store, "--corruptions", "--families", "seen", "--json"]) == 0
-    conditions = json.loads(capsys.readouterr().out)["corruptions"]["conditions"]
-    # Without sound, the clips with nothing but sound have no answer and are not scored.
-    visual = conditions["clean"]["heads"]["visual"]["accuracy"]
-    assert conditions["audio:absent"]["accuracy"] == pytest.approx(visual)
     assert main(["calibrate", str(holed_run), *store, "--json"]) == 0
     chosen = json.loads(capsys.readouterr().out)["chosen"]
     assert all(np.isfinite(v) for v in chosen.values() if isinstance(v, float))
@@ -145,6 +147,25 @@ def test_evaluation_report_calibration_and_export_go_through(
     manifest = json.loads((tmp_path / "bundles" / "stripes" / "1" / "bundle.json").read_text())
     assert manifest["training"]["present"]["train"] == {"audio": 8, "visual": 9, "all": 6}
     assert manifest["reference"] is not None
+
+
+def test_clips_of_which_a_condition_leaves_nothing_are_not_scored(holed_run: Path, cache: Path) -> None:
+    run = load_run(holed_run)
+    splits = prepare(run.config, cache).splits
+    suite = [c for c in conditions(run.modalities, "seen") if c.group in ("clean", "absent")]
+    test, validation = (
+        encode_conditions(run.encoders, run.modalities, splits[split].rows, suite, run.quality, seed=0)
+        for split in ("test", "validation")
+    )
+    found = score(run, test, validation, suite)["conditions"]
+    # Without sound, clips with nothing but sound have no answer, and the others that of their picture.
+    assert found["audio:absent"]["accuracy"] == pytest.approx(found["clean"]["heads"]["visual"]["accuracy"])
+    assert found["audio:absent"]["heads"]["visual"] == {
+        **found["audio:absent"]["heads"]["visual"],
+        "accuracy": run.metrics["test"]["heads"]["visual"]["accuracy"],
+    }
+    assert found["audio:absent"]["regret"] == pytest.approx(0.0)
+    assert found["clean"]["accuracy"] == pytest.approx(run.metrics["test"]["accuracy"])
 
 
 def test_without_a_whole_clip_there_is_no_fused_head(clips: Path, cache: Path, tmp_path: Path) -> None:
@@ -187,6 +208,12 @@ def test_a_class_that_no_clip_with_a_modality_has_is_a_warning(clips: Path, cach
     manifest.write_text("\n".join(silent) + "\n")
     warnings = prepare(holed(clips, manifest), cache).warnings
     assert "no training clip with audio is of class low: its head cannot learn it" in warnings
+
+
+def test_a_comparison_wants_whole_clips(clips: Path, cache: Path, tmp_path: Path) -> None:
+    config = holed(clips, holed_table(clips, tmp_path, LACKING))
+    with pytest.raises(DataError, match=r"some clips lack a modality \(4 train, 4 validation, 4 test\)"):
+        repeats(config, 1, lambda c: prepare(c, cache))
 
 
 def test_a_joint_training_sees_zeros_and_a_flag(clips: Path, cache: Path, tmp_path: Path) -> None:
