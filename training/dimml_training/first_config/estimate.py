@@ -27,8 +27,8 @@ from dimml_training.lightning.trainer import training_device
 STEPS: Final = 3
 #: Validation clips on which the choice of the fusion is measured.
 CHOICE_CLIPS: Final = 4
-#: Learning reliability beside the rest of the search, which goes without on ``CHOICE_CLIPS``: as a multiple of it,
-#: measured on the GRID digits' 100 validation clips.
+#: Learning reliability beside the rest of the search, which goes without on ``CHOICE_CLIPS``: as a multiple of it, a
+#: rough guess.
 RELIABILITY_FACTOR: Final = 8.0
 #: Lightning, the epoch's checkpoints and logs, seconds an epoch.
 EPOCH_S: Final = 0.3

@@ -27,6 +27,10 @@ SMALL: Final = (16, (16, 32, 64, 128), (1, 1, 1, 1))
 MIDDLE: Final = (32, (32, 64, 128, 256), (1, 1, 1, 1))
 LARGE: Final = (64, (64, 128, 256, 512), (2, 2, 2, 2))
 
+#: What names of columns with sound, and with pictures, have in them.
+_SOUND_NAMES: Final = ("audio", "sound", "speech", "voice", "wav")
+_PICTURE_NAMES: Final = ("video", "visual", "frames", "face", "lips")
+
 
 @dataclass(frozen=True)
 class SoundSize:
@@ -78,11 +82,12 @@ def choose_sizes(
 ) -> Sizes:
     """Choose sizes from a sample of the media, the number of training clips, and the machine.
 
-    ``ranged``: the table gives time ranges. A column whose files have both tracks gives both modalities; otherwise
-    the first column with each.
+    ``ranged``: the table gives time ranges. Of several columns whose files have a track, one that is named after it
+    is taken, or else the first; of sound before that, one without pictures.
     """
-    sound_column = next((name for name, sample in columns.items() if sample.has(SOUND)), None)
-    picture_column = next((name for name, sample in columns.items() if sample.has(PICTURES)), None)
+    sound_only = [name for name, sample in columns.items() if not sample.has(PICTURES)]
+    sound_column = _column_of({name: columns[name] for name in (*sound_only, *columns)}, SOUND, _SOUND_NAMES)
+    picture_column = _column_of(columns, PICTURES, _PICTURE_NAMES)
     lengths = [length for sample in columns.values() for length in sample.lengths_s]
     clip_s, margin_s = _clip(lengths, ranged=ranged)
     sound = pictures = None
@@ -116,6 +121,12 @@ def choose_sizes(
         threads if cores > 1 else None,
         native,
     )
+
+
+def _column_of(columns: Mapping[str, ColumnSample], track: str, words: Sequence[str]) -> str | None:
+    having = [name for name, sample in columns.items() if sample.has(track)]
+    named = (name for name in having if any(word in name.lower() for word in words))
+    return next(named, having[0] if having else None)
 
 
 def _warmup(epochs: int) -> int:
