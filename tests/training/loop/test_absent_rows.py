@@ -193,8 +193,7 @@ def test_a_modality_that_nobody_has_is_a_problem(clips: Path, cache: Path, tmp_p
     with pytest.raises(DataError) as raised:
         prepare(holed(clips, manifest), cache)
     assert raised.value.problems == [
-        "line 6: no file in columns 'audio', 'visual'",
-        "line 11: no file in columns 'audio', 'visual'",
+        "lines 6, 11: no file in columns 'audio', 'visual'",
         "no clip of the train split has audio, and it needs 2 or more; give it some, or leave audio out of the config",
         "no clip of the validation split has audio, and it needs 1 or more; give it some, or leave audio out of the "
         "config",

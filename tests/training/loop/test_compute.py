@@ -68,7 +68,7 @@ def test_only_the_encoders_of_a_training_step_are_half(clips: Path, cache: Path)
     next(m for m in sound.get_submodule("backbone").modules() if isinstance(m, torch.nn.Conv2d)).register_forward_hook(
         note("convolution")
     )
-    rows, _ = next(iter(batches(data.splits["train"].rows, 4)))
+    rows = next(iter(batches(data.splits["train"].rows, 4))).rows
     module.train()
     assert {t.dtype for t in module.encode("audio", rows["audio"])} == {torch.float32}
     assert seen == {"spectrogram": torch.float32, "convolution": torch.bfloat16}

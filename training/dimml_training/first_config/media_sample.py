@@ -24,7 +24,6 @@ from dimml.modality import Frames, Modality, Waveform
 from dimml.status import Reason, describe_statuses
 from dimml.system.cores import usable_cores
 from dimml_training.config import TrainConfig
-from dimml_training.data.prepare import unusable
 from dimml_training.first_config.columns import InspectedTable
 from dimml_training.first_config.rows import LeftOut, UsableRow
 
@@ -185,6 +184,9 @@ class DecodedSample:
 
 def decode_as_training(config: TrainConfig, rows: Sequence[UsableRow], table: InspectedTable) -> DecodedSample:
     """Decode rows with the settings of a config, as ``prepare`` does."""
+    # It imports torch, which a question about the table does not wait for.
+    from dimml_training.data.prepare import unusable
+
     columns = config.data.columns.media
     place = {
         m.name: table.columns.media.index(columns if isinstance(columns, str) else columns[m.name])
