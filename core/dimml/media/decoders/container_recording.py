@@ -176,28 +176,21 @@ class ContainerRecording:
         return tracks
 
     def _one_pass(self, kinds: Sequence[Track], windows: Sequence[Window]) -> Iterator[Tracks]:
-        """Read all tracks in one pass from just before the first window."""
-        while self._index.packets is not None:
+        """Read all tracks in one pass: of the packets that the scan kept, or from just before the first window."""
+        kept = self._index.packets
+        possible = kept is not None or self._file_type.demuxer not in _READ_FROM_START
+        while possible:
             readers = self._readers(self._streams, kinds, windows)
-            if readers is None:
+            if readers is None or (kept is None and not seek(self._scanned, readers)):
                 break
+            packets = packets_of(self._scanned, readers) if kept is None else kept
             try:
-                yield from self._filled(read_windows(self._index.packets, readers))
-            except ReadAgainError:
-                for reader in readers:
-                    reader.stream.codec_context.flush_buffers()
-                continue
-            return
-        seekable = self._file_type.demuxer not in _READ_FROM_START
-        while seekable:
-            readers = self._readers(self._streams, kinds, windows)
-            if readers is None or not seek(self._scanned, readers):
-                break
-            try:
-                yield from self._filled(read_windows(packets_of(self._scanned, readers), readers, verify=True))
+                yield from self._filled(read_windows(packets, readers, verify=kept is None))
             except SeekMissedError:
                 break
             except ReadAgainError:
+                for reader in readers:
+                    reader.stream.codec_context.flush_buffers()
                 continue
             return
         self._scanned.close()
