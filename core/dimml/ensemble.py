@@ -237,12 +237,7 @@ def no_answer_at_all(
     """
     if any(status.ok for column in statuses.values() for status in column):
         return None
-    batch = len(next(iter(statuses.values())))
-    errors = [
-        no_answer(
-            {name: column[row] for name, column in statuses.items()},
-            {name: tensor[row] for name, tensor in (tensors or {}).items()},
-        )
-        for row in range(batch)
-    ]
-    return errors[0]
+    return no_answer(
+        {name: column[0] for name, column in statuses.items()},
+        {name: tensor[0] for name, tensor in (tensors or {}).items()},
+    )

@@ -150,7 +150,7 @@ class Frames(_Modality):
     resize: Literal["rgb_area", "yuv_area"] = Field(
         default="rgb_area",
         description="How pictures of video are made smaller, by area: rgb_area converts them to RGB before, yuv_area "
-        "in the same step, which takes a quarter of the time and differs by 1 to 2 of 255 in the mean.",
+        "in the same step, which takes 0.4 of the time and differs by 1 of 255 in the mean.",
     )
 
     track: ClassVar[Track] = "video"
