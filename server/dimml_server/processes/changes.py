@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from dimml.errors import DimmlError, UnavailableError
 from dimml_server.processes.channel import ChannelClosedError
 from dimml_server.versions.served import Served, split_of
-from dimml_server.versions.traffic_file import read_routing_file, write_routing_file
+from dimml_server.versions.traffic_file import keep_routing, read_routing_file
 from dimml_server.versions.traffic_split import Routing
 
 logger = logging.getLogger(__name__)
@@ -157,13 +157,7 @@ class Changes:
                 "a version with a share of %s has gone; shares are %s", name, routing.split or "the newest's"
             )
         self._by_calls[name] = routing
-        if self._file is None:
-            return
-        try:
-            await asyncio.to_thread(write_routing_file, self._file, dict(self._by_calls))
-        except OSError as error:
-            # The change is done; the operator must know that it will not survive a restart.
-            logger.error("cannot write routing_file %s: %s", self._file, error.strerror)  # noqa: TRY400
+        await keep_routing(self._file, self._by_calls)
 
 
 async def _called(process: Process, method: str, **arguments: Any) -> Any:

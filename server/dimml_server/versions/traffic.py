@@ -13,7 +13,7 @@ from dimml.bundle import Bundle
 from dimml.errors import BundleError, CapacityError, ConfigurationError, DimmlError, RequestError
 from dimml_server.shadow.shadow import Shadows, check_inputs
 from dimml_server.versions.registry import BundleRegistry
-from dimml_server.versions.traffic_file import read_routing_file, write_routing_file
+from dimml_server.versions.traffic_file import keep_routing, read_routing_file
 from dimml_server.versions.traffic_split import NEWEST_ANSWERS, Routing
 
 logger = logging.getLogger(__name__)
@@ -204,13 +204,7 @@ class Traffic:
 
     async def _keep(self, name: str) -> None:
         self._by_calls[name] = self._registry.routing(name)
-        if self._file is None:
-            return
-        try:
-            await asyncio.to_thread(write_routing_file, self._file, dict(self._by_calls))
-        except OSError as error:
-            # The change is done; the operator must know that it will not survive a restart.
-            logger.error("cannot write routing_file %s: %s", self._file, error.strerror)  # noqa: TRY400
+        await keep_routing(self._file, self._by_calls)
 
     def _forget(self, name: str, why: str) -> None:
         logger.warning("routing_file: what it says of %s cannot be done, so the newest version answers: %s", name, why)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from dimml.errors import ConfigurationError
 from dimml.system.files import write_atomically
 from dimml.validation import first_fault
 from dimml_server.versions.traffic_split import Routing
+
+logger = logging.getLogger(__name__)
 
 
 class _StoredRouting(BaseModel):
@@ -43,3 +47,14 @@ def write_routing_file(path: Path, routing: Mapping[str, Routing]) -> None:
     """Replace the file as a whole, so that a crash leaves either the old or the new one. Raises OSError."""
     entries = {name: _StoredRouting(split=dict(one.split), shadow=one.shadow) for name, one in routing.items()}
     write_atomically(path, _FILE.dump_json(entries, indent=2) + b"\n", durable=True)
+
+
+async def keep_routing(path: Path | None, routing: Mapping[str, Routing]) -> None:
+    """Write a change of routing that is done to the file, if there is one; a failure is logged."""
+    if path is None:
+        return
+    try:
+        await asyncio.to_thread(write_routing_file, path, dict(routing))
+    except OSError as error:
+        # The operator must know that the change will not survive a restart.
+        logger.error("cannot write routing_file %s: %s", path, error.strerror)  # noqa: TRY400
