@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import functools
-import http.server
 import io
 import json
 import socket
@@ -22,7 +20,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +29,10 @@ from typing import Final
 import numpy as np
 import pyarrow.parquet as pq
 import soundfile
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from support.web import web
 
 SHARD: Final = 100
 #: One broken place in so many.
@@ -83,27 +84,12 @@ def hosted(folder: Path, count: int, address: str) -> Iterator[tuple[str, str | 
         (folder / f"{number}.wav").write_bytes(tone(number))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        nobody = f"127.0.0.1:{taken.getsockname()[1]}"
+        closed = f"127.0.0.1:{taken.getsockname()[1]}"
     for number in range(count):
         if number % BROKEN == 0:
-            yield f"{'ftp' if number // BROKEN % 2 else 'http'}://{nobody}/{number}.wav", "unreadable"
+            yield f"{'ftp' if number // BROKEN % 2 else 'http'}://{closed}/{number}.wav", "unreadable"
         else:
             yield f"{address}/{number % 50}.wav", None
-
-
-@contextlib.contextmanager
-def web(folder: Path) -> Iterator[str]:
-    """Serve a folder over HTTP on loopback."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{serving.server_port}"
-        serving.shutdown()
 
 
 @contextlib.contextmanager

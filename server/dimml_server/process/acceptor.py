@@ -11,7 +11,7 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
-#: Head start of a process that is freer; past it, whoever still sees the connection takes it.
+#: Head start of a process that is freer; past it, the first to see the connection takes it.
 _HEAD_START_S: Final = 0.01
 #: Pause after the system refused a connection, as it does if too many files are open.
 _PAUSE_S: Final = 0.1

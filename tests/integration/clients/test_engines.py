@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import http.server
 import os
 import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +28,7 @@ from dimml_client.scoring.run.score_table import score_table
 from dimml_client.scoring.table.rows import Row
 from support import faulty_decoders
 from support.server_process import ServerProcess, running_server
+from support.web import web
 
 
 @pytest.fixture(scope="module")
@@ -189,21 +186,6 @@ def test_what_is_given_back_never_waits_for_what_comes_after_it(
         for one in engine.score(listing.recordings(), order.room):
             given += [row for row, _ in order.take(one)]
     assert [row["path"] for row in given] == [recording.path for recording in listing.recordings()]
-
-
-@contextlib.contextmanager
-def web(folder: Path) -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
-        thread = threading.Thread(target=serving.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{serving.server_port}"
-        serving.shutdown()
-        thread.join()
 
 
 def test_recordings_in_stores(tiny_repository: Path, mixed: Path, tmp_path: Path) -> None:

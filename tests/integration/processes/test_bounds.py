@@ -1,4 +1,4 @@
-"""Bounds of several processes: one number for all, whoever counts towards it."""
+"""Bounds of several processes: one number, to which all count."""
 
 from __future__ import annotations
 

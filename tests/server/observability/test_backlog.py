@@ -1,4 +1,4 @@
-"""Observations that wait: nobody who reads the metrics sees that they do."""
+"""Observations that wait: a reader of the metrics does not see that they do."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_a_clip_without_a_modality_takes_no_room_for_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(arrays["audio"][entries["clip2"].slot], row(2)["audio"])
     lines = [json.loads(line) for line in (cache.folder / "index.jsonl").read_text().splitlines() if line]
     assert [set(line) - {"key", "slot", "crc32", "end_s"} for line in lines] == [set(), {"absent"}, set()]
-    # A missing row that nobody said was absent is damage.
+    # A missing row without a reason for its absence is damage.
     assert "audio" not in lines[1]["crc32"]
     del lines[1]["absent"]
     (cache.folder / "index.jsonl").write_text("\n".join(map(json.dumps, lines)))

@@ -104,7 +104,7 @@ def test_heads_are_scored_on_their_own_clips(holed_run: Path, cache: Path) -> No
 
 
 def test_what_arrays_hold_for_absent_rows_means_nothing(holed_run: Path, cache: Path) -> None:
-    """Noise where a clip lacks a modality: nobody looks at it."""
+    """Noise where a clip lacks a modality: it is not looked at."""
     run = load_run(holed_run)
     rows = prepare(run.config, cache).splits["test"].rows
     noisy: dict[str, npt.NDArray[Any]] = {}

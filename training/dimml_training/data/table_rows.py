@@ -92,7 +92,7 @@ def read_table(path: Path) -> TableRows:
     """
     values: list[str] = []
     if path.suffix.lower() == ".parquet":
-        # What cannot be read is told apart below.
+        # An error is reported by the reading below.
         with suppress(OSError, ValueError), ParquetTable(path) as table:
             media = table.media_columns
             values = [name for name in table.columns if name not in media and table.type_of(name) is None]

@@ -10,7 +10,7 @@ from typing import Final
 
 from dimml_training.first_config.media_sample import PICTURES, SOUND, ColumnSample
 
-#: Longest clip: more sound and frames cost time, and most classes are told apart in less.
+#: Longest clip: more sound and frames cost time, and most classes differ in less.
 MOST_CLIP_S: Final = 4.0
 LEAST_CLIP_S: Final = 0.2
 #: Speech has little above 8 kHz; sound of a lower rate keeps its own.
