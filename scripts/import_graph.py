@@ -86,6 +86,7 @@ ROOMS: Final[Mapping[str, str]] = {
         scoring.inputs  scoring.table
         scoring.engines
         scoring.run  scoring.report
+        demo
         cli
         scoring
     """,
