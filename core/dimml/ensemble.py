@@ -56,7 +56,7 @@ class EnsembleResult:
     @cached_property
     def own(self) -> Mapping[str, FloatArray]:
         """Each modality's own distribution ``[B, C]``, uniform where it is not ok."""
-        return dict(zip(self.logits, softmax(np.stack(list(self.logits.values()))), strict=True))
+        return dict(zip(self.logits, softmax(np.array(list(self.logits.values()))), strict=True))
 
 
 def judged(bundle: Bundle, tensors: Mapping[str, npt.NDArray[Any]], batch: int) -> Rows:
