@@ -29,6 +29,7 @@ from dimml_training.models.encoder import build_encoder
 #: What a new kind needs a row in, beside its class in ``dimml.modality`` (shape, dtype, track).
 TABLES = (
     "dimml.signal_check.CHECKS",
+    "dimml_server.views.inputs.DRAWN",
     "dimml_training.config.corruption_suite.DAMAGES",
     "dimml_training.config.modality.SECTIONS",
     "dimml_training.corruptions.applying.DAMAGED",
