@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
 from typing import Any
@@ -45,13 +45,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """Result of an ensemble run, by row. ``logits`` are each modality's own, zero where it is not ok."""
+    """Result of an ensemble run, by row.
+
+    ``logits`` and ``features`` are each modality's own, zero where it is not ok.
+    """
 
     fused: Fused
     logits: Mapping[str, FloatArray]
     statuses: Mapping[str, Sequence[ModalityStatus]]
     encode_s: Mapping[str, float]
     fuse_s: float
+    features: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @cached_property
     def own(self) -> Mapping[str, FloatArray]:
@@ -158,6 +162,7 @@ async def run(
         tasks = {name: group.create_task(encode(name)) for name in names}
     encoded = {name: task.result()[0] for name, task in tasks.items()}
     logits = {name: encoded[name].logits for name in names}
+    features = {name: encoded[name].features for name in names}
     present_BM = np.array([[statuses[name][row].ok for name in names] for row in range(batch)], dtype=np.bool_)
     began_fusing = perf_counter()
     if not present_BM.any():
@@ -169,19 +174,21 @@ async def run(
             statuses=statuses,
             encode_s={name: task.result()[1] for name, task in tasks.items()},
             fuse_s=0.0,
+            features=features,
         )
     # Never less than its reserve: where a late encoder used the time up on a busy machine, an answer that is slightly
     # late is worth more than none.
     latest = max(end, loop.time() + FUSION_RESERVE_S)
     with spans.span("fuse", {**bundle_attributes(bundle), "dimml.rows": batch}), _fusing(bundle):
         async with asyncio.timeout_at(latest):
-            fused = await engine.fuse(bundle, {n: encoded[n].features for n in names}, logits, present_BM)
+            fused = await engine.fuse(bundle, features, logits, present_BM)
     return EnsembleResult(
         fused=fused,
         logits=logits,
         statuses=statuses,
         encode_s={name: task.result()[1] for name, task in tasks.items()},
         fuse_s=perf_counter() - began_fusing,
+        features=features,
     )
 
 
@@ -214,6 +221,7 @@ async def _whole_result(
         statuses=rows.statuses,
         encode_s={modality.name: together.encode_s.get(modality.name, 0.0) for modality in bundle.modalities},
         fuse_s=together.fuse_s,
+        features={modality.name: together.outputs[modality.name].features for modality in bundle.modalities},
     )
 
 
