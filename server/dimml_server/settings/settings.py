@@ -239,6 +239,10 @@ class ServerSettings(BaseSettings):
         default=True, description="Whether `/docs` and `/openapi.json` are available, and `/`, without a key."
     )
 
+    console: bool = Field(
+        default=True, description="Whether the page `/console` is available; its files need no key, its calls do."
+    )
+
     @field_validator("models", "bundle_public_keys", "cors_origins", "media_url_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
