@@ -64,11 +64,15 @@ export const shared = css`
   }
   .spread {
     justify-content: space-between;
+    max-width: none;
+  }
+  .lead,
+  p.note {
+    max-width: 72ch;
   }
   .lead,
   .note {
     color: var(--soft);
-    max-width: 72ch;
   }
   .note,
   small {
@@ -190,7 +194,7 @@ export const shared = css`
     border-radius: 10px;
     background: var(--raised);
     color: var(--soft);
-    overflow-wrap: anywhere;
+    overflow-wrap: break-word;
   }
   .pill.good {
     background: var(--good-back);

@@ -28,6 +28,7 @@ export class Control extends LitElement {
         width: 84px;
       }
       button {
+        white-space: nowrap;
         min-height: 32px;
         padding: 3px 11px;
       }

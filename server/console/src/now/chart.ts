@@ -16,6 +16,7 @@ export interface Line {
 }
 
 const ROWS = 60;
+const HEIGHT = 168;
 
 @customElement("dm-chart")
 export class Chart extends LitElement {
@@ -24,7 +25,7 @@ export class Chart extends LitElement {
     shared,
     css`
       .plot {
-        min-height: 190px;
+        min-height: 194px;
         min-width: 0;
         overflow: hidden;
       }
@@ -98,7 +99,7 @@ export class Chart extends LitElement {
   #resize(): void {
     const width = this.place.clientWidth;
     if (width > 0 && this.#plot === null) this.#draw(true);
-    else if (width > 0 && this.#plot?.width !== width) this.#plot?.setSize({ width, height: 170 });
+    else if (width > 0 && this.#plot?.width !== width) this.#plot?.setSize({ width, height: HEIGHT });
   }
 
   #draw(anew: boolean): void {
@@ -107,24 +108,32 @@ export class Chart extends LitElement {
     const shape = this.lines.map((one) => one.name + one.colour).join("\n");
     if (this.#plot !== null && !anew && shape === this.#shape) {
       this.#plot.setData(data);
+      this.#showLast();
       return;
     }
     this.#shape = shape;
     this.#plot?.destroy();
     this.#plot = new uPlot(this.#options(), data, this.place);
+    this.#showLast();
+  }
+
+  /** While nobody points, the legend has the last values. */
+  #showLast(): void {
+    if (this.#plot && this.#plot.cursor.idx === null) this.#plot.setLegend({ idx: this.times.length - 1 });
   }
 
   #options(): uPlot.Options {
     const soft = resolved(this, "--soft");
     const faint = resolved(this, "--faint");
     const bad = resolved(this, "--bad");
-    const axis = { stroke: soft, grid: { stroke: faint, width: 1 }, ticks: { show: false }, font: "11px system-ui" };
+    const axis = { stroke: soft, grid: { stroke: faint, width: 1 }, ticks: { show: false }, font: "11px system-ui", size: 28 };
     const { most, mark } = this;
     return {
       width: this.place.clientWidth,
-      height: 170,
-      padding: [8, 6, 0, 0],
-      cursor: { points: { size: 6 }, drag: { x: false, y: false } },
+      height: HEIGHT,
+      padding: [8, 22, 0, 0],
+      // One moment in all charts: what else was so, then?
+      cursor: { points: { size: 6 }, drag: { x: false, y: false }, sync: { key: "hour" } },
       scales: {
         y: { range: (_, low, high) => [Math.min(0, low ?? 0), most ?? Math.max(high ?? 0, mark ?? 0, 1e-6) * 1.08] },
       },
@@ -144,6 +153,7 @@ export class Chart extends LitElement {
         })),
       ],
       hooks: {
+        setCursor: [(plot) => plot.cursor.idx === null && this.#showLast()],
         draw: [
           (plot) => {
             if (mark === null) return;
@@ -197,6 +207,7 @@ function hour(at: number, exact = false): string {
   return new Date(at * 1000).toLocaleTimeString([], {
     hour: "2-digit",
     minute: "2-digit",
+    hourCycle: "h23",
     ...(exact ? { second: "2-digit" } : {}),
   });
 }

@@ -142,7 +142,7 @@ export class Now extends LitElement {
         ? this.problem
           ? nothing
           : html`<p class="note busy">Asking the server …</p>`
-        : [this.#tiles(hour), this.#alerts(hour), this.#charts(hour), this.#models(hour)]}
+        : [this.#tiles(hour), this.#alerts(hour), this.#models(hour), this.#server(hour)]}
     </div>`;
   }
 
@@ -194,12 +194,14 @@ export class Now extends LitElement {
     </li>`;
   }
 
-  #charts(hour: Hour) {
+  #server(hour: Hour) {
     const stage = (of: "p50" | "p99"): Line[] =>
       Object.entries(STAGES)
         .filter(([name]) => name in hour.latency_ms)
         .map(([name, look]) => ({ name, values: hour.latency_ms[name]?.[of] ?? [], ...look }));
-    return html`<div class="charts">
+    return html`<section class="stack" aria-labelledby="server">
+      <h2 id="server">The server</h2>
+      <div class="charts">
       ${this.#chart(hour, "Requests a second", plain, [
         { name: "requests", values: hour.requests_per_s, colour: "--ink" },
         { name: "errors", values: hour.errors_per_s, colour: "--bad" },
@@ -212,7 +214,8 @@ export class Now extends LitElement {
         { name: "running", values: hour.decode_workers.running, colour: "--ink" },
         { name: "lost", values: hour.decode_workers.lost, colour: "--bad" },
       ])}
-    </div>`;
+      </div>
+    </section>`;
   }
 
   #chart(hour: Hour, name: string, words: (value: number) => string, lines: Line[], most: number | null = null) {

@@ -17,7 +17,7 @@ function pen(canvas: HTMLCanvasElement, duration: number): Pen | null {
   canvas.height = Math.max(1, Math.round(height * devicePixelRatio));
   context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
   context.clearRect(0, 0, width, height);
-  return { context, width, height, x: (seconds) => (seconds / duration) * width };
+  return { context, width, height, x: (seconds) => Math.round((seconds / duration) * width) };
 }
 
 function colour(canvas: HTMLCanvasElement, property: string): string {
@@ -89,7 +89,7 @@ export function drawWeights(
     const parts = modalities.map((name, place) => [answer.modalities[name]?.weight ?? 0, colours[place] ?? ink] as const);
     for (const [weight, fill] of [...parts, [answer.fused_head?.weight ?? 0, ink] as const]) {
       context.fillStyle = fill;
-      context.fillRect(x(from), top - weight * height, Math.max(1, x(to) - x(from) + 0.5), weight * height);
+      context.fillRect(x(from), top - weight * height, Math.max(1, x(to) - x(from)), weight * height);
       top -= weight * height;
     }
   }
@@ -109,11 +109,11 @@ export function drawModality(
   const ink = colour(canvas, "--ink");
   const bad = colour(canvas, "--bad");
   setFont(context, canvas, 500);
-  let last = "";
+  const words: { word: string; from: number; to: number }[] = [];
   for (const [window, from, to] of spans(windows)) {
     const answer = window.prediction?.modalities[name];
     const status = answer ?? window.error?.modalities?.[name];
-    const width = Math.max(1, x(to) - x(from) + 0.5);
+    const width = Math.max(1, x(to) - x(from));
     let word = "";
     if (answer?.status === "ok") {
       const tall = (answer.certainty ?? 0) * height;
@@ -127,13 +127,13 @@ export function drawModality(
       stripes(pen_, x(from), width, bad);
       word = status.reason?.replaceAll("_", " ") ?? status.status;
     }
-    if (word !== last) {
-      context.globalAlpha = 1;
-      context.fillStyle = ink;
-      write(pen_, word, x(from), Math.max(x(to) - x(from), 0), height - 7);
-    }
-    last = x(to) - x(from) < 18 ? "" : word;
+    const before = words.at(-1);
+    if (before?.word === word && Math.abs(before.to - from) < 1e-6) before.to = to;
+    else words.push({ word, from, to });
   }
+  context.globalAlpha = 1;
+  context.fillStyle = ink;
+  for (const { word, from, to } of words) write(pen_, word, x(from), x(to) - x(from), height - 7);
 }
 
 function stripes({ context, height }: Pen, left: number, width: number, colour_: string): void {

@@ -159,7 +159,6 @@ export class Timeline extends LitElement {
           ></dm-player>
         </section>
         <section class="card stack" aria-label="How it is judged">
-          <dm-source simple></dm-source>
           <div class="row settings">
             ${this.#number("Window, seconds", this.windowS, (value) => {
               this.windowS = value;
@@ -178,6 +177,7 @@ export class Timeline extends LitElement {
                 </button>`
               : html`<button class="main" @click=${this.judge}>Judge all of it</button>`}
           </div>
+          <dm-source simple></dm-source>
         </section>
       </div>
       ${this.problem ? html`<p class="alert" role="alert">${this.problem}</p>` : nothing}

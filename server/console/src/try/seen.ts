@@ -31,6 +31,7 @@ export class SeenInputs extends LitElement {
       .film img {
         display: block;
         width: 100%;
+        height: auto;
         border-radius: 8px;
         background: var(--raised);
         image-rendering: pixelated;

@@ -86,8 +86,29 @@ export const styles = css`
     margin-right: 7px;
   }
   @media (max-width: 900px) {
+    /* One column: what is played, what is answered, what if, and all the rest. */
     .columns {
-      grid-template-columns: minmax(0, 1fr);
+      display: flex;
+      flex-direction: column;
+      align-items: stretch;
+    }
+    .columns > .stack {
+      display: contents;
+    }
+    .columns > .stack > * {
+      order: 3;
+    }
+    .columns > .stack > .first {
+      order: 0;
+    }
+    .columns > .stack > .second {
+      order: 1;
+    }
+    .columns > .stack > .third {
+      order: 2;
+    }
+    .columns > .stack > .last {
+      order: 4;
     }
   }
 `;

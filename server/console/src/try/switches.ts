@@ -91,11 +91,7 @@ export class Switches extends LitElement {
     const amounts = { ...this.what[kind] };
     if (value === null) delete amounts[name];
     else amounts[name] = value;
-    // One damage of a modality at a time: what is said of it can then be believed.
-    const other = kind === "noise" ? "cover" : "noise";
-    const others = { ...this.what[other] };
-    if (value !== null) delete others[name];
-    this.change({ [kind]: amounts, [other]: others });
+    this.change({ [kind]: amounts });
   }
 
   override render() {
@@ -137,7 +133,6 @@ export class Switches extends LitElement {
         this.amount("noise", name, value === 0 ? null : decibels(value)),
       );
     }
-    if (kind !== "frames") return nothing;
     const cover = this.what.cover[name];
     const noise = this.what.noise[name];
     return [

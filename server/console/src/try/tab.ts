@@ -153,7 +153,7 @@ export class Try extends LitElement {
     const timed = session.recording.kind !== "image" && (judged === null || judged.end_s !== null);
     return html`<div class="columns">
       <div class="stack side">
-        <section class="card stack" aria-label="Recording">
+        <section class="card stack first" aria-label="Recording">
           <dm-player
             @ready=${() => this.requestUpdate()}
             @moved=${() => {
@@ -193,6 +193,7 @@ export class Try extends LitElement {
             : nothing}
         </section>
         <dm-switches
+          class="third"
           .what=${this.what}
           .modalities=${session.model?.modalities ?? []}
           .refused=${refusedFields.get("damage") ?? ""}
@@ -201,7 +202,7 @@ export class Try extends LitElement {
             void this.judge();
           }}
         ></dm-switches>
-        <section class="card" aria-label="Another recording"><dm-source></dm-source></section>
+        <section class="card last" aria-label="Another recording"><dm-source></dm-source></section>
       </div>
       <div class="stack" aria-busy=${this.busy}>
         <p class="hidden" role="status">${this.#status()}</p>
@@ -236,10 +237,10 @@ export class Try extends LitElement {
         ? html`<p class="note">${this.inputsRefused}</p>`
         : nothing;
     if (this.error !== null) return [this.#refused(this.error), seen];
-    if (this.answer === null) return html`<div class="card waiting busy"><span>Judging …</span></div>`;
+    if (this.answer === null) return html`<div class="card waiting busy second"><span>Judging …</span></div>`;
     const { explanation, timings_ms } = this.answer;
     return html`
-      <dm-answer class=${this.busy ? "busy" : ""} .answer=${this.answer} .baseline=${this.baseline}></dm-answer>
+      <dm-answer class="second ${this.busy ? "busy" : ""}" .answer=${this.answer} .baseline=${this.baseline}></dm-answer>
       ${explanation
         ? html`<dm-why
             .explanation=${explanation}
@@ -258,7 +259,7 @@ export class Try extends LitElement {
   }
 
   #refused(error: ErrorDetail) {
-    return html`<section class="card stack" role="alert">
+    return html`<section class="card stack second" role="alert">
       <h2>No answer</h2>
       <p class="alert">${error.message}</p>
       ${error.modalities
