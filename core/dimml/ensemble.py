@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
 from typing import Any
@@ -44,13 +44,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """Result of an ensemble run, by row. ``logits`` are each modality's own, zero where it is not ok."""
+    """Result of an ensemble run, by row.
+
+    ``logits`` and ``features`` are each modality's own, zero where it is not ok.
+    """
 
     fused: Fused
     logits: Mapping[str, FloatArray]
     statuses: Mapping[str, Sequence[ModalityStatus]]
     encode_s: Mapping[str, float]
     fuse_s: float
+    features: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @cached_property
     def own(self) -> Mapping[str, FloatArray]:
@@ -149,6 +153,7 @@ async def run(
         tasks = {name: group.create_task(encode(name)) for name in names}
     encoded = {name: task.result()[0] for name, task in tasks.items()}
     logits = {name: encoded[name].logits for name in names}
+    features = {name: encoded[name].features for name in names}
     present_BM = np.array([[statuses[name][row].ok for name in names] for row in range(batch)], dtype=np.bool_)
     began = perf_counter()
     if not present_BM.any():
@@ -160,13 +165,14 @@ async def run(
             statuses=statuses,
             encode_s={name: task.result()[1] for name, task in tasks.items()},
             fuse_s=0.0,
+            features=features,
         )
     try:
         # Never less than its reserve: where a late encoder used the time up on a busy machine, an answer that is
         # slightly late is worth more than none.
         with spans.span("fuse", {**bundle_attributes(bundle), "dimml.rows": batch}):
             async with asyncio.timeout_at(max(end, loop.time() + FUSION_RESERVE_S)):
-                fused = await engine.fuse(bundle, {n: encoded[n].features for n in names}, logits, present_BM)
+                fused = await engine.fuse(bundle, features, logits, present_BM)
     except TimeoutError as error:
         raise DeadlineExceededError("the request's time ran out before fusion") from error
     except EngineError as error:
@@ -178,6 +184,7 @@ async def run(
         statuses=statuses,
         encode_s={name: task.result()[1] for name, task in tasks.items()},
         fuse_s=perf_counter() - began,
+        features=features,
     )
 
 

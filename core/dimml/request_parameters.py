@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from dimml.errors import InvalidParameterError
 
 ROUTE_KEY: Final = "route_key"
 MAX_ROUTE_KEY: Final = 256
+EXPLAIN: Final = "explain"
+#: What may be asked for as an explanation, the lesser first; each includes those before it.
+Explain = Literal["shapley", "occlusion"]
+EXPLANATIONS: Final[tuple[Explain, ...]] = get_args(Explain)
 
 
 def route_key(parameters: Mapping[str, Any]) -> str | None:
@@ -22,6 +26,19 @@ def route_key(parameters: Mapping[str, Any]) -> str | None:
             f"{ROUTE_KEY} must be a text of at most {MAX_ROUTE_KEY} characters", field=ROUTE_KEY
         )
     return value
+
+
+def explain_of(parameters: Mapping[str, Any]) -> Explain | None:
+    """Return which explanation is asked for, or None. Raises InvalidParameterError."""
+    value = parameters.get(EXPLAIN)
+    if value is None or value == "":
+        return None
+    for known in EXPLANATIONS:
+        if value == known:
+            return known
+    raise InvalidParameterError(
+        f"{EXPLAIN} must be {' or '.join(EXPLANATIONS)}, got {str(value)[:40]!r}", field=EXPLAIN
+    )
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:

@@ -111,7 +111,7 @@ class BundleMetrics:
         self._stages = Series(
             Histogram(
                 f"{prefix}_stage_seconds",
-                "Time of one stage of a request: queue, decode, encode (by modality), fuse.",
+                "Time of one stage of a request: queue, decode, encode (by modality), fuse, explain.",
                 (*BUNDLE, "stage", "modality"),
                 buckets=SECONDS_BUCKETS,
                 registry=registry,

@@ -18,8 +18,10 @@ from dimml.bundle import Bundle
 from dimml.engine import Encoded, EngineError
 from dimml.ensemble import Rows
 from dimml.errors import DeadlineExceededError, InvalidParameterError, InvalidTensorError, UnavailableError
+from dimml.explanation.damage import damaged, described
 from dimml.fusion import BoolArray, FloatArray, Fused
-from dimml.prediction import Prediction
+from dimml.media.types import Decoded
+from dimml.prediction import Explanation, Prediction
 from dimml.recording import decode_in_share, recording_rows
 from dimml.spans import bundle_attributes, status_attribute
 from dimml_server.engines.protocol import ServingEngine
@@ -28,6 +30,7 @@ from dimml_server.observability.request_context import record_statuses
 from dimml_server.observability.tracer import Tracer
 from dimml_server.prediction.admission import Admission, Permit
 from dimml_server.prediction.decoder import Decoder
+from dimml_server.prediction.explaining import Explainer
 from dimml_server.prediction.request import MediaPrediction
 from dimml_server.prediction.response import InferenceResult, build_prediction
 from dimml_server.settings.settings import ServerSettings
@@ -97,13 +100,18 @@ class HeldCall:
 
     def check(self, request: MediaPrediction) -> None:
         """Raise the InvalidParameterError that ``predict`` would raise before it decodes; contents do not count."""
+        settings = self._resources.settings
         request.top_k_of(self.bundle)
-        request.decode_request(self.bundle, self._resources.settings.media_limits)
+        request.check_explain(self.bundle, settings.explain)
+        request.damage_of(self.bundle, allowed=settings.what_if)
+        request.decode_request(self.bundle, settings.media_limits)
 
     async def predict_rows(self, request: MediaPrediction) -> InferenceResult:
         """Predict as ``predict`` does, but return the ensemble's own arrays, of one row."""
         resources, bundle = self._resources, self.bundle
         end = self.end(request.timeout_s)
+        request.check_explain(bundle, resources.settings.explain)
+        damages = request.damage_of(bundle, allowed=resources.settings.what_if)
         decode_request = request.decode_request(bundle, resources.settings.media_limits)
         with await self._permit(end) as permit:
             began = perf_counter()
@@ -117,8 +125,16 @@ class HeldCall:
             resources.metrics.bundles.observe_stage(bundle, "decode", decode_s)
             resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
             rows = recording_rows(bundle, decoded)
-            outcome = await self._ensemble(rows, end, permit.queue_s)
-        return outcome.of_recording(decoded, decode_s)
+            if damages:
+                rows = replace(rows, tensors=await asyncio.to_thread(damaged, rows.tensors, damages))
+            outcome = await self._ensemble(rows, end, permit.queue_s, counted=not damages)
+            outcome = outcome.of_recording(decoded, decode_s)
+            if damages:
+                outcome = replace(outcome, damage=described(damages, rows.tensors))
+            if request.explain is not None:
+                span_s = _span(decoded) if request.explain == "occlusion" else None
+                outcome = replace(outcome, explanation=await self._explain(rows, outcome, span_s, end))
+        return outcome
 
     async def infer(
         self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None
@@ -186,11 +202,24 @@ class HeldCall:
         resources.metrics.bundles.observe_stage(bundle, "queue", permit.queue_s)
         return permit
 
-    async def _ensemble(self, rows: Rows, end: float, queue_s: float) -> InferenceResult:
+    async def _explain(
+        self, rows: Rows, outcome: InferenceResult, span_s: tuple[float, float] | None, end: float
+    ) -> Explanation:
+        """Explain the one row of an answer, with an occlusion curve over ``span_s`` if that is not None."""
+        resources, bundle = self._resources, self.bundle
+        began = perf_counter()
+        with resources.tracer.span("explain", bundle_attributes(bundle)):
+            explanation = await Explainer(resources.engine, bundle, outcome.result, end).explain(rows.tensors, span_s)
+        resources.metrics.bundles.observe_stage(bundle, "explain", perf_counter() - began)
+        return explanation
+
+    async def _ensemble(self, rows: Rows, end: float, queue_s: float, *, counted: bool = True) -> InferenceResult:
+        """Run the ensemble. Unless ``counted``, the metrics of answers and the shadow get nothing of it."""
         resources, bundle = self._resources, self.bundle
         nothing = ensemble.no_answer_at_all(rows.statuses)
         if nothing is not None:
-            resources.metrics.bundles.observe_statuses(bundle, rows.statuses)
+            if counted:
+                resources.metrics.bundles.observe_statuses(bundle, rows.statuses)
             record_statuses(bundle, rows.statuses)
             raise nothing
         result = await ensemble.run(
@@ -201,14 +230,22 @@ class HeldCall:
             deadlines_s=resources.deadlines_s,
             spans=resources.tracer,
         )
-        resources.metrics.bundles.observe_result(bundle, result)
+        if counted:
+            resources.metrics.bundles.observe_result(bundle, result)
         record_statuses(bundle, result.statuses)
         nothing = ensemble.no_answer_at_all(result.statuses, rows.tensors)
         if nothing is not None:
             raise nothing
-        if self._route.chosen:
+        if self._route.chosen and counted:
             resources.traffic.shadows.offer(bundle, rows, result)
         return InferenceResult(bundle, result, queue_s)
+
+
+def _span(decoded: Decoded) -> tuple[float, float] | None:
+    """Return the range of the media that was decoded, or None for media without time."""
+    if decoded.start_s is None or decoded.end_s is None or decoded.end_s <= decoded.start_s:
+        return None
+    return decoded.start_s, decoded.end_s
 
 
 async def _bounded(call: Awaitable[T], end: float) -> T:

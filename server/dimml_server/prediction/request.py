@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 from dimml.bundle import Bundle
 from dimml.errors import InvalidParameterError
+from dimml.explanation.damage import DAMAGE, Damage, parse_damage
+from dimml.explanation.shapley import MOST_MODALITIES
 from dimml.media.track_choice import TrackChoice
 from dimml.media.types import DecodeRequest, MediaLimits, Source
+from dimml.request_parameters import EXPLAIN, EXPLANATIONS, Explain
 
 #: The part that serves every modality that has no part of its own.
 MEDIA_PART = "media"
@@ -23,7 +26,8 @@ class MediaPrediction:
     ``sources`` are by modality name, or ``media`` for all modalities without a source of their own. ``model`` None
     means the only bundle served, ``version`` None the one that the bundle's split gives to ``route_key``, or to
     ``request_id`` if that is None. ``modalities`` None means all, ``timeout_s`` None the server's default, ``top_k``
-    None the five best, ``audio_track`` and ``video_track`` None the main ones.
+    None the five best, ``audio_track`` and ``video_track`` None the main ones. ``explain`` asks for an explanation,
+    ``damage`` for damage as ``dimml.explanation.damage.parse_damage`` reads it.
     """
 
     request_id: str
@@ -38,6 +42,8 @@ class MediaPrediction:
     route_key: str | None = None
     audio_track: TrackChoice | None = None
     video_track: TrackChoice | None = None
+    explain: Explain | None = None
+    damage: str | None = None
 
     def top_k_of(self, bundle: Bundle) -> int:
         """Return how many classes to list. Raises InvalidParameterError."""
@@ -48,6 +54,37 @@ class MediaPrediction:
                 f"top_k must be from 1 to {bundle.classes}, the number of classes; got {self.top_k}", field="top_k"
             )
         return self.top_k
+
+    def check_explain(self, bundle: Bundle, most: str) -> None:
+        """Raise InvalidParameterError for an explanation past ``most``, the setting, or of too many modalities."""
+        if self.explain is None:
+            return
+        allowed = EXPLANATIONS[: EXPLANATIONS.index(most) + 1] if most in EXPLANATIONS else ()
+        if self.explain not in allowed:
+            offered = f"ask for {' or '.join(allowed)}, or " if allowed else "leave it out, or "
+            raise InvalidParameterError(
+                f"{EXPLAIN}: this server gives no {self.explain} (its setting is {EXPLAIN}={most}); {offered}have its "
+                f"operator set {EXPLAIN}={self.explain}",
+                field=EXPLAIN,
+            )
+        wanted = self._wanted(bundle, [modality.name for modality in bundle.modalities])
+        if len(wanted) > MOST_MODALITIES:
+            raise InvalidParameterError(
+                f"{EXPLAIN}: of at most {MOST_MODALITIES} modalities, and {len(wanted)} are asked for; choose some by "
+                "'modalities'",
+                field=EXPLAIN,
+            )
+
+    def damage_of(self, bundle: Bundle, *, allowed: bool) -> tuple[Damage, ...]:
+        """Parse ``damage`` for a bundle. Raises InvalidParameterError, also for any where it is not ``allowed``."""
+        damages = parse_damage(self.damage, bundle.modalities)
+        if damages and not allowed:
+            raise InvalidParameterError(
+                f"{DAMAGE}: this server does no damage (its setting is what_if=false); leave it out, or have its "
+                "operator set what_if=true",
+                field=DAMAGE,
+            )
+        return damages
 
     def decode_request(self, bundle: Bundle, limits: MediaLimits) -> DecodeRequest:
         """Build the decode request for a bundle. Raises InvalidParameterError naming the field."""

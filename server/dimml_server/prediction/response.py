@@ -10,7 +10,15 @@ import numpy as np
 from dimml.bundle import FUSED_HEAD, Bundle
 from dimml.ensemble import EnsembleResult
 from dimml.media.types import Decoded, Truncation
-from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction, Timings, TruncationAnswer
+from dimml.prediction import (
+    Explanation,
+    FusedHeadAnswer,
+    LabelProbability,
+    ModalityAnswer,
+    Prediction,
+    Timings,
+    TruncationAnswer,
+)
 from dimml.status import ModalityStatus
 
 
@@ -29,6 +37,10 @@ class InferenceResult:
     truncations: Mapping[str, Truncation] = field(default_factory=dict)
     #: What was heard of several channels, by modality, of the one row of a recording.
     channels: Mapping[str, str] = field(default_factory=dict)
+    #: Where the request asked for it, of the one row of a recording.
+    explanation: Explanation | None = None
+    #: What was done to the row, by modality, as the request asked for.
+    damage: Mapping[str, str] = field(default_factory=dict)
 
     def of_recording(self, decoded: Decoded, decode_s: float = 0.0) -> InferenceResult:
         """Return a copy that says which range of a recording its row is of, and what was found in it."""
@@ -111,6 +123,8 @@ def build_prediction(
             fuse=_ms(result.fuse_s),
             total=_ms(total_s),
         ),
+        explanation=outcome.explanation,
+        damage=dict(outcome.damage) or None,
     )
 
 

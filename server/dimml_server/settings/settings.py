@@ -199,6 +199,13 @@ class ServerSettings(BaseSettings):
     max_image_pixels: int = Field(default=64_000_000, ge=64, description="Largest image file that is decoded.")
     max_frames: int = Field(default=7500, ge=1, description="Frames decoded on the way to the requested ones.")
 
+    explain: Literal["off", "shapley", "occlusion"] = Field(
+        default="shapley",
+        description="The most that `explain` of a request may ask for: `off`, `shapley`, or `occlusion` as well, which "
+        "runs encoders again.",
+    )
+    what_if: bool = Field(default=True, description="Whether a request may ask for `damage` to what it sent.")
+
     drift_window: int = Field(
         default=500, ge=1, description="Last rows of a bundle version over which drift is computed."
     )

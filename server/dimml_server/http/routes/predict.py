@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from dimml.errors import InvalidParameterError
 from dimml.prediction import Prediction
-from dimml.request_parameters import MAX_ROUTE_KEY, route_key
+from dimml.request_parameters import EXPLANATIONS, MAX_ROUTE_KEY, explain_of, route_key
 from dimml_server.fetch.prediction import MediaUrls
 from dimml_server.fetch.targets import MEDIA_URL
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
@@ -51,6 +51,15 @@ _BODY: dict[str, Any] = {
         "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list; by default 5."},
         "timeout_ms": {"type": "number", "exclusiveMinimum": 0, "description": "Time limit of this request."},
         "modalities": {"type": "string", "description": "Those to use, comma separated; by default all."},
+        "explain": {
+            "type": "string",
+            "enum": ["", *EXPLANATIONS],
+            "description": "Have the answer explained: what each modality contributed, or by stretches of time too.",
+        },
+        "damage": {
+            "type": "string",
+            "description": "Damage before the encoders, comma separated MODALITY:KIND:AMOUNT, as audio:noise:-10.",
+        },
     },
     "additionalProperties": {
         **_FILE,
@@ -104,7 +113,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
                 record.outcome = CANCELLED
                 return Response(status_code=CLIENT_CLOSED_REQUEST)
             record.degraded = answer.degraded
-            return Response(answer.model_dump_json(), media_type="application/json")
+            return Response(answer.model_dump_json(exclude=answer.not_asked_for), media_type="application/json")
 
     return routes
 
@@ -125,6 +134,8 @@ def _prediction(form: Form, request_id: str) -> MediaPrediction:
         timeout_s=None if timeout_ms is None else timeout_ms / 1000.0,
         route_key=route_key(form.fields),
         modalities=None if modalities is None else [name.strip() for name in modalities.split(",") if name.strip()],
+        explain=explain_of(form.fields),
+        damage=form.fields.get("damage"),
     )
 
 
