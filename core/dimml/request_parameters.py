@@ -11,6 +11,7 @@ from dimml.errors import InvalidParameterError
 ROUTE_KEY: Final = "route_key"
 MAX_ROUTE_KEY: Final = 256
 EXPLAIN: Final = "explain"
+DAMAGE: Final = "damage"
 #: What may be asked for as an explanation, the lesser first; each includes those before it.
 Explain = Literal["shapley", "occlusion"]
 EXPLANATIONS: Final[tuple[Explain, ...]] = get_args(Explain)
@@ -39,6 +40,14 @@ def explain_of(parameters: Mapping[str, Any]) -> Explain | None:
     raise InvalidParameterError(
         f"{EXPLAIN} must be {' or '.join(EXPLANATIONS)}, got {str(value)[:40]!r}", field=EXPLAIN
     )
+
+
+def damage_of(parameters: Mapping[str, Any]) -> str | None:
+    """Return the text of the damage that is asked for, or None. Raises InvalidParameterError unless it is a text."""
+    value = parameters.get(DAMAGE)
+    if value is None or isinstance(value, str):
+        return value or None
+    raise InvalidParameterError(f"{DAMAGE} must be a text such as audio:noise:-10", field=DAMAGE)
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dimml.request_parameters import Explain
 from dimml_client.cli.options import DEFAULT_URL, AudioTrack, CredentialFiles, VideoTrack, with_credentials
 
 
@@ -48,6 +49,18 @@ def predict(
     end: Annotated[float | None, typer.Option("--end", min=0.0, help="Its end, in seconds.")] = None,
     audio_track: AudioTrack = None,
     video_track: VideoTrack = None,
+    explain: Annotated[
+        Explain | None,
+        typer.Option("--explain", help="Why: what each modality contributed; with occlusion, which stretches of time."),
+    ] = None,
+    damage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--damage",
+            metavar="MODALITY:KIND:AMOUNT",
+            help="What if: damage before the encoders, such as audio:noise:-10 or visual:cover:0.5; repeatable.",
+        ),
+    ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="How many classes to list in --json.")] = None,
     modality: Annotated[
         list[str] | None,
@@ -87,6 +100,8 @@ def predict(
         top_k=top_k,
         audio_track=audio_track,
         video_track=video_track,
+        explain=explain,
+        damage=",".join(damage) if damage else None,
     )
     if repository is None:
         source = remote(url or DEFAULT_URL, credentials.read(), options)

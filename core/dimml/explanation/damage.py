@@ -15,9 +15,8 @@ import numpy.typing as npt
 
 from dimml.errors import InvalidParameterError
 from dimml.modality import Kind, Modality
+from dimml.request_parameters import DAMAGE
 
-#: The field of a request that asks for damage.
-DAMAGE: Final = "damage"
 #: Grey of a covered picture, and flow at rest.
 GREY: Final = 128
 #: Longest text that is read, and longest part of it that a message repeats.
@@ -118,13 +117,12 @@ def _white_noise(waveform_S: Row, snr_db: float) -> Row:
     noise_S = _normal(waveform_S.shape)
     scale = math.sqrt(float(np.mean(np.square(waveform_S, dtype=np.float64))) / float(np.mean(np.square(noise_S))))
     mix_S = waveform_S + noise_S * scale * 10.0 ** (-snr_db / 20.0)
-    return (mix_S / max(1.0, float(np.abs(mix_S).max(initial=0.0)))).astype(np.float32)
+    return np.asarray(mix_S / max(1.0, float(np.abs(mix_S).max(initial=0.0))), np.float32)
 
 
 def _pixel_noise(clip_THWC: Row, deviation: float) -> Row:
     noise_THWC = _normal(clip_THWC.shape)
-    noisy_THWC = np.clip(np.rint(clip_THWC + deviation * noise_THWC), 0, 255)
-    return noisy_THWC.astype(np.uint8)
+    return np.asarray(np.clip(np.rint(clip_THWC + deviation * noise_THWC), 0, 255), np.uint8)
 
 
 def _cover(clip_THWC: Row, share: float) -> Row:

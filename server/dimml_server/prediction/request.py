@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from dimml.bundle import Bundle
 from dimml.errors import InvalidParameterError
-from dimml.explanation.damage import DAMAGE, Damage, parse_damage
+from dimml.explanation.damage import Damage, parse_damage
 from dimml.explanation.shapley import MOST_MODALITIES
 from dimml.media.track_choice import TrackChoice
 from dimml.media.types import DecodeRequest, MediaLimits, Source
-from dimml.request_parameters import EXPLAIN, EXPLANATIONS, Explain
+from dimml.request_parameters import DAMAGE, EXPLAIN, EXPLANATIONS, Explain
 
 #: The part that serves every modality that has no part of its own.
 MEDIA_PART = "media"
@@ -68,10 +68,10 @@ class MediaPrediction:
                 field=EXPLAIN,
             )
         wanted = self._wanted(bundle, [modality.name for modality in bundle.modalities])
-        if len(wanted) > MOST_MODALITIES:
+        sent = len(wanted if MEDIA_PART in self.sources else wanted & self.sources.keys())
+        if sent > MOST_MODALITIES:
             raise InvalidParameterError(
-                f"{EXPLAIN}: of at most {MOST_MODALITIES} modalities, and {len(wanted)} are asked for; choose some by "
-                "'modalities'",
+                f"{EXPLAIN}: of at most {MOST_MODALITIES} modalities, and {sent} are sent; choose some by 'modalities'",
                 field=EXPLAIN,
             )
 

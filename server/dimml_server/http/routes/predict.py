@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from dimml.errors import InvalidParameterError
 from dimml.prediction import Prediction
-from dimml.request_parameters import EXPLANATIONS, MAX_ROUTE_KEY, explain_of, route_key
+from dimml.request_parameters import EXPLANATIONS, MAX_ROUTE_KEY, damage_of, explain_of, route_key
 from dimml_server.fetch.prediction import MediaUrls
 from dimml_server.fetch.targets import MEDIA_URL
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
@@ -135,7 +135,7 @@ def _prediction(form: Form, request_id: str) -> MediaPrediction:
         route_key=route_key(form.fields),
         modalities=None if modalities is None else [name.strip() for name in modalities.split(",") if name.strip()],
         explain=explain_of(form.fields),
-        damage=form.fields.get("damage"),
+        damage=damage_of(form.fields),
     )
 
 
