@@ -143,7 +143,8 @@ def _decoded_document(decoded: Decoded, rows: list[npt.NDArray[Any]]) -> dict[st
         if track.channel is not None:
             document["channel"] = track.channel
         tracks.append(document)
-    return {"kind": "decoded", "tracks": tracks, "start_s": decoded.start_s, "end_s": decoded.end_s}
+    document = {"kind": "decoded", "tracks": tracks, "start_s": decoded.start_s, "end_s": decoded.end_s}
+    return document if decoded.duration_s is None else document | {"duration_s": decoded.duration_s}
 
 
 def _status_fields(status: ModalityStatus) -> dict[str, str]:
@@ -239,7 +240,7 @@ def _decoded(document: DecodedDocument, rows: _RowReader) -> Decoded:
     }
     if len(tracks) < len(document.tracks):
         raise ValueError("two tracks of one modality")
-    return Decoded(tracks, document.start_s, document.end_s)
+    return Decoded(tracks, document.start_s, document.end_s, document.duration_s)
 
 
 def _window(document: WindowDocument, rows: _RowReader) -> WindowDecoded:

@@ -60,11 +60,12 @@ def decoded() -> Decoded:
         "none": DecodedTrack(SILENT),
         "audio": DecodedTrack(OK, sound, channel="left"),
     }
-    return Decoded(tracks, 0.1, None)
+    return Decoded(tracks, 0.1, None, 2.5)
 
 
 def same(one: Decoded, other: Decoded) -> None:
     assert (one.start_s, one.end_s, list(one.tracks)) == (other.start_s, other.end_s, list(other.tracks))
+    assert one.duration_s == other.duration_s
     for name, track in one.tracks.items():
         twin = other.tracks[name]
         assert (track.status, track.times_s, track.channel) == (twin.status, twin.times_s, twin.channel)
