@@ -30,6 +30,7 @@ from dimml.prediction import Prediction
 from dimml.status import ModalityStatus
 from dimml.system.child_process import die_with_parent
 from dimml_client import Client
+from dimml_server.console.page import page_files
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY, SAMPLES = ROOT / "model_repository", ROOT / "samples"
@@ -181,6 +182,12 @@ def main() -> int:
             with Client(url) as client:
                 answers[transport] = [predict(client, sample) for sample in samples]
         good = show(samples, answers)
+    if page_files():
+        print("to see it rather than read it: `make serve`, and http://127.0.0.1:8000/console in a browser")
+    else:
+        print(
+            "there is a page that shows what each modality believes, not built here: `make console`, then `make serve`"
+        )
     print("the server has stopped; every answer came as expected" if good else "some answers are not as expected")
     return 0 if good else 1
 

@@ -26,7 +26,7 @@ PACKAGES: Final = {
 #: longest that fits a module is its room. Rooms on one line know nothing of each other.
 ROOMS: Final[Mapping[str, str]] = {
     "dimml": """
-        status  system  validation  digests
+        status  system  validation  digests  palette
         errors  tables
         modality  signing  metrics  prediction  request_parameters
         signal_check  fusion  monitoring.reference  explanation

@@ -49,7 +49,7 @@ class Console:
     errors: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)
     #: Statuses of answers that a test provokes; the browser writes each to its console.
-    expected: set[int] = field(default_factory=set)
+    expected: set[int] = field(default_factory=lambda: {404})
 
     @classmethod
     @contextmanager
@@ -75,8 +75,8 @@ class Console:
         try:
             page.goto(url + path)
             yield it
-            assert it.errors == []
-            assert it.hosts <= {urlsplit(url).netloc}, "another host was asked"
+            assert it.errors == [], "\n".join(it.errors)
+            assert it.hosts <= {urlsplit(url).netloc}, f"another host was asked: {it.hosts}"
         finally:
             context.close()
 

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, Final
 
 from dimml.errors import ConfigurationError, DataError
+from dimml.palette import HEAD_COLOURS
 from dimml.system.files import write_atomically
 from dimml_client.scoring.table import formats
 from dimml_client.scoring.table.schema import WINDOW, schema_of_table
@@ -60,7 +61,7 @@ def draw(timeline: Timeline, out: Path) -> None:
     rows = timeline.rows
     middles_s = [(row["start_s"] + row["end_s"]) / 2.0 for row in rows]
     heads = [*timeline.modalities, *([_FUSED] if timeline.fused_head else [])]
-    colours = {head: f"C{index}" for index, head in enumerate(heads)}
+    colours = {head: HEAD_COLOURS[index % len(HEAD_COLOURS)] for index, head in enumerate(heads)}
     figure = Figure(figsize=(11.0, 2.4 + 0.25 * min(len(timeline.labels), 16) + 3.6), layout="constrained")
     votes, certainty, weight = figure.subplots(
         3, 1, sharex=True, height_ratios=[max(2.0, len(timeline.labels) / 4), 2, 2]

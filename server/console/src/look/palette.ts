@@ -2,10 +2,10 @@
 
 const COLOURS = 6;
 
-/** The class (`c0` to `c5`) that gives a modality its colour; `cfused` is the head on all features. */
+/** The class (`c0` to `c5`) that gives a head its colour; the head on all features comes after the modalities. */
 export function colourClass(name: string, modalities: readonly string[]): string {
   const place = modalities.indexOf(name);
-  return place < 0 ? "cfused" : `c${place % COLOURS}`;
+  return `c${(place < 0 ? modalities.length : place) % COLOURS}`;
 }
 
 /** What a custom property such as `--c0` is now, as `rgb(…)`: a canvas cannot use `light-dark()` itself. */

@@ -234,7 +234,7 @@ export const shared = css`
   .c5 {
     --own: var(--c5);
   }
-  .cfused {
+  .answer {
     --own: var(--ink);
   }
   .dot[class*=" c"] {

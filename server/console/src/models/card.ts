@@ -122,7 +122,7 @@ export class ModelCard extends LitElement {
     return html`<div>
       <h4>Accuracy on ${metrics["test"] ? "test" : "validation"} clips${test.clips === undefined ? "" : ` (${test.clips})`}</h4>
       <div class="figures">
-        <b>answer</b>${meter("Accuracy of the answer", test.accuracy, "cfused")}<span class="num">${percent(test.accuracy)}</span>
+        <b>answer</b>${meter("Accuracy of the answer", test.accuracy, "answer")}<span class="num">${percent(test.accuracy)}</span>
         ${heads.map(
           ([name, own]) => html`<span class="clip" title=${name}>${name} alone</span>${meter(
               `Accuracy of ${name} alone`,

@@ -81,13 +81,13 @@ export function drawWeights(
   if (pen_ === null) return;
   const { context, height, x } = pen_;
   const colours = modalities.map((_, place) => colour(canvas, `--c${place % 6}`));
-  const ink = colour(canvas, "--ink");
+  const fused = colour(canvas, `--c${modalities.length % 6}`);
   for (const [window, from, to] of spans(windows)) {
     let top = height;
     const answer = window.prediction;
     if (!answer) continue;
-    const parts = modalities.map((name, place) => [answer.modalities[name]?.weight ?? 0, colours[place] ?? ink] as const);
-    for (const [weight, fill] of [...parts, [answer.fused_head?.weight ?? 0, ink] as const]) {
+    const parts = modalities.map((name, place) => [answer.modalities[name]?.weight ?? 0, colours[place] ?? fused] as const);
+    for (const [weight, fill] of [...parts, [answer.fused_head?.weight ?? 0, fused] as const]) {
       context.fillStyle = fill;
       context.fillRect(x(from), top - weight * height, Math.max(1, x(to) - x(from)), weight * height);
       top -= weight * height;

@@ -178,7 +178,7 @@ export class Answer extends LitElement {
       </div>
       <ul class="heads">
         ${names.map((name) => this.#head(name, answer.modalities[name] as ModalityAnswer, names))}
-        ${answer.fused_head === null ? nothing : this.#fused(answer.fused_head)}
+        ${answer.fused_head === null ? nothing : this.#fused(answer.fused_head, colourClass("fused", names))}
       </ul>
       <div>
         <h3>Most probable classes</h3>
@@ -186,7 +186,7 @@ export class Answer extends LitElement {
           ${answer.predictions.map(
             (one) => html`<li>
               <span class="clip" title=${one.label}>${one.label}</span>
-              ${meter(`Probability of ${one.label}`, one.probability, "cfused", this.#earlier(one.label))}
+              ${meter(`Probability of ${one.label}`, one.probability, "answer", this.#earlier(one.label))}
               <span class="num">${percent(one.probability)}</span>
             </li>`,
           )}
@@ -245,17 +245,17 @@ export class Answer extends LitElement {
     </li>`;
   }
 
-  #fused(own: { certainty: number | null; weight: number }) {
+  #fused(own: { certainty: number | null; weight: number }, colour: string) {
     const earlier = this.baseline?.fused_head;
     return html`<li class="head">
-      <div class="who"><span class="dot cfused"></span>fused head</div>
+      <div class="who"><span class="dot ${colour}"></span>fused head</div>
       <div class="vote note">sees all modalities at once</div>
       <div class="bars">
-        <span>certainty</span>${meter("fused head: certainty", own.certainty, "cfused", earlier?.certainty)}
+        <span>certainty</span>${meter("fused head: certainty", own.certainty, colour, earlier?.certainty)}
         <span class="num">${percent(own.certainty)}</span> <span>weight</span>${meter(
           "fused head: weight",
           own.weight,
-          "cfused",
+          colour,
           earlier?.weight,
         )}
         <span class="num">${percent(own.weight)}</span>
