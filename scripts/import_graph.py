@@ -56,7 +56,7 @@ ROOMS: Final[Mapping[str, str]] = {
     """,
     "dimml_export": """
         onnx_graph  tensorrt.config  tensorrt.operators  tensorrt.samples
-        certainty_graph  encoder_graph  model_config  parity  reference
+        certainty_graph  encoder_graph  evaluation  model_config  parity  reference
         fusion_graph  repository_writer
         tensorrt  export
         commands
@@ -68,7 +68,7 @@ ROOMS: Final[Mapping[str, str]] = {
         shadow
         versions
         prediction
-        kserve  http.errors  fetch
+        kserve  http.errors  fetch  views
         http.body
         http.middleware
         http.routes

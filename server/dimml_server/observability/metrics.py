@@ -24,6 +24,7 @@ from dimml.monitoring.drift import DriftWindow
 from dimml_server.observability.backlog import Backlog
 from dimml_server.observability.bundle_metrics import BundleMetrics
 from dimml_server.observability.fetch_metrics import FetchMetrics
+from dimml_server.observability.history.report import History
 from dimml_server.observability.kserve_statistics import Statistics
 from dimml_server.observability.merging import families_of
 from dimml_server.observability.request_context import current_request
@@ -51,6 +52,8 @@ class Metrics:
         self.shadows = ShadowMetrics(self.registry, self._backlog, window or DriftWindow())
         self.fetches = FetchMetrics(self.registry)
         ProcessCollector(registry=self.registry)
+        #: The last hour of them; empty unless ``history.keep`` runs.
+        self.history = History(self.registry.collect)
         #: Counts for KServe's statistics call, over all transports that speak KServe v2.
         self.inference = Statistics()
         self._requests = Series(
@@ -81,6 +84,7 @@ class Metrics:
         self._queued_limit = Gauge(
             "dimml_requests_queued_limit", "Requests that can wait; the next one is refused.", registry=self.registry
         )
+        self._workers = Gauge("dimml_decode_workers", "Decoding processes that run.", registry=self.registry)
         self._loads = Counter(
             "dimml_bundle_loads",
             "Bundle versions that were loaded, or did not load: at the start, by a call, or by the watch.",
@@ -107,8 +111,10 @@ class Metrics:
         queued: Callable[[], float],
         stray_runs: Callable[[], float],
         decode_workers_lost: Callable[[], float],
+        decode_workers: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Register functions whose values are read at every scrape."""
+        self._workers.set_function(decode_workers)
         self._in_flight.set_function(in_flight)
         self._queued.set_function(queued)
         self._strays.set_function(stray_runs)

@@ -19,7 +19,7 @@ from dimml_server.http.middleware.direct import DirectMiddleware
 from dimml_server.http.middleware.head import HeadMiddleware
 from dimml_server.http.middleware.prefix import PrefixMiddleware
 from dimml_server.http.middleware.security_headers import SecurityHeadersMiddleware
-from dimml_server.http.routes import console, health, models, pages, predict, traffic
+from dimml_server.http.routes import console, health, inputs, models, now, pages, predict, timeline, traffic
 from dimml_server.kserve.http import routes as kserve_http
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import REQUEST_ID_HEADER
@@ -86,9 +86,12 @@ def create_app(
         app.add_middleware(PrefixMiddleware, root_path=settings.root_path)
     install_error_handlers(app)
     app.include_router(predict_routes)
-    app.include_router(models.router(service))
+    app.include_router(inputs.router(service, metrics, settings, uploads))
+    app.include_router(timeline.router(service, metrics, settings, uploads))
+    app.include_router(models.router(service, settings))
     app.include_router(traffic.router(service, settings, uploads))
     app.include_router(health.router(service))
+    app.include_router(now.router(service))
     app.include_router(pages.router(app, docs_page=settings.docs_page, console=bool(console_files)))
     if settings.console:
         app.include_router(console.router(console_files))

@@ -47,6 +47,7 @@ class NoDecoder:
     """No test here gets as far as a recording's bytes."""
 
     workers_lost = 0
+    workers_running = 0
 
     async def decode(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
         raise AssertionError("a call without a permit has media decoded")

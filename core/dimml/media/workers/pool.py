@@ -192,6 +192,11 @@ class DecodePool:
         return self._lost
 
     @property
+    def workers_running(self) -> int:
+        """Workers whose process runs, idle or busy."""
+        return sum(supervisor.alive for supervisor in self._supervisors)
+
+    @property
     def isolation(self) -> Isolation | None:
         """Layers of the sandbox that hold for the workers; None before the first has started."""
         return self._isolation

@@ -153,11 +153,14 @@ export interface Alert {
   runbook: string;
 }
 
-export interface NowModality {
-  ok_share: Series;
+export interface NowHead {
   certainty: Series;
   weight: Series;
   drift: Series;
+}
+
+export interface NowModality extends NowHead {
+  ok_share: Series;
   statuses: Record<string, number>;
 }
 
@@ -166,12 +169,13 @@ export interface Now {
   times: number[];
   requests_per_s: Series;
   errors_per_s: Series;
+  rejected_per_s?: Series;
   degraded_share: Series;
   queue: Series;
   queue_limit: number;
   latency_ms: Record<string, { p50: Series; p99: Series }>;
   decode_workers: { running: Series; lost: Series };
-  models: Record<string, { modalities: Record<string, NowModality> }>;
+  models: Record<string, { modalities: Record<string, NowModality>; fused_head?: NowHead | null }>;
   alerts: Alert[];
   not_judged?: (string | { name: string })[];
 }

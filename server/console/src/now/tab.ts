@@ -2,7 +2,7 @@
 import { LitElement, type PropertyValues, css, html, nothing } from "lit";
 import { customElement, property, state } from "lit/decorators.js";
 import { ApiError, api, messageOf } from "../api/client";
-import type { Alert, Now as Hour, NowModality, Series } from "../api/types";
+import type { Alert, Now as Hour, NowHead, Series } from "../api/types";
 import { milliseconds, percent } from "../look/format";
 import { colourClass } from "../look/palette";
 import { shared } from "../look/shared";
@@ -204,7 +204,10 @@ export class Now extends LitElement {
       <div class="charts">
       ${this.#chart(hour, "Requests a second", plain, [
         { name: "requests", values: hour.requests_per_s, colour: "--ink" },
-        { name: "errors", values: hour.errors_per_s, colour: "--bad" },
+        { name: "server's errors", values: hour.errors_per_s, colour: "--bad" },
+        ...(hour.rejected_per_s
+          ? [{ name: "refused, caller's fault", values: hour.rejected_per_s, colour: "--warn", dash: [6, 4] }]
+          : []),
       ])}
       ${this.#chart(hour, "Degraded answers", percent, [{ name: "share", values: hour.degraded_share, colour: "--bad" }], 1)}
       ${this.#chart(hour, "Latency by stage, median", milliseconds, stage("p50"))}
@@ -225,22 +228,23 @@ export class Now extends LitElement {
   }
 
   #models(hour: Hour) {
-    return Object.entries(hour.models).map(([model, { modalities }]) => {
+    return Object.entries(hour.models).map(([model, { modalities, fused_head }]) => {
       const [name = "", version = ""] = split(model);
       const known = session.models.find((one) => one.name === name && String(one.version) === version);
       const order = known?.modalities.map((one) => one.name) ?? Object.keys(modalities);
-      const lines = (of: (one: NowModality) => Series): Line[] =>
-        order
-          .filter((one) => one in modalities)
-          .map((one) => ({
-            name: one,
-            values: of(modalities[one] as NowModality),
-            colour: `--${colourClass(one, order)}`,
-          }));
+      const heads: [string, NowHead][] = order.flatMap((one) => (modalities[one] ? [[one, modalities[one]]] : []));
+      if (fused_head) heads.push(["fused", fused_head]);
+      const lines = (of: (one: NowHead) => Series): Line[] =>
+        heads.map(([one, head]) => ({ name: one, values: of(head), colour: `--${colourClass(one, order)}` }));
+      const okay: Line[] = order.map((one) => ({
+        name: one,
+        values: modalities[one]?.ok_share ?? [],
+        colour: `--${colourClass(one, order)}`,
+      }));
       return html`<section class="stack" aria-label="Model ${model}">
         <h2 class="wrap">${name} ${version ? html`<span class="note">version ${version}</span>` : nothing}</h2>
         <div class="charts">
-          ${this.#chart(hour, "Share that is ok", percent, lines((one) => one.ok_share), 1)}
+          ${this.#chart(hour, "Share that is ok", percent, okay, 1)}
           ${this.#chart(hour, "Certainty", percent, lines((one) => one.certainty), 1)}
           ${this.#chart(hour, "Weight", percent, lines((one) => one.weight), 1)}
           ${this.#chart(hour, "Drift", (value) => value.toFixed(2), lines((one) => one.drift))}
