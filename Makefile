@@ -31,7 +31,7 @@ demo: $(VENV)/.serve ## Serve the demo bundle, predict sample clips over HTTP an
 	$(BIN)/python scripts/demo.py
 
 serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
-	$(BIN)/dimml serve --repository model_repository
+	$(BIN)/dimml serve --repository model_repository --set explain=occlusion
 
 # Node and npm come from PyPI, into an environment of their own: nothing but Python need be there. What is built is the
 # page, with its own licences; git does not track it. npm's own program in that package is a link that pip cannot make.

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=REPOSITORY_ROOT / "docs" / "images")
     parser.add_argument("--traffic-s", type=float, default=60.0)
     given = parser.parse_args()
-    with running_server(REPOSITORY_ROOT / "model_repository", model_control="explicit") as server:
+    with running_server(REPOSITORY_ROOT / "model_repository", model_control="explicit", explain="occlusion") as server:
         send_traffic(server.url, given.traffic_s)
         with launched() as browser:
             for name, (tab, scheme, width, height) in PICTURES.items():

@@ -35,7 +35,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path) -> Iterator[ServerProcess]:
     if not page_files():
         unavailable("the console is not built: make console")
-    with running_server(repository, model_control="explicit") as it:
+    with running_server(repository, model_control="explicit", explain="occlusion") as it:
         yield it
 
 

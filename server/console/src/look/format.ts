@@ -30,8 +30,8 @@ export function phrase(status: string, reason?: string | null): string {
   return (reason ? `${status}: ${reason}` : status).replaceAll("_", " ");
 }
 
-export function signed(value: number): string {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+export function signed(value: number, digits = 2): string {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
 }
 
 export function bytes(value: number): string {

@@ -3,11 +3,22 @@ import { LitElement, css, html, nothing } from "lit";
 import { customElement, property, state } from "lit/decorators.js";
 import { api, messageOf } from "../api/client";
 import type { Model, ModelDetail } from "../api/types";
-import { percent } from "../look/format";
+import { percent, signed } from "../look/format";
 import { colourClass } from "../look/palette";
 import { shared } from "../look/shared";
 import { meter } from "../parts/meter";
 import { fields } from "./fields";
+
+interface Figures {
+  clean_accuracy?: number;
+  mean_accuracy?: number;
+  worst_regret?: number;
+}
+
+interface Fusion {
+  chosen?: Figures;
+  instead_of?: Record<string, Figures>;
+}
 
 interface Split {
   clips?: number;
@@ -111,7 +122,7 @@ export class ModelCard extends LitElement {
       </div>
       <p class="labels wrap">${model.labels.length} classes: ${shortened(model.labels)}</p>
       ${this.problem ? html`<p class="alert">${this.problem}</p>` : nothing}
-      ${detail === null ? nothing : this.#figures(detail, modalities)} ${detail === null ? nothing : this.#more(detail)}
+      ${detail === null ? nothing : [this.#figures(detail, modalities), this.#beaten(detail)]} ${detail === null ? nothing : this.#more(detail)}
     </article>`;
   }
 
@@ -130,6 +141,38 @@ export class ModelCard extends LitElement {
               colourClass(name, modalities),
             )}<span class="num">${percent(own?.accuracy)}</span>`,
         )}
+      </div>
+    </div>`;
+  }
+
+  /** What the fusion was chosen over, as the manifest has it. */
+  #beaten({ card }: ModelDetail) {
+    const fusion = card?.["fusion"] as Fusion | null | undefined;
+    if (!fusion?.chosen) return nothing;
+    const rows: [string, Figures][] = [["this one", fusion.chosen], ...Object.entries(fusion.instead_of ?? {})];
+    return html`<div>
+      <h4>The fusion, and what it was chosen over</h4>
+      <div class="scroll">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">fusion</th>
+              <th scope="col">clean</th>
+              <th scope="col">corrupted, mean</th>
+              <th scope="col">worst against the better modality</th>
+            </tr>
+          </thead>
+          <tbody>
+            ${rows.map(
+              ([name, one]) => html`<tr>
+                <th scope="row">${name}</th>
+                <td>${percent(one.clean_accuracy)}</td>
+                <td>${percent(one.mean_accuracy)}</td>
+                <td>${one.worst_regret === undefined ? "–" : `${signed(100 * one.worst_regret, 1)} points`}</td>
+              </tr>`,
+            )}
+          </tbody>
+        </table>
       </div>
     </div>`;
   }

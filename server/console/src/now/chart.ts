@@ -17,6 +17,7 @@ export interface Line {
 
 const ROWS = 60;
 const HEIGHT = 168;
+const HOUR_S = 3600;
 
 @customElement("dm-chart")
 export class Chart extends LitElement {
@@ -64,6 +65,8 @@ export class Chart extends LitElement {
   @property({ attribute: false }) lines: Line[] = [];
   /** The axis's upper end, where it has one, such as 1 for shares. */
   @property({ type: Number }) most: number | null = null;
+  /** As far as the axis goes at least, where values are small. */
+  @property({ type: Number }) least = 1;
   @property({ attribute: false }) words: (value: number) => string = String;
   /** A line across, such as a threshold. */
   @property({ attribute: false }) mark: number | null = null;
@@ -135,7 +138,9 @@ export class Chart extends LitElement {
       // One moment in all charts: what else was so, then?
       cursor: { points: { size: 6 }, drag: { x: false, y: false }, sync: { key: "hour" } },
       scales: {
-        y: { range: (_, low, high) => [Math.min(0, low ?? 0), most ?? Math.max(high ?? 0, mark ?? 0, 1e-6) * 1.08] },
+        // Always the hour: how little there is yet is worth seeing.
+        x: { range: (_, __, last) => [(last ?? Date.now() / 1000) - HOUR_S, last ?? Date.now() / 1000] },
+        y: { range: (_, low, high) => [Math.min(0, low ?? 0), most ?? Math.max(high ?? 0, mark ?? 0, this.least) * 1.08] },
       },
       axes: [
         { ...axis, values: (_, splits) => splits.map((at) => hour(at)) },
@@ -148,7 +153,6 @@ export class Chart extends LitElement {
           stroke: resolved(this, one.colour),
           width: 1.8,
           dash: one.dash ?? [],
-          points: { show: this.times.length < 3 },
           value: (_: uPlot, value: number | null) => (value === null ? "–" : this.words(value)),
         })),
       ],

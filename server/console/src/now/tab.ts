@@ -172,7 +172,7 @@ export class Now extends LitElement {
           </ul>`}
       ${unjudged.length > 0
         ? html`<details>
-            <summary>${unjudged.length} rules need Prometheus and are not judged here</summary>
+            <summary>${unjudged.length} more that only Prometheus can judge</summary>
             <p class="note wrap">${unjudged.join(", ")}</p>
           </details>`
         : nothing}
@@ -221,9 +221,9 @@ export class Now extends LitElement {
     </section>`;
   }
 
-  #chart(hour: Hour, name: string, words: (value: number) => string, lines: Line[], most: number | null = null) {
+  #chart(hour: Hour, name: string, words: (value: number) => string, lines: Line[], most: number | null = null, least = 1) {
     return html`<div class="card">
-      <dm-chart .name=${name} .times=${hour.times} .lines=${lines} .words=${words} .most=${most}></dm-chart>
+      <dm-chart .name=${name} .times=${hour.times} .lines=${lines} .words=${words} .most=${most} .least=${least}></dm-chart>
     </div>`;
   }
 
@@ -247,7 +247,7 @@ export class Now extends LitElement {
           ${this.#chart(hour, "Share that is ok", percent, okay, 1)}
           ${this.#chart(hour, "Certainty", percent, lines((one) => one.certainty), 1)}
           ${this.#chart(hour, "Weight", percent, lines((one) => one.weight), 1)}
-          ${this.#chart(hour, "Drift", (value) => value.toFixed(2), lines((one) => one.drift))}
+          ${this.#chart(hour, "Drift", (value) => value.toFixed(2), lines((one) => one.drift), null, 0.3)}
         </div>
         <div class="card">
           <h3>What became of each modality, in this hour</h3>
