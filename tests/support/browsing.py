@@ -49,7 +49,7 @@ class Console:
     errors: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)
     #: Statuses of answers that a test provokes; the browser writes each to its console.
-    expected: set[int] = field(default_factory=lambda: {404})
+    expected: set[int] = field(default_factory=set)
 
     @classmethod
     @contextmanager
@@ -113,11 +113,13 @@ class Console:
         """Value of a bar."""
         return float(self.page.get_by_role("meter", name=name).get_attribute("aria-valuenow"))
 
-    def axe(self) -> list[str]:
-        """Serious findings of axe-core on the page as it is now, as ``rule: element``."""
-        # Evaluated, not added as a script: the page's policy allows none but its own.
-        self.page.evaluate(AXE.read_text(encoding="utf-8"))
-        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    def axe(self, *rules: str) -> list[str]:
+        """Serious findings of axe-core on the page as it is now, of all rules or these, as ``rule: element``."""
+        if not self.page.evaluate("'axe' in window"):
+            # Evaluated, not added as a script: the page's policy allows none but its own.
+            self.page.evaluate(AXE.read_text(encoding="utf-8"))
+        options = {"resultTypes": ["violations"]} | ({"runOnly": list(rules)} if rules else {})
+        found = self.page.evaluate("(options) => axe.run(document, options)", options)
         return [
             f"{one['id']}: {node['target']} {node['failureSummary']}"
             for one in found["violations"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from dimml_server.console.page import page_files
@@ -36,7 +38,15 @@ def server(repository: Path) -> Iterator[ServerProcess]:
     if not page_files():
         unavailable("the console is not built: make console")
     with running_server(repository, model_control="explicit", explain="occlusion") as it:
+        load_both(it)
         yield it
+
+
+def load_both(server: ServerProcess) -> None:
+    """Load both versions of ``tiny``, of which the newer one then answers: what tests find, and leave behind."""
+    policy = json.dumps({"version_policy": {"specific": {"versions": [1, 2]}}})
+    answer = httpx.post(f"{server.url}/v2/repository/models/tiny/load", json={"parameters": {"config": policy}})
+    assert answer.status_code == 200, answer.text
 
 
 @pytest.fixture(scope="package")

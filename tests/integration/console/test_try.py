@@ -88,7 +88,6 @@ def test_separate_files_are_judged_together(console: Console) -> None:
     console.page.get_by_text("A file for each modality instead").click()
     console.page.get_by_label("audio", exact=True).set_input_files(SAMPLES / "spoken_nine.wav")
     console.answer("nine")
-    console.page.get_by_text("A file for each modality instead").click()
     console.page.get_by_label("visual", exact=True).set_input_files(SAMPLES / "written_nine.png")
     console.page.get_by_text("audio and visual agree on nine.").wait_for()
     code = text_of(console.page.get_by_role("region", name="Request as curl"))
@@ -129,7 +128,7 @@ def test_why_adds_up_and_moments_are_shown_on_request(console: Console) -> None:
     console.answer("seven")
     why = console.page.get_by_role("region", name="Why “seven”?")
     why.wait_for()
-    found = re.search(r"log-probability: ([+−][\d.]+) ([+−][\d.]+) = ([+−][\d.]+)", text_of(why))
+    found = re.search(r"log-probability: ([+−]\d+\.\d+) ([+−]\d+\.\d+) = ([+−]\d+\.\d+)", text_of(why))
     assert found is not None
     first, second, whole = (float(one.replace("−", "-")) for one in found.groups())
     assert first + second == pytest.approx(whole, abs=0.02)

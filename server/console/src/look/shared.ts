@@ -52,6 +52,7 @@ export const shared = css`
   }
   .stack {
     display: grid;
+    grid-template-columns: minmax(0, 1fr);
     gap: var(--gap);
     align-content: start;
     min-width: 0;

@@ -104,7 +104,6 @@ export class Source extends LitElement {
   @state() private over = false;
   @state() private recorded = false;
   @state() private known: Samples | null = null;
-  #parts: Record<string, File> = {};
 
   constructor() {
     super();
@@ -132,9 +131,8 @@ export class Source extends LitElement {
 
   private usePart(modality: string, files: FileList | null): void {
     const file = files?.[0];
-    if (file === undefined) delete this.#parts[modality];
-    else this.#parts[modality] = file;
-    if (Object.keys(this.#parts).length > 0) session.open(null, { ...this.#parts });
+    if (file === undefined) return;
+    session.open(null, { ...session.recording?.parts, [modality]: file });
   }
 
   override render() {
@@ -209,7 +207,8 @@ export class Source extends LitElement {
 
   private separate() {
     if (session.modalities.length < 2) return nothing;
-    return html`<details>
+    const chosen = session.recording?.parts ?? {};
+    return html`<details ?open=${Object.keys(chosen).length > 0}>
       <summary>A file for each modality instead</summary>
       <div class="parts">
         ${session.modalities.map(
@@ -217,6 +216,7 @@ export class Source extends LitElement {
             <span class="row"><span class="dot ${colourClass(name, session.modalities)}"></span>${name}</span>
             <input
               type="file"
+              title=${chosen[name]?.name ?? ""}
               @change=${(event: Event) => this.usePart(name, (event.target as HTMLInputElement).files)}
             />
           </label>`,

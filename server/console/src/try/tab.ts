@@ -91,11 +91,12 @@ export class Try extends LitElement {
     const changed = changes(this.what);
     try {
       if (!changed) {
-        this.baseline = null;
         this.answer = await this.predict(NOTHING, work.signal);
+        this.baseline = null;
       } else {
-        this.baseline ??= this.answer ?? (await this.predict(NOTHING, work.signal));
+        const baseline = this.baseline ?? this.answer ?? (await this.predict(NOTHING, work.signal));
         this.answer = await this.predict(this.what, work.signal);
+        this.baseline = baseline;
       }
       this.error = null;
     } catch (error) {
