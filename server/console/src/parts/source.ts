@@ -50,6 +50,7 @@ export class Source extends LitElement {
         grid-auto-flow: column;
         gap: 10px;
         justify-content: start;
+        align-items: center;
         text-align: left;
         padding: 8px 14px;
       }

@@ -46,10 +46,14 @@ export class Lanes extends LitElement {
       .answer canvas {
         height: 30px;
       }
+      .track {
+        position: relative;
+      }
       .playhead {
         position: absolute;
-        top: 0;
-        bottom: 0;
+        top: -3px;
+        bottom: -3px;
+        border-radius: 1px;
         width: 2px;
         margin-left: -1px;
         background: var(--ink);
@@ -161,14 +165,13 @@ export class Lanes extends LitElement {
             <b>Answer</b><span class="note">${clock(this.now)}</span><span class="wrap">${words}</span>
             ${answer?.degraded ? html`<span class="pill warn">degraded</span>` : nothing}
           </div>
-          <canvas data-lane="answer" aria-hidden="true"></canvas>
+          ${this.track("answer")}
         </div>
         <div>
           <div class="head"><b>Weights</b><span class="note">how much each counted</span></div>
-          <canvas data-lane="weights" aria-hidden="true"></canvas>
+          ${this.track("weights")}
         </div>
         ${this.modalities.map((name, place) => this.lane(name, place, here))}
-        <div class="playhead" ${placed({ left: `${(100 * Math.min(this.now, this.duration)) / this.duration}%` })}></div>
       </div>
       <div class="scale row spread note num"><span>0:00.0</span><span>${clock(this.duration)}</span></div>`;
   }
@@ -186,7 +189,15 @@ export class Lanes extends LitElement {
             ? html`<span class="pill bad">${phrase(status.status, status.reason)}</span>`
             : nothing}
       </div>
-      <canvas data-lane=${place} aria-hidden="true"></canvas>
+      ${this.track(String(place))}
+    </div>`;
+  }
+
+  private track(lane: string) {
+    const left = `${(100 * Math.min(this.now, this.duration)) / this.duration}%`;
+    return html`<div class="track">
+      <canvas data-lane=${lane} aria-hidden="true"></canvas>
+      <div class="playhead" ${placed({ left })}></div>
     </div>`;
   }
 }
