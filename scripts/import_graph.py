@@ -63,7 +63,7 @@ ROOMS: Final[Mapping[str, str]] = {
     """,
     "dimml_server": """
         counts  settings
-        security  observability
+        security  observability  console
         engines
         shadow
         versions

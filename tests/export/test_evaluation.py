@@ -10,9 +10,8 @@ import pytest
 
 from dimml.errors import SetupError
 from dimml_export.evaluation import CORRUPTIONS_FILE, corrupted_figures, data_digest
-from dimml_export.export import export_run
 from dimml_training.report.reading import CORRUPTIONS_FILE as WRITTEN
-from dimml_training.run.directory import load_run, write_data_digest
+from dimml_training.run.directory import load_run
 from support.hardly_trained import make_run
 
 
@@ -41,12 +40,12 @@ def evaluated(folder: Path, **changes: Any) -> dict[str, Any]:
     return found
 
 
-def test_figures_of_the_runs_own_fusion_come_into_the_manifest(folder: Path, tmp_path: Path) -> None:
+def test_figures_of_the_runs_own_fusion_are_taken_over(folder: Path) -> None:
     assert CORRUPTIONS_FILE == WRITTEN
     evaluated(folder)
-    write_data_digest(folder, "ab" * 32)
-    exported = export_run(folder, tmp_path / "models")
-    corrupted = exported.bundle.metrics["corrupted"]
+    corrupted, remarks = corrupted_figures(folder, load_run(folder))
+    assert corrupted is not None
+    assert remarks == []
     assert (corrupted["split"], corrupted["families"], corrupted["seed"]) == ("test", "seen", 3)
     assert corrupted["conditions"]["audio:white_0db"] == {
         "group": "audio",
@@ -56,7 +55,6 @@ def test_figures_of_the_runs_own_fusion_come_into_the_manifest(folder: Path, tmp
     }
     assert "heads" not in corrupted["conditions"]["clean"]
     assert corrupted["means"] == {"seen": {"accuracy": 0.7}, "unseen": None}
-    assert exported.bundle.training["data_sha256"] == "ab" * 32
 
 
 def test_figures_of_another_fusion_do_not_and_that_is_said(folder: Path) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -170,9 +171,16 @@ def run_demo(repository: Path, samples: Path, http_port: int, grpc_port: int, *,
             with Client(url) as client:
                 answers[transport] = [predict(client, samples, sample) for sample in listed]
         good = show(listed, answers)
+        page = httpx.get(f"{urls['http']}/console", follow_redirects=True).is_success
         if keep:
-            print(f"serving on {urls['http']} until Ctrl-C", flush=True)
+            print(f"serving until Ctrl-C: {urls['http']}{'/console' if page else ''}", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
+    if not keep:
+        print(
+            f"to see what each modality believes: `dimml demo --keep`, and {urls['http']}/console in a browser"
+            if page
+            else "a page shows what each modality believes; it is not built in this checkout: `make console`"
+        )
     print("the server has stopped; every answer came as expected" if good else "some answers are not as expected")
     return good

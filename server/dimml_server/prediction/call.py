@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -24,7 +24,7 @@ from dimml.errors import (
     QueueFullError,
     UnavailableError,
 )
-from dimml.explanation.damage import damaged, described
+from dimml.explanation.damage import Damage, damaged, described
 from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.prediction import Explanation, Prediction
@@ -145,6 +145,7 @@ class HeldCall:
         """
         resources, bundle = self._resources, self.bundle
         end = self.end(request.timeout_s)
+        damages = request.damage_of(bundle, allowed=resources.settings.what_if)
         decode_request = request.decode_request(bundle, resources.settings.media_limits)
         with await self._permit(end):
             decoded, _ = await self._decode(decode_request, end)
@@ -154,6 +155,8 @@ class HeldCall:
                 for name, track in again.tracks.items():
                     decoded.tracks[name] = replace(track, status=decoded.tracks[name].status)
             record_statuses(bundle, {name: [track.status] for name, track in decoded.tracks.items()})
+            if damages:
+                await asyncio.to_thread(_damage_tracks, decoded, damages)
             try:
                 async with asyncio.timeout(end - perf_counter()):
                     return await draw(bundle, decoded)
@@ -313,6 +316,15 @@ class HeldCall:
         if self._route.chosen and counted:
             resources.traffic.shadows.offer(bundle, rows, result)
         return InferenceResult(bundle, result, queue_s)
+
+
+def _damage_tracks(decoded: Decoded, damages: Sequence[Damage]) -> None:
+    """Do to the rows of a recording what ``predict`` does to them before the encoders: to those that are ok."""
+    rows = {
+        name: track.row[None] for name, track in decoded.tracks.items() if track.status.ok and track.row is not None
+    }
+    for name, row in damaged(rows, damages).items():
+        decoded.tracks[name] = replace(decoded.tracks[name], row=row[0])
 
 
 def _span(decoded: Decoded) -> tuple[float, float] | None:

@@ -75,7 +75,7 @@ class OneProcess:
 
     async def now(self) -> dict[str, Any]:
         """Return the last hour of this process's metrics."""
-        return self._metrics.history.report()
+        return await self._metrics.history.report()
 
     async def model_stats(self, models: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
         """Return this process's counts of each model and version."""

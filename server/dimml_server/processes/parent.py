@@ -245,7 +245,7 @@ class Parent:
             return self._metrics.exposition(self._snapshots).decode()
         if method == "now":
             await self._collected()
-            return self._history.report()
+            return await self._history.report()
         if method == "statistics":
             await self._collected()
             return list(self._metrics.statistics(self._snapshots).values())

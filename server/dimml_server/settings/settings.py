@@ -246,6 +246,9 @@ class ServerSettings(BaseSettings):
         default=True, description="Whether `/docs` and `/openapi.json` are available, and `/`, without a key."
     )
 
+    console: bool = Field(
+        default=True, description="Whether the page `/console` is available; its files need no key, its calls do."
+    )
     timeline_windows: int = Field(
         default=2000, ge=0, description="Windows of one recording that `/v1/timeline` judges, at most; 0 turns it off."
     )
