@@ -73,7 +73,7 @@ def histogram(
     """Register a histogram; return its series as ``counter`` does. ``buckets`` are upper bounds."""
     bounds = [*(float(bound) for bound in buckets if bound != _INFINITY), _INFINITY]
     series: dict[Labels, Spread] = defaultdict(lambda: Spread(bounds))
-    words = [floatToGoString(bound) for bound in bounds]
+    words: list[str] = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]
 
     def family() -> Metric:
         found = HistogramMetricFamily(name, documentation, labels=labels)

@@ -95,9 +95,11 @@ class ParentEnd:
         self._socket.close()
 
     def _fill(self, left: list[memoryview], end: float) -> None:
+        def step() -> int:
+            return self._socket.recvmsg_into(left, 0, socket.MSG_WAITALL)[0]
+
         while left:
-            step = partial(self._socket.recvmsg_into, left, 0, socket.MSG_WAITALL)
-            count = self._within(end, socket.SO_RCVTIMEO, lambda step=step: step()[0])
+            count = self._within(end, socket.SO_RCVTIMEO, step)
             if count == 0:
                 raise EOFError
             left = _after(left, count)
