@@ -28,7 +28,7 @@ $(VENV)/.dev: $(DEPENDS) | $(VENV)/bin/python
 	@touch $@ $(VENV)/.serve
 
 demo: $(VENV)/.serve ## Serve the demo bundle, predict sample clips over HTTP and gRPC, print the answers
-	$(BIN)/python scripts/demo.py
+	$(BIN)/dimml demo
 
 serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
 	$(BIN)/dimml serve --repository model_repository

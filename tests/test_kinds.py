@@ -31,6 +31,7 @@ TABLES = (
     "dimml.explanation.damage.DAMAGES",
     "dimml.explanation.occlusion.BLANKS",
     "dimml.signal_check.CHECKS",
+    "dimml_server.views.inputs.DRAWN",
     "dimml_training.config.corruption_suite.DAMAGES",
     "dimml_training.config.modality.SECTIONS",
     "dimml_training.corruptions.applying.DAMAGED",

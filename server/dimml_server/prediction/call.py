@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy.typing as npt
 
@@ -17,10 +17,16 @@ from dimml import ensemble
 from dimml.bundle import Bundle
 from dimml.engine import Encoded, EngineError
 from dimml.ensemble import Rows
-from dimml.errors import DeadlineExceededError, InvalidParameterError, InvalidTensorError, UnavailableError
+from dimml.errors import (
+    DeadlineExceededError,
+    InvalidParameterError,
+    InvalidTensorError,
+    QueueFullError,
+    UnavailableError,
+)
 from dimml.explanation.damage import damaged, described
 from dimml.fusion import BoolArray, FloatArray, Fused
-from dimml.media.types import Decoded
+from dimml.media.types import Decoded, DecodeRequest
 from dimml.prediction import Explanation, Prediction
 from dimml.recording import decode_in_share, recording_rows
 from dimml.spans import bundle_attributes, status_attribute
@@ -31,7 +37,7 @@ from dimml_server.observability.tracer import Tracer
 from dimml_server.prediction.admission import Admission, Permit
 from dimml_server.prediction.decoder import Decoder
 from dimml_server.prediction.explaining import Explainer
-from dimml_server.prediction.request import MediaPrediction
+from dimml_server.prediction.request import NO_SIGNAL, MediaPrediction, unchecked
 from dimml_server.prediction.response import InferenceResult, build_prediction
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.versions.control import ModelControl
@@ -42,6 +48,9 @@ from dimml_server.versions.traffic_split import Route
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Pause before another try for a place in a full queue, of work that can wait.
+_QUEUE_PAUSE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +123,7 @@ class HeldCall:
         damages = request.damage_of(bundle, allowed=resources.settings.what_if)
         decode_request = request.decode_request(bundle, resources.settings.media_limits)
         with await self._permit(end) as permit:
-            began = perf_counter()
-            with resources.tracer.span("decode", bundle_attributes(bundle)) as span:
-                decoded = await decode_in_share(
-                    resources.decoder, decode_request, end=end, limit_s=resources.settings.decode_timeout_s
-                )
-                for name, track in decoded.tracks.items():
-                    span.set(status_attribute(name), str(track.status))
-            decode_s = perf_counter() - began
-            resources.metrics.bundles.observe_stage(bundle, "decode", decode_s)
+            decoded, decode_s = await self._decode(decode_request, end)
             resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
             rows = recording_rows(bundle, decoded)
             if damages:
@@ -135,6 +136,56 @@ class HeldCall:
                 span_s = _span(decoded) if request.explain == "occlusion" else None
                 outcome = replace(outcome, explanation=await self._explain(rows, outcome, span_s, end))
         return outcome
+
+    async def show(self, request: MediaPrediction, draw: Callable[[Bundle, Decoded], Awaitable[T]]) -> T:
+        """Decode a recording as ``predict`` does, and return what ``draw`` makes of it; no encoder runs.
+
+        Rows without a signal are there too, with their status. Raises as ``predict`` does while it decodes, and
+        DeadlineExceededError if drawing is late.
+        """
+        resources, bundle = self._resources, self.bundle
+        end = self.end(request.timeout_s)
+        decode_request = request.decode_request(bundle, resources.settings.media_limits)
+        with await self._permit(end):
+            decoded, _ = await self._decode(decode_request, end)
+            without_signal = [name for name, track in decoded.tracks.items() if track.status.reason in NO_SIGNAL]
+            if without_signal:
+                again, _ = await self._decode(unchecked(decode_request, without_signal), end)
+                for name, track in again.tracks.items():
+                    decoded.tracks[name] = replace(track, status=decoded.tracks[name].status)
+            record_statuses(bundle, {name: [track.status] for name, track in decoded.tracks.items()})
+            try:
+                async with asyncio.timeout(end - perf_counter()):
+                    return await draw(bundle, decoded)
+            except TimeoutError:
+                raise DeadlineExceededError("the request's time ran out while its inputs were drawn") from None
+
+    async def judge(self, decoded: Decoded, request: MediaPrediction) -> Prediction:
+        """Predict one window of a recording, which is decoded, within ``request``'s time limit.
+
+        Waits for its turn while the queue is full, instead of failing, and counts in no metric: the windows of one
+        recording would drown those of all others. Raises as ``predict`` does.
+        """
+        resources, bundle = self._resources, self.bundle
+        began, end = perf_counter(), self.end(request.timeout_s)
+        rows = recording_rows(bundle, decoded)
+        nothing = ensemble.no_answer_at_all(rows.statuses)
+        if nothing is not None:
+            raise nothing
+        with await self._patient_permit(end) as permit:
+            result = await ensemble.run(
+                resources.engine, bundle, rows, timeout_s=end - perf_counter(), deadlines_s=resources.deadlines_s
+            )
+        nothing = ensemble.no_answer_at_all(result.statuses, rows.tensors)
+        if nothing is not None:
+            raise nothing
+        outcome = InferenceResult(bundle, result, permit.queue_s).of_recording(decoded)
+        return build_prediction(
+            outcome,
+            request_id=request.request_id,
+            top_k=request.top_k_of(bundle),
+            total_s=perf_counter() - began,
+        )
 
     async def infer(
         self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None
@@ -195,12 +246,35 @@ class HeldCall:
             )
         return perf_counter() + timeout_s
 
+    async def _decode(self, request: DecodeRequest, end: float) -> tuple[Decoded, float]:
+        """Decode within the request's share of time; also return the seconds that it took."""
+        resources, bundle = self._resources, self.bundle
+        began = perf_counter()
+        with resources.tracer.span("decode", bundle_attributes(bundle)) as span:
+            decoded = await decode_in_share(
+                resources.decoder, request, end=end, limit_s=resources.settings.decode_timeout_s
+            )
+            for name, track in decoded.tracks.items():
+                span.set(status_attribute(name), str(track.status))
+        decode_s = perf_counter() - began
+        resources.metrics.bundles.observe_stage(bundle, "decode", decode_s)
+        return decoded, decode_s
+
     async def _permit(self, end: float) -> Permit:
         resources, bundle = self._resources, self.bundle
         with resources.tracer.span("queue", bundle_attributes(bundle)):
             permit = await resources.admission.permit(end - perf_counter())
         resources.metrics.bundles.observe_stage(bundle, "queue", permit.queue_s)
         return permit
+
+    async def _patient_permit(self, end: float) -> Permit:
+        while True:
+            try:
+                return await self._resources.admission.permit(end - perf_counter())
+            except QueueFullError:
+                if end - perf_counter() <= _QUEUE_PAUSE_S:
+                    raise
+                await asyncio.sleep(_QUEUE_PAUSE_S)
 
     async def _explain(
         self, rows: Rows, outcome: InferenceResult, span_s: tuple[float, float] | None, end: float

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 from dimml.bundle import Bundle
 from dimml.errors import InvalidParameterError
@@ -13,10 +14,16 @@ from dimml.explanation.shapley import MOST_MODALITIES
 from dimml.media.track_choice import TrackChoice
 from dimml.media.types import DecodeRequest, MediaLimits, Source
 from dimml.request_parameters import DAMAGE, EXPLAIN, EXPLANATIONS, Explain
+from dimml.signal_check import QualityThresholds
+from dimml.status import Reason
 
 #: The part that serves every modality that has no part of its own.
 MEDIA_PART = "media"
 DEFAULT_TOP_K = 5
+#: Reasons of the signal check: the media decodes, and shows or sounds like nothing.
+NO_SIGNAL: Final = frozenset({Reason.SILENT, Reason.BLACK, Reason.FROZEN})
+#: Thresholds below which nothing lies.
+_UNCHECKED: Final = QualityThresholds(silence_dbfs=-10_000.0, black_mean=0.0, black_spread=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +142,17 @@ class MediaPrediction:
             raise InvalidParameterError(
                 f"end_s ({self.end_s:g}) must be after start_s ({self.start_s or 0.0:g})", field="end_s"
             )
+
+
+def unchecked(request: DecodeRequest, names: Collection[str]) -> DecodeRequest:
+    """Return the request for these modalities alone, and without the signal check."""
+    wanted = [modality for modality in request.modalities if modality.name in names]
+    return replace(
+        request,
+        modalities=tuple(
+            modality.model_copy(update={"may_rest": True} if "may_rest" in type(modality).model_fields else {})
+            for modality in wanted
+        ),
+        sources={name: source for name, source in request.sources.items() if name in names},
+        quality=_UNCHECKED,
+    )

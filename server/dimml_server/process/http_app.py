@@ -18,7 +18,7 @@ from dimml_server.http.middleware.direct import DirectMiddleware
 from dimml_server.http.middleware.head import HeadMiddleware
 from dimml_server.http.middleware.prefix import PrefixMiddleware
 from dimml_server.http.middleware.security_headers import SecurityHeadersMiddleware
-from dimml_server.http.routes import health, models, pages, predict, traffic
+from dimml_server.http.routes import health, inputs, models, now, pages, predict, timeline, traffic
 from dimml_server.kserve.http import routes as kserve_http
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import REQUEST_ID_HEADER
@@ -83,9 +83,12 @@ def create_app(
         app.add_middleware(PrefixMiddleware, root_path=settings.root_path)
     install_error_handlers(app)
     app.include_router(predict_routes)
-    app.include_router(models.router(service))
+    app.include_router(inputs.router(service, metrics, settings, uploads))
+    app.include_router(timeline.router(service, metrics, settings, uploads))
+    app.include_router(models.router(service, settings))
     app.include_router(traffic.router(service, settings, uploads))
     app.include_router(health.router(service))
+    app.include_router(now.router(service))
     app.include_router(pages.router(app, docs_page=settings.docs_page))
     app.include_router(kserve_http.router(service, metrics, settings, uploads))
     return app

@@ -228,7 +228,7 @@ class ServerSettings(BaseSettings):
         description="Concurrent requests of one API key, unless its line says otherwise; past it, 429.",
     )
     health_open: bool = Field(default=True, description="Whether live and ready answer without a key.")
-    metrics_open: bool = Field(default=False, description="Whether `/metrics` answers without a key.")
+    metrics_open: bool = Field(default=False, description="Whether `/metrics` and `/v1/now` answer without a key.")
     tls_certificate: Path | None = Field(
         default=None, description="Certificate chain (PEM) of this server, for HTTP and gRPC; without it, no TLS."
     )
@@ -244,6 +244,13 @@ class ServerSettings(BaseSettings):
     )
     docs_page: bool = Field(
         default=True, description="Whether `/docs` and `/openapi.json` are available, and `/`, without a key."
+    )
+
+    timeline_windows: int = Field(
+        default=2000, ge=0, description="Windows of one recording that `/v1/timeline` judges, at most; 0 turns it off."
+    )
+    show_inputs: bool = Field(
+        default=True, description="Whether `/v1/inputs` shows callers what the encoders would see of their recording."
     )
 
     @field_validator("models", "bundle_public_keys", "cors_origins", "media_url_hosts", mode="before")

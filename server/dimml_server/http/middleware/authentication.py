@@ -18,7 +18,7 @@ from dimml_server.settings.settings import ServerSettings
 
 API_KEY_HEADER: Final = "X-API-Key"
 _HEALTH: Final = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
-_METRICS: Final = ("/metrics",)
+_METRICS: Final = ("/metrics", "/v1/now")
 #: What the docs page consists of (``http/routes/pages.py``).
 _DOCS: Final = ("/", "/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json")
 #: Calls below the first change what is served; so do calls below the second that are not GET, HEAD or OPTIONS.
