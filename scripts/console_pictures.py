@@ -26,11 +26,11 @@ SAMPLES = REPOSITORY_ROOT / "samples"
 TRAFFIC = ("clean_three.mp4", "silent_sound.mp4", "noisy_sound.mp4", "black_picture.mp4", "clean_seven.mp4")
 #: Name of a picture: tab, colours, width and height.
 PICTURES = {
-    "try": ("Try", "light", 1280, 1180),
-    "try-dark": ("Try", "dark", 1280, 1180),
+    "try": ("Try", "light", 1280, 1060),
+    "try-dark": ("Try", "dark", 1280, 1060),
     "timeline": ("Timeline", "light", 1280, 960),
     "models": ("Models", "light", 1280, 900),
-    "now-dark": ("Now", "dark", 1280, 1180),
+    "now-dark": ("Now", "dark", 1280, 1060),
     "narrow": ("Try", "light", 360, 1500),
 }
 

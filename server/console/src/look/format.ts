@@ -4,18 +4,18 @@
 export function percent(share: number | null | undefined): string {
   if (share === null || share === undefined || !Number.isFinite(share)) return "–";
   const value = share * 100;
-  if (value >= 99.95 && share < 1) return ">99.9 %";
-  if (value > 0 && value < 0.1) return "<0.1 %";
-  return `${value.toFixed(value >= 10 || value === 0 ? (value > 99 && share < 1 ? 1 : 0) : 1)} %`;
+  if (value >= 99.95 && share < 1) return ">99.9\u00a0%";
+  if (value > 0 && value < 0.1) return "<0.1\u00a0%";
+  return `${value.toFixed(value >= 10 || value === 0 ? (value > 99 && share < 1 ? 1 : 0) : 1)}\u00a0%`;
 }
 
 export function seconds(value: number | null | undefined): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  return `${value.toFixed(value < 10 ? 2 : 1)} s`;
+  return `${value.toFixed(value < 10 ? 2 : 1)}\u00a0s`;
 }
 
 export function milliseconds(value: number): string {
-  return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;
+  return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)}\u00a0ms`;
 }
 
 /** A place in a recording: 75.5 is 1:15.5. */

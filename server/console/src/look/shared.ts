@@ -281,7 +281,7 @@ export const shared = css`
     border-bottom: 1px solid var(--faint);
     vertical-align: top;
   }
-  tr:last-child td {
+  tbody tr:last-child > * {
     border-bottom: 0;
   }
   .scroll {

@@ -150,8 +150,8 @@ export class ModelCard extends LitElement {
     const fusion = card?.["fusion"] as Fusion | null | undefined;
     if (!fusion?.chosen) return nothing;
     const rows: [string, Figures][] = [["this one", fusion.chosen], ...Object.entries(fusion.instead_of ?? {})];
-    return html`<div>
-      <h4>The fusion, and what it was chosen over</h4>
+    return html`<details>
+      <summary>The fusion, and what it was chosen over</summary>
       <div class="scroll">
         <table>
           <thead>
@@ -174,7 +174,7 @@ export class ModelCard extends LitElement {
           </tbody>
         </table>
       </div>
-    </div>`;
+    </details>`;
   }
 
   #more(detail: ModelDetail) {

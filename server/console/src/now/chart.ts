@@ -17,7 +17,8 @@ export interface Line {
 
 const ROWS = 60;
 const HEIGHT = 168;
-const HOUR_S = 3600;
+const LEAST_S = 300;
+const now = (): number => Date.now() / 1000;
 
 @customElement("dm-chart")
 export class Chart extends LitElement {
@@ -138,8 +139,8 @@ export class Chart extends LitElement {
       // One moment in all charts: what else was so, then?
       cursor: { points: { size: 6 }, drag: { x: false, y: false }, sync: { key: "hour" } },
       scales: {
-        // Always the hour: how little there is yet is worth seeing.
-        x: { range: (_, __, last) => [(last ?? Date.now() / 1000) - HOUR_S, last ?? Date.now() / 1000] },
+        // Not less than some minutes: the first samples are no hour.
+        x: { range: (_, first, last) => [Math.min(first ?? Infinity, (last ?? now()) - LEAST_S), last ?? now()] },
         y: { range: (_, low, high) => [Math.min(0, low ?? 0), most ?? Math.max(high ?? 0, mark ?? 0, this.least) * 1.08] },
       },
       axes: [
