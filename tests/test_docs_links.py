@@ -11,7 +11,7 @@ import pytest
 from support.data import REPOSITORY_ROOT
 
 PAGES = sorted(
-    [*REPOSITORY_ROOT.glob("*.md"), *REPOSITORY_ROOT.glob("docs/*.md"), *REPOSITORY_ROOT.glob("docs/adr/*.md")]
+    page for folder in (".", "docs", "docs/adr", "docs/evidence") for page in (REPOSITORY_ROOT / folder).glob("*.md")
 )
 MAX_FILE_BYTES = 4 * 2**20
 MAX_DEMO_BYTES = 10 * 2**20
