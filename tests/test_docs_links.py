@@ -24,10 +24,20 @@ def test_relative_links_resolve(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:
-    readme = (REPOSITORY_ROOT / "README.md").read_text(encoding="utf-8")
-    for page in REPOSITORY_ROOT.glob("docs/*.md"):
-        assert f"docs/{page.name}" in readme
+def pages_linked_from(page: Path) -> set[Path]:
+    targets = re.findall(r"\]\(([^)#:]+\.md)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    return {(page.parent / target).resolve() for target in targets}
+
+
+def test_every_page_of_docs_can_be_reached_from_its_index_and_that_from_the_readme() -> None:
+    docs = REPOSITORY_ROOT / "docs"
+    assert docs / "index.md" in pages_linked_from(REPOSITORY_ROOT / "README.md")
+    reached, waiting = set[Path](), {docs / "index.md"}
+    while waiting:
+        reached |= waiting
+        found = {page for waiter in waiting for page in pages_linked_from(waiter)}
+        waiting = {page for page in found - reached if page.is_relative_to(docs)}
+    assert {page for folder in (".", "adr", "evidence") for page in (docs / folder).glob("*.md")} <= reached
 
 
 def test_tracked_files_stay_small() -> None:
