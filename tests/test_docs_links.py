@@ -1,4 +1,4 @@
-"""Every relative link in README and docs leads to a file, and every tracked file is of a sane size."""
+"""Every relative link in README and docs leads to a file, lines and tracked files are of a sane size."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from support.data import REPOSITORY_ROOT
 PAGES = sorted(
     page for folder in (".", "docs", "docs/adr", "docs/evidence") for page in (REPOSITORY_ROOT / folder).glob("*.md")
 )
+#: Written by scripts, line by line.
+GENERATED = {"results.md", "media_matrix.md", "media_differential.md"}
+MAX_LINE = 130
 MAX_FILE_BYTES = 4 * 2**20
 MAX_DEMO_BYTES = 10 * 2**20
 
@@ -22,6 +25,17 @@ def test_relative_links_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_lines_of_docs_are_not_too_long() -> None:
+    found = []
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        # What cannot be broken: tables, pictures, what is replaced when the site is built, code by indentation.
+        prose = re.findall(r"^(?!\||!\[|<!--|    ).*$", text, re.MULTILINE)
+        if page.is_relative_to(REPOSITORY_ROOT / "docs") and page.name not in GENERATED:
+            found += [f"{page.name}: {line[:60]}…" for line in prose if len(line) > MAX_LINE]
+    assert found == []
 
 
 def pages_linked_from(page: Path) -> set[Path]:
