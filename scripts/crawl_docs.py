@@ -13,7 +13,7 @@ import argparse
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -157,15 +157,15 @@ def axe_findings(browser: Browser, root: str, script: Path) -> list[str]:
     return found
 
 
-def overflow(browser: Browser, root: str, pages: list[str]) -> list[str]:
-    """Pages that are wider than a telephone."""
-    page = browser.new_page(viewport=NARROW)
+def overflow(browser: Browser, root: str, pages: Sequence[str], width: int) -> list[str]:
+    """Pages that are wider than a window of ``width`` px."""
+    page = browser.new_page(viewport={"width": width, "height": 800})
     found = []
     for name in pages:
         page.goto(root + name)
-        width = page.evaluate("document.documentElement.scrollWidth")
-        if width > NARROW["width"]:
-            found.append(f"{name}: {width} px wide on {NARROW['width']}")
+        wanted = page.evaluate("document.documentElement.scrollWidth")
+        if wanted > width:
+            found.append(f"{name}: {wanted} px wide on {width}")
     page.close()
     return found
 
@@ -194,7 +194,9 @@ def main() -> int:
             print(f"search for {words!r}: {', '.join(found[:5])}")
             if wanted not in found[:5]:
                 crawl.problems.append(f"search for {words!r} does not find {wanted} among the first five")
-        crawl.problems += overflow(browser, root, crawl.pages)
+        crawl.problems += overflow(browser, root, crawl.pages, NARROW["width"])
+        for width in (1000, 1366):
+            crawl.problems += overflow(browser, root, [f"{name}.html" for name in PAGES], width)
         if arguments.axe:
             crawl.problems += axe_findings(browser, root, arguments.axe)
         if arguments.screens:
