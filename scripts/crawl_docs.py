@@ -3,8 +3,8 @@
     make docs && .venv/bin/python scripts/crawl_docs.py --axe axe.min.js --screens /tmp/screens
 
 Follows every link from index.html and prints failed requests, requests to other hosts, errors of scripts, dead links,
-and what SEARCHES find. `--axe` judges PAGES with axe-core (of npm: `npm install axe-core`), light and dark. `--screens`
-keeps pictures of some. Exits with 1 where anything was found.
+what SEARCHES find and where QUESTIONS lead. `--axe` judges PAGES with axe-core (of npm: `npm install axe-core`), light
+and dark. `--screens` keeps pictures of some. Exits with 1 where anything was found.
 """
 
 from __future__ import annotations
@@ -30,6 +30,14 @@ PAGES = (
 )
 #: What is searched for, and a page that must be among what is found.
 SEARCHES = {"unusable:frozen": "statuses.html", "roll back": "versions.html"}
+#: Questions of a new reader: the link of the first page that is clicked, and what is then seen without scrolling.
+QUESTIONS = {
+    "How do I train on my own clips?": ("Train: a first config", "dimml init clips.csv"),
+    "What do I send over gRPC?": ("KServe v2: what to send", "as one element of the BYTES tensor MEDIA"),
+    "What happens when a camera dies?": ("When a modality fails", "a camera dies: it sends black"),
+    "How do I roll back?": ("Versions: roll back", "dimml models load grid --version 1"),
+    "What does unusable:frozen mean?": ("unusable:frozen", "a camera that hangs, whose last picture is sent again"),
+}
 SCREENS = ("index", "deploy", "cli", "statuses", "python_names", "results")
 NARROW = {"width": 360, "height": 740}
 WIDE = {"width": 1280, "height": 900}
@@ -94,17 +102,14 @@ def watch(page: Page, root: str, crawl: Crawl) -> None:
     page.on("console", lambda line: line.type == "error" and crawl.problems.append(f"{page.url}: console: {line.text}"))
 
 
-def crawl_site(browser: Browser, root: str) -> Crawl:
-    """Follow every link from the first page; each page's anchors must be there for all links that name one."""
-    crawl = Crawl()
-    page = browser.new_page(viewport=WIDE)
-    watch(page, root, crawl)
-    waiting, ids, named = [f"{root}index.html"], {}, set()
+def crawl_site(page: Page, root: str, crawl: Crawl) -> None:
+    """Follow every link from the first page; where one names a heading, the page that it leads to must have it."""
+    waiting, ids, named = [f"{root}index.html"], dict[str, set[str]](), set[tuple[str, str, str]]()
     while waiting:
         url = waiting.pop()
         if url in ids:
             continue
-        page.goto(url, wait_until="load")
+        page.goto(url)
         ids[url] = set(page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)"))
         crawl.pages.append(url.removeprefix(root))
         broken = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
@@ -116,29 +121,46 @@ def crawl_site(browser: Browser, root: str) -> Crawl:
                 named.add((url, target, fragment))
                 if target.endswith(".html"):
                     waiting.append(target)
-    page.close()
     for url, target, fragment in sorted(named):
         if target in ids:
             if fragment and fragment not in ids[target]:
                 crawl.problems.append(f"{url}: no heading {fragment} in {target}")
-        elif browser.new_context().request.head(target).status != 200:
+        elif page.request.head(target).status != 200:
             crawl.problems.append(f"{url}: dead link {target}")
-    return crawl
 
 
-def search(browser: Browser, root: str, words: str, crawl: Crawl) -> list[str]:
+def search(page: Page, root: str, words: str) -> list[str]:
     """Type ``words`` into the first page's search box; gives the pages found, best first."""
-    page = browser.new_page(viewport=WIDE)
-    watch(page, root, crawl)
     page.goto(f"{root}index.html")
     page.fill("input[name=q]", words)
     page.press("input[name=q]", "Enter")
-    page.wait_for_selector("#search-results ul.search li a")
     # The list grows while it is shown.
     page.wait_for_function("document.querySelector('.search-summary')?.textContent.includes('found')")
     links = page.evaluate("[...document.querySelectorAll('#search-results ul.search > li > a')].map(a => a.href)")
-    page.close()
     return [urlsplit(urldefrag(link)[0]).path.lstrip("/") for link in links]
+
+
+def ask(page: Page, root: str, question: str) -> str:
+    """Click the link that answers a question of QUESTIONS; gives where it leads, or nothing if none is seen."""
+    link, answer = QUESTIONS[question]
+    page.goto(f"{root}index.html")
+    page.locator("article").get_by_role("link", name=link, exact=True).click()
+    page.wait_for_load_state()
+    seen = page.locator("article :is(p, pre, td, li)").filter(has_text=answer).first.bounding_box()
+    height = page.evaluate("innerHeight")
+    return page.url.removeprefix(root) if seen and 0 <= seen["y"] <= height - seen["height"] else ""
+
+
+def overflow(page: Page, root: str, names: Sequence[str], width: int) -> list[str]:
+    """Pages that are wider than a window of ``width`` px."""
+    page.set_viewport_size({"width": width, "height": 800})
+    found = []
+    for name in names:
+        page.goto(root + name)
+        wanted = page.evaluate("document.documentElement.scrollWidth")
+        if wanted > width:
+            found.append(f"{name}: {wanted} px wide on {width}")
+    return found
 
 
 def axe_findings(browser: Browser, root: str, script: Path) -> list[str]:
@@ -154,19 +176,6 @@ def axe_findings(browser: Browser, root: str, script: Path) -> list[str]:
                     where = "; ".join(str(node["target"][0]) for node in violation["nodes"][:3])
                     found.append(f"{name}, {scheme}: {violation['id']} ({len(violation['nodes'])}): {where}")
         page.context.close()
-    return found
-
-
-def overflow(browser: Browser, root: str, pages: Sequence[str], width: int) -> list[str]:
-    """Pages that are wider than a window of ``width`` px."""
-    page = browser.new_page(viewport={"width": width, "height": 800})
-    found = []
-    for name in pages:
-        page.goto(root + name)
-        wanted = page.evaluate("document.documentElement.scrollWidth")
-        if wanted > width:
-            found.append(f"{name}: {wanted} px wide on {width}")
-    page.close()
     return found
 
 
@@ -187,16 +196,25 @@ def main() -> int:
     parser.add_argument("--axe", type=Path, help="axe.min.js of axe-core")
     parser.add_argument("--screens", type=Path, help="folder for pictures")
     arguments = parser.parse_args()
+    crawl = Crawl()
     with served(arguments.site) as root, chromium() as browser:
-        crawl = crawl_site(browser, root)
+        page = browser.new_page(viewport=WIDE)
+        watch(page, root, crawl)
+        crawl_site(page, root, crawl)
         for words, wanted in SEARCHES.items():
-            found = search(browser, root, words, crawl)
+            found = search(page, root, words)
             print(f"search for {words!r}: {', '.join(found[:5])}")
             if wanted not in found[:5]:
                 crawl.problems.append(f"search for {words!r} does not find {wanted} among the first five")
-        crawl.problems += overflow(browser, root, crawl.pages, NARROW["width"])
+        for question, (link, _) in QUESTIONS.items():
+            where = ask(page, root, question)
+            print(f"{question} [{link}]: {where}")
+            if not where:
+                crawl.problems.append(f"{question}: no answer is seen")
+        crawl.problems += overflow(page, root, crawl.pages, NARROW["width"])
         for width in (1000, 1366):
-            crawl.problems += overflow(browser, root, [f"{name}.html" for name in PAGES], width)
+            crawl.problems += overflow(page, root, [f"{name}.html" for name in PAGES], width)
+        page.close()
         if arguments.axe:
             crawl.problems += axe_findings(browser, root, arguments.axe)
         if arguments.screens:
