@@ -97,7 +97,13 @@ def watch(page: Page, root: str, crawl: Crawl) -> None:
 
     page.on("request", asked)
     page.on("response", answered)
-    page.on("requestfailed", lambda request: crawl.problems.append(f"{page.url}: failed: {request.url}"))
+
+    def failed(request: Request) -> None:
+        # A page that is left aborts what it still waits for, such as its icon.
+        if request.failure != "net::ERR_ABORTED":
+            crawl.problems.append(f"{page.url}: {request.failure} for {request.url}")
+
+    page.on("requestfailed", failed)
     page.on("pageerror", lambda error: crawl.problems.append(f"{page.url}: {error}"))
     page.on("console", lambda line: line.type == "error" and crawl.problems.append(f"{page.url}: console: {line.text}"))
 

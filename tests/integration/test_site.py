@@ -62,4 +62,4 @@ def test_what_fails_is_seen(page: Page, root: str) -> None:
     found = "\n".join(crawl.problems)
     assert f"404 for {root}nowhere.html" in found
     assert "asks another host: https://example.org/x.js" in found
-    assert "failed: https://example.org/x.js" in found
+    assert "net::ERR_NAME_NOT_RESOLVED for https://example.org/x.js" in found
