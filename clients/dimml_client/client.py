@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from dimml.prediction import Prediction
+from dimml.request_parameters import Explain
 from dimml_client.transport.blocking import run_blocking
 from dimml_client.transport.calls import ServerCalls
 from dimml_client.transport.request import Media, ModelDescription
@@ -46,6 +47,8 @@ class Client(ServerCalls):
         route_key: str | None = None,
         audio_track: int | str | None = None,
         video_track: int | str | None = None,
+        explain: Explain | None = None,
+        damage: str | None = None,
     ) -> Prediction:
         """Predict one recording.
 
@@ -53,8 +56,9 @@ class Client(ServerCalls):
         left out if only one bundle is served. ``start_s`` and ``end_s`` are the time range to predict; ``top_k`` how
         many classes to list; ``timeout_ms`` the server's time limit; ``modalities`` those to use. If several versions
         answer, the same ``route_key``, such as a user's id, always gets the same one. ``audio_track`` and
-        ``video_track`` name one of several tracks by number or language, or the ``loudest``. Over gRPC an answer has no
-        timings, no time range, and no votes of single modalities.
+        ``video_track`` name one of several tracks by number or language, or the ``loudest``. ``explain`` has the answer
+        explained, ``damage`` has signals damaged before (docs/explaining.md). Over gRPC an answer has no timings, no
+        time range, and no votes of single modalities.
 
         Raises RequestError (the request is at fault; UnusableMediaError carries a status per modality, and
         UnauthenticatedError means that the server wants another API key) and
@@ -74,6 +78,8 @@ class Client(ServerCalls):
                 route_key=route_key,
                 audio_track=audio_track,
                 video_track=video_track,
+                explain=explain,
+                damage=damage,
             )
         )
 

@@ -33,6 +33,8 @@ PROBABILITIES, CERTAINTY, WEIGHTS, STATUS = "PROBABILITIES", "CERTAINTY", "WEIGH
 MEDIA, START_S, END_S = "MEDIA", "START_S", "END_S"
 #: Parameter of an answer of a media model: true where a track of the recording was cut off, left out otherwise.
 TRUNCATED: Final = "truncated"
+#: Parameter of an answer of a media model that was asked to explain itself: ``dimml.prediction.Explanation`` as JSON.
+EXPLANATION: Final = "explanation"
 #: Outputs of the fusion model, and of every answer.
 FUSED_OUTPUTS: Final = (PROBABILITIES, LOGITS, CERTAINTY, WEIGHTS)
 
@@ -87,6 +89,11 @@ def file_input(tensor: str) -> str:
 def channel_parameter(modality: str) -> str:
     """Name of the answer's parameter that says what was heard of a modality's channels."""
     return f"channel_{modality}"
+
+
+def damage_parameter(modality: str) -> str:
+    """Name of the answer's parameter that says which damage the request had done to a modality."""
+    return f"damage_{modality}"
 
 
 def fusion_inputs(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final, Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from dimml.status import ModalityStatus, Reason, Status
@@ -70,6 +72,74 @@ class Timings(BaseModel):
     total: float
 
 
+class WithoutAnswer(BaseModel):
+    """The answer where one modality is left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    probability: float
+
+
+class ModalityExplanation(BaseModel):
+    """What one modality that is ``ok`` contributed to the answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    shapley: float | None = Field(description="Its Shapley value, nats; None where `stopped` came before it.")
+    without: WithoutAnswer | None = Field(description="The answer without it; None where nothing is left then.")
+
+
+class Stretch(BaseModel):
+    """A stretch of time, seconds from the start of the media."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start_s: float
+    end_s: float
+
+
+class OcclusionCurve(BaseModel):
+    """By stretch, with that stretch of one modality blanked; None where `stopped` came before it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    log_probability: list[float | None] = Field(description="Of the answer's label.")
+    label: list[str | None] = Field(description="What the answer is then.")
+
+
+class Occlusion(BaseModel):
+    """How the answer changes where one stretch of time is blanked in one modality."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stretches: list[Stretch]
+    modalities: dict[str, OcclusionCurve] = Field(description="Those that are ok and cover time.")
+
+
+class Explanation(BaseModel):
+    """Why the answer is as it is, by modality and, on request, by time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str = Field(description="The answer that is explained.")
+    log_probability: float = Field(description="Natural logarithm of its probability.")
+    nothing_log_probability: float = Field(description="That of any label where no modality is present: -ln C.")
+    modalities: dict[str, ModalityExplanation] = Field(
+        description="Those that are ok. Their Shapley values add up to log_probability - nothing_log_probability."
+    )
+    occlusion: Occlusion | None = Field(default=None, description="Where it was asked for, of media that covers time.")
+    stopped: Literal["deadline", "failed"] | None = Field(
+        default=None,
+        description="Why it is not whole: the request's time ran out, or a model gave no output. The answer is whole.",
+    )
+    explain_ms: float = Field(description="Time that it took, part of the total.")
+
+
+#: Fields of an answer that are left out of its JSON unless the request asked for them.
+_ON_REQUEST: Final = ("explanation", "damage")
+
+
 class Prediction(BaseModel):
     """A fused answer, with the contribution of each modality."""
 
@@ -93,3 +163,12 @@ class Prediction(BaseModel):
     start_s: float | None = Field(default=None, description="Start of the time range of the media that was predicted.")
     end_s: float | None = None
     timings_ms: Timings | None = Field(default=None, description="None over gRPC, which does not carry it.")
+    explanation: Explanation | None = Field(default=None, description="Left out unless `explain` asks for it.")
+    damage: dict[str, str] | None = Field(
+        default=None, description="Which damage the request had done, by modality; left out where there is none."
+    )
+
+    @property
+    def not_asked_for(self) -> set[str]:
+        """Fields to leave out of the JSON: those that only some requests ask for, and this one did not."""
+        return {name for name in _ON_REQUEST if getattr(self, name) is None}

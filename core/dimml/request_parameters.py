@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from dimml.errors import InvalidParameterError
 
 ROUTE_KEY: Final = "route_key"
 MAX_ROUTE_KEY: Final = 256
+EXPLAIN: Final = "explain"
+DAMAGE: Final = "damage"
+#: What may be asked for as an explanation, the lesser first; each includes those before it.
+Explain = Literal["shapley", "occlusion"]
+EXPLANATIONS: Final[tuple[Explain, ...]] = get_args(Explain)
 
 
 def route_key(parameters: Mapping[str, Any]) -> str | None:
@@ -22,6 +27,27 @@ def route_key(parameters: Mapping[str, Any]) -> str | None:
             f"{ROUTE_KEY} must be a text of at most {MAX_ROUTE_KEY} characters", field=ROUTE_KEY
         )
     return value
+
+
+def explain_of(parameters: Mapping[str, Any]) -> Explain | None:
+    """Return which explanation is asked for, or None. Raises InvalidParameterError."""
+    value = parameters.get(EXPLAIN)
+    if value is None or value == "":
+        return None
+    for known in EXPLANATIONS:
+        if value == known:
+            return known
+    raise InvalidParameterError(
+        f"{EXPLAIN} must be {' or '.join(EXPLANATIONS)}, got {str(value)[:40]!r}", field=EXPLAIN
+    )
+
+
+def damage_of(parameters: Mapping[str, Any]) -> str | None:
+    """Return the text of the damage that is asked for, or None. Raises InvalidParameterError unless it is a text."""
+    value = parameters.get(DAMAGE)
+    if value is None or isinstance(value, str):
+        return value or None
+    raise InvalidParameterError(f"{DAMAGE} must be a text such as audio:noise:-10", field=DAMAGE)
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:

@@ -18,6 +18,7 @@ from dimml.system.files import StrPath
 from dimml.system.outbound import set_quiet_defaults
 from dimml.validation import first_fault
 from dimml_export.encoder_graph import encoder_model
+from dimml_export.evaluation import corrupted_figures, data_digest
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.parity import Outputs, Parity, check_chain, check_encoder, check_fusion
 from dimml_export.reference import reference_distributions
@@ -84,6 +85,7 @@ def export_run(
         )
     draft = _draft(run, name, description, deadlines_ms or {})
     check_name(repository, draft, tensorrt)
+    corrupted, lacking = corrupted_figures(run_folder, run)
     parity: list[Parity] = []
     outputs: dict[str, Outputs] = {}
     models = {}
@@ -110,10 +112,13 @@ def export_run(
     )
     say(f"writing to {repository}")
     metrics = {**run.metrics, "parity": [result.as_dict() for result in parity]}
+    if corrupted is not None:
+        metrics["corrupted"] = corrupted
     reference, missing = reference_distributions(run_folder, run)
-    draft = draft.model_copy(update={"metrics": metrics, "reference": reference})
+    training = {**draft.training, **data_digest(run_folder)}
+    draft = draft.model_copy(update={"metrics": metrics, "reference": reference, "training": training})
     bundle = write_bundle(repository, draft, models, fusion, tensorrt=tensorrt, samples=run.samples)
-    return Exported(repository, bundle, parity, [*_false_alarms(run), *missing])
+    return Exported(repository, bundle, parity, [*_false_alarms(run), *missing, *lacking])
 
 
 def _draft(run: TrainedRun, name: str | None, description: str, deadlines_ms: Mapping[str, float]) -> Bundle:

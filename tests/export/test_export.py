@@ -25,11 +25,12 @@ from dimml_export.export import export_run
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.onnx_graph import IR_VERSION, OPSET
 from dimml_export.parity import Outputs, check_chain, check_encoder, check_fusion
-from dimml_training.run.directory import load_run
+from dimml_training.run.directory import load_run, write_data_digest
 from dimml_training.run.fusion import write_fusion
 from support.hardly_trained import BACKBONE, CONFIG, LABELS, alone, make_run, rows
 from support.reliability import random_reliability
 
+DATA_SHA256 = "ab" * 32
 pytestmark = pytest.mark.slow(reason="exports torch runs, each of several seconds")
 
 
@@ -43,7 +44,12 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("runs") / "tones")
+    folder = make_run(tmp_path_factory.mktemp("runs") / "tones")
+    write_data_digest(folder, DATA_SHA256)
+    evaluated = {"split": "test", "families": "seen", "seed": 3, "means": {"seen": None, "unseen": None}}
+    evaluated |= {"fusion": load_run(folder).fusion.model_dump(mode="json"), "conditions": {"clean": {"accuracy": 0.9}}}
+    (folder / "corruptions.json").write_text(json.dumps(evaluated))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +102,8 @@ def test_the_manifest_says_how_it_was_trained_and_how_well(
     assert bundle.modalities == run.modalities
     assert (bundle.clip_s, bundle.fusion, bundle.quality) == (run.clip_s, run.fusion, run.quality)
     assert bundle.metrics["test"] == {"fused": 0.25}
+    assert bundle.metrics["corrupted"]["conditions"] == {"clean": {"accuracy": 0.9}}
+    assert bundle.training["data_sha256"] == DATA_SHA256
     assert bundle.training["seed"] == 1
     assert bundle.decoder_version == 1, "of a run made before runs noted it"
     assert bundle.training["quality_report"]["audio"] == {"false_alarms": {"silent": 0, "frozen": 0}}

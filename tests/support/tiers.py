@@ -14,7 +14,12 @@ KINDS = ("unit", "integration", "triton")
 _TESTS = REPOSITORY_ROOT / "tests"
 _TRITON = Path("integration", "triton")
 #: Folders whose files share what one of them has started.
-_SHARING = ("tests/integration/kserve", "tests/integration/processes", "tests/integration/triton")
+_SHARING = (
+    "tests/integration/console",
+    "tests/integration/kserve",
+    "tests/integration/processes",
+    "tests/integration/triton",
+)
 
 
 def kind_of(path: Path) -> str:

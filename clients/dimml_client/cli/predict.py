@@ -12,6 +12,8 @@ from typing import Any
 from dimml.errors import CapacityError, ConfigurationError, RequestError
 from dimml.prediction import Prediction
 from dimml.repository import only_bundle
+from dimml.request_parameters import Explain
+from dimml.system.installation import install_command
 from dimml_client.client import Client
 from dimml_client.transport.credentials import Credentials
 from dimml_client.transport.request import MEDIA_PART, gather_parts
@@ -38,6 +40,8 @@ class PredictOptions:
     top_k: int | None = None
     audio_track: str | None = None
     video_track: str | None = None
+    explain: Explain | None = None
+    damage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class FileResult:
         """Format as one line: the file, and the answer's fields or ``error``."""
         document: dict[str, Any] = {"file": self.recording.name}
         if self.prediction is not None:
-            document |= self.prediction.model_dump(mode="json")
+            document |= self.prediction.model_dump(mode="json", exclude=self.prediction.not_asked_for)
         if self.error is not None:
             document["error"] = {
                 "code": self.error.code,
@@ -94,6 +98,8 @@ def remote(url: str, credentials: Credentials, options: PredictOptions) -> Itera
             top_k=options.top_k,
             audio_track=options.audio_track,
             video_track=options.video_track,
+            explain=options.explain,
+            damage=options.damage,
         )
 
 
@@ -112,7 +118,7 @@ def local(repository: Path, options: PredictOptions) -> Iterator[Predict]:
             predictor = stack.enter_context(LocalPredictor(repository, splits=splits, decode_workers=1))
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"--repository needs {error.name}, which is not installed: pip install 'dimml[serve]'",
+                f"--repository needs {error.name}, which is not installed: {install_command('serve')}",
                 field="--repository",
             ) from error
         yield lambda job: predictor.predict(
@@ -124,6 +130,8 @@ def local(repository: Path, options: PredictOptions) -> Iterator[Predict]:
             top_k=options.top_k,
             audio_track=options.audio_track,
             video_track=options.video_track,
+            explain=options.explain,
+            damage=options.damage,
         )
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dimml.prediction import ModalityAnswer, Prediction
+from dimml.prediction import Explanation, ModalityAnswer, Occlusion, Prediction
 from dimml_client.cli.predict import FileResult
 
 #: Width if the output is not a terminal.
@@ -20,10 +20,12 @@ _LEAST_NAME: Final = 12
 _UNBOUNDED: Final = 100_000
 #: Most characters of a label.
 _LABEL: Final = 20
+#: Least fall of an occlusion curve, in nats, that is shown.
+_LEAST_CHANGE: Final = 0.01
 
 
 def print_predictions(answered: Sequence[FileResult], console: Console) -> None:
-    """Print a line per recording: the answer, and each modality's weight and own label; below them the errors.
+    """Print a line per recording: the answer, and each modality's weight and own label; below them why, and the errors.
 
     Long names lose their beginning; where that is not enough, the modalities' labels are left out.
     """
@@ -36,8 +38,37 @@ def print_predictions(answered: Sequence[FileResult], console: Console) -> None:
             break
     console.print(_table(answered, max(room, _LEAST_NAME), votes=votes))
     for one in answered:
+        if one.prediction is not None and one.prediction.explanation is not None:
+            console.print(Text(f"{one.recording.name}: {_why(one.prediction.explanation)}"), soft_wrap=True)
         if one.error is not None:
             console.print(Text(f"{one.recording.name}: {one.error.message}", style="red"), soft_wrap=True)
+
+
+def _why(explanation: Explanation) -> str:
+    """Say what each modality contributed in nats, and what the answer is without it; then where the curve dips most."""
+    parts = []
+    for name, one in explanation.modalities.items():
+        value = "?" if one.shapley is None else f"{one.shapley:+.2f}"
+        without = "" if one.without is None else f" (without it {one.without.label} {one.without.probability:.3f})"
+        parts.append(f"{name} {value}{without}")
+    text = f"{explanation.label} by {', '.join(parts)} nats"
+    if explanation.occlusion is not None and (dip := _dip(explanation.occlusion)) is not None:
+        log_probability, name, index = dip
+        stretch = explanation.occlusion.stretches[index]
+        change = log_probability - explanation.log_probability
+        if change <= -_LEAST_CHANGE:
+            text += f"; most of all by {name} at {stretch.start_s:g}-{stretch.end_s:g} s ({change:+.2f} if blanked)"
+    return text if explanation.stopped is None else f"{text}; not whole: {explanation.stopped}"
+
+
+def _dip(occlusion: Occlusion) -> tuple[float, str, int] | None:
+    points = [
+        (value, name, index)
+        for name, curve in occlusion.modalities.items()
+        for index, value in enumerate(curve.log_probability)
+        if value is not None
+    ]
+    return min(points, default=None)
 
 
 def _table(answered: Sequence[FileResult], name_chars: int, *, votes: bool) -> Table:

@@ -23,7 +23,7 @@ from dimml.errors import (
     UnavailableError,
 )
 from dimml.prediction import Prediction
-from dimml.request_parameters import ROUTE_KEY
+from dimml.request_parameters import DAMAGE, EXPLAIN, ROUTE_KEY
 from dimml_client.transport.address import ServerAddress
 from dimml_client.transport.credentials import Credentials
 from dimml_client.transport.errors import typed_error
@@ -99,6 +99,8 @@ class GrpcTransport:
             (ROUTE_KEY, request.route_key),
             ("audio_track", request.audio_track),
             ("video_track", request.video_track),
+            (EXPLAIN, request.explain),
+            (DAMAGE, request.damage),
         ):
             if text is not None:
                 message.parameters[name].string_param = str(text)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from dimml.bundle import FUSED_HEAD
 from dimml.contract import (
     CERTAINTY,
+    EXPLANATION,
     MEDIA,
     NUMPY_TYPES,
     PROBABILITIES,
@@ -20,11 +22,19 @@ from dimml.contract import (
     TRUNCATED,
     WEIGHTS,
     channel_parameter,
+    damage_parameter,
     file_input,
     truncation_names,
 )
-from dimml.errors import InvalidParameterError, UnusableMediaError
-from dimml.prediction import FusedHeadAnswer, LabelProbability, ModalityAnswer, Prediction, TruncationAnswer
+from dimml.errors import InvalidParameterError, UnavailableError, UnusableMediaError
+from dimml.prediction import (
+    Explanation,
+    FusedHeadAnswer,
+    LabelProbability,
+    ModalityAnswer,
+    Prediction,
+    TruncationAnswer,
+)
 from dimml.status import ModalityStatus, Reason
 from dimml_client.transport.request import MEDIA_PART, PredictRequest
 
@@ -100,7 +110,10 @@ def add_input(message: Any, tensor: str, datatype: str, raw: bytes) -> None:
 
 
 def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictRequest) -> Prediction:
-    """Read the answer from a ``ModelInferResponse`` of ``<bundle>_media``. Raises InvalidParameterError."""
+    """Read the answer from a ``ModelInferResponse`` of ``<bundle>_media``.
+
+    Raises InvalidParameterError, and UnavailableError for an explanation that is none.
+    """
     raws = {output.name: raw for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)}
     probabilities_C, certainty_H, weights_H = (
         np.frombuffer(raws[name], NUMPY_TYPES["FP32"]) for name in (PROBABILITIES, CERTAINTY, WEIGHTS)
@@ -141,7 +154,24 @@ def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictR
         fused_head=None
         if fused is None
         else FusedHeadAnswer(certainty=fused[0] if all_ok else None, weight=fused[1] if all_ok else 0.0),
+        explanation=_explanation(response.parameters),
+        damage=_damage(response.parameters, meaning.modalities),
     )
+
+
+def _explanation(parameters: Any) -> Explanation | None:
+    text = _text(parameters, EXPLANATION)
+    if text is None:
+        return None
+    try:
+        return Explanation.model_validate_json(text)
+    except ValidationError as error:
+        raise UnavailableError("the server's explanation is not that of a dimml server") from error
+
+
+def _damage(parameters: Any, modalities: Iterable[str]) -> dict[str, str] | None:
+    done = {name: _text(parameters, damage_parameter(name)) for name in modalities}
+    return {name: text for name, text in done.items() if text is not None} or None
 
 
 def _truncations(parameters: Any, modalities: Iterable[str]) -> dict[str, TruncationAnswer]:

@@ -76,7 +76,7 @@ class HttpTransport:
 
 _FIELDS: Final = (
     *("model", "version", "start_s", "end_s", "audio_track", "video_track"),
-    *("top_k", "timeout_ms", "route_key"),
+    *("top_k", "timeout_ms", "route_key", "explain", "damage"),
 )
 
 

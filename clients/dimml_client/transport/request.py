@@ -10,6 +10,7 @@ from typing import Protocol, TypedDict
 
 from dimml.errors import InvalidParameterError, NotFoundError
 from dimml.prediction import Prediction
+from dimml.request_parameters import Explain
 
 #: What a caller may give for a recording: a file's path, or its bytes.
 Media = str | os.PathLike[str] | bytes
@@ -30,6 +31,8 @@ class PredictOptions(TypedDict, total=False):
     route_key: str | None
     audio_track: int | str | None
     video_track: int | str | None
+    explain: Explain | None
+    damage: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class PredictRequest:
     route_key: str | None = None
     audio_track: int | str | None = None
     video_track: int | str | None = None
+    explain: Explain | None = None
+    damage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

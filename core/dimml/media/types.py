@@ -92,6 +92,8 @@ class Decoded:
     tracks: dict[str, DecodedTrack] = field(default_factory=dict)
     start_s: float | None = None
     end_s: float | None = None
+    #: Length of the whole recording, the longest of several; None where it is not known, and for windows of one.
+    duration_s: float | None = None
 
     @property
     def truncations(self) -> dict[str, Truncation]:

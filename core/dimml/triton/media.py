@@ -11,10 +11,11 @@ from time import perf_counter
 from typing import Any
 
 from dimml.contract import END_S, MEDIA, START_S, file_input
-from dimml.errors import InvalidTensorError
+from dimml.errors import InvalidTensorError, UnsupportedError
 from dimml.media.types import DecodeRequest
 from dimml.media.workers.pool import DecodePool
 from dimml.recording import decode_in_share, recording_rows
+from dimml.request_parameters import DAMAGE, EXPLAIN
 from dimml.triton.answering import Answering, degraded
 
 _SUFFIX = "_media"
@@ -70,6 +71,12 @@ class MediaModel:
 
     def _decode_request(self, tensors: dict[str, Any], parameters: dict[str, Any]) -> DecodeRequest:
         bundle = self._answering.bundle
+        for name in (EXPLAIN, DAMAGE):
+            if parameters.get(name):
+                raise UnsupportedError(
+                    f"'{name}' is not done inside Triton: ask a dimml server, which may run this repository on Triton "
+                    "(dimml serve --engine triton)"
+                )
         shared = tensors.get(MEDIA)
         sources = {}
         for name, modality in self._files.items():

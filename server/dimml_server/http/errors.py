@@ -116,14 +116,22 @@ def stopping_error(request_id: str) -> JSONResponse:
 def error_response(error: DimmlError, request_id: str) -> JSONResponse:
     """Build the answer for a domain error."""
     record_error(error)
-    return _response(
-        http_status(error),
-        error.code,
-        error.message,
-        request_id,
-        field=error.field,
-        modalities={n: ModalityFate(status=s.status, reason=s.reason) for n, s in error.statuses.items()} or None,
+    detail = error_detail(error, request_id)
+    return JSONResponse(
+        {"error": detail.model_dump(mode="json", exclude_none=True)},
+        status_code=http_status(error),
         headers=error_headers(error),
+    )
+
+
+def error_detail(error: DimmlError, request_id: str) -> ErrorDetail:
+    """Describe a domain error."""
+    return ErrorDetail(
+        code=error.code,
+        message=error.message,
+        field=error.field,
+        request_id=request_id,
+        modalities={n: ModalityFate(status=s.status, reason=s.reason) for n, s in error.statuses.items()} or None,
     )
 
 

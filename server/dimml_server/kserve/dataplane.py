@@ -14,6 +14,7 @@ import numpy as np
 
 from dimml.contract import (
     END_S,
+    EXPLANATION,
     FEATURES,
     LOGITS,
     MEDIA,
@@ -22,14 +23,16 @@ from dimml.contract import (
     STATUS,
     TRUNCATED,
     channel_parameter,
+    damage_parameter,
     features_input,
     file_input,
     fused_outputs,
     logits_input,
     truncation_names,
 )
-from dimml.errors import InvalidTensorError, UnusableMediaError
+from dimml.errors import InvalidParameterError, InvalidTensorError, UnusableMediaError
 from dimml.media.types import Source
+from dimml.request_parameters import DAMAGE, EXPLAIN
 from dimml_server.kserve.call_timing import CallerGoneError, InferCall, counted
 from dimml_server.kserve.catalog import Catalog
 from dimml_server.kserve.classification import top_classes
@@ -133,6 +136,8 @@ class DataPlane:
         """Run the model; return its outputs and the answer's parameters."""
         served, held = call.served, call.held
         bundle, tensors, timeout_s = served.bundle, inputs.tensors, request.timeout_s
+        if served.spec.role != "media":
+            _refuse_explaining(request, bundle.media_model)
         if served.spec.modality is not None:
             (tensor,) = tensors.values()
             encoded, queue_s = await held.encode(served.spec.modality, tensor, timeout_s=timeout_s)
@@ -160,6 +165,9 @@ class DataPlane:
         call.queue_ns, call.degraded = _ns(outcome.queue_s), outcome.degraded
         parameters: dict[str, bool | float | str] = {**_truncation_parameters(outcome)}
         parameters |= {channel_parameter(name): channel for name, channel in outcome.channels.items()}
+        parameters |= {damage_parameter(name): done for name, done in outcome.damage.items()}
+        if outcome.explanation is not None:
+            parameters[EXPLANATION] = outcome.explanation.model_dump_json()
         return {**fused_outputs(outcome.result.fused), STATUS: _statuses(outcome)}, parameters
 
 
@@ -170,6 +178,13 @@ def _recordings(served: ServedModel, inputs: Inputs) -> dict[str, bytes | memory
     if not recordings:
         raise InvalidTensorError(f"model '{served.spec.name}' needs a recording: give one of {list(names)}")
     return recordings
+
+
+def _refuse_explaining(request: InferRequest, media_model: str) -> None:
+    """Raise InvalidParameterError for parameters that only recordings have, and would silently be ignored here."""
+    for name, value in ((EXPLAIN, request.explain), (DAMAGE, request.damage)):
+        if value is not None:
+            raise InvalidParameterError(f"'{name}' goes with recordings: send them to '{media_model}'", field=name)
 
 
 def _with_hint(error: UnusableMediaError, inputs: Inputs) -> UnusableMediaError:
@@ -195,6 +210,8 @@ def _media_prediction(
         timeout_s=request.timeout_s,
         audio_track=request.audio_track,
         video_track=request.video_track,
+        explain=request.explain,
+        damage=request.damage,
     )
 
 

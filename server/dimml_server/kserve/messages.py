@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from dimml.errors import RequestError, UnsupportedError
 from dimml.media.track_choice import TrackChoice
+from dimml.request_parameters import Explain
 from dimml_server.kserve.tensors import InputTensor, OutputTensor
 
 #: Limit on names, identifiers and versions, since answers and messages repeat them.
@@ -40,6 +41,8 @@ class InferRequest:
     route_key: str | None = None
     audio_track: TrackChoice | None = None
     video_track: TrackChoice | None = None
+    explain: Explain | None = None
+    damage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class InferResponse:
     request_id: str
     outputs: tuple[OutputTensor, ...]
     #: Parameters of the answer: ``channel_audio`` and the like, what was heard of several channels; of a recording that
-    #: was cut off ``truncated``, and seconds by modality (``dimml.contract.truncation_names``).
+    #: was cut off ``truncated``, and seconds by modality (``dimml.contract.truncation_names``); ``explanation`` and
+    #: ``damage_audio`` where they were asked for.
     parameters: Mapping[str, bool | float | str] = field(default_factory=dict)
 
 

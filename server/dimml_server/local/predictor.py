@@ -15,6 +15,7 @@ from dimml.bundle import Bundle
 from dimml.media.track_choice import TrackChoice
 from dimml.media.types import Source
 from dimml.prediction import Prediction
+from dimml.request_parameters import Explain
 from dimml.system.files import StrPath
 from dimml.system.outbound import set_quiet_defaults
 from dimml_server.observability.metrics import Metrics
@@ -36,9 +37,11 @@ class LocalPredictor:
 
     def __init__(self, repository: StrPath, **settings: object) -> None:
         set_quiet_defaults()
-        # The callers are threads of this process, which can wait: none is refused. It is all that there is.
-        patient = {"queue_length": sys.maxsize, "queue_wait_s": sys.float_info.max, "processes": 1}
-        self._settings = load_settings(repository=Path(repository), **{**patient, **settings})
+        # The callers are threads of this process, which can wait: none is refused. It is all that there is, and who
+        # asks for more of its time is who gives it.
+        own: dict[str, object] = {"queue_length": sys.maxsize, "queue_wait_s": sys.float_info.max, "processes": 1}
+        own |= {"explain": "occlusion", "what_if": True}
+        self._settings = load_settings(repository=Path(repository), **{**own, **settings})
         self._service: PredictionService | None = None
 
     def __enter__(self) -> LocalPredictor:
@@ -76,8 +79,12 @@ class LocalPredictor:
         modalities: Sequence[str] | None = None,
         audio_track: TrackChoice | None = None,
         video_track: TrackChoice | None = None,
+        explain: Explain | None = None,
+        damage: str | None = None,
     ) -> Prediction:
         """Predict one recording: a file's path, its bytes, or one of these per modality.
+
+        ``explain`` and ``damage`` are those of ``POST /v1/predict`` (docs/explaining.md).
 
         Raises RequestError and CapacityError, as the server does.
         """
@@ -93,6 +100,8 @@ class LocalPredictor:
             modalities=modalities,
             audio_track=audio_track,
             video_track=video_track,
+            explain=explain,
+            damage=damage,
         )
         return self._call(_predict(self._opened(), request))
 

@@ -25,6 +25,7 @@ GAUGES: Final[Mapping[str, Merge | None]] = {
     "dimml_requests_in_flight": float.__add__,
     "dimml_requests_queued": float.__add__,
     "dimml_stray_runs": float.__add__,
+    "dimml_decode_workers": float.__add__,
     "dimml_requests_in_flight_limit": float.__add__,
     # One queue, of which each process knows the length.
     "dimml_requests_queued_limit": max,
@@ -94,10 +95,14 @@ class ServerMetrics:
     def exposition(self, snapshots: Sequence[Snapshot]) -> bytes:
         """Format all metrics, of which the live processes' are in ``snapshots``, in Prometheus's text format."""
         own: Snapshot = {"families": families_of(self._own)}
-        families = [family for snapshot in (*snapshots, self._ended, own) for family in snapshot["families"]]
+        return generate_latest(_Collected(self.collect([*snapshots, {**own, "drift": []}])))
+
+    def collect(self, snapshots: Sequence[Snapshot]) -> list[Metric]:
+        """Merge the metrics of the live processes, in ``snapshots``, with those of processes that ended."""
+        families = [family for snapshot in (*snapshots, self._ended) for family in snapshot["families"]]
         metrics = {metric.name: metric for metric in _merged(families)}
         self._add_drift(metrics, [entry for snapshot in snapshots for entry in snapshot["drift"]])
-        return generate_latest(_Collected(metrics.values()))
+        return list(metrics.values())
 
     def statistics(self, snapshots: Sequence[Snapshot]) -> dict[tuple[str, str], dict[str, Any]]:
         """Return the ``ModelStatistics`` of every model, by name and version."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
@@ -24,11 +24,12 @@ from dimml.monitoring.drift import DriftWindow
 from dimml_server.observability.backlog import Backlog
 from dimml_server.observability.bundle_metrics import BundleMetrics
 from dimml_server.observability.fetch_metrics import FetchMetrics
+from dimml_server.observability.history.report import History
 from dimml_server.observability.kserve_statistics import Statistics
 from dimml_server.observability.merging import families_of
 from dimml_server.observability.request_context import current_request
 from dimml_server.observability.request_record import CANCELLED, DEGRADED, INTERNAL, OK, RequestRecord
-from dimml_server.observability.series import Series
+from dimml_server.observability.series import counter, histogram
 from dimml_server.observability.shadow_metrics import ShadowMetrics
 
 if TYPE_CHECKING:
@@ -51,24 +52,22 @@ class Metrics:
         self.shadows = ShadowMetrics(self.registry, self._backlog, window or DriftWindow())
         self.fetches = FetchMetrics(self.registry)
         ProcessCollector(registry=self.registry)
+        #: The last hour of them; empty unless ``history.keep`` runs.
+        self.history = History(self.registry.collect)
         #: Counts for KServe's statistics call, over all transports that speak KServe v2.
         self.inference = Statistics()
-        self._requests = Series(
-            Counter(
-                "dimml_requests",
-                "Requests answered, by outcome: ok, degraded, cancelled, internal, or an error's code.",
-                ("model", "version", "transport", "outcome"),
-                registry=self.registry,
-            )
+        self._requests = counter(
+            "dimml_requests",
+            "Requests answered, by outcome: ok, degraded, cancelled, internal, or an error's code.",
+            ("model", "version", "transport", "outcome"),
+            registry=self.registry,
         )
-        self._latency = Series(
-            Histogram(
-                "dimml_request_seconds",
-                "Time from the first byte of a request to its answer.",
-                ("model", "version", "transport"),
-                buckets=SECONDS_BUCKETS,
-                registry=self.registry,
-            )
+        self._latency = histogram(
+            "dimml_request_seconds",
+            "Time from the first byte of a request to its answer.",
+            ("model", "version", "transport"),
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
         )
         self._in_flight = Gauge("dimml_requests_in_flight", "Requests being worked on.", registry=self.registry)
         self._queued = Gauge("dimml_requests_queued", "Requests that wait for their turn.", registry=self.registry)
@@ -81,6 +80,7 @@ class Metrics:
         self._queued_limit = Gauge(
             "dimml_requests_queued_limit", "Requests that can wait; the next one is refused.", registry=self.registry
         )
+        self._workers = Gauge("dimml_decode_workers", "Decoding processes that run.", registry=self.registry)
         self._loads = Counter(
             "dimml_bundle_loads",
             "Bundle versions that were loaded, or did not load: at the start, by a call, or by the watch.",
@@ -107,8 +107,10 @@ class Metrics:
         queued: Callable[[], float],
         stray_runs: Callable[[], float],
         decode_workers_lost: Callable[[], float],
+        decode_workers: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Register functions whose values are read at every scrape."""
+        self._workers.set_function(decode_workers)
         self._in_flight.set_function(in_flight)
         self._queued.set_function(queued)
         self._strays.set_function(stray_runs)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy.typing as npt
 
@@ -17,9 +17,17 @@ from dimml import ensemble
 from dimml.bundle import Bundle
 from dimml.engine import Encoded, EngineError
 from dimml.ensemble import Rows
-from dimml.errors import DeadlineExceededError, InvalidParameterError, InvalidTensorError, UnavailableError
+from dimml.errors import (
+    DeadlineExceededError,
+    InvalidParameterError,
+    InvalidTensorError,
+    QueueFullError,
+    UnavailableError,
+)
+from dimml.explanation.damage import Damage, damaged, described
 from dimml.fusion import BoolArray, FloatArray, Fused
-from dimml.prediction import Prediction
+from dimml.media.types import Decoded, DecodeRequest
+from dimml.prediction import Explanation, Prediction
 from dimml.recording import decode_in_share, recording_rows
 from dimml.spans import bundle_attributes, status_attribute
 from dimml_server.engines.protocol import ServingEngine
@@ -28,7 +36,8 @@ from dimml_server.observability.request_context import record_statuses
 from dimml_server.observability.tracer import Tracer
 from dimml_server.prediction.admission import Admission, Permit
 from dimml_server.prediction.decoder import Decoder
-from dimml_server.prediction.request import MediaPrediction
+from dimml_server.prediction.explaining import Explainer
+from dimml_server.prediction.request import NO_SIGNAL, MediaPrediction, unchecked
 from dimml_server.prediction.response import InferenceResult, build_prediction
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.versions.control import ModelControl
@@ -39,6 +48,9 @@ from dimml_server.versions.traffic_split import Route
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Pause before another try for a place in a full queue, of work that can wait.
+_QUEUE_PAUSE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,28 +109,86 @@ class HeldCall:
 
     def check(self, request: MediaPrediction) -> None:
         """Raise the InvalidParameterError that ``predict`` would raise before it decodes; contents do not count."""
+        settings = self._resources.settings
         request.top_k_of(self.bundle)
-        request.decode_request(self.bundle, self._resources.settings.media_limits)
+        request.check_explain(self.bundle, settings.explain)
+        request.damage_of(self.bundle, allowed=settings.what_if)
+        request.decode_request(self.bundle, settings.media_limits)
 
     async def predict_rows(self, request: MediaPrediction) -> InferenceResult:
         """Predict as ``predict`` does, but return the ensemble's own arrays, of one row."""
         resources, bundle = self._resources, self.bundle
         end = self.end(request.timeout_s)
+        request.check_explain(bundle, resources.settings.explain)
+        damages = request.damage_of(bundle, allowed=resources.settings.what_if)
         decode_request = request.decode_request(bundle, resources.settings.media_limits)
         with await self._permit(end) as permit:
-            began = perf_counter()
-            with resources.tracer.span("decode", bundle_attributes(bundle)) as span:
-                decoded = await decode_in_share(
-                    resources.decoder, decode_request, end=end, limit_s=resources.settings.decode_timeout_s
-                )
-                for name, track in decoded.tracks.items():
-                    span.set(status_attribute(name), str(track.status))
-            decode_s = perf_counter() - began
-            resources.metrics.bundles.observe_stage(bundle, "decode", decode_s)
+            decoded, decode_s = await self._decode(decode_request, end)
             resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
             rows = recording_rows(bundle, decoded)
-            outcome = await self._ensemble(rows, end, permit.queue_s)
-        return outcome.of_recording(decoded, decode_s)
+            if damages:
+                rows = replace(rows, tensors=await asyncio.to_thread(damaged, rows.tensors, damages))
+            outcome = await self._ensemble(rows, end, permit.queue_s, counted=not damages)
+            outcome = outcome.of_recording(decoded, decode_s)
+            if damages:
+                outcome = replace(outcome, damage=described(damages, rows.tensors))
+            if request.explain is not None:
+                span_s = _span(decoded) if request.explain == "occlusion" else None
+                outcome = replace(outcome, explanation=await self._explain(rows, outcome, span_s, end))
+        return outcome
+
+    async def show(self, request: MediaPrediction, draw: Callable[[Bundle, Decoded], Awaitable[T]]) -> T:
+        """Decode a recording as ``predict`` does, and return what ``draw`` makes of it; no encoder runs.
+
+        Rows without a signal are there too, with their status. Raises as ``predict`` does while it decodes, and
+        DeadlineExceededError if drawing is late.
+        """
+        resources, bundle = self._resources, self.bundle
+        end = self.end(request.timeout_s)
+        damages = request.damage_of(bundle, allowed=resources.settings.what_if)
+        decode_request = request.decode_request(bundle, resources.settings.media_limits)
+        with await self._permit(end):
+            decoded, _ = await self._decode(decode_request, end)
+            without_signal = [name for name, track in decoded.tracks.items() if track.status.reason in NO_SIGNAL]
+            if without_signal:
+                again, _ = await self._decode(unchecked(decode_request, without_signal), end)
+                for name, track in again.tracks.items():
+                    decoded.tracks[name] = replace(track, status=decoded.tracks[name].status)
+            record_statuses(bundle, {name: [track.status] for name, track in decoded.tracks.items()})
+            if damages:
+                await asyncio.to_thread(_damage_tracks, decoded, damages)
+            try:
+                async with asyncio.timeout(end - perf_counter()):
+                    return await draw(bundle, decoded)
+            except TimeoutError:
+                raise DeadlineExceededError("the request's time ran out while its inputs were drawn") from None
+
+    async def judge(self, decoded: Decoded, request: MediaPrediction) -> Prediction:
+        """Predict one window of a recording, which is decoded, within ``request``'s time limit.
+
+        Waits for its turn while the queue is full, instead of failing, and counts in no metric: the windows of one
+        recording would drown those of all others. Raises as ``predict`` does.
+        """
+        resources, bundle = self._resources, self.bundle
+        began, end = perf_counter(), self.end(request.timeout_s)
+        rows = recording_rows(bundle, decoded)
+        nothing = ensemble.no_answer_at_all(rows.statuses)
+        if nothing is not None:
+            raise nothing
+        with await self._patient_permit(end) as permit:
+            result = await ensemble.run(
+                resources.engine, bundle, rows, timeout_s=end - perf_counter(), deadlines_s=resources.deadlines_s
+            )
+        nothing = ensemble.no_answer_at_all(result.statuses, rows.tensors)
+        if nothing is not None:
+            raise nothing
+        outcome = InferenceResult(bundle, result, permit.queue_s).of_recording(decoded)
+        return build_prediction(
+            outcome,
+            request_id=request.request_id,
+            top_k=request.top_k_of(bundle),
+            total_s=perf_counter() - began,
+        )
 
     async def infer(
         self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None
@@ -179,6 +249,20 @@ class HeldCall:
             )
         return perf_counter() + timeout_s
 
+    async def _decode(self, request: DecodeRequest, end: float) -> tuple[Decoded, float]:
+        """Decode within the request's share of time; also return the seconds that it took."""
+        resources, bundle = self._resources, self.bundle
+        began = perf_counter()
+        with resources.tracer.span("decode", bundle_attributes(bundle)) as span:
+            decoded = await decode_in_share(
+                resources.decoder, request, end=end, limit_s=resources.settings.decode_timeout_s
+            )
+            for name, track in decoded.tracks.items():
+                span.set(status_attribute(name), str(track.status))
+        decode_s = perf_counter() - began
+        resources.metrics.bundles.observe_stage(bundle, "decode", decode_s)
+        return decoded, decode_s
+
     async def _permit(self, end: float) -> Permit:
         resources, bundle = self._resources, self.bundle
         with resources.tracer.span("queue", bundle_attributes(bundle)):
@@ -186,11 +270,33 @@ class HeldCall:
         resources.metrics.bundles.observe_stage(bundle, "queue", permit.queue_s)
         return permit
 
-    async def _ensemble(self, rows: Rows, end: float, queue_s: float) -> InferenceResult:
+    async def _patient_permit(self, end: float) -> Permit:
+        while True:
+            try:
+                return await self._resources.admission.permit(end - perf_counter())
+            except QueueFullError:
+                if end - perf_counter() <= _QUEUE_PAUSE_S:
+                    raise
+                await asyncio.sleep(_QUEUE_PAUSE_S)
+
+    async def _explain(
+        self, rows: Rows, outcome: InferenceResult, span_s: tuple[float, float] | None, end: float
+    ) -> Explanation:
+        """Explain the one row of an answer, with an occlusion curve over ``span_s`` if that is not None."""
+        resources, bundle = self._resources, self.bundle
+        began = perf_counter()
+        with resources.tracer.span("explain", bundle_attributes(bundle)):
+            explanation = await Explainer(resources.engine, bundle, outcome.result, end).explain(rows.tensors, span_s)
+        resources.metrics.bundles.observe_stage(bundle, "explain", perf_counter() - began)
+        return explanation
+
+    async def _ensemble(self, rows: Rows, end: float, queue_s: float, *, counted: bool = True) -> InferenceResult:
+        """Run the ensemble. Unless ``counted``, the metrics of answers and the shadow get nothing of it."""
         resources, bundle = self._resources, self.bundle
         nothing = ensemble.no_answer_at_all(rows.statuses)
         if nothing is not None:
-            resources.metrics.bundles.observe_statuses(bundle, rows.statuses)
+            if counted:
+                resources.metrics.bundles.observe_statuses(bundle, rows.statuses)
             record_statuses(bundle, rows.statuses)
             raise nothing
         result = await ensemble.run(
@@ -201,14 +307,31 @@ class HeldCall:
             deadlines_s=resources.deadlines_s,
             spans=resources.tracer,
         )
-        resources.metrics.bundles.observe_result(bundle, result)
+        if counted:
+            resources.metrics.bundles.observe_result(bundle, result)
         record_statuses(bundle, result.statuses)
         nothing = ensemble.no_answer_at_all(result.statuses, rows.tensors)
         if nothing is not None:
             raise nothing
-        if self._route.chosen:
+        if self._route.chosen and counted:
             resources.traffic.shadows.offer(bundle, rows, result)
         return InferenceResult(bundle, result, queue_s)
+
+
+def _damage_tracks(decoded: Decoded, damages: Sequence[Damage]) -> None:
+    """Do to the rows of a recording what ``predict`` does to them before the encoders: to those that are ok."""
+    rows = {
+        name: track.row[None] for name, track in decoded.tracks.items() if track.status.ok and track.row is not None
+    }
+    for name, row in damaged(rows, damages).items():
+        decoded.tracks[name] = replace(decoded.tracks[name], row=row[0])
+
+
+def _span(decoded: Decoded) -> tuple[float, float] | None:
+    """Return the range of the media that was decoded, or None for media without time."""
+    if decoded.start_s is None or decoded.end_s is None or decoded.end_s <= decoded.start_s:
+        return None
+    return decoded.start_s, decoded.end_s
 
 
 async def _bounded(call: Awaitable[T], end: float) -> T:

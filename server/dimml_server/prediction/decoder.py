@@ -26,3 +26,8 @@ class Decoder(Protocol):
     def workers_lost(self) -> int:
         """Number of workers that had to be replaced."""
         ...
+
+    @property
+    def workers_running(self) -> int:
+        """Number of workers whose process runs."""
+        ...

@@ -78,6 +78,8 @@ class PredictionService:
         self.whole = whole or OneProcess(self.control, self.traffic, metrics)
         #: Whether to take requests: false until warm-up is done and once the server is stopping.
         self.accepting = False
+        #: What else ends with the service.
+        self.closing = ExitStack()
         self._watching: asyncio.Task[None] | None = None
         self._engine = engine
         self._decoder = decoder
@@ -106,6 +108,7 @@ class PredictionService:
             queued=lambda: self._admission.waiting,
             stray_runs=lambda: engine.stray_runs,
             decode_workers_lost=lambda: decoder.workers_lost,
+            decode_workers=lambda: decoder.workers_running,
         )
 
     async def start(self) -> None:
@@ -151,6 +154,7 @@ class PredictionService:
         await self.traffic.close()
         await self._engine.close()
         self._decoder.close()
+        self.closing.close()
 
     @property
     def ready(self) -> bool:

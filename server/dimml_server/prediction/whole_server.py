@@ -36,6 +36,10 @@ class WholeServer(Protocol):
         """Format all metrics in Prometheus's text format."""
         ...
 
+    async def now(self) -> dict[str, Any]:
+        """Return the last hour of the metrics, as JSON (``History.report``)."""
+        ...
+
     async def model_stats(self, models: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
         """Return a ``ModelStatistics`` message for each model and version."""
         ...
@@ -68,6 +72,10 @@ class OneProcess:
     async def exposition(self) -> bytes:
         """Format this process's metrics."""
         return self._metrics.exposition()
+
+    async def now(self) -> dict[str, Any]:
+        """Return the last hour of this process's metrics."""
+        return await self._metrics.history.report()
 
     async def model_stats(self, models: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
         """Return this process's counts of each model and version."""

@@ -10,6 +10,7 @@ from fastapi.security import APIKeyHeader
 from starlette.middleware.cors import CORSMiddleware
 
 from dimml import __version__
+from dimml_server.console.page import page_files
 from dimml_server.http.body.limits import Uploads
 from dimml_server.http.errors import install_error_handlers
 from dimml_server.http.middleware.access import AccessMiddleware
@@ -18,7 +19,7 @@ from dimml_server.http.middleware.direct import DirectMiddleware
 from dimml_server.http.middleware.head import HeadMiddleware
 from dimml_server.http.middleware.prefix import PrefixMiddleware
 from dimml_server.http.middleware.security_headers import SecurityHeadersMiddleware
-from dimml_server.http.routes import health, models, pages, predict, traffic
+from dimml_server.http.routes import console, health, inputs, models, now, pages, predict, timeline, traffic
 from dimml_server.kserve.http import routes as kserve_http
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import REQUEST_ID_HEADER
@@ -64,11 +65,13 @@ def create_app(
         queue_refusal=service.queue_refusal,
         counts=service.counts,
     )
+    console_files = page_files() if settings.console else {}
     predict_routes = predict.router(service, metrics, settings, uploads)
     # The last one added is the outermost.
     app.add_middleware(HeadMiddleware)
     app.add_middleware(DirectMiddleware, route=next(r for r in predict_routes.routes if isinstance(r, APIRoute)))
-    app.add_middleware(AuthenticationMiddleware, guard=guard, settings=settings)
+    console_paths = console.open_paths(console_files) if settings.console else frozenset()
+    app.add_middleware(AuthenticationMiddleware, guard=guard, settings=settings, page_paths=console_paths)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -83,9 +86,14 @@ def create_app(
         app.add_middleware(PrefixMiddleware, root_path=settings.root_path)
     install_error_handlers(app)
     app.include_router(predict_routes)
-    app.include_router(models.router(service))
+    app.include_router(inputs.router(service, metrics, settings, uploads))
+    app.include_router(timeline.router(service, metrics, settings, uploads))
+    app.include_router(models.router(service, settings))
     app.include_router(traffic.router(service, settings, uploads))
     app.include_router(health.router(service))
-    app.include_router(pages.router(app, docs_page=settings.docs_page))
+    app.include_router(now.router(service))
+    app.include_router(pages.router(app, docs_page=settings.docs_page, console=bool(console_files)))
+    if settings.console:
+        app.include_router(console.router(console_files))
     app.include_router(kserve_http.router(service, metrics, settings, uploads))
     return app

@@ -89,6 +89,9 @@ async def run_server(
         grpc_address = await stack.enter_async_context(_grpc_listener(service, metrics, settings, guard, tls))
         _warn_if_open(settings, guard)
         if replaces or await _started(service, member, stopping):
+            if member is None:  # Of several processes, their parent keeps it.
+                keeping = asyncio.ensure_future(metrics.history.keep())
+                stack.callback(keeping.cancel)
             announce(Addresses(http.address, grpc_address))
             await stopping.wait()
         service.accepting = False

@@ -104,6 +104,11 @@ class Member:
         text: str = await self._ask("exposition")
         return text.encode()
 
+    async def now(self) -> dict[str, Any]:
+        """Return the last hour of the metrics of all processes."""
+        report: dict[str, Any] = await self._ask("now")
+        return report
+
     async def model_stats(self, models: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
         """Return the counts of all processes for each model and version."""
         found = {(stats["name"], stats["version"]): stats for stats in await self._ask("statistics")}

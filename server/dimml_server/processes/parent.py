@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from dimml.errors import BundleError, ConfigurationError, DimmlError, SetupError, UnavailableError
 from dimml.system.child_process import start_python_child
+from dimml_server.observability.history.report import History
 from dimml_server.observability.merging import ServerMetrics, Snapshot
 from dimml_server.processes.board import Board, make_board
 from dimml_server.processes.changes import Changes
@@ -95,6 +96,7 @@ class Parent:
         self._changes = Changes(lambda: self._joined, settings.routing_file)
         self._metrics = ServerMetrics(settings.drift_minimum)
         self._metrics.watch(lambda: len(self._joined))
+        self._history = History(lambda: self._metrics.collect(self._snapshots))
         self._all_joined = asyncio.Event()
         self._stopping = asyncio.Event()
         self._failure: DimmlError | None = None
@@ -113,6 +115,7 @@ class Parent:
         try:
             if await self._first(self._all_joined, self._stopping) is self._all_joined:
                 announce()
+                beside.append(asyncio.ensure_future(self._history.keep()))
                 if watch is not None:
                     beside.append(asyncio.ensure_future(watch.run()))
                 await self._stopping.wait()
@@ -240,6 +243,9 @@ class Parent:
         if method == "exposition":
             await self._collected()
             return self._metrics.exposition(self._snapshots).decode()
+        if method == "now":
+            await self._collected()
+            return await self._history.report()
         if method == "statistics":
             await self._collected()
             return list(self._metrics.statistics(self._snapshots).values())

@@ -199,6 +199,13 @@ class ServerSettings(BaseSettings):
     max_image_pixels: int = Field(default=64_000_000, ge=64, description="Largest image file that is decoded.")
     max_frames: int = Field(default=7500, ge=1, description="Frames decoded on the way to the requested ones.")
 
+    explain: Literal["off", "shapley", "occlusion"] = Field(
+        default="shapley",
+        description="The most that `explain` of a request may ask for: `off`, `shapley`, or `occlusion` as well, which "
+        "runs encoders again.",
+    )
+    what_if: bool = Field(default=True, description="Whether a request may ask for `damage` to what it sent.")
+
     drift_window: int = Field(
         default=500, ge=1, description="Last rows of a bundle version over which drift is computed."
     )
@@ -221,7 +228,7 @@ class ServerSettings(BaseSettings):
         description="Concurrent requests of one API key, unless its line says otherwise; past it, 429.",
     )
     health_open: bool = Field(default=True, description="Whether live and ready answer without a key.")
-    metrics_open: bool = Field(default=False, description="Whether `/metrics` answers without a key.")
+    metrics_open: bool = Field(default=False, description="Whether `/metrics` and `/v1/now` answer without a key.")
     tls_certificate: Path | None = Field(
         default=None, description="Certificate chain (PEM) of this server, for HTTP and gRPC; without it, no TLS."
     )
@@ -237,6 +244,16 @@ class ServerSettings(BaseSettings):
     )
     docs_page: bool = Field(
         default=True, description="Whether `/docs` and `/openapi.json` are available, and `/`, without a key."
+    )
+
+    console: bool = Field(
+        default=True, description="Whether the page `/console` is available; its files need no key, its calls do."
+    )
+    timeline_windows: int = Field(
+        default=2000, ge=0, description="Windows of one recording that `/v1/timeline` judges, at most; 0 turns it off."
+    )
+    show_inputs: bool = Field(
+        default=True, description="Whether `/v1/inputs` shows callers what the encoders would see of their recording."
     )
 
     @field_validator("models", "bundle_public_keys", "cors_origins", "media_url_hosts", mode="before")

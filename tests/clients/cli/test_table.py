@@ -9,7 +9,17 @@ import pytest
 from rich.console import Console
 
 from dimml.errors import InvalidParameterError
-from dimml.prediction import LabelProbability, ModalityAnswer, Prediction
+from dimml.prediction import (
+    Explanation,
+    LabelProbability,
+    ModalityAnswer,
+    ModalityExplanation,
+    Occlusion,
+    OcclusionCurve,
+    Prediction,
+    Stretch,
+    WithoutAnswer,
+)
 from dimml.status import Status
 from dimml_client.cli.predict import FileResult, PredictInput
 from dimml_client.cli.table import print_predictions
@@ -31,6 +41,33 @@ def answered(name: str, modalities: int, label: str) -> FileResult:
         modalities=own,
     )
     return FileResult(PredictInput(name, {"media": Path(name)}), prediction=prediction)
+
+
+def test_why_stands_below_the_table() -> None:
+    one = answered("a.mp4", 1, "blue")
+    assert one.prediction is not None
+    curve = OcclusionCurve(log_probability=[-0.2, -0.9, None], label=["blue", "red", None])
+    explanation = Explanation(
+        label="blue",
+        log_probability=-0.1,
+        nothing_log_probability=-1.1,
+        modalities={
+            "audio": ModalityExplanation(shapley=1.25, without=WithoutAnswer(label="red", probability=0.5)),
+            "visual": ModalityExplanation(shapley=-0.25, without=None),
+        },
+        occlusion=Occlusion(
+            stretches=[Stretch(start_s=k / 10, end_s=(k + 1) / 10) for k in range(3)], modalities={"visual": curve}
+        ),
+        stopped="deadline",
+        explain_ms=1.0,
+    )
+    out = io.StringIO()
+    why = FileResult(one.recording, prediction=one.prediction.model_copy(update={"explanation": explanation}))
+    print_predictions([why], Console(file=out, width=80))
+    assert out.getvalue().splitlines()[2:] == [
+        "a.mp4: blue by audio +1.25 (without it red 0.500), visual -0.25 nats; "
+        "most of all by visual at 0.1-0.2 s (-0.80 if blanked); not whole: deadline"
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "/data/" + "long/" * 20 + "clip_0042.mp4"])

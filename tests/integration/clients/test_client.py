@@ -26,6 +26,7 @@ from dimml.errors import (
 )
 from dimml.prediction import Prediction, TruncationAnswer
 from dimml_client import Client
+from dimml_server.local import LocalPredictor
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle, tone_hz
 from support.tiny_media import LABELS, tiny_clip, two_voices
@@ -38,7 +39,7 @@ TRANSPORTS = ("http", "grpc")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     repository = tmp_path_factory.mktemp("repository")
     make_tiny_bundle(repository)
-    with running_server(repository, max_body_bytes=MAX_BODY_BYTES) as running:
+    with running_server(repository, max_body_bytes=MAX_BODY_BYTES, explain="occlusion") as running:
         yield running
 
 
@@ -144,6 +145,39 @@ def test_both_transports_give_the_same_numbers(server: ServerProcess, clips: dic
     assert (http.start_s, grpc.timings_ms, grpc.start_s) == (pytest.approx(0.6, abs=0.06), None, None)
 
 
+def rounded(value: Any) -> Any:
+    """With floats to four places: processes may share the work among other numbers of threads."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def test_an_explanation_is_the_same_over_both_transports_and_in_this_process(
+    server: ServerProcess, clips: dict[str, Path], tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"start_s": 0.2, "end_s": 1.5, "explain": "occlusion", "damage": "visual:cover:0.4"}
+    answers = []
+    for transport in TRANSPORTS:
+        with Client(url_of(server, transport)) as client:
+            answers.append(client.predict(clips["blue"], **asked))
+            assert client.predict(clips["blue"]).explanation is None
+    make_tiny_bundle(tmp_path)
+    with LocalPredictor(tmp_path, decode_workers=1) as predictor:
+        answers.append(predictor.predict(clips["blue"], **asked))
+    found = []
+    for answer in answers:
+        assert answer.damage == {"visual": "cover:0.4"}
+        assert answer.explanation is not None
+        assert answer.explanation.log_probability == pytest.approx(np.log(answer.probability), abs=1e-6)
+        found.append(rounded(answer.explanation.model_dump(exclude={"explain_ms"})))
+    assert found[0] == found[1] == found[2]
+    assert list(found[0]["modalities"]) == ["audio", "visual"]
+    assert len(found[0]["occlusion"]["stretches"]) == 5
+    assert found[0]["stopped"] is None
+
+
 def test_a_file_per_modality(client: Client, clips: dict[str, Path]) -> None:
     # Sound and picture disagree, so that each vote shows where it was read.
     own = client.predict(parts={"audio": clips["red"], "visual": clips["blue"]})
@@ -232,6 +266,8 @@ def test_a_client_is_shared_by_threads(client: Client, clips: dict[str, Path]) -
         ("red", {"audio_track": "first"}, InvalidParameterError, "audio_track"),
         ("red", {"video_track": "loudest"}, InvalidParameterError, "video_track"),
         ("voices", {"audio_track": "deu"}, UnusableMediaError, "there is 0 (eng), 1 (fra)"),
+        ("red", {"explain": "shap"}, InvalidParameterError, "explain must be shapley or occlusion"),
+        ("red", {"damage": "audio:cover:1"}, InvalidParameterError, "damage: 'audio' takes noise"),
         ("red", {"modalities": ["smell"]}, InvalidParameterError, "smell"),
         ("red", {"modalities": []}, InvalidParameterError, "modalities"),
         ("red", {"parts": {"smell": b"x"}}, InvalidParameterError, "smell"),

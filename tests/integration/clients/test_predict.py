@@ -120,6 +120,15 @@ def test_one_of_several_tracks(target: list[str], clips: Path) -> None:
     assert lines(absent)[0]["modalities"]["visual"]["reason"] == "no_track"
 
 
+def test_why_and_what_if(target: list[str], clips: Path) -> None:
+    words = ["--explain", "shapley", "--damage", "audio:noise:30", "--damage", "visual:cover:0.1", *target]
+    done = predict("red.mp4", "--json", *words, folder=clips)
+    (red,) = lines(done)
+    assert red["damage"] == {"audio": "noise:30", "visual": "cover:0.1"}
+    assert set(red["explanation"]["modalities"]) == {"audio", "visual"}
+    assert "explanation" not in lines(predict("red.mp4", "--json", *target, folder=clips))[0]
+
+
 def test_in_this_process_it_starts_one_decode_worker(repository: Path, clips: Path) -> None:
     """Whatever the number of cores: recordings come one after another."""
     with local(repository, PredictOptions()) as predict_here:

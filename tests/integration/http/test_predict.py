@@ -187,6 +187,9 @@ def test_a_file_of_the_wrong_kind(http: httpx.Client, clips: dict[str, bytes]) -
         ({"audio_track": "-1"}, "audio_track"),
         ({"audio_track": "sound"}, "audio_track"),
         ({"video_track": "loudest"}, "video_track"),
+        ({"explain": "shap"}, "explain"),
+        ({"explain": "occlusion"}, "explain"),
+        ({"damage": "audio:blur:1"}, "damage"),
     ],
     ids=str,
 )
@@ -206,6 +209,25 @@ def test_a_track_that_is_not_there_says_what_is(http: httpx.Client, clips: dict[
     )
     assert answer["degraded"]
     assert fates(post(http, {"media": clips["whole"]}, audio_track="").json()) == {"audio": "ok", "visual": "ok"}
+
+
+def test_why_is_in_the_answer_where_it_was_asked_for(http: httpx.Client, clips: dict[str, bytes]) -> None:
+    plain = post(http, {"media": clips["whole"]}, explain="", damage="").json()
+    assert not {"explanation", "damage"} & plain.keys()
+    answer = post(http, {"media": clips["whole"]}, explain="shapley", damage="audio:noise:10").json()
+    assert answer["damage"] == {"audio": "noise:10"}
+    explanation = answer["explanation"]
+    assert (explanation["label"], explanation["occlusion"]) == (answer["label"], None)
+    total = sum(one["shapley"] for one in explanation["modalities"].values())
+    assert total == pytest.approx(explanation["log_probability"] + np.log(3), abs=1e-6)
+    alone = post(http, {"media": clips["whole"]}, damage="audio:noise:10", modalities="visual").json()
+    assert explanation["modalities"]["audio"]["without"] == {
+        "label": alone["label"],
+        "probability": pytest.approx(alone["probability"], abs=1e-6),
+    }
+    black = post(http, {"media": clips["black"]}, explain="shapley").json()["explanation"]
+    assert list(black["modalities"]) == ["audio"]
+    assert black["modalities"]["audio"]["without"] is None
 
 
 def test_an_unknown_part_is_named(http: httpx.Client, clips: dict[str, bytes]) -> None:

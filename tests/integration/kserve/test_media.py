@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,25 @@ def test_one_of_several_tracks(triton: Face, tmp_path: Path) -> None:
         with pytest.raises(InferenceServerException) as raised:
             triton.infer("tiny_media", inputs(triton, MEDIA=voices), parameters={name: value})
         assert message in raised.value.message()
+
+
+def test_why_is_a_parameter_of_recordings_alone(triton: Face, clips: dict[str, bytes]) -> None:
+    asked: dict[str, Any] = {"explain": "shapley", "damage": "audio:noise:20"}
+    result = triton.infer("tiny_media", inputs(triton, MEDIA=clips["no_picture"]), parameters=asked)
+    parameters = as_dict(result.get_response())["parameters"]
+    given = {name: value["string_param"] if isinstance(value, dict) else value for name, value in parameters.items()}
+    assert given["damage_audio"] == "noise:20"
+    explanation = json.loads(given["explanation"])
+    assert list(explanation["modalities"]) == ["audio"]
+    assert explanation["modalities"]["audio"]["shapley"] == pytest.approx(
+        np.log(result.as_numpy("PROBABILITIES").max()) + np.log(3), abs=1e-5
+    )
+    row = triton.tensor("WAVEFORM", np.full((1, 4000), 0.1, np.float32))
+    for name, value in asked.items():
+        with pytest.raises(InferenceServerException, match="send them to 'tiny_media'"):
+            triton.infer("tiny", [row], parameters={name: value})
+    with pytest.raises(InferenceServerException, match="this server gives no occlusion"):
+        triton.infer("tiny_media", inputs(triton, MEDIA=clips["whole"]), parameters={"explain": "occlusion"})
 
 
 def test_classification_of_a_recording_has_no_batch(triton: Face, clips: dict[str, bytes]) -> None:

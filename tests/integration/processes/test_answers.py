@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -26,6 +28,7 @@ from support.several_processes import (
     owner_of,
 )
 from support.tiny_media import LABELS
+from support.waiting import wait_until
 
 
 def test_the_parent_starts_as_many_processes_and_serves_no_traffic(server: ServerProcess, both: list[Pinned]) -> None:
@@ -100,6 +103,20 @@ def test_metrics_of_all_are_at_each(both: list[Pinned], clip: bytes) -> None:
     infos = [value for (name, _), value in after[0].items() if name in ("dimml_build_info", "dimml_bundle_info")]
     assert set(infos) == {1.0}
     assert set(after[0]) == set(after[1])
+
+
+def test_the_last_hour_is_that_of_all(both: list[Pinned], clip: bytes) -> None:
+    def answered(client: Pinned) -> int:
+        statuses = client.http.get("/v1/now").json()["models"]["metered:1"]["modalities"]["audio"]["statuses"]
+        return int(statuses.get("ok", 0))
+
+    time.sleep(1.1)  # A sample is taken for an answer once the last one is a second old: then it is of now.
+    before = answered(both[0])
+    for number, client in enumerate(both):
+        for _ in range(number + 1):
+            assert client.predict(clip, model="metered").status_code == 200
+    for client in both:
+        wait_until(partial(lambda one: answered(one) == before + 3, client), 10.0, every_s=0.3)
 
 
 def test_a_scrape_has_every_metric_of_one_process_and_two_more(server: ServerProcess, both: list[Pinned]) -> None:

@@ -57,6 +57,22 @@ def test_sample_clips_get_the_answers_of_the_embedded_engine(server: ServerProce
     assert largest < 1e-3
 
 
+def test_an_answer_is_explained_as_by_the_embedded_engine(server: ServerProcess, embedded: ServerProcess) -> None:
+    """Whose bundle takes batches: coalitions are one run of the fusion."""
+    files = {"media": (SAMPLES / "covered_picture.mp4").read_bytes()}
+    here, there = (
+        httpx.post(
+            f"{s.url}/v1/predict", files=files, data={"model": "avdigits", "explain": "shapley"}, timeout=60
+        ).json()["explanation"]
+        for s in (server, embedded)
+    )
+    assert here["stopped"] is there["stopped"] is None
+    assert (here["label"], list(here["modalities"])) == (there["label"], ["audio", "visual"])
+    for name, one in here["modalities"].items():
+        assert one["shapley"] == pytest.approx(there["modalities"][name]["shapley"], abs=1e-3)
+        assert one["without"]["label"] == there["modalities"][name]["without"]["label"]
+
+
 def test_tensors_over_grpc_batched_and_with_a_modality_left_out(client: Face, embedded: ServerProcess) -> None:
     with face("grpc", embedded.http, embedded.grpc) as other:
         for inputs in (["WAVEFORM", "FRAMES"], ["WAVEFORM"], ["FRAMES"]):

@@ -31,6 +31,7 @@ class InProcess:
     """Decodes where it is called."""
 
     workers_lost = 0
+    workers_running = 0
 
     async def decode(self, request: DecodeRequest, *, timeout_s: float) -> Decoded:
         return decode(request)

@@ -37,6 +37,13 @@ def test_files_bytes_and_parts(predictor: LocalPredictor, tmp_path: Path) -> Non
     assert predictor.predict({"visual": clip}).degraded
 
 
+def test_here_everything_may_be_asked_for(predictor: LocalPredictor, tmp_path: Path) -> None:
+    answer = predictor.predict(tiny_clip(tmp_path, 2), explain="occlusion", damage="audio:noise:40")
+    assert answer.explanation is not None
+    assert answer.explanation.occlusion is not None
+    assert answer.damage == {"audio": "noise:40"}
+
+
 def test_text_is_a_path_and_one_that_is_not_there_is_named(predictor: LocalPredictor, tmp_path: Path) -> None:
     for media in (str(tmp_path / "gone.mp4"), {"audio": str(tmp_path / "gone.mp4")}):
         with pytest.raises(UnreadableError, match=r"cannot read .*gone\.mp4: No such file"):

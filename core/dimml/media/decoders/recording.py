@@ -50,23 +50,29 @@ def decode(request: DecodeRequest) -> Decoded:
     check_range(request)
     tracks: dict[str, DecodedTrack] = {}
     covered: Window | None = None
+    durations: list[float] = []
     for source, modalities in by_source(request):
-        part, window = decode_source(source, modalities, request)
+        part, window, duration_s = decode_source(source, modalities, request)
         tracks |= part
         covered = covered or window
+        durations += [] if duration_s is None else [duration_s]
     missing = DecodedTrack(ModalityStatus.because(Reason.NOT_SENT))
     return Decoded(
         tracks={modality.name: tracks.get(modality.name, missing) for modality in request.modalities},
         # To the microsecond: finer than any container's clock, and free of rounding errors of floats.
         start_s=None if covered is None else round(covered.start_s, 6),
         end_s=None if covered is None else round(covered.end_s, 6),
+        duration_s=round(max(durations), 6) if durations else None,
     )
 
 
 def decode_source(
     source: Source, modalities: Sequence[Modality], request: DecodeRequest
-) -> tuple[Tracks, Window | None]:
-    """Decode the modalities of one source: their tracks, and the window they cover, None for media without time."""
+) -> tuple[Tracks, Window | None, float | None]:
+    """Decode the modalities of one source: their tracks, the window they cover, and the source's length in seconds.
+
+    The last two are None for media without time.
+    """
     try:
         with ExitStack() as stack:
             recording = open_recording(stack, source, modalities, request, alone=True)
@@ -80,11 +86,12 @@ def decode_source(
             )
     except MemoryError:
         if len(modalities) == 1:
-            return all_because(Reason.DECODE_MEMORY, modalities), None
+            return all_because(Reason.DECODE_MEMORY, modalities), None, None
     # A track that needs too much memory must not take the others with it.
     parts = [decode_source(source, [modality], request) for modality in modalities]
-    windows = [window for _, window in parts if window is not None]
-    return {name: track for part, _ in parts for name, track in part.items()}, windows[0] if windows else None
+    tracks = {name: track for part, _, _ in parts for name, track in part.items()}
+    timed = next((part for part in parts if part[1] is not None), parts[0])
+    return tracks, timed[1], timed[2]
 
 
 class Recording(Protocol):
@@ -104,11 +111,11 @@ class Recording(Protocol):
         ...
 
 
-def _one_window(recording: Recording, request: DecodeRequest) -> tuple[Tracks, Window | None]:
+def _one_window(recording: Recording, request: DecodeRequest) -> tuple[Tracks, Window | None, float | None]:
     if recording.duration_s is None:
-        return next(recording.tracks([Window(0.0, 0.0)])), None
+        return next(recording.tracks([Window(0.0, 0.0)])), None, None
     window = clip_window(recording.duration_s, request, recording.frame_s)
-    return with_truncations(next(recording.tracks([window])), recording), window
+    return with_truncations(next(recording.tracks([window])), recording), window, recording.duration_s
 
 
 def with_truncations(tracks: Tracks, recording: Recording) -> Tracks:

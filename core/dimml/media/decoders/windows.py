@@ -65,7 +65,7 @@ def _timeline(
     """Yield the tracks of each part of time, in order; past its own end a recording's tracks have ended."""
     end_s = recording.duration_s
     if end_s is None:
-        always, _ = decode_source(source, modalities, request)
+        always, _, _ = decode_source(source, modalities, request)
         for _ in parts:
             yield dict(always)
         return

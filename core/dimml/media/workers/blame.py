@@ -88,6 +88,7 @@ def _merge(request: DecodeRequest, outcomes: Sequence[tuple[Sequence[Modality], 
     """Join the tracks that were decoded alone; those of a ``Lost`` are unusable for its reason."""
     tracks: dict[str, DecodedTrack] = {}
     timed: Decoded | None = None
+    durations = [one.duration_s for _, one in outcomes if isinstance(one, Decoded) and one.duration_s is not None]
     for group, outcome in outcomes:
         if isinstance(outcome, Lost):
             tracks |= {modality.name: DecodedTrack(ModalityStatus.because(outcome.reason)) for modality in group}
@@ -100,4 +101,5 @@ def _merge(request: DecodeRequest, outcomes: Sequence[tuple[Sequence[Modality], 
         tracks={modality.name: tracks.get(modality.name, missing) for modality in request.modalities},
         start_s=None if timed is None else timed.start_s,
         end_s=None if timed is None else timed.end_s,
+        duration_s=max(durations, default=None),
     )

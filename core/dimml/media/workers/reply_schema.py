@@ -60,6 +60,7 @@ class DecodedDocument(_Document):
     tracks: Annotated[list[TrackDocument], FailFast()]
     start_s: _Number | None
     end_s: _Number | None
+    duration_s: _Seconds | None = None
 
 
 class ErrorDocument(_Document):

@@ -22,7 +22,9 @@ from dimml_server.observability.tracer import NO_TRACER, RequestSpan, Tracer, de
 logger = logging.getLogger(__name__)
 
 #: Probed every few seconds; their spans would drown out all others.
-_UNTRACED: Final = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics"})
+_UNTRACED: Final = frozenset(
+    {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics", "/v1/now"}
+)
 
 
 def request_id(request: Request) -> str:

@@ -18,7 +18,7 @@ from dimml_server.settings.settings import ServerSettings
 
 API_KEY_HEADER: Final = "X-API-Key"
 _HEALTH: Final = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
-_METRICS: Final = ("/metrics",)
+_METRICS: Final = ("/metrics", "/v1/now")
 #: What the docs page consists of (``http/routes/pages.py``).
 _DOCS: Final = ("/", "/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json")
 #: Calls below the first change what is served; so do calls below the second that are not GET, HEAD or OPTIONS.
@@ -28,13 +28,18 @@ _LOOKS: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class AuthenticationMiddleware:
-    """Checks API keys. Plain ASGI, inside ``AccessMiddleware``, which has given the request its id."""
+    """Checks API keys. Plain ASGI, inside ``AccessMiddleware``, which has given the request its id.
 
-    def __init__(self, app: ASGIApp, guard: Guard, settings: ServerSettings) -> None:
+    ``page_paths`` answer without a key, too: the files of the console.
+    """
+
+    def __init__(
+        self, app: ASGIApp, guard: Guard, settings: ServerSettings, page_paths: frozenset[str] = frozenset()
+    ) -> None:
         self._app = app
         self._guard = guard
         open_paths = (_HEALTH if settings.health_open else ()) + (_METRICS if settings.metrics_open else ())
-        self._open_paths = frozenset(open_paths + (_DOCS if settings.docs_page else ()))
+        self._open_paths = frozenset(open_paths + (_DOCS if settings.docs_page else ())) | page_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not self._guard.closed or scope["path"] in self._open_paths:

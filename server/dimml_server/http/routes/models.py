@@ -11,8 +11,10 @@ from dimml.modality import Modality
 from dimml_server.http.body.query import check_query
 from dimml_server.http.errors import error_responses
 from dimml_server.prediction.service import PredictionService
+from dimml_server.settings.settings import ServerSettings
 from dimml_server.versions.registry import BundleRegistry
 from dimml_server.versions.traffic_split import WHOLE_PERCENT
+from dimml_server.views.card import ModelCard, build_card
 
 
 class ModelSummary(BaseModel):
@@ -38,6 +40,7 @@ class ModelDetail(ModelSummary):
     fusion: FusionSpec
     deadlines_ms: dict[str, float] = Field(description="The bundle's time limit of each modality's encoder.")
     metrics: dict[str, object] = Field(description="Metrics of validation and test, as exported.")
+    card: ModelCard
 
 
 class ModelList(BaseModel):
@@ -64,7 +67,7 @@ def _summary(registry: BundleRegistry, bundle: Bundle) -> dict[str, object]:
     }
 
 
-def router(service: PredictionService) -> APIRouter:
+def router(service: PredictionService, settings: ServerSettings) -> APIRouter:
     """Build the routes over one service."""
     routes = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(check_query)])
 
@@ -84,6 +87,7 @@ def router(service: PredictionService) -> APIRouter:
                 "fusion": bundle.fusion,
                 "deadlines_ms": deadlines_ms,
                 "metrics": bundle.metrics,
+                "card": build_card(bundle, settings.repository, checked=bool(settings.bundle_public_keys)),
             }
         )
 

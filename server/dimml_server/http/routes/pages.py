@@ -28,15 +28,16 @@ _LINKS: Final = {
     "ready": "health/ready",
     "metrics": "metrics",
 }
+_LINKS_OF_CONSOLE: Final = {"console": "console/"}
 _LINKS_OF_DOCS: Final = {"docs": "docs", "openapi": "openapi.json"}
 _NO_SCRIPT_POLICY: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _HTML: Final = "text/html"
 
 
-def router(app: FastAPI, *, docs_page: bool) -> APIRouter:
-    """Build the routes; without ``docs_page`` only ``/``."""
+def router(app: FastAPI, *, docs_page: bool, console: bool) -> APIRouter:
+    """Build the routes; without ``docs_page`` only ``/``. ``console``: whether ``/`` points to it."""
     routes = APIRouter(include_in_schema=False)
-    links = {**_LINKS, **(_LINKS_OF_DOCS if docs_page else {})}
+    links = {**(_LINKS_OF_CONSOLE if console else {}), **_LINKS, **(_LINKS_OF_DOCS if docs_page else {})}
 
     @routes.get("/")
     async def root(request: Request) -> Response:

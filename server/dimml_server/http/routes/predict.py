@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from dimml.errors import InvalidParameterError
 from dimml.prediction import Prediction
-from dimml.request_parameters import MAX_ROUTE_KEY, route_key
+from dimml.request_parameters import EXPLANATIONS, MAX_ROUTE_KEY, damage_of, explain_of, route_key
 from dimml_server.fetch.prediction import MediaUrls
 from dimml_server.fetch.targets import MEDIA_URL
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
@@ -33,7 +33,7 @@ ROUTE_KEY = "Of several versions, the same one answers the same key, such as a u
 _TRACK = "Which of several tracks: a number from 0, or a language as the recording states it, such as 'eng'"
 _FILE = {"type": "string", "format": "binary"}
 #: The multipart body, for OpenAPI; it is read as a stream, which FastAPI cannot describe by itself.
-_BODY: dict[str, Any] = {
+BODY: dict[str, Any] = {
     "type": "object",
     "properties": {
         MEDIA_PART: {**_FILE, "description": "A recording: video with sound, sound alone, or a picture."},
@@ -51,17 +51,38 @@ _BODY: dict[str, Any] = {
         "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list; by default 5."},
         "timeout_ms": {"type": "number", "exclusiveMinimum": 0, "description": "Time limit of this request."},
         "modalities": {"type": "string", "description": "Those to use, comma separated; by default all."},
+        "explain": {
+            "type": "string",
+            "enum": ["", *EXPLANATIONS],
+            "description": "Have the answer explained: what each modality contributed, or by stretches of time too.",
+        },
+        "damage": {
+            "type": "string",
+            "description": "Damage before the encoders, comma separated MODALITY:KIND:AMOUNT, as audio:noise:-10.",
+        },
     },
     "additionalProperties": {
         **_FILE,
         "description": "A file for one modality, under the modality's name; it takes precedence over `media`.",
     },
 }
-_FIELDS = frozenset(_BODY["properties"]) - {MEDIA_PART}
-for _name in _FIELDS:
+FIELDS = frozenset(BODY["properties"]) - {MEDIA_PART}
+for _name in FIELDS:
     # An empty field counts as not sent. Without this /docs fills each one with a value of its type, and asks for the
     # model "string".
-    _BODY["properties"][_name]["examples"] = [""]
+    BODY["properties"][_name]["examples"] = [""]
+
+
+def body_of(left_out: Collection[str], **added: dict[str, Any]) -> dict[str, Any]:
+    """Describe a body like ``BODY``, without these fields and with others."""
+    properties = {name: described for name, described in BODY["properties"].items() if name not in left_out}
+    properties |= {name: {**described, "examples": [""]} for name, described in added.items()}
+    return {**BODY, "properties": properties}
+
+
+def request_body(body: dict[str, Any]) -> dict[str, Any]:
+    """Describe a multipart body for OpenAPI."""
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": body}}}}
 
 
 def router(service: PredictionService, metrics: Metrics, settings: ServerSettings, uploads: Uploads) -> APIRouter:
@@ -76,7 +97,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
         response_model=Prediction,
         summary="Predict a recording",
         responses=error_responses(*DESCRIPTIONS),
-        openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _BODY}}}},
+        openapi_extra=request_body(BODY),
     )
     async def predict(request: Request) -> Response:
         with metrics.request(TRANSPORT) as record:
@@ -86,12 +107,12 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
                 async with read_form(
                     request,
                     uploads,
-                    field_names=_FIELDS,
+                    field_names=FIELDS,
                     max_body_bytes=settings.max_body_bytes,
                     spool_bytes=settings.spool_bytes,
                     max_parts=settings.max_parts,
                 ) as form:
-                    prediction = _prediction(form, request_id(request))
+                    prediction = media_prediction(form, request_id(request))
                     key = prediction.route_key or prediction.request_id
                     with service.hold(prediction.model, prediction.version, key) as call:
                         record.model, record.version = call.bundle.name, str(call.bundle.version)
@@ -104,31 +125,35 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
                 record.outcome = CANCELLED
                 return Response(status_code=CLIENT_CLOSED_REQUEST)
             record.degraded = answer.degraded
-            return Response(answer.model_dump_json(), media_type="application/json")
+            return Response(answer.model_dump_json(exclude=answer.not_asked_for), media_type="application/json")
 
     return routes
 
 
-def _prediction(form: Form, request_id: str) -> MediaPrediction:
-    timeout_ms = _number(form, "timeout_ms", float)
+def media_prediction(form: Form, request_id: str) -> MediaPrediction:
+    """Read a request from its form. Raises InvalidParameterError for a field that is no number."""
+    timeout_ms = number_field(form, "timeout_ms", float)
     modalities = form.fields.get("modalities")
     return MediaPrediction(
         request_id=request_id,
         sources=form.files,
         model=form.fields.get("model") or None,
-        version=_number(form, "version", int),
-        start_s=_number(form, "start_s", float),
-        end_s=_number(form, "end_s", float),
+        version=number_field(form, "version", int),
+        start_s=number_field(form, "start_s", float),
+        end_s=number_field(form, "end_s", float),
         audio_track=form.fields.get("audio_track"),
         video_track=form.fields.get("video_track"),
-        top_k=_number(form, "top_k", int),
+        top_k=number_field(form, "top_k", int),
         timeout_s=None if timeout_ms is None else timeout_ms / 1000.0,
         route_key=route_key(form.fields),
         modalities=None if modalities is None else [name.strip() for name in modalities.split(",") if name.strip()],
+        explain=explain_of(form.fields),
+        damage=damage_of(form.fields),
     )
 
 
-def _number(form: Form, name: str, kind: Callable[[str], T]) -> T | None:
+def number_field(form: Form, name: str, kind: Callable[[str], T]) -> T | None:
+    """Read a field as a number; None where it was not sent. Raises InvalidParameterError."""
     text = form.fields.get(name)
     if text is None:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from dimml.errors import RequestError
-from dimml.request_parameters import route_key, timeout_of
+from dimml.request_parameters import damage_of, explain_of, route_key, timeout_of
 from dimml_server.kserve.messages import (
     InferRequest,
     InferResponse,
@@ -80,6 +80,8 @@ def parse_infer(message: service_pb2.ModelInferRequest) -> InferRequest:
         route_key=route_key(parameters),
         audio_track=parameters.get("audio_track"),
         video_track=parameters.get("video_track"),
+        explain=explain_of(parameters),
+        damage=damage_of(parameters),
     )
 
 

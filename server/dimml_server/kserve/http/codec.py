@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from dimml.errors import RequestError, TooLargeError
-from dimml.request_parameters import route_key, timeout_of
+from dimml.request_parameters import damage_of, explain_of, route_key, timeout_of
 from dimml_server.kserve.messages import (
     InferRequest,
     InferResponse,
@@ -74,6 +74,8 @@ def parse_infer(body: bytes | memoryview, header_length: str | None, model: str,
         route_key=route_key(parameters),
         audio_track=parameters.get("audio_track"),
         video_track=parameters.get("video_track"),
+        explain=explain_of(parameters),
+        damage=damage_of(parameters),
     )
     return HttpInfer(request, binary_by_default, binary)
 

@@ -1,0 +1,2 @@
+/** The console's entry: the shell with its first tab; the others are fetched when they are opened. */
+import "./app";
