@@ -80,8 +80,8 @@ def test_two_versions_are_compared_on_a_labelled_folder(console: Console, tmp_pa
         tiny_clip(tmp_path / "clips" / name, label)
     page = console.page
     console.tab("Models")
-    page.get_by_label("One", exact=True).select_option(label="tiny 1")
-    page.get_by_label("The other", exact=True).select_option(label="tiny 2")
+    page.get_by_label("One version").select_option(label="tiny 1")
+    page.get_by_label("The other version").select_option(label="tiny 2")
     page.locator("dm-compare #folder").set_input_files(tmp_path / "clips")
     page.get_by_text("tiny 1 is right more often: 3 against 1 of 3, which may be chance.").wait_for()
     page.get_by_text("They differ on 2. Only tiny 1 is right on 2, only tiny 2 on 0.").wait_for()

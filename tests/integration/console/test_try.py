@@ -153,7 +153,7 @@ def test_camera_and_microphone_are_recorded_and_judged(console: Console, server:
     answer = sent.value.json()
     assert answer["modalities"]["visual"]["status"] == "ok"
     assert answer["modalities"]["audio"]["status"] == "ok"
-    console.page.get_by_text("recording.webm").wait_for()
+    console.page.get_by_text("recording.webm", exact=True).wait_for()
 
 
 def test_labels_and_file_names_are_text(console: Console, tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ export class Compare extends LitElement {
   #select(which: 0 | 1, name: string) {
     return html`<label
       >${name}<select
+        aria-label="${name} version"
         @change=${(event: Event) => {
           const places: [number, number] = [...this.places];
           places[which] = Number((event.target as HTMLSelectElement).value);

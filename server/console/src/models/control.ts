@@ -138,7 +138,7 @@ export class Control extends LitElement {
               step="any"
               aria-label="Percent of requests for version ${version}"
               .value=${String(this.shares[version] ?? 0)}
-              @change=${(event: Event) => {
+              @input=${(event: Event) => {
                 this.shares = { ...this.shares, [version]: (event.target as HTMLInputElement).valueAsNumber || 0 };
               }}
             />`
