@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from dimml.errors import ConfigurationError, FetchError
+from dimml.system.installation import install_command
 from dimml_server.fetch.connector import CheckedResolver, NotGlobalError
 from dimml_server.fetch.fetcher import Fetcher
 from dimml_server.fetch.prediction import MediaUrls
@@ -119,11 +120,11 @@ def test_where_nothing_may_be_connected_to_nothing_is(
 @pytest.mark.parametrize(
     ("library", "settings", "extra"),
     [
-        ("aiohttp", {"media_url_hosts": "media.example"}, "dimml[fetch]"),
+        ("aiohttp", {"media_url_hosts": "media.example"}, "fetch"),
         (
             "awscrt",
             {"media_url_buckets": {"clips": {"endpoint": "https://s3.example", "access_key": "a", "secret_key": "b"}}},
-            "dimml[fetch-s3]",
+            "fetch-s3",
         ),
     ],
 )
@@ -137,4 +138,4 @@ def test_a_library_that_is_not_there_is_named_at_the_start(
     given = load_settings(**settings)
     with pytest.raises(ConfigurationError, match=library) as raised:
         MediaUrls(given, FetchMetrics(CollectorRegistry()), NO_TRACER, folder=None, queue_refusal=lambda: None)
-    assert f"pip install '{extra}'" in raised.value.message
+    assert install_command(extra) in raised.value.message
