@@ -74,7 +74,8 @@ def _wheel(flow_HWC: npt.NDArray[np.uint8], bound_px: float, scale_px: float) ->
     # HSV at full value: a channel falls by the saturation with its distance from its own place on the wheel.
     distance = np.abs((sixth[..., None] - np.array([0.0, 2.0, 4.0]) + 3.0) % 6.0 - 3.0)
     colour = 1.0 - saturation[..., None] * np.clip(distance - 1.0, 0.0, 1.0)
-    return np.round(255.0 * colour).astype(np.uint8)
+    pixels: npt.NDArray[np.uint8] = np.round(255.0 * colour).astype(np.uint8)
+    return pixels
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:

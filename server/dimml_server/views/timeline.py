@@ -139,5 +139,6 @@ class Timelines:
                 result = await call.judge(one.decoded, request)
             except DimmlError as error:
                 result = error
-            yield Judged(None if window is None else window.start_s, None if window is None else window.end_s, result)
+            start_s, end_s = (None, None) if window is None else (round(window.start_s, 6), round(window.end_s, 6))
+            yield Judged(start_s, end_s, result)
             one = await self._next(windows)

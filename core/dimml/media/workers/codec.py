@@ -143,8 +143,9 @@ def _decoded_document(decoded: Decoded, rows: list[npt.NDArray[Any]]) -> dict[st
         if track.channel is not None:
             document["channel"] = track.channel
         tracks.append(document)
-    document = {"kind": "decoded", "tracks": tracks, "start_s": decoded.start_s, "end_s": decoded.end_s}
-    return document if decoded.duration_s is None else document | {"duration_s": decoded.duration_s}
+    ends = {"start_s": decoded.start_s, "end_s": decoded.end_s}
+    length = {} if decoded.duration_s is None else {"duration_s": decoded.duration_s}
+    return {"kind": "decoded", "tracks": tracks, **ends, **length}
 
 
 def _status_fields(status: ModalityStatus) -> dict[str, str]:

@@ -24,10 +24,11 @@ from dimml_server.http.body.multipart import read_form
 from dimml_server.http.body.query import check_query
 from dimml_server.http.errors import DESCRIPTIONS, INTERNAL, error_detail, error_responses
 from dimml_server.http.middleware.access import request_id
-from dimml_server.http.routes.predict import MEDIA_PART, body_of, media_prediction, number_field, request_body
+from dimml_server.http.routes.predict import body_of, media_prediction, number_field, request_body
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import record_code, record_error
 from dimml_server.observability.request_record import CANCELLED, RequestRecord
+from dimml_server.prediction.request import MEDIA_PART
 from dimml_server.prediction.service import PredictionService
 from dimml_server.settings.settings import ServerSettings
 from dimml_server.views.timeline import Judged, Timelines, window_plan

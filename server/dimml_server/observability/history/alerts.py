@@ -91,7 +91,9 @@ def firing(table: Table, days: Table) -> list[dict[str, Any]]:
 
 def ratio(part: Floats, whole: Floats) -> Floats:
     """Divide; NaN where there is nothing to divide by."""
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0.0)
+    shares = np.full(len(whole), np.nan)
+    np.divide(part, whole, out=shares, where=whole > 0.0)
+    return shares
 
 
 def _dark(table: Table, days: Table, thresholds: tuple[float, ...]) -> Iterator[Condition]:
