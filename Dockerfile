@@ -21,6 +21,8 @@ COPY training training
 COPY export export
 COPY server server
 COPY clients clients
+COPY model_repository model_repository
+COPY samples samples
 RUN python -m build --wheel --no-isolation --outdir /wheels
 
 # Packages are installed in stages of their own and copied from there as one environment: no wheel, no pip, no caches, and

@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEPENDS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve console test test-unit coverage check format clean
+.PHONY: help demo serve console test test-unit coverage check docs format clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -28,7 +28,7 @@ $(VENV)/.dev: $(DEPENDS) | $(VENV)/bin/python
 	@touch $@ $(VENV)/.serve
 
 demo: $(VENV)/.serve ## Serve the demo bundle, predict sample clips over HTTP and gRPC, print the answers
-	$(BIN)/python scripts/demo.py
+	$(BIN)/dimml demo
 
 serve: $(VENV)/.serve ## Serve the demo bundle until Ctrl-C
 	$(BIN)/dimml serve --repository model_repository --set explain=occlusion
@@ -80,12 +80,17 @@ coverage: $(VENV)/.dev ## Hold the floors of what core's unit tests reach of cor
 	$(BIN)/python -m coverage report --fail-under=86 --skip-covered
 	$(BIN)/python -m coverage report --fail-under=98 --include='*/dimml/fusion/*'
 
-check: $(VENV)/.dev ## Format, lint, spelling, types, import boundaries
+check: $(VENV)/.dev docs ## Format, lint, spelling, types, import boundaries, and that the docs build
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_boundaries.py
+
+# Warnings, links to a heading that is not there among them, are errors. What has not changed is not read again.
+docs: $(VENV)/.dev ## Build the site of docs/ into build/docs
+	$(BIN)/python -m sphinx --builder html --quiet --fail-on-warning --keep-going --nitpicky --jobs auto --doctree-dir build/doctrees docs build/docs
+	@echo "build/docs/index.html"
 
 format: $(VENV)/.dev ## Format and mend what the linter can mend
 	$(BIN)/ruff format .

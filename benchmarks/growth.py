@@ -1,6 +1,6 @@
 """How processor time and memory of decoding grow with a recording's length and the number of modalities.
 
-    python benchmarks/growth.py --out growth.md --plot docs/images/growth.svg
+    python benchmarks/growth.py --out growth.md --plot growth.svg
 
 Makes recordings of 3, 30 and 300 s (360x288 at 25 pictures per second in H.264, sound of 16 kHz in AAC) and decodes
 each in fresh processes, for one modality (sound), two (and 8 frames of 96x96) and three (and 8 of flow). Of each the

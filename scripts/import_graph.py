@@ -26,10 +26,10 @@ PACKAGES: Final = {
 #: longest that fits a module is its room. Rooms on one line know nothing of each other.
 ROOMS: Final[Mapping[str, str]] = {
     "dimml": """
-        status  system  validation  digests  palette
+        status  system  validation  digests
         errors  tables
         modality  signing  metrics  prediction  request_parameters
-        signal_check  fusion  monitoring.reference  explanation
+        signal_check  fusion  monitoring.reference  look  explanation
         bundle
         contract  engine  repository  spans
         ensemble
@@ -86,6 +86,7 @@ ROOMS: Final[Mapping[str, str]] = {
         scoring.inputs  scoring.table
         scoring.engines
         scoring.run  scoring.report
+        demo
         cli
         scoring
     """,

@@ -3,8 +3,9 @@
     python scripts/real_clients.py [--only WORD ...] [--strict] [--record FOLDER]
 
 Starts ``dimml serve`` on free loopback ports and nginx before it in several ways, and runs every client that is
-installed: curl, httpx, requests, aiohttp, Node, Java, the four of tritonclient, grpc.health.v1, Chromium. Prints a
-Markdown table (docs/clients.md). A relay before the server counts connections and answers, and sees what is sent.
+installed: curl, httpx, requests, aiohttp, Node, Java, the four of tritonclient, grpc.health.v1, Chromium. Prints the
+Markdown table of docs/evidence/clients.md. A relay before the server counts connections and answers, and sees what
+is sent.
 Exit code: 0 where all is right, 1 where something is not; with ``--strict`` also where a client is not installed.
 ``--record`` keeps what each client sends in short requests, for tests/integration/http/test_recorded_clients.py.
 Debian's packages: curl, nodejs, default-jdk-headless, nginx-light, chromium, chromium-driver.

@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def all_faults(faults: Faults) -> list[Fault]:
-    """The faults of docs/triton.md."""
+    """The faults of docs/evidence/triton.md."""
     return [
         Fault("encoder unloaded", lambda: unloaded(faults, "visual")),
         Fault("encoder raises", lambda: told(faults, "raise")),

@@ -18,7 +18,7 @@ STARTS_TRITON = re.compile(r"\bsupport\.(triton_process|triton_faults)\b|\bgatew
 
 
 #: And these, a server of dimml's own.
-STARTS_A_SERVER = re.compile(r"\bsupport\.(server_process|gateway)\b|\bscripts/demo\.py\b")
+STARTS_A_SERVER = re.compile(r"\bsupport\.(server_process|gateway)\b|\"dimml\", \"demo\"")
 
 
 def names(item: pytest.Item) -> list[str]:

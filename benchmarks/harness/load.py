@@ -15,14 +15,19 @@ BOUNDARY = "dimml-benchmark"
 LIMIT_S = 60.0
 
 
-def http_request(data: bytes, classes: int | None = None, path: str = "/v1/predict") -> bytes:
+def http_request(
+    data: bytes, classes: int | None = None, path: str = "/v1/predict", explain: str | None = None
+) -> bytes:
     """A whole POST with a recording, made before the clock runs: the server is measured, not a client library.
 
-    ``classes``: how many of them to list (dimml's field ``top_k``).
+    ``classes``: how many of them to list (dimml's field ``top_k``); ``explain``: dimml's field of that name.
     """
-    fields = b""
-    if classes is not None:
-        fields = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n{classes}\r\n'.encode()
+    given = {"top_k": classes, "explain": explain}
+    fields = b"".join(
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in given.items()
+        if value is not None
+    )
     file = 'Content-Disposition: form-data; name="media"; filename="clip.mp4"\r\nContent-Type: video/mp4'
     body = b"".join([fields, f"--{BOUNDARY}\r\n{file}\r\n\r\n".encode(), data, f"\r\n--{BOUNDARY}--\r\n".encode()])
     return raw_request(path, body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})

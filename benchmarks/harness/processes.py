@@ -16,16 +16,26 @@ _IDLE_FIELDS = (3, 4)
 
 def tree(pid: int) -> list[int]:
     """A process and all below it that have not ended, parents first."""
-    children: dict[int, list[int]] = {}
+    below = _by_parent()
+    found = [pid]
+    for process in found:
+        found += below.get(process, [])
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Processes that this one has started and that have not ended."""
+    return _by_parent().get(pid, [])
+
+
+def _by_parent() -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             # The name, in brackets, may hold spaces; state and parent follow it.
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
             if state not in "ZX":
-                children.setdefault(int(parent), []).append(int(stat.parent.name))
-    found = [pid]
-    for process in found:
-        found += children.get(process, [])
+                found.setdefault(int(parent), []).append(int(stat.parent.name))
     return found
 
 

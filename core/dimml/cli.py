@@ -19,6 +19,7 @@ import typer
 
 from dimml import __version__
 from dimml.errors import DimmlError
+from dimml.system.installation import install_command
 from dimml.system.outbound import set_quiet_defaults
 
 GROUP = "dimml.commands"
@@ -38,7 +39,6 @@ def build_app() -> tuple[typer.Typer, dict[str, str]]:
     app = typer.Typer(
         name="dimml",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Train detached encoders, export them as a bundle, serve it, and predict.",
@@ -116,8 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
         if command not in extras or (error.name or "").startswith("dimml"):
             raise
         print(
-            f"error: `dimml {command}` needs {error.name}, which is not installed: "
-            f"pip install 'dimml[{extras[command]}]'",
+            f"error: `dimml {command}` needs {error.name}, which is not installed: {install_command(extras[command])}",
             file=sys.stderr,
         )
         return EXIT_ERROR

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
@@ -17,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.bundle import Bundle
-from dimml.engine import Encoded, Engine, EngineError
+from dimml.engine import Encoded, Engine, EngineError, Together
 from dimml.errors import DeadlineExceededError, DimmlError, UnavailableError, UnusableMediaError
 from dimml.fusion import FloatArray, Fused, softmax
 from dimml.signal_check import no_signal
-from dimml.spans import NO_SPANS, Spans, bundle_attributes
+from dimml.spans import NO_SPANS, NoSpans, Spans, bundle_attributes
 from dimml.status import OK, ModalityStatus, Reason, Status, describe_statuses
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class EnsembleResult:
     @cached_property
     def own(self) -> Mapping[str, FloatArray]:
         """Each modality's own distribution ``[B, C]``, uniform where it is not ok."""
-        return dict(zip(self.logits, softmax(np.stack(list(self.logits.values()))), strict=True))
+        return dict(zip(self.logits, softmax(np.array(list(self.logits.values()))), strict=True))
 
 
 def judged(bundle: Bundle, tensors: Mapping[str, npt.NDArray[Any]], batch: int) -> Rows:
@@ -95,12 +96,24 @@ async def run(
     end = loop.time() + timeout_s
     statuses = {name: list(column) for name, column in rows.statuses.items()}
     batch = len(next(iter(statuses.values())))
+    began, now = perf_counter(), loop.time()
+    due = {
+        name: min(
+            now + (deadlines_s or {}).get(name, bundle.encoder(name).deadline_ms / 1000.0), end - FUSION_RESERVE_S
+        )
+        for name in statuses
+    }
+    # Where calls are traced, each has its span.
+    together = _start_together(engine, bundle, rows, batch) if isinstance(spans, NoSpans) else None
+    if together is not None:
+        whole = await _whole_result(together, bundle, rows, due, end)
+        if whole is not None:
+            return whole
 
     async def encode(name: str) -> tuple[Encoded, float]:
         usable = [i for i, status in enumerate(statuses[name]) if status.ok]
         if not usable:
-            return nothing(name), 0.0
-        began = perf_counter()
+            return _no_output(bundle, name, batch), 0.0
         attributes = {**bundle_attributes(bundle), "dimml.modality": name, "dimml.rows": len(usable)}
         with spans.span(f"encode {name}", attributes) as span:
             encoded = await attempt(name, usable)
@@ -111,19 +124,15 @@ async def run(
                 span.fail(worst.reason.value)
         return encoded, perf_counter() - began
 
-    def nothing(name: str) -> Encoded:
-        return Encoded(
-            features=np.zeros((batch, bundle.encoder(name).features), np.float32),
-            logits=np.zeros((batch, bundle.classes), np.float32),
-        )
-
     async def attempt(name: str, usable: Sequence[int]) -> Encoded:
         """Run the encoder on the usable rows; all rows of its output, zeros in those that have none."""
         column, tensor = statuses[name], rows.tensors[name]
-        own_s = (deadlines_s or {}).get(name, bundle.encoder(name).deadline_ms / 1000.0)
         try:
-            async with asyncio.timeout(min(own_s, end - FUSION_RESERVE_S - loop.time())):
-                output = await engine.encode(bundle, name, tensor if len(usable) == batch else tensor[usable])
+            async with asyncio.timeout_at(due[name]):
+                if together is not None:
+                    output = await together.encoded(name)
+                else:
+                    output = await engine.encode(bundle, name, tensor if len(usable) == batch else tensor[usable])
         except TimeoutError:
             failure = Reason.DEADLINE
         except EngineError as error:
@@ -135,7 +144,7 @@ async def run(
         else:
             if len(usable) == batch and np.isfinite(output.features).all() and np.isfinite(output.logits).all():
                 return output
-            encoded = nothing(name)
+            encoded = _no_output(bundle, name, batch)
             finite = np.isfinite(np.concatenate([output.features, output.logits], axis=1)).all(axis=1)
             for position, row in enumerate(usable):
                 if finite[position]:
@@ -146,7 +155,7 @@ async def run(
             return encoded
         for row in usable:
             column[row] = ModalityStatus.because(failure)
-        return nothing(name)
+        return _no_output(bundle, name, batch)
 
     names = [modality.name for modality in bundle.modalities]
     async with asyncio.TaskGroup() as group:
@@ -155,7 +164,7 @@ async def run(
     logits = {name: encoded[name].logits for name in names}
     features = {name: encoded[name].features for name in names}
     present_BM = np.array([[statuses[name][row].ok for name in names] for row in range(batch)], dtype=np.bool_)
-    began = perf_counter()
+    began_fusing = perf_counter()
     if not present_BM.any():
         # Nothing to fuse. Where the models run elsewhere, the fusion may be as unreachable as the encoders that failed,
         # and the answer should report their statuses instead.
@@ -167,24 +176,72 @@ async def run(
             fuse_s=0.0,
             features=features,
         )
-    try:
-        # Never less than its reserve: where a late encoder used the time up on a busy machine, an answer that is
-        # slightly late is worth more than none.
-        with spans.span("fuse", {**bundle_attributes(bundle), "dimml.rows": batch}):
-            async with asyncio.timeout_at(max(end, loop.time() + FUSION_RESERVE_S)):
-                fused = await engine.fuse(bundle, features, logits, present_BM)
-    except TimeoutError as error:
-        raise DeadlineExceededError("the request's time ran out before fusion") from error
-    except EngineError as error:
-        logger.warning("fusion %s: %s", bundle.fusion_model, error)
-        raise UnavailableError("fusion failed") from error
+    # Never less than its reserve: where a late encoder used the time up on a busy machine, an answer that is slightly
+    # late is worth more than none.
+    latest = max(end, loop.time() + FUSION_RESERVE_S)
+    with spans.span("fuse", {**bundle_attributes(bundle), "dimml.rows": batch}), _fusing(bundle):
+        async with asyncio.timeout_at(latest):
+            fused = await engine.fuse(bundle, features, logits, present_BM)
     return EnsembleResult(
         fused=fused,
         logits=logits,
         statuses=statuses,
         encode_s={name: task.result()[1] for name, task in tasks.items()},
-        fuse_s=perf_counter() - began,
+        fuse_s=perf_counter() - began_fusing,
         features=features,
+    )
+
+
+def _start_together(engine: Engine, bundle: Bundle, rows: Rows, batch: int) -> Together | None:
+    """Start all encoders of which every row is to be had, if the engine can and no modality is missing in part."""
+    start: Callable[..., Together | None] | None = getattr(engine, "together", None)  # ``EncodesTogether``
+    usable = {m.name: sum(status.ok for status in rows.statuses[m.name]) for m in bundle.modalities}
+    if start is None or not any(usable.values()) or any(0 < count < batch for count in usable.values()):
+        return None
+    return start(
+        bundle,
+        {name: rows.tensors[name] for name, count in usable.items() if count},
+        {name: _no_output(bundle, name, batch) for name, count in usable.items() if not count},
+        np.array([[count > 0 for count in usable.values()]] * batch, dtype=np.bool_),
+    )
+
+
+async def _whole_result(
+    together: Together, bundle: Bundle, rows: Rows, due: Mapping[str, float], end: float
+) -> EnsembleResult | None:
+    """Await encoders and fusion at once; None if an encoder failed or is late. Raises as ``run`` does."""
+    until = min(due[name] for name, column in rows.statuses.items() if column[0].ok)
+    with _fusing(bundle):
+        fused = await together.fused(until, max(end, until + FUSION_RESERVE_S))
+    if fused is None:
+        return None
+    return EnsembleResult(
+        fused=fused,
+        logits={modality.name: together.outputs[modality.name].logits for modality in bundle.modalities},
+        statuses=rows.statuses,
+        encode_s={modality.name: together.encode_s.get(modality.name, 0.0) for modality in bundle.modalities},
+        fuse_s=together.fuse_s,
+        features={modality.name: together.outputs[modality.name].features for modality in bundle.modalities},
+    )
+
+
+@contextmanager
+def _fusing(bundle: Bundle) -> Iterator[None]:
+    """Turn a failure of the fusion into the error for the caller."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise DeadlineExceededError("the request's time ran out before fusion") from error
+    except EngineError as error:
+        logger.warning("fusion %s: %s", bundle.fusion_model, error)
+        raise UnavailableError("fusion failed") from error
+
+
+def _no_output(bundle: Bundle, modality: str, batch: int) -> Encoded:
+    """Build what stands for an encoder's output in rows that have none."""
+    return Encoded(
+        features=np.zeros((batch, bundle.encoder(modality).features), np.float32),
+        logits=np.zeros((batch, bundle.classes), np.float32),
     )
 
 

@@ -1,4 +1,4 @@
-"""The scripts of docs/hardening.md, for seconds: that they run, and that nothing is lost, leaked or stuck.
+"""The scripts of docs/evidence/hardening.md, for seconds: that they run, and that nothing is lost, leaked or stuck.
 
 Latency and throughput are theirs to judge, on a machine of their own.
 """
@@ -19,7 +19,7 @@ from support.data import REPOSITORY_ROOT
 
 #: The attacks that are over soon.
 QUICK = {"slow loris", "path in a file name", "header bombs"}
-PAGE = (REPOSITORY_ROOT / "docs" / "hardening.md").read_text()
+PAGE = (REPOSITORY_ROOT / "docs" / "evidence" / "hardening.md").read_text()
 
 
 def check(report: Report, *, but: str = "$.") -> None:

@@ -1,8 +1,8 @@
 """``dimml`` commands forked from a process that has imported what they need: imports are most of what a start costs.
 
 A fork runs the same command with the same arguments, environment and folder, and has its own sockets, signals, threads
-and decode workers. It differs in what is decided while modules are imported: a test of that starts its command from
-nothing (for a server, ``running_server(..., fresh=True)``).
+and decode workers, which are forked too (``support.forked_children``). It differs in what is decided while modules are
+imported: a test of that starts its command from nothing (for a server, ``running_server(..., fresh=True)``).
 """
 
 from __future__ import annotations
@@ -24,10 +24,28 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from support.forked_children import become_child, fork_children
+
 #: Every server of the tests has this in its environment.
 SERVER_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 _TESTS = Path(__file__).resolve().parents[1]
-_BOOT = "import sys; sys.path[0] = sys.argv[1]; from support.forked import serve_forks; serve_forks(int(sys.argv[2]))"
+_BOOT = (
+    "import sys; sys.path[0] = sys.argv[1]; from support.forked import serve_forks; "
+    "serve_forks(int(sys.argv[2]), sys.argv[3:])"
+)
+#: What a server has imported once it is ready, and `dimml predict` once it has answered, beside the commands.
+_OF_COMMANDS = (
+    "onnxruntime",
+    "pydantic.v1",
+    "rich.progress",
+    "dimml_server.process.entrypoint",
+    "dimml_server.local",
+    "dimml_server.shadow.worker",
+    "dimml.media.workers.main",
+    "dimml_client.cli.predict",
+    "dimml_client.cli.table",
+    "support.faulty_decoding",
+)
 #: A request is one packet: arguments and environment.
 _REQUEST_BYTES = 2**18
 #: A process's number, and later how it ended.
@@ -53,7 +71,11 @@ class ForkedProcess:
             "folder": str(folder or Path.cwd()),
         }
         with theirs:
-            socket.send_fds(_template(), [json.dumps(request).encode()], [out_there, err_there, theirs.fileno()])
+            socket.send_fds(
+                template("dimml.cli", *_OF_COMMANDS),
+                [json.dumps(request).encode()],
+                [out_there, err_there, theirs.fileno()],
+            )
         os.close(out_there)
         os.close(err_there)
         #: As the kernel knows it.
@@ -106,12 +128,12 @@ def run_forked(args: Sequence[str], folder: Path | None = None) -> subprocess.Co
 
 
 @cache
-def _template() -> socket.socket:
-    """The socket that takes requests for forks, of a process that lives as long as this one."""
+def template(*modules: str) -> socket.socket:
+    """The socket that takes requests for forks, of a process that has these modules and lives as long as this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, str(_TESTS), str(theirs.fileno())],
+            [sys.executable, "-c", _BOOT, str(_TESTS), str(theirs.fileno()), *modules],
             pass_fds=[theirs.fileno()],
             env=os.environ | SERVER_ENVIRONMENT,
         )
@@ -124,9 +146,14 @@ def _template() -> socket.socket:
     return ours
 
 
-def serve_forks(descriptor: int) -> None:
-    """Import a server's modules, then fork a process for each request until the socket is closed."""
-    _import_all()
+def serve_forks(descriptor: int, modules: Sequence[str]) -> None:
+    """Import modules, then fork a process for each request until the socket is closed."""
+    from dimml.system.outbound import import_quietly
+
+    for name in modules:
+        import_quietly(name)
+    if "dimml.cli" in modules:
+        sys.modules["dimml.cli"].build_app()
     threads = len(list(Path("/proc/self/task").iterdir()))
     assert threads == 1, f"{threads} threads: only the one that forks would go on in a fork"
     ended, wake = os.pipe()
@@ -134,6 +161,7 @@ def serve_forks(descriptor: int) -> None:
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     reports: dict[int, socket.socket] = {}
+    us = os.getpid()
     with socket.socket(fileno=descriptor) as requests:
         while True:
             ready, _, _ = select.select([requests, ended], [], [])
@@ -141,37 +169,20 @@ def serve_forks(descriptor: int) -> None:
                 os.read(ended, 1024)
                 _report_the_dead(reports)
             if requests in ready:
-                packet, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES, 3)
+                packet, given, _, _ = socket.recv_fds(requests, _REQUEST_BYTES, 3)
                 if not packet:
                     return
-                out, err, report = descriptors
+                *given, report = given
                 if (process := os.fork()) == 0:
-                    for ours in (requests.detach(), ended, wake, report, *(one.detach() for one in reports.values())):
-                        os.close(ours)
-                    _become(out, err, **json.loads(packet))
-                os.close(out)
-                os.close(err)
+                    for number in (requests.detach(), ended, wake, report, *(one.detach() for one in reports.values())):
+                        os.close(number)
+                    _forget_signals()
+                    asked = json.loads(packet)
+                    become_child(*given, us, **asked) if "module" in asked else _become(*given, **asked)
+                for number in given:
+                    os.close(number)
                 reports[process] = socket.socket(fileno=report)
                 reports[process].send(_REPORT.pack(process))
-
-
-def _import_all() -> None:
-    """What a server has imported once it is ready, and `dimml predict` once it has answered."""
-    from dimml.cli import build_app
-    from dimml.system.outbound import import_quietly
-
-    build_app()
-    for name in (
-        "onnxruntime",
-        "pydantic.v1",
-        "rich.progress",
-        "dimml_server.process.entrypoint",
-        "dimml_server.local",
-        "dimml_client.cli.predict",
-        "dimml_client.cli.table",
-        "support.faulty_decoding",
-    ):
-        import_quietly(name)
 
 
 def _report_the_dead(reports: dict[int, socket.socket]) -> None:
@@ -182,10 +193,13 @@ def _report_the_dead(reports: dict[int, socket.socket]) -> None:
                 report.send(_REPORT.pack(status))
 
 
-def _become(out: int, err: int, *, args: list[str], environment: dict[str, str], folder: str) -> NoReturn:
-    """Run ``-m dimml`` or a script with these arguments, as a new interpreter would."""
+def _forget_signals() -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _become(out: int, err: int, *, args: list[str], environment: dict[str, str], folder: str) -> NoReturn:
+    """Run ``-m dimml`` or a script with these arguments, as a new interpreter would."""
     for descriptor, number in ((out, 1), (err, 2)):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -200,5 +214,8 @@ def _become(out: int, err: int, *, args: list[str], environment: dict[str, str],
     else:
         sys.argv, sys.path[0] = args[1:], str(Path(args[1]).parent)
         run = lambda: runpy.run_path(args[1], run_name="__main__")  # noqa: E731
+    serves = args[1:2] != ["-m"] or args[3:4] == ["serve"]
+    if serves and not any(word.startswith("--set=processes=") for word in args):
+        fork_children()
     run()
     sys.exit()

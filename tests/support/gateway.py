@@ -92,7 +92,7 @@ def only(answers: list[Answered]) -> Counter[tuple[int, bool, tuple[tuple[str, s
 
 
 def print_row(fault: str, made: Load, recovery_s: float) -> None:
-    """A line of the table in docs/gateway.md, for `pytest -s`."""
+    """A line of the table in docs/evidence/gateway.md, for `pytest -s`."""
     failed = sum(a.status != 200 for a in made.answers)
     degraded = sum(a.degraded for a in made.answers)
     print(f"| {fault} | {len(made.answers)} | {failed} | {degraded} | {recovery_s:.2f} s |")

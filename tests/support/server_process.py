@@ -19,6 +19,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.forked import SERVER_ENVIRONMENT, ForkedProcess
+from support.forked_children import BETWEEN
 from support.waiting import wait_until
 
 READY = re.compile(r"ready http=(\S+) grpc=(\S+)")
@@ -93,13 +94,14 @@ class ServerProcess:
 
 
 def _parents() -> dict[int, int]:
-    """All processes that have not ended, and who started each."""
+    """All processes that have not ended, and who started each; without those that are between (forked_children)."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # The name, in brackets, may hold spaces; state and parent follow it.
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if state != "Z":
+            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
+            state, parent = rest.split()[:2]
+            if state != "Z" and name != BETWEEN:
                 found[int(stat.parent.name)] = int(parent)
     return found
 

@@ -14,9 +14,40 @@ from dimml_client.cli.options import DEFAULT_URL, AudioTrack, CredentialFiles, V
 def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
     app.command("predict")(predict)
+    app.command("demo")(demo)
     from dimml_client.cli.models import build
 
     app.add_typer(build(), name="models")
+
+
+def demo(
+    *,
+    http_port: Annotated[
+        int,
+        typer.Option("--http-port", min=1, max=65535, envvar="DEMO_HTTP_PORT", help="HTTP port of the server."),
+    ] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option("--grpc-port", min=1, max=65535, envvar="DEMO_GRPC_PORT", help="Its gRPC port.")
+    ] = 8001,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep serving until Ctrl-C, to try it.")] = False,
+    repository: Annotated[
+        Path | None, typer.Option("--repository", help="Model repository to serve; by default the demo's.")
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option("--samples", help="Folder of clips with samples.csv; by default the demo's.")
+    ] = None,
+) -> None:
+    """Serve the demo bundle, predict sample clips over HTTP and gRPC, and show the answers.
+
+    Exits with 0 when every answer came over both transports with the label and the statuses that samples.csv expects.
+    """
+    from dimml_client.demo import files
+    from dimml_client.demo.show import run_demo
+
+    repository = repository or files.demo_folder(files.REPOSITORY)
+    samples = samples or files.demo_folder(files.SAMPLES)
+    if not run_demo(repository, samples, http_port, grpc_port, keep=keep):
+        raise typer.Exit(1)
 
 
 @with_credentials

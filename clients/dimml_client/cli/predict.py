@@ -13,6 +13,7 @@ from dimml.errors import CapacityError, ConfigurationError, RequestError
 from dimml.prediction import Prediction
 from dimml.repository import only_bundle
 from dimml.request_parameters import Explain
+from dimml.system.installation import install_command
 from dimml_client.client import Client
 from dimml_client.transport.credentials import Credentials
 from dimml_client.transport.request import MEDIA_PART, gather_parts
@@ -117,7 +118,7 @@ def local(repository: Path, options: PredictOptions) -> Iterator[Predict]:
             predictor = stack.enter_context(LocalPredictor(repository, splits=splits, decode_workers=1))
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"--repository needs {error.name}, which is not installed: pip install 'dimml[serve]'",
+                f"--repository needs {error.name}, which is not installed: {install_command('serve')}",
                 field="--repository",
             ) from error
         yield lambda job: predictor.predict(

@@ -135,9 +135,9 @@ def _cover(clip_THWC: Row, share: float) -> Row:
     return out
 
 
-def _normal(shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+def _normal(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Draw standard normal numbers, always the same ones for a shape."""
-    return np.random.default_rng(shape).standard_normal(shape)
+    return np.random.default_rng(shape).standard_normal(shape, dtype=np.float32)
 
 
 _OF_PICTURES: Final = {

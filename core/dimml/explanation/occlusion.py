@@ -24,8 +24,11 @@ BLANKS: Final[Mapping[Kind, float]] = {"waveform": 0.0, "frames": 128, "flow": 1
 
 
 def count_stretches(seconds: float) -> int:
-    """Into how many stretches of equal length a range is divided: of ``LEAST_STRETCH_S`` or more, 1 to 32."""
-    return max(1, min(MOST_STRETCHES, math.floor(seconds / LEAST_STRETCH_S + 1e-6)))
+    """Into how many stretches of equal length a range is divided: of ``LEAST_STRETCH_S`` or more, 1 to 32.
+
+    A range that is a thousandth of a stretch short, as rounded times are, counts as whole.
+    """
+    return max(1, min(MOST_STRETCHES, math.floor(seconds / LEAST_STRETCH_S + 1e-3)))
 
 
 def steps_of(modality: Modality, seconds: float, count: int) -> list[tuple[int, int]]:

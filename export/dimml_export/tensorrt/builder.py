@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from dimml.contract import FEATURES, LOGITS, ModelSpec
 from dimml.errors import BundleError, SetupError
+from dimml.system.installation import install_command
 from dimml_export.tensorrt.device import Device, first_device
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class TensorRTBuilder:
             ) from error
         # Needed only after a build, which takes minutes: report its absence before.
         if find_spec("polygraphy") is None:
-            raise SetupError("comparing a plan needs polygraphy: pip install 'dimml[tensorrt]'")
+            raise SetupError(f"comparing a plan needs polygraphy: {install_command('tensorrt')}")
         self._version = str(trt.__version__)
         self._errors: list[str] = []
         self._logger = _logger(self._errors)

@@ -18,6 +18,7 @@ from dimml.status import Reason
 from dimml.system.cores import usable_cores
 from dimml_server.engines.low_priority import at_low_priority
 from dimml_server.engines.ort_session import ModelSession, providers
+from dimml_server.engines.together import RunsTogether
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,34 @@ class OnnxRuntimeEngine:
         """Run the fusion graph. Raises EngineError."""
         tensors = fusion_inputs(bundle, features, logits, present_BM)
         return fused_from(await self._session(bundle, bundle.fusion_model).run(tensors))
+
+    def together(
+        self,
+        bundle: Bundle,
+        tensors: Mapping[str, npt.NDArray[Any]],
+        missing: Mapping[str, Encoded],
+        present_BM: BoolArray,
+    ) -> RunsTogether | None:
+        """Start the encoders of ``tensors`` with the fusion after them; None if one must be refused."""
+
+        def fusion_tensors(outputs: Mapping[str, Encoded]) -> Mapping[str, npt.NDArray[Any]]:
+            features = {name: one.features for name, one in outputs.items()}
+            return fusion_inputs(bundle, features, {name: one.logits for name, one in outputs.items()}, present_BM)
+
+        try:
+            fusion = self._session(bundle, bundle.fusion_model)
+            encoders = {
+                name: (
+                    self._session(bundle, bundle.encoder_model(name)),
+                    {bundle.encoder(name).modality.tensor: tensor},
+                )
+                for name, tensor in tensors.items()
+            }
+            for session in (fusion, *(session for session, _ in encoders.values())):
+                session.check_room()
+        except EngineError:
+            return None
+        return RunsTogether(encoders, missing, fusion, fusion_tensors)
 
     def _session(self, bundle: Bundle, model: str) -> ModelSession:
         session = self._sessions.get((model, bundle.version))

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from dimml_server.settings.settings import DEVICE_PATTERN
 logger = logging.getLogger(__name__)
 
 Tensors = Mapping[str, npt.NDArray[Any]]
+Outputs = dict[str, npt.NDArray[Any]]
+Ts = TypeVarTuple("Ts")
 
 #: A first run compiles and allocates, on some devices for long.
 WARM_UP_LIMIT_S = 120.0
@@ -66,6 +68,35 @@ def provider_name(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
 
 
+class Run:
+    """One run of a model. ``stop`` and ``end`` are for the event loop's thread."""
+
+    __slots__ = ("_ended", "_options", "_outputs", "_session", "_strays")
+
+    def __init__(self, session: Any, outputs: list[str], options: Any, strays: set[Run]) -> None:
+        self._session, self._outputs, self._options, self._strays = session, outputs, options, strays
+        self._ended = False
+
+    def here(self, tensors: Tensors) -> Outputs | EngineError:
+        """Run in this thread; return outputs by name, or the error."""
+        try:
+            results = self._session.run(self._outputs, dict(tensors), self._options)
+        except Exception as error:
+            return EngineError(Reason.ENCODER_ERROR, _first_line(error))
+        return dict(zip(self._outputs, results, strict=True))
+
+    def stop(self) -> None:
+        """Ask the run to stop; it is a stray run until ``end`` is called."""
+        if not self._ended:
+            self._options.terminate = True
+            self._strays.add(self)
+
+    def end(self) -> None:
+        """Note that the run has ended."""
+        self._ended = True
+        self._strays.discard(self)
+
+
 class ModelSession:
     """Runs of one model. At most ``concurrency`` are awaited at a time, which ``Admission`` guarantees.
 
@@ -86,9 +117,10 @@ class ModelSession:
         self._spec = spec
         self._outputs = [output.name for output in spec.outputs]
         self._max_stray_runs = max_stray_runs
-        # No more runs than this can be in progress: a run starts only while stray runs are below their bound.
-        self._threads = RunThreads(f"dimml-{spec.name}", concurrency + max_stray_runs)
-        self._strays: set[Any] = set()
+        # No more runs than this can be in progress: a run starts only while stray runs are below their bound. The
+        # fusion, with stray runs of its own, may be run in the thread of an encoder.
+        self._threads = RunThreads(f"dimml-{spec.name}", concurrency + 2 * max_stray_runs)
+        self._strays: set[Run] = set()
         self._ort = ort = import_quietly("onnxruntime")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -121,54 +153,64 @@ class ModelSession:
         except EngineError as error:
             raise BundleError(f"model {self._spec.name} does not run: {error}") from error
 
-    async def run(self, tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
+    def check_room(self) -> None:
+        """Raise EngineError if there are as many stray runs as there may be."""
+        if len(self._strays) >= self._max_stray_runs:
+            raise EngineError(Reason.ENCODER_BUSY, f"{len(self._strays)} stalled runs are still going")
+
+    async def run(self, tensors: Tensors) -> Outputs:
         """Run the model; return outputs by name. Cancelling asks the run to stop, without waiting.
 
         Raises EngineError.
         """
-        if len(self._strays) >= self._max_stray_runs:
-            raise EngineError(Reason.ENCODER_BUSY, f"{len(self._strays)} stalled runs are still going")
+        self.check_room()
         loop = asyncio.get_running_loop()
-        options = self._ort.RunOptions()
-        options.log_severity_level = _ORT_FATAL  # Errors of a run are logged here, once.
-        done: asyncio.Future[list[npt.NDArray[Any]]] = loop.create_future()
+        done: asyncio.Future[Outputs] = loop.create_future()
 
-        def finish(result: list[npt.NDArray[Any]] | None, error: Exception | None) -> None:
-            self._strays.discard(options)
+        def finish(outcome: Outputs | EngineError) -> None:
+            run.end()
             if done.cancelled():
                 return
-            if result is not None:
-                done.set_result(result)
+            if isinstance(outcome, EngineError):
+                done.set_exception(outcome)
             else:
-                done.set_exception(EngineError(Reason.ENCODER_ERROR, _first_line(error)))
+                done.set_result(outcome)
+
+        run = self.start(tensors, lambda outcome: self.tell(loop, finish, outcome))
+        try:
+            return await done
+        except asyncio.CancelledError:
+            run.stop()
+            raise
+
+    def start(self, tensors: Tensors, ended: Callable[[Outputs | EngineError], None]) -> Run:
+        """Run the model in a thread, which then calls ``ended``; it must not raise."""
+        run = self.new_run()
 
         def work() -> Callable[[], None]:
-            result, failure = None, None
-            try:
-                result = self._session.run(self._outputs, dict(tensors), options)
-            except Exception as error:
-                failure = error
-            return lambda: report(result, failure)
-
-        def report(result: list[npt.NDArray[Any]] | None, failure: Exception | None) -> None:
-            try:
-                loop.call_soon_threadsafe(finish, result, failure)
-            except RuntimeError:
-                logger.debug("a run of %s outlived the server", self._spec.name)
+            outcome = run.here(tensors)
+            return lambda: ended(outcome)
 
         self._threads.submit(work)
+        return run
+
+    def new_run(self) -> Run:
+        """Make a run that is to be made in the caller's thread."""
+        options = self._ort.RunOptions()
+        options.log_severity_level = _ORT_FATAL  # Errors of a run are logged here, once.
+        return Run(self._session, self._outputs, options, self._strays)
+
+    def tell(self, loop: asyncio.AbstractEventLoop, call: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        """Have a thread's news heard in the event loop, if that is still there."""
         try:
-            return dict(zip(self._outputs, await done, strict=True))
-        except asyncio.CancelledError:
-            options.terminate = True
-            if not done.done() or done.cancelled():
-                self._strays.add(options)
-            raise
+            loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            logger.debug("a run of %s outlived the server", self._spec.name)
 
     def close(self) -> None:
         """Ask runs in progress to stop, and let the threads end."""
-        for options in self._strays:
-            options.terminate = True
+        for run in self._strays:
+            run.stop()
         self._threads.close()
 
     def _check_provider(self, wanted: Provider) -> None:

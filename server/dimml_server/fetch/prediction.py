@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dimml.errors import ConfigurationError, InvalidParameterError, QueueFullError
 from dimml.prediction import Prediction
+from dimml.system.installation import install_command
 from dimml_server.fetch.targets import MEDIA_URL, Targets
 from dimml_server.observability.fetch_metrics import FetchMetrics
 from dimml_server.observability.tracer import Tracer
@@ -50,7 +51,7 @@ class MediaUrls:
             except ModuleNotFoundError as error:
                 raise ConfigurationError(
                     f"media_url_hosts and media_url_buckets need {error.name}, which is not installed: "
-                    "pip install 'dimml[fetch]'",
+                    f"{install_command('fetch')}",
                     field="media_url_hosts",
                 ) from error
             self._fetcher = Fetcher(settings, self._targets, metrics, tracer, folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dimml.errors import ConfigurationError
+from dimml.system.installation import install_command
 from dimml_server.fetch.targets import Target
 from dimml_server.settings.media_url import Bucket
 
@@ -15,7 +16,7 @@ try:
     from awscrt import auth, http
 except ModuleNotFoundError as error:
     raise ConfigurationError(
-        f"media_url_buckets needs {error.name}, which is not installed: pip install 'dimml[fetch-s3]'",
+        f"media_url_buckets needs {error.name}, which is not installed: {install_command('fetch-s3')}",
         field="media_url_buckets",
     ) from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -20,7 +20,7 @@ from dimml.monitoring.observation import Observation, bundle_info, label_name, l
 from dimml.monitoring.reference import Reference
 from dimml.status import OK, ModalityStatus, Reason
 from dimml_server.observability.backlog import Backlog
-from dimml_server.observability.series import Series
+from dimml_server.observability.series import counter, histogram
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -50,53 +50,41 @@ class BundleMetrics:
         self._window = window
         self._watched: dict[tuple[str, str], _DriftMonitor] = {}
         self._infos: dict[tuple[str, str], tuple[str, ...]] = {}
-        self._statuses = Series(
-            Counter(
-                f"{prefix}_modality_status",
-                "Rows by status and reason of a modality.",
-                (*MODALITY, "status", "reason"),
-                registry=registry,
-            )
+        self._statuses = counter(
+            f"{prefix}_modality_status",
+            "Rows by status and reason of a modality.",
+            (*MODALITY, "status", "reason"),
+            registry=registry,
         )
-        self._certainty = Series(
-            Histogram(
-                f"{prefix}_modality_certainty_ratio",
-                "Certainty of a head whose modality is ok, 0 to 1; modality 'fused' is the head on all features.",
-                MODALITY,
-                buckets=UNIT_BUCKETS,
-                registry=registry,
-            )
+        self._certainty = histogram(
+            f"{prefix}_modality_certainty_ratio",
+            "Certainty of a head whose modality is ok, 0 to 1; modality 'fused' is the head on all features.",
+            MODALITY,
+            buckets=UNIT_BUCKETS,
+            registry=registry,
         )
-        self._weight = Series(
-            Histogram(
-                f"{prefix}_modality_weight_ratio",
-                "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
-                MODALITY,
-                buckets=UNIT_BUCKETS,
-                registry=registry,
-            )
+        self._weight = histogram(
+            f"{prefix}_modality_weight_ratio",
+            "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
+            MODALITY,
+            buckets=UNIT_BUCKETS,
+            registry=registry,
         )
-        self._disagreement = Series(
-            Histogram(
-                f"{prefix}_disagreement_ratio",
-                "Chance that two modalities' heads, drawing from their distributions, name different labels.",
-                BUNDLE,
-                buckets=UNIT_BUCKETS,
-                registry=registry,
-            )
+        self._disagreement = histogram(
+            f"{prefix}_disagreement_ratio",
+            "Chance that two modalities' heads, drawing from their distributions, name different labels.",
+            BUNDLE,
+            buckets=UNIT_BUCKETS,
+            registry=registry,
         )
-        self._predictions = Series(
-            Counter(
-                f"{prefix}_predictions", "Rows that were answered, by label.", (*BUNDLE, "label"), registry=registry
-            )
+        self._predictions = counter(
+            f"{prefix}_predictions", "Rows that were answered, by label.", (*BUNDLE, "label"), registry=registry
         )
-        self._degraded = Series(
-            Counter(
-                f"{prefix}_degraded",
-                "Rows that were answered without a requested modality.",
-                BUNDLE,
-                registry=registry,
-            )
+        self._degraded = counter(
+            f"{prefix}_degraded",
+            "Rows that were answered without a requested modality.",
+            BUNDLE,
+            registry=registry,
         )
         self._truncated = (
             None
@@ -108,14 +96,12 @@ class BundleMetrics:
                 registry=registry,
             )
         )
-        self._stages = Series(
-            Histogram(
-                f"{prefix}_stage_seconds",
-                "Time of one stage of a request: queue, decode, encode (by modality), fuse, explain.",
-                (*BUNDLE, "stage", "modality"),
-                buckets=SECONDS_BUCKETS,
-                registry=registry,
-            )
+        self._stages = histogram(
+            f"{prefix}_stage_seconds",
+            "Time of one stage of a request: queue, decode, encode (by modality), fuse, explain.",
+            (*BUNDLE, "stage", "modality"),
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
         )
         self._info = Gauge(
             f"{prefix}_bundle_info",

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
@@ -29,7 +29,7 @@ from dimml_server.observability.kserve_statistics import Statistics
 from dimml_server.observability.merging import families_of
 from dimml_server.observability.request_context import current_request
 from dimml_server.observability.request_record import CANCELLED, DEGRADED, INTERNAL, OK, RequestRecord
-from dimml_server.observability.series import Series
+from dimml_server.observability.series import counter, histogram
 from dimml_server.observability.shadow_metrics import ShadowMetrics
 
 if TYPE_CHECKING:
@@ -56,22 +56,18 @@ class Metrics:
         self.history = History(self.registry.collect)
         #: Counts for KServe's statistics call, over all transports that speak KServe v2.
         self.inference = Statistics()
-        self._requests = Series(
-            Counter(
-                "dimml_requests",
-                "Requests answered, by outcome: ok, degraded, cancelled, internal, or an error's code.",
-                ("model", "version", "transport", "outcome"),
-                registry=self.registry,
-            )
+        self._requests = counter(
+            "dimml_requests",
+            "Requests answered, by outcome: ok, degraded, cancelled, internal, or an error's code.",
+            ("model", "version", "transport", "outcome"),
+            registry=self.registry,
         )
-        self._latency = Series(
-            Histogram(
-                "dimml_request_seconds",
-                "Time from the first byte of a request to its answer.",
-                ("model", "version", "transport"),
-                buckets=SECONDS_BUCKETS,
-                registry=self.registry,
-            )
+        self._latency = histogram(
+            "dimml_request_seconds",
+            "Time from the first byte of a request to its answer.",
+            ("model", "version", "transport"),
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
         )
         self._in_flight = Gauge("dimml_requests_in_flight", "Requests being worked on.", registry=self.registry)
         self._queued = Gauge("dimml_requests_queued", "Requests that wait for their turn.", registry=self.registry)

@@ -14,6 +14,7 @@ from dimml.engine import EngineError
 from dimml.errors import ConfigurationError, DimmlError
 from dimml.spans import Attributes
 from dimml.status import Reason
+from dimml.system.installation import install_command
 
 try:
     from opentelemetry import trace
@@ -26,7 +27,7 @@ try:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ModuleNotFoundError as error:
     raise ConfigurationError(
-        f"traces_endpoint needs {error.name}, which is not installed: pip install 'dimml[otel]'",
+        f"traces_endpoint needs {error.name}, which is not installed: {install_command('otel')}",
         field="traces_endpoint",
     ) from error
 

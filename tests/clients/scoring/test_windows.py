@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dimml.cli import main
-from dimml_client.scoring.report.timeline_plot import Timeline, _means, draw
+from dimml_client.scoring.report.timeline_plot import Timeline, _means, draw, stretches
 from support.scoring import SAMPLES, rows_of, score
 
 pytestmark = pytest.mark.timeout(300)
@@ -78,3 +78,13 @@ def test_a_timeline_is_drawn_from_every_format(tiny_repository: Path, mixed: Pat
     drawn = (tmp_path / "t.svg").read_text()
     assert drawn.startswith("<?xml")
     assert "red_000.mp4" in drawn
+
+
+def test_stretches_without_a_modality_meet_half_way_between_windows() -> None:
+    """Windows of 1 s every 0.5 s have middles at 0.5, 1.0, 1.5, …; the last stretch ends with the last window."""
+    statuses = ["ok", "unusable:silent", "unusable:silent", "ok", "absent:no_track", "absent:track_ended"]
+    rows = [{"start_s": n / 2, "end_s": n / 2 + 1.0, "a_status": status} for n, status in enumerate(statuses)]
+    assert list(stretches(rows, "a")) == [(0.75, 1.75, "silent"), (2.25, 2.75, "no_track"), (2.75, 3.5, "track_ended")]
+    assert list(stretches([{"start_s": 0.0, "end_s": 2.0, "a_status": "failed:non_finite"}], "a")) == [
+        (0.0, 2.0, "non_finite")
+    ]

@@ -58,6 +58,7 @@ def test_the_answers_and_errors_of_the_blocking_client(server: ServerProcess, fo
         {"parts": {"audio": folder / "red"}},
         {"media": folder / "blue", "modalities": ["visual"], "timeout_ms": 5000.0, "route_key": "a"},
         {"media": folder / "blue", "audio_track": 0, "video_track": 1},
+        {"media": folder / "blue", "damage": "audio:noise:10"},
         {"media": folder / "blue", "audio_track": "first"},
         {"media": b"garbage"},
         {"media": b""},

@@ -23,7 +23,7 @@ from support.server_process import ServerProcess, running_server
 from support.waiting import wait_until
 
 REPOSITORY, SAMPLES = REPOSITORY_ROOT / "model_repository", REPOSITORY_ROOT / "samples"
-DEMO = REPOSITORY_ROOT / "scripts" / "demo.py"
+DEMO = (sys.executable, "-m", "dimml", "demo")
 
 with (SAMPLES / "samples.csv").open(newline="") as rows:
     LISTED = list(csv.DictReader(rows))
@@ -117,9 +117,7 @@ def servers_of(ports: dict[str, str]) -> list[str]:
 def test_the_demo_runs_twice_and_cleans_up() -> None:
     ports = free_ports()
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, str(DEMO)], env=os.environ | ports, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*DEMO], env=os.environ | ports, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         for sample in LISTED:
             assert sample["file"] in done.stdout
@@ -130,10 +128,7 @@ def test_the_demo_runs_twice_and_cleans_up() -> None:
 @pytest.mark.parametrize("column", ["label", "audio"])
 def test_the_demo_fails_where_an_answer_is_not_the_samples(tmp_path: Path, column: str) -> None:
     # The same program on the same bundle; only what is expected of one clip is untrue.
-    shutil.copytree(REPOSITORY, tmp_path / "model_repository")
     shutil.copytree(SAMPLES, tmp_path / "samples")
-    (tmp_path / "scripts").mkdir()
-    shutil.copy(DEMO, tmp_path / "scripts")
     listed = [dict(sample) for sample in LISTED if sample["file"] in ("clean_three.mp4", "no_picture.mp4")]
     listed[0][column] = {"label": "four", "audio": "unusable:silent"}[column]
     with (tmp_path / "samples" / "samples.csv").open("w", newline="") as file:
@@ -141,7 +136,7 @@ def test_the_demo_fails_where_an_answer_is_not_the_samples(tmp_path: Path, colum
         table.writeheader()
         table.writerows(listed)
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "scripts" / "demo.py")],
+        [*DEMO, "--samples", str(tmp_path / "samples")],
         env=os.environ | free_ports(),
         capture_output=True,
         text=True,
@@ -158,9 +153,7 @@ def test_the_demo_says_when_its_port_is_taken(which: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(ports[which])))
         taken.listen()
-        done = subprocess.run(
-            [sys.executable, str(DEMO)], env=os.environ | ports, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*DEMO], env=os.environ | ports, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"port {ports[which]} on 127.0.0.1 is taken" in done.stderr
     assert which in done.stderr
@@ -171,9 +164,7 @@ def test_the_demo_says_when_its_port_is_taken(which: str) -> None:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_demo_leaves_no_server(how: signal.Signals) -> None:
     ports = free_ports()
-    demo = subprocess.Popen(
-        [sys.executable, str(DEMO)], env=os.environ | ports, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    demo = subprocess.Popen([*DEMO], env=os.environ | ports, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: bool(servers_of(ports)))
     demo.send_signal(how)
     assert demo.wait(40.0) != 0

@@ -138,7 +138,7 @@ def test_one_of_several_tracks(triton: Face, tmp_path: Path) -> None:
 def test_why_is_a_parameter_of_recordings_alone(triton: Face, clips: dict[str, bytes]) -> None:
     asked: dict[str, Any] = {"explain": "shapley", "damage": "audio:noise:20"}
     result = triton.infer("tiny_media", inputs(triton, MEDIA=clips["no_picture"]), parameters=asked)
-    parameters = as_dict(result)["parameters"]
+    parameters = as_dict(result.get_response())["parameters"]
     given = {name: value["string_param"] if isinstance(value, dict) else value for name, value in parameters.items()}
     assert given["damage_audio"] == "noise:20"
     explanation = json.loads(given["explanation"])

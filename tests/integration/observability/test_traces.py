@@ -19,6 +19,7 @@ import tritonclient.grpc
 from opentelemetry.sdk.trace import TracerProvider
 from tritonclient.utils import InferenceServerException
 
+from dimml.system.installation import install_command
 from dimml_client import Client
 from dimml_server.observability.otel import FLUSH_S, OtelTracer
 from support.server_process import ServerProcess, running_server
@@ -330,5 +331,5 @@ def test_without_the_extra_the_setting_says_what_to_install(repository: Path) ->
     )
     done = run(code)
     assert done.returncode != 0
-    assert "pip install 'dimml[otel]'" in done.stderr.replace("\n", " ")
+    assert install_command("otel") in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr

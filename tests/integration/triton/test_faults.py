@@ -1,7 +1,7 @@
 """Faults of encoders in a real Triton server, under load, by both paths: its own entry model, and a gateway before it.
 
 Every answer says what it lacks, and no request fails while one encoder is left. `pytest -s` prints the rows of
-docs/gateway.md.
+docs/evidence/gateway.md.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -14,7 +15,7 @@ import pytest
 from dimml import ensemble, fusion
 from dimml.bundle import Bundle
 from dimml.engine import EngineError
-from dimml.errors import BundleError, ConfigurationError
+from dimml.errors import BundleError, ConfigurationError, DeadlineExceededError
 from dimml.status import Reason
 from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
 from dimml_server.engines.ort_session import providers
@@ -67,6 +68,84 @@ def test_a_raising_encoder_and_a_nan_leave_the_others(tmp_path: Path) -> None:
     assert [str(s) for s in result.statuses["audio"]] == ["ok", "failed:non_finite"]
     assert result.fused.probabilities_BC.argmax(axis=1).tolist() == [1, 2]
     assert np.isfinite(result.fused.logits_BC).all()
+
+
+@pytest.mark.parametrize("missing", [(), ("audio",)])
+def test_a_request_runs_as_one_as_its_calls_do_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
+) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+    rows = rows_of(bundle, [0, 2])
+    for name in missing:
+        del rows.tensors[name]  # type: ignore[attr-defined]
+    rows = ensemble.judged(bundle, rows.tensors, 2)
+    with monkeypatch.context() as alone:
+        alone.setattr(OnnxRuntimeEngine, "fuse", None)  # Nothing calls it.
+        alone.setattr(OnnxRuntimeEngine, "encode", None)
+        at_once = run_once(tmp_path, bundle, rows)
+    monkeypatch.setattr(OnnxRuntimeEngine, "together", None)
+    one_by_one = run_once(tmp_path, bundle, rows)
+    np.testing.assert_array_equal(at_once.fused.logits_BC, one_by_one.fused.logits_BC)
+    np.testing.assert_array_equal(at_once.fused.weights_BH, one_by_one.fused.weights_BH)
+    np.testing.assert_array_equal(at_once.own["visual"], one_by_one.own["visual"])
+    assert at_once.statuses == one_by_one.statuses
+    assert list(at_once.logits) == list(one_by_one.logits)
+    for result in (at_once, one_by_one):
+        assert [name for name, seconds in result.encode_s.items() if seconds == 0.0] == list(missing)
+        assert result.fuse_s > 0.0
+
+
+def test_cancelling_a_request_stops_its_runs(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, stall="visual")
+
+    async def scenario() -> None:
+        engine = OnnxRuntimeEngine(concurrency=1, intra_op_threads=1)
+        await engine.load(bundle, tmp_path)
+        request = asyncio.create_task(ensemble.run(engine, bundle, rows_of(bundle, [2]), timeout_s=60.0))
+        await asyncio.sleep(0.05)  # For the runs to be under way, of which their threads give no sign.
+        assert engine.stray_runs == 0
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert engine.stray_runs == 1
+        await wait_until_async(lambda: engine.stray_runs == 0, limit_s=2.0)
+        await engine.close()
+
+    asyncio.run(scenario())
+
+
+class FusionHeldUp(OnnxRuntimeEngine):
+    """A local engine whose fusion begins and does not end until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(concurrency=1, intra_op_threads=1)
+        self.let_go = threading.Event()
+
+    async def load(self, bundle: Bundle, repository: Path, *, must_run: bool = True) -> None:
+        await super().load(bundle, repository)
+        session = self._sessions[bundle.fusion_model, bundle.version]._session
+        self._sessions[bundle.fusion_model, bundle.version]._session = SimpleNamespace(
+            run=lambda *arguments: self.let_go.wait() and session.run(*arguments)
+        )
+
+
+def test_a_fusion_that_does_not_end_is_late_for_its_request_alone(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+
+    async def scenario() -> None:
+        engine = FusionHeldUp()
+        await engine.load(bundle, tmp_path)
+        rows = rows_of(bundle, [1])
+        with pytest.raises(DeadlineExceededError):
+            await ensemble.run(engine, bundle, rows, timeout_s=0.2)
+        assert engine.stray_runs == 1
+        engine.let_go.set()
+        await wait_until_async(lambda: engine.stray_runs == 0, limit_s=2.0)
+        result = await ensemble.run(engine, bundle, rows, timeout_s=10.0)
+        assert result.fused.probabilities_BC[0].argmax() == 1
+        await engine.close()
+
+    asyncio.run(scenario())
 
 
 def test_stalled_runs_are_stopped_and_bounded_and_threads_stay_flat(tmp_path: Path) -> None:

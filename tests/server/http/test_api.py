@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from dimml import errors
 from dimml.errors import BundleError, DimmlError, SetupError
-from dimml.status import REASON_STATUS
+from dimml.status import REASON_STATUS, ModalityStatus, Status
 from dimml_server.http.errors import DESCRIPTIONS, INTERNAL, install_error_handlers
 from dimml_server.http.middleware.access import AccessMiddleware
 from dimml_server.observability.metrics import Metrics
@@ -53,13 +53,12 @@ def test_every_error_has_its_own_status_and_stands_in_the_docs() -> None:
 
 
 def test_every_status_and_reason_stands_in_the_docs() -> None:
-    status = ""
-    documented = {}
-    for line in PAGE.splitlines():
-        if match := re.match(r"\| (?:`(ok|absent|unusable|timeout|failed)`)? ?\| (?:`(\w+)`)? ?\|", line):
-            status = match[1] or status
-            documented[match[2]] = status
-    assert documented == {None: "ok", **{reason.value: fate.value for reason, fate in REASON_STATUS.items()}}
+    page = (REPOSITORY_ROOT / "docs" / "statuses.md").read_text()
+    documented = re.findall(r"^#{2,3} ([a-z]+(?::\w+)?)$", page, re.MULTILINE)
+    statuses = [str(ModalityStatus(status, reason)) for reason, status in REASON_STATUS.items()]
+    assert len(documented) == len(set(documented))
+    assert set(documented) == {*Status, *statuses}
+    assert "[statuses and reasons](statuses.md)" in PAGE
 
 
 def test_openapi_describes_the_body_and_every_error_of_a_prediction(description: dict[str, Any]) -> None:

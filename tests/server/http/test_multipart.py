@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
+import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from python_multipart.multipart import MultipartParser
 from starlette.requests import Request
 
 from dimml.errors import InvalidParameterError, RequestError, TooLargeError
@@ -153,3 +155,91 @@ def test_the_number_of_parts_is_a_setting() -> None:
 
     with pytest.raises(TooLargeError, match="more than 3 parts"):
         asyncio.run(scenario())
+
+
+#: Pieces of bodies that are put together at random: what is plainly written, and what is nearly so.
+_PIECES = [
+    b"--",
+    b"\r\n",
+    b"--" + BOUNDARY,
+    b"\r\n--" + BOUNDARY + b"\r\n",
+    b"\r\n--" + BOUNDARY + b"--\r\n",
+    b'Content-Disposition: form-data; name="media"; filename="a;b=c.mp4"',
+    b'Content-Disposition: form-data; name="model"',
+    b'content-disposition: form-data; name="audio"; filename=""',
+    b'Content-Disposition: form-data; name="n\\"x"; filename="C:\\a"',
+    b"Content-Disposition: form-data; name=media",
+    b"Content-Type: video/mp4",
+    b"Content-Transfer-Encoding: base64",
+    b"\r\n\r\n",
+    b"some bytes",
+    b"\xff\x00",
+]
+_HEADS = st.sampled_from(
+    [
+        b'Content-Disposition: form-data; name="%b"; filename="a b.mp4"\r\nContent-Type: video/mp4',
+        b'Content-Disposition: form-data; name="%b"; filename=""\r\nContent-Type: application/octet-stream',
+        b'Content-Disposition: form-data; name="%b"',
+        b'Content-Disposition: form-data; name="%b"; filename="x"\r\nX-Other: 1',
+    ]
+)
+_PARTS = st.tuples(_HEADS, st.sampled_from([b"media", b"audio", b"model", b"_charset_", b""]), st.binary(max_size=40))
+_SCRAMBLED = st.lists(st.sampled_from(_PIECES), max_size=12).map(b"".join)
+
+
+def _written(parts: list[tuple[bytes, bytes, bytes]]) -> bytes:
+    pieces = [b"--%b\r\n%b\r\n\r\n%b\r\n" % (BOUNDARY, head % name, data) for head, name, data in parts]
+    return b"".join([*pieces, b"--%b--\r\n" % BOUNDARY])
+
+
+_PLAIN = _written(
+    [(b'Content-Disposition: form-data; name="%b"; filename="a.mp4"\r\nContent-Type: a/b', b"media", b"data")]
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    body=st.one_of(
+        st.lists(_PARTS, min_size=1, max_size=4).map(_written),
+        _SCRAMBLED,
+        st.tuples(st.lists(_PARTS, min_size=1, max_size=2).map(_written), st.integers(0, 400), _SCRAMBLED).map(
+            lambda cut: cut[0][: cut[1]] + cut[2] + cut[0][cut[1] :]
+        ),
+        st.tuples(st.lists(_PARTS, min_size=1, max_size=2).map(_written), st.integers(0, 400)).map(
+            lambda cut: cut[0][: cut[1]]
+        ),
+    ),
+    cut=st.integers(0, 400),
+)
+@example(body=_PLAIN.replace(b"a.mp4", b"C:\\\\a.mp4"), cut=9)
+@example(body=_PLAIN.replace(b'"media"', b'"m\\\\edia"'), cut=9)
+@example(body=_PLAIN[:-2], cut=9)
+@example(body=_PLAIN[:-2] + b"x", cut=9)
+@example(body=_PLAIN + b"more", cut=9)
+@example(body=b"\r\n" + _PLAIN, cut=9)
+@example(body=_PLAIN.replace(b"\r\ndata", b"\r\n\r\n--" + BOUNDARY + b"x\r\ndata"), cut=9)
+@example(body=_PLAIN.replace(b"\r\ndata", b"\r\n--" + BOUNDARY + b"\r\ndata"), cut=9)
+@example(body=_PLAIN.replace(b"Type: ", b"Type:"), cut=9)
+def test_a_whole_body_is_read_as_the_library_reads_it(body: bytes, cut: int) -> None:
+    def outcome(declared: dict[str, str]) -> object:
+        try:
+            return read([body[:cut], body[cut:]], spool_bytes=2**20, headers=declared)
+        except RequestError as error:
+            return type(error), error.message, error.field
+
+    # Without its length it is fed to the library piece by piece.
+    assert outcome({"content-length": str(len(body))}) == outcome({})
+
+
+def test_what_clients_send_is_split_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = httpx.Request(
+        "POST",
+        "http://localhost/",
+        headers={"content-type": f"multipart/form-data; boundary={BOUNDARY.decode()}"},
+        data={"model": "tiny"},
+        files={"media": ("a clip.mp4", b"\r\n--x" * 9000)},
+    ).read()
+    monkeypatch.setattr(MultipartParser, "write", None)
+    fields, files, _ = read([body[:1000], body[1000:]], spool_bytes=2**20, headers={"content-length": str(len(body))})
+    assert fields == {"model": "tiny"}
+    assert files == {"media": b"\r\n--x" * 9000}

@@ -37,6 +37,9 @@ class GatedEngine(OnnxRuntimeEngine):
         self.open.set()
         self.asked = asyncio.Event()
 
+    #: Every encoder is called by itself, so that it can be held up.
+    together = None  # type: ignore[assignment]
+
     async def encode(self, bundle: Bundle, modality: str, tensor: npt.NDArray[Any]) -> Encoded:
         self.asked.set()
         await self.open.wait()
@@ -131,6 +134,21 @@ def test_a_version_chosen_after_the_body_is_kept_beside_the_one_that_was_held(re
                 assert [engine.ready(bundle) for bundle in versions] == [True, True]
                 assert await answer(call) == LABEL
             assert [engine.ready(bundle) for bundle in versions] == [False, False]
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_is_not_traced_is_one_piece_of_work_for_the_engine(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(GatedEngine, "together")
+    for one_by_one in ("encode", "fuse"):
+        monkeypatch.setattr(OnnxRuntimeEngine, one_by_one, None)
+
+    async def scenario() -> None:
+        async with started(repository) as (service, _):
+            with service.hold("tiny", 2, None) as call:
+                assert await answer(call) == LABEL
 
     asyncio.run(scenario())
 

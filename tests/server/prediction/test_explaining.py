@@ -40,7 +40,7 @@ SPAN_S = (1.0, 1.5)
 
 
 class CountingEngine(OnnxRuntimeEngine):
-    """A local engine that counts its runs; ``fault`` of the modality's encoder comes after ``good_runs`` of it."""
+    """A local engine that counts runs of single models; audio's encoder has its ``fault`` after ``good_runs`` of it."""
 
     def __init__(self) -> None:
         super().__init__(concurrency=1, intra_op_threads=1)
@@ -65,7 +65,7 @@ class CountingEngine(OnnxRuntimeEngine):
         present_BM: BoolArray,
     ) -> Fused:
         self.fused.append(len(present_BM))
-        if self.late_fusion and len(self.fused) > 1:
+        if self.late_fusion:
             await asyncio.sleep(60.0)
         return await super().fuse(bundle, features, logits, present_BM)
 
@@ -102,9 +102,10 @@ async def explained(
     engine: CountingEngine, bundle: Bundle, tensors: Tensors, present: frozenset[str], **options: Any
 ) -> tuple[EnsembleResult, Explanation]:
     result = await served(engine, bundle, tensors, present)
-    end = perf_counter() + options.pop("timeout_s", 30.0)
     engine.encoded.clear()
-    engine.fused[:] = engine.fused[-1:]
+    engine.fused.clear()
+    engine.late_fusion = options.pop("late_fusion", False)
+    end = perf_counter() + options.pop("timeout_s", 30.0)
     return result, await Explainer(engine, bundle, result, end).explain(tensors, **options)
 
 
@@ -121,8 +122,8 @@ def test_values_are_those_of_predictions_made_one_by_one(
             result, explanation = await explained(engine, bundle, tensors, frozenset(present))
             assert engine.encoded == []
             rows = 2 ** len(present) - 2
-            assert sum(engine.fused[1:]) == rows
-            assert len(engine.fused[1:]) == -(-rows // max_batch_size)
+            assert sum(engine.fused) == rows
+            assert len(engine.fused) == -(-rows // max_batch_size)
 
             answer = int(result.fused.probabilities_BC[0].argmax())
             worth = {frozenset[str](): -log(3)}
@@ -222,9 +223,10 @@ def test_a_fusion_that_is_late_leaves_no_values_and_no_curve_and_an_answer(tmp_p
     async def scenario() -> None:
         async with loaded(tmp_path) as (bundle, engine):
             tensors = disagreeing((AUDIO, VISUAL))
-            engine.late_fusion = True
             began = perf_counter()
-            _, explanation = await explained(engine, bundle, tensors, frozenset(tensors), span_s=SPAN_S, timeout_s=0.2)
+            _, explanation = await explained(
+                engine, bundle, tensors, frozenset(tensors), span_s=SPAN_S, timeout_s=0.2, late_fusion=True
+            )
             assert perf_counter() - began < 5.0
             assert explanation.stopped == "deadline"
             assert [one.shapley for one in explanation.modalities.values()] == [None, None]
@@ -239,6 +241,7 @@ class RowsDecoder:
     """Decodes every recording to the same rows, of half a second or, for an image, of no time."""
 
     workers_lost = 0
+    workers_running = 0
 
     def __init__(self) -> None:
         self.span: tuple[float | None, float | None] = SPAN_S
@@ -255,11 +258,17 @@ class RowsDecoder:
         pass
 
 
+class OneByOneEngine(CountingEngine):
+    """An engine that is called for every model, also for the answer."""
+
+    together = None  # type: ignore[assignment]
+
+
 class Serving:
     """A service whose predictions can be asked for, and what its shadow was offered."""
 
     def __init__(self, repository: Path, **settings: Any) -> None:
-        self.engine, self.decoder, self.metrics = CountingEngine(), RowsDecoder(), Metrics()
+        self.engine, self.decoder, self.metrics = OneByOneEngine(), RowsDecoder(), Metrics()
         self.service = PredictionService(
             self.engine,
             self.decoder,

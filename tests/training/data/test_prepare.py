@@ -46,7 +46,7 @@ def test_media_that_cannot_be_used_stand_in_one_report_with_the_rest(clips: Path
         "broken.mp4: audio unusable:undecodable, visual unusable:undecodable (its first bytes are those of no media",
         "missing file " + str(folder / "gone.mp4"),
         "line 28: " + str(folder / "train_low_0.mp4"),
-        "its end (5 s) is past the end of the recording",
+        "end_s (5) is past the end of the media (0.8",
     ):
         assert expected in report
     assert len(raised.value.problems) == 6
@@ -136,6 +136,23 @@ def test_what_is_accepted_does_not_depend_on_what_is_cached(clips: Path, tmp_pat
     for store in ("cache", "empty"):
         with pytest.raises(DataError, match="22 problems"):
             prepare(parse_config(content, "test"), tmp_path / store)
+
+
+def test_a_long_range_whose_margin_reaches_past_the_end_is_cut_to_its_middle(clips: Path, tmp_path: Path) -> None:
+    """0.3 to 0.79 s with 0.4 s of margin is 0 to 0.8 s, where the recording ends, of which 0.5 s are 0.15 to 0.65 s."""
+    (tmp_path / "long.csv").write_text(clips.read_text().replace(",0.2,0.7", ",0.3,0.79"))
+    content = document(tmp_path / "long.csv")
+    content["data"]["media_root"] = str(clips.parent)
+    content["data"]["margin_s"] = 0.4
+    widened = prepare(parse_config(content, "test"), tmp_path / "cache")
+    text = clips.read_text().replace(",0.2,0.7", ",0.15,0.65")
+    (tmp_path / "clips.csv").write_text(text)
+    content = document(tmp_path / "clips.csv")
+    content["data"] |= {"margin_s": 0.0, "media_root": str(clips.parent)}
+    middle = prepare(parse_config(content, "test"), tmp_path / "cache")
+    for name in ("audio", "visual"):
+        expected = middle.splits["test"].rows.rows(name, slice(None))
+        np.testing.assert_array_equal(widened.splits["test"].rows.rows(name, slice(None)), expected)
 
 
 def test_a_still_picture_is_judged_as_at_serving(clips: Path, tmp_path: Path) -> None:

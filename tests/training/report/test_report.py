@@ -17,12 +17,12 @@ import pytest
 from dimml.cli import main
 from dimml.errors import ConfigurationError, SetupError
 from dimml.fusion import Fused, FusionSpec, fuse, softmax
+from dimml.look.charts import Series, confusion_chart, line_chart, nice_ticks
 from dimml.metrics.classification import BINS, ece
 from dimml_training.compare import cells
 from dimml_training.compare.cells import Cell, ConditionRecord
 from dimml_training.evaluation.heads import HeadLogits
 from dimml_training.loop.train import train
-from dimml_training.report.charts import Series, confusion_chart, line_chart, nice_ticks
 from dimml_training.report.diagrams import diagrams, reliability
 from dimml_training.report.page import write_report
 from dimml_training.run import votes as votes_file
@@ -256,17 +256,17 @@ def test_reliability_is_what_counting_clip_by_clip_gives() -> None:
             if index / BINS <= probabilities[i].max() < (index + 1) / BINS
             or (index == BINS - 1 and probabilities[i].max() == 1)
         ]
-        assert found.clips_K[index] == len(inside)
+        assert found.rows[index] == len(inside)
         if inside:
             right = np.mean([probabilities[i].argmax() == labels[i] for i in inside])
             sure = np.mean([probabilities[i].max() for i in inside])
-            assert (found.accuracy_K[index], found.confidence_K[index]) == pytest.approx((right, sure), abs=1e-6)
+            assert (found.accuracy[index], found.confidence[index]) == pytest.approx((right, sure), abs=1e-6)
             error += len(inside) / 200 * abs(right - sure)
     assert found.ece == pytest.approx(error, abs=1e-6)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     assert found.ece == pytest.approx(ece(confidence, right), abs=1e-6)
     certain = reliability(np.eye(4, dtype=np.float32)[labels], labels)
-    assert (certain.ece, certain.clips_K[-1]) == (0.0, 200)
+    assert (certain.ece, certain.rows[-1]) == (0.0, 200)
 
 
 def answered(spec: FusionSpec) -> tuple[HeadLogits, Fused]:

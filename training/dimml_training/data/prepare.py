@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.bundle import file_sha256
-from dimml.errors import DimmlError, InvalidParameterError
 from dimml.media import Decoded, DecodeRequest
 from dimml.media.workers.pool import DecodePool
 from dimml.modality import Kind
@@ -132,14 +131,14 @@ def _cached(
             # Another process may have decoded clips while this one waited for the lock.
             found |= cache.find(missing)[0]
             missing = {key: clip for key, clip in missing.items() if key not in found}
-            for done, (key, clip, outcome, end_s) in enumerate(_decode_all(config, missing), start=1):
+            for done, (key, clip, outcome) in enumerate(_decode_all(config, missing), start=1):
                 problem = outcome if isinstance(outcome, str) else unusable(outcome)
                 if problem is not None:
                     table.problems.append(f"{clip.where}: {problem}")
                 elif isinstance(outcome, Decoded):
                     rows = {name: track.row for name, track in outcome.tracks.items() if track.row is not None}
                     absent = {name: str(track.status) for name, track in outcome.tracks.items() if not track.status.ok}
-                    found[key] = cache.add(key, rows, end_s, absent)
+                    found[key] = cache.add(key, rows, clip.end_s, absent)
                 if progress is not None:
                     progress(done, len(missing))
     there = [(found[key], clip) for key, clip in zip(keys, clips, strict=True) if key in found]
@@ -162,42 +161,25 @@ def _file_digests(clips: Sequence[Clip], problems: list[str]) -> dict[Path, str]
     return {path: result for path, result in results.items() if isinstance(result, str)}
 
 
-def _decode_all(
-    config: TrainConfig, clips: Mapping[str, Clip]
-) -> Iterator[tuple[str, Clip, Decoded | str, float | None]]:
-    """Decode in worker processes; yield for each clip its key, the clip, the result or an error message, and ``end_s``.
+def _decode_all(config: TrainConfig, clips: Mapping[str, Clip]) -> Iterator[tuple[str, Clip, Decoded | str]]:
+    """Decode in worker processes; yield for each clip its key, the clip, and the result or an error message."""
 
-    ``end_s`` is the end of the range requested from the decoder.
-    """
-
-    def request(clip: Clip, end_s: float | None) -> DecodeRequest:
+    def request(clip: Clip) -> DecodeRequest:
         unique: dict[Path, Path] = {}  # modalities that share one Path object are read with a single open
         sources = {name: unique.setdefault(path, path) for name, path in clip.media.items()}
-        return DecodeRequest(config.inputs, sources, config.clip_s, clip.start_s, end_s, quality=config.quality)
+        # As serving does it: the margin may reach past the end of a recording, the labelled range may not.
+        start_s, end_s = clip.labelled_s or (None, None)
+        margin_s = config.data.margin_s
+        return DecodeRequest(
+            config.inputs, sources, config.clip_s, start_s, end_s, margin_s=margin_s, quality=config.quality
+        )
 
     if not clips:
         return
-    again: dict[str, Clip] = {}
     with DecodePool(min(usable_cores(), len(clips))) as pool:
-        outcomes = pool.map((request(clip, clip.end_s) for clip in clips.values()), timeout_s=DECODE_TIMEOUT_S)
+        outcomes = pool.map(map(request, clips.values()), timeout_s=DECODE_TIMEOUT_S)
         for (key, clip), outcome in zip(clips.items(), outcomes, strict=True):
-            past_end = isinstance(outcome, InvalidParameterError) and outcome.field == "end_s"
-            if past_end and config.data.margin_s > 0.0:
-                again[key] = clip
-            else:
-                yield key, clip, _decoded_or_message(outcome), clip.end_s
-        # The margin may reach past the end of a recording; the labelled range may not.
-        outcomes = pool.map((request(clip, None) for clip in again.values()), timeout_s=DECODE_TIMEOUT_S)
-        for (key, clip), outcome in zip(again.items(), outcomes, strict=True):
-            labelled_end_s = (clip.end_s or 0.0) - config.data.margin_s
-            if isinstance(outcome, Decoded) and outcome.end_s is not None and outcome.end_s + 0.1 < labelled_end_s:
-                yield key, clip, f"its end ({labelled_end_s:g} s) is past the end of the recording", None
-            else:
-                yield key, clip, _decoded_or_message(outcome), None
-
-
-def _decoded_or_message(outcome: Decoded | DimmlError) -> Decoded | str:
-    return outcome if isinstance(outcome, Decoded) else outcome.message
+            yield key, clip, outcome if isinstance(outcome, Decoded) else outcome.message
 
 
 def unusable(outcome: Decoded) -> str | None:

@@ -6,6 +6,7 @@ import errno
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,7 @@ def _fit(
             **({} if config.stage1.start_from is None else {"started_from": start_record(config.stage1.start_from)}),
             "selected_epoch": module.selected_epoch,
             **_effective_dimensions(module),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - began, 1),
             "versions": {"dimml": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         },

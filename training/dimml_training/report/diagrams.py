@@ -17,17 +17,6 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Reliability:
-    """Number, mean confidence and accuracy of the clips in each of ``BINS`` bins of confidence, of equal width."""
-
-    clips_K: Counts
-    confidence_K: FloatArray
-    accuracy_K: FloatArray
-    #: Expected calibration error: the mean distance of the two, weighted by clips.
-    ece: float
-
-
-@dataclass(frozen=True)
 class HeadDiagrams:
     """One head, or the answer, on one split. ``confusion_CC`` counts clips, rows truth, columns prediction.
 
@@ -38,8 +27,8 @@ class HeadDiagrams:
     clips: int
     accuracy: float
     confusion_CC: Counts
-    before: Reliability
-    after: Reliability | None
+    before: CalibrationBins
+    after: CalibrationBins | None
 
     @property
     def ece(self) -> float:
@@ -47,12 +36,11 @@ class HeadDiagrams:
         return (self.after or self.before).ece
 
 
-def reliability(probabilities_NC: FloatArray, labels_N: Counts) -> Reliability:
+def reliability(probabilities_NC: FloatArray, labels_N: Counts) -> CalibrationBins:
     """Compare confidence, the highest probability, with how often its class is the true one."""
     confidence_N = probabilities_NC.max(axis=1)
     right_N = probabilities_NC.argmax(axis=1) == labels_N
-    bins = CalibrationBins.of(confidence_N, right_N)
-    return Reliability(bins.rows, bins.confidence.astype(np.float32), bins.accuracy.astype(np.float32), bins.ece)
+    return CalibrationBins.of(confidence_N, right_N)
 
 
 def diagrams(votes: Votes, classes: int) -> list[HeadDiagrams]:

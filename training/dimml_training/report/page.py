@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from dimml.errors import SetupError
+from dimml.look.palette import style_sheet
 from dimml.system.files import StrPath, write_atomically
 from dimml_training.report import robustness, sections
 from dimml_training.report.reading import COMPARISON_FILE, RunFiles, read_run_files
@@ -47,9 +49,14 @@ def render(files: RunFiles) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     heads = sections.tested(files)
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(
+        "report.html.j2"
+    ).render(
+        style=Markup(style_sheet()),  # noqa: S704  # not a caller's text
         name=files.config.name,
         finished=files.record is not None,
+        date=str(files.training.get("finished", ""))[:10],
+        data=sections.data_name(files),
         modalities=files.config.inputs,
         warnings=files.training.get("warnings", []),
         remarks=sections.remarks(files),

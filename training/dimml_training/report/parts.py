@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from dimml.bundle import FUSED_HEAD
-from dimml_training.report.charts import colour
+from dimml.look.palette import css_class
 from dimml_training.report.diagrams import ANSWER
 from dimml_training.report.reading import RunFiles
 
@@ -40,7 +40,12 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
+def chance(files: RunFiles) -> float | None:
+    """Share of clips that guessing gets right, with equally frequent classes; None if the classes are not known."""
+    return 1.0 / len(files.labels) if files.labels else None
+
+
 def head_colours(files: RunFiles) -> dict[str, str]:
     """CSS class of each head, the same in all charts."""
     names = [m.name for m in files.config.inputs]
-    return {name: colour(index) for index, name in enumerate([*names, FUSED_HEAD])} | {ANSWER: "answer"}
+    return {name: css_class(index) for index, name in enumerate([*names, FUSED_HEAD])} | {ANSWER: "answer"}

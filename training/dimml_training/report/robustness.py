@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dimml.errors import ConfigurationError
 from dimml.fusion import PAPER, FusionSpec
-from dimml_training.report.charts import Series, dot_chart, line_chart
+from dimml.look.charts import DotRow, Series, dot_chart, line_chart
 from dimml_training.report.diagrams import ANSWER
-from dimml_training.report.parts import Figure, Table, head_colours
+from dimml_training.report.parts import Figure, Table, chance, head_colours
 from dimml_training.report.reading import Comparison, RunFiles
 from dimml_training.run.directory import read_data_digest, read_decoder_version
 
@@ -71,19 +71,23 @@ def corruption_scope(files: RunFiles) -> str:
 
 
 def corruption_overview(files: RunFiles) -> list[Figure]:
-    """Charts of every head and the answer under every condition, one per damaged modality, with clean at the top."""
-    groups: dict[str, list[tuple[str, list[tuple[str, str, float]]]]] = {}
+    """Charts of every head and the answer under every condition, one per damaged modality, with clean at the top.
+
+    A diamond marks families that neither training nor choice had seen.
+    """
+    groups: dict[str, list[DotRow]] = {}
     colours = head_colours(files)
     for name, found in _conditions(files).items():
         dots = [(head, colours.get(head, "c0"), float(own["accuracy"])) for head, own in found["heads"].items()]
         where, _, what = name.rpartition(":")
-        groups.setdefault(where, []).append((what, [*dots, (ANSWER, "answer", float(found["accuracy"]))]))
+        dots.append((ANSWER, "answer", float(found["accuracy"])))
+        groups.setdefault(where, []).append(DotRow(what, dots, marked=name != "clean" and not found.get("seen")))
     clean = groups.pop("", [])
     figures = []
     for where, rows in groups.items():
-        heads = dict.fromkeys(what for _, dots in rows for what, _, _ in dots)
+        heads = dict.fromkeys(what for row in rows for what, _, _ in row.dots)
         legend = [(head, colours.get(head, "c0")) for head in heads]
-        figures.append(Figure(where, dot_chart([*clean, *rows]), legend))
+        figures.append(Figure(where, dot_chart([*clean, *rows], chance=chance(files)), legend))
     return figures
 
 
@@ -106,7 +110,9 @@ def corruption_curves(files: RunFiles) -> list[Figure]:
         ]
         series.append(Series(ANSWER, "answer", xs, [float(found["accuracy"]) for _, found in steps]))
         names = [severity for severity, _ in steps]
-        chart = line_chart(series, x_label="severity", y_label="accuracy", per_cent=True, x_names=names)
+        chart = line_chart(
+            series, x_label="severity", y_label="accuracy", per_cent=True, x_names=names, chance=chance(files)
+        )
         figures.append(Figure(family.replace("_", " ").replace(":", ": "), chart))
     return figures
 

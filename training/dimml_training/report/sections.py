@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from dimml.bundle import FUSED_HEAD
+from dimml.look.charts import Series, confusion_chart, line_chart, reliability_chart
+from dimml.look.palette import css_class
 from dimml.metrics.classification import perfect_ece
 from dimml_training.evaluation.remarks import duc_remarks, metric_remarks
-from dimml_training.report.charts import Series, colour, confusion_chart, line_chart, reliability_chart
 from dimml_training.report.diagrams import ANSWER, HeadDiagrams, diagrams
-from dimml_training.report.parts import Figure, Table, Tile, head_colours
+from dimml_training.report.parts import Figure, Table, Tile, chance, head_colours
 from dimml_training.report.reading import RunFiles
+from dimml_training.run.directory import read_data_digest
 
 #: Number of most confused pairs in the list.
 CONFUSIONS = 8
@@ -23,6 +25,13 @@ def tested(files: RunFiles) -> list[HeadDiagrams]:
     """Diagrams of the test split; empty if there are no votes yet."""
     votes = files.votes.get("test")
     return diagrams(votes, len(files.labels)) if votes is not None and files.labels else []
+
+
+def data_name(files: RunFiles) -> str:
+    """Name the clip table, and the digest of the clips, labels and splits that were used, where it is recorded."""
+    digest = read_data_digest(files.folder)
+    table = str(files.config.data.manifest)
+    return table if digest is None else f"{table} ({digest[:12]})"
 
 
 def summary(files: RunFiles, heads: Sequence[HeadDiagrams]) -> list[Tile]:
@@ -116,7 +125,7 @@ def learning_curves(files: RunFiles) -> list[Figure]:
     if files.training.get("effective_dimensions") and 0 < stage.warmup_epochs < stage.epochs and stage.lambda_duc > 0:
         marks.append((float(stage.warmup_epochs), "DUC starts"))
     losses = [
-        _series(stage1, "epoch", key, key.removeprefix("train_loss_"), colour(index - 1))
+        _series(stage1, "epoch", key, key.removeprefix("train_loss_"), css_class(index - 1))
         if key != "train_loss"
         else _series(stage1, "epoch", key, "whole", "answer")
         for index, key in enumerate(_columns(stage1, "train_loss"))
@@ -125,14 +134,14 @@ def learning_curves(files: RunFiles) -> list[Figure]:
     validation = _by_head(stage1, "epoch", "val_loss_", colours)
     figures = [
         _curves("Training loss, by part", losses, "epoch", "loss", marks),
-        _curves("Validation accuracy", accuracies, "epoch", "accuracy", marks, per_cent=True),
+        _curves("Validation accuracy", accuracies, "epoch", "accuracy", marks, chance=chance(files)),
         _curves("Validation loss", validation, "epoch", "cross entropy", marks),
         _curves(
             "Stage 2: validation accuracy",
             _by_head(stage2, "stage2_epoch", "val_accuracy_", colours),
             "epoch",
             "accuracy",
-            per_cent=True,
+            chance=chance(files),
         ),
     ]
     return [figure for figure in figures if figure.chart]
@@ -225,9 +234,11 @@ def _curves(
     y_label: str,
     marks: Sequence[tuple[float, str]] = (),
     *,
-    per_cent: bool = False,
+    chance: float | None = None,
 ) -> Figure:
-    chart = line_chart(series, x_label=x_label, y_label=y_label, per_cent=per_cent, marks=marks)
+    """Draw curves over epochs: of accuracy with the share that guessing gets, of losses without."""
+    per_cent = y_label == "accuracy"
+    chart = line_chart(series, x_label=x_label, y_label=y_label, per_cent=per_cent, marks=marks, chance=chance)
     return Figure(title, chart, [(one.name, one.colour) for one in series])
 
 

@@ -25,6 +25,7 @@ from dimml.media.workers.messages import SEVERAL_S, DecodeFunction, DecodeResult
 from dimml.media.workers.pool import DecodePool
 from dimml.media.workers.timeline import decode_timeline
 from dimml.prediction import Prediction
+from dimml.system.installation import install_command
 from dimml_client.scoring.engines.decode_request import (
     DECODE_LIMIT_S,
     WindowOptions,
@@ -88,7 +89,7 @@ class LocalEngine:
             self._runner = LocalBundle(repository, model, version, concurrency=cores)
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"scoring in this process needs {error.name}, which is not installed: pip install 'dimml[serve,score]'",
+                f"scoring in this process needs {error.name}, which is not installed: {install_command('serve,score')}",
                 field="--engine",
             ) from error
         #: The bundle used for scoring.

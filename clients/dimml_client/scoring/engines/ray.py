@@ -23,6 +23,7 @@ import pyarrow as pa
 from dimml.bundle import MANIFEST_NAME, Bundle
 from dimml.errors import ConfigurationError, UnavailableError
 from dimml.repository import load_bundle, only_bundle
+from dimml.system.installation import install_command
 from dimml.system.outbound import set_quiet_defaults, switch_values
 from dimml_client.scoring.engines.decode_request import WindowOptions, in_process_settings
 from dimml_client.scoring.engines.local import LocalEngine
@@ -78,7 +79,7 @@ class RayEngine:
             import ray
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                "--engine ray needs ray, which is not installed: pip install 'dimml[ray]'", field="--engine"
+                f"--engine ray needs ray, which is not installed: {install_command('ray')}", field="--engine"
             ) from error
         options: dict[str, Any] = {"address": self._address, "log_to_driver": False, "logging_level": logging.ERROR}
         if self._address is None:

@@ -19,9 +19,10 @@ class Aggregator:
     """Aggregates one recording's rows one by one, keeping only sums.
 
     A class's score is the mean of its probabilities over the windows that have an answer, their maximum, or the share
-    of windows whose label it is; maxima are scaled to sum to 1. Certainty and weight are means over the windows in
-    which the modality was ok. Its status is ``ok`` where it was in any window, else the one it had most often; its own
-    vote is the label that it gave most often, with that label's share for a probability.
+    of windows whose label it is; maxima are scaled to sum to 1. Certainty is a mean over the windows in which the
+    modality was ok; weight is one over all windows with an answer, so that weights sum to 1 as they do in those. Its
+    status is ``ok`` where it was in any window, else the one it had most often; its own vote is the label that it gave
+    most often, with that label's share for a probability.
     """
 
     def __init__(self, aggregation: Aggregation, bundle: ScoredBundle) -> None:
@@ -99,8 +100,9 @@ class Aggregator:
                 for label, share in zip(self._bundle.labels, shares_C, strict=True)
             }
             for name, (count, certainty, weight) in self._sums.items():
+                row[f"{name}_weight"] = weight / self._answers
                 if count:
-                    row[f"{name}_certainty"], row[f"{name}_weight"] = certainty / count, weight / count
+                    row[f"{name}_certainty"] = certainty / count
             for name, votes in self._votes.items():
                 if votes:
                     row[f"{name}_label"], count = votes.most_common(1)[0]

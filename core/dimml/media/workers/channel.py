@@ -9,6 +9,7 @@ multiple of ``ALIGNMENT`` bytes.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import struct
@@ -26,6 +27,8 @@ _HEAD: Final = struct.Struct("<QQ")
 _TIMEVAL: Final = struct.Struct("ll")
 #: Send buffer of each direction; the kernel caps it at net.core.wmem_max.
 _BUFFER_BYTES: Final = 2**20
+#: Longer limits are rounded up to whole seconds.
+_ROUNDED_FROM_S: Final = 5.0
 
 
 class MalformedReplyError(Exception):
@@ -48,6 +51,8 @@ class ParentEnd:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
+        #: The kernel's time limits as they are set, by option.
+        self._limits: dict[int, bytes] = {}
 
     def send(self, text: bytes, limit_s: float) -> None:
         """Send a message without rows, within ``limit_s`` in all."""
@@ -73,30 +78,31 @@ class ParentEnd:
         """
         end = time.monotonic() + limit_s
         head = bytearray(_HEAD.size)
-        self._fill(memoryview(head), end)
+        self._fill(_pieces(head), end)
         text_bytes, rows_bytes = _HEAD.unpack(head)
         if text_bytes > most_text or rows_bytes > most_rows:
             raise MalformedReplyError(f"{text_bytes} bytes of text, {rows_bytes} of rows")
         text = bytearray(text_bytes)
-        self._fill(memoryview(text), end)
         try:
             rows = np.empty(rows_bytes, np.uint8)
         except MemoryError:
             raise MalformedReplyError(f"no memory here for {rows_bytes} bytes of rows") from None
-        self._fill(rows.data, end)
+        self._fill(_pieces(text, rows.data), end)
         return text, rows
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
 
-    def _fill(self, left: memoryview, end: float) -> None:
+    def _fill(self, left: list[memoryview], end: float) -> None:
+        def step() -> int:
+            return self._socket.recvmsg_into(left, 0, socket.MSG_WAITALL)[0]
+
         while left:
-            step = partial(self._socket.recv_into, left, 0, socket.MSG_WAITALL)
             count = self._within(end, socket.SO_RCVTIMEO, step)
             if count == 0:
                 raise EOFError
-            left = left[count:]
+            left = _after(left, count)
 
     def _within(self, end: float, option: int, step: Callable[[], int]) -> int:
         """Run one step of a transfer that must be over by ``end``; ``option`` is the time limit that the step obeys."""
@@ -108,9 +114,14 @@ class ParentEnd:
         raise TimeoutError("the message did not end in time")
 
     def _limit(self, option: int, limit_s: float) -> None:
+        if limit_s > _ROUNDED_FROM_S:
+            limit_s = math.ceil(limit_s)  # Which is the same from one message to the next.
         # 0 would be no limit at all.
         seconds, microseconds = divmod(max(round(limit_s * 1e6), 1), 1_000_000)
-        self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(seconds, microseconds))
+        value = _TIMEVAL.pack(seconds, microseconds)
+        if self._limits.get(option) != value:
+            self._socket.setsockopt(socket.SOL_SOCKET, option, value)
+            self._limits[option] = value
 
 
 class WorkerEnd:
@@ -142,7 +153,7 @@ class WorkerEnd:
         return buffer
 
 
-def _pieces(*buffers: bytes | memoryview) -> list[memoryview]:
+def _pieces(*buffers: bytes | bytearray | memoryview) -> list[memoryview]:
     """Return views of the buffers that are not empty."""
     return [memoryview(buffer) for buffer in buffers if len(buffer)]
 

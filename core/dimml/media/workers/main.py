@@ -41,6 +41,7 @@ from dimml.media.workers.messages import (
     WindowsReply,
     WindowsRequest,
 )
+from dimml.media.workers.requests import read_requests
 from dimml.status import Reason
 
 #: Windows are also sent on once the first of them has waited this long.
@@ -78,7 +79,7 @@ def _answer(channel: WorkerEnd, decode_function: DecodeFunction) -> None:
         if isinstance(asked, WindowsRequest):
             _stream(channel, asked)
             return
-        message = encode_reply(_decode_several(asked, decode_function))
+        message = encode_reply(_decode_several(read_requests(asked), decode_function))
     except DimmlError as error:
         message = encode_reply(error)
     except MemoryError:

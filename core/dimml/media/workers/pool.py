@@ -25,7 +25,7 @@ from dimml.media.decoders.time_range import WindowDecoded, WindowPlan
 from dimml.media.sandbox.sandbox import Isolation
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.workers.blame import Attempt, advance, attempts, only_outcome
-from dimml.media.workers.jobs import DecodeJob, Job, StreamJob
+from dimml.media.workers.jobs import DecodeJob, Job, StreamJob, await_within
 from dimml.media.workers.messages import (
     DecodeFunction,
     DecodeResult,
@@ -103,8 +103,7 @@ class DecodePool:
             outcome: Outcome
             try:
                 job = self._submit((attempt.request,), attempt.limit_s, end)
-                async with asyncio.timeout(end - time.monotonic() + _GRACE_S):
-                    outcome = only_outcome(await asyncio.wrap_future(job.future))
+                outcome = only_outcome(await await_within(job.future, end - time.monotonic() + _GRACE_S))
             except asyncio.CancelledError:
                 if not job.future.cancel():
                     asyncio.get_running_loop().call_later(PATIENCE_S, self._abandon, job)

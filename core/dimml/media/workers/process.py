@@ -30,6 +30,7 @@ from dimml.media.workers.messages import (
     check_reply,
     reply_bounds,
 )
+from dimml.media.workers.requests import RequestWriter
 from dimml.modality import Modality
 from dimml.status import Reason
 from dimml.system.child_process import start_python_child
@@ -64,6 +65,7 @@ class WorkerProcess:
         self._settings = settings
         #: How long to wait on for a reply that came too late, and the modalities of its requests.
         self._late: tuple[float, Sequence[Sequence[Modality]]] | None = None
+        self._writer = RequestWriter()
         self._channel, theirs = make_channel()
         with theirs, ExitStack() as unless_started:
             unless_started.callback(self._channel.close)
@@ -172,7 +174,11 @@ class WorkerProcess:
         self._process.wait()
 
     def _send(self, request: Sequence[DecodeRequest] | WindowsRequest) -> None:
-        self._channel.send(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL), _TRANSFER_S)
+        if isinstance(request, WindowsRequest):
+            message = pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)
+        else:
+            message = self._writer.write(request)
+        self._channel.send(message, _TRANSFER_S)
 
     def _read(self, asked: Sequence[Sequence[Modality]], *, windows: bool = False) -> Reply:
         """Return the next reply, checked against the modalities of each request.

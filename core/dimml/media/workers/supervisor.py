@@ -110,8 +110,8 @@ class Supervisor:
         results = job.context.run(worker.run, job.requests, min(job.limit_s, left_s))
         with self._lock:
             killed, self._job = self._job is None, None
-        # One that was killed may not be dead yet.
-        if killed or not worker.alive:
+        # One that was killed may not be dead yet. One that answered and then died is seen before the next job.
+        if killed or not (isinstance(results, list) or worker.alive):
             if self._closed:
                 raise UnavailableError("the decode pool is closed")
             self._discard()

@@ -18,6 +18,7 @@ from dimml.errors import InvalidParameterError, TooLargeError
 from dimml.media.types import Source
 from dimml_server.http.body.content_encoding import checked_encoding, decoded
 from dimml_server.http.body.limits import Uploads
+from dimml_server.http.body.plain_form import may_be_plain, plain_parts
 from dimml_server.prediction.spool import storing
 
 MAX_PARTS = 32
@@ -57,10 +58,21 @@ async def read_form(
     boundary = checked_head(request.headers, max_body_bytes)
     encoding = checked_encoding(request.headers.get("content-encoding", ""))
     reader = _FormReader(boundary, field_names, spool_bytes, max_parts, uploads.folder)
+    # A body that may be kept in memory is put off until all of it is there, as long as it is plainly written.
+    declared = request.headers.get("content-length", "")
+    whole = bytearray() if not encoding and declared.isdecimal() and int(declared) <= spool_bytes else None
     try:
         async with uploads.reading():
             async for chunk in decoded(request.stream(), encoding, max_body_bytes):
-                reader.feed(chunk)
+                if whole is None:
+                    reader.feed(chunk)
+                elif len(whole) + len(chunk) <= spool_bytes and (whole or may_be_plain(chunk, boundary)):
+                    whole += chunk
+                else:
+                    reader.feed(bytes(whole + chunk))
+                    whole = None
+        if whole is not None:
+            reader.feed_whole(whole)
         yield reader.form()
     finally:
         reader.discard()
@@ -100,26 +112,35 @@ class _FormReader:
         self._name = ""
         #: The part's ``filename`` parameter; None without one.
         self._file_name: bytes | None = None
-        self._data = bytearray()
+        self._data: bytearray | bytes = bytearray()
         #: Bytes of files in memory; the threshold applies to all of them together.
         self._held_bytes = 0
         self._file: BinaryIO | None = None
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._on_part_begin,
-                "on_header_field": self._on_header_field,
-                "on_header_value": self._on_header_value,
-                "on_header_end": self._on_header_end,
-                "on_headers_finished": self._on_headers_finished,
-                "on_part_data": self._on_part_data,
-                "on_part_end": self._on_part_end,
-                "on_end": self._on_end,
-            },
-        )
+        self._boundary = boundary
+        self._parser: MultipartParser | None = None
+
+    def feed_whole(self, body: bytearray) -> None:
+        """Parse a whole body of at most ``spool_bytes``, of which nothing has been fed."""
+        parts = plain_parts(body, self._boundary)
+        if parts is None:
+            self.feed(bytes(body))
+            return
+        view = memoryview(body)
+        for part in parts:
+            self._on_part_begin()
+            self._name, self._file_name = part.name.decode(), part.file_name
+            self._on_headers_finished()
+            if self._name in self._field_names:
+                self._on_part_data(view, part.begin, part.end)
+            else:
+                self._data = bytes(view[part.begin : part.end])
+            self._on_part_end()
+        self._on_end()
 
     def feed(self, chunk: bytes) -> None:
         """Parse the next bytes of the body."""
+        if self._parser is None:
+            self._parser = self._new_parser()
         try:
             self._parser.write(chunk)
         except MultipartParseError as error:
@@ -137,6 +158,21 @@ class _FormReader:
             self._file.close()
         if self._folder is not None:
             self._folder.cleanup()
+
+    def _new_parser(self) -> MultipartParser:
+        return MultipartParser(
+            self._boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+        )
 
     def _on_part_begin(self) -> None:
         if self._parts >= self._max_parts:
@@ -170,7 +206,7 @@ class _FormReader:
         if self._name in self._form.fields or self._name in self._form.files:
             raise InvalidParameterError(f"{self._name!r} is sent more than once", field=self._name)
 
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+    def _on_part_data(self, data: bytes | memoryview, start: int, end: int) -> None:
         if self._file is not None:
             with storing():
                 self._file.write(memoryview(data)[start:end])
@@ -195,7 +231,7 @@ class _FormReader:
                 raise InvalidParameterError(f"{self._name!r} is not UTF-8 text", field=self._name) from error
             self._add_field(text)
         elif self._data or self._file_name != b"":
-            self._form.files[self._name] = bytes(self._data)
+            self._form.files[self._name] = bytes(self._data)  # No copy of what is bytes already.
             self._held_bytes += len(self._data)
         self._data = bytearray()
 

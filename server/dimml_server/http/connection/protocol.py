@@ -15,6 +15,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dimml_server.counts import Count
+from dimml_server.http.body.disconnect import WHEN_GONE
 from dimml_server.http.connection.early_refusal import FullQueue, Refusal
 from dimml_server.http.connection.request_parser import PlainRequestParser
 from dimml_server.observability.access_log import log_access
@@ -113,6 +114,9 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_bytes = self._kept_bytes = 0
         #: Bytes of any kind that it has passed on from the data received last, and whether a body was among them.
         self._given_bytes, self._body_came = 0, False
+        #: Whether the client has gone, and what the request that is worked on wants called then.
+        self._lost = False
+        self._gone: Callable[[], None] | None = None
         #: Bytes received after the last answer on this connection.
         self._passed_over = 0
 
@@ -132,6 +136,10 @@ class BoundedConnection(HttpToolsProtocol):
         if self._counted:
             self._open_connections.give_back()
         super().connection_lost(exc)
+        self._lost = True
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            gone()
 
     def data_received(self, data: bytes) -> None:
         if self._lenient.leaving:
@@ -235,6 +243,7 @@ class BoundedConnection(HttpToolsProtocol):
         Its head and its body are sent in one piece: a client that reads only as far as the status, as
         ``tritonclient.http`` does with health, gives up a connection on which more arrives.
         """
+        cycle.scope[WHEN_GONE] = self._when_gone  # type: ignore[typeddict-unknown-key]  # an extension of ours
         plain = cycle.send
 
         async def send(message: Any) -> None:
@@ -246,6 +255,13 @@ class BoundedConnection(HttpToolsProtocol):
             await plain(message)
 
         cycle.send = send  # type: ignore[method-assign]  # there is no other hook before the head is written
+
+    def _when_gone(self, call: Callable[[], None] | None) -> None:
+        """Have ``call`` called once the client has gone, now if it has; of the one request that is worked on."""
+        self._gone = call
+        if call is not None and self._lost:
+            self._gone = None
+            call()
 
     def _leave(self) -> None:
         """Close the connection, but accept the rest of a body for a while.

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from dimml.errors import DimmlError, InvalidParameterError, UnreadableError, Unu
 from dimml.media.decoders.time_range import Window
 from dimml.media.decoders.windows import WindowDecoded
 from dimml.media.sandbox.sandbox import Isolation
-from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
+from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, MediaLimits
 from dimml.media.workers.channel import MalformedReplyError, ParentEnd, WorkerEnd, make_channel
 from dimml.media.workers.codec import encode_reply, read_reply
 from dimml.media.workers.messages import (
@@ -41,6 +41,8 @@ from dimml.media.workers.messages import (
     reply_bounds,
 )
 from dimml.media.workers.pool import DecodePool
+from dimml.media.workers.requests import RequestWriter, read_requests
+from dimml.signal_check import QualityThresholds
 from dimml.status import OK, ModalityStatus, Reason
 from support.tiny_bundle import AUDIO, VISUAL
 
@@ -119,6 +121,34 @@ def test_rows_come_out_as_they_went_in_and_can_be_written(ends: Ends) -> None:
     row = outcome.tracks["visual"].row
     assert row is not None
     row[:] = 0
+
+
+def test_a_reply_of_numbers_that_are_not_finite_is_refused_where_it_is_written() -> None:
+    for number in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="JSON compliant"):
+            encode_reply([DecodeResult(Decoded({}, number), 0.1)])
+    # Words are no numbers; half a character is written as it can be.
+    text, _ = encode_reply(Lost(Reason.DECODER_CRASHED, "NaN, Infinity"))
+    assert json.loads(text)["details"] == "NaN, Infinity"
+    text, _ = encode_reply(UnreadableError("half \ud800"))
+    assert json.loads(text)["message"] == "half \ud800"
+
+
+def test_requests_come_out_as_they_went_in() -> None:
+    writer = RequestWriter()
+    media = b"a recording"
+    first = DecodeRequest((AUDIO, VISUAL), {"audio": media, "visual": media}, 1.5)
+    others = [
+        replace(first, modalities=(VISUAL,), start_s=0.5, end_s=2.0, margin_s=0.25),
+        replace(first, limits=MediaLimits(max_seconds=7.0), audio_track=1, video_track="eng"),
+        replace(first, quality=QualityThresholds(silence_dbfs=-40.0)),
+        replace(first, modalities=(AUDIO.model_copy(update={"samples": 99}),), sources={"audio": Path("a.wav")}),
+    ]
+    for requests in ([first], others, [first, *others], [first]):
+        read = read_requests(pickle.loads(writer.write(requests)))  # noqa: S301
+        assert read == requests
+        # One that several modalities share is opened once.
+        assert read[0].sources.get("audio", media) is read[0].sources["visual"] or requests[0] is not first
 
 
 def test_a_detail_comes_out_as_it_went_in(ends: Ends) -> None:

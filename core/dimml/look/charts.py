@@ -11,11 +11,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from dimml.metrics.classification import BINS
-from dimml_training.report.diagrams import Counts, Reliability
+from dimml.metrics.classification import BINS, CalibrationBins, Ints
 
-#: Series colours that the style sheet defines; ``answer`` stands out from them all.
-COLOURS = 6
 WIDTH, HEIGHT = 520.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 24.0, 12.0, 36.0
 #: Most classes for which a confusion matrix shows numbers, and for which it shows names.
@@ -33,11 +30,6 @@ class Series:
     dashed: bool = False
 
 
-def colour(index: int) -> str:
-    """CSS class of the series at a place in the order."""
-    return f"c{index % COLOURS}"
-
-
 def line_chart(
     series: Sequence[Series],
     *,
@@ -46,8 +38,13 @@ def line_chart(
     per_cent: bool = False,
     marks: Sequence[tuple[float, str]] = (),
     x_names: Sequence[str] = (),
+    chance: float | None = None,
 ) -> Markup:
-    """Draw lines over a common x axis. ``marks`` are labelled vertical lines; ``x_names`` replaces numbers on x."""
+    """Draw lines over a common x axis.
+
+    ``marks`` are labelled vertical lines, whose labels stand below each other; ``x_names`` replaces numbers on x, and
+    ``chance`` is the share that guessing gets.
+    """
     finite = [(x, y) for s in series for x, y in zip(s.xs, s.ys, strict=True) if math.isfinite(y)]
     if not finite:
         return Markup("")
@@ -70,25 +67,33 @@ def line_chart(
                 across(tick), HEIGHT - BOTTOM + 16, name
             )
         )
-    for x, word in marks:
-        if low_x <= x <= high_x:
-            parts.append(
-                Markup(
-                    '<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
-                    '<text class="tick" x="{3:.1f}" y="{4}" text-anchor="{5}">{6}</text>'
-                ).format(across(x), TOP, HEIGHT - BOTTOM, *_beside(across(x)), word)
-            )
+    shown = [(across(x), word) for x, word in sorted(marks) if low_x <= x <= high_x]
+    for line, (x, word) in enumerate(shown):
+        parts.append(
+            Markup(
+                '<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
+                '<text class="tick" x="{3:.1f}" y="{4}" text-anchor="{5}">{6}</text>'
+            ).format(x, TOP, HEIGHT - BOTTOM, *_beside(x, line), word)
+        )
+    if chance is not None:
+        parts.append(
+            Markup(
+                '<line class="chance" x1="{0}" x2="{1}" y1="{2:.1f}" y2="{2:.1f}"/>'
+                '<text class="tick" x="{1}" y="{3:.1f}" text-anchor="end">chance</text>'
+            ).format(LEFT, WIDTH - RIGHT, up(chance), up(chance) - 4)
+        )
     for one in series:
         parts.append(_line(one, across, up, per_cent=per_cent))
     parts.append(_axis_names(x_label, y_label))
     return _svg(WIDTH, HEIGHT, parts, f"{y_label} by {x_label}")
 
 
-def reliability_chart(found: Reliability, css: str) -> Markup:
+def reliability_chart(found: CalibrationBins, css: str) -> Markup:
     """Draw accuracy against confidence, and below it the number of clips of each confidence."""
     side, foot, left, top = 190.0, 44.0, 40.0, 10.0
     step = side / BINS
-    most = max(1, int(found.clips_K.max()))
+    rows_K, accuracy_K, confidence_K = found.rows, found.accuracy, found.confidence
+    most = max(1, int(rows_K.max()))
     parts = []
     for tick in (0.0, 0.5, 1.0):
         y = top + side * (1 - tick)
@@ -100,7 +105,7 @@ def reliability_chart(found: Reliability, css: str) -> Markup:
             ).format(left, left + side, y, left - 6, y + 4, tick, left + side * tick, top + side + foot + 16)
         )
     for index in range(BINS):
-        clips, accuracy = int(found.clips_K[index]), float(found.accuracy_K[index])
+        clips, accuracy = int(rows_K[index]), float(accuracy_K[index])
         if clips == 0:
             continue
         x = left + index * step
@@ -111,7 +116,7 @@ def reliability_chart(found: Reliability, css: str) -> Markup:
                 '<rect class="count" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/></g>'
             ).format(
                 clips,
-                float(found.confidence_K[index]),
+                float(confidence_K[index]),
                 accuracy,
                 css,
                 x + 1,
@@ -135,7 +140,7 @@ def reliability_chart(found: Reliability, css: str) -> Markup:
     return _svg(left + side + 20, top + side + foot + 38, parts, f"reliability, ECE {found.ece:.3f}")
 
 
-def confusion_chart(counts_CC: Counts, labels: Sequence[str]) -> Markup:
+def confusion_chart(counts_CC: Ints, labels: Sequence[str]) -> Markup:
     """Draw a confusion matrix, rows truth, columns answer; the shade is the share of the row."""
     classes = len(labels)
     names = classes <= CLASSES_WITH_NAMES
@@ -196,10 +201,19 @@ def confusion_chart(counts_CC: Counts, labels: Sequence[str]) -> Markup:
     return _svg(size + (margin * 0.5 if names else 4.0), size + 4, parts, "confusion matrix")
 
 
-def dot_chart(rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]]) -> Markup:
-    """Draw one line per row with a dot per (name, colour, share)."""
+@dataclass(frozen=True)
+class DotRow:
+    """One line of a dot chart: its name, whether a diamond marks it, and its dots as (name, colour, share)."""
+
+    name: str
+    dots: Sequence[tuple[str, str, float]]
+    marked: bool = False
+
+
+def dot_chart(rows: Sequence[DotRow], *, chance: float | None = None) -> Markup:
+    """Draw one line per row with its dots; ``chance`` is the share that guessing gets."""
     # Wide enough for the longest name.
-    left, width, line = 24 + 5.8 * max((len(name) for name, _ in rows), default=0), WIDTH, 19.0
+    left, width, line = 36 + 5.8 * max((len(row.name) for row in rows), default=0), WIDTH, 19.0
     height = 26 + line * len(rows) + 8
     parts = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -210,12 +224,19 @@ def dot_chart(rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]]) -> M
                 '<text class="tick" x="{0:.1f}" y="12" text-anchor="middle">{2:.0%}</text>'
             ).format(x, height - 4, tick)
         )
-    for index, (name, dots) in enumerate(rows):
+    if chance is not None:
+        parts.append(
+            Markup(
+                '<line class="chance" x1="{0:.1f}" x2="{0:.1f}" y1="20" y2="{1}"><title>chance</title></line>'
+            ).format(left + (width - left - 20) * chance, height - 4)
+        )
+    for index, row in enumerate(rows):
+        name = f"{row.name} ◇" if row.marked else row.name
         y = 26 + line * (index + 0.5)
         parts.append(
             Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(left - 8, y + 4, name)
         )
-        for what, css, share in dots:
+        for what, css, share in row.dots:
             parts.append(
                 Markup(
                     '<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}, {}: {:.1%}</title></circle>'
@@ -243,9 +264,10 @@ def _whole_ticks(low: float, high: float) -> list[int]:
     return list(range(math.ceil(low), math.floor(high) + 1, step))
 
 
-def _beside(x: float) -> tuple[float, float, str]:
-    """Position of a mark's label: on the side with more room."""
-    return (x - 4, TOP + 10, "end") if x > WIDTH / 2 else (x + 4, TOP + 10, "start")
+def _beside(x: float, line: int) -> tuple[float, float, str]:
+    """Position of a mark's label: on the side with more room, in a line of its own."""
+    y = TOP + 10 + 13 * line
+    return (x - 4, y, "end") if x > WIDTH / 2 else (x + 4, y, "start")
 
 
 def _grid(ticks: Sequence[float], up: Callable[[float], float], *, per_cent: bool) -> Markup:

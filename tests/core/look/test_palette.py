@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dimml.palette import HEAD_COLOURS, HEAD_COLOURS_DARK
+from dimml.look import palette
 from support.data import REPOSITORY_ROOT
 
 #: Machado, Oliveira, Fernandes 2009, severity 1.0: linear RGB as seen without one kind of cone.
@@ -28,7 +28,7 @@ SIGHT = {
 XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 #: Smallest distance in CIELAB; 2.3 is just noticed side by side.
 FAR = 14.0
-GROUNDS = {"light": ("#ffffff", HEAD_COLOURS), "dark": ("#1d2024", HEAD_COLOURS_DARK)}
+GROUNDS = {"light": ("#ffffff", palette.LIGHT), "dark": ("#1d2024", palette.DARK)}
 
 
 def linear(colour: str) -> npt.NDArray[np.float64]:
@@ -59,7 +59,13 @@ def test_they_stand_out_from_the_ground(ground: str) -> None:
 def test_the_console_and_reports_have_the_same_colours() -> None:
     tokens = (REPOSITORY_ROOT / "server" / "console" / "src" / "look" / "tokens.css").read_text(encoding="utf-8")
     pairs = re.findall(r"--c\d: light-dark\((#\w+), (#\w+)\)", tokens)
-    assert tuple(zip(*pairs, strict=True)) == (HEAD_COLOURS, HEAD_COLOURS_DARK)
-    report = REPOSITORY_ROOT / "training" / "dimml_training" / "report" / "templates" / "report.css"
-    found = re.findall(r"--c\d: (#\w+)", report.read_text(encoding="utf-8"))
-    assert found == [*HEAD_COLOURS, *HEAD_COLOURS_DARK]
+    assert tuple(zip(*pairs, strict=True)) == (palette.LIGHT, palette.DARK)
+    style = palette.style_sheet()
+    assert re.findall(r"--c\d: (#\w+)", style) == [*palette.LIGHT, *palette.DARK]
+    assert f"--ink: {palette.ANSWER};" in style
+    assert all(f".{palette.css_class(index)} {{" in style for index in range(8))
+
+
+def test_colours_go_by_place_and_begin_again() -> None:
+    found = palette.head_colours([f"m{index}" for index in range(7)])
+    assert [found["m0"], found["m5"], found["m6"]] == [palette.LIGHT[0], palette.LIGHT[5], palette.LIGHT[0]]

@@ -1,0 +1,1 @@
+"""``dimml demo``: serve the demo bundle, predict its sample clips, show the answers."""

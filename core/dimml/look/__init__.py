@@ -1,0 +1,1 @@
+"""One visual language for reports, plots and the console: colours of heads, a style sheet, charts."""
