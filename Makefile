@@ -60,7 +60,7 @@ console: $(CONSOLE_STATIC)/index.html ## Build the page /console, whose sources 
 
 # A process a core; a file's tests stay in one process, since they share what was costly to make, and so do all tests of
 # Triton (tests/conftest.py). A process that dies ends the run: pytest-xdist would replace it, and with "loadfile" then
-# wait for ever (its issue 1378). PYTEST_ARGS is for more: PYTEST_ARGS='--order-seed=random --no-loadscope-reorder'.
+# wait for ever (its issue 1378). PYTEST_ARGS is for more: PYTEST_ARGS='--order-seed=random'.
 # Compiled modules are kept whatever the caller's environment says: tests start hundreds of processes. With a process a
 # core, more threads of one wait for each other; what looks like work is their spinning.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0

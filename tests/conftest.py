@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 
 from dimml.system.outbound import set_quiet_defaults
-from support.tiers import mark, scope_of
+from support.tiers import longest_first, mark, scope_of
 
 #: How this process is scheduled as it starts.
 SCHEDULING = os.sched_getscheduler(0)
@@ -29,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Before test modules import anything that would send. All worker processes need the same order."""
     set_quiet_defaults()
+    # What a test writes need not outlive the machine, and a wait for the disk is longer than most tests.
+    os.fsync = lambda file: None
     gc.disable()
     # No test is timed: on a busy machine an example takes as long as it takes.
     hypothesis.settings.register_profile("dimml", deadline=None)
@@ -73,7 +75,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Before ``-m`` selects. A shuffled file stays together: its tests share what was costly to make."""
     mark(items)
-    if config.option.order_seed is not None:
+    if config.option.order_seed is None:
+        if hasattr(config, "workerinput"):
+            longest_first(items)
+    else:
         draw = random.Random(config.option.order_seed)
         files = dict.fromkeys(item.path for item in items)
         places = dict(zip(files, draw.sample(range(len(files)), len(files)), strict=True))
@@ -83,9 +88,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """``--dist loadfile``, but for the tests that share one Triton server."""
+    """``--dist loadfile``, but for the tests that share a server, and in our own order of files."""
     if config.option.dist != "loadfile":
         return None
+    config.option.loadscopereorder = False
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.data import REPOSITORY_ROOT
-from support.tiers import KINDS, kind_of, mark, scope_of
+from support.tiers import KINDS, LONGEST, kind_of, longest_first, mark, scope_of
 
 TESTS = REPOSITORY_ROOT / "tests"
 TRITON = TESTS / "integration" / "triton"
@@ -59,6 +59,23 @@ def test_tests_that_share_a_server_share_a_process_and_others_that_of_their_file
     sharing = [f"tests/integration/{folder}/{path.name}" for path in (TESTS / "integration" / folder).glob("test_*.py")]
     assert len({scope_of(f"{file}::test[a::b]") for file in sharing}) == 1 < len(sharing)
     assert scope_of("tests/core/test_bundle.py::test_it[a::b]") == "tests/core/test_bundle.py"
+
+
+def test_what_takes_longest_is_begun_first_and_then_what_has_most_tests(request: pytest.FixtureRequest) -> None:
+    assert [scope for scope in LONGEST if not (REPOSITORY_ROOT / scope).exists()] == []
+    files = (
+        "test_words.py",
+        "test_kinds.py",
+        "export/test_export.py",
+        "test_kinds.py",
+        "integration/triton/test_faults.py",
+    )
+    items = []
+    for number, file in enumerate(files):
+        module = pytest.Module.from_parent(request.session, path=TESTS / file)
+        items.append(pytest.Function.from_parent(module, name=f"test_{number}", callobj=names))
+    longest_first(items)
+    assert [item.name for item in items] == ["test_4", "test_2", "test_1", "test_3", "test_0"]
 
 
 @pytest.mark.parametrize(

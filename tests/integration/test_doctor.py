@@ -20,6 +20,7 @@ import pytest
 from dimml.signing import generate_keys
 from dimml_server.security.keys import new_key
 from support.certificates import Authority
+from support.forked import run_forked
 from support.tiny_bundle import make_tiny_bundle
 
 READER, _LINE = new_key("reader")
@@ -50,16 +51,20 @@ def findings(
     environment: Mapping[str, str] | None = None,
     **settings: object,
 ) -> tuple[int, dict[str, list[dict[str, Any]]]]:
-    """Exit code, and findings by check."""
-    done = subprocess.run(
-        [*command(folder, settings), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
-        preexec_fn=before,
-    )
+    """Exit code, and findings by check; in a process from nothing where it has another environment, or limits."""
+    words = [*command(folder, settings), "--json"]
+    if before is None and environment is None:
+        done = run_forked(words)
+    else:
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
+            preexec_fn=before,
+        )
     assert done.stderr == ""
     document = json.loads(done.stdout)
     assert document["healthy"] == (done.returncode == 0)
@@ -195,15 +200,12 @@ def test_notes_keep_the_exit_code(folder: Path) -> None:
     assert "is not a folder" in found["repository"][0]["found"]
 
 
-def test_of_the_gpu_build_of_onnxruntime_the_gpu_extra_is_wanted(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_the_gpu_build_of_onnxruntime_the_gpu_extra_is_wanted(folder: Path, tmp_path: Path) -> None:
     """It is a package of another name: an image that has it alone lacks nothing, whatever `device` says."""
     metadata = tmp_path / "onnxruntime_gpu-1.31.1.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    _, found = findings(folder)
+    _, found = findings(folder, environment={"PYTHONPATH": str(tmp_path)})
     assert "dimml[serve-gpu]" in found["libraries"][0]["found"]
 
 

@@ -33,9 +33,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refusal(repository: Path, **settings: object) -> str:
     """What a server says that does not start; it must be one line, and the exit code 1."""
-    done = subprocess.run(
-        serve_command(repository, settings), capture_output=True, text=True, timeout=STOP_LIMIT_S, check=False
-    )
+    done = run_forked(serve_command(repository, settings))
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
     errors = [line for line in done.stderr.splitlines() if " INFO " not in line]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import yaml
 from dimml.cli import main
 from dimml.media import DecodeRequest, decode
 from dimml.modality import Flow
+from support.forked import run_forked
 from support.server_process import ServerProcess, running_server
 from support.tiny_training import BACKBONE, OPTIMISER, document, write_clips
 
@@ -115,7 +115,7 @@ def expected(trained: Path, kind: str) -> list[dict[str, str]]:
 def predict(server: ServerProcess, kind: str, *arguments: str) -> dict[str, Any]:
     """One answer of the command ``dimml predict``."""
     command = [sys.executable, "-m", "dimml", "predict", "--url", server.url, "--model", kind, "--json", "--top-k", "2"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = run_forked([*command, *arguments])
     assert done.returncode == 0, done.stdout + done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

@@ -17,7 +17,8 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -55,19 +56,23 @@ _REPORT = struct.Struct("i")
 class ForkedProcess:
     """The part of ``subprocess.Popen`` that tests use, for ``-m dimml`` or a script of our tests.
 
-    ``args`` are those of a Python process, the interpreter first; ``folder`` is another one than ours.
+    ``args`` are those of a Python process, the interpreter first; ``folder`` is another one than ours, ``environment``
+    on top of our own.
     """
 
-    def __init__(self, args: Sequence[str], folder: Path | None = None) -> None:
+    def __init__(
+        self, args: Sequence[str], folder: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.args = list(args)
         self.returncode: int | None = None
+        self._waiting = threading.Lock()
         self._reports, theirs = socket.socketpair()
         (out, out_there), (err, err_there) = os.pipe(), os.pipe()
         self.stdout: IO[str] = os.fdopen(out)
         self.stderr: IO[str] = os.fdopen(err)
         request = {
             "args": self.args,
-            "environment": os.environ | SERVER_ENVIRONMENT,
+            "environment": os.environ | SERVER_ENVIRONMENT | dict(environment or {}),
             "folder": str(folder or Path.cwd()),
         }
         with theirs:
@@ -89,14 +94,19 @@ class ForkedProcess:
 
     def wait(self, timeout: float | None = None) -> int:
         """Block until it has ended; the exit code. Raises TimeoutExpired."""
-        if self.returncode is None:
-            self._reports.settimeout(timeout)
-            try:
+        if not self._waiting.acquire(timeout=-1 if timeout is None else timeout):
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        try:
+            if self.returncode is None:
+                self._reports.settimeout(timeout)
                 self.returncode = os.waitstatus_to_exitcode(self._report())
-            except (TimeoutError, BlockingIOError):
-                raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
-            self._reports.close()
-        return self.returncode
+                self._reports.close()
+        except (TimeoutError, BlockingIOError):
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
+        else:
+            return self.returncode
+        finally:
+            self._waiting.release()
 
     def send_signal(self, number: int) -> None:
         """As ``os.kill``, but nothing where it has ended."""

@@ -59,7 +59,7 @@ def fork_children() -> None:
     def start(
         module: str, descriptor: int, *, environment: Mapping[str, str] | None = None, stdout: int | None = None
     ) -> subprocess.Popen[bytes]:
-        given = {"module": module, "environment": dict(environment or os.environ), "mute": stdout is not None}
+        given = asked(module, environment, stdout)
         with asking:
             socket.send_fds(ours, [json.dumps(given).encode()], [descriptor])
             return _Child(int(ours.recv(64)), module)
@@ -94,7 +94,15 @@ def _call_this(name: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
 
 
-def become_child(descriptor: int, server: int, *, module: str, environment: dict[str, str], mute: bool) -> NoReturn:
+def asked(module: str, environment: Mapping[str, str] | None, stdout: int | None) -> dict[str, Any]:
+    """What ``become_child`` takes, of what ``start_python_child`` takes."""
+    environment = dict(os.environ if environment is None else environment)
+    return {"module": module, "environment": environment, "mute": stdout is not None, "paths": sys.path}
+
+
+def become_child(
+    descriptor: int, server: int, *, module: str, environment: dict[str, str], mute: bool, paths: list[str]
+) -> NoReturn:
     """What ``start_python_child`` has a new interpreter do."""
     code: Any = 0
     try:
@@ -103,6 +111,7 @@ def become_child(descriptor: int, server: int, *, module: str, environment: dict
             os.dup2(nothing, number)
         os.close(nothing)
         os.setsid()
+        sys.path[:] = paths
         os.environ.clear()
         os.environ.update(environment)
         while os.getppid() != server:

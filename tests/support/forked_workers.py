@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 
 import pytest
 
 from support.forked import ForkedProcess, template
+from support.forked_children import asked
 
 
 class ForkedWorker(ForkedProcess):
@@ -20,10 +21,11 @@ class ForkedWorker(ForkedProcess):
     ) -> None:
         self.args = [module]
         self.returncode: int | None = None
+        self._waiting = threading.Lock()
         self._reports, theirs = socket.socketpair()
-        request = {"module": module, "environment": dict(environment or os.environ), "mute": stdout is not None}
+        request = json.dumps(asked(module, environment, stdout)).encode()
         with theirs:
-            socket.send_fds(template(module), [json.dumps(request).encode()], [descriptor, theirs.fileno()])
+            socket.send_fds(template(module), [request], [descriptor, theirs.fileno()])
         self.pid = self._report()
 
 

@@ -21,6 +21,9 @@ NUMBER_BITS = 8
 #: Finest time step of written pictures.
 _CLOCK_HZ = 12_800
 
+#: Recordings made before, by what was asked for.
+_ENCODED: dict[str | None, bytes] = {}
+
 Picture = Callable[[int], npt.NDArray[np.uint8]]
 Sound = Callable[[npt.NDArray[np.float64]], npt.NDArray[Any]]
 
@@ -50,8 +53,13 @@ def write_clip(
 
     ``picture`` gives RGB ``[height, width, 3]`` for a picture's number, ``sound`` samples in [-1, 1] for times in
     seconds. ``picture_times_s`` makes the frame rate variable; ``sound_seconds`` gives the sound another length than
-    the picture; ``video_tag`` is the codec's four characters in the file; delays shift a track's start.
+    the picture; ``video_tag`` is the codec's four characters in the file; delays shift a track's start. A recording
+    whose picture and sound have names is encoded once in a process.
     """
+    asked = None if callable(picture) or callable(sound) else repr({**locals(), "path": path.suffix})
+    if asked in _ENCODED:
+        path.write_bytes(_ENCODED[asked])
+        return path
     # AVI and MXF have no time stamps, a picture's time is its number; MPEG-1 and MPEG-2 allow a few rates only.
     by_number = path.suffix in {".avi", ".mxf"} or video_codec in {"mpeg1video", "mpeg2video"}
     clock = Fraction(1, fps if by_number else _CLOCK_HZ)
@@ -97,6 +105,8 @@ def write_clip(
             packets += audio.encode(None)
         for packet in sorted(packets, key=lambda p: float((p.dts or 0) * p.time_base)):
             container.mux(packet)
+    if asked is not None:
+        _ENCODED[asked] = path.read_bytes()
     return path
 
 

@@ -130,20 +130,22 @@ def running_server(
     stop: bool = True,
     code: int = 0,
     environment: Mapping[str, str] | None = None,
-    fresh: bool = False,
+    fresh: bool | None = None,
     **settings: object,
 ) -> Iterator[ServerProcess]:
     """Start a server, wait for its ready line, and at the end stop it by SIGTERM.
 
     Asserts that it exits with ``code`` and leaves no process behind. With ``stop=False`` the test has stopped it
     itself. ``environment`` is on top of our own, ``python`` another one than ours; with either, or with ``fresh=True``,
-    it is started from nothing, and otherwise forked with its modules imported (``support.forked``). It has one decode
-    worker, and one more where a script may lose it, unless ``decode_workers`` says otherwise: users want one per core,
-    but each is another start.
+    it is started from nothing, and otherwise forked with its modules imported (``support.forked``), as it is with
+    ``fresh=False`` for variables that are read after that. It has one decode worker, and one more where a script may
+    lose it, unless ``decode_workers`` says otherwise: users want one per core, but each is another start.
     """
     command = serve_command(repository, {"decode_workers": 1 if script is None else 2} | settings, script, python)
     process: subprocess.Popen[str] | ForkedProcess
-    if fresh or environment is not None or python != sys.executable:
+    if fresh is None:
+        fresh = environment is not None or python != sys.executable
+    if fresh:
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -152,7 +154,7 @@ def running_server(
             env=os.environ | SERVER_ENVIRONMENT | dict(environment or {}),
         )
     else:
-        process = ForkedProcess(command)
+        process = ForkedProcess(command, environment=environment)
     assert process.stdout is not None
     assert process.stderr is not None
     lines: list[str] = []

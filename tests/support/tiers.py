@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,30 @@ _SHARING = (
     "tests/integration/kserve",
     "tests/integration/processes",
     "tests/integration/triton",
+)
+
+#: The files and folders above that take longest, the longest first: begun last, one process would wait for another.
+LONGEST = (
+    "tests/integration/triton",
+    "tests/integration/test_hardening.py",
+    "tests/integration/processes",
+    "tests/training/loop/test_distributed.py",
+    "tests/integration/kserve",
+    "tests/integration/http/test_openapi_fuzz.py",
+    "tests/training/joint/test_rivals.py",
+    "tests/integration/test_three_kinds.py",
+    "tests/export/test_export.py",
+    "tests/core/media/workers/test_pool.py",
+    "tests/training/corruptions/test_evaluate.py",
+    "tests/integration/observability/test_monitoring.py",
+    "tests/integration/versions/test_traffic.py",
+    "tests/integration/http/test_faults.py",
+    "tests/integration/test_lifecycle.py",
+    "tests/training/avdigits/test_maker.py",
+    "tests/training/compare/test_replicates.py",
+    "tests/clients/scoring/run/test_resume.py",
+    "tests/integration/observability/test_traces.py",
+    "tests/clients/scoring/engines/test_ray.py",
 )
 
 
@@ -44,6 +69,15 @@ def mark(items: Iterable[pytest.Item]) -> None:
         if slow is not None and (kind != "unit" or not slow.kwargs.get("reason")):
             raise pytest.UsageError(f"{item.nodeid}: slow is for unit tests, as slow(reason=...)")
         item.add_marker(kind)
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Order what shares a process as it is to be begun: after the longest, by the number of its tests."""
+    scopes = [scope_of(item.nodeid) for item in items]
+    count = Counter(scopes)
+    place = {scope: LONGEST.index(scope) if scope in LONGEST else len(LONGEST) for scope in count}
+    order = {scope: index for index, scope in enumerate(sorted(count, key=lambda s: (place[s], -count[s], s)))}
+    items.sort(key=lambda item: order[scope_of(item.nodeid)])
 
 
 def scope_of(nodeid: str) -> str:

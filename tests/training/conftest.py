@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from dimml_training.loop.train import train
+from support.exporting import operators_made_once
+from support.forked_workers import forked_workers
 from support.tiny_training import configured, write_clips
+
+__all__ = ["forked_workers", "operators_made_once"]
 
 
 @pytest.fixture(autouse=True)

@@ -52,6 +52,14 @@ ENCODERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "vit": (FRAMES, {"backbone": VIT, "features": 8}),
 }
 INPUTS = {"float32": "FP32", "uint8": "UINT8"}
+EVERY_ENCODER = pytest.mark.parametrize(
+    "name",
+    [
+        # The sound's is exported for other tests, too.
+        pytest.param(name, marks=() if name == "sound" else pytest.mark.slow(reason="exports an encoder"))
+        for name in ENCODERS
+    ],
+)
 
 
 @cache
@@ -112,7 +120,7 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
     return known | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@EVERY_ENCODER
 def test_parser_has_every_operator_of_our_encoders(name: str) -> None:
     check_operators(exported(name))
     for precision in ("fp32", "fp16"):
@@ -129,7 +137,7 @@ def test_an_operator_that_the_parser_lacks_is_named() -> None:
     assert {"Conv", "Log", "LayerNormalization"} < SUPPORTED
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@EVERY_ENCODER
 def test_fp32_changes_no_number_and_casts_pixels_before_anything_else(name: str) -> None:
     model = exported(name)
     changed = network_model(model, "fp32")
@@ -142,7 +150,7 @@ def test_fp32_changes_no_number_and_casts_pixels_before_anything_else(name: str)
     assert TensorProto.UINT8 not in [kind for value, kind in types(changed).items() if value not in pixels]
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@EVERY_ENCODER
 def test_fp16_keeps_preprocessing_normalisations_and_logits_in_fp32(name: str) -> None:
     model = exported(name)
     changed = network_model(model, "fp16")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dimml.system.child_process import start_python_child
 from dimml_client.cli.predict import PredictInput, PredictOptions, local
 from support.forked import run_forked
 from support.server_process import ServerProcess, running_server
@@ -129,8 +130,11 @@ def test_why_and_what_if(target: list[str], clips: Path) -> None:
     assert "explanation" not in lines(predict("red.mp4", "--json", *target, folder=clips))[0]
 
 
-def test_in_this_process_it_starts_one_decode_worker(repository: Path, clips: Path) -> None:
+def test_in_this_process_it_starts_one_decode_worker(
+    repository: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the number of cores: recordings come one after another."""
+    monkeypatch.setattr("dimml.media.workers.process.start_python_child", start_python_child)  # as a user has it
     with local(repository, PredictOptions()) as predict_here:
         assert predict_here(PredictInput("red", {"media": clips / "red.mp4"})).label == "red"
         tasks = Path("/proc/self/task").glob("*/children")

@@ -51,7 +51,7 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def server(repository: Path, collector: Collector) -> Iterator[ServerProcess]:
     settings = {"traces_endpoint": collector.url, "decode_workers": 1}
-    with running_server(repository, environment=SOON, **settings) as it:
+    with running_server(repository, environment=SOON, fresh=False, **settings) as it:
         yield it
         assert "Traceback" not in it.log
 
@@ -234,8 +234,10 @@ def test_the_gateway_passes_trace_context_on(repository: Path, collector: Collec
     settings = {"traces_endpoint": collector.url, "decode_workers": 1, "models": "tiny"}
     behind = SOON | {"OTEL_SERVICE_NAME": "behind"}
     with (
-        running_server(repository, environment=behind, **settings) as models,
-        running_server(repository, environment=SOON, engine="triton", triton_url=models.grpc, **settings) as gateway,
+        running_server(repository, environment=behind, fresh=False, **settings) as models,
+        running_server(
+            repository, environment=SOON, fresh=False, engine="triton", triton_url=models.grpc, **settings
+        ) as gateway,
     ):
         caller = Caller()
         assert predict(gateway, clip, caller.headers).status_code == 200
@@ -256,7 +258,7 @@ def test_the_last_spans_go_out_when_the_server_stops(repository: Path, collector
     # By itself a batch would leave after a minute.
     late = {"OTEL_BSP_SCHEDULE_DELAY": "60000"}
     settings = {"traces_endpoint": collector.url, "decode_workers": 1, "models": "tiny"}
-    with running_server(repository, environment=late, **settings) as server:
+    with running_server(repository, environment=late, fresh=False, **settings) as server:
         assert predict(server, clip, caller.headers).status_code == 200
         assert not collector.trace(caller.trace)
     check_tree(collector.wait_for_request(caller.trace, 0.0), HTTP_PREDICT, caller, *STAGES)
@@ -271,7 +273,7 @@ def test_a_collector_that_fails_costs_neither_answers_nor_the_way_out(
         if collector_is == "not there":
             listener.close()  # Else it takes connections and never answers.
         settings = {"traces_endpoint": endpoint, "decode_workers": 1, "models": "tiny"}
-        with running_server(repository, environment=SOON, **settings) as server:
+        with running_server(repository, environment=SOON, fresh=False, **settings) as server:
             assert predict(server, clip, {}).status_code == 200
             if collector_is == "silent":
                 listener.settimeout(30.0)

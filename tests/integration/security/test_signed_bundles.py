@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import httpx
@@ -11,8 +10,9 @@ from tritonclient.utils import InferenceServerException
 
 from dimml.bundle import MANIFEST_NAME
 from dimml.signing import SIGNATURE_NAME, generate_keys, read_private_key, sign
+from support.forked import run_forked
 from support.kserve_clients import face
-from support.server_process import STOP_LIMIT_S, running_server, serve_command
+from support.server_process import running_server, serve_command
 from support.tiny_bundle import make_tiny_bundle
 
 
@@ -30,9 +30,7 @@ def sign_version(repository: Path, version: int) -> None:
 
 def refusal(repository: Path, **settings: object) -> str:
     """The one line of a server that does not start."""
-    done = subprocess.run(
-        serve_command(repository, settings), capture_output=True, text=True, timeout=STOP_LIMIT_S, check=False
-    )
+    done = run_forked(serve_command(repository, settings))
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = [line for line in done.stderr.splitlines() if " INFO " not in line]
     return line

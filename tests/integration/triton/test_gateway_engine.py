@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from dimml.repository import load_bundle
 from dimml.status import Reason
 from dimml_server.engines.triton_channel import TritonChannel
 from support.data import REPOSITORY_ROOT
+from support.forked import run_forked
 from support.kserve_clients import Face, face, frames, waveform
-from support.server_process import START_LIMIT_S, ServerProcess, serve_command
+from support.server_process import ServerProcess, serve_command
 from support.tiny_bundle import make_tiny_bundle
 from support.triton_process import TritonServer
 from support.waiting import wait_until
@@ -146,9 +146,7 @@ def test_a_call_that_nobody_waits_for_is_cancelled(repository: Path, embedded: S
 def test_models_with_other_tensors_stop_the_start_with_one_line(triton: TritonServer, tmp_path: Path) -> None:
     make_tiny_bundle(tmp_path, labels=("red", "green", "blue", "grey"))
     settings: dict[str, object] = {"engine": "triton", "triton_url": triton.grpc, "decode_workers": 1}
-    done = subprocess.run(
-        serve_command(tmp_path, settings), capture_output=True, text=True, timeout=START_LIMIT_S, check=False
-    )
+    done = run_forked(serve_command(tmp_path, settings))
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -14,6 +12,7 @@ import pytest
 from dimml.errors import ConfigurationError, DataError
 from dimml_training.avdigits.make import CLIP_FRAMES, CLIP_SAMPLES, LABELS, SAMPLE_RATE_HZ, make_avdigits, plan
 from dimml_training.avdigits.voices import SPLITS, VOICES
+from support.commands import dimml
 
 pytestmark = pytest.mark.slow(reason="speaks, draws and encodes a data set")
 
@@ -98,21 +97,13 @@ def test_a_folder_with_a_strange_recipe_is_refused(tmp_path: Path) -> None:
         make_avdigits(tmp_path, clips=CLIPS, seed=SEED, jobs=1)
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dimml", "make-avdigits", *words], capture_output=True, text=True, check=False
-    )
-
-
 def test_the_command_prints_the_manifest_and_refuses_politely(made: Path) -> None:
-    done = command("--out", str(made), "--clips", str(CLIPS), "--seed", str(SEED))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == str(made / "manifest.csv")
-    refused = command("--out", str(made), "--clips", str(CLIPS), "--seed", "11")
-    assert refused.returncode == 1
-    assert "choose another folder" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert command("--out", str(made), "--clips", "3").returncode == 2
+    said = dimml("make-avdigits", "--out", str(made), "--clips", str(CLIPS), "--seed", str(SEED))
+    assert said.splitlines()[-1] == str(made / "manifest.csv")
+    refused = dimml("make-avdigits", "--out", str(made), "--clips", str(CLIPS), "--seed", "11", code=1)
+    assert "choose another folder" in refused
+    assert "Traceback" not in refused
+    dimml("make-avdigits", "--out", str(made), "--clips", "3", code=2, lines=None)
 
 
 @pytest.fixture

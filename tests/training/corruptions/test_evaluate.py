@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,42 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from dimml.cli import main
 from dimml.fusion import fuse
 from dimml_training.config.corruption_suite import FAMILIES, conditions
+from dimml_training.corruptions import encoding
 from dimml_training.corruptions.applying import corrupt
-from dimml_training.corruptions.encoding import encode_conditions
+from dimml_training.corruptions.encoding import EncodedModality, encode_conditions
 from dimml_training.corruptions.scoring import votes_of
+from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import prepare
 from dimml_training.evaluation.heads import head_logits
 from dimml_training.loop.train import train
 from dimml_training.run.directory import TrainedRun, load_run
 from support.tiny_training import configured
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _encoded_once() -> Iterator[None]:
+    """What one command here has encoded is not encoded again for the next, which has the same weights and clips."""
+    encode, kept = encoding._encode, {}
+
+    def remembering(
+        encoder: nn.Module, modality: Any, clips: ClipRows, key: encoding.Key, **given: Any
+    ) -> EncodedModality:
+        weights = b"".join(value.numpy().tobytes() for value in encoder.state_dict().values())
+        of = (clips.rows(modality.name, slice(None)).tobytes(), clips.has(modality.name).tobytes(), weights)
+        asked = (key, repr((modality, given)), *map(zlib.crc32, of))
+        if asked not in kept:
+            kept[asked] = encode(encoder, modality, clips, key, **given)
+        found: EncodedModality = kept[asked]
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "_encode", remembering)
+        yield
 
 
 @pytest.fixture
@@ -45,7 +71,7 @@ def trained(finished: Path) -> TrainedRun:
 @pytest.fixture(scope="module")
 def found(looked_at: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("out")
-    return evaluated(looked_at, cache, out / "figures.json", "--results", str(out / "results"), "--plots", str(out))
+    return evaluated(looked_at, cache, out / "figures.json", "--results", str(out / "results"))
 
 
 def evaluated(run: Path, cache: Path, out: Path, *options: str) -> dict[str, Any]:

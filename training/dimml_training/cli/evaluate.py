@@ -79,6 +79,8 @@ def evaluate(
         raise ConfigurationError("--noise-db takes decibels, such as 0 or -10", field="--noise-db")
     if noise_db and not any(m.track == "audio" for m in trained.modalities):
         raise ConfigurationError(f"--noise-db: {run} has no sound to add noise to", field="--noise-db")
+    if plots is not None:
+        _make_folder(plots, "--plots")
     # Which modality is better under a condition is determined on validation clips.
     splits: list[Split] = list(dict.fromkeys([chosen, "validation"])) if corruptions else [chosen]
     with progress_bar("decoding clips") as progress:
@@ -144,6 +146,14 @@ def evaluate(
         typer.echo(f"looks at unseen families on test clips so far: {answer['looks_at_unseen']}")
     for path in answer.get("plots", ()):
         typer.echo(f"written: {path}", err=True)
+
+
+def _make_folder(folder: Path, option: str) -> None:
+    """Create it before the work that fills it, which takes long."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {folder}: {error.strerror}", field=option) from error
 
 
 def _keep(run: Path, found: dict[str, Any]) -> None:

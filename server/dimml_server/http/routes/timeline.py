@@ -132,7 +132,7 @@ async def _lines(
 def _line(one: Judged, request_id: str) -> bytes:
     window = f'{{"start_s":{json.dumps(one.start_s)},"end_s":{json.dumps(one.end_s)},'
     if isinstance(one.result, Prediction):
-        return f'{window}"prediction":{one.result.model_dump_json()}}}\n'.encode()
+        return f'{window}"prediction":{one.result.model_dump_json(exclude=one.result.not_asked_for)}}}\n'.encode()
     return f'{window}"error":{json.dumps(_error(one.result, request_id))}}}\n'.encode()
 
 
