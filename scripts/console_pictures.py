@@ -1,4 +1,4 @@
-"""Take the pictures of the console that docs/console.md shows: light, dark, and 360 px wide.
+"""Take the pictures of the console that README and docs/console.md show: light, dark, and 360 px wide.
 
     python scripts/console_pictures.py [--out docs/images]
 
@@ -26,6 +26,7 @@ SAMPLES = REPOSITORY_ROOT / "samples"
 TRAFFIC = ("clean_three.mp4", "silent_sound.mp4", "noisy_sound.mp4", "black_picture.mp4", "clean_seven.mp4")
 #: Name of a picture: tab, colours, width and height.
 PICTURES = {
+    "covered": ("Covered", "light", 1180, 700),
     "try": ("Try", "light", 1280, 1060),
     "try-dark": ("Try", "dark", 1280, 1060),
     "timeline": ("Timeline", "light", 1280, 960),
@@ -70,7 +71,11 @@ def send_traffic(url: str, seconds: float) -> None:
 def show(console: Console, tab: str) -> None:
     """Open a tab, with something in it."""
     page: Any = console.page
-    if tab == "Try":
+    if tab == "Covered":
+        page.get_by_role("button", name="eight: a thumb on the lens").click()
+        console.answer("eight")
+        page.wait_for_timeout(800)
+    elif tab == "Try":
         page.get_by_role("button", name="two: white noise").click()
         console.answer("two")
         slider = page.get_by_role("slider", name="Cover: visual")
