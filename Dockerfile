@@ -1,5 +1,6 @@
 # Three images. scripts/check_images.sh builds `serve` and `triton` with a Docker engine and asks the first; what stands in
-# for their bases there, and what has not been run, is in docs/deploy.md.
+# for their bases there, and what has not been run, is in docs/evidence/deploy.md. Run `make console` first, or the gateways
+# lack the page /console.
 #
 #   docker build --target serve -t dimml-gateway:0.1.0 .            # CPU, with the demo bundle: serves by itself
 #   docker build --target serve-gpu -t dimml-gateway-gpu:0.1.0 .    # the same on an NVIDIA GPU
