@@ -33,8 +33,9 @@ def run(*words: str | Path, cwd: Path, **environment: str) -> float:
 
 
 def build(work: Path) -> tuple[Path, Path]:
-    """Build the sdist from the checkout, and the wheel from the sdist alone."""
-    took_s = run(sys.executable, "-m", "build", "--outdir", work / "dist", ROOT, cwd=work)
+    """Build the console, the sdist from the checkout, and the wheel from the sdist alone."""
+    took_s = run("make", "console", cwd=ROOT)
+    took_s += run(sys.executable, "-m", "build", "--outdir", work / "dist", ROOT, cwd=work)
     (sdist,), (wheel,) = (work / "dist").glob("*.tar.gz"), (work / "dist").glob("*.whl")
     size = {path.name: path.stat().st_size / 1e6 for path in (sdist, wheel)}
     print(f"built in {took_s:.0f} s: " + ", ".join(f"{name} {mb:.1f} MB" for name, mb in size.items()))
@@ -42,7 +43,7 @@ def build(work: Path) -> tuple[Path, Path]:
 
 
 def check_contents(wheel: Path) -> None:
-    """Check that every tracked file of the packages, the demo included, is in the wheel."""
+    """Check that every tracked file of the packages, the demo and the console are in the wheel."""
     listed = subprocess.run(
         ["git", "ls-files", "core", "training/dimml_training", "export", "server/dimml_server", "clients"],
         cwd=ROOT,
@@ -55,6 +56,7 @@ def check_contents(wheel: Path) -> None:
         ["git", "ls-files", "model_repository", "samples"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     wanted |= {f"dimml_client/demo/{name}" for name in demo}
+    wanted |= {f"dimml_server/console/static/{name}" for name in ("index.html", "THIRD_PARTY_LICENSES.md")}
     missing = wanted - set(zipfile.ZipFile(wheel).namelist())
     if missing:
         sys.exit(f"the wheel lacks {len(missing)} files, as {sorted(missing)[0]}")
@@ -67,6 +69,8 @@ def try_it(python: str, wheel: Path, work: Path) -> None:
     run(python, "-m", "venv", environment, cwd=work)
     install = [environment / "bin" / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
     installed_s = run(*install, f"dimml[serve,client] @ {wheel.as_uri()}", cwd=work)
+    code = "import importlib.util as u; assert not any(map(u.find_spec, ('torch', 'onnx', 'transformers')))"
+    run(environment / "bin" / "python", "-c", code, cwd=work)
     with socket.socket() as http, socket.socket() as grpc:
         for probe in (http, grpc):
             probe.bind(("127.0.0.1", 0))

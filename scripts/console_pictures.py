@@ -28,7 +28,6 @@ TRAFFIC = ("clean_three.mp4", "silent_sound.mp4", "noisy_sound.mp4", "black_pict
 PICTURES = {
     "covered": ("Covered", "light", 1180, 700),
     "try": ("Try", "light", 1280, 1060),
-    "try-dark": ("Try", "dark", 1280, 1060),
     "timeline": ("Timeline", "light", 1280, 960),
     "models": ("Models", "light", 1280, 900),
     "now-dark": ("Now", "dark", 1280, 1060),
