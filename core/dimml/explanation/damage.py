@@ -6,6 +6,7 @@ It comes after decoding and the signal check, and is the same whenever the same 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -51,13 +52,18 @@ class _DamageKind:
 def parse_damage(text: str | None, modalities: Sequence[Modality]) -> tuple[Damage, ...]:
     """Parse a comma-separated list of ``MODALITY:KIND:AMOUNT``; None and an empty text are no damage.
 
-    Raises InvalidParameterError for another form, an unknown modality, and a kind or amount that it does not take.
+    Raises InvalidParameterError for another form, an unknown modality, a kind or amount that it does not take, and a
+    kind that is asked for twice.
     """
     if not text:
         return ()
     if len(text) > _MAX_TEXT:
         raise InvalidParameterError(f"{DAMAGE} must be at most {_MAX_TEXT} characters long", field=DAMAGE)
-    return tuple(_parse_one(part.strip(), modalities) for part in text.split(",") if part.strip())
+    damages = tuple(_parse_one(part.strip(), modalities) for part in text.split(",") if part.strip())
+    twice = next(((name, kind) for (name, kind), count in _counts(damages).items() if count > 1), None)
+    if twice is not None:
+        raise InvalidParameterError(f"{DAMAGE}: {':'.join(twice)} stands there more than once", field=DAMAGE)
+    return damages
 
 
 def damaged(tensors: Mapping[str, Row], damages: Sequence[Damage]) -> dict[str, Row]:
@@ -81,6 +87,10 @@ def described(damages: Sequence[Damage], present: Mapping[str, Any]) -> dict[str
         if damage.modality.name in present:
             texts.setdefault(damage.modality.name, []).append(str(damage))
     return {name: ",".join(done) for name, done in texts.items()}
+
+
+def _counts(damages: Sequence[Damage]) -> Counter[tuple[str, str]]:
+    return Counter((damage.modality.name, damage.kind) for damage in damages)
 
 
 def _parse_one(text: str, modalities: Sequence[Modality]) -> Damage:

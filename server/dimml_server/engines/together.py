@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dimml.contract import FEATURES, LOGITS, fused_from
 from dimml.engine import Encoded, EngineError
 from dimml.fusion import Fused
+from dimml.status import Reason
 from dimml_server.engines.ort_session import ModelSession, Outputs, Run
 
 
@@ -85,10 +86,13 @@ class RunsTogether:
     def _encoded(self, name: str, session: ModelSession, outcome: Outputs | EngineError) -> None:
         """Take one encoder's outcome, in its thread; go on to the fusion if it is the last."""
         seconds = perf_counter() - self._began
-        encoded = None
+        encoded, sound = None, False
         if not isinstance(outcome, EngineError):
-            encoded = Encoded(features=outcome[FEATURES], logits=outcome[LOGITS])
-        sound = encoded is not None and bool(np.isfinite(encoded.features).all() and np.isfinite(encoded.logits).all())
+            try:
+                encoded = Encoded(features=outcome[FEATURES], logits=outcome[LOGITS])
+                sound = bool(np.isfinite(encoded.features).all() and np.isfinite(encoded.logits).all())
+            except Exception as error:
+                encoded, outcome = None, EngineError(Reason.ENCODER_ERROR, f"its outputs: {error!r}")
         with self._lock:
             self.encode_s[name] = seconds
             if isinstance(outcome, EngineError):
@@ -110,9 +114,12 @@ class RunsTogether:
 
     def _fuse(self, run: Run) -> Fused | EngineError:
         began = perf_counter()
-        outcome = run.here(self._fusion_tensors(self.outputs))
-        self.fuse_s = perf_counter() - began
-        return outcome if isinstance(outcome, EngineError) else fused_from(outcome)
+        try:
+            outcome = run.here(self._fusion_tensors(self.outputs))
+            self.fuse_s = perf_counter() - began
+            return outcome if isinstance(outcome, EngineError) else fused_from(outcome)
+        except Exception as error:
+            return EngineError(Reason.ENCODER_ERROR, f"fusion: {error!r}")
 
     def _finish(self, outcome: Fused | EngineError | None) -> None:
         """Hear of the fusion, or that there is none since an encoder failed."""

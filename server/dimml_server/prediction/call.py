@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Final, TypeVar
 
@@ -124,10 +125,12 @@ class HeldCall:
         decode_request = request.decode_request(bundle, resources.settings.media_limits)
         with await self._permit(end) as permit:
             decoded, decode_s = await self._decode(decode_request, end)
-            resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
             rows = recording_rows(bundle, decoded)
             if damages:
-                rows = replace(rows, tensors=await asyncio.to_thread(damaged, rows.tensors, damages))
+                tensors = await _damage(partial(damaged, rows.tensors, damages), end)
+                rows = replace(rows, tensors=tensors)
+            else:
+                resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
             outcome = await self._ensemble(rows, end, permit.queue_s, counted=not damages)
             outcome = outcome.of_recording(decoded, decode_s)
             if damages:
@@ -156,7 +159,7 @@ class HeldCall:
                     decoded.tracks[name] = replace(track, status=decoded.tracks[name].status)
             record_statuses(bundle, {name: [track.status] for name, track in decoded.tracks.items()})
             if damages:
-                await asyncio.to_thread(_damage_tracks, decoded, damages)
+                await _damage(partial(_damage_tracks, decoded, damages), end)
             try:
                 async with asyncio.timeout(end - perf_counter()):
                     return await draw(bundle, decoded)
@@ -316,6 +319,15 @@ class HeldCall:
         if self._route.chosen and counted:
             resources.traffic.shadows.offer(bundle, rows, result)
         return InferenceResult(bundle, result, queue_s)
+
+
+async def _damage(work: Callable[[], T], end: float) -> T:
+    """Run ``work`` in a thread. Raises DeadlineExceededError if it is not done by ``end``."""
+    try:
+        async with asyncio.timeout(end - perf_counter()):
+            return await asyncio.to_thread(work)
+    except TimeoutError:
+        raise DeadlineExceededError("the request's time ran out while its rows were damaged") from None
 
 
 def _damage_tracks(decoded: Decoded, damages: Sequence[Damage]) -> None:

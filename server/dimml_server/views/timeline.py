@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -30,6 +31,10 @@ from dimml_server.settings.settings import ServerSettings
 LEAST_S: Final = 0.01
 MOST_S: Final = 86_400.0
 _RETRY_AFTER_S: Final = 5.0
+#: Longest time for the next windows to be decoded, however far apart they are.
+_MOST_CHUNK_S: Final = 600.0
+#: Time after a caller has left in which the decoder must come to an end by itself, before it is killed.
+_PATIENCE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +94,25 @@ class Timelines:
         call.check(request)
         call.end(request.timeout_s)
         await self._take_turn()
+        plan = replace(plan, most=self._settings.timeline_windows)
         windows = self._windows(decode_request, plan)
         try:
             first = await self._next(windows)
-            if first is not None and first.count > self._settings.timeline_windows:
-                raise InvalidParameterError(
-                    f"the recording has {first.count} windows, more than timeline_windows = "
-                    f"{self._settings.timeline_windows}; ask for a longer hop_s, or for less with start_s and end_s",
-                    field="hop_s",
-                )
+            if first is not None:
+                plan.check(first.count)
             yield self._judged(call, request, windows, first)
         finally:
             # In the thread that reads, after what it reads now: that is a chunk of windows, not the whole recording.
-            ending = asyncio.get_running_loop().run_in_executor(self._thread, windows.close)
-            ending.add_done_callback(lambda _: self._turn.release())
+            loop = asyncio.get_running_loop()
+            ending = loop.run_in_executor(self._thread, windows.close)
+            killing = loop.call_later(_PATIENCE_S, self._kill)
+            ending.add_done_callback(lambda _: (killing.cancel(), self._turn.release()))
+
+    def _kill(self) -> None:
+        """End the decode worker; the next timeline starts another."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            threading.Thread(target=pool.close, name="dimml-timeline-end", daemon=True).start()
 
     async def _take_turn(self) -> None:
         try:
@@ -117,7 +127,7 @@ class Timelines:
         if self._pool is None:
             self._pool = self._make_pool()
             self._pool.warm_up()
-        limit_s = max(self._settings.max_timeout_s, 2.0 * plan.stride_s)
+        limit_s = max(self._settings.max_timeout_s, min(2.0 * plan.stride_s, _MOST_CHUNK_S))
         yield from decode_timeline(self._pool, request, plan, timeout_s=limit_s)
 
     async def _next(self, windows: Generator[WindowDecoded]) -> WindowDecoded | None:

@@ -100,6 +100,7 @@ def test_several_are_done_in_order_and_described() -> None:
         ("visual:cover:1.01", "from 0 to 1"),
         ("visual:noise:256", "from 0 to 255"),
         ("audio:noise:0," + "x" * 2000, "1024 characters"),
+        (",".join(["visual:cover:0.1", "visual:noise:1"] * 30), "visual:cover stands there more than once"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(text: str, named: str) -> None:

@@ -201,8 +201,10 @@ def hang_up_on(server: ServerProcess, clip: bytes, *, whole: bool = True) -> soc
     return connection
 
 
-def test_a_client_that_hangs_up_frees_its_place(narrow: ServerProcess, clip: bytes) -> None:
-    slow = marked(clip, faulty_decoding.SLOW)
+@pytest.mark.parametrize("padding", [8, 100_000, 700_000])
+def test_a_client_that_hangs_up_frees_its_place(narrow: ServerProcess, clip: bytes, padding: int) -> None:
+    # A box that says nothing: bodies that come in small pieces, in one large one, and in many.
+    slow = marked(clip + padding.to_bytes(4) + b"free" + bytes(padding - 8), faulty_decoding.SLOW)
     cancelled = narrow.metric("dimml_requests_total", outcome="cancelled")
     running = hang_up_on(narrow, slow)
     narrow.wait_for_load(1, 0)

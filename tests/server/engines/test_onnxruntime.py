@@ -15,7 +15,7 @@ import pytest
 from dimml import ensemble, fusion
 from dimml.bundle import Bundle
 from dimml.engine import EngineError
-from dimml.errors import BundleError, ConfigurationError, DeadlineExceededError
+from dimml.errors import BundleError, ConfigurationError, DeadlineExceededError, UnavailableError
 from dimml.status import Reason
 from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
 from dimml_server.engines.ort_session import providers
@@ -93,6 +93,30 @@ def test_a_request_runs_as_one_as_its_calls_do_one_by_one(
     for result in (at_once, one_by_one):
         assert [name for name, seconds in result.encode_s.items() if seconds == 0.0] == list(missing)
         assert result.fuse_s > 0.0
+
+
+@pytest.mark.parametrize("where", ["fusion_tensors", "encoder"])
+def test_an_error_in_a_thread_is_heard_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+
+    def broken(*arguments: object, **named: object) -> None:
+        raise MemoryError("no room")
+
+    if where == "fusion_tensors":
+        monkeypatch.setattr("dimml_server.engines.together.fused_from", broken)
+        with pytest.raises(UnavailableError):
+            run_once(tmp_path, bundle, rows_of(bundle, [1]))
+    else:
+        monkeypatch.setattr("dimml_server.engines.together.Encoded", broken)
+        result = run_once(tmp_path, bundle, rows_of(bundle, [1]))
+        assert {str(column[0]) for column in result.statuses.values()} == {"failed:encoder_error"}
+
+
+def test_an_encoder_s_time_is_its_own_where_another_is_late(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, stall="visual")
+    result = run_once(tmp_path, bundle, rows_of(bundle, [2]))
+    assert str(result.statuses["visual"][0]) == "timeout:deadline"
+    assert result.encode_s["audio"] < 0.5 * result.encode_s["visual"]
 
 
 def test_cancelling_a_request_stops_its_runs(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import uvloop
 
-from dimml_server.http.connection.protocol import LenientTransport
+from dimml_server.http.connection.protocol import BoundedConnection, LenientTransport
 
 
 async def _closed_transport() -> asyncio.Transport:
@@ -76,3 +77,17 @@ def test_what_is_written_after_the_end_is_dropped() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(write())
+
+
+def test_a_connection_whose_reading_is_paused_is_read_for_its_end() -> None:
+    """uvicorn pauses it after a large piece of a body, and nothing would say that the client has gone."""
+    connection: Any = object.__new__(BoundedConnection)
+    read: list[str] = []
+    connection._lost, connection.flow = False, SimpleNamespace(resume_reading=lambda: read.append("again"))
+    connection._when_gone(None)
+    assert read == []
+    connection._when_gone(lambda: read.append("gone"))
+    assert read == ["again"]
+    connection._lost = True
+    connection._when_gone(lambda: read.append("gone"))
+    assert read == ["again", "gone"]

@@ -130,6 +130,20 @@ def test_another_content_type_is_refused() -> None:
         read([b"{}"], headers={"content-type": "application/json"})
 
 
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_boundary_is_bounded_whichever_way_the_body_is_read(declared: bool) -> None:
+    for length, refused in ((256, False), (257, True)):
+        boundary = b"b" * length
+        body = _PLAIN.replace(BOUNDARY, boundary)
+        headers = {"content-type": f"multipart/form-data; boundary={boundary.decode()}"}
+        headers |= {"content-length": str(len(body))} if declared else {}
+        if refused:
+            with pytest.raises(InvalidParameterError, match="257 bytes, more than 256"):
+                read([body], spool_bytes=2**20, headers=headers)
+        else:
+            assert read([body], spool_bytes=2**20, headers=headers)[1] == {"media": b"data"}
+
+
 def test_the_threshold_is_for_all_parts_together() -> None:
     """Thirty parts just below it would be thirty times as much memory."""
     parts = [(f"part{number}", bytes([number]) * 50) for number in range(10)]
@@ -145,11 +159,13 @@ def test_a_parts_own_headers_are_bounded() -> None:
             read([head + b"data\r\n--%b--\r\n" % BOUNDARY])
 
 
-def test_the_number_of_parts_is_a_setting() -> None:
+@pytest.mark.parametrize("declared", [True, False])
+def test_the_number_of_parts_is_a_setting(declared: bool) -> None:
     async def scenario() -> None:
-        request = request_of([body_of(*((f"part{number}", b"x") for number in range(4)))])
+        body = body_of(*((f"part{number}", b"x") for number in range(4)))
+        request = request_of([body], {"content-length": str(len(body))} if declared else None)
         uploads = Uploads(limit=1, timeout_s=60.0)
-        limits = {"max_body_bytes": 2**20, "spool_bytes": 64, "max_parts": 3}
+        limits = {"max_body_bytes": 2**20, "spool_bytes": 2**20, "max_parts": 3}
         async with read_form(request, uploads, field_names=FIELDS, **limits):
             pass
 

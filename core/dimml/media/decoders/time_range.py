@@ -28,16 +28,29 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
-    """Windows of ``window_s`` seconds, one every ``stride_s``. The last one ends with the recording."""
+    """Windows of ``window_s`` seconds, one every ``stride_s``. The last one ends with the recording.
+
+    ``most`` bounds their number: the setting ``timeline_windows``.
+    """
 
     window_s: float
     stride_s: float
+    most: int | None = None
 
     def count(self, span: Window) -> int:
         """Count the windows that cover ``span``, at least one; a rest below the tolerance gets no window."""
         seconds = span.seconds - END_TOLERANCE_S
         # As many as begin before the end, but none after the first that reaches it.
         return max(1, min(math.ceil(seconds / self.stride_s), 1 + math.ceil((seconds - self.window_s) / self.stride_s)))
+
+    def check(self, count: int) -> None:
+        """Check a number of windows. Raises InvalidParameterError."""
+        if self.most is not None and count > self.most:
+            raise InvalidParameterError(
+                f"the recording has {count} windows, more than timeline_windows = {self.most}; ask for a longer hop_s, "
+                "or for less with start_s and end_s",
+                field="hop_s",
+            )
 
     def window(self, span: Window, number: int) -> Window:
         """Place window ``number``, counted from 0."""

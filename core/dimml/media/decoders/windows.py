@@ -39,6 +39,7 @@ def decode_windows(request: DecodeRequest, plan: WindowPlan, first: int = 0) -> 
                 f"start_s ({span.start_s:g}) is past the end of the media ({max(ends):.3f} s)", field="start_s"
             )
         count = plan.count(span)
+        plan.check(count)
         parts = [judged_part(plan.window(span, number), request.clip_s) for number in range(first, count)]
         missing = all_because(Reason.NOT_SENT, [m for m in request.modalities if m.name not in request.sources])
         timelines = [

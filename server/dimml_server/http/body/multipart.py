@@ -23,6 +23,8 @@ from dimml_server.prediction.spool import storing
 
 MAX_PARTS = 32
 MAX_FIELD_BYTES = 4096
+#: Longest boundary; RFC 2046, section 5.1.1, allows 70 bytes, the parser this many.
+MAX_BOUNDARY = 256
 #: The field in which a form says how its texts are encoded (RFC 7578, section 4.6).
 _CHARSET = "_charset_"
 #: Values of Content-Transfer-Encoding that leave a part's bytes as they are (RFC 2045, section 6.2).
@@ -73,6 +75,7 @@ async def read_form(
                     whole = None
         if whole is not None:
             reader.feed_whole(whole)
+            whole = None  # Its parts have been copied, and the request may take long.
         yield reader.form()
     finally:
         reader.discard()
@@ -84,6 +87,10 @@ def checked_head(headers: Headers, max_body_bytes: int) -> bytes:
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise InvalidParameterError("send the recording as multipart/form-data", field="Content-Type")
+    if len(boundary) > MAX_BOUNDARY:
+        raise InvalidParameterError(
+            f"the form's boundary has {len(boundary)} bytes, more than {MAX_BOUNDARY}", field="Content-Type"
+        )
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_body_bytes:
         raise _too_large(max_body_bytes)
@@ -121,7 +128,7 @@ class _FormReader:
 
     def feed_whole(self, body: bytearray) -> None:
         """Parse a whole body of at most ``spool_bytes``, of which nothing has been fed."""
-        parts = plain_parts(body, self._boundary)
+        parts = plain_parts(body, self._boundary, self._max_parts)
         if parts is None:
             self.feed(bytes(body))
             return

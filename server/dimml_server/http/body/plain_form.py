@@ -38,8 +38,8 @@ def may_be_plain(start: bytes, boundary: bytes) -> bool:
     return head.startswith(start[: len(head)])
 
 
-def plain_parts(body: bytes | bytearray, boundary: bytes) -> list[Part] | None:
-    """Split a whole body into its parts; None if it is not written in the plainest way, or not whole."""
+def plain_parts(body: bytes | bytearray, boundary: bytes, max_parts: int) -> list[Part] | None:
+    """Split a whole body into its parts; None if it is not written in the plainest way, not whole, or of more parts."""
     delimiter = b"\r\n--" + boundary
     if not body.startswith(delimiter[2:]):
         return None
@@ -48,7 +48,7 @@ def plain_parts(body: bytes | bytearray, boundary: bytes) -> list[Part] | None:
     while (head := _HEAD.match(body, at)) is not None:
         begin = head.end()
         end = body.find(delimiter, begin)
-        if end < 0:
+        if end < 0 or len(parts) == max_parts:
             return None
         parts.append(Part(head[1], head[2], begin, end))
         at = end + len(delimiter)

@@ -259,9 +259,14 @@ class BoundedConnection(HttpToolsProtocol):
     def _when_gone(self, call: Callable[[], None] | None) -> None:
         """Have ``call`` called once the client has gone, now if it has; of the one request that is worked on."""
         self._gone = call
-        if call is not None and self._lost:
+        if call is None:
+            return
+        if self._lost:
             self._gone = None
             call()
+        else:
+            # A large piece of the body may have paused it, and a connection that is not read is not seen to end.
+            self.flow.resume_reading()
 
     def _leave(self) -> None:
         """Close the connection, but accept the rest of a body for a while.

@@ -27,6 +27,13 @@ def windows(source: Source, window_s: float, stride_s: float, **options: object)
     return list(decode_windows(request, WindowPlan(window_s, stride_s)))
 
 
+def test_too_many_windows_are_refused_before_they_are_listed(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.wav", 5.0, picture=None, audio_codec="pcm_s16le")
+    plan = WindowPlan(1.0, 1e-9, most=2000)
+    with pytest.raises(InvalidParameterError, match="more than timeline_windows = 2000; ask for a longer hop_s"):
+        next(decode_windows(request_for(path, clip_s=1.0), plan))
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
