@@ -140,6 +140,12 @@ class QueueFullError(CapacityError):
         self.retry_after_s = retry_after_s
 
 
+class BusyError(QueueFullError):
+    """Something of which there is one at a time is taken. It says nothing about the queue of predictions."""
+
+    code = "busy"
+
+
 class UnavailableError(CapacityError):
     """Every encoder failed, or some failed and the rest were late; or no decode worker could be had."""
 

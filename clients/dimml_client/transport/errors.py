@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dimml.errors import (
+    BusyError,
     CapacityError,
     DeadlineExceededError,
     DimmlError,
@@ -48,8 +49,9 @@ def typed_error(
     An unknown code (from a newer server, or a proxy) becomes RequestError if the request is at fault
     (``client_fault``), else CapacityError.
     """
-    if code == QueueFullError.code:
-        return QueueFullError(message, retry_after_s=retry_after_s or 0.0)
+    for full in (QueueFullError, BusyError):
+        if code == full.code:
+            return full(message, retry_after_s=retry_after_s or 0.0)
     kind = _BY_CODE.get(code, RequestError if client_fault else CapacityError)
     return kind(message, field=field, statuses=_parsed(statuses or {}))
 

@@ -71,8 +71,8 @@ DESCRIPTIONS: dict[int, str] = {
     415: "The body's Content-Encoding is none that is undone (`unsupported_encoding`); Accept-Encoding names those.",
     422: "Nothing that was sent can be used (`unusable_media`), a parameter is wrong (`invalid_parameter`), or the "
     "recording at `media_url` could not be fetched (`fetch_failed`).",
-    429: "The queue is full, too many bodies are being sent or fetched, or too much with this API key (`queue_full`); "
-    "try again after Retry-After seconds.",
+    429: "The queue is full, too many bodies are being sent or fetched, or too much with this API key (`queue_full`), "
+    "or another timeline is under way (`busy`); try again after Retry-After seconds.",
     500: "A fault of the server (`internal`); the request id finds it in the log.",
     503: "Every encoder failed, no decoder could be had, or the server is not ready (`unavailable`).",
     504: "Every encoder was late, or the request's time ran out (`deadline_exceeded`).",

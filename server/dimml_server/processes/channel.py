@@ -128,7 +128,7 @@ def _error_of(fields: Mapping[str, Any]) -> DimmlError:
     """Make the error that the other side raised, of its own class."""
     kind = getattr(errors, fields["kind"])
     if issubclass(kind, QueueFullError):
-        return QueueFullError(fields["message"], retry_after_s=fields["retry_after_s"])
+        return kind(fields["message"], retry_after_s=fields["retry_after_s"])
     error: DimmlError = kind(fields["message"], field=fields["field"])
     if fields["of_bundle"]:
         error.__cause__ = BundleError(fields["message"])

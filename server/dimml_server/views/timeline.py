@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from dimml.bundle import Bundle
-from dimml.errors import DimmlError, InvalidParameterError, QueueFullError
+from dimml.errors import BusyError, DimmlError, InvalidParameterError
 from dimml.media.decoders.time_range import WindowDecoded, WindowPlan
 from dimml.media.types import DecodeRequest
 from dimml.media.workers.pool import DecodePool
@@ -86,7 +86,7 @@ class Timelines:
     ) -> AsyncIterator[AsyncIterator[Judged]]:
         """Decode the first window, and give an iterator over all of them, judged; leaving ends the work.
 
-        Raises what is wrong with the request or with its recording as a whole, and QueueFullError if another timeline
+        Raises what is wrong with the request or with its recording as a whole, and BusyError if another timeline
         takes longer than the queue's time. The iterator raises DimmlError for a fault on the way.
         """
         limits = replace(self._settings.media_limits, max_seconds=math.inf, max_frames_decoded=sys.maxsize)
@@ -119,9 +119,7 @@ class Timelines:
             async with asyncio.timeout(self._settings.queue_wait_s):
                 await self._turn.acquire()
         except TimeoutError:
-            raise QueueFullError(
-                "another timeline is under way; try again later", retry_after_s=_RETRY_AFTER_S
-            ) from None
+            raise BusyError("another timeline is under way; try again later", retry_after_s=_RETRY_AFTER_S) from None
 
     def _windows(self, request: DecodeRequest, plan: WindowPlan) -> Generator[WindowDecoded]:
         if self._pool is None:

@@ -44,7 +44,7 @@ def request_errors() -> list[type[DimmlError]]:
 
 def test_every_error_has_its_own_status_and_stands_in_the_docs() -> None:
     for kind in request_errors():
-        instance = kind("", retry_after_s=1.0) if kind is errors.QueueFullError else kind("")
+        instance = kind("", retry_after_s=1.0) if issubclass(kind, errors.QueueFullError) else kind("")
         status = http_status(instance)
         assert 400 <= status < 600
         assert status != 500, kind

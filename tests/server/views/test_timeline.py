@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from dimml.bundle import Bundle
-from dimml.errors import InvalidParameterError, QueueFullError, UnavailableError, UnreadableError
+from dimml.errors import BusyError, InvalidParameterError, UnavailableError, UnreadableError
 from dimml.media.decoders.time_range import Window, WindowDecoded, WindowPlan
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest
 from dimml.media.workers.messages import Lost
@@ -127,7 +127,7 @@ def test_a_slow_reader_slows_the_decoder_and_leaving_ends_it(repository: Path) -
 def test_one_takes_its_turn_after_another(repository: Path) -> None:
     async def scenario(timelines: Timelines, call: HeldCall, service: PredictionService) -> None:
         async with timelines.open(call, REQUEST, PLAN):
-            with pytest.raises(QueueFullError) as refused:
+            with pytest.raises(BusyError) as refused:
                 async with timelines.open(call, REQUEST, PLAN):
                     pass
             assert refused.value.retry_after_s > 0
