@@ -65,7 +65,7 @@ console: $(CONSOLE_STATIC)/index.html ## Build the page /console, whose sources 
 # core, more threads of one wait for each other; what looks like work is their spinning.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
-test: $(VENV)/.dev console ## Run all tests, as CI does
+test: $(VENV)/.dev console docs ## Run all tests, as CI does
 	$(PYTEST) $(PYTEST_ARGS)
 	$(MAKE) coverage PYTEST_ARGS=
 

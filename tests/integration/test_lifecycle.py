@@ -183,8 +183,8 @@ def test_an_encoder_that_stalls_does_not_hold_the_stop(tmp_path: Path) -> None:
 def test_a_signal_while_starting_stops_it(repository: Path) -> None:
     process = subprocess.Popen(serve_command(repository, {}), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    # Its first line tells that the bundle is loaded; the decode workers are still on their way then.
-    assert "loaded bundle" in process.stderr.readline()
+    # The decode workers are mostly still on their way then.
+    assert any("loaded bundle" in line for line in process.stderr)
     process.terminate()
     _, said = process.communicate(timeout=STOP_LIMIT_S)
     assert process.returncode == 0, said

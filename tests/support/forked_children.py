@@ -97,11 +97,24 @@ def _call_this(name: str) -> None:
 def asked(module: str, environment: Mapping[str, str] | None, stdout: int | None) -> dict[str, Any]:
     """What ``become_child`` takes, of what ``start_python_child`` takes."""
     environment = dict(os.environ if environment is None else environment)
-    return {"module": module, "environment": environment, "mute": stdout is not None, "paths": sys.path}
+    return {
+        "module": module,
+        "environment": environment,
+        "mute": stdout is not None,
+        "paths": sys.path,
+        "folder": str(Path.cwd()),
+    }
 
 
 def become_child(
-    descriptor: int, server: int, *, module: str, environment: dict[str, str], mute: bool, paths: list[str]
+    descriptor: int,
+    server: int,
+    *,
+    module: str,
+    environment: dict[str, str],
+    mute: bool,
+    paths: list[str],
+    folder: str,
 ) -> NoReturn:
     """What ``start_python_child`` has a new interpreter do."""
     code: Any = 0
@@ -111,6 +124,7 @@ def become_child(
             os.dup2(nothing, number)
         os.close(nothing)
         os.setsid()
+        os.chdir(folder)
         sys.path[:] = paths
         os.environ.clear()
         os.environ.update(environment)

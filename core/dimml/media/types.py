@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dimml.media.track_choice import TrackChoice, parse_track
 from dimml.modality import Modality
 from dimml.signal_check import QualityThresholds
-from dimml.status import ModalityStatus
+from dimml.status import ModalityStatus, Reason
 from dimml.system.files import StrPath
 
 #: A recording: its bytes, or the path of a file that the decode worker opens; text is always a path.
@@ -83,6 +83,11 @@ class DecodedTrack:
     truncation: Truncation | None = None
     #: What is heard of several channels: a word of ``dimml.modality.Channel``, or a number from 0.
     channel: str | None = None
+
+
+def all_because(reason: Reason, modalities: Sequence[Modality], detail: str | None = None) -> dict[str, DecodedTrack]:
+    """Return tracks without a row, all for one reason; ``detail`` is a sentence about it."""
+    return {modality.name: DecodedTrack(ModalityStatus.because(reason, detail)) for modality in modalities}
 
 
 @dataclass(slots=True)

@@ -136,11 +136,16 @@ def test_in_this_process_it_starts_one_decode_worker(
 ) -> None:
     """Whatever the number of cores: recordings come one after another."""
     monkeypatch.setattr("dimml.media.workers.process.start_python_child", start_python_child)  # as a user has it
+    before = decode_workers()
     with local(repository, PredictOptions()) as predict_here:
         assert predict_here(PredictInput("red", {"media": clips / "red.mp4"})).label == "red"
-        tasks = Path("/proc/self/task").glob("*/children")
-        commands = [Path(f"/proc/{child}/cmdline").read_bytes() for task in tasks for child in task.read_text().split()]
-        assert sum(b"dimml.media.workers.main" in command for command in commands) == 1
+        assert len(decode_workers() - before) == 1
+
+
+def decode_workers() -> set[str]:
+    """Processes of those that this one has started."""
+    children = {child for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()}
+    return {child for child in children if b"dimml.media.workers.main" in Path(f"/proc/{child}/cmdline").read_bytes()}
 
 
 def test_a_modality_may_have_a_file_of_its_own(target: list[str], clips: Path) -> None:

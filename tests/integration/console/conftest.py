@@ -49,9 +49,12 @@ def load_both(server: ServerProcess) -> None:
     assert answer.status_code == 200, answer.text
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(server: ServerProcess) -> Iterator[Any]:
-    """Chromium, with a camera and a microphone that are made up; after the server, which it must not be forked with."""
+    """Chromium, with a camera and a microphone that are made up; after the server, which it must not be forked with.
+
+    As long as there is one, Playwright's event loop runs in this thread, and no test may start another.
+    """
     if shutil.which("chromium") is None:
         unavailable("chromium is not installed")
     # Playwright brings a driver of its own, and no browser.

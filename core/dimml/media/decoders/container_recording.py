@@ -12,7 +12,7 @@ from dimml.media.decoders.file_type import FileType
 from dimml.media.decoders.framing.promised_length import avi_promise_s, drop_partial_packet, is_cut_off, truncations
 from dimml.media.decoders.mixing import power
 from dimml.media.decoders.packet_index import scan
-from dimml.media.decoders.signal_status import Tracks, all_because, checked_sound, picture_tracks, unread
+from dimml.media.decoders.signal_status import Tracks, checked_sound, picture_tracks, unread
 from dimml.media.decoders.source import opened
 from dimml.media.decoders.streams.chosen_tracks import chosen_streams, track_words, tracks_of, why_none
 from dimml.media.decoders.streams.packet_feed import Reader, SeekMissedError, packets_of, read_windows, seek
@@ -23,7 +23,7 @@ from dimml.media.decoders.track_buffers import PictureSegment, SoundSegment
 from dimml.media.decoders.track_readers import SoundReader
 from dimml.media.decoders.unread_formats import STAMPED_BY_DECODING, UNTIMED, why_mistimed, why_undecoded, why_unopened
 from dimml.media.track_choice import LOUDEST, TrackChoice
-from dimml.media.types import DecodedTrack, DecodeRequest, Source, Truncation
+from dimml.media.types import DecodedTrack, DecodeRequest, Source, Truncation, all_because
 from dimml.modality import Modality, Track, Waveform
 from dimml.status import ModalityStatus, Reason
 

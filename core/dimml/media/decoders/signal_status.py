@@ -8,7 +8,7 @@ from typing import Any
 
 from dimml.media.decoders.mixing import MonoRow
 from dimml.media.decoders.video import PictureRow
-from dimml.media.types import DecodedTrack, DecodeRequest
+from dimml.media.types import DecodedTrack, DecodeRequest, all_because
 from dimml.modality import Modality, Waveform
 from dimml.signal_check import no_signal
 from dimml.status import OK, ModalityStatus, Reason
@@ -41,11 +41,6 @@ def checked_sound(modality: Waveform, sound: MonoRow, request: DecodeRequest) ->
 def picture_tracks(rows: Sequence[PictureRow], request: DecodeRequest, pictures: int = 1) -> Tracks:
     """Make tracks of complete picture rows by the signal check; ``pictures`` as ``checked`` takes it."""
     return {row.modality.name: checked(row.modality, row.array, tuple(row.times_s), request, pictures) for row in rows}
-
-
-def all_because(reason: Reason, modalities: Sequence[Modality], detail: str | None = None) -> Tracks:
-    """Return tracks without a row, all for one reason; ``detail`` is a sentence about it."""
-    return {modality.name: DecodedTrack(ModalityStatus.because(reason, detail)) for modality in modalities}
 
 
 def unread(reason: Reason, modalities: Sequence[Modality], detail: str | None, *, sound_only: bool) -> Tracks:

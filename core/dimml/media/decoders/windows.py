@@ -12,10 +12,10 @@ from contextlib import ExitStack
 
 from dimml.errors import InvalidParameterError
 from dimml.media.decoders.recording import Recording, decode, decode_source, open_recording, with_truncations
-from dimml.media.decoders.signal_status import Tracks, all_because
+from dimml.media.decoders.signal_status import Tracks
 from dimml.media.decoders.source import by_source
 from dimml.media.decoders.time_range import Window, WindowDecoded, WindowPlan, check_range, judged_part
-from dimml.media.types import Decoded, DecodeRequest, Source
+from dimml.media.types import Decoded, DecodeRequest, Source, all_because
 from dimml.modality import Modality
 from dimml.status import Reason
 

@@ -7,9 +7,8 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Final
 
-from dimml.media.decoders.signal_status import all_because
 from dimml.media.decoders.time_range import WindowDecoded, WindowPlan, judged_part
-from dimml.media.types import Decoded, DecodeRequest
+from dimml.media.types import Decoded, DecodeRequest, all_because
 from dimml.media.workers.blame import tracks_of
 from dimml.media.workers.messages import Lost
 from dimml.media.workers.pool import DecodePool
