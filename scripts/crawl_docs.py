@@ -152,9 +152,17 @@ def ask(page: Page, root: str, question: str) -> str:
     page.goto(f"{root}index.html")
     page.locator("article").get_by_role("link", name=link, exact=True).click()
     page.wait_for_load_state()
-    seen = page.locator("article :is(p, pre, td, li)").filter(has_text=answer).first.bounding_box()
-    height = page.evaluate("innerHeight")
-    return page.url.removeprefix(root) if seen and 0 <= seen["y"] <= height - seen["height"] else ""
+    found, height = (
+        page.locator("article :is(p, pre, td, li)").filter(has_text=answer).first,
+        page.evaluate("innerHeight"),
+    )
+    # A browser scrolls to a heading again as the page above it takes its final form.
+    for _ in range(30):
+        seen = found.bounding_box()
+        if seen and 0 <= seen["y"] <= height - seen["height"]:
+            return page.url.removeprefix(root)
+        page.wait_for_timeout(100)
+    return ""
 
 
 def overflow(page: Page, root: str, names: Sequence[str], width: int) -> list[str]:
