@@ -126,7 +126,7 @@ def _error_fields(error: DimmlError) -> dict[str, Any]:
 
 def _error_of(fields: Mapping[str, Any]) -> DimmlError:
     """Make the error that the other side raised, of its own class."""
-    kind = getattr(errors, fields["kind"])
+    kind: type[DimmlError] = getattr(errors, fields["kind"])
     if issubclass(kind, QueueFullError):
         return kind(fields["message"], retry_after_s=fields["retry_after_s"])
     error: DimmlError = kind(fields["message"], field=fields["field"])

@@ -106,7 +106,11 @@ class Timelines:
             loop = asyncio.get_running_loop()
             ending = loop.run_in_executor(self._thread, windows.close)
             killing = loop.call_later(_PATIENCE_S, self._kill)
-            ending.add_done_callback(lambda _: (killing.cancel(), self._turn.release()))
+            ending.add_done_callback(lambda _: self._over(killing))
+
+    def _over(self, killing: asyncio.TimerHandle) -> None:
+        killing.cancel()
+        self._turn.release()
 
     def _kill(self) -> None:
         """End the decode worker; the next timeline starts another."""

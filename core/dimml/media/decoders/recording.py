@@ -21,7 +21,6 @@ from dimml.media.decoders.images.image import decode_image
 from dimml.media.decoders.mixing import needs_roles
 from dimml.media.decoders.signal_status import (
     Tracks,
-    all_because,
     checked,
     checked_sound,
     picture_tracks,
@@ -33,7 +32,7 @@ from dimml.media.decoders.time_range import END_TOLERANCE_S, Window, check_range
 from dimml.media.decoders.unread_formats import unread_format
 from dimml.media.decoders.video import StillPicture, enough_pixels, rows_of_one_picture
 from dimml.media.track_choice import LOUDEST
-from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source, Truncation
+from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source, Truncation, all_because
 from dimml.modality import Flow, Frames, Ground, Modality, Waveform
 from dimml.status import ModalityStatus, Reason
 
