@@ -130,7 +130,7 @@ def test_in_this_process_it_starts_one_decode_worker(
         assert predict_here(PredictInput("red", {"media": clips / "red.mp4"})).label == "red"
         tasks = Path("/proc/self/task").glob("*/children")
         commands = [Path(f"/proc/{child}/cmdline").read_bytes() for task in tasks for child in task.read_text().split()]
-        assert sum(b"dimml.media.workers.main" in command for command in commands) == 1
+        assert sum(b"from dimml.media.workers.main import" in command for command in commands) == 1
 
 
 def test_a_modality_may_have_a_file_of_its_own(target: list[str], clips: Path) -> None:
