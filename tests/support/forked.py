@@ -30,10 +30,7 @@ from support.forked_children import become_child, fork_children
 #: Every server of the tests has this in its environment.
 SERVER_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 _TESTS = Path(__file__).resolve().parents[1]
-_BOOT = (
-    "import sys; sys.path[0] = sys.argv[1]; from support.forked import serve_forks; "
-    "serve_forks(int(sys.argv[2]), sys.argv[3:])"
-)
+_BOOT = "import sys; sys.path[0] = sys.argv[1]; from support.forked import serve_forks; serve_forks(int(sys.argv[2]))"
 #: What a server has imported once it is ready, and `dimml predict` once it has answered, beside the commands.
 _OF_COMMANDS = (
     "onnxruntime",
@@ -47,6 +44,8 @@ _OF_COMMANDS = (
     "dimml_client.cli.table",
     "support.faulty_decoding",
 )
+#: Variable that tells the process that forks what to import.
+_MODULES = "SUPPORT_FORKED_MODULES"
 #: A request is one packet: arguments and environment.
 _REQUEST_BYTES = 2**18
 #: A process's number, and later how it ended.
@@ -143,9 +142,10 @@ def template(*modules: str) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, str(_TESTS), str(theirs.fileno()), *modules],
+            [sys.executable, "-c", _BOOT, str(_TESTS), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env=os.environ | SERVER_ENVIRONMENT,
+            # Not among its words, by which tests find workers.
+            env=os.environ | SERVER_ENVIRONMENT | {_MODULES: " ".join(modules)},
         )
 
     @atexit.register
@@ -156,10 +156,11 @@ def template(*modules: str) -> socket.socket:
     return ours
 
 
-def serve_forks(descriptor: int, modules: Sequence[str]) -> None:
+def serve_forks(descriptor: int) -> None:
     """Import modules, then fork a process for each request until the socket is closed."""
     from dimml.system.outbound import import_quietly
 
+    modules = os.environ.pop(_MODULES).split()
     for name in modules:
         import_quietly(name)
     if "dimml.cli" in modules:

@@ -145,7 +145,11 @@ def test_in_this_process_it_starts_one_decode_worker(
 def decode_workers() -> set[str]:
     """Processes of those that this one has started."""
     children = {child for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()}
-    return {child for child in children if b"dimml.media.workers.main" in Path(f"/proc/{child}/cmdline").read_bytes()}
+    return {
+        child
+        for child in children
+        if b"from dimml.media.workers.main import" in Path(f"/proc/{child}/cmdline").read_bytes()
+    }
 
 
 def test_a_modality_may_have_a_file_of_its_own(target: list[str], clips: Path) -> None:
