@@ -29,13 +29,13 @@ _PAGE: Final = """<!doctype html>
 {% for label, count in found.unknown.items() %}{{ label }} ({{ count }}){{ ", " if not loop.last }}{% endfor %}</div>
 {% endif %}
 <h2>Who is right</h2>
-<div class="card wide"><table class="figures">
+<div class="card wide" role="region" aria-label="table" tabindex="0"><table class="figures">
 <tr><th>who</th><th>rows</th><th>accuracy</th><th>macro-F1</th><th>calibration error</th></tr>
 {% for who, one in found.voters.items() %}<tr{% if who == answer %} class="answer"{% endif %}><td>{{ who }}</td>
 <td>{{ one.rows }}</td><td>{{ "%.1f %%"|format(100 * one.accuracy) }}</td><td>{{ "%.3f"|format(one.macro_f1) }}</td>
 <td>{{ "%.3f"|format(one.ece) }}</td></tr>{% endfor %}</table></div>
 <h2>By class</h2>
-<div class="card wide"><table class="figures">
+<div class="card wide" role="region" aria-label="table" tabindex="0"><table class="figures">
 <tr><th>label</th><th>rows</th><th>recall</th><th>precision</th><th>F1</th></tr>
 {% for label, rows, recall, precision, f1 in classes %}<tr><td>{{ label }}</td><td>{{ rows }}</td>
 {% for value in (recall, precision, f1) %}<td>{{ "%.3f"|format(value) if value == value else "" }}</td>{% endfor %}</tr>
