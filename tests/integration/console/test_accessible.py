@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import httpx
@@ -16,7 +15,6 @@ from support.server_process import ServerProcess
 SAMPLES = REPOSITORY_ROOT / "samples"
 #: All that a first view fetches, and all that there is without sample clips.
 FIRST_VIEW_BYTES, PAGE_BYTES = 150_000, 300_000
-FIRST_VIEW_S = 1.5
 TABS = ("Try", "Timeline", "Models", "Now")
 
 
@@ -64,10 +62,10 @@ def test_keyboard_alone_is_enough(console: Console) -> None:
     page.get_by_role("button", name="three: clean").wait_for()
     page.get_by_role("tab", name="Try").focus()
     page.keyboard.press("ArrowRight")
-    assert page.get_by_role("tab", name="Timeline").get_attribute("aria-selected") == "true"
+    page.get_by_role("tab", name="Timeline", selected=True).wait_for()
     page.get_by_role("tabpanel", name="Timeline").get_by_role("button", name="Drop a recording").wait_for()
     page.keyboard.press("Home")
-    assert page.get_by_role("tab", name="Try").get_attribute("aria-selected") == "true"
+    page.get_by_role("tab", name="Try", selected=True).wait_for()
     for _ in range(12):
         page.keyboard.press("Tab")
         focused = page.evaluate("""() => {
@@ -88,25 +86,22 @@ def test_light_and_dark_are_switched_and_not_kept(console: Console) -> None:
     light = page.evaluate(background)
     page.get_by_role("button", name="Colours: system").click()
     page.get_by_role("button", name="Colours: light").click()
-    assert page.evaluate(background) != light
+    page.wait_for_function(f"{background} !== {light!r}")
     page.reload()
     page.get_by_role("button", name="Colours: system").wait_for()
     assert page.evaluate(background) == light
 
 
-def test_the_page_is_small_and_quick(browser: Any, server: ServerProcess) -> None:
+def test_the_page_is_small(browser: Any, server: ServerProcess) -> None:
     with Console.opened(browser, server.url, path="/health/live") as console:
         sizes: dict[str, int] = {}
         console.page.on("response", lambda response: sizes.__setitem__(response.url, len(response.body())))
-        began = time.perf_counter()
         console.page.goto(f"{server.url}/console")
         console.page.get_by_role("button", name="Drop a recording").wait_for()
-        took = time.perf_counter() - began
         console.page.wait_for_load_state("networkidle")
     fetched = {url: size for url, size in sizes.items() if "/console/" in url}
     assert len(fetched) >= 3
     assert sum(fetched.values()) < FIRST_VIEW_BYTES, fetched
-    assert took < FIRST_VIEW_S
     everything = sum(one.path.stat().st_size for name, one in page_files().items() if not name.startswith("samples/"))
     assert everything < PAGE_BYTES
 

@@ -88,6 +88,7 @@ def test_two_versions_are_compared_on_a_labelled_folder(console: Console, tmp_pa
     rows = page.get_by_role("region", name="Files").get_by_role("row")
     assert rows.count() == 3, "a heading, and the two on which they differ"
     page.get_by_role("checkbox", name="Show files on which they agree").check()
+    rows.nth(3).wait_for()
     assert rows.count() == 4
 
 
