@@ -60,9 +60,9 @@ def parse_damage(text: str | None, modalities: Sequence[Modality]) -> tuple[Dama
     if len(text) > _MAX_TEXT:
         raise InvalidParameterError(f"{DAMAGE} must be at most {_MAX_TEXT} characters long", field=DAMAGE)
     damages = tuple(_parse_one(part.strip(), modalities) for part in text.split(",") if part.strip())
-    twice = next(((name, kind) for (name, kind), count in _counts(damages).items() if count > 1), None)
-    if twice is not None:
-        raise InvalidParameterError(f"{DAMAGE}: {':'.join(twice)} stands there more than once", field=DAMAGE)
+    for asked, count in Counter(f"{damage.modality.name}:{damage.kind}" for damage in damages).items():
+        if count > 1:
+            raise InvalidParameterError(f"{DAMAGE}: {asked} stands there more than once", field=DAMAGE)
     return damages
 
 
@@ -87,10 +87,6 @@ def described(damages: Sequence[Damage], present: Mapping[str, Any]) -> dict[str
         if damage.modality.name in present:
             texts.setdefault(damage.modality.name, []).append(str(damage))
     return {name: ",".join(done) for name, done in texts.items()}
-
-
-def _counts(damages: Sequence[Damage]) -> Counter[tuple[str, str]]:
-    return Counter((damage.modality.name, damage.kind) for damage in damages)
 
 
 def _parse_one(text: str, modalities: Sequence[Modality]) -> Damage:

@@ -15,11 +15,10 @@ from dimml.media.types import Decoded
 from dimml_server.fetch.targets import MEDIA_URL
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
 from dimml_server.http.body.limits import Uploads
-from dimml_server.http.body.multipart import read_form
 from dimml_server.http.body.query import check_query
 from dimml_server.http.errors import DESCRIPTIONS, error_responses
 from dimml_server.http.middleware.access import request_id
-from dimml_server.http.routes.predict import body_of, media_prediction, request_body
+from dimml_server.http.routes.predict import body_of, media_prediction, read_media_form, request_body
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_record import CANCELLED
 from dimml_server.prediction.request import MEDIA_PART
@@ -58,14 +57,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
             service.check_accepting()
             check_query(request)
             try:
-                async with read_form(
-                    request,
-                    uploads,
-                    field_names=_FIELDS,
-                    max_body_bytes=settings.max_body_bytes,
-                    spool_bytes=settings.spool_bytes,
-                    max_parts=settings.max_parts,
-                ) as form:
+                async with read_media_form(request, uploads, settings, _FIELDS) as form:
                     asked = media_prediction(form, request_id(request))
                     with service.hold(asked.model, asked.version, asked.route_key or asked.request_id) as call:
                         record.model, record.version = call.bundle.name, str(call.bundle.version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -104,14 +105,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
             service.check_accepting()
             check_query(request)
             try:
-                async with read_form(
-                    request,
-                    uploads,
-                    field_names=FIELDS,
-                    max_body_bytes=settings.max_body_bytes,
-                    spool_bytes=settings.spool_bytes,
-                    max_parts=settings.max_parts,
-                ) as form:
+                async with read_media_form(request, uploads, settings, FIELDS) as form:
                     prediction = media_prediction(form, request_id(request))
                     key = prediction.route_key or prediction.request_id
                     with service.hold(prediction.model, prediction.version, key) as call:
@@ -128,6 +122,20 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
             return Response(answer.model_dump_json(exclude=answer.not_asked_for), media_type="application/json")
 
     return routes
+
+
+def read_media_form(
+    request: Request, uploads: Uploads, settings: ServerSettings, field_names: frozenset[str]
+) -> AbstractAsyncContextManager[Form]:
+    """Read a request's form within the bounds of the settings, as ``read_form`` does."""
+    return read_form(
+        request,
+        uploads,
+        field_names=field_names,
+        max_body_bytes=settings.max_body_bytes,
+        spool_bytes=settings.spool_bytes,
+        max_parts=settings.max_parts,
+    )
 
 
 def media_prediction(form: Form, request_id: str) -> MediaPrediction:

@@ -20,11 +20,10 @@ from dimml.prediction import Prediction
 from dimml_server.fetch.targets import MEDIA_URL
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
 from dimml_server.http.body.limits import Uploads
-from dimml_server.http.body.multipart import read_form
 from dimml_server.http.body.query import check_query
 from dimml_server.http.errors import DESCRIPTIONS, INTERNAL, error_detail, error_responses
 from dimml_server.http.middleware.access import request_id
-from dimml_server.http.routes.predict import body_of, media_prediction, number_field, request_body
+from dimml_server.http.routes.predict import body_of, media_prediction, number_field, read_media_form, request_body
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import record_code, record_error
 from dimml_server.observability.request_record import CANCELLED, RequestRecord
@@ -76,16 +75,7 @@ def router(service: PredictionService, metrics: Metrics, settings: ServerSetting
             service.check_accepting()
             check_query(request)
             try:
-                form = await stack.enter_async_context(
-                    read_form(
-                        request,
-                        uploads,
-                        field_names=_FIELDS,
-                        max_body_bytes=settings.max_body_bytes,
-                        spool_bytes=settings.spool_bytes,
-                        max_parts=settings.max_parts,
-                    )
-                )
+                form = await stack.enter_async_context(read_media_form(request, uploads, settings, _FIELDS))
                 asked = media_prediction(form, request_id(request))
                 key = asked.route_key or asked.request_id
                 call = stack.enter_context(service.hold(asked.model, asked.version, key))
