@@ -29,7 +29,9 @@ from dimml.explanation.damage import Damage, damaged, described
 from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.prediction import Explanation, Prediction
+from dimml.prediction_sets.answers import answer_sets, check_abstention
 from dimml.recording import decode_in_share, recording_rows
+from dimml.request_parameters import AS_BUNDLED, Abstention
 from dimml.spans import bundle_attributes, status_attribute
 from dimml_server.engines.protocol import ServingEngine
 from dimml_server.observability.metrics import Metrics
@@ -112,6 +114,7 @@ class HeldCall:
         """Raise the InvalidParameterError that ``predict`` would raise before it decodes; contents do not count."""
         settings = self._resources.settings
         request.top_k_of(self.bundle)
+        check_abstention(self.bundle, request.abstain)
         request.check_explain(self.bundle, settings.explain)
         request.damage_of(self.bundle, allowed=settings.what_if)
         request.decode_request(self.bundle, settings.media_limits)
@@ -120,6 +123,7 @@ class HeldCall:
         """Predict as ``predict`` does, but return the ensemble's own arrays, of one row."""
         resources, bundle = self._resources, self.bundle
         end = self.end(request.timeout_s)
+        check_abstention(bundle, request.abstain)
         request.check_explain(bundle, resources.settings.explain)
         damages = request.damage_of(bundle, allowed=resources.settings.what_if)
         decode_request = request.decode_request(bundle, resources.settings.media_limits)
@@ -131,7 +135,7 @@ class HeldCall:
                 rows = replace(rows, tensors=tensors)
             else:
                 resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
-            outcome = await self._ensemble(rows, end, permit.queue_s, counted=not damages)
+            outcome = await self._ensemble(rows, end, permit.queue_s, counted=not damages, abstain=request.abstain)
             outcome = outcome.of_recording(decoded, decode_s)
             if damages:
                 outcome = replace(outcome, damage=described(damages, rows.tensors))
@@ -185,7 +189,8 @@ class HeldCall:
         nothing = ensemble.no_answer_at_all(result.statuses, rows.tensors)
         if nothing is not None:
             raise nothing
-        outcome = InferenceResult(bundle, result, permit.queue_s).of_recording(decoded)
+        sets = answer_sets(bundle, result.fused.probabilities_BC, result.statuses, request.abstain)
+        outcome = InferenceResult(bundle, result, permit.queue_s, sets=sets).of_recording(decoded)
         return build_prediction(
             outcome,
             request_id=request.request_id,
@@ -194,7 +199,11 @@ class HeldCall:
         )
 
     async def infer(
-        self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None
+        self,
+        tensors: Mapping[str, npt.NDArray[Any]],
+        *,
+        timeout_s: float | None = None,
+        abstain: Abstention = AS_BUNDLED,
     ) -> InferenceResult:
         """Run the entry model on ``[B, *shape]`` by modality name, already checked against the contract.
 
@@ -202,10 +211,11 @@ class HeldCall:
         """
         if not tensors:
             raise InvalidTensorError(f"send at least one of {[m.tensor for m in self.bundle.modalities]}")
+        check_abstention(self.bundle, abstain)
         end = self.end(timeout_s)
         with await self._permit(end) as permit:
             rows = ensemble.judged(self.bundle, tensors, len(next(iter(tensors.values()))))
-            return await self._ensemble(rows, end, permit.queue_s)
+            return await self._ensemble(rows, end, permit.queue_s, abstain=abstain)
 
     async def encode(
         self, modality: str, tensor: npt.NDArray[Any], *, timeout_s: float | None = None
@@ -293,7 +303,9 @@ class HeldCall:
         resources.metrics.bundles.observe_stage(bundle, "explain", perf_counter() - began)
         return explanation
 
-    async def _ensemble(self, rows: Rows, end: float, queue_s: float, *, counted: bool = True) -> InferenceResult:
+    async def _ensemble(
+        self, rows: Rows, end: float, queue_s: float, *, counted: bool = True, abstain: Abstention = AS_BUNDLED
+    ) -> InferenceResult:
         """Run the ensemble. Unless ``counted``, the metrics of answers and the shadow get nothing of it."""
         resources, bundle = self._resources, self.bundle
         nothing = ensemble.no_answer_at_all(rows.statuses)
@@ -310,15 +322,16 @@ class HeldCall:
             deadlines_s=resources.deadlines_s,
             spans=resources.tracer,
         )
+        sets = answer_sets(bundle, result.fused.probabilities_BC, result.statuses, abstain)
         if counted:
-            resources.metrics.bundles.observe_result(bundle, result)
+            resources.metrics.bundles.observe_result(bundle, result, sets)
         record_statuses(bundle, result.statuses)
         nothing = ensemble.no_answer_at_all(result.statuses, rows.tensors)
         if nothing is not None:
             raise nothing
         if self._route.chosen and counted:
             resources.traffic.shadows.offer(bundle, rows, result)
-        return InferenceResult(bundle, result, queue_s)
+        return InferenceResult(bundle, result, queue_s, sets=sets)
 
 
 async def _damage(work: Callable[[], T], end: float) -> T:
