@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from dimml.bundle import Bundle
 from dimml.errors import ConfigurationError, DataError, InvalidParameterError
-from dimml.prediction import AbstainReason
+from dimml.prediction import AbstainReason, Prediction
 from dimml.prediction_sets.answers import answer_sets, check_abstention
 from dimml.prediction_sets.thresholds import (
     PatternThreshold,
@@ -218,6 +218,21 @@ def test_a_manifest_needs_a_threshold_for_every_pattern() -> None:
         bundle_of_sets(prediction_sets=whole.model_copy(update={"patterns": (*whole.patterns, other)}))
     with pytest.raises(ValidationError, match="two thresholds"):
         PredictionSets(coverage=Decimal("0.9"), folds=0, patterns=(*whole.patterns, whole.patterns[0]))
+
+
+def test_answers_without_sets_are_byte_for_byte_as_before() -> None:
+    answer = Prediction(
+        request_id="r", model="m", version=1, label="a", probability=1.0, predictions=[], degraded=False, modalities={}
+    )
+    assert answer.model_dump_json(exclude=answer.not_asked_for) == (
+        '{"request_id":"r","model":"m","version":1,"label":"a","probability":1.0,"predictions":[],"degraded":false,'
+        '"truncated":false,"truncations":{},"modalities":{},"fused_head":null,"start_s":null,"end_s":null,'
+        '"timings_ms":null}'
+    )
+    sure = answer.model_copy(update={"set": ["a"], "abstained": False})
+    assert sure.model_dump_json(exclude=sure.not_asked_for).endswith(
+        ',"set":["a"],"abstained":false,"abstained_reason":null}'
+    )
 
 
 def test_a_manifest_of_before_keeps_its_hash() -> None:

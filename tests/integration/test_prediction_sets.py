@@ -17,6 +17,7 @@ from dimml.cli import main
 from dimml.errors import InvalidParameterError
 from dimml.prediction import Prediction
 from dimml_client import Client
+from dimml_client.scoring.report.metrics import judge_table
 from dimml_client.scoring.table.formats import read_metadata, read_rows
 from dimml_client.scoring.table.schema import schema_of_table
 from dimml_server.local import LocalPredictor
@@ -156,6 +157,29 @@ def test_tables_hold_the_sets_in_every_format(
         answer = wanted[clip, None]
         assert row["set"] == answer.set
         assert (row["abstained"], row["abstained_reason"]) == (False, None)
+
+
+def test_a_report_says_how_often_sets_held_the_true_label(repository: Path, clips: list[Path], tmp_path: Path) -> None:
+    """Labels of which one is wrong: its set of one label misses it; nothing abstains from both modalities."""
+    truths = ["red", "blue", "blue"]
+    manifest = tmp_path / "clips.csv"
+    lines = [f"{clip},,{truth}" for clip, truth in zip(clips, truths, strict=True)]
+    lines += [f",{clip},{truth}" for clip, truth in zip(clips, truths, strict=True)]
+    manifest.write_text("path,path_visual,label\n" + "\n".join(lines) + "\n")
+    out, page = tmp_path / "table.parquet", tmp_path / "report.html"
+    words = ("--model", "sets", "--out", out, "--report", page, "-q")
+    assert score(manifest, *words, "--fail-on", "error", repository=repository) == 0
+    both, picture = judge_table(out).as_dict()["sets"].values()
+    assert list(judge_table(out).sets) == ["audio and visual", "visual"]
+    assert both == {
+        "rows": 3,
+        "coverage": pytest.approx(2 / 3),
+        "mean_size": 1.0,
+        "abstained": 0,
+        "accuracy_of_others": pytest.approx(2 / 3),
+    }
+    assert picture == {"rows": 3, "coverage": 1.0, "mean_size": 3.0, "abstained": 3, "accuracy_of_others": None}
+    assert "Prediction sets" in page.read_text()
 
 
 def test_a_server_s_table_is_the_same(
