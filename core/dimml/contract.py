@@ -169,7 +169,7 @@ def model_specs(bundle: Bundle) -> tuple[ModelSpec, ...]:
         TensorSpec(CERTAINTY, "FP32", (heads,)),
         TensorSpec(WEIGHTS, "FP32", (heads,)),
     )
-    answer = (*fused, TensorSpec(STATUS, "BYTES", (len(bundle.modalities),)))
+    answer: tuple[TensorSpec, ...] = (*fused, TensorSpec(STATUS, "BYTES", (len(bundle.modalities),)))
     if bundle.prediction_sets is not None:
         answer += (
             TensorSpec(SET, "BOOL", (classes,)),
