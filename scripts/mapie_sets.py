@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from mapie.classification import SplitConformalClassifier
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 #: Clips, classes, sharpness of the probabilities and coverage of each case. Of the sizes, (n + 1) c is whole or not,
@@ -57,6 +56,9 @@ class AsGiven(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
 
 def case(clips: int, classes: int, sharpness: float, coverage: str) -> dict[str, Any]:
     """Draw probabilities and labels, and let MAPIE calibrate on the first clips and give sets for the others."""
+    # Here, since it is in no environment of ours.
+    from mapie.classification import SplitConformalClassifier
+
     rng = np.random.default_rng((clips, classes, int(100 * float(coverage))))
     logits = sharpness * rng.standard_normal((clips + NEW, classes))
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

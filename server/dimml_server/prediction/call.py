@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,16 +15,15 @@ import numpy.typing as npt
 
 from dimml import ensemble
 from dimml.bundle import Bundle
-from dimml.engine import Encoded, EngineError
+from dimml.engine import Encoded
 from dimml.ensemble import Rows
 from dimml.errors import (
     DeadlineExceededError,
     InvalidParameterError,
     InvalidTensorError,
     QueueFullError,
-    UnavailableError,
 )
-from dimml.explanation.damage import Damage, damaged, described
+from dimml.explanation.damage import damaged, described
 from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.prediction import Explanation, Prediction
@@ -38,6 +36,7 @@ from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import record_statuses
 from dimml_server.observability.tracer import Tracer
 from dimml_server.prediction.admission import Admission, Permit
+from dimml_server.prediction.call_steps import bounded, damage_in_time, damage_tracks, span_of
 from dimml_server.prediction.decoder import Decoder
 from dimml_server.prediction.explaining import Explainer
 from dimml_server.prediction.request import NO_SIGNAL, MediaPrediction, unchecked
@@ -47,8 +46,6 @@ from dimml_server.versions.control import ModelControl
 from dimml_server.versions.registry import BundleRegistry
 from dimml_server.versions.traffic import Traffic
 from dimml_server.versions.traffic_split import Route
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -131,7 +128,7 @@ class HeldCall:
             decoded, decode_s = await self._decode(decode_request, end)
             rows = recording_rows(bundle, decoded)
             if damages:
-                tensors = await _damage(partial(damaged, rows.tensors, damages), end)
+                tensors = await damage_in_time(partial(damaged, rows.tensors, damages), end)
                 rows = replace(rows, tensors=tensors)
             else:
                 resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
@@ -140,7 +137,7 @@ class HeldCall:
             if damages:
                 outcome = replace(outcome, damage=described(damages, rows.tensors))
             if request.explain is not None:
-                span_s = _span(decoded) if request.explain == "occlusion" else None
+                span_s = span_of(decoded) if request.explain == "occlusion" else None
                 outcome = replace(outcome, explanation=await self._explain(rows, outcome, span_s, end))
         return outcome
 
@@ -163,7 +160,7 @@ class HeldCall:
                     decoded.tracks[name] = replace(track, status=decoded.tracks[name].status)
             record_statuses(bundle, {name: [track.status] for name, track in decoded.tracks.items()})
             if damages:
-                await _damage(partial(_damage_tracks, decoded, damages), end)
+                await damage_in_time(partial(damage_tracks, decoded, damages), end)
             try:
                 async with asyncio.timeout(end - perf_counter()):
                     return await draw(bundle, decoded)
@@ -229,7 +226,7 @@ class HeldCall:
         with await self._permit(end) as permit:
             attributes = {**bundle_attributes(bundle), "dimml.modality": modality, "dimml.rows": len(tensor)}
             with resources.tracer.span(f"encode {modality}", attributes):
-                return await _bounded(resources.engine.encode(bundle, modality, tensor), end), permit.queue_s
+                return await bounded(resources.engine.encode(bundle, modality, tensor), end), permit.queue_s
 
     async def fuse(
         self,
@@ -244,7 +241,7 @@ class HeldCall:
         end = self.end(timeout_s)
         attributes = {**bundle_attributes(bundle), "dimml.rows": len(present_BM)}
         with await self._permit(end) as permit, resources.tracer.span("fuse", attributes):
-            return await _bounded(resources.engine.fuse(bundle, features, logits, present_BM), end), permit.queue_s
+            return await bounded(resources.engine.fuse(bundle, features, logits, present_BM), end), permit.queue_s
 
     def end(self, timeout_s: float | None) -> float:
         """Compute when a request that asks for ``timeout_s`` must be done, on ``perf_counter``'s clock.
@@ -332,40 +329,3 @@ class HeldCall:
         if self._route.chosen and counted:
             resources.traffic.shadows.offer(bundle, rows, result)
         return InferenceResult(bundle, result, queue_s, sets=sets)
-
-
-async def _damage(work: Callable[[], T], end: float) -> T:
-    """Run ``work`` in a thread. Raises DeadlineExceededError if it is not done by ``end``."""
-    try:
-        async with asyncio.timeout(end - perf_counter()):
-            return await asyncio.to_thread(work)
-    except TimeoutError:
-        raise DeadlineExceededError("the request's time ran out while its rows were damaged") from None
-
-
-def _damage_tracks(decoded: Decoded, damages: Sequence[Damage]) -> None:
-    """Do to the rows of a recording what ``predict`` does to them before the encoders: to those that are ok."""
-    rows = {
-        name: track.row[None] for name, track in decoded.tracks.items() if track.status.ok and track.row is not None
-    }
-    for name, row in damaged(rows, damages).items():
-        decoded.tracks[name] = replace(decoded.tracks[name], row=row[0])
-
-
-def _span(decoded: Decoded) -> tuple[float, float] | None:
-    """Return the range of the media that was decoded, or None for media without time."""
-    if decoded.start_s is None or decoded.end_s is None or decoded.end_s <= decoded.start_s:
-        return None
-    return decoded.start_s, decoded.end_s
-
-
-async def _bounded(call: Awaitable[T], end: float) -> T:
-    """Await a direct engine call; raise a caller's error in place of the engine's."""
-    try:
-        async with asyncio.timeout(end - perf_counter()):
-            return await call
-    except TimeoutError:
-        raise DeadlineExceededError("the model was late") from None
-    except EngineError as error:
-        logger.warning("%s", error)
-        raise UnavailableError(f"the model failed: {error.reason.value}") from error
