@@ -30,6 +30,7 @@ ROOMS: Final[Mapping[str, str]] = {
         errors  tables
         modality  signing  metrics  prediction  request_parameters
         signal_check  fusion  monitoring.reference  look  explanation
+        prediction_sets.unknown
         prediction_sets.thresholds
         bundle
         engine  prediction_sets.answers  repository  spans

@@ -141,7 +141,8 @@ class Bundle(BaseModel):
             if unknown := sorted(self.reference.certainty.keys() - set(self.heads)):
                 raise ValueError(f"reference.certainty names {unknown[0]!r}, the heads are {self.heads}")
         if self.prediction_sets is not None:
-            self.prediction_sets.check_modalities(names)
+            widths = {encoder.modality.name: encoder.features for encoder in self.encoders}
+            self.prediction_sets.check_modalities(widths, len(self.labels))
         if any(Path(path).is_absolute() or ".." in Path(path).parts for path in self.files):
             raise ValueError("a file path must stay inside the repository")
         if unknown := sorted(self.plans.keys() - self.files.keys()):

@@ -15,6 +15,7 @@ class AbstainReason(StrEnum):
 
     LOW_PROBABILITY = "low_probability"
     LARGE_SET = "large_set"
+    UNKNOWN_CLASS = "unknown_class"
 
 
 class LabelProbability(BaseModel):
@@ -188,7 +189,7 @@ class Prediction(BaseModel):
     )
     abstained: bool | None = Field(
         default=None,
-        description="Whether the answer should not be believed, by abstain_below or max_set_size; left out as `set`.",
+        description="Whether the answer should not be believed, as its reason says; left out as `set`.",
     )
     abstained_reason: AbstainReason | None = Field(
         default=None, description="Why it abstained; null if it did not. Left out as `set`."

@@ -22,7 +22,7 @@ from dimml.prediction_sets.thresholds import (
     conformal_rank,
     fewest_clips,
     in_set,
-    parse_coverage,
+    parse_share,
     pattern_threshold,
     patterns_of,
     scores_of,
@@ -79,9 +79,9 @@ def test_a_threshold_is_the_least_score_that_enough_clips_do_not_exceed(coverage
 
 def test_a_coverage_is_read_as_written_and_not_as_a_float() -> None:
     assert 100 * 0.55 > 55, "the trap: ceil of this float is 56"
-    assert conformal_rank(99, parse_coverage("0.55")) == 55
+    assert conformal_rank(99, parse_share("0.55", "coverage", "0.9")) == 55
     scores = np.random.default_rng(0).permutation(99) / 100
-    assert pattern_threshold(["audio"], scores, parse_coverage("0.55")).threshold == 0.54
+    assert pattern_threshold(["audio"], scores, parse_share("0.55", "coverage", "0.9")).threshold == 0.54
 
 
 def test_too_few_clips_are_refused_with_the_number_that_is_enough() -> None:
@@ -93,7 +93,7 @@ def test_too_few_clips_are_refused_with_the_number_that_is_enough() -> None:
 @pytest.mark.parametrize("text", ["0", "1", "1.5", "-0.1", "nan", "inf", "90%", ""])
 def test_a_coverage_out_of_range_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="above 0 and below 1"):
-        parse_coverage(text)
+        parse_share(text, "coverage", "0.9")
 
 
 def test_coverage_holds_on_new_clips() -> None:
@@ -129,7 +129,7 @@ def with_sets(**limits: Any) -> Bundle:
 
 def test_each_row_has_the_threshold_of_its_own_pattern() -> None:
     p = np.tile(np.array([[0.60, 0.25, 0.15]], np.float32), (4, 1))
-    found = answer_sets(with_sets(), p, statuses("++--", "+-+-"))
+    found = answer_sets(with_sets(), p, statuses("++--", "+-+-"), {})
     assert found is not None
     # Whole: 1 - p <= 0.5; sound alone: 0.8; picture alone: 0.95; the last row is no answer.
     assert found.set_BC.tolist() == [
@@ -144,7 +144,7 @@ def test_each_row_has_the_threshold_of_its_own_pattern() -> None:
 
 def test_labels_of_a_set_stand_in_order_of_falling_probability() -> None:
     p = np.array([[0.3, 0.25, 0.45]], np.float32)
-    found = answer_sets(with_sets(), p, statuses("-", "+"))
+    found = answer_sets(with_sets(), p, statuses("-", "+"), {})
     assert found is not None
     assert found.labels(0, ("red", "green", "blue"), p[0]) == ["blue", "red", "green"]
 
@@ -166,14 +166,14 @@ def test_a_request_sets_its_own_limits_and_otherwise_the_bundle_does(
     bundled: dict[str, Any], asked: dict[str, Any], reason: str | None
 ) -> None:
     p = np.array([[0.60, 0.25, 0.15]], np.float32)
-    found = answer_sets(with_sets(**bundled), p, statuses("+", "-"), Abstention(**asked))
+    found = answer_sets(with_sets(**bundled), p, statuses("+", "-"), {}, Abstention(**asked))
     assert found is not None
     assert list(found.reasons) == [None if reason is None else AbstainReason(reason)]
 
 
 def test_a_bundle_without_thresholds_gives_no_sets_and_refuses_limits() -> None:
     plain = bundle_of_sets()
-    assert answer_sets(plain, np.full((1, 2), 0.5, np.float32), statuses("+", "+")) is None
+    assert answer_sets(plain, np.full((1, 2), 0.5, np.float32), statuses("+", "+"), {}) is None
     check_abstention(plain, Abstention())
     with pytest.raises(InvalidParameterError, match="dimml calibrate RUN --coverage") as refused:
         check_abstention(plain, Abstention(max_set_size=2))

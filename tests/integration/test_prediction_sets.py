@@ -25,7 +25,7 @@ from support.scoring import rows_of, score
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import AUDIO, VISUAL, make_tiny_bundle, tiny_row
 from support.tiny_media import LABELS, tiny_clip
-from support.tiny_sets import SETS, set_by_hand, tiny_sets
+from support.tiny_sets import SETS, grey_row, set_by_hand, tiny_sets, tiny_unknown
 
 #: What is sent of each clip.
 SENT = (None, ("audio",), ("visual",))
@@ -37,6 +37,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     make_tiny_bundle(folder, name="sets", prediction_sets=tiny_sets(**SETS, max_set_size=2))
     make_tiny_bundle(folder, name="plain")
+    make_tiny_bundle(folder, name="wary", prediction_sets=tiny_sets(**SETS, unknown=tiny_unknown()))
     return folder
 
 
@@ -106,7 +107,9 @@ def test_the_json_has_the_fields_only_where_the_bundle_has_sets(server: ServerPr
             name: http.post("/v1/predict", data={"model": name}, files={"media": clips[0].read_bytes()}).json()
             for name in models
         }
-    assert models == {"plain": None, "sets": {"coverage": 0.9, "abstain_below": None, "max_set_size": 2}}
+    limits = {"coverage": 0.9, "abstain_below": None, "max_set_size": 2, "false_alarms": None}
+    assert (models["plain"], models["sets"]) == (None, limits)
+    assert models["wary"]["false_alarms"] == 0.05
     new = {"set", "abstained", "abstained_reason"}
     assert answers["sets"].keys() - answers["plain"].keys() == new
     assert not new & answers["plain"].keys()
@@ -131,6 +134,19 @@ def test_kserve_gives_a_set_for_each_row_of_bundles_that_have_sets(server: Serve
     assert answer.as_numpy("ABSTAINED_REASON").tolist() == [[b"large_set" if one else b""] for one in large[:, 0]]
     assert plain.as_numpy("SET") is None
     assert plain.as_numpy("ABSTAINED") is None
+
+
+def test_an_answer_to_an_unknown_class_abstains_whatever_its_probability(
+    server: ServerProcess, clips: list[Path]
+) -> None:
+    rows = np.stack([*(tiny_row(VISUAL, label) for label in range(3)), grey_row()])
+    tensor = tritonclient.grpc.InferInput(VISUAL.tensor, rows.shape, "UINT8")
+    tensor.set_data_from_numpy(rows)
+    with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
+        reasons = client.infer("wary", [tensor], parameters={"max_set_size": 3}).as_numpy("ABSTAINED_REASON")
+    assert reasons[:, 0].tolist() == [b"", b"", b"", b"unknown_class"]
+    with Client(server.url) as http:
+        assert not any(http.predict(clip, model="wary").abstained for clip in clips)
 
 
 def test_an_encoder_cannot_abstain(server: ServerProcess) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from dimml.bundle import Bundle, Encoder
 from dimml.fusion import FusionSpec
 from dimml.prediction import Prediction
 from dimml.prediction_sets.thresholds import PatternThreshold, PredictionSets, patterns_of
-from support.tiny_bundle import AUDIO, VISUAL
+from dimml.prediction_sets.unknown import KnownFeatures, Matrix, UnknownClass, UnknownThreshold
+from support.tiny_bundle import AUDIO, FEATURES_WIDTH, VISUAL, colour, tiny_row
 
 #: Thresholds between the scores of the tiny encoders' labels: sets of one label, from the picture alone of three.
 SETS = {"whole": 0.5, "audio": 0.9, "visual": 0.9999}
@@ -22,6 +26,29 @@ def tiny_sets(whole: float, audio: float, visual: float, **limits: Any) -> Predi
         for pattern, threshold in zip(patterns_of(("audio", "visual")), (whole, audio, visual), strict=True)
     )
     return PredictionSets(coverage=Decimal("0.9"), patterns=patterns, folds=0, **limits)
+
+
+def tiny_unknown() -> UnknownClass:
+    """Features of the three tones and colours as the tiny encoders give them; what is within 0.3 of one is known."""
+    shares, colours = np.eye(3, FEATURES_WIDTH), np.zeros((3, FEATURES_WIDTH))
+    colours[:, :3] = [colour(label) / 255 for label in range(3)]
+    known = {
+        name: KnownFeatures(whitening=Matrix.of(np.eye(FEATURES_WIDTH)), means=Matrix.of(means), centre=0.0, spread=1.0)
+        for name, means in (("audio", shares), ("visual", colours))
+    }
+    patterns = tuple(
+        UnknownThreshold(modalities=pattern, clips=19, threshold=0.3) for pattern in patterns_of(("audio", "visual"))
+    )
+    return UnknownClass(false_alarms=Decimal("0.05"), modalities=known, patterns=patterns)
+
+
+def grey_row() -> npt.NDArray[np.uint8]:
+    """Pictures of no class's colour, with a mark that moves."""
+    row = tiny_row(VISUAL, 0)
+    row[:] = 128
+    for index, frame in enumerate(row):
+        frame[0, index % VISUAL.width] = 255
+    return np.asarray(row)
 
 
 def set_by_hand(answer: Prediction) -> list[str]:

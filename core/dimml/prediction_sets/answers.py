@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dimml.bundle import Bundle
 from dimml.errors import InvalidParameterError
-from dimml.fusion import BoolArray
+from dimml.fusion import BoolArray, FloatArray
 from dimml.prediction import AbstainReason
 from dimml.prediction_sets.thresholds import in_set
 from dimml.request_parameters import ABSTAIN_BELOW, AS_BUNDLED, MAX_SET_SIZE, Abstention
@@ -59,11 +59,13 @@ def answer_sets(
     bundle: Bundle,
     probabilities_BC: npt.NDArray[Any],
     statuses: Mapping[str, Sequence[ModalityStatus]],
+    features: Mapping[str, FloatArray],
     asked: Abstention = AS_BUNDLED,
 ) -> AnswerSets | None:
     """Compute the sets of a batch; None for a bundle without thresholds.
 
-    ``statuses`` are columns of B entries by modality. A limit that is not ``asked`` for is the bundle's.
+    ``statuses`` are columns of B entries by modality, ``features`` each modality's own, ``[B, D]``. A limit that is not
+    ``asked`` for is the bundle's.
     """
     sets = bundle.prediction_sets
     if sets is None:
@@ -79,9 +81,10 @@ def answer_sets(
     below = sets.abstain_below if asked.abstain_below is None else asked.abstain_below
     largest = sets.max_set_size if asked.max_set_size is None else asked.max_set_size
     tops, sizes = probabilities_BC.max(axis=1).tolist(), set_BC.sum(axis=1).tolist()
+    unknown = [False] * len(patterns) if sets.unknown is None else sets.unknown.unknown(features, patterns).tolist()
     reasons = [
-        _reason(top, size, below, largest) if pattern else None
-        for pattern, top, size in zip(patterns, tops, sizes, strict=True)
+        AbstainReason.UNKNOWN_CLASS if new else _reason(top, size, below, largest) if pattern else None
+        for pattern, top, size, new in zip(patterns, tops, sizes, unknown, strict=True)
     ]
     return AnswerSets(set_BC, reasons)
 

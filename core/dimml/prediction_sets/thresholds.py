@@ -10,7 +10,7 @@ together: it is marginal, not per class or recording. There is one threshold for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from functools import cached_property
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dimml.errors import ConfigurationError, DataError
 from dimml.fusion import BoolArray
+from dimml.prediction_sets.unknown import UnknownClass
 
 #: What two engines may differ by in a probability, since they add in another order. Labels this close to the threshold
 #: are in the set, so that all engines give the same one; it only ever makes a set larger.
@@ -70,6 +71,10 @@ class PredictionSets(BaseModel):
         default=None, ge=1, description="Answers with a larger set abstain, unless the request gives its own limit."
     )
 
+    unknown: UnknownClass | None = Field(
+        default=None, description="How answers to classes that no encoder knows are recognised; None: they are not."
+    )
+
     @model_validator(mode="after")
     def _unique(self) -> PredictionSets:
         names = [frozenset(pattern.modalities) for pattern in self.patterns]
@@ -78,11 +83,12 @@ class PredictionSets(BaseModel):
         return self
 
     def summary(self) -> dict[str, float | int | None]:
-        """Return what a server says of the sets: the promised coverage, and the limits of abstention."""
+        """Return what a server says of the sets: the promised coverage, the limits of abstention, unknown classes."""
         return {
             "coverage": float(self.coverage),
             "abstain_below": self.abstain_below,
             "max_set_size": self.max_set_size,
+            "false_alarms": None if self.unknown is None else float(self.unknown.false_alarms),
         }
 
     @cached_property
@@ -90,14 +96,23 @@ class PredictionSets(BaseModel):
         """Thresholds by the modalities that are ok, in the bundle's order."""
         return {pattern.modalities: pattern.threshold for pattern in self.patterns}
 
-    def check_modalities(self, modalities: Sequence[str]) -> None:
-        """Raise ValueError unless there is a threshold for every non-empty set of ``modalities``, and no other."""
+    def check_modalities(self, widths: Mapping[str, int], classes: int) -> None:
+        """Raise ValueError unless there is a threshold for every non-empty set of modalities, and for no other one.
+
+        ``widths`` are the modalities' features, D, which those of unknown classes must fit.
+        """
+        modalities = list(widths)
         there = {pattern.modalities for pattern in self.patterns}
+        complete = there if self.unknown is None else there & {of.modalities for of in self.unknown.patterns}
         for pattern in patterns_of(modalities):
-            if pattern not in there:
+            if pattern not in complete:
                 raise ValueError(f"no threshold for answers from {' and '.join(pattern)}")
+        if self.unknown is not None:
+            sizes = {name: (of.means.columns, of.means.rows) for name, of in self.unknown.modalities.items()}
+            if sizes != {name: (width, classes) for name, width in widths.items()}:
+                raise ValueError(f"unknown: features and classes are {sizes}, the encoders' {dict(widths)}, {classes}")
         if others := sorted(name for pattern in there for name in pattern if name not in modalities):
-            raise ValueError(f"a threshold names {others[0]!r}, the modalities are {list(modalities)}")
+            raise ValueError(f"a threshold names {others[0]!r}, the modalities are {modalities}")
 
 
 def patterns_of(modalities: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -106,15 +121,18 @@ def patterns_of(modalities: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield from combinations(modalities, size)
 
 
-def parse_coverage(text: str) -> Decimal:
-    """Read a coverage such as ``0.9`` exactly. Raises ConfigurationError unless it is above 0 and below 1."""
+def parse_share(text: str, field: str, example: str) -> Decimal:
+    """Read a share such as ``0.9`` exactly. Raises ConfigurationError unless it is above 0 and below 1."""
     try:
-        coverage = Decimal(text)
+        share = Decimal(text)
     except InvalidOperation:
-        coverage = Decimal("NaN")
-    if not (coverage.is_finite() and 0 < coverage < 1):
-        raise ConfigurationError(f"--coverage must be above 0 and below 1, such as 0.9; got {text!r}", field="coverage")
-    return coverage
+        share = Decimal("NaN")
+    if not (share.is_finite() and 0 < share < 1):
+        option = field.replace("_", "-")
+        raise ConfigurationError(
+            f"--{option} must be above 0 and below 1, such as {example}; got {text!r}", field=field
+        )
+    return share
 
 
 def conformal_rank(clips: int, coverage: Decimal) -> int:

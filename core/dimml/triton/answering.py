@@ -121,7 +121,8 @@ class Answering:
             raise nothing
         arrays = {name: array[rows] for name, array in fused_outputs(result.fused).items()}
         arrays[STATUS] = _texts(list(statuses.values()))
-        sets = answer_sets(self.bundle, result.fused.probabilities_BC[rows], statuses, abstain)
+        features = {name: array[rows] for name, array in result.features.items()}
+        sets = answer_sets(self.bundle, result.fused.probabilities_BC[rows], statuses, features, abstain)
         arrays |= set_outputs(sets)
         self.metrics.observe_sets(sets)
         tensors = [self.pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in arrays.items()]

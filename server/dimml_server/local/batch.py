@@ -97,7 +97,7 @@ class LocalBundle:
         except DimmlError as error:
             return [error] * len(batch)
         spent_s = (perf_counter() - began) / len(batch)
-        sets = answer_sets(self.bundle, result.fused.probabilities_BC, result.statuses)
+        sets = answer_sets(self.bundle, result.fused.probabilities_BC, result.statuses, result.features)
         results: list[PredictionResult] = []
         for row, decoded in enumerate(batch):
             outcome = InferenceResult(self.bundle, result, queue_s=0.0, sets=sets).of_recording(decoded)

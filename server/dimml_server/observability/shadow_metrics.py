@@ -58,7 +58,7 @@ class ShadowMetrics:
     def answered(self, primary: Bundle, result: EnsembleResult, shadow: Bundle, shadows: EnsembleResult) -> None:
         """Record a shadow's own result, ``shadows``, for a request that ``primary`` answered with ``result``."""
         self._requests.labels(shadow.name, shadow.version, _ANSWERED).inc()
-        sets = answer_sets(shadow, shadows.fused.probabilities_BC, shadows.statuses)
+        sets = answer_sets(shadow, shadows.fused.probabilities_BC, shadows.statuses, shadows.features)
         self._bundles.observe_result(shadow, shadows, sets)
         present = [any(status.ok for status in row) for row in zip(*result.statuses.values(), strict=True)]
         present_too = [any(status.ok for status in row) for row in zip(*shadows.statuses.values(), strict=True)]

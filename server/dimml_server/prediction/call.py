@@ -186,7 +186,7 @@ class HeldCall:
         nothing = ensemble.no_answer_at_all(result.statuses, rows.tensors)
         if nothing is not None:
             raise nothing
-        sets = answer_sets(bundle, result.fused.probabilities_BC, result.statuses, request.abstain)
+        sets = answer_sets(bundle, result.fused.probabilities_BC, result.statuses, result.features, request.abstain)
         outcome = InferenceResult(bundle, result, permit.queue_s, sets=sets).of_recording(decoded)
         return build_prediction(
             outcome,
@@ -319,7 +319,7 @@ class HeldCall:
             deadlines_s=resources.deadlines_s,
             spans=resources.tracer,
         )
-        sets = answer_sets(bundle, result.fused.probabilities_BC, result.statuses, abstain)
+        sets = answer_sets(bundle, result.fused.probabilities_BC, result.statuses, result.features, abstain)
         if counted:
             resources.metrics.bundles.observe_result(bundle, result, sets)
         record_statuses(bundle, result.statuses)

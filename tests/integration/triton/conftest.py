@@ -21,7 +21,7 @@ from support.gateway import QUEUE_SIZE, encoders_and_fusion, gateway
 from support.kserve_clients import Face, face
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
-from support.tiny_sets import SETS, tiny_sets
+from support.tiny_sets import SETS, tiny_sets, tiny_unknown
 from support.triton_faults import Faults, make_faulty_bundle
 from support.triton_process import TritonServer, running_triton
 
@@ -48,7 +48,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tiny_bundle(folder, name="nans", nan="audio")
     make_tiny_bundle(folder, name="large", modalities=(Frames(name="visual", frames=16, height=300, width=300),))
     make_faulty_bundle(folder, name="faulty", media=True)
-    make_tiny_bundle(folder, name="sets", prediction_sets=tiny_sets(**SETS))
+    make_tiny_bundle(folder, name="sets", prediction_sets=tiny_sets(**SETS, unknown=tiny_unknown()))
     make_tiny_bundle(folder, name="versions")
     make_tiny_bundle(folder, name="rollout")
     return folder

@@ -42,7 +42,7 @@ def filled(tmp_path: Path) -> Metrics:
     fused = fusion.fuse(logits, fusion.heads_present(present, fused_head=True))
     own = {name: logits[:, index] for index, name in enumerate(statuses)}
     result = ensemble.EnsembleResult(fused, own, statuses, {"audio": 0.01, "visual": 0.02}, 0.001)
-    metrics.bundles.observe_result(bundle, result, answer_sets(bundle, fused.probabilities_BC, statuses))
+    metrics.bundles.observe_result(bundle, result, answer_sets(bundle, fused.probabilities_BC, statuses, {}))
     metrics.shadows.began(bundle)
     metrics.shadows.answered(bundle, result, bundle, result)
     for stage in ("queue", "decode"):

@@ -60,6 +60,20 @@ def test_a_table_for_people_ends_in_the_promise(run: Path, cache: Path, capsys: 
     assert "not under drift" in shown
 
 
+def test_unknown_classes_are_calibrated_on_request(run: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["calibrate", str(run), "--coverage", "0.8", "--cache-dir", str(cache), "--false-alarms"]
+    assert main([*words, "0.05"]) != 0
+    assert "needs 19 validation clips" in " ".join(capsys.readouterr().err.split())
+    assert main([*words, "0.2"]) == 0
+    kept, trained = read_sets(run), load_run(run)
+    assert kept is not None
+    assert kept.sets.unknown is not None
+    widths = {name: trained.config.encoders[name].width for name in trained.encoders}
+    kept.sets.check_modalities(widths, len(trained.labels))
+    assert {pattern.clips for pattern in kept.sets.unknown.patterns} == {6}
+    assert main(["calibrate", str(run), "--false-alarms", "0.2"]) == 2, "goes with --coverage"
+
+
 @pytest.mark.parametrize("text", ["1", "0,9"])
 def test_a_coverage_that_is_none_is_refused(run: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", str(run), "--coverage", text]) != 0

@@ -21,6 +21,13 @@ def calibrate(
             "answers, such as 0.9.",
         ),
     ] = None,
+    false_alarms: Annotated[
+        str | None,
+        typer.Option(
+            help="With --coverage: also recognise answers to classes that training never saw, and take at most this "
+            "share of answers to known ones for such, for example 0.05.",
+        ),
+    ] = None,
     cache_dir: CacheDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report of the choice as JSON.")] = False,
 ) -> None:
@@ -29,8 +36,10 @@ def calibrate(
     Thresholds of prediction sets are written into the run, and `dimml export` puts them into the bundle.
     """
     if coverage is not None:
-        _calibrate_sets(run, coverage, cache_dir, as_json=as_json)
+        _calibrate_sets(run, coverage, false_alarms, cache_dir, as_json=as_json)
         return
+    if false_alarms is not None:
+        raise typer.BadParameter("goes with --coverage", param_hint="--false-alarms")
     from dimml_training.fusion_selection.search import one_line
     from dimml_training.loop.calibrate import calibrate as choose_again
     from dimml_training.report.page import write_report
@@ -68,17 +77,21 @@ def calibrate(
     typer.echo(f"chosen: {one_line(chosen)}")
 
 
-def _calibrate_sets(run: Path, coverage: str, cache_dir: Path | None, *, as_json: bool) -> None:
+def _calibrate_sets(
+    run: Path, coverage: str, false_alarms: str | None, cache_dir: Path | None, *, as_json: bool
+) -> None:
     """Compute thresholds of prediction sets, and show them."""
-    from dimml.prediction_sets.thresholds import parse_coverage
+    from dimml.prediction_sets.thresholds import parse_share
 
-    wanted = parse_coverage(coverage)
+    wanted = parse_share(coverage, "coverage", "0.9")
+    alarms = None if false_alarms is None else parse_share(false_alarms, "false_alarms", "0.05")
     from dimml_training.loop.prediction_sets import calibrate_sets
 
     with progress_bar("decoding clips") as decoding, progress_bar("corrupting validation clips") as corrupting:
         record = calibrate_sets(
             run,
             wanted,
+            false_alarms=alarms,
             cache_dir=cache_dir,
             decoding=decoding,
             corrupting=corrupting,

@@ -19,6 +19,7 @@ from dimml.prediction_sets.thresholds import (
     patterns_of,
     scores_of,
 )
+from dimml.prediction_sets.unknown import MOST_FEATURES, UnknownClass
 from dimml.system.files import StrPath
 from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.data.cache import default_cache_dir
@@ -38,6 +39,7 @@ from dimml_training.fusion_selection.held_out import (
 from dimml_training.fusion_selection.refit import refit_fusion
 from dimml_training.fusion_selection.reliability_fit import Geometry
 from dimml_training.fusion_selection.search import head_geometry
+from dimml_training.fusion_selection.unknown_fit import fit_unknown
 from dimml_training.run.directory import TrainedRun, load_run
 from dimml_training.run.fusion import read_fusion
 from dimml_training.run.prediction_sets import SetsRecord, fusion_sha256, write_sets
@@ -47,6 +49,7 @@ def calibrate_sets(
     run: StrPath,
     coverage: Decimal,
     *,
+    false_alarms: Decimal | None = None,
     cache_dir: StrPath | None = None,
     decoding: Progress | None = None,
     corrupting: Progress | None = None,
@@ -56,8 +59,9 @@ def calibrate_sets(
 
     The run's fusion stays as it is. Clips that chose it are scored by fusions of the same form, fitted on the other
     clips; where the config fixes the fusion, none was fitted. Absence is simulated: every clip counts for each pattern
-    of modalities that it has. ``decoding`` and ``corrupting`` are called with the number done and the total, ``tell``
-    with a line for each fold.
+    of modalities that it has. With ``false_alarms``, answers to classes that no encoder knows are recognised, and at
+    most that share of answers to known classes is taken for such. ``decoding`` and ``corrupting`` are called with the
+    number done and the total, ``tell`` with a line for each fold.
 
     Raises SetupError for a run that does not load, is a joint training, or has too many modalities; DataError for
     problems of the data, and where a pattern has too few clips for the coverage.
@@ -72,6 +76,12 @@ def calibrate_sets(
             f"{folder} has {len(names)} modalities: prediction sets need a threshold for each of their "
             f"{2 ** len(names) - 1} combinations, and are made for at most {MOST_MODALITIES} modalities"
         )
+    widest = max(encoder.width for encoder in trained.config.encoders.values())
+    if false_alarms is not None and widest > MOST_FEATURES:
+        raise SetupError(
+            f"{folder} has features of {widest} numbers: at most {MOST_FEATURES} do to recognise unknown "
+            "classes; leave --false-alarms out"
+        )
     data = prepare(trained.config, cache_dir or default_cache_dir(), labels=trained.labels, progress=decoding)
     # Before the long part: presence of a signal can only leave fewer clips than there are.
     _check_enough(data.splits["validation"].rows, names, coverage)
@@ -84,11 +94,22 @@ def calibrate_sets(
             for one in answers
         ),
         folds=folds,
+        unknown=None if false_alarms is None else _unknown(trained, data, false_alarms),
     )
     fusion = fusion_sha256(trained.fusion, trained.fusion_parameters)
     record = SetsRecord(fusion_sha256=fusion, sets=sets, report={"patterns": _report(sets, answers)})
     write_sets(folder, record)
     return record
+
+
+def _unknown(run: TrainedRun, data: PreparedData, false_alarms: Decimal) -> UnknownClass:
+    """Fit what recognises an unknown class on the run's clean training and validation clips."""
+    train, validation = (
+        head_logits(run.encoders, None, run.modalities, rows, run.quality)
+        for rows in (spread(data.splits["train"].rows, MOST_TRAIN_CLIPS), data.splits["validation"].rows)
+    )
+    names = [modality.name for modality in run.modalities]
+    return fit_unknown(train, validation, names, len(run.labels), false_alarms)
 
 
 def held_out_answers(

@@ -55,7 +55,7 @@ export interface Prediction {
   /** Of bundles with prediction sets: the labels among which the true one is, the most probable first. */
   set?: string[] | null;
   abstained?: boolean | null;
-  abstained_reason?: "low_probability" | "large_set" | null;
+  abstained_reason?: "low_probability" | "large_set" | "unknown_class" | null;
 }
 
 export interface ErrorDetail {

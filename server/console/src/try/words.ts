@@ -29,9 +29,14 @@ export function whyNot(own: { status: string; reason?: string | null }): string 
 }
 
 export function whyAbstained(answer: Prediction): string {
-  return answer.abstained_reason === "large_set"
-    ? `The set has ${answer.set?.length ?? 0} labels, more than it may: do not believe the first one.`
-    : `The answer is less probable than it must be: do not believe it.`;
+  switch (answer.abstained_reason) {
+    case "unknown_class":
+      return "This looks like no class that training has seen: do not believe the answer.";
+    case "large_set":
+      return `The set has ${answer.set?.length ?? 0} labels, more than it may: do not believe the first one.`;
+    default:
+      return "The answer is less probable than it must be: do not believe it.";
+  }
 }
 
 export function sentence(answer: Prediction): string {

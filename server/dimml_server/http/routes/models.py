@@ -26,6 +26,9 @@ class SetsSummary(BaseModel):
     )
     abstain_below: float | None
     max_set_size: int | None
+    false_alarms: float | None = Field(
+        description="Largest share of answers to known classes taken for unknown; null where there is no such check."
+    )
 
 
 class ModelSummary(BaseModel):
