@@ -85,7 +85,7 @@ ROOMS: Final[Mapping[str, str]] = {
         scoring.recording
         scoring.inputs  scoring.table
         scoring.engines
-        scoring.run  scoring.report
+        scoring.run  scoring.report  labelling
         demo
         cli
         scoring
