@@ -114,3 +114,12 @@ def test_a_budget_beyond_the_candidates_takes_each_once(share: float) -> None:
     choices = choose(candidates(rows, np.zeros((6, 2))), 9, random_share=share, seed=0)
     assert sorted(choice.place for choice in choices) == list(range(6))
     assert sum(choice.reason == "random" for choice in choices) == round(6 * share)
+
+
+def test_what_is_like_one_drawn_by_lot_is_not_picked_too() -> None:
+    # Five pairs of twins, all as doubtful: one of each pair is enough.
+    of = candidates([candidate(n) for n in range(10)], np.repeat(np.eye(5), 2, axis=0))
+    for seed in range(20):
+        choices = choose(of, 3, random_share=0.34, seed=seed)
+        assert [choice.reason for choice in choices] == ["random", "unsure", "unsure"]
+        assert len({choice.place // 2 for choice in choices}) == 3
