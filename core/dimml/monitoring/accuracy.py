@@ -2,8 +2,8 @@
 
 A calibrated answer of probability p is right with chance p, so the mean over many answers is the share that is right
 (Guo et al. 2017, ICML, on calibration; Garg et al. 2022, ICLR, call it average confidence and show where it fails).
-It holds as far as the calibration does: on data like the validation clips, under damage that the fusion was chosen
-with, and less under other damage, where heads are too sure (docs/evidence/labels.md).
+It holds as far as the calibration does: on data like the validation clips, and less under damage, where heads are too
+sure (docs/evidence/labels.md).
 
 Answers are kept apart by which modalities were present, since an answer without one is another classifier's.
 """
