@@ -5,8 +5,7 @@
 For each seed some clips of the training split begin, a part of the others is held out with the test split, and the
 rest is the pool. The first training's bundle scores the pool; `dimml select` chooses by its rule and, with a random
 share of 1, at random; the labels come from the table, through an export as Label Studio writes it and
-`dimml read-labels`. Each choice trains anew from the same seed with the clips before. A seed that is done is not done
-again.
+`dimml read-labels`. Each choice trains anew from the same seed with the clips before. What is done is not done again.
 """
 
 from __future__ import annotations
@@ -83,6 +82,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, str]], columns: Sequence[
 
 def train(config: dict[str, Any], folder: Path, rows: Sequence[Row], seed: int, epochs: int) -> dict[str, float]:
     """Train on a table and evaluate on its test split; the answer's figures."""
+    done = folder / "figures.json"
+    if done.exists():
+        return json.loads(done.read_bytes())  # type: ignore[no-any-return]  # as it was written below
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "clips.csv", rows)
     own = {name: name for name in COLUMNS if name != "id"}
@@ -94,17 +96,20 @@ def train(config: dict[str, Any], folder: Path, rows: Sequence[Row], seed: int, 
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     dimml("train", folder / "config.yaml", "--out", folder / "run")
     found = json.loads(dimml("evaluate", folder / "run", "--json"))["conditions"]["clean"]
-    return {name: float(found[name]) for name in ("accuracy", "nll")}
+    figures = {name: float(found[name]) for name in ("accuracy", "nll")}
+    done.write_text(json.dumps(figures))
+    return figures
 
 
 def chosen_rows(
     folder: Path, table: Path, truth: Mapping[str, Row], *, budget: int, share: float, seed: int
 ) -> list[Row]:
     """Choose from a score table, have it labelled by the truth, and read the labels back."""
-    dimml(
-        *("select", table, "--budget", str(budget), "--out", folder, "--seed", str(seed)),
-        *("--random-share", str(share)),
-    )
+    if not (folder / "selection.json").exists():
+        dimml(
+            *("select", table, "--budget", str(budget), "--out", folder, "--seed", str(seed)),
+            *("--random-share", str(share)),
+        )
     tasks = json.loads((folder / "tasks.json").read_bytes())
     for number, task in enumerate(tasks):
         choice = {"from_name": "label", "type": "choices", "value": {"choices": [truth[task["data"]["id"]]["label"]]}}
@@ -121,9 +126,6 @@ def chosen_rows(
 
 def one_seed(path: Path, out: Path, seed: int, sizes: Sizes) -> dict[str, dict[str, float]]:
     """Run all of one seed: the figures of the first training and of each choice."""
-    done = out / "figures.json"
-    if done.exists():
-        return json.loads(done.read_bytes())  # type: ignore[no-any-return]  # as it was written below
     config = yaml.safe_load(path.read_text())
     rows = clips_of(load_config(path).data)
     training = [row for row in rows if row["split"] == "train"]
@@ -132,7 +134,8 @@ def one_seed(path: Path, out: Path, seed: int, sizes: Sizes) -> dict[str, dict[s
     first, pool = training[: sizes.start], training[sizes.start :]
     fixed = [*(row for row in rows if row["split"] != "train"), *({**row, "split": "test"} for row in held_out)]
     figures = {"before": train(config, out / "first", [*first, *fixed], seed, sizes.epochs)}
-    dimml("export", out / "first" / "run", "--repository", out / "models")
+    if not (out / "models").exists():
+        dimml("export", out / "first" / "run", "--repository", out / "models")
     manifest, table = out / "pool.csv", out / "scores.parquet"
     write_rows(manifest, [{**row, "path": row["media"]} for row in pool], ("id", "path", "start_s", "end_s"))
     dimml("score", manifest, "--repository", out / "models", "--out", table, "--quiet")
@@ -140,7 +143,6 @@ def one_seed(path: Path, out: Path, seed: int, sizes: Sizes) -> dict[str, dict[s
     for number, (arm, share) in enumerate(ARMS.items()):
         more = chosen_rows(out / f"choice{number}", table, truth, budget=sizes.budget, share=share, seed=seed)
         figures[arm] = train(config, out / f"second{number}", [*first, *more, *fixed], seed, sizes.epochs)
-    done.write_text(json.dumps(figures, indent=1))
     return figures
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from dimml.errors import DataError
 from dimml_client.scoring.recording import MEDIA_PART
 from dimml_client.scoring.table.formats import read_metadata, read_rows
-from dimml_client.scoring.table.schema import AGGREGATE, WINDOW, probability_column, schema_of_table
+from dimml_client.scoring.table.schema import WINDOW, probability_column, schema_of_table
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -123,13 +123,12 @@ def _unfit(row: Mapping[str, Any]) -> str | None:
 
 def _candidate(row: Mapping[str, Any], modalities: Sequence[str]) -> Candidate:
     probability = float(row["probability"])
-    of_range = row["kind"] in (WINDOW, AGGREGATE)
     start_s, end_s = row.get("start_s"), row.get("end_s")
     own = {name: str(row[f"path_{name}"]) for name in modalities if row.get(f"path_{name}")}
     # Several files are joined in ``path``; a recording that holds all modalities stands there alone.
     parts = own or {MEDIA_PART: str(row["path"])}
     return Candidate(
-        key=f"{row['id']}@{start_s:g}-{end_s:g}" if of_range and row["kind"] == WINDOW else str(row["id"]),
+        key=f"{row['id']}@{start_s:g}-{end_s:g}" if row["kind"] == WINDOW else str(row["id"]),
         id=str(row["id"]),
         parts=parts,
         start_s=start_s,
