@@ -62,6 +62,14 @@ FAINT_TEXT = """() => {
   }).filter(([contrast]) => contrast < LIMIT).map(([contrast, words]) => `${contrast.toFixed(2)}: ${words}`);
 }""".replace("LIMIT", str(CONTRAST))
 
+#: Text of charts as it is shown: a drawing that is scaled to its page takes its text with it.
+SMALLEST_TEXT_PX = 8
+SMALL_TEXT = """() => [...document.querySelectorAll("svg text")]
+  .map((text) => [text.getScreenCTM(), parseFloat(getComputedStyle(text).fontSize), text.textContent])
+  .map(([matrix, size, words]) => [Math.hypot(matrix.a, matrix.b) * size, words])
+  .filter(([size]) => size < LIMIT).map(([size, words]) => `${size.toFixed(1)} px: ${words}`)
+""".replace("LIMIT", str(SMALLEST_TEXT_PX))
+
 
 def training_report(folder: Path) -> Path:
     """The report of a finished run that has been damaged on purpose and whose fusion was chosen among two."""
@@ -155,6 +163,7 @@ def faults(browser: Any, root: str, name: str) -> list[str]:
     wide = page.evaluate("document.documentElement.scrollWidth")
     if wide > crawl_docs.NARROW["width"]:
         found.append(f"{wide} px wide")
+    found += page.evaluate(SMALL_TEXT)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         found += [f"{scheme}: {words}" for words in page.evaluate(FAINT_TEXT)]
@@ -183,11 +192,12 @@ def test_a_page_is_whole_and_readable(browser: Any, folder: Path, name: str) -> 
 def test_what_is_wrong_is_seen(browser: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.html").write_text(
         '<!doctype html><meta http-equiv="Content-Security-Policy" content="default-src \'self\'">'
-        '<p style="color: #eee">faint</p><svg width="900"><text fill="#888">grey</text></svg><img src="gone.png">'
+        '<p style="color: #eee">faint</p><svg width="900"><text fill="#888" font-size="7.5">grey</text></svg>'
+        '<img src="gone.png">'
     )
     with crawl_docs.served(tmp_path) as root:
         found = "\n".join(faults(browser, root, "bad.html"))
-    faulty = ["404 for", "Content Security Policy", "broken picture", "px wide", "light: 3.54: grey"]
+    faulty = ["404 for", "Content Security Policy", "broken picture", "px wide", "7.5 px: grey", "light: 3.54: grey"]
     if AXE.is_file():
         faulty.append("image-alt")
     assert [fault for fault in faulty if fault not in found] == []
