@@ -15,10 +15,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from dimml.bundle import Bundle
-from dimml.metrics.buckets import SECONDS_BUCKETS, UNIT_BUCKETS
+from dimml.metrics.buckets import SECONDS_BUCKETS, SIZE_BUCKETS, UNIT_BUCKETS
 from dimml.monitoring.drift import Drift, DriftWindow, SlidingCounts
 from dimml.monitoring.observation import Observation, bundle_info, label_name, label_series, observations
 from dimml.monitoring.reference import Reference
+from dimml.prediction import AbstainReason
+from dimml.prediction_sets.answers import AnswerSets
 from dimml.status import OK, ModalityStatus, Reason
 from dimml_server.observability.backlog import Backlog
 from dimml_server.observability.estimated_accuracy import AccuracyCollector, AccuracyMonitor, sums_as_json
@@ -89,6 +91,16 @@ class BundleMetrics:
             BUNDLE,
             registry=registry,
         )
+        self._set_sizes = histogram(
+            f"{prefix}_prediction_set_size",
+            "Labels in the prediction set of a row that was answered, of bundles that have sets.",
+            BUNDLE,
+            buckets=SIZE_BUCKETS,
+            registry=registry,
+        )
+        self._abstained = counter(
+            f"{prefix}_abstained", "Rows whose answer abstained, by reason.", (*BUNDLE, "reason"), registry=registry
+        )
         self._truncated = (
             None
             if not decodes
@@ -133,6 +145,9 @@ class BundleMetrics:
         for label in label_series(bundle):
             self._predictions[(*labels, label)]
         self._degraded[labels]
+        if bundle.prediction_sets is not None:
+            for reason in AbstainReason:
+                self._abstained[(*labels, reason.value)]
 
     def unserved(self, bundle: Bundle) -> None:
         """Record that a bundle version is no longer served; its counts stay."""
@@ -168,9 +183,9 @@ class BundleMetrics:
         """Count the status of each modality, by row."""
         self._backlog.put(self._observe_statuses, bundle, statuses)
 
-    def observe_result(self, bundle: Bundle, result: EnsembleResult) -> None:
-        """Record all observations of one ensemble run's rows, and its stage times."""
-        self._backlog.put(self._observe_result, bundle, result)
+    def observe_result(self, bundle: Bundle, result: EnsembleResult, sets: AnswerSets | None = None) -> None:
+        """Record all observations of one ensemble run's rows, their prediction sets, and its stage times."""
+        self._backlog.put(self._observe_result, bundle, result, sets)
 
     def _observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
         self._stages[bundle.name, str(bundle.version), stage, modality].observe(seconds)
@@ -180,7 +195,7 @@ class BundleMetrics:
             for status in column:
                 self._statuses[(bundle.name, str(bundle.version), modality, *_words(status))].inc()
 
-    def _observe_result(self, bundle: Bundle, result: EnsembleResult) -> None:
+    def _observe_result(self, bundle: Bundle, result: EnsembleResult, sets: AnswerSets | None) -> None:
         self._observe_statuses(bundle, result.statuses)
         for name, seconds in result.encode_s.items():
             if seconds > 0.0:
@@ -200,6 +215,10 @@ class BundleMetrics:
                 watched.observe(row)
             if accuracy is not None:
                 accuracy.observe(row)
+        for size, reason in () if sets is None else sets.answered():
+            self._set_sizes[labels].observe(size)
+            if reason is not None:
+                self._abstained[(*labels, reason.value)].inc()
 
 
 class _DriftMonitor:

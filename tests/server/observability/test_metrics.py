@@ -18,19 +18,22 @@ from dimml.errors import QueueFullError
 from dimml.metrics.buckets import UNIT_BUCKETS
 from dimml.monitoring.drift import DriftWindow
 from dimml.monitoring.reference import Reference
+from dimml.prediction_sets.answers import answer_sets
 from dimml.repository import load_bundle
 from dimml.status import OK, ModalityStatus, Reason
 from dimml_server.observability.merging import ServerMetrics
 from dimml_server.observability.metrics import Metrics
 from support.data import REPOSITORY_ROOT, unavailable
 from support.tiny_bundle import make_tiny_bundle
+from support.tiny_sets import tiny_sets
 
 
 def filled(tmp_path: Path) -> Metrics:
     """Metrics after three rows: both modalities ok, sound silent, both gone."""
     flat = (1,) * len(UNIT_BUCKETS)
     reference = Reference(certainty={"audio": flat}, labels=(1, 1, 1), answer_probability={"audio+visual": 0.9})
-    bundle = make_tiny_bundle(tmp_path, reference=reference, certainty="reliability")
+    sets = tiny_sets(0.5, 0.5, 0.5, abstain_below=1.0)
+    bundle = make_tiny_bundle(tmp_path, reference=reference, certainty="reliability", prediction_sets=sets)
     metrics = Metrics(DriftWindow(rows=5, minimum=1))
     metrics.limit(in_flight=8, queued=64)
     metrics.watch(in_flight=lambda: 1, queued=lambda: 2, stray_runs=lambda: 3, decode_workers_lost=lambda: 4)
@@ -42,7 +45,7 @@ def filled(tmp_path: Path) -> Metrics:
     fused = fusion.fuse(logits, fusion.heads_present(present, fused_head=True))
     own = {name: logits[:, index] for index, name in enumerate(statuses)}
     result = ensemble.EnsembleResult(fused, own, statuses, {"audio": 0.01, "visual": 0.02}, 0.001)
-    metrics.bundles.observe_result(bundle, result)
+    metrics.bundles.observe_result(bundle, result, answer_sets(bundle, fused.probabilities_BC, statuses, {}))
     metrics.shadows.began(bundle)
     metrics.shadows.answered(bundle, result, bundle, result)
     for stage in ("queue", "decode"):
@@ -65,6 +68,14 @@ def samples(metrics: Metrics) -> dict[str, float]:
         for family in families
         for s in family.samples
     }
+
+
+def test_sets_and_abstentions_are_counted_for_rows_with_an_answer(tmp_path: Path) -> None:
+    values = samples(filled(tmp_path))
+    assert values["dimml_prediction_set_size_count{model=tiny,version=1}"] == 2
+    assert values["dimml_abstained_total{model=tiny,reason=low_probability,version=1}"] == 2
+    assert values["dimml_abstained_total{model=tiny,reason=large_set,version=1}"] == 0
+    assert values["dimml_shadow_prediction_set_size_count{model=tiny,version=1}"] == 2
 
 
 def test_counts_agree_by_modality_and_status(tmp_path: Path) -> None:
