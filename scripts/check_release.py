@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -42,8 +43,12 @@ def build(work: Path) -> tuple[Path, Path]:
     return sdist, wheel
 
 
-def check_contents(wheel: Path) -> None:
-    """Check that every tracked file of the packages, the demo and the console are in the wheel."""
+def check_contents(sdist: Path, wheel: Path) -> None:
+    """Check that the wheel has every tracked file of the packages, the demo and the console, and the sdist the docs."""
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    if missing := {"Makefile", "docs/index.md", "docs/conf.py", "scripts/check_release.py"} - held:
+        sys.exit(f"the sdist lacks {sorted(missing)[0]}")
     listed = subprocess.run(
         ["git", "ls-files", "core", "training/dimml_training", "export", "server/dimml_server", "clients"],
         cwd=ROOT,
@@ -89,7 +94,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dimml-release-") as temporary:
         work = Path(temporary)
         sdist, wheel = build(work)
-        check_contents(wheel)
+        check_contents(sdist, wheel)
         for python in arguments.python:
             try_it(python, wheel, work)
         if arguments.keep:

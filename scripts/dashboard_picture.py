@@ -22,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from support.data import REPOSITORY_ROOT
 from support.monitoring import DASHBOARD, Prometheus, running_prometheus, shortened
@@ -117,9 +118,9 @@ def _draw(
         else:
             _table(axes, instants[panel["id"]])
     story = "; ".join(f"from {moment * scale / 60:.0f} min {what}" for moment, what in changes)
-    figure.text(
-        0.008, 0.004, f"Time axis in minutes. {story}. Tables and figures: while a third is silent.", fontsize=11
-    )
+    source = "No screenshot of Grafana: drawn in matplotlib by scripts/dashboard_picture.py, from Prometheus's answers"
+    story = f"Time axis in minutes: {story}. Tables and figures: while a third is silent."
+    figure.text(0.008, 0.004, f"{source} to the dashboard's own queries.\n{story}", fontsize=11)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=70)
 
@@ -147,7 +148,10 @@ def _lines(axes: Any, panel: dict[str, Any], prometheus: Prometheus, *, began: f
     for step in defaults.get("thresholds", {}).get("steps", ())[1:]:
         axes.axhline(step["value"], color="red", linestyle="--", linewidth=0.9)
     axes.set_xlim(0, (end - began) * scale / 60)
-    axes.set_ylim(bottom=0, top=defaults.get("max"))
+    # Room for the legend above the highest line.
+    axes.set_ylim(bottom=0, top=defaults.get("max", 1.25 * axes.get_ylim()[1]))
+    if defaults.get("unit") == "bytes":
+        axes.yaxis.set_major_formatter(EngFormatter(unit="B"))
     axes.grid(alpha=0.3)
     axes.tick_params(labelsize=8)
     if axes.get_legend_handles_labels()[0]:

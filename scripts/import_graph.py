@@ -29,7 +29,7 @@ ROOMS: Final[Mapping[str, str]] = {
         status  system  validation  digests
         errors  tables
         modality  signing  metrics  prediction  request_parameters
-        signal_check  fusion  monitoring.reference  look  explanation
+        signal_check  fusion  monitoring.reference  monitoring.accuracy  look  explanation
         prediction_sets.unknown
         prediction_sets.thresholds
         bundle
@@ -88,7 +88,7 @@ ROOMS: Final[Mapping[str, str]] = {
         scoring.recording
         scoring.inputs  scoring.table
         scoring.engines
-        scoring.run  scoring.report
+        scoring.run  scoring.report  labelling
         demo
         cli
         scoring

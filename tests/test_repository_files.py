@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,19 @@ def test_the_changelog_begins_with_what_is_not_released() -> None:
     headings = re.findall(r"^### (.*)$", unreleased, re.MULTILINE)
     kinds = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
     assert headings == [kind for kind in kinds if kind in headings]
+
+
+def test_the_sdist_has_what_readme_links_to_and_what_its_commands_need() -> None:
+    project = tomllib.loads((REPOSITORY_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    parts = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert [part for part in parts if not (REPOSITORY_ROOT / part.removeprefix("/")).exists()] == []
+    linked = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (REPOSITORY_ROOT / "README.md").read_text(encoding="utf-8"))
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY_ROOT, capture_output=True, check=True, text=True)
+    recipes = set(re.findall(r"[\w./-]+", (REPOSITORY_ROOT / "Makefile").read_text(encoding="utf-8")))
+    needed = {*linked, *(recipes & set(listed.stdout.splitlines())), "Makefile"}
+    left_out = {name for name in needed if f"/{name.partition('/')[0]}" not in parts}
+    # hatchling adds the one; the others are for a checkout.
+    assert left_out == {"pyproject.toml", "tests/conftest.py", "tests/test_boundaries.py"}
 
 
 def test_vulnerabilities_are_reported_through_github_and_to_no_address() -> None:

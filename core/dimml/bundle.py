@@ -20,6 +20,7 @@ from dimml.digests import fill_historic, historic
 from dimml.errors import BundleError
 from dimml.fusion import FusionSpec
 from dimml.modality import Modality, Name, as_decoder_1
+from dimml.monitoring.accuracy import patterns
 from dimml.monitoring.reference import Reference
 from dimml.prediction_sets.thresholds import PredictionSets
 from dimml.signal_check import QualityThresholds
@@ -140,6 +141,9 @@ class Bundle(BaseModel):
                 raise ValueError(f"reference.labels counts {len(self.reference.labels)} labels of {len(self.labels)}")
             if unknown := sorted(self.reference.certainty.keys() - set(self.heads)):
                 raise ValueError(f"reference.certainty names {unknown[0]!r}, the heads are {self.heads}")
+            known = patterns([modality.name for modality in self.modalities])
+            if strange := sorted(self.reference.answer_probability.keys() - set(known)):
+                raise ValueError(f"reference.answer_probability names {strange[0]!r}, the patterns are {known}")
         if self.prediction_sets is not None:
             widths = {encoder.modality.name: encoder.features for encoder in self.encoders}
             self.prediction_sets.check_modalities(widths, len(self.labels))

@@ -16,6 +16,7 @@ from sphinx.application import Sphinx
 
 import command_line
 import error_table
+import notebook
 import python_names
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -24,6 +25,7 @@ GENERATORS: Final[dict[str, Callable[[str], str]]] = {
     "commands": command_line.markdown,
     "errors": error_table.markdown,
     "names": python_names.markdown,
+    "notebook": notebook.markdown,
 }
 LINK: Final = re.compile(r"\[([^]]+)\]\(([^)#]*)(#[^)]*)?\)")
 #: Files outside of docs/ that are pages of the site, and their pages.
@@ -68,6 +70,9 @@ def expand(app: Sphinx, page: str, source: list[str]) -> None:
         if name == "toctree":
             return toctree(page, text.partition(f"\n## {arguments}\n")[2] if arguments else text)
         generated = GENERATORS[name](arguments)
+        if name == "notebook":
+            app.env.note_dependency(str(notebook.DOCS / arguments))
+            return generated
         for module in list(sys.modules.values()):
             path = getattr(module, "__file__", None)
             if path and module.__name__.startswith("dimml"):

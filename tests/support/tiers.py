@@ -31,6 +31,7 @@ LONGEST = (
     "tests/integration/kserve",
     "tests/integration/http/test_openapi_fuzz.py",
     "tests/training/joint/test_rivals.py",
+    "tests/integration/test_notebook.py",
     "tests/integration/test_three_kinds.py",
     "tests/export/test_export.py",
     "tests/core/media/workers/test_pool.py",

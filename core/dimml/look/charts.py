@@ -14,6 +14,8 @@ from markupsafe import Markup
 from dimml.metrics.classification import BINS, CalibrationBins, Ints
 
 WIDTH, HEIGHT = 520.0, 250.0
+#: Of 11 px, the text of axes, this leaves 8.25 px.
+SMALLEST_SCALE = 0.75
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 24.0, 12.0, 36.0
 #: Most classes for which a confusion matrix shows numbers, and for which it shows names.
 CLASSES_WITH_NUMBERS, CLASSES_WITH_NAMES = 12, 30
@@ -310,6 +312,8 @@ def _axis_names(x_label: str, y_label: str) -> Markup:
 
 
 def _svg(width: float, height: float, parts: Sequence[Markup], description: str) -> Markup:
+    # Scaled down further, its text could not be read: a narrow page scrolls it (`.chart` in page.css).
     return Markup(
-        '<svg viewBox="0 0 {0:.0f} {1:.0f}" style="max-width:{0:.0f}px" role="img" aria-label="{2}">{3}</svg>'
-    ).format(width, height, description, Markup("").join(parts))
+        '<div class="chart" tabindex="0"><svg viewBox="0 0 {0:.0f} {1:.0f}" '
+        'style="max-width:{0:.0f}px;min-width:{3:.0f}px" role="img" aria-label="{2}">{4}</svg></div>'
+    ).format(width, height, description, SMALLEST_SCALE * width, Markup("").join(parts))

@@ -1,7 +1,8 @@
-"""Prometheus metrics of each bundle version: its answers, its modalities, and their drift from validation.
+"""Prometheus metrics of each bundle version: its answers, its modalities, their drift, and its accuracy.
 
 A modality's certainty and weight are observed exactly when its status is ``ok``, once per row, so that their
-counts equal the status counter's. Label sets are bounded by bundles, their labels (the first hundred) and enums.
+counts equal the status counter's. Label sets are bounded by bundles, their labels (the first hundred), their patterns
+of modalities present, and enums.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dimml.prediction import AbstainReason
 from dimml.prediction_sets.answers import AnswerSets
 from dimml.status import OK, ModalityStatus, Reason
 from dimml_server.observability.backlog import Backlog
+from dimml_server.observability.estimated_accuracy import AccuracyCollector, AccuracyMonitor, sums_as_json
 from dimml_server.observability.series import counter, histogram
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class BundleMetrics:
         self._backlog = backlog
         self._window = window
         self._watched: dict[tuple[str, str], _DriftMonitor] = {}
+        self._accuracy: dict[tuple[str, str], AccuracyMonitor] = {}
         self._infos: dict[tuple[str, str], tuple[str, ...]] = {}
         self._statuses = counter(
             f"{prefix}_modality_status",
@@ -122,6 +125,7 @@ class BundleMetrics:
             registry=registry,
         )
         registry.register(_DriftCollector(self._watched, prefix))
+        registry.register(AccuracyCollector(self._accuracy, prefix, window.minimum))
 
     def served(self, bundle: Bundle) -> None:
         """Record that a bundle version is served. Its counters start at 0, so that the first count is an increase."""
@@ -132,6 +136,7 @@ class BundleMetrics:
         self._info.labels(*labels, *self._infos[labels]).set(1)
         if reference is not None:
             self._watched[labels] = _DriftMonitor(reference, self._window)
+        self._accuracy[labels] = AccuracyMonitor(bundle, self._window)
         for modality in bundle.modalities:
             for status in (OK, *map(ModalityStatus.because, Reason)):
                 self._statuses[(*labels, modality.name, *_words(status))]
@@ -150,6 +155,7 @@ class BundleMetrics:
         labels = bundle.name, str(bundle.version)
         self._info.remove(*labels, *self._infos.pop(labels))
         self._watched.pop(labels, None)
+        self._accuracy.pop(labels, None)
 
     def drift_counts(self) -> list[dict[str, Any]]:
         """Return the last rows' counts and what a reference expects, as JSON, by model, version and head."""
@@ -158,6 +164,10 @@ class BundleMetrics:
             for labels, watched in self._watched.items()
             for head, counts, expected in watched.counts()
         ]
+
+    def accuracy_sums(self) -> list[dict[str, Any]]:
+        """Return the sums behind the estimated accuracies, as JSON."""
+        return sums_as_json(self._accuracy)
 
     def observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
         """Record the duration of one stage of one request."""
@@ -192,7 +202,7 @@ class BundleMetrics:
                 self._observe_stage(bundle, "encode", seconds, name)
         self._observe_stage(bundle, "fuse", result.fuse_s)
         labels = bundle.name, str(bundle.version)
-        watched = self._watched.get(labels)
+        watched, accuracy = self._watched.get(labels), self._accuracy.get(labels)
         for row in observations(bundle, result):
             for head, (certainty, weight) in row.heads.items():
                 self._certainty[(*labels, head)].observe(certainty)
@@ -203,6 +213,8 @@ class BundleMetrics:
             self._degraded[labels].inc(row.degraded)
             if watched is not None:
                 watched.observe(row)
+            if accuracy is not None:
+                accuracy.observe(row)
         for size, reason in () if sets is None else sets.answered():
             self._set_sizes[labels].observe(size)
             if reason is not None:

@@ -317,7 +317,7 @@ def test_charts_take_one_point_and_gaps() -> None:
     chart = line_chart(
         [Series("a", "c0", [0, 1, 2, 3], [1.0, float("nan"), 3.0, 2.0])], x_label="x", y_label="y", marks=[(2, "here")]
     )
-    path = ElementTree.fromstring(chart).find("path")  # noqa: S314  # our own
+    path = ElementTree.fromstring(chart).find("svg/path")  # noqa: S314  # our own
     assert path is not None
     assert path.attrib["d"].count("M") == 2
     ElementTree.fromstring(line_chart([Series("a", "c0", [3.0], [0.0])], x_label="x", y_label="y"))  # noqa: S314
