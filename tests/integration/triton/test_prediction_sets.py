@@ -63,3 +63,15 @@ def test_a_bundle_without_sets_refuses_limits(triton: TritonServer) -> None:
         pytest.raises(PB.InferenceServerException, match="has no prediction sets"),
     ):
         client.infer("avdigits_media", [media], parameters={"max_set_size": 1})
+
+
+@pytest.mark.parametrize("name", ["sets_later", "sets_before"])
+def test_versions_with_and_without_sets_answer_under_one_configuration(triton: TritonServer, name: str) -> None:
+    """The first version's configuration stays: without the outputs Triton gives none, with them it misses none."""
+    tensor = PB.InferInput(VISUAL.tensor, [1, *VISUAL.shape], "UINT8")
+    tensor.set_data_from_numpy(tiny_row(VISUAL, 1)[None])
+    with PB.InferenceServerClient(triton.grpc) as client:
+        answer = client.infer(name, [tensor])
+    assert answer.get_response().model_version == "2"
+    assert answer.as_numpy("PROBABILITIES")[0].argmax() == 1
+    assert answer.as_numpy("SET") is None

@@ -52,7 +52,7 @@ def choose_on(
 
 
 def choice_conditions(config: TrainConfig) -> list[Condition]:
-    """List the conditions under which a config's fusion is chosen, clean first."""
+    """Conditions that the choice of a fusion sees, clean first, each with the draws that the config allows."""
     section = config.certainty
     suite = [replace(c, draws=min(c.draws, section.draws)) for c in conditions(config.inputs, "seen")]
     return seen_conditions(suite, section)

@@ -28,6 +28,7 @@ from dimml_training.data.prepare import PreparedData, Progress, prepare
 from dimml_training.evaluation.heads import head_logits
 from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, choice_conditions, spread, spread_over
 from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray, rows_of
+from dimml_training.fusion_selection.cross_fit import head_geometry
 from dimml_training.fusion_selection.held_out import (
     FOLDS,
     Fusion,
@@ -36,9 +37,8 @@ from dimml_training.fusion_selection.held_out import (
     held_out_folds,
     pattern_answers,
 )
-from dimml_training.fusion_selection.refit import refit_fusion
+from dimml_training.fusion_selection.refit_rows import refit_rows
 from dimml_training.fusion_selection.reliability_fit import Geometry
-from dimml_training.fusion_selection.search import head_geometry
 from dimml_training.fusion_selection.unknown_fit import fit_unknown
 from dimml_training.run.directory import TrainedRun, load_run
 from dimml_training.run.fusion import read_fusion
@@ -161,7 +161,7 @@ def _rows(
     clean = encode_conditions(
         run.encoders, config.inputs, spread(train, MOST_TRAIN_CLIPS), suite[:1], run.quality, seed=config.seed
     )
-    return rows, head_geometry(rows_of(clean, run.fused_head, suite[:1], draws=1), len(run.labels))
+    return rows, head_geometry(rows_of(clean, run.fused_head, suite[:1], draws=1))
 
 
 def _fold_fusions(
@@ -178,7 +178,7 @@ def _fold_fusions(
     for fold in range(folds):
         tell(f"fitting the fusion without part {fold + 1} of {folds}")
         others = rows.take(fold_N[rows.clip_R] != fold)
-        fusions.append(refit_fusion(others, geometry, run.fusion, config.certainty, seed=config.seed))
+        fusions.append(refit_rows(others, geometry, run.fusion, config.certainty, seed=config.seed))
     return fusions
 
 

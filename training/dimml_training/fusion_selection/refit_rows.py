@@ -18,7 +18,7 @@ from dimml_training.fusion_selection.reliability_fit import Geometry
 from dimml_training.fusion_selection.search import head_temperatures
 
 
-def refit_fusion(
+def refit_rows(
     rows: ConditionRows, geometry: Sequence[Geometry], spec: FusionSpec, config: CertaintyConfig, *, seed: int
 ) -> tuple[FusionSpec, FusionParameters]:
     """Fit ``spec`` to ``rows`` of some clips under the seen conditions, as the choice of a fusion does.
