@@ -29,9 +29,12 @@ ROOMS: Final[Mapping[str, str]] = {
         status  system  validation  digests
         errors  tables
         modality  signing  metrics  prediction  request_parameters
-        signal_check  fusion  monitoring.reference  look  explanation
+        signal_check  fusion  monitoring.reference  monitoring.accuracy  look  explanation
+        prediction_sets.unknown
+        prediction_sets.thresholds
         bundle
-        contract  engine  repository  spans
+        engine  prediction_sets.answers  repository  spans
+        contract
         ensemble
         monitoring  media.track_choice
         media.types
@@ -56,7 +59,7 @@ ROOMS: Final[Mapping[str, str]] = {
     """,
     "dimml_export": """
         onnx_graph  tensorrt.config  tensorrt.operators  tensorrt.samples
-        certainty_graph  encoder_graph  evaluation  model_config  parity  reference
+        certainty_graph  encoder_graph  evaluation  model_config  parity  prediction_sets  reference
         fusion_graph  repository_writer
         tensorrt  export
         commands
@@ -85,7 +88,7 @@ ROOMS: Final[Mapping[str, str]] = {
         scoring.recording
         scoring.inputs  scoring.table
         scoring.engines
-        scoring.run  scoring.report
+        scoring.run  scoring.report  labelling
         demo
         cli
         scoring

@@ -18,7 +18,13 @@ from support.data import REPOSITORY_ROOT
 MAY_IMPORT_OWN = {
     "dimml": set(),
     "dimml_training": {"dimml"},
-    "dimml_export": {"dimml", "dimml_training.models", "dimml_training.run.directory", "dimml_training.run.votes"},
+    "dimml_export": {
+        "dimml",
+        "dimml_training.models",
+        "dimml_training.run.directory",
+        "dimml_training.run.prediction_sets",
+        "dimml_training.run.votes",
+    },
     "dimml_server": {"dimml"},
     "dimml_client": {"dimml", "dimml_server.local"},
 }

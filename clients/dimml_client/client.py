@@ -49,6 +49,8 @@ class Client(ServerCalls):
         video_track: int | str | None = None,
         explain: Explain | None = None,
         damage: str | None = None,
+        abstain_below: float | None = None,
+        max_set_size: int | None = None,
     ) -> Prediction:
         """Predict one recording.
 
@@ -57,8 +59,9 @@ class Client(ServerCalls):
         many classes to list; ``timeout_ms`` the server's time limit; ``modalities`` those to use. If several versions
         answer, the same ``route_key``, such as a user's id, always gets the same one. ``audio_track`` and
         ``video_track`` name one of several tracks by number or language, or the ``loudest``. ``explain`` has the answer
-        explained, ``damage`` has signals damaged before (docs/explaining.md). Over gRPC an answer has no timings, no
-        time range, and no votes of single modalities.
+        explained, ``damage`` has signals damaged before (docs/explaining.md). Where the bundle has prediction sets, the
+        answer abstains if it is less probable than ``abstain_below`` or its set has more than ``max_set_size`` labels
+        (docs/abstention.md). Over gRPC an answer has no timings, no time range, and no votes of single modalities.
 
         Raises RequestError (the request is at fault; UnusableMediaError carries a status per modality, and
         UnauthenticatedError means that the server wants another API key) and
@@ -80,6 +83,8 @@ class Client(ServerCalls):
                 video_track=video_track,
                 explain=explain,
                 damage=damage,
+                abstain_below=abstain_below,
+                max_set_size=max_set_size,
             )
         )
 

@@ -20,7 +20,9 @@ from dimml.digests import fill_historic, historic
 from dimml.errors import BundleError
 from dimml.fusion import FusionSpec
 from dimml.modality import Modality, Name, as_decoder_1
+from dimml.monitoring.accuracy import patterns
 from dimml.monitoring.reference import Reference
+from dimml.prediction_sets.thresholds import PredictionSets
 from dimml.signal_check import QualityThresholds
 from dimml.signing import PublicKeys
 from dimml.system.files import StrPath
@@ -74,7 +76,7 @@ class Bundle(BaseModel):
     """Manifest of one bundle version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"decoder_version": 1, "margin_s": 0.0}
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"decoder_version": 1, "margin_s": 0.0, "prediction_sets": None}
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Name
@@ -103,6 +105,9 @@ class Bundle(BaseModel):
     )
     reference: Reference | None = Field(
         default=None, description="What clean validation clips looked like; None in bundles of an earlier export."
+    )
+    prediction_sets: PredictionSets | None = Field(
+        default=None, description="Thresholds by `dimml calibrate --coverage`; None where a run has none."
     )
     training: dict[str, Any] = Field(default_factory=dict, description="How it was trained: config, data, warnings.")
     files: dict[str, FileRecord] = Field(default_factory=dict, description="By path relative to the repository.")
@@ -136,6 +141,12 @@ class Bundle(BaseModel):
                 raise ValueError(f"reference.labels counts {len(self.reference.labels)} labels of {len(self.labels)}")
             if unknown := sorted(self.reference.certainty.keys() - set(self.heads)):
                 raise ValueError(f"reference.certainty names {unknown[0]!r}, the heads are {self.heads}")
+            known = patterns([modality.name for modality in self.modalities])
+            if strange := sorted(self.reference.answer_probability.keys() - set(known)):
+                raise ValueError(f"reference.answer_probability names {strange[0]!r}, the patterns are {known}")
+        if self.prediction_sets is not None:
+            widths = {encoder.modality.name: encoder.features for encoder in self.encoders}
+            self.prediction_sets.check_modalities(widths, len(self.labels))
         if any(Path(path).is_absolute() or ".." in Path(path).parts for path in self.files):
             raise ValueError("a file path must stay inside the repository")
         if unknown := sorted(self.plans.keys() - self.files.keys()):

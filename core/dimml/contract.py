@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dimml.bundle import Bundle
 from dimml.fusion import BoolArray, FloatArray, Fused
+from dimml.prediction_sets.answers import AnswerSets
 
 Datatype = Literal["FP32", "FP64", "UINT8", "BOOL", "BYTES"]
 #: numpy type of each datatype on the wire: little-endian; BYTES as objects of ``bytes``.
@@ -30,6 +31,10 @@ Role = Literal["encoder", "fusion", "entry", "media"]
 
 FEATURES, LOGITS, PRESENT = "FEATURES", "LOGITS", "PRESENT"
 PROBABILITIES, CERTAINTY, WEIGHTS, STATUS = "PROBABILITIES", "CERTAINTY", "WEIGHTS", "STATUS"
+#: Outputs of an entry or media model whose bundle has prediction sets: which labels are in the set, whether the answer
+#: abstained, and why (empty unless it did).
+SET, ABSTAINED, ABSTAINED_REASON = "SET", "ABSTAINED", "ABSTAINED_REASON"
+SET_OUTPUTS: Final = (SET, ABSTAINED, ABSTAINED_REASON)
 MEDIA, START_S, END_S = "MEDIA", "START_S", "END_S"
 #: Parameter of an answer of a media model: true where a track of the recording was cut off, left out otherwise.
 TRUNCATED: Final = "truncated"
@@ -127,6 +132,18 @@ def fused_outputs(fused: Fused) -> dict[str, npt.NDArray[Any]]:
     }
 
 
+def set_outputs(sets: AnswerSets | None) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of ``SET_OUTPUTS`` for B answers; none for a bundle without prediction sets."""
+    if sets is None:
+        return {}
+    texts = [("" if reason is None else reason.value).encode() for reason in sets.reasons]
+    return {
+        SET: sets.set_BC,
+        ABSTAINED: np.array([[reason is not None] for reason in sets.reasons], np.bool_),
+        ABSTAINED_REASON: np.array([[text] for text in texts], np.object_),
+    }
+
+
 def model_specs(bundle: Bundle) -> tuple[ModelSpec, ...]:
     """Specify all models of a bundle: encoders in order, fusion, entry, media."""
     batch, classes, heads = bundle.max_batch_size, bundle.classes, len(bundle.heads)
@@ -152,7 +169,13 @@ def model_specs(bundle: Bundle) -> tuple[ModelSpec, ...]:
         TensorSpec(CERTAINTY, "FP32", (heads,)),
         TensorSpec(WEIGHTS, "FP32", (heads,)),
     )
-    answer = (*fused, TensorSpec(STATUS, "BYTES", (len(bundle.modalities),)))
+    answer: tuple[TensorSpec, ...] = (*fused, TensorSpec(STATUS, "BYTES", (len(bundle.modalities),)))
+    if bundle.prediction_sets is not None:
+        answer += (
+            TensorSpec(SET, "BOOL", (classes,)),
+            TensorSpec(ABSTAINED, "BOOL", (1,)),
+            TensorSpec(ABSTAINED_REASON, "BYTES", (1,)),
+        )
     fusion = ModelSpec(
         name=bundle.fusion_model,
         role="fusion",

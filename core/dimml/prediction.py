@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dimml.status import ModalityStatus, Reason, Status
+
+
+class AbstainReason(StrEnum):
+    """Why an answer abstains."""
+
+    LOW_PROBABILITY = "low_probability"
+    LARGE_SET = "large_set"
+    UNKNOWN_CLASS = "unknown_class"
 
 
 class LabelProbability(BaseModel):
@@ -138,6 +147,10 @@ class Explanation(BaseModel):
 
 #: Fields of an answer that are left out of its JSON unless the request asked for them.
 _ON_REQUEST: Final = ("explanation", "damage")
+#: Fields of an answer that are left out of its JSON where the bundle has no prediction sets.
+_OF_SETS: Final = ("set", "abstained", "abstained_reason")
+#: The type's own name is a field's below.
+_Names = set[str]
 
 
 class Prediction(BaseModel):
@@ -168,7 +181,22 @@ class Prediction(BaseModel):
         default=None, description="Which damage the request had done, by modality; left out where there is none."
     )
 
+    set: list[str] | None = Field(
+        default=None,
+        description="Labels among which the true one is in the bundle's promised share of answers, the most probable "
+        "first; never empty. The promise is marginal, for recordings like those it was calibrated on: it is gone under "
+        "drift. Left out where the bundle has no prediction sets.",
+    )
+    abstained: bool | None = Field(
+        default=None,
+        description="Whether the answer should not be believed, as its reason says; left out as `set`.",
+    )
+    abstained_reason: AbstainReason | None = Field(
+        default=None, description="Why it abstained; null if it did not. Left out as `set`."
+    )
+
     @property
-    def not_asked_for(self) -> set[str]:
-        """Fields to leave out of the JSON: those that only some requests ask for, and this one did not."""
-        return {name for name in _ON_REQUEST if getattr(self, name) is None}
+    def not_asked_for(self) -> _Names:
+        """Fields to leave out of the JSON: those that this request, or this bundle, has no use for."""
+        left_out = {name for name in _ON_REQUEST if getattr(self, name) is None}
+        return left_out.union(_OF_SETS) if self.set is None else left_out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from dimml.errors import InvalidParameterError
@@ -12,9 +13,37 @@ ROUTE_KEY: Final = "route_key"
 MAX_ROUTE_KEY: Final = 256
 EXPLAIN: Final = "explain"
 DAMAGE: Final = "damage"
+ABSTAIN_BELOW: Final = "abstain_below"
+MAX_SET_SIZE: Final = "max_set_size"
 #: What may be asked for as an explanation, the lesser first; each includes those before it.
 Explain = Literal["shapley", "occlusion"]
 EXPLANATIONS: Final[tuple[Explain, ...]] = get_args(Explain)
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """When a request's answer abstains; None: as its bundle says.
+
+    It does where it is less probable than ``abstain_below``, 0 to 1, or its prediction set has more than
+    ``max_set_size`` labels. Raises InvalidParameterError for a value out of range.
+    """
+
+    abstain_below: float | None = None
+    max_set_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.abstain_below is not None and not 0.0 <= self.abstain_below <= 1.0:
+            raise InvalidParameterError(
+                f"{ABSTAIN_BELOW} must be from 0 to 1, got {self.abstain_below}", field=ABSTAIN_BELOW
+            )
+        if self.max_set_size is not None and self.max_set_size < 1:
+            raise InvalidParameterError(
+                f"{MAX_SET_SIZE} must be 1 or more labels, got {self.max_set_size}", field=MAX_SET_SIZE
+            )
+
+
+#: A request that leaves it to the bundle.
+AS_BUNDLED: Final = Abstention()
 
 
 def route_key(parameters: Mapping[str, Any]) -> str | None:
@@ -48,6 +77,16 @@ def damage_of(parameters: Mapping[str, Any]) -> str | None:
     if value is None or isinstance(value, str):
         return value or None
     raise InvalidParameterError(f"{DAMAGE} must be a text such as audio:noise:-10", field=DAMAGE)
+
+
+def abstention_of(parameters: Mapping[str, Any]) -> Abstention:
+    """Return when the answer is to abstain. Raises InvalidParameterError."""
+    below, largest = parameters.get(ABSTAIN_BELOW), parameters.get(MAX_SET_SIZE)
+    if below is not None and (isinstance(below, bool) or not isinstance(below, int | float)):
+        raise InvalidParameterError(f"parameter '{ABSTAIN_BELOW}' must be a number", field=ABSTAIN_BELOW)
+    if largest is not None and (isinstance(largest, bool) or not isinstance(largest, int)):
+        raise InvalidParameterError(f"parameter '{MAX_SET_SIZE}' must be a whole number", field=MAX_SET_SIZE)
+    return Abstention(None if below is None else float(below), largest)
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dimml.errors import ConfigurationError
+from dimml.errors import ConfigurationError, InvalidParameterError
 
 if TYPE_CHECKING:
+    from dimml.request_parameters import Abstention
     from dimml_export.export import Exported
 
 
@@ -36,6 +37,14 @@ def export(
             help="Time limit of an encoder's call, such as audio=500; once per modality. By default 2000.",
             metavar="MODALITY=MS",
         ),
+    ] = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(help="Answers less probable than this abstain, unless a request gives its own limit; 0 to 1."),
+    ] = None,
+    max_set_size: Annotated[
+        int | None,
+        typer.Option(help="Answers with more labels in their set abstain, unless a request gives its own limit."),
     ] = None,
     tensorrt: Annotated[
         Literal["accelerator", "plan"] | None,
@@ -68,6 +77,7 @@ def export(
             description=description,
             deadlines_ms=deadlines,
             tensorrt=tensorrt,
+            abstain=_abstention(abstain_below, max_set_size),
             say=status.update,
         )
     if as_json:
@@ -89,6 +99,15 @@ def _deadline(given: str) -> tuple[str, float]:
             f"--deadline-ms {given}: give a modality and milliseconds above 0, such as audio=500", field="deadline_ms"
         )
     return modality, limit_ms
+
+
+def _abstention(below: float | None, largest: int | None) -> Abstention:
+    from dimml.request_parameters import Abstention
+
+    try:
+        return Abstention(below, largest)
+    except InvalidParameterError as error:
+        raise ConfigurationError(f"--{error.message.replace('_', '-', 2)}", field=error.field) from error
 
 
 def _show(exported: Exported) -> None:

@@ -14,6 +14,7 @@ from dimml import __version__
 from dimml.bundle import DEADLINE_MS, Bundle, Encoder
 from dimml.contract import model_specs
 from dimml.errors import ConfigurationError, SetupError
+from dimml.request_parameters import AS_BUNDLED, Abstention
 from dimml.system.files import StrPath
 from dimml.system.outbound import set_quiet_defaults
 from dimml.validation import first_fault
@@ -21,8 +22,9 @@ from dimml_export.encoder_graph import encoder_model
 from dimml_export.evaluation import corrupted_figures, data_digest
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.parity import Outputs, Parity, check_chain, check_encoder, check_fusion
+from dimml_export.prediction_sets import prediction_sets
 from dimml_export.reference import reference_distributions
-from dimml_export.repository_writer import check_name, write_bundle
+from dimml_export.repository_writer import check_name, missing_outputs, write_bundle
 from dimml_export.tensorrt.config import TensorRT
 from dimml_training.run.directory import TrainedRun, load_run
 
@@ -57,16 +59,20 @@ def export_run(
     description: str = "",
     deadlines_ms: Mapping[str, float] | None = None,
     tensorrt: TensorRT | None = None,
+    abstain: Abstention = AS_BUNDLED,
     say: Callable[[str], None] = lambda _: None,
 ) -> Exported:
     """Export the run in ``run_folder`` as the next version of ``name`` (by default the run's own).
 
     ``description`` is for people to read; ``deadlines_ms`` are encoders' time limits by modality that differ from the
-    default; ``tensorrt`` is how encoders use TensorRT, None for not at all. ``say`` is called with progress messages.
+    default; ``tensorrt`` is how encoders use TensorRT, None for not at all; ``abstain`` is when answers abstain unless
+    a request says otherwise. ``say`` is called with progress messages.
+
     Raises SetupError for a run that does not load, or whose encoders cannot be compared with the trained ones;
-    ConfigurationError for a joint training, an invalid name or a deadline of an unknown modality; and BundleError, with
-    nothing written, if an exported model's outputs differ from the trained one's on the run's sample clips, or if the
-    repository or TensorRT's parser cannot take the bundle.
+    ConfigurationError for a joint training, an invalid name, a deadline of an unknown modality, or a limit of
+    abstention for a run without thresholds; and BundleError, with nothing written, if an exported model's outputs
+    differ from the trained one's on the run's sample clips, or if the repository or TensorRT's parser cannot take the
+    bundle.
     """
     run_folder, repository = Path(run_folder), Path(repository)
     set_quiet_defaults()
@@ -83,8 +89,10 @@ def export_run(
             "clips: whether this version's encoders are those that were trained cannot be checked. Train it again, or "
             "export it with the version it was trained with"
         )
-    draft = _draft(run, name, description, deadlines_ms or {})
+    sets, unset = prediction_sets(run_folder, run, abstain)
+    draft = _draft(run, name, description, deadlines_ms or {}).model_copy(update={"prediction_sets": sets})
     check_name(repository, draft, tensorrt)
+    unset += missing_outputs(repository, draft)
     corrupted, lacking = corrupted_figures(run_folder, run)
     parity: list[Parity] = []
     outputs: dict[str, Outputs] = {}
@@ -118,7 +126,7 @@ def export_run(
     training = {**draft.training, **data_digest(run_folder)}
     draft = draft.model_copy(update={"metrics": metrics, "reference": reference, "training": training})
     bundle = write_bundle(repository, draft, models, fusion, tensorrt=tensorrt, samples=run.samples)
-    return Exported(repository, bundle, parity, [*_false_alarms(run), *missing, *lacking])
+    return Exported(repository, bundle, parity, [*_false_alarms(run), *missing, *lacking, *unset])
 
 
 def _draft(run: TrainedRun, name: str | None, description: str, deadlines_ms: Mapping[str, float]) -> Bundle:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from dimml.contract import Datatype, ModelSpec, Role
+from dimml.contract import SET_OUTPUTS, Datatype, ModelSpec, Role
 from dimml.errors import BundleError
 from dimml_export.tensorrt.config import TensorRT, use_tensorrt
 
@@ -73,7 +73,8 @@ def read_model_config(path: Path) -> Any:
 def tensors_differ(config: Any, spec: ModelSpec) -> str | None:
     """Describe the first difference between a configuration's tensors and those of ``spec``, or return None.
 
-    Only names, types, shapes and optionality are compared: operators may edit batching, instances and the like.
+    Only names, types, shapes and optionality are compared: operators may edit batching, instances and the like. Outputs
+    of prediction sets may be missing on either side, as some versions of a bundle have them and others do not.
     """
     for what, there, wanted in (
         ("input", config.input, spec.inputs),
@@ -85,7 +86,8 @@ def tensors_differ(config: Any, spec: ModelSpec) -> str | None:
         }
         needed = {tensor.name: (_DATA_TYPES[tensor.datatype], tensor.dims, tensor.optional) for tensor in wanted}
         # A missing tensor is more informative than a shape difference that follows from it.
-        for name in (*sorted(existing.keys() ^ needed.keys()), *sorted(existing.keys() & needed.keys())):
+        unlike = {n for n in existing.keys() ^ needed.keys() if what == "input" or n not in SET_OUTPUTS}
+        for name in (*sorted(unlike), *sorted(existing.keys() & needed.keys())):
             if existing.get(name) != needed.get(name):
                 return f"{what} {name} is {_words(existing.get(name))} there and {_words(needed.get(name))} here"
     return None

@@ -18,7 +18,7 @@ from typing import Final
 import onnx
 
 from dimml.bundle import MANIFEST_NAME, Bundle, FileRecord, file_sha256, read_bundle
-from dimml.contract import ModelSpec, Role, model_specs
+from dimml.contract import SET_OUTPUTS, ModelSpec, Role, model_specs
 from dimml.errors import BundleError
 from dimml.repository import versions
 from dimml.system.files import exclusive_lock
@@ -112,6 +112,23 @@ def check_name(repository: Path, draft: Bundle, tensorrt: TensorRT | None = None
                 f"{_TENSORRT_FLAGS[there]}, or under another name (--name)",
                 field="tensorrt",
             )
+
+
+def missing_outputs(repository: Path, draft: Bundle) -> list[str]:
+    """Say of which existing configurations Triton would not give the draft's prediction sets, and the way out."""
+    lacking = []
+    for spec in model_specs(draft):
+        path = repository / spec.name / CONFIG_NAME
+        wanted = {tensor.name for tensor in spec.outputs}.intersection(SET_OUTPUTS)
+        if wanted and path.exists() and not wanted <= {o.name for o in read_model_config(path).output}:
+            lacking.append(spec.name)
+    if not lacking:
+        return []
+    return [
+        f"Triton will not give the prediction sets: an existing {CONFIG_NAME} is kept, and that of "
+        f"{' and '.join(lacking)} has no outputs {', '.join(SET_OUTPUTS)}; add them (docs/abstention.md), or export "
+        "under another name (--name). `dimml serve` needs nothing"
+    ]
 
 
 def _write(

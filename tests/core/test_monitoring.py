@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -12,9 +13,11 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import chi2
 
 from dimml.bundle import Bundle
+from dimml.digests import historic
 from dimml.ensemble import EnsembleResult
 from dimml.fusion import fuse, heads_present, softmax
 from dimml.metrics.buckets import UNIT_BUCKETS
+from dimml.monitoring.accuracy import SlidingMean, patterns
 from dimml.monitoring.drift import SlidingCounts, jensen_shannon_distance, noise_distance
 from dimml.monitoring.observation import MAX_LABELS, OTHER_LABELS, label_name, label_series, observations
 from dimml.monitoring.reference import Reference, reference_of
@@ -102,6 +105,8 @@ def test_a_head_that_never_votes_has_no_reference() -> None:
         ({"certainty": {"audio": [-1] * 13}}, "greater than or equal to 0"),
         ({"labels": [0, 0]}, "labels counts no clip"),
         ({"certainty_bounds": [0.5, 0.5, 1.0]}, "must ascend"),
+        ({"answer_probability": {"audio": 0.0}}, "greater than 0"),
+        ({"answer_probability": {"audio": 1.1}}, "less than or equal to 1"),
     ],
 )
 def test_a_bad_reference_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -129,11 +134,36 @@ def bundle(labels: int = 2, **changes: Any) -> Bundle:
 
 @pytest.mark.parametrize(
     ("reference", "message"),
-    [({"labels": [1, 2, 3]}, "counts 3 labels of 2"), ({"labels": LABELS, "certainty": {"x": [1] * 13}}, "names 'x'")],
+    [
+        ({"labels": [1, 2, 3]}, "counts 3 labels of 2"),
+        ({"labels": LABELS, "certainty": {"x": [1] * 13}}, "names 'x'"),
+        ({"labels": LABELS, "answer_probability": {"visual+audio": 0.5}}, r"names 'visual\+audio', .*'audio\+visual'"),
+    ],
 )
 def test_a_reference_must_be_the_bundles(reference: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         bundle(reference=reference)
+
+
+def test_a_reference_of_an_earlier_export_keeps_the_manifests_digest() -> None:
+    before = bundle(reference={"labels": LABELS})
+    assert "answer_probability" not in historic(before)
+    assert historic(before)["reference"] == {"answer_probability": True}
+    now = bundle(reference={"labels": LABELS, "answer_probability": {"audio": 0.5}})
+    assert now.sha256 != before.sha256
+
+
+def test_patterns_are_all_sets_of_modalities_but_the_empty_one() -> None:
+    assert patterns(["a", "b", "c"]) == ("a+b+c", "a+b", "a+c", "b+c", "a", "b", "c")
+
+
+def test_a_sliding_mean_is_that_of_the_last_values_to_the_last_digit() -> None:
+    values = [1e16, 1.0, -1e16, *np.random.default_rng(3).random(40).tolist()]
+    mean = SlidingMean(10)
+    for number, value in enumerate(values, start=1):
+        mean.add(value)
+        last = values[:number][-10:]
+        assert mean.sum_and_count() == (math.fsum(last), len(last))
 
 
 def test_a_manifest_without_a_reference_loads() -> None:

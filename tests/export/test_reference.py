@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from dimml.fusion import Fused, FusionSpec, fuse, heads_present
 from dimml.metrics.buckets import UNIT_BUCKETS
-from dimml_export.reference import reference_distributions
+from dimml_export.reference import LEAST_CLIPS, answer_probabilities, reference_distributions
 from dimml_training.evaluation.heads import HeadLogits
 from dimml_training.run.directory import TrainedRun, load_run
 from dimml_training.run.votes import VOTES_FILE, write_votes
@@ -67,6 +67,7 @@ def test_it_counts_what_the_run_kept_and_old_runs_have_it_computed(folder: Path,
         assert reference.certainty[head] == tuple(np.histogram(there, bins=[-1.0, *UNIT_BUCKETS])[0])
     answered = fused.probabilities_BC[votes.present_NH.any(axis=1)]
     assert reference.labels == tuple(np.bincount(answered.argmax(axis=1), minlength=4))
+    assert reference.answer_probability == {}, "some of the 50 clips lack a modality"
     drop_certainty(folder)
     assert reference_distributions(folder, run) == (reference, [])
 
@@ -91,3 +92,24 @@ def test_votes_of_another_fusion_are_not_taken(folder: Path) -> None:
     reference, (said,) = reference_distributions(folder, other)
     assert reference is None
     assert "another fusion" in said
+
+
+@pytest.mark.parametrize("fused_head", [True, False])
+def test_the_answers_certainty_is_noted_for_every_pattern_of_enough_clips(fused_head: bool) -> None:
+    rng, clips = np.random.default_rng(5), LEAST_CLIPS + 30
+    heads = ("audio", "visual", "fused")[: 2 + fused_head]
+    logits = rng.normal(size=(clips, len(heads), 4)).astype(np.float32)
+    has = np.ones((clips, 2), np.bool_)
+    has[:31, 1] = False  # Of the picture there is one clip too few.
+    spec = FusionSpec(fused_head=fused_head, pooling="probabilities", answer_temperature=1.5)
+    voting = heads_present(has, fused_head)
+    certainty = fuse(logits, np.ones_like(voting), spec).certainty_BH
+    found = answer_probabilities(heads, logits, voting, certainty, spec)
+    # The sound alone, fused with everything else left out.
+    alone = fuse(logits, heads_present(np.repeat([[True, False]], clips, axis=0), fused_head), spec)
+    assert found == {"audio": pytest.approx(alone.probabilities_BC.max(axis=1).mean(), abs=1e-6)}
+    has[:31, 1] = True
+    whole = fuse(logits, heads_present(has, fused_head), spec).probabilities_BC.max(axis=1).mean()
+    found = answer_probabilities(heads, logits, heads_present(has, fused_head), certainty, spec)
+    assert set(found) == {"audio+visual", "audio", "visual"}
+    assert found["audio+visual"] == pytest.approx(whole, abs=1e-6)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import csv
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from dimml.prediction_sets.thresholds import PredictionSets, in_set, patterns_of
 from dimml.repository import load_bundle
+from dimml.request_parameters import Abstention
 from dimml_export.export import export_run
+from dimml_server.local import LocalPredictor
 from dimml_training.config import parse_config
+from dimml_training.data.prepare import prepare
+from dimml_training.evaluation.heads import head_logits
+from dimml_training.fusion_selection.held_out import HeldOutFusions, pattern_answers
+from dimml_training.loop.prediction_sets import calibrate_sets
 from dimml_training.loop.train import train
 from dimml_training.run.directory import load_run
 from support.media_maker import Picture, tone, write_clip
@@ -70,7 +78,8 @@ def test_a_trained_run_becomes_a_bundle(tmp_path: Path) -> None:
         "test",
     )
     metrics = train(config, tmp_path / "run", cache_dir=tmp_path / "cache")
-    exported = export_run(tmp_path / "run", tmp_path / "models")
+    sets = calibrate_sets(tmp_path / "run", Decimal("0.75"), cache_dir=tmp_path / "cache").sets
+    exported = export_run(tmp_path / "run", tmp_path / "models", abstain=Abstention(max_set_size=1))
     bundle = load_bundle(tmp_path / "models", "stripes")
     assert bundle == exported.bundle
     assert bundle.labels == ("high", "low")
@@ -78,6 +87,8 @@ def test_a_trained_run_becomes_a_bundle(tmp_path: Path) -> None:
     assert bundle.training["clips"] == {"train": 8, "validation": 4, "test": 4}
     assert bundle.training["config"]["name"] == "stripes"
     assert exported.warnings == []
+    assert bundle.prediction_sets == sets.model_copy(update={"max_set_size": 1})
+    served_sets_are_those_of_the_evaluation(tmp_path, sets)
     # The reference is the validation clips': their answers, and each head's certainty in bins around its mean.
     reference, validation = bundle.reference, metrics["validation"]
     assert reference is not None
@@ -89,3 +100,20 @@ def test_a_trained_run_becomes_a_bundle(tmp_path: Path) -> None:
         assert sum(counts) == 4
         assert low <= validation["heads"][head]["mean_certainty"] <= high + 1e-6
     assert {parity.clips for parity in exported.parity} == {len(load_run(tmp_path / "run").sample_labels)} == {4}
+
+
+def served_sets_are_those_of_the_evaluation(folder: Path, sets: PredictionSets) -> None:
+    """Every test clip, with both modalities and with each alone, in torch and numpy against the exported bundle."""
+    run = load_run(folder / "run")
+    data = prepare(run.config, folder / "cache", labels=run.labels).splits["test"]
+    votes = head_logits(run.encoders, run.voting_fused_head, run.modalities, data.rows, run.quality)
+    alone = HeldOutFusions(np.full(len(data.rows), -1), (), (run.fusion, run.fusion_parameters))
+    with LocalPredictor(folder / "models", decode_workers=1) as served:
+        for pattern in patterns_of(("audio", "visual")):
+            evaluated = pattern_answers(votes, ("audio", "visual"), pattern, alone).probabilities_KC
+            inside = in_set(evaluated, np.full(len(evaluated), sets.thresholds[pattern]))
+            for clip, probabilities, wanted in zip(data.clips, evaluated, inside, strict=True):
+                answer = served.predict(clip.media["audio"], modalities=pattern)
+                ranked = np.argsort(-probabilities, kind="stable")
+                assert answer.set == [run.labels[i] for i in ranked if wanted[i]]
+                assert answer.abstained == (wanted.sum() > 1)

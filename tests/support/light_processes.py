@@ -48,7 +48,7 @@ async def _serve(start: Start, end: socket.socket) -> None:
 
     async def answer(method: str, arguments: dict[str, Any]) -> Any:
         if method == "snapshot":
-            return {"families": [], "drift": [], "statistics": []}
+            return {"families": [], "drift": [], "accuracy": [], "statistics": []}
         note(f"{method} {arguments['kind']}" if "kind" in arguments else method)
         if method == "prepare":
             return {"name": "tiny", "versions": {"2": "b"}}

@@ -22,6 +22,7 @@ from dimml.fusion import Certainty, FusionParameters, FusionSpec, Pooling
 from dimml.media.decoders.version import DECODER_VERSION
 from dimml.modality import Frames, Modality, Waveform
 from dimml.monitoring.reference import Reference
+from dimml.prediction_sets.thresholds import PredictionSets
 from dimml_export.fusion_graph import fusion_model
 from dimml_export.onnx_graph import finished_model
 from dimml_export.repository_writer import write_bundle
@@ -63,6 +64,7 @@ def make_tiny_bundle(
     tensorrt: TensorRT | None = None,
     samples: Samples | None = None,
     reference: Reference | None = None,
+    prediction_sets: PredictionSets | None = None,
 ) -> Bundle:
     """Write a bundle into ``repository`` as its next version; the manifest as written.
 
@@ -85,6 +87,7 @@ def make_tiny_bundle(
         decoder_version=DECODER_VERSION,
         description="Tones and colours, for tests.",
         reference=reference,
+        prediction_sets=prediction_sets,
     )
     classes = len(labels)
     encoders = {

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 
 from dimml.bundle import FUSED_HEAD, Bundle
+from dimml.monitoring.accuracy import pattern_of
 from dimml.monitoring.reference import reference_of
 from dimml_server.local import LocalPredictor
 from support.media_maker import write_clip
@@ -58,6 +59,7 @@ def referenced_bundle(repository: Path, clips: Sequence[bytes], times: int = 100
         np.repeat(np.concatenate([certainty, fused], axis=1), times, axis=0),
         np.repeat([[*row, all(row)] for row in present], times, axis=0),
         np.repeat([[a.label == label for label in bundle.labels] for a in answers], times, axis=0),
+        {pattern_of(names): float(np.mean([a.probability for a in answers]))},
     )
     return make_tiny_bundle(repository, reference=reference)
 

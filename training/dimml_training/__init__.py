@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dimml_training.data.prepare import PreparedData, prepare
     from dimml_training.first_config.start import FirstConfig, write_first_config
     from dimml_training.loop.calibrate import Calibrated, calibrate
+    from dimml_training.loop.prediction_sets import calibrate_sets
     from dimml_training.loop.train import train
     from dimml_training.report.page import write_report
     from dimml_training.run.directory import TrainedRun, load_run
@@ -25,6 +26,7 @@ _MODULES = {
     "TrainConfig": "config",
     "TrainedRun": "run.directory",
     "calibrate": "loop.calibrate",
+    "calibrate_sets": "loop.prediction_sets",
     "load_config": "config",
     "load_run": "run.directory",
     "parse_config": "config",
@@ -41,6 +43,7 @@ __all__ = [
     "TrainConfig",
     "TrainedRun",
     "calibrate",
+    "calibrate_sets",
     "load_config",
     "load_run",
     "parse_config",

@@ -92,6 +92,14 @@ def predict(
             help="What if: damage before the encoders, such as audio:noise:-10 or visual:cover:0.5; repeatable.",
         ),
     ] = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option("--abstain-below", min=0.0, max=1.0, help="Abstain where the answer is less probable than this."),
+    ] = None,
+    max_set_size: Annotated[
+        int | None,
+        typer.Option("--max-set-size", min=1, help="Abstain where the prediction set has more labels than this."),
+    ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="How many classes to list in --json.")] = None,
     modality: Annotated[
         list[str] | None,
@@ -133,6 +141,8 @@ def predict(
         video_track=video_track,
         explain=explain,
         damage=",".join(damage) if damage else None,
+        abstain_below=abstain_below,
+        max_set_size=max_set_size,
     )
     if repository is None:
         source = remote(url or DEFAULT_URL, credentials.read(), options)

@@ -42,6 +42,8 @@ class PredictOptions:
     video_track: str | None = None
     explain: Explain | None = None
     damage: str | None = None
+    abstain_below: float | None = None
+    max_set_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ def remote(url: str, credentials: Credentials, options: PredictOptions) -> Itera
             video_track=options.video_track,
             explain=options.explain,
             damage=options.damage,
+            abstain_below=options.abstain_below,
+            max_set_size=options.max_set_size,
         )
 
 
@@ -132,6 +136,8 @@ def local(repository: Path, options: PredictOptions) -> Iterator[Predict]:
             video_track=options.video_track,
             explain=options.explain,
             damage=options.damage,
+            abstain_below=options.abstain_below,
+            max_set_size=options.max_set_size,
         )
 
 

@@ -20,12 +20,16 @@ _LEAST_NAME: Final = 12
 _UNBOUNDED: Final = 100_000
 #: Most characters of a label.
 _LABEL: Final = 20
+#: Most labels of a prediction set that are shown.
+_LISTED: Final = 10
 #: Least fall of an occlusion curve, in nats, that is shown.
 _LEAST_CHANGE: Final = 0.01
 
 
 def print_predictions(answered: Sequence[FileResult], console: Console) -> None:
     """Print a line per recording: the answer, and each modality's weight and own label; below them why, and the errors.
+
+    Prediction sets of more than one label stand below, too.
 
     Long names lose their beginning; where that is not enough, the modalities' labels are left out.
     """
@@ -40,6 +44,8 @@ def print_predictions(answered: Sequence[FileResult], console: Console) -> None:
     for one in answered:
         if one.prediction is not None and one.prediction.explanation is not None:
             console.print(Text(f"{one.recording.name}: {_why(one.prediction.explanation)}"), soft_wrap=True)
+        if one.prediction is not None and len(one.prediction.set or ()) > 1:
+            console.print(Text(f"{one.recording.name}: one of {_listed(one.prediction.set or ())}"), soft_wrap=True)
         if one.error is not None:
             console.print(Text(f"{one.recording.name}: {one.error.message}", style="red"), soft_wrap=True)
 
@@ -95,8 +101,15 @@ def _answer_cells(prediction: Prediction, names: Sequence[str], *, heads: bool, 
     if heads:
         fused = prediction.fused_head
         cells.append("" if fused is None or fused.certainty is None else f"{fused.weight:.0%}")
-    cells.append(Text("degraded", style="yellow") if prediction.degraded else "")
+    notes = [*(["degraded"] if prediction.degraded else []), *(["abstained"] if prediction.abstained else [])]
+    cells.append(Text(", ".join(notes), style="yellow"))
     return cells
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """Return a set of labels for a line, the first ones where there are many."""
+    left = len(labels) - _LISTED
+    return ", ".join(labels[:_LISTED]) + (f" and {left} more" if left > 0 else "")
 
 
 def _modality_cell(answer: ModalityAnswer, *, votes: bool) -> Text:

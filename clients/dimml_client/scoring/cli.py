@@ -23,6 +23,10 @@ def register(app: typer.Typer) -> None:
     """Add this component's subcommands."""
     app.command("score")(score)
     app.command("plot")(plot)
+    # Its commands need what these need, and read what these write.
+    from dimml_client.labelling.cli import register as register_labelling
+
+    register_labelling(app)
 
 
 @with_credentials

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import time
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -23,7 +23,7 @@ from dimml.errors import (
     UnavailableError,
 )
 from dimml.prediction import Prediction
-from dimml.request_parameters import DAMAGE, EXPLAIN, ROUTE_KEY
+from dimml.request_parameters import ABSTAIN_BELOW, DAMAGE, EXPLAIN, MAX_SET_SIZE, ROUTE_KEY
 from dimml_client.transport.address import ServerAddress
 from dimml_client.transport.credentials import Credentials
 from dimml_client.transport.errors import typed_error
@@ -95,6 +95,10 @@ class GrpcTransport:
                 add_input(message, tensor, "FP64", struct.pack("<d", value))
         if request.timeout_ms is not None:
             message.parameters["timeout_ms"].double_param = request.timeout_ms
+        if request.abstain_below is not None:
+            message.parameters[ABSTAIN_BELOW].double_param = request.abstain_below
+        if request.max_set_size is not None:
+            message.parameters[MAX_SET_SIZE].int64_param = request.max_set_size
         for name, text in (
             (ROUTE_KEY, request.route_key),
             ("audio_track", request.audio_track),
@@ -120,7 +124,8 @@ class GrpcTransport:
             raise NotFoundError(f"{self._url} does not serve {wanted}", field="model")
         newest = version or max(versions)
         meaning = await self._meaning(name, str(newest), end - time.monotonic())
-        return ModelDescription(name, newest, meaning.labels, meaning.modalities, meaning.heads)
+        sets = meaning.prediction_sets is not None
+        return ModelDescription(name, newest, meaning.labels, meaning.modalities, meaning.heads, sets=sets)
 
     async def ready(self, timeout_s: float) -> bool:
         """Whether the server takes requests, by ``ServerReady``."""
@@ -159,7 +164,11 @@ class GrpcTransport:
         asked = pb.ModelConfigRequest(name=model + _MEDIA_SUFFIX, version=version)
         parameters = (await self._call("ModelConfig", asked, timeout_s)).config.parameters
         try:
-            values = {field.name: json.loads(parameters[field.name].string_value) for field in fields(Meaning)}
+            values = {
+                field.name: json.loads(parameters[field.name].string_value)
+                for field in fields(Meaning)
+                if field.default is MISSING or field.name in parameters
+            }
         except ValueError as error:
             raise UnavailableError(
                 f"{self._url} does not say what the tensors of {model!r} mean; predict over HTTP instead"

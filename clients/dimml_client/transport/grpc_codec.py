@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from dimml.bundle import FUSED_HEAD
 from dimml.contract import (
+    ABSTAINED,
+    ABSTAINED_REASON,
     CERTAINTY,
     EXPLANATION,
     MEDIA,
     NUMPY_TYPES,
     PROBABILITIES,
+    SET,
     STATUS,
     TRUNCATED,
     WEIGHTS,
@@ -28,6 +32,7 @@ from dimml.contract import (
 )
 from dimml.errors import InvalidParameterError, UnavailableError, UnusableMediaError
 from dimml.prediction import (
+    AbstainReason,
     Explanation,
     FusedHeadAnswer,
     LabelProbability,
@@ -53,6 +58,8 @@ class Meaning:
     heads: list[str]
     #: Encoder input by modality.
     tensors: dict[str, str]
+    #: Coverage and limits of the bundle's prediction sets; None where it has none.
+    prediction_sets: dict[str, Any] | None = None
 
 
 def media_sources(request: PredictRequest, model: str, meaning: Meaning) -> dict[str, Path | bytes]:
@@ -156,7 +163,21 @@ def to_prediction(response: Any, model: str, meaning: Meaning, request: PredictR
         else FusedHeadAnswer(certainty=fused[0] if all_ok else None, weight=fused[1] if all_ok else 0.0),
         explanation=_explanation(response.parameters),
         damage=_damage(response.parameters, meaning.modalities),
+        **_set_of(raws, meaning, probabilities_C),
     )
+
+
+def _set_of(raws: Mapping[str, bytes], meaning: Meaning, probabilities_C: npt.NDArray[Any]) -> dict[str, Any]:
+    """Read the prediction set, and whether the answer abstained; nothing from a bundle without sets."""
+    if SET not in raws:
+        return {}
+    inside_C = np.frombuffer(raws[SET], np.bool_)
+    (reason,) = _texts(raws[ABSTAINED_REASON])
+    return {
+        "set": [meaning.labels[i] for i in np.argsort(-probabilities_C, kind="stable") if inside_C[i]],
+        "abstained": bool(np.frombuffer(raws[ABSTAINED], np.bool_)[0]),
+        "abstained_reason": AbstainReason(reason) if reason else None,
+    }
 
 
 def _explanation(parameters: Any) -> Explanation | None:
@@ -191,10 +212,14 @@ def _text(parameters: Any, name: str) -> str | None:
 
 
 def _statuses(raw: bytes) -> list[ModalityStatus]:
+    return [ModalityStatus.parse(text) for text in _texts(raw)]
+
+
+def _texts(raw: bytes) -> list[str]:
     """Read the texts of a BYTES tensor: each has four bytes of length, then UTF-8."""
-    statuses, at = [], 0
+    texts, at = [], 0
     while at < len(raw):
         (length,) = struct.unpack_from("<I", raw, at)
-        statuses.append(ModalityStatus.parse(raw[at + 4 : at + 4 + length].decode()))
+        texts.append(raw[at + 4 : at + 4 + length].decode())
         at += 4 + length
-    return statuses
+    return texts

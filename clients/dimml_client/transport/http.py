@@ -52,6 +52,7 @@ class HttpTransport:
                     modalities=[modality["name"] for modality in one["modalities"]],
                     heads=one["heads"],
                     sha256=one.get("sha256"),
+                    sets=one.get("prediction_sets") is not None,
                 )
                 for one in served
             ]
@@ -77,6 +78,7 @@ class HttpTransport:
 _FIELDS: Final = (
     *("model", "version", "start_s", "end_s", "audio_track", "video_track"),
     *("top_k", "timeout_ms", "route_key", "explain", "damage"),
+    *("abstain_below", "max_set_size"),
 )
 
 

@@ -33,6 +33,8 @@ class PredictOptions(TypedDict, total=False):
     video_track: int | str | None
     explain: Explain | None
     damage: str | None
+    abstain_below: float | None
+    max_set_size: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class PredictRequest:
     video_track: int | str | None = None
     explain: Explain | None = None
     damage: str | None = None
+    abstain_below: float | None = None
+    max_set_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class ModelDescription:
     modalities: Sequence[str]
     heads: Sequence[str]
     sha256: str | None = None
+    #: Whether its answers have prediction sets.
+    sets: bool = False
 
 
 class Transport(Protocol):

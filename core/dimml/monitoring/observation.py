@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from dimml.bundle import FUSED_HEAD, Bundle
 from dimml.fusion import FloatArray
+from dimml.monitoring.accuracy import pattern_of
 
 if TYPE_CHECKING:
     from dimml.ensemble import EnsembleResult
@@ -25,6 +26,10 @@ class Observation:
 
     #: Class index of the answer.
     answer: int
+    #: Its probability.
+    probability: float
+    #: The modalities that are ok, by ``accuracy.pattern_of``.
+    pattern: str
     degraded: bool
     #: By head that voted: certainty and weight.
     heads: Mapping[str, tuple[float, float]]
@@ -37,6 +42,7 @@ def observations(bundle: Bundle, result: EnsembleResult) -> Iterator[Observation
     fused = result.fused
     # Of lists: an index into an array costs as much as the rest of an observation.
     certainty_BH, weights_BH = fused.certainty_BH.tolist(), fused.weights_BH.tolist()
+    probability_B = fused.probabilities_BC.max(axis=1).tolist()
     for row, answer in enumerate(fused.probabilities_BC.argmax(axis=1).tolist()):
         statuses = {name: column[row] for name, column in result.statuses.items()}
         votes = {name: status.ok for name, status in statuses.items()}
@@ -46,6 +52,8 @@ def observations(bundle: Bundle, result: EnsembleResult) -> Iterator[Observation
         votes[FUSED_HEAD] = all(votes.values())
         yield Observation(
             answer=answer,
+            probability=probability_B[row],
+            pattern=pattern_of(here),
             degraded=any(status.degrades for status in statuses.values()),
             heads={
                 name: (certainty_BH[row][head], weights_BH[row][head])

@@ -1,4 +1,4 @@
-"""Reference distributions of a bundle on clean validation clips: every head's certainty, and the answers.
+"""Reference of a bundle on clean validation clips: every head's certainty, the answers, and how sure they are.
 
 Export writes it into the manifest; a server compares its traffic with it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ class Reference(BaseModel):
     """Histograms over clean validation clips."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"answer_probability": {}}
 
     certainty_bounds: tuple[float, ...] = Field(
         default=UNIT_BUCKETS, min_length=2, description="Upper bounds of the bins of certainty, ascending."
@@ -30,6 +31,11 @@ class Reference(BaseModel):
         description="By head, clips by certainty, of those in which its modality is ok; a head may be left out.",
     )
     labels: tuple[NonNegativeInt, ...] = Field(description="Clips by what the bundle answers, in the order of labels.")
+    answer_probability: dict[str, Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
+        default_factory=dict,
+        description="Mean probability of the answers by the modalities present, joined by +, the others left out of "
+        "the same clips. A pattern of too few clips is missing, and all in bundles of an earlier export.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Reference:
@@ -54,11 +60,12 @@ def reference_of(
     certainty_NH: npt.NDArray[Any] | None,
     present_NH: npt.NDArray[np.bool_],
     probabilities_NC: npt.NDArray[Any],
+    answer_probability: Mapping[str, float] | None = None,
 ) -> Reference | None:
     """Build the reference of N answered clips; None for N = 0.
 
     ``heads`` name the columns of certainty and presence; without ``certainty_NH`` only the answers are counted, and a
-    head that is never present is left out.
+    head that is never present is left out. ``answer_probability`` is taken as it is.
     """
     answered_N = present_NH.any(axis=1)
     if not answered_N.any():
@@ -72,7 +79,11 @@ def reference_of(
         }
     classes = probabilities_NC.shape[1]
     answers_N = probabilities_NC[answered_N].argmax(axis=1)
-    return Reference(certainty=dict(certainty), labels=_counts(answers_N, classes))
+    return Reference(
+        certainty=dict(certainty),
+        labels=_counts(answers_N, classes),
+        answer_probability=dict(answer_probability or {}),
+    )
 
 
 def _bins(values_N: npt.NDArray[Any], bounds: Sequence[float]) -> npt.NDArray[np.int64]:

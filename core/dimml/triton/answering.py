@@ -15,7 +15,7 @@ import numpy as np
 
 from dimml import ensemble
 from dimml.bundle import MANIFEST_NAME, Bundle, read_bundle
-from dimml.contract import STATUS, fused_outputs
+from dimml.contract import STATUS, fused_outputs, set_outputs
 from dimml.ensemble import EnsembleResult, Rows
 from dimml.errors import (
     CapacityError,
@@ -26,7 +26,8 @@ from dimml.errors import (
     SetupError,
     UnsupportedError,
 )
-from dimml.request_parameters import timeout_of
+from dimml.prediction_sets.answers import answer_sets, check_abstention
+from dimml.request_parameters import Abstention, abstention_of, timeout_of
 from dimml.system.outbound import set_quiet_defaults
 from dimml.triton.bls import BlsEngine
 from dimml.triton.metrics import TritonMetrics
@@ -103,7 +104,13 @@ class Answering:
         self.metrics.observe_result(result)
         return result
 
-    def response(self, result: EnsembleResult, asked: Rows, rows: slice) -> Any:
+    def abstention(self, request: Any) -> Abstention:
+        """When the answers to a request are to abstain. Raises InvalidParameterError."""
+        asked = abstention_of(self.parameters(request))
+        check_abstention(self.bundle, asked)
+        return asked
+
+    def response(self, result: EnsembleResult, asked: Rows, rows: slice, abstain: Abstention) -> Any:
         """Cut one request's response out of the result of the batch ``asked``.
 
         Raises DimmlError if none of its rows has an answer.
@@ -114,6 +121,10 @@ class Answering:
             raise nothing
         arrays = {name: array[rows] for name, array in fused_outputs(result.fused).items()}
         arrays[STATUS] = _texts(list(statuses.values()))
+        features = {name: array[rows] for name, array in result.features.items()}
+        sets = answer_sets(self.bundle, result.fused.probabilities_BC[rows], statuses, features, abstain)
+        arrays |= set_outputs(sets)
+        self.metrics.observe_sets(sets)
         tensors = [self.pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in arrays.items()]
         return self.pb_utils.InferenceResponse(output_tensors=tensors)
 

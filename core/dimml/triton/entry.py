@@ -14,6 +14,7 @@ import numpy as np
 
 from dimml import ensemble
 from dimml.errors import InvalidTensorError
+from dimml.request_parameters import Abstention
 from dimml.triton.answering import Answering, degraded
 
 #: Requests that can share one run of the ensemble have the same inputs and the same time limit.
@@ -44,10 +45,12 @@ class EntryModel:
         began = perf_counter()
         answers: list[Any] = [None] * len(requests)
         kinds: dict[_Kind, list[tuple[int, dict[str, Any]]]] = {}
+        abstain: dict[int, Abstention] = {}
         for position, request in enumerate(requests):
             try:
                 tensors = self._tensors(request)
                 kind = (tuple(sorted(tensors)), answering.timeout_s(request))
+                abstain[position] = answering.abstention(request)
             except Exception as error:
                 answers[position] = self._refused(error, began)
             else:
@@ -68,7 +71,7 @@ class EntryModel:
                 return
             for (position, _), start, end in zip(members, [0, *ends], ends, strict=False):
                 try:
-                    answers[position] = answering.response(result, rows, slice(start, end))
+                    answers[position] = answering.response(result, rows, slice(start, end), abstain[position])
                     answering.metrics.observe_request(perf_counter() - began, degraded(result, slice(start, end)))
                 except Exception as error:
                     answers[position] = self._refused(error, began)

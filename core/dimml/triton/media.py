@@ -53,6 +53,7 @@ class MediaModel:
         began = perf_counter()
         try:
             end = began + answering.timeout_s(request)
+            abstain = answering.abstention(request)
             decoding = self._decode_request(
                 {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}, answering.parameters(request)
             )
@@ -62,7 +63,7 @@ class MediaModel:
             metrics.observe_truncations(decoded.truncations)
             rows = recording_rows(answering.bundle, decoded)
             result = await answering.fused(rows, end=end)
-            answer = answering.response(result, rows, slice(0, 1))
+            answer = answering.response(result, rows, slice(0, 1), abstain)
         except Exception as error:
             metrics.observe_error(perf_counter() - began, error)
             return answering.refusal(error)

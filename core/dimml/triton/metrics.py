@@ -20,8 +20,9 @@ from dimml import __version__
 from dimml.bundle import Bundle
 from dimml.ensemble import EnsembleResult
 from dimml.errors import DimmlError
-from dimml.metrics.buckets import SECONDS_BUCKETS, UNIT_BUCKETS
+from dimml.metrics.buckets import SECONDS_BUCKETS, SIZE_BUCKETS, UNIT_BUCKETS
 from dimml.monitoring.observation import bundle_info, label_name, observations
+from dimml.prediction_sets.answers import AnswerSets
 from dimml.status import ModalityStatus
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ _HELP: Final = {
     "dimml_disagreement_ratio": "Chance that two modalities' heads, drawing from their distributions, differ.",
     "dimml_predictions_total": "Rows that were answered, by label.",
     "dimml_degraded_total": "Rows that were answered without a requested modality.",
+    "dimml_prediction_set_size": "Labels in the prediction set of a row that was answered.",
+    "dimml_abstained_total": "Rows whose answer abstained, by reason.",
     "dimml_truncated_total": "Recordings whose track was cut off: the file holds less than its header promises.",
     "dimml_modality_weight_ratio": "Share of a head in the fused logits, 0 to 1, where its modality is ok.",
     "dimml_stage_seconds": "Time of one stage of a request: decode, encode (by modality), fuse.",
@@ -125,6 +128,13 @@ class TritonMetrics:
             self._add("dimml_predictions_total", self._version | {"label": label_name(self._bundle, row.answer)}, 1)
             if row.degraded:
                 self._add("dimml_degraded_total", self._version, 1)
+
+    def observe_sets(self, sets: AnswerSets | None) -> None:
+        """Observe the prediction sets of one request's answers, and how many of these abstained."""
+        for size, reason in () if sets is None else sets.answered():
+            self._observe("dimml_prediction_set_size", self._version, size, SIZE_BUCKETS)
+            if reason is not None:
+                self._add("dimml_abstained_total", self._version | {"reason": reason.value}, 1)
 
     def _request(self, seconds: float, outcome: str) -> None:
         labels = self._version | {"transport": TRANSPORT}

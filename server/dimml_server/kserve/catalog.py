@@ -74,19 +74,21 @@ class Catalog:
         """Read a model's ``config.pbtxt``; an entry or media model's has the meaning of its outputs as ``parameters``.
 
         ``labels``, ``modalities`` and ``heads`` are JSON lists, in the order of PROBABILITIES, STATUS and WEIGHTS;
-        ``tensors`` gives each modality's input. They come from this version's manifest, since the file is shared by all
-        versions. Raises NotFoundError, BundleError.
+        ``tensors`` gives each modality's input; ``prediction_sets`` stands where the bundle has these. They come from
+        this version's manifest, since the file is shared by all versions. Raises NotFoundError, BundleError.
         """
         served = self.find(name, version)
         config = read_config(self._repository, name)
         if served.spec.role in ("entry", "media"):
             bundle = served.bundle
-            meanings = {
+            meanings: dict[str, object] = {
                 "labels": bundle.labels,
                 "modalities": [modality.name for modality in bundle.modalities],
                 "heads": bundle.heads,
                 "tensors": {modality.name: modality.tensor for modality in bundle.modalities},
             }
+            if (sets := bundle.prediction_sets) is not None:
+                meanings["prediction_sets"] = sets.summary()
             for key, meaning in meanings.items():
                 config.parameters[key].string_value = json.dumps(meaning)
         return config

@@ -17,9 +17,10 @@ def top_classes(output: OutputTensor, class_count: int, labels: Sequence[str], *
     Written as Triton's ``classification.cc`` does: six decimals, the largest first; labels for the outputs over
     classes. Raises InvalidTensorError for an output that is not numeric.
     """
-    if output.datatype == "BYTES":
+    if output.datatype in ("BYTES", "BOOL"):
         raise InvalidTensorError(
-            f"class result not available for output '{output.name}' due to unsupported type 'BYTES'", field=output.name
+            f"class result not available for output '{output.name}' due to unsupported type '{output.datatype}'",
+            field=output.name,
         )
     rows = output.array.reshape(len(output.array) if batched else 1, -1)
     named = output.name in (PROBABILITIES, LOGITS)

@@ -28,11 +28,12 @@ from dimml.contract import (
     file_input,
     fused_outputs,
     logits_input,
+    set_outputs,
     truncation_names,
 )
 from dimml.errors import InvalidParameterError, InvalidTensorError, UnusableMediaError
 from dimml.media.types import Source
-from dimml.request_parameters import DAMAGE, EXPLAIN
+from dimml.request_parameters import ABSTAIN_BELOW, AS_BUNDLED, DAMAGE, EXPLAIN, MAX_SET_SIZE
 from dimml_server.kserve.call_timing import CallerGoneError, InferCall, counted
 from dimml_server.kserve.catalog import Catalog
 from dimml_server.kserve.classification import top_classes
@@ -138,6 +139,11 @@ class DataPlane:
         bundle, tensors, timeout_s = served.bundle, inputs.tensors, request.timeout_s
         if served.spec.role != "media":
             _refuse_explaining(request, bundle.media_model)
+        if served.spec.role not in ("media", "entry") and request.abstain != AS_BUNDLED:
+            raise InvalidParameterError(
+                f"{ABSTAIN_BELOW} and {MAX_SET_SIZE} go with answers: ask '{bundle.name}' or '{bundle.media_model}'",
+                field=MAX_SET_SIZE if request.abstain.abstain_below is None else ABSTAIN_BELOW,
+            )
         if served.spec.modality is not None:
             (tensor,) = tensors.values()
             encoded, queue_s = await held.encode(served.spec.modality, tensor, timeout_s=timeout_s)
@@ -161,14 +167,15 @@ class DataPlane:
                     raise _with_hint(error, inputs) from error
         else:
             by_modality = {m.name: tensors[m.tensor] for m in bundle.modalities if m.tensor in tensors}
-            outcome = await held.infer(by_modality, timeout_s=timeout_s)
+            outcome = await held.infer(by_modality, timeout_s=timeout_s, abstain=request.abstain)
         call.queue_ns, call.degraded = _ns(outcome.queue_s), outcome.degraded
         parameters: dict[str, bool | float | str] = {**_truncation_parameters(outcome)}
         parameters |= {channel_parameter(name): channel for name, channel in outcome.channels.items()}
         parameters |= {damage_parameter(name): done for name, done in outcome.damage.items()}
         if outcome.explanation is not None:
             parameters[EXPLANATION] = outcome.explanation.model_dump_json()
-        return {**fused_outputs(outcome.result.fused), STATUS: _statuses(outcome)}, parameters
+        arrays = {**fused_outputs(outcome.result.fused), STATUS: _statuses(outcome), **set_outputs(outcome.sets)}
+        return arrays, parameters
 
 
 def _recordings(served: ServedModel, inputs: Inputs) -> dict[str, bytes | memoryview]:
@@ -212,6 +219,7 @@ def _media_prediction(
         video_track=request.video_track,
         explain=request.explain,
         damage=request.damage,
+        abstain=request.abstain,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from dimml.errors import RequestError, UnsupportedError
 from dimml.media.track_choice import TrackChoice
-from dimml.request_parameters import Explain
+from dimml.request_parameters import AS_BUNDLED, Abstention, Explain
 from dimml_server.kserve.tensors import InputTensor, OutputTensor
 
 #: Limit on names, identifiers and versions, since answers and messages repeat them.
@@ -43,6 +43,7 @@ class InferRequest:
     video_track: TrackChoice | None = None
     explain: Explain | None = None
     damage: str | None = None
+    abstain: Abstention = AS_BUNDLED
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from dimml.ensemble import Rows
 from dimml.errors import DimmlError
 from dimml.media.types import Decoded
 from dimml.prediction import Prediction
+from dimml.prediction_sets.answers import answer_sets
 from dimml.repository import load_bundle, only_bundle
 from dimml.status import ModalityStatus, Reason
 from dimml.system.files import StrPath
@@ -96,9 +97,10 @@ class LocalBundle:
         except DimmlError as error:
             return [error] * len(batch)
         spent_s = (perf_counter() - began) / len(batch)
+        sets = answer_sets(self.bundle, result.fused.probabilities_BC, result.statuses, result.features)
         results: list[PredictionResult] = []
         for row, decoded in enumerate(batch):
-            outcome = InferenceResult(self.bundle, result, queue_s=0.0).of_recording(decoded)
+            outcome = InferenceResult(self.bundle, result, queue_s=0.0, sets=sets).of_recording(decoded)
             inputs = {name: tensor[row] for name, tensor in rows.tensors.items()}
             nothing = ensemble.no_answer(outcome.statuses(row), inputs)
             results.append(

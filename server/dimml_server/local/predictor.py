@@ -15,7 +15,7 @@ from dimml.bundle import Bundle
 from dimml.media.track_choice import TrackChoice
 from dimml.media.types import Source
 from dimml.prediction import Prediction
-from dimml.request_parameters import Explain
+from dimml.request_parameters import Abstention, Explain
 from dimml.system.files import StrPath
 from dimml.system.outbound import set_quiet_defaults
 from dimml_server.observability.metrics import Metrics
@@ -81,10 +81,13 @@ class LocalPredictor:
         video_track: TrackChoice | None = None,
         explain: Explain | None = None,
         damage: str | None = None,
+        abstain_below: float | None = None,
+        max_set_size: int | None = None,
     ) -> Prediction:
         """Predict one recording: a file's path, its bytes, or one of these per modality.
 
-        ``explain`` and ``damage`` are those of ``POST /v1/predict`` (docs/explaining.md).
+        ``explain`` and ``damage`` are those of ``POST /v1/predict`` (docs/explaining.md),
+        ``abstain_below`` and ``max_set_size`` too (docs/abstention.md).
 
         Raises RequestError and CapacityError, as the server does.
         """
@@ -102,6 +105,7 @@ class LocalPredictor:
             video_track=video_track,
             explain=explain,
             damage=damage,
+            abstain=Abstention(abstain_below, max_set_size),
         )
         return self._call(_predict(self._opened(), request))
 

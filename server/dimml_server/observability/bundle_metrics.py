@@ -1,7 +1,8 @@
-"""Prometheus metrics of each bundle version: its answers, its modalities, and their drift from validation.
+"""Prometheus metrics of each bundle version: its answers, its modalities, their drift, and its accuracy.
 
 A modality's certainty and weight are observed exactly when its status is ``ok``, once per row, so that their
-counts equal the status counter's. Label sets are bounded by bundles, their labels (the first hundred) and enums.
+counts equal the status counter's. Label sets are bounded by bundles, their labels (the first hundred), their patterns
+of modalities present, and enums.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from dimml.bundle import Bundle
-from dimml.metrics.buckets import SECONDS_BUCKETS, UNIT_BUCKETS
+from dimml.metrics.buckets import SECONDS_BUCKETS, SIZE_BUCKETS, UNIT_BUCKETS
 from dimml.monitoring.drift import Drift, DriftWindow, SlidingCounts
 from dimml.monitoring.observation import Observation, bundle_info, label_name, label_series, observations
 from dimml.monitoring.reference import Reference
+from dimml.prediction import AbstainReason
+from dimml.prediction_sets.answers import AnswerSets
 from dimml.status import OK, ModalityStatus, Reason
 from dimml_server.observability.backlog import Backlog
+from dimml_server.observability.estimated_accuracy import AccuracyCollector, AccuracyMonitor, sums_as_json
 from dimml_server.observability.series import counter, histogram
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ class BundleMetrics:
         self._backlog = backlog
         self._window = window
         self._watched: dict[tuple[str, str], _DriftMonitor] = {}
+        self._accuracy: dict[tuple[str, str], AccuracyMonitor] = {}
         self._infos: dict[tuple[str, str], tuple[str, ...]] = {}
         self._statuses = counter(
             f"{prefix}_modality_status",
@@ -86,6 +91,16 @@ class BundleMetrics:
             BUNDLE,
             registry=registry,
         )
+        self._set_sizes = histogram(
+            f"{prefix}_prediction_set_size",
+            "Labels in the prediction set of a row that was answered, of bundles that have sets.",
+            BUNDLE,
+            buckets=SIZE_BUCKETS,
+            registry=registry,
+        )
+        self._abstained = counter(
+            f"{prefix}_abstained", "Rows whose answer abstained, by reason.", (*BUNDLE, "reason"), registry=registry
+        )
         self._truncated = (
             None
             if not decodes
@@ -110,6 +125,7 @@ class BundleMetrics:
             registry=registry,
         )
         registry.register(_DriftCollector(self._watched, prefix))
+        registry.register(AccuracyCollector(self._accuracy, prefix, window.minimum))
 
     def served(self, bundle: Bundle) -> None:
         """Record that a bundle version is served. Its counters start at 0, so that the first count is an increase."""
@@ -120,6 +136,7 @@ class BundleMetrics:
         self._info.labels(*labels, *self._infos[labels]).set(1)
         if reference is not None:
             self._watched[labels] = _DriftMonitor(reference, self._window)
+        self._accuracy[labels] = AccuracyMonitor(bundle, self._window)
         for modality in bundle.modalities:
             for status in (OK, *map(ModalityStatus.because, Reason)):
                 self._statuses[(*labels, modality.name, *_words(status))]
@@ -128,6 +145,9 @@ class BundleMetrics:
         for label in label_series(bundle):
             self._predictions[(*labels, label)]
         self._degraded[labels]
+        if bundle.prediction_sets is not None:
+            for reason in AbstainReason:
+                self._abstained[(*labels, reason.value)]
 
     def unserved(self, bundle: Bundle) -> None:
         """Record that a bundle version is no longer served; its counts stay."""
@@ -135,6 +155,7 @@ class BundleMetrics:
         labels = bundle.name, str(bundle.version)
         self._info.remove(*labels, *self._infos.pop(labels))
         self._watched.pop(labels, None)
+        self._accuracy.pop(labels, None)
 
     def drift_counts(self) -> list[dict[str, Any]]:
         """Return the last rows' counts and what a reference expects, as JSON, by model, version and head."""
@@ -143,6 +164,10 @@ class BundleMetrics:
             for labels, watched in self._watched.items()
             for head, counts, expected in watched.counts()
         ]
+
+    def accuracy_sums(self) -> list[dict[str, Any]]:
+        """Return the sums behind the estimated accuracies, as JSON."""
+        return sums_as_json(self._accuracy)
 
     def observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
         """Record the duration of one stage of one request."""
@@ -158,9 +183,9 @@ class BundleMetrics:
         """Count the status of each modality, by row."""
         self._backlog.put(self._observe_statuses, bundle, statuses)
 
-    def observe_result(self, bundle: Bundle, result: EnsembleResult) -> None:
-        """Record all observations of one ensemble run's rows, and its stage times."""
-        self._backlog.put(self._observe_result, bundle, result)
+    def observe_result(self, bundle: Bundle, result: EnsembleResult, sets: AnswerSets | None = None) -> None:
+        """Record all observations of one ensemble run's rows, their prediction sets, and its stage times."""
+        self._backlog.put(self._observe_result, bundle, result, sets)
 
     def _observe_stage(self, bundle: Bundle, stage: str, seconds: float, modality: str = NO_MODALITY) -> None:
         self._stages[bundle.name, str(bundle.version), stage, modality].observe(seconds)
@@ -170,14 +195,14 @@ class BundleMetrics:
             for status in column:
                 self._statuses[(bundle.name, str(bundle.version), modality, *_words(status))].inc()
 
-    def _observe_result(self, bundle: Bundle, result: EnsembleResult) -> None:
+    def _observe_result(self, bundle: Bundle, result: EnsembleResult, sets: AnswerSets | None) -> None:
         self._observe_statuses(bundle, result.statuses)
         for name, seconds in result.encode_s.items():
             if seconds > 0.0:
                 self._observe_stage(bundle, "encode", seconds, name)
         self._observe_stage(bundle, "fuse", result.fuse_s)
         labels = bundle.name, str(bundle.version)
-        watched = self._watched.get(labels)
+        watched, accuracy = self._watched.get(labels), self._accuracy.get(labels)
         for row in observations(bundle, result):
             for head, (certainty, weight) in row.heads.items():
                 self._certainty[(*labels, head)].observe(certainty)
@@ -188,6 +213,12 @@ class BundleMetrics:
             self._degraded[labels].inc(row.degraded)
             if watched is not None:
                 watched.observe(row)
+            if accuracy is not None:
+                accuracy.observe(row)
+        for size, reason in () if sets is None else sets.answered():
+            self._set_sizes[labels].observe(size)
+            if reason is not None:
+                self._abstained[(*labels, reason.value)].inc()
 
 
 class _DriftMonitor:

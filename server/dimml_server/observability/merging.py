@@ -1,7 +1,8 @@
 """Metrics of several processes as those of one server: what each process counts, put together for one exposition.
 
-A snapshot is JSON: the metrics of one process, its counts for drift, and its statistics of models. Counters and
-histograms are added up, those of processes that have ended included, so that none ever goes back.
+A snapshot is JSON: the metrics of one process, its counts for drift, its sums for estimated accuracy, and its
+statistics of models. Counters and histograms are added up, those of processes that have ended included, so that none
+ever goes back.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 
 from dimml.monitoring.drift import drift_of
+from dimml_server.observability.estimated_accuracy import ANSWERS, HEADS, LABELS, REFERENCE, ROWS
 from dimml_server.observability.kserve_statistics import merged_stats
 
 Snapshot = Mapping[str, Any]
@@ -36,6 +38,11 @@ GAUGES: Final[Mapping[str, Merge | None]] = {
     "dimml_modality_certainty_drift_noise_ratio": None,
     "dimml_label_drift_ratio": None,
     "dimml_label_drift_noise_ratio": None,
+    f"dimml_{ANSWERS}": None,
+    f"dimml_{ROWS}": None,
+    f"dimml_{HEADS}": None,
+    # Of the manifest.
+    f"dimml_{REFERENCE}": max,
     "dimml_processes": float.__add__,
     "process_resident_memory_bytes": float.__add__,
     "process_virtual_memory_bytes": float.__add__,
@@ -95,13 +102,14 @@ class ServerMetrics:
     def exposition(self, snapshots: Sequence[Snapshot]) -> bytes:
         """Format all metrics, of which the live processes' are in ``snapshots``, in Prometheus's text format."""
         own: Snapshot = {"families": families_of(self._own)}
-        return generate_latest(_Collected(self.collect([*snapshots, {**own, "drift": []}])))
+        return generate_latest(_Collected(self.collect([*snapshots, {**own, "drift": [], "accuracy": []}])))
 
     def collect(self, snapshots: Sequence[Snapshot]) -> list[Metric]:
         """Merge the metrics of the live processes, in ``snapshots``, with those of processes that ended."""
         families = [family for snapshot in (*snapshots, self._ended) for family in snapshot["families"]]
         metrics = {metric.name: metric for metric in _merged(families)}
         self._add_drift(metrics, [entry for snapshot in snapshots for entry in snapshot["drift"]])
+        self._add_accuracy(metrics, [entry for snapshot in snapshots for entry in snapshot["accuracy"]])
         return list(metrics.values())
 
     def statistics(self, snapshots: Sequence[Snapshot]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -123,6 +131,21 @@ class ServerMetrics:
                 for suffix, value in (("drift_ratio", drift.distance), ("drift_noise_ratio", drift.noise)):
                     name = f"dimml_{what}_{suffix}"
                     metrics[name].add_sample(name, labels, value)
+
+    def _add_accuracy(self, metrics: Mapping[str, Metric], entries: Iterable[Mapping[str, Any]]) -> None:
+        """Divide the sums over all processes' last answers: a mean of their means would weigh an idle one as much."""
+        sums: dict[tuple[str, tuple[str, ...]], tuple[float, int]] = {}
+        for entry in entries:
+            key = entry["metric"], tuple(entry["labels"])
+            total, count = sums.get(key, (0.0, 0))
+            sums[key] = total + entry["sum"], count + entry["count"]
+        for (metric, values), (total, count) in sums.items():
+            if count < self._drift_minimum:
+                continue
+            labels = dict(zip(LABELS[metric], values, strict=True))
+            metrics[f"dimml_{metric}"].add_sample(f"dimml_{metric}", labels, total / count)
+            if metric == ANSWERS:
+                metrics[f"dimml_{ROWS}"].add_sample(f"dimml_{ROWS}", labels, count)
 
 
 def _merged(families: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:

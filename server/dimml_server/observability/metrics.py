@@ -131,6 +131,7 @@ class Metrics:
         return {
             "families": families_of(self.registry),
             "drift": self.bundles.drift_counts(),
+            "accuracy": self.bundles.accuracy_sums(),
             "statistics": self.inference.all_stats(),
         }
 

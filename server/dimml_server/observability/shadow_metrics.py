@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from dimml.bundle import Bundle
 from dimml.monitoring.drift import DriftWindow
+from dimml.prediction_sets.answers import answer_sets
 from dimml_server.observability.backlog import Backlog
 from dimml_server.observability.bundle_metrics import BUNDLE, BundleMetrics
 
@@ -57,7 +58,8 @@ class ShadowMetrics:
     def answered(self, primary: Bundle, result: EnsembleResult, shadow: Bundle, shadows: EnsembleResult) -> None:
         """Record a shadow's own result, ``shadows``, for a request that ``primary`` answered with ``result``."""
         self._requests.labels(shadow.name, shadow.version, _ANSWERED).inc()
-        self._bundles.observe_result(shadow, shadows)
+        sets = answer_sets(shadow, shadows.fused.probabilities_BC, shadows.statuses, shadows.features)
+        self._bundles.observe_result(shadow, shadows, sets)
         present = [any(status.ok for status in row) for row in zip(*result.statuses.values(), strict=True)]
         present_too = [any(status.ok for status in row) for row in zip(*shadows.statuses.values(), strict=True)]
         votes = zip(

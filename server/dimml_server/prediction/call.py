@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,26 +15,28 @@ import numpy.typing as npt
 
 from dimml import ensemble
 from dimml.bundle import Bundle
-from dimml.engine import Encoded, EngineError
+from dimml.engine import Encoded
 from dimml.ensemble import Rows
 from dimml.errors import (
     DeadlineExceededError,
     InvalidParameterError,
     InvalidTensorError,
     QueueFullError,
-    UnavailableError,
 )
-from dimml.explanation.damage import Damage, damaged, described
+from dimml.explanation.damage import damaged, described
 from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.prediction import Explanation, Prediction
+from dimml.prediction_sets.answers import answer_sets, check_abstention
 from dimml.recording import decode_in_share, recording_rows
+from dimml.request_parameters import AS_BUNDLED, Abstention
 from dimml.spans import bundle_attributes, status_attribute
 from dimml_server.engines.protocol import ServingEngine
 from dimml_server.observability.metrics import Metrics
 from dimml_server.observability.request_context import record_statuses
 from dimml_server.observability.tracer import Tracer
 from dimml_server.prediction.admission import Admission, Permit
+from dimml_server.prediction.call_steps import bounded, damage_in_time, damage_tracks, span_of
 from dimml_server.prediction.decoder import Decoder
 from dimml_server.prediction.explaining import Explainer
 from dimml_server.prediction.request import NO_SIGNAL, MediaPrediction, unchecked
@@ -45,8 +46,6 @@ from dimml_server.versions.control import ModelControl
 from dimml_server.versions.registry import BundleRegistry
 from dimml_server.versions.traffic import Traffic
 from dimml_server.versions.traffic_split import Route
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -112,6 +111,7 @@ class HeldCall:
         """Raise the InvalidParameterError that ``predict`` would raise before it decodes; contents do not count."""
         settings = self._resources.settings
         request.top_k_of(self.bundle)
+        check_abstention(self.bundle, request.abstain)
         request.check_explain(self.bundle, settings.explain)
         request.damage_of(self.bundle, allowed=settings.what_if)
         request.decode_request(self.bundle, settings.media_limits)
@@ -120,6 +120,7 @@ class HeldCall:
         """Predict as ``predict`` does, but return the ensemble's own arrays, of one row."""
         resources, bundle = self._resources, self.bundle
         end = self.end(request.timeout_s)
+        check_abstention(bundle, request.abstain)
         request.check_explain(bundle, resources.settings.explain)
         damages = request.damage_of(bundle, allowed=resources.settings.what_if)
         decode_request = request.decode_request(bundle, resources.settings.media_limits)
@@ -127,16 +128,16 @@ class HeldCall:
             decoded, decode_s = await self._decode(decode_request, end)
             rows = recording_rows(bundle, decoded)
             if damages:
-                tensors = await _damage(partial(damaged, rows.tensors, damages), end)
+                tensors = await damage_in_time(partial(damaged, rows.tensors, damages), end)
                 rows = replace(rows, tensors=tensors)
             else:
                 resources.metrics.bundles.observe_truncations(bundle, decoded.truncations)
-            outcome = await self._ensemble(rows, end, permit.queue_s, counted=not damages)
+            outcome = await self._ensemble(rows, end, permit.queue_s, counted=not damages, abstain=request.abstain)
             outcome = outcome.of_recording(decoded, decode_s)
             if damages:
                 outcome = replace(outcome, damage=described(damages, rows.tensors))
             if request.explain is not None:
-                span_s = _span(decoded) if request.explain == "occlusion" else None
+                span_s = span_of(decoded) if request.explain == "occlusion" else None
                 outcome = replace(outcome, explanation=await self._explain(rows, outcome, span_s, end))
         return outcome
 
@@ -159,7 +160,7 @@ class HeldCall:
                     decoded.tracks[name] = replace(track, status=decoded.tracks[name].status)
             record_statuses(bundle, {name: [track.status] for name, track in decoded.tracks.items()})
             if damages:
-                await _damage(partial(_damage_tracks, decoded, damages), end)
+                await damage_in_time(partial(damage_tracks, decoded, damages), end)
             try:
                 async with asyncio.timeout(end - perf_counter()):
                     return await draw(bundle, decoded)
@@ -185,7 +186,8 @@ class HeldCall:
         nothing = ensemble.no_answer_at_all(result.statuses, rows.tensors)
         if nothing is not None:
             raise nothing
-        outcome = InferenceResult(bundle, result, permit.queue_s).of_recording(decoded)
+        sets = answer_sets(bundle, result.fused.probabilities_BC, result.statuses, result.features, request.abstain)
+        outcome = InferenceResult(bundle, result, permit.queue_s, sets=sets).of_recording(decoded)
         return build_prediction(
             outcome,
             request_id=request.request_id,
@@ -194,7 +196,11 @@ class HeldCall:
         )
 
     async def infer(
-        self, tensors: Mapping[str, npt.NDArray[Any]], *, timeout_s: float | None = None
+        self,
+        tensors: Mapping[str, npt.NDArray[Any]],
+        *,
+        timeout_s: float | None = None,
+        abstain: Abstention = AS_BUNDLED,
     ) -> InferenceResult:
         """Run the entry model on ``[B, *shape]`` by modality name, already checked against the contract.
 
@@ -202,10 +208,11 @@ class HeldCall:
         """
         if not tensors:
             raise InvalidTensorError(f"send at least one of {[m.tensor for m in self.bundle.modalities]}")
+        check_abstention(self.bundle, abstain)
         end = self.end(timeout_s)
         with await self._permit(end) as permit:
             rows = ensemble.judged(self.bundle, tensors, len(next(iter(tensors.values()))))
-            return await self._ensemble(rows, end, permit.queue_s)
+            return await self._ensemble(rows, end, permit.queue_s, abstain=abstain)
 
     async def encode(
         self, modality: str, tensor: npt.NDArray[Any], *, timeout_s: float | None = None
@@ -219,7 +226,7 @@ class HeldCall:
         with await self._permit(end) as permit:
             attributes = {**bundle_attributes(bundle), "dimml.modality": modality, "dimml.rows": len(tensor)}
             with resources.tracer.span(f"encode {modality}", attributes):
-                return await _bounded(resources.engine.encode(bundle, modality, tensor), end), permit.queue_s
+                return await bounded(resources.engine.encode(bundle, modality, tensor), end), permit.queue_s
 
     async def fuse(
         self,
@@ -234,7 +241,7 @@ class HeldCall:
         end = self.end(timeout_s)
         attributes = {**bundle_attributes(bundle), "dimml.rows": len(present_BM)}
         with await self._permit(end) as permit, resources.tracer.span("fuse", attributes):
-            return await _bounded(resources.engine.fuse(bundle, features, logits, present_BM), end), permit.queue_s
+            return await bounded(resources.engine.fuse(bundle, features, logits, present_BM), end), permit.queue_s
 
     def end(self, timeout_s: float | None) -> float:
         """Compute when a request that asks for ``timeout_s`` must be done, on ``perf_counter``'s clock.
@@ -293,7 +300,9 @@ class HeldCall:
         resources.metrics.bundles.observe_stage(bundle, "explain", perf_counter() - began)
         return explanation
 
-    async def _ensemble(self, rows: Rows, end: float, queue_s: float, *, counted: bool = True) -> InferenceResult:
+    async def _ensemble(
+        self, rows: Rows, end: float, queue_s: float, *, counted: bool = True, abstain: Abstention = AS_BUNDLED
+    ) -> InferenceResult:
         """Run the ensemble. Unless ``counted``, the metrics of answers and the shadow get nothing of it."""
         resources, bundle = self._resources, self.bundle
         nothing = ensemble.no_answer_at_all(rows.statuses)
@@ -310,49 +319,13 @@ class HeldCall:
             deadlines_s=resources.deadlines_s,
             spans=resources.tracer,
         )
+        sets = answer_sets(bundle, result.fused.probabilities_BC, result.statuses, result.features, abstain)
         if counted:
-            resources.metrics.bundles.observe_result(bundle, result)
+            resources.metrics.bundles.observe_result(bundle, result, sets)
         record_statuses(bundle, result.statuses)
         nothing = ensemble.no_answer_at_all(result.statuses, rows.tensors)
         if nothing is not None:
             raise nothing
         if self._route.chosen and counted:
             resources.traffic.shadows.offer(bundle, rows, result)
-        return InferenceResult(bundle, result, queue_s)
-
-
-async def _damage(work: Callable[[], T], end: float) -> T:
-    """Run ``work`` in a thread. Raises DeadlineExceededError if it is not done by ``end``."""
-    try:
-        async with asyncio.timeout(end - perf_counter()):
-            return await asyncio.to_thread(work)
-    except TimeoutError:
-        raise DeadlineExceededError("the request's time ran out while its rows were damaged") from None
-
-
-def _damage_tracks(decoded: Decoded, damages: Sequence[Damage]) -> None:
-    """Do to the rows of a recording what ``predict`` does to them before the encoders: to those that are ok."""
-    rows = {
-        name: track.row[None] for name, track in decoded.tracks.items() if track.status.ok and track.row is not None
-    }
-    for name, row in damaged(rows, damages).items():
-        decoded.tracks[name] = replace(decoded.tracks[name], row=row[0])
-
-
-def _span(decoded: Decoded) -> tuple[float, float] | None:
-    """Return the range of the media that was decoded, or None for media without time."""
-    if decoded.start_s is None or decoded.end_s is None or decoded.end_s <= decoded.start_s:
-        return None
-    return decoded.start_s, decoded.end_s
-
-
-async def _bounded(call: Awaitable[T], end: float) -> T:
-    """Await a direct engine call; raise a caller's error in place of the engine's."""
-    try:
-        async with asyncio.timeout(end - perf_counter()):
-            return await call
-    except TimeoutError:
-        raise DeadlineExceededError("the model was late") from None
-    except EngineError as error:
-        logger.warning("%s", error)
-        raise UnavailableError(f"the model failed: {error.reason.value}") from error
+        return InferenceResult(bundle, result, queue_s, sets=sets)

@@ -13,7 +13,7 @@ from dimml.explanation.damage import Damage, parse_damage
 from dimml.explanation.shapley import MOST_MODALITIES
 from dimml.media.track_choice import TrackChoice
 from dimml.media.types import DecodeRequest, MediaLimits, Source
-from dimml.request_parameters import DAMAGE, EXPLAIN, EXPLANATIONS, Explain
+from dimml.request_parameters import AS_BUNDLED, DAMAGE, EXPLAIN, EXPLANATIONS, Abstention, Explain
 from dimml.signal_check import QualityThresholds
 from dimml.status import Reason
 
@@ -34,7 +34,7 @@ class MediaPrediction:
     means the only bundle served, ``version`` None the one that the bundle's split gives to ``route_key``, or to
     ``request_id`` if that is None. ``modalities`` None means all, ``timeout_s`` None the server's default, ``top_k``
     None the five best, ``audio_track`` and ``video_track`` None the main ones. ``explain`` asks for an explanation,
-    ``damage`` for damage as ``dimml.explanation.damage.parse_damage`` reads it.
+    ``damage`` for damage as ``dimml.explanation.damage.parse_damage`` reads it, ``abstain`` says when the answer does.
     """
 
     request_id: str
@@ -51,6 +51,7 @@ class MediaPrediction:
     video_track: TrackChoice | None = None
     explain: Explain | None = None
     damage: str | None = None
+    abstain: Abstention = AS_BUNDLED
 
     def top_k_of(self, bundle: Bundle) -> int:
         """Return how many classes to list. Raises InvalidParameterError."""

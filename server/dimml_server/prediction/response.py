@@ -12,6 +12,7 @@ from dimml.bundle import FUSED_HEAD, Bundle
 from dimml.ensemble import EnsembleResult
 from dimml.media.types import Decoded, Truncation
 from dimml.prediction import Explanation, Prediction
+from dimml.prediction_sets.answers import AnswerSets
 from dimml.status import ModalityStatus
 
 
@@ -32,6 +33,8 @@ class InferenceResult:
     channels: Mapping[str, str] = field(default_factory=dict)
     #: Where the request asked for it, of the one row of a recording.
     explanation: Explanation | None = None
+    #: Prediction sets of the rows; None for a bundle without them.
+    sets: AnswerSets | None = None
     #: What was done to the row, by modality, as the request asked for.
     damage: Mapping[str, str] = field(default_factory=dict)
 
@@ -123,8 +126,18 @@ def build_prediction(
             },
             "explanation": outcome.explanation,
             "damage": outcome.damage or None,
+            **_set_of(outcome, row),
         }
     )
+
+
+def _set_of(outcome: InferenceResult, row: int) -> dict[str, Any]:
+    sets = outcome.sets
+    if sets is None:
+        return {}
+    reason = sets.reasons[row]
+    labels = sets.labels(row, outcome.bundle.labels, outcome.result.fused.probabilities_BC[row])
+    return {"set": labels, "abstained": reason is not None, "abstained_reason": reason}
 
 
 def _fused_head(outcome: InferenceResult, row: int, votes: bool) -> dict[str, float] | None:

@@ -207,10 +207,14 @@ class ServerSettings(BaseSettings):
     what_if: bool = Field(default=True, description="Whether a request may ask for `damage` to what it sent.")
 
     drift_window: int = Field(
-        default=500, ge=1, description="Last rows of a bundle version over which drift is computed."
+        default=500,
+        ge=1,
+        description="Last rows of a bundle version over which drift and estimated accuracy are computed.",
     )
     drift_minimum: int = Field(
-        default=100, ge=1, description="Rows needed before drift is reported; at most `drift_window`."
+        default=100,
+        ge=1,
+        description="Rows needed before drift or estimated accuracy is reported; at most `drift_window`.",
     )
 
     grace_s: Positive = Field(default=20.0, description="Time after SIGTERM for requests in flight to be answered.")

@@ -43,6 +43,23 @@ def answered(name: str, modalities: int, label: str) -> FileResult:
     return FileResult(PredictInput(name, {"media": Path(name)}), prediction=prediction)
 
 
+def test_sets_of_several_labels_stand_below_the_table_and_abstained_in_the_last_column() -> None:
+    sure, unsure = answered("a.mp4", 1, "blue"), answered("b.mp4", 1, "red")
+    assert sure.prediction is not None
+    assert unsure.prediction is not None
+    labels = [f"l{k}" for k in range(12)]
+    given = [
+        FileResult(sure.recording, sure.prediction.model_copy(update={"set": ["blue"], "abstained": False})),
+        FileResult(unsure.recording, unsure.prediction.model_copy(update={"set": labels, "abstained": True})),
+    ]
+    out = io.StringIO()
+    print_predictions(given, Console(file=out, width=80))
+    _, first, second, below = out.getvalue().rstrip().splitlines()
+    assert "abstained" not in first
+    assert second.endswith("abstained")
+    assert below == "b.mp4: one of l0, l1, l2, l3, l4, l5, l6, l7, l8, l9 and 2 more"
+
+
 def test_why_stands_below_the_table() -> None:
     one = answered("a.mp4", 1, "blue")
     assert one.prediction is not None

@@ -21,6 +21,7 @@ from support.gateway import QUEUE_SIZE, encoders_and_fusion, gateway
 from support.kserve_clients import Face, face
 from support.server_process import ServerProcess, running_server
 from support.tiny_bundle import make_tiny_bundle
+from support.tiny_sets import SETS, tiny_sets, tiny_unknown
 from support.triton_faults import Faults, make_faulty_bundle
 from support.triton_process import TritonServer, running_triton
 
@@ -33,8 +34,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo bundle, and tiny ones.
 
     ``tiny`` is whole, ``stalls`` has a picture encoder that stalls, as has ``queued``, whose queue one test fills;
-    ``nans`` gives NaN, ``large`` takes large pictures; ``faulty`` obeys ``Faults``, and new versions are made of
-    ``versions`` and ``rollout``.
+    ``sets`` has prediction sets, ``sets_later`` in its second version alone, ``sets_before`` in its first; ``nans``
+    gives NaN, ``large`` takes large pictures; ``faulty`` obeys ``Faults``, and new versions are made of ``versions``
+    and ``rollout``.
     """
     folder = tmp_path_factory.mktemp("triton") / "models"
     shutil.copytree(REPOSITORY_ROOT / "model_repository", folder)
@@ -47,6 +49,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tiny_bundle(folder, name="nans", nan="audio")
     make_tiny_bundle(folder, name="large", modalities=(Frames(name="visual", frames=16, height=300, width=300),))
     make_faulty_bundle(folder, name="faulty", media=True)
+    with_sets = tiny_sets(**SETS, unknown=tiny_unknown())
+    make_tiny_bundle(folder, name="sets", prediction_sets=with_sets)
+    for name, versions in (("sets_later", (None, with_sets)), ("sets_before", (with_sets, None))):
+        for sets in versions:
+            make_tiny_bundle(folder, name=name, prediction_sets=sets)
     make_tiny_bundle(folder, name="versions")
     make_tiny_bundle(folder, name="rollout")
     return folder
@@ -60,11 +67,20 @@ def home_of_triton(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def triton(repository: Path, home_of_triton: Path) -> Iterator[TritonServer]:
-    """The demo bundle and ``faulty`` whole; of the others, what a gateway or ``dimml models`` needs of them.
+    """The demo bundle, those of sets and ``faulty`` whole; of others, what a gateway or `dimml models` needs.
 
     A new user has started it: with an empty home, and no switch that keeps a library from sending.
     """
-    entries = ["avdigits", "faulty_audio", "faulty_visual", "faulty_fusion", "queued_visual"]
+    entries = [
+        "avdigits",
+        "sets",
+        "sets_later",
+        "sets_before",
+        "faulty_audio",
+        "faulty_visual",
+        "faulty_fusion",
+        "queued_visual",
+    ]
     others = encoders_and_fusion(repository, "tiny", "stalls", "nans", "large", "versions", "rollout")
     fetched = default_home()
     with ExitStack() as stack:

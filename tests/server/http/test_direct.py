@@ -92,7 +92,8 @@ def test_the_bypass_answers_as_the_router_does(tmp_path: Path, caplog: pytest.Lo
         assert answer.json()["label"] == LABELS[1]
         whole = Prediction.model_validate_json(answer.content)
         assert whole.model_dump_json(exclude=whole.not_asked_for).encode() == answer.content
-        assert answer.json().keys() == Prediction.model_fields.keys() - {"explanation", "damage"}
+        left_out = {"explanation", "damage", "set", "abstained", "abstained_reason"}
+        assert answer.json().keys() == Prediction.model_fields.keys() - left_out
         await same(200, files=media, headers={"Origin": "https://page.example"})
         await same(200, files={**media, "version": (None, str(bundle.version))})
         assert (await same(422, files={"media": b"no recording"})).json()["error"]["modalities"]

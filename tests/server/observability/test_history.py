@@ -174,6 +174,17 @@ def test_points_are_what_happened_between_two_samples(bundle: Any, clock: Clock)
     assert list(report["models"]) == ["tiny:1"]
 
 
+def test_estimated_accuracy_is_given_by_pattern_beside_its_reference(clock: Clock) -> None:
+    history, version = History(lambda: (), clock), ("tiny", "1")
+    for estimate in (0.9, 0.8, 0.6):
+        values = {("served", *version): 1.0, ("accuracy", *version, "audio"): estimate}
+        history.add(clock.now_s, {**values, ("accuracy_reference", *version, "audio"): 0.95})
+        clock.now_s += 10.0
+    clock.now_s -= 10.0
+    model = reported(history)["models"]["tiny:1"]
+    assert model["estimated_accuracy"] == {"audio": {"estimate": [0.8, 0.6], "reference": 0.95}}
+
+
 def test_what_is_no_prediction_counts_as_a_request_and_in_no_latency(clock: Clock) -> None:
     metrics = Metrics()
     history = History(metrics.registry.collect, clock)

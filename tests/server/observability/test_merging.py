@@ -28,12 +28,14 @@ from support.tiny_bundle import make_tiny_bundle
 Sample = tuple[str, frozenset[tuple[str, str]]]
 #: What each process has of its own kind, or what is not the work's.
 OWN = ("process_", "dimml_processes")
+VERSION = {"model": "tiny", "version": "1"}
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     flat = (1,) * len(UNIT_BUCKETS)
-    return make_tiny_bundle(tmp_path, reference=Reference(certainty={"audio": flat}, labels=(1, 1, 1)))
+    reference = Reference(certainty={"audio": flat}, labels=(1, 1, 1), answer_probability={"audio": 0.75})
+    return make_tiny_bundle(tmp_path, reference=reference, certainty="reliability")
 
 
 def process(bundle: Bundle, rows: Sequence[int]) -> Metrics:
@@ -85,9 +87,13 @@ def test_two_processes_count_as_one_that_saw_it_all(bundle: Bundle) -> None:
     assert found.keys() == expected.keys()
     assert found == pytest.approx(expected)
     # Drift is that of all rows together: no average of two windows gives it.
-    drift = "dimml_label_drift_ratio", frozenset({"model": "tiny", "version": "1"}.items())
+    drift = "dimml_label_drift_ratio", frozenset(VERSION.items())
     apart = [samples(process(bundle, rows).exposition())[drift] for rows in (range(7), range(7, 12))]
     assert found[drift] not in (*apart, pytest.approx(sum(apart) / 2))
+    # So is the estimated accuracy: five whole answers, of which one process gave three and the other two.
+    accuracy = "dimml_estimated_accuracy_ratio", frozenset({**VERSION, "modalities": "audio+visual"}.items())
+    apart = [samples(process(bundle, rows).exposition())[accuracy] for rows in (range(7), range(7, 12))]
+    assert found[accuracy] == pytest.approx((3 * apart[0] + 3 * apart[1]) / 6)
 
 
 def test_drift_needs_rows_enough_in_all(bundle: Bundle) -> None:
@@ -95,6 +101,20 @@ def test_drift_needs_rows_enough_in_all(bundle: Bundle) -> None:
     for minimum, reported in ((12, True), (13, False)):
         found = samples(ServerMetrics(minimum).exposition(snapshots))
         assert any("drift" in name for name, _ in found) is reported
+
+
+def test_accuracy_needs_rows_enough_in_all_and_weighs_by_them(bundle: Bundle) -> None:
+    """Rows with an even number lack the picture: four of the first process, two of the second."""
+    of = frozenset({**VERSION, "modalities": "audio"}.items())
+    snapshots = [sent(process(bundle, range(7))), sent(process(bundle, range(7, 11)))]
+    apart = [samples(process(bundle, rows).exposition()) for rows in (range(7), range(7, 11))]
+    ratio, rows = "dimml_estimated_accuracy_ratio", "dimml_estimated_accuracy_rows"
+    assert [one[rows, of] for one in apart] == [4, 2]
+    merged = samples(ServerMetrics(6).exposition(snapshots))
+    assert merged[rows, of] == 6
+    assert merged[ratio, of] == pytest.approx((4 * apart[0][ratio, of] + 2 * apart[1][ratio, of]) / 6)
+    assert merged[ratio, of] != pytest.approx((apart[0][ratio, of] + apart[1][ratio, of]) / 2)
+    assert (ratio, of) not in samples(ServerMetrics(7).exposition(snapshots))
 
 
 def test_every_gauge_has_a_rule(bundle: Bundle) -> None:

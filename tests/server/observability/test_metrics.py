@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +13,28 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dimml import ensemble, fusion
+from dimml.bundle import Bundle
 from dimml.errors import QueueFullError
 from dimml.metrics.buckets import UNIT_BUCKETS
 from dimml.monitoring.drift import DriftWindow
 from dimml.monitoring.reference import Reference
+from dimml.prediction_sets.answers import answer_sets
 from dimml.repository import load_bundle
 from dimml.status import OK, ModalityStatus, Reason
 from dimml_server.observability.merging import ServerMetrics
 from dimml_server.observability.metrics import Metrics
 from support.data import REPOSITORY_ROOT, unavailable
 from support.tiny_bundle import make_tiny_bundle
+from support.tiny_sets import tiny_sets
 
 
 def filled(tmp_path: Path) -> Metrics:
     """Metrics after three rows: both modalities ok, sound silent, both gone."""
-    reference = Reference(certainty={"audio": (1,) * len(UNIT_BUCKETS)}, labels=(1, 1, 1))
-    bundle, metrics = make_tiny_bundle(tmp_path, reference=reference), Metrics(DriftWindow(rows=5, minimum=1))
+    flat = (1,) * len(UNIT_BUCKETS)
+    reference = Reference(certainty={"audio": flat}, labels=(1, 1, 1), answer_probability={"audio+visual": 0.9})
+    sets = tiny_sets(0.5, 0.5, 0.5, abstain_below=1.0)
+    bundle = make_tiny_bundle(tmp_path, reference=reference, certainty="reliability", prediction_sets=sets)
+    metrics = Metrics(DriftWindow(rows=5, minimum=1))
     metrics.limit(in_flight=8, queued=64)
     metrics.watch(in_flight=lambda: 1, queued=lambda: 2, stray_runs=lambda: 3, decode_workers_lost=lambda: 4)
     metrics.bundles.served(bundle)
@@ -38,7 +45,7 @@ def filled(tmp_path: Path) -> Metrics:
     fused = fusion.fuse(logits, fusion.heads_present(present, fused_head=True))
     own = {name: logits[:, index] for index, name in enumerate(statuses)}
     result = ensemble.EnsembleResult(fused, own, statuses, {"audio": 0.01, "visual": 0.02}, 0.001)
-    metrics.bundles.observe_result(bundle, result)
+    metrics.bundles.observe_result(bundle, result, answer_sets(bundle, fused.probabilities_BC, statuses, {}))
     metrics.shadows.began(bundle)
     metrics.shadows.answered(bundle, result, bundle, result)
     for stage in ("queue", "decode"):
@@ -61,6 +68,14 @@ def samples(metrics: Metrics) -> dict[str, float]:
         for family in families
         for s in family.samples
     }
+
+
+def test_sets_and_abstentions_are_counted_for_rows_with_an_answer(tmp_path: Path) -> None:
+    values = samples(filled(tmp_path))
+    assert values["dimml_prediction_set_size_count{model=tiny,version=1}"] == 2
+    assert values["dimml_abstained_total{model=tiny,reason=low_probability,version=1}"] == 2
+    assert values["dimml_abstained_total{model=tiny,reason=large_set,version=1}"] == 0
+    assert values["dimml_shadow_prediction_set_size_count{model=tiny,version=1}"] == 2
 
 
 def test_counts_agree_by_modality_and_status(tmp_path: Path) -> None:
@@ -104,7 +119,7 @@ def test_every_metric_stands_in_the_docs_with_its_type_and_labels(tmp_path: Path
     assert found == documented
 
 
-def test_drift_goes_with_the_version_and_counts_stay(tmp_path: Path) -> None:
+def test_drift_and_accuracy_go_with_the_version_and_counts_stay(tmp_path: Path) -> None:
     metrics = filled(tmp_path)
     metrics.shadows.ended(load_bundle(tmp_path, "tiny"))
     drift = {name: value for name, value in samples(metrics).items() if "drift" in name}
@@ -118,8 +133,56 @@ def test_drift_goes_with_the_version_and_counts_stay(tmp_path: Path) -> None:
     assert all(0.0 < value <= 1.0 for value in drift.values())
     metrics.bundles.unserved(load_bundle(tmp_path, "tiny"))
     left = samples(metrics)
-    assert not [name for name in left if "drift" in name or name.startswith("dimml_bundle_info")]
+    assert not [name for name in left if re.search("drift|estimated|dimml_bundle_info", name)]
     assert left["dimml_degraded_total{model=tiny,version=1}"] == 1
+
+
+def test_the_estimated_accuracy_is_the_mean_probability_by_pattern_and_head(tmp_path: Path) -> None:
+    metrics, rng = filled(tmp_path), np.random.default_rng(0)
+    logits = rng.normal(size=(3, 3, 3)).astype(np.float32)
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    certainty = softmax.max(axis=2)
+    # The first row has every head, weighed by softmax of certainty; the second one the picture alone.
+    weights = np.exp(certainty[0]) / np.exp(certainty[0]).sum()
+    mixed = np.exp((weights[:, None] * logits[0]).sum(axis=0))
+    found = {name: value for name, value in samples(metrics).items() if name.startswith("dimml_") and "estim" in name}
+    found = {name: value for name, value in found.items() if "shadow" not in name}
+    version, answers = "model=tiny,version=1", "modalities={},model=tiny,version=1"
+    assert found == pytest.approx(
+        {
+            f"dimml_estimated_accuracy_ratio{{{answers.format('audio+visual')}}}": mixed.max() / mixed.sum(),
+            f"dimml_estimated_accuracy_ratio{{{answers.format('visual')}}}": certainty[1, 1],
+            f"dimml_estimated_accuracy_rows{{{answers.format('audio+visual')}}}": 1,
+            f"dimml_estimated_accuracy_rows{{{answers.format('visual')}}}": 1,
+            f"dimml_estimated_accuracy_reference_ratio{{{answers.format('audio+visual')}}}": 0.9,
+            f"dimml_modality_estimated_accuracy_ratio{{modality=audio,{version}}}": certainty[0, 0],
+            f"dimml_modality_estimated_accuracy_ratio{{modality=visual,{version}}}": certainty[:2, 1].mean(),
+            f"dimml_modality_estimated_accuracy_ratio{{modality=fused,{version}}}": certainty[0, 2],
+        },
+        rel=1e-6,
+    )
+
+
+def test_heads_have_an_estimate_only_where_certainty_is_learned(tmp_path: Path) -> None:
+    bundle, metrics = make_tiny_bundle(tmp_path), Metrics(DriftWindow(rows=5, minimum=1))
+    metrics.bundles.served(bundle)
+    for row in observed(bundle, count=7):
+        metrics.bundles.observe_result(bundle, row)
+    estimated = {name for name in samples(metrics) if name.startswith("dimml_") and "estim" in name}
+    pattern = "{modalities=audio+visual,model=tiny,version=1}"
+    assert estimated == {f"dimml_estimated_accuracy_{what}{pattern}" for what in ("ratio", "rows")}
+    # The window holds the last five.
+    assert samples(metrics)[f"dimml_estimated_accuracy_rows{pattern}"] == 5
+
+
+def observed(bundle: Bundle, count: int) -> Iterator[ensemble.EnsembleResult]:
+    """Whole answers, one a result."""
+    for _ in range(count):
+        logits = np.zeros((1, 3, 3), np.float32)
+        fused = fusion.fuse(logits, np.ones((1, 3), np.bool_))
+        statuses = {modality.name: [OK] for modality in bundle.modalities}
+        own = {name: logits[:, index] for index, name in enumerate(statuses)}
+        yield ensemble.EnsembleResult(fused, own, statuses, dict.fromkeys(statuses, 0.01), 0.001)
 
 
 def test_a_shadow_counts_apart(tmp_path: Path) -> None:
@@ -142,10 +205,14 @@ def test_a_shadow_counts_apart(tmp_path: Path) -> None:
     assert agreement == {"dimml_shadow_agreement_total{agrees=yes,model=tiny,shadow=1,version=1}": 2}
 
 
-def test_below_the_minimum_nothing_is_said_of_drift(tmp_path: Path) -> None:
-    bundle, metrics = make_tiny_bundle(tmp_path, reference=Reference(labels=(1, 1, 1))), Metrics()
+def test_below_the_minimum_nothing_is_said_of_drift_and_accuracy(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, reference=Reference(labels=(1, 1, 1)))
+    metrics = Metrics(DriftWindow(rows=5, minimum=3))
     metrics.bundles.served(bundle)
-    assert not [name for name in samples(metrics) if "drift" in name]
+    for expected, row in zip((False, False, True), observed(bundle, count=3), strict=True):
+        metrics.bundles.observe_result(bundle, row)
+        assert any("drift_ratio" in name for name in samples(metrics)) is expected
+        assert any("estimated_accuracy_ratio" in name for name in samples(metrics)) is expected
 
 
 def test_promtool_finds_nothing_to_mend(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dimml_training.fusion_selection.choose import choose_on, spread
 from dimml_training.loop.train import train
 from dimml_training.run.directory import load_run
 from dimml_training.run.fusion import read_fusion
+from dimml_training.run.prediction_sets import read_sets, write_sets
 from support.tiny_training import configured, document, write_clips
 
 
@@ -91,6 +92,22 @@ def test_calibrate_keeps_the_corruption_figures_of_the_same_choice(
     assert main(["calibrate", str(folder), "--cache-dir", str(cache), "--json"]) == 0
     assert (folder / "corruptions.json").is_file(), "it tells of this very choice"
     assert "corruptions.previous.json" not in capsys.readouterr().err
+
+
+def test_sets_of_a_chosen_fusion_are_calibrated_by_parts_and_stale_once_another_is_chosen(
+    trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, cache = trained
+    before = (folder / "fusion.json").read_bytes()
+    assert main(["calibrate", str(folder), "--coverage", "0.8", "--cache-dir", str(cache)]) == 0
+    assert (folder / "fusion.json").read_bytes() == before, "the fusion stays"
+    kept = read_sets(folder)
+    assert kept is not None
+    assert kept.sets.folds == 5
+    write_sets(folder, kept.model_copy(update={"fusion_sha256": "0" * 64}))
+    capsys.readouterr()
+    assert main(["calibrate", str(folder), "--cache-dir", str(cache)]) == 0
+    assert "prediction_sets.json is of the previous fusion" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_fixed_fusion_is_kept_until_another_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,9 +20,21 @@ from dimml_training.config.corruption_suite import ABSENT, Condition, Corruption
 from dimml_training.corruptions.encoding import EncodedModality
 from dimml_training.fusion_selection.candidate_scores import CandidateScorer
 from dimml_training.fusion_selection.condition_rows import rows_of
-from dimml_training.fusion_selection.cross_fit import clip_folds, cross_fit, left_out_together, row_weights
+from dimml_training.fusion_selection.cross_fit import (
+    clip_folds,
+    cross_fit,
+    head_geometry,
+    left_out_together,
+    row_weights,
+)
+from dimml_training.fusion_selection.refit_rows import refit_rows
 from dimml_training.fusion_selection.reliability_fit import feature_geometry
-from dimml_training.fusion_selection.search import ChosenFusion, choose_fusion, head_temperatures, seen_conditions
+from dimml_training.fusion_selection.search import (
+    ChosenFusion,
+    choose_fusion,
+    head_temperatures,
+    seen_conditions,
+)
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 
 CLASSES, WIDTH = 4, 6
@@ -85,6 +97,21 @@ VALIDATION, TRAIN = MadeUp(labels(40, 1)), MadeUp(labels(200, 2), seed=7)
 @pytest.fixture(scope="module")
 def chosen() -> ChosenFusion:
     return choose_fusion(VALIDATION, TRAIN, fused_head(), suite(), QUICK, seed=0)
+
+
+def test_fitting_the_chosen_form_to_all_clips_again_gives_the_choice(chosen: ChosenFusion) -> None:
+    """And to fewer clips other numbers, of the same form."""
+    rows = rows_of(VALIDATION, fused_head(), suite(), draws=1)
+    geometry = head_geometry(rows_of(TRAIN, fused_head(), suite()[:1], draws=1))
+    spec, parameters = refit_rows(rows, geometry, chosen.spec, QUICK, seed=0)
+    assert chosen.spec.certainty == "reliability"
+    assert spec == chosen.spec
+    for name, array in chosen.parameters.arrays().items():
+        np.testing.assert_allclose(parameters.arrays()[name], array, atol=1e-6)
+    fewer, _ = refit_rows(rows.take(rows.clip_R % 5 != 0), geometry, chosen.spec, QUICK, seed=0)
+    assert fewer.head_temperatures != spec.head_temperatures
+    form = {"certainty", "temperature", "fused_head", "pooling"}
+    assert fewer.model_dump(include=form) == spec.model_dump(include=form)
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 4.0])

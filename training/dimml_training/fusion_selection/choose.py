@@ -9,10 +9,11 @@ import numpy as np
 from torch import nn
 
 from dimml_training.config import TrainConfig
-from dimml_training.config.corruption_suite import conditions
+from dimml_training.config.corruption_suite import Condition, conditions
 from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import Progress
+from dimml_training.fusion_selection.condition_rows import IntArray
 from dimml_training.fusion_selection.search import ChosenFusion, choose_fusion, seen_conditions
 
 #: Most training clips used for the class means and covariance of features; more change little.
@@ -34,8 +35,7 @@ def choose_on(
     Raises DataError if a corruption needs another clip and there is none.
     """
     section = config.certainty
-    suite = [replace(c, draws=min(c.draws, section.draws)) for c in conditions(config.inputs, "seen")]
-    suite = seen_conditions(suite, section)
+    suite = choice_conditions(config)
     corrupted = encode_conditions(
         encoders,
         config.inputs,
@@ -51,7 +51,18 @@ def choose_on(
     return choose_fusion(corrupted, clean, fused_head, suite, section, seed=config.seed)
 
 
+def choice_conditions(config: TrainConfig) -> list[Condition]:
+    """Conditions that the choice of a fusion sees, clean first, each with the draws that the config allows."""
+    section = config.certainty
+    suite = [replace(c, draws=min(c.draws, section.draws)) for c in conditions(config.inputs, "seen")]
+    return seen_conditions(suite, section)
+
+
 def spread(clips: ClipRows, most: int) -> ClipRows:
     """Take at most ``most`` clips, spread evenly over the split."""
-    chosen = np.unique(np.linspace(0, len(clips) - 1, min(most, len(clips))).round().astype(np.int64))
-    return clips.take(chosen)
+    return clips.take(spread_over(len(clips), most))
+
+
+def spread_over(clips: int, most: int) -> IntArray:
+    """Return the indices of at most ``most`` of ``clips`` clips, spread evenly."""
+    return np.unique(np.linspace(0, clips - 1, min(most, clips)).round().astype(np.int64))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dimml.fusion import FloatArray, HeadReliability
 from dimml_training.config.corruption_suite import Condition
 from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
-from dimml_training.fusion_selection.reliability_fit import Geometry, ReliabilityFits
+from dimml_training.fusion_selection.reliability_fit import Geometry, ReliabilityFits, feature_geometry
 
 #: Share of the clean condition in the weight of all conditions: most clips that are served are clean.
 CLEAN_SHARE = 0.2
@@ -70,6 +70,16 @@ def clip_folds(rows: ConditionRows, folds: int, seed: int) -> IntArray:
     """Fold of each row's clip, ``[R]``."""
     clips, place_R = np.unique(rows.clip_R, return_inverse=True)
     return np.asarray((np.random.default_rng(seed).permutation(len(clips)) % folds)[place_R], np.int64)
+
+
+def head_geometry(known: ConditionRows) -> list[Geometry]:
+    """Class means and whitening of each head's features, from clean training rows; heads without a row are left out."""
+    classes = known.logits_RHC.shape[2]
+    return [
+        feature_geometry(own[has_R], known.labels_R[has_R], classes)
+        for own, has_R in zip(known.features, known.present_RH.T, strict=True)
+        if has_R.any()
+    ]
 
 
 def cross_fit(

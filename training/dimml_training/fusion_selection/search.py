@@ -16,8 +16,7 @@ from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.config.corruption_suite import Condition
 from dimml_training.fusion_selection.candidate_scores import CandidateScorer, CandidateScores
 from dimml_training.fusion_selection.condition_rows import ConditionRows, EncodedClips, rows_of
-from dimml_training.fusion_selection.cross_fit import cross_fit, row_weights
-from dimml_training.fusion_selection.reliability_fit import feature_geometry
+from dimml_training.fusion_selection.cross_fit import cross_fit, head_geometry, row_weights
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 
 #: Candidates whose objective is within this of the best count as ties, and the simplest of them is taken.
@@ -81,12 +80,7 @@ def choose_fusion(
         known = rows_of(train, fused_head, conditions[:1], draws=1)
         # A fused head of few whole clips may have none among these: it has no reliability then.
         wanted_here = [with_fused for with_fused in wanted if not with_fused or known.present_RH[:, -1].any()]
-        classes = rows.logits_RHC.shape[2]
-        geometry = [
-            feature_geometry(own[has_R], known.labels_R[has_R], classes)
-            for own, has_R in zip(known.features, known.present_RH.T, strict=True)
-            if has_R.any()
-        ]
+        geometry = head_geometry(known)
         for with_fused in wanted_here:
             own = rows if with_fused else rows.without_fused_head()
             heads = len(own.heads)

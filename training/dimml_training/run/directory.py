@@ -12,6 +12,7 @@
     samples.safetensors    some validation clips as tensors, with labels and every encoder's logits
     fusion.json            the chosen fusion and what it was compared with, unless the config fixes it
     fusion.safetensors     learned parameters of that fusion
+    prediction_sets.json   thresholds of ``dimml calibrate --coverage`` and the fusion that they are of
     votes.safetensors      logits of every head for validation and test clips, and the answers
     report.html            report for a person
     corruptions.json       metrics of ``dimml evaluate --corruptions``, for the report

@@ -73,6 +73,7 @@ class ServerEngine:
             modalities=tuple(served.modalities),
             fused_head=FUSED_HEAD in served.heads,
             sha256=served.sha256,
+            sets=served.sets,
         )
 
     def __enter__(self) -> Self:

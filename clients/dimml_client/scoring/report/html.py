@@ -34,6 +34,17 @@ _PAGE: Final = """<!doctype html>
 {% for who, one in found.voters.items() %}<tr{% if who == answer %} class="answer"{% endif %}><td>{{ who }}</td>
 <td>{{ one.rows }}</td><td>{{ "%.1f %%"|format(100 * one.accuracy) }}</td><td>{{ "%.3f"|format(one.macro_f1) }}</td>
 <td>{{ "%.3f"|format(one.ece) }}</td></tr>{% endfor %}</table></div>
+{% if found.sets %}<h2>Prediction sets</h2>
+<p>How often a set held the true label. What the bundle promises is an average over recordings like those that it was
+calibrated on, for each combination of modalities; not under drift.</p>
+<div class="card wide" role="region" aria-label="table" tabindex="0"><table class="figures">
+<tr><th>modalities</th><th>rows</th><th>held</th><th>labels in a set</th><th>abstained</th>
+<th>accuracy of the others</th></tr>
+{% for name, one in found.sets.items() %}<tr><td>{{ name }}</td><td>{{ one.rows }}</td>
+<td>{{ "%.1f %%"|format(100 * one.coverage) }}</td><td>{{ "%.2f"|format(one.mean_size) }}</td>
+<td>{{ one.abstained }}</td><td>{{ "%.1f %%"|format(100 * one.accuracy) if one.accuracy is not none else "" }}</td></tr>
+{% endfor %}</table></div>
+{% endif %}
 <h2>By class</h2>
 <div class="card wide" role="region" aria-label="table" tabindex="0"><table class="figures">
 <tr><th>label</th><th>rows</th><th>recall</th><th>precision</th><th>F1</th></tr>

@@ -73,6 +73,51 @@ class Judge:
 
 
 @dataclass
+class SetFigures:
+    """How often sets held the true label, and what abstaining brought, for answers from the same modalities."""
+
+    rows: int = 0
+    covered: int = 0
+    labels: int = 0
+    abstained: int = 0
+    #: Of the answers that did not abstain.
+    right: int = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add an answer with a known label."""
+        self.rows += 1
+        self.covered += row["truth"] in row["set"]
+        self.labels += len(row["set"])
+        self.abstained += row["abstained"] is True
+        self.right += row["abstained"] is not True and row["truth"] == row["label"]
+
+    @property
+    def coverage(self) -> float:
+        """Share of sets that hold the true label."""
+        return self.covered / self.rows
+
+    @property
+    def mean_size(self) -> float:
+        """Mean number of labels in a set."""
+        return self.labels / self.rows
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers among those that did not abstain; None if all did."""
+        return self.right / (self.rows - self.abstained) if self.rows > self.abstained else None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """For ``--json``."""
+        return {
+            "rows": self.rows,
+            "coverage": self.coverage,
+            "mean_size": self.mean_size,
+            "abstained": self.abstained,
+            "accuracy_of_others": self.accuracy,
+        }
+
+
+@dataclass
 class Judgement:
     """Metrics of all voters of one table."""
 
@@ -84,6 +129,8 @@ class Judgement:
     errors: int = 0
     nll: float = 0.0
     unknown: Counter[str] = field(default_factory=Counter)
+    #: By the modalities that were ok; empty for a bundle without prediction sets.
+    sets: dict[str, SetFigures] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -96,6 +143,7 @@ class Judgement:
                 name: {"rows": one.rows, "accuracy": one.accuracy, "macro_f1": one.macro_f1, "ece": one.ece}
                 for name, one in self.voters.items()
             },
+            **({"sets": {name: one.as_dict() for name, one in self.sets.items()}} if self.sets else {}),
         }
 
 
@@ -138,4 +186,7 @@ def _judge(found: Judgement, row: Mapping[str, Any]) -> float:
     for name in found.bundle["modalities"]:
         if row[f"{name}_label"] and row[f"{name}_probability"] is not None:
             found.voters[name].add(truth, str(row[f"{name}_label"]), float(row[f"{name}_probability"]))
+    if row.get("set") is not None:
+        present = " and ".join(name for name in found.bundle["modalities"] if row[f"{name}_status"] == "ok")
+        found.sets.setdefault(present, SetFigures()).add(row)
     return float(log_losses(float(row.get(probability_column(truth)) or 0.0)))

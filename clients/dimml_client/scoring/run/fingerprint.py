@@ -18,10 +18,13 @@ from dimml_client.scoring.table.schema import SCHEMA_VERSION, ScoredBundle
 
 def run_record(bundle: ScoredBundle, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Build the record that must be equal to continue a run: the exact bundle, dimml's version, the settings."""
+    described = {**asdict(bundle), "labels": list(bundle.labels), "modalities": list(bundle.modalities)}
+    if not bundle.sets:
+        del described["sets"]  # As in the records of before.
     return {
         "schema_version": SCHEMA_VERSION,
         "dimml_version": __version__,
-        "bundle": {**asdict(bundle), "labels": list(bundle.labels), "modalities": list(bundle.modalities)},
+        "bundle": described,
         "settings": dict(settings),
     }
 

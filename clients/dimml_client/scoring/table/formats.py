@@ -98,20 +98,33 @@ class JsonLinesSink:
 
 
 class CsvSink:
-    """CSV with a header; null values are empty."""
+    """CSV with a header; null values are empty, and a list is a cell of JSON."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
-        self._writer = pa_csv.CSVWriter(path, schema)
+        self._schema = _flat(schema)
+        self._writer = pa_csv.CSVWriter(path, self._schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows."""
-        self._writer.write_batch(batch)
+        columns = [_as_json(column) if pa.types.is_list(column.type) else column for column in batch.columns]
+        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
 
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
         sync_to_disk(self._path)
+
+
+def _flat(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with a text in place of each list."""
+    fields = [pa.field(f.name, pa.string()) if pa.types.is_list(f.type) else f for f in schema]
+    return pa.schema(fields, metadata=schema.metadata)
+
+
+def _as_json(column: pa.Array) -> pa.Array:
+    texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in column.to_pylist()]
+    return pa.array(texts, pa.string())
 
 
 def checked_out(text: str) -> Path:
@@ -176,11 +189,13 @@ def read_rows(out: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
     if ending == ".csv":
         # A column's type cannot be inferred from its first rows: they may be empty, or hold labels that are digits.
         convert = pa_csv.ConvertOptions(
-            column_types={field.name: field.type for field in schema}, null_values=[""], strings_can_be_null=True
+            column_types={field.name: field.type for field in _flat(schema)}, null_values=[""], strings_can_be_null=True
         )
         with pa_csv.open_csv(out, convert_options=convert) as reader:
+            lists = [field.name for field in schema if pa.types.is_list(field.type)]
             for batch in reader:
-                yield from batch.to_pylist()
+                for row in batch.to_pylist():
+                    yield row | {name: json.loads(row[name]) for name in lists if row.get(name) is not None}
     elif ending == ".jsonl":
         with out.open(encoding="utf-8") as file:
             yield from map(json.loads, file)

@@ -71,6 +71,9 @@ def _answer(row: Row, answer: Prediction) -> None:
         row[f"{name}_channel"] = own.channel
     for name, truncation in answer.truncations.items():
         row[f"{name}_held_s"], row[f"{name}_promised_s"] = truncation.held_s, truncation.promised_s
+    if answer.set is not None:
+        row["set"], row["abstained"] = answer.set, answer.abstained
+        row["abstained_reason"] = None if answer.abstained_reason is None else answer.abstained_reason.value
     if answer.fused_head is not None:
         row["fused_certainty"], row["fused_weight"] = answer.fused_head.certainty, answer.fused_head.weight
 

@@ -29,6 +29,8 @@ class ScoredBundle:
     fused_head: bool
     #: SHA-256 of the manifest and thereby of every file; None if a server does not report it.
     sha256: str | None = None
+    #: Whether its answers have prediction sets.
+    sets: bool = False
 
     @classmethod
     def of(cls, bundle: Bundle) -> ScoredBundle:
@@ -40,6 +42,7 @@ class ScoredBundle:
             modalities=tuple(modality.name for modality in bundle.modalities),
             fused_head=FUSED_HEAD in bundle.heads,
             sha256=bundle.sha256,
+            sets=bundle.prediction_sets is not None,
         )
 
 
@@ -75,6 +78,8 @@ def table_schema(bundle: ScoredBundle, own_files: Sequence[str] = (), truth: boo
         ("probability", pa.float32()),
         *((probability_column(label), pa.float32()) for label in bundle.labels),
     ]
+    if bundle.sets:
+        fields += [("set", pa.list_(pa.string())), ("abstained", pa.bool_()), ("abstained_reason", pa.string())]
     for name in bundle.modalities:
         fields += [
             (f"{name}_status", pa.string()),

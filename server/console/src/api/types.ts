@@ -52,6 +52,10 @@ export interface Prediction {
   timings_ms: Timings | null;
   explanation?: Explanation | null;
   damage?: Record<string, string> | null;
+  /** Of bundles with prediction sets: the labels among which the true one is, the most probable first. */
+  set?: string[] | null;
+  abstained?: boolean | null;
+  abstained_reason?: "low_probability" | "large_set" | "unknown_class" | null;
 }
 
 export interface ErrorDetail {
@@ -81,6 +85,7 @@ export interface Model {
   default: boolean;
   share_percent: number;
   shadow: boolean;
+  prediction_sets?: { coverage: number; abstain_below: number | null; max_set_size: number | null } | null;
 }
 
 export interface ModelDetail extends Model {

@@ -12,6 +12,7 @@ export function columnsOf(model: Model): string[] {
   return [
     ...["id", "path", "kind", "window", "start_s", "end_s", "label", "probability"],
     ...model.labels.map((label) => `probability_${label}`),
+    ...(model.prediction_sets ? ["set", "abstained", "abstained_reason"] : []),
     ...model.modalities.flatMap((one) => own(one.name)),
     ...(model.heads.includes("fused") ? ["fused_certainty", "fused_weight"] : []),
     ...["degraded", "truncated", "error", "message", "bundle", "version", "ms"],
@@ -39,6 +40,8 @@ function rowOf(window: TimelineWindow, place: number, name: string, model: Model
   if (!answer) return row;
   row.set("label", answer.label).set("probability", answer.probability);
   row.set("degraded", answer.degraded).set("truncated", answer.truncated).set("ms", answer.timings_ms?.total);
+  if (answer.set) row.set("set", JSON.stringify(answer.set)).set("abstained", answer.abstained);
+  row.set("abstained_reason", answer.abstained_reason);
   for (const one of answer.predictions) row.set(`probability_${one.label}`, one.probability);
   for (const [modality, own] of Object.entries(answer.modalities)) {
     row.set(`${modality}_status`, own.reason ? `${own.status}:${own.reason}` : own.status);

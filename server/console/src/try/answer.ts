@@ -7,7 +7,8 @@ import { colourClass } from "../look/palette";
 import { placed } from "../look/placed";
 import { shared } from "../look/shared";
 import { meter } from "../parts/meter";
-import { sentence } from "./words";
+import { session } from "../session";
+import { sentence, whyAbstained } from "./words";
 
 @customElement("dm-answer")
 export class Answer extends LitElement {
@@ -44,6 +45,11 @@ export class Answer extends LitElement {
         font-size: 15.5px;
         color: var(--soft);
         overflow-wrap: anywhere;
+      }
+      .set {
+        display: grid;
+        gap: 5px;
+        margin-top: 12px;
       }
       .shares {
         display: flex;
@@ -163,6 +169,7 @@ export class Answer extends LitElement {
               </p>`}
         </div>
         <p class="sentence">${sentence(answer)}</p>
+        ${this.#set(answer)}
         ${answer.truncated
           ? html`<p class="note">
               A track was cut off:
@@ -194,6 +201,27 @@ export class Answer extends LitElement {
       </div>
       <p class="note wrap">${answer.model} version ${answer.version} · request ${answer.request_id}</p>
     </article>`;
+  }
+
+  /** The prediction set with its promise, and why the answer abstained. */
+  #set(answer: Prediction) {
+    const labels = answer.set;
+    if (!labels) return nothing;
+    const coverage = session.models.find((one) => one.name === answer.model && one.version === answer.version)
+      ?.prediction_sets?.coverage;
+    return html`<div class="set">
+      ${answer.abstained
+        ? html`<p class="wrap"><span class="pill warn">abstained</span> ${whyAbstained(answer)}</p>`
+        : nothing}
+      <p class="wrap">
+        ${labels.length === 1 ? "In the set, alone: " : `In the set of ${labels.length}: `}
+        ${labels.map((label) => html`<span class="pill">${label}</span> `)}
+      </p>
+      <p class="note wrap">
+        ${coverage === undefined ? "Sets hold" : `${percent(coverage)} of sets hold`} the true label, on average over
+        recordings like those it was calibrated on; not under drift.
+      </p>
+    </div>`;
   }
 
   #earlier(label: string): number | null | undefined {

@@ -28,6 +28,17 @@ export function whyNot(own: { status: string; reason?: string | null }): string 
   return WHY_NOT[own.reason ?? ""] ?? (own.reason ?? own.status).replaceAll("_", " ");
 }
 
+export function whyAbstained(answer: Prediction): string {
+  switch (answer.abstained_reason) {
+    case "unknown_class":
+      return "This looks like no class that training has seen: do not believe the answer.";
+    case "large_set":
+      return `The set has ${answer.set?.length ?? 0} labels, more than it may: do not believe the first one.`;
+    default:
+      return "The answer is less probable than it must be: do not believe it.";
+  }
+}
+
 export function sentence(answer: Prediction): string {
   const entries = Object.entries(answer.modalities);
   const ok = entries.filter((entry): entry is [string, ModalityAnswer & { label: string }] => entry[1].label !== null);

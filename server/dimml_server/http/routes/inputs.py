@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from dimml.bundle import Bundle
 from dimml.errors import UnsupportedError
 from dimml.media.types import Decoded
+from dimml.request_parameters import ABSTAIN_BELOW, MAX_SET_SIZE
 from dimml_server.fetch.targets import MEDIA_URL
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
 from dimml_server.http.body.limits import Uploads
@@ -29,7 +30,7 @@ from dimml_server.views.inputs import Inputs, build_inputs
 TRANSPORT: Final = "http_inputs"
 PATH: Final = "/v1/inputs"
 #: Of a prediction's fields, those that say how to judge or to answer have no meaning here.
-BODY: Final = body_of({MEDIA_URL, "top_k", "explain"})
+BODY: Final = body_of({MEDIA_URL, "top_k", "explain", ABSTAIN_BELOW, MAX_SET_SIZE})
 _FIELDS: Final = frozenset(BODY["properties"]) - {MEDIA_PART}
 #: Answers drawn at a time; others wait, within their deadline. Drawing takes some 0.1 s of a core.
 _DRAWN_TOGETHER: Final = 2

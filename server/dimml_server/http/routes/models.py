@@ -17,6 +17,20 @@ from dimml_server.versions.traffic_split import WHOLE_PERCENT
 from dimml_server.views.card import ModelCard, build_card
 
 
+class SetsSummary(BaseModel):
+    """What the answers' prediction sets promise, and when answers abstain unless a request says otherwise."""
+
+    coverage: float = Field(
+        description="Share of answers whose set holds the true label, on average over recordings like those it was "
+        "calibrated on; not under drift."
+    )
+    abstain_below: float | None
+    max_set_size: int | None
+    false_alarms: float | None = Field(
+        description="Largest share of answers to known classes taken for unknown; null where there is no such check."
+    )
+
+
 class ModelSummary(BaseModel):
     """One bundle version that is served."""
 
@@ -32,6 +46,9 @@ class ModelSummary(BaseModel):
     default: bool = Field(description="Whether it is the version used if a request names none.")
     share_percent: float = Field(description="Its share of the predictions that name no version.")
     shadow: bool = Field(description="Whether it gets a copy of requests that other versions answered.")
+    prediction_sets: SetsSummary | None = Field(
+        default=None, description="Of its answers' prediction sets; null where it has none."
+    )
 
 
 class ModelDetail(ModelSummary):
@@ -64,6 +81,7 @@ def _summary(registry: BundleRegistry, bundle: Bundle) -> dict[str, object]:
         "description": bundle.description,
         "created": bundle.created,
         "sha256": bundle.sha256,
+        "prediction_sets": None if bundle.prediction_sets is None else bundle.prediction_sets.summary(),
     }
 
 

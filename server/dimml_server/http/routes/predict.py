@@ -11,7 +11,16 @@ from starlette.requests import ClientDisconnect
 
 from dimml.errors import InvalidParameterError
 from dimml.prediction import Prediction
-from dimml.request_parameters import EXPLANATIONS, MAX_ROUTE_KEY, damage_of, explain_of, route_key
+from dimml.request_parameters import (
+    ABSTAIN_BELOW,
+    EXPLANATIONS,
+    MAX_ROUTE_KEY,
+    MAX_SET_SIZE,
+    Abstention,
+    damage_of,
+    explain_of,
+    route_key,
+)
 from dimml_server.fetch.prediction import MediaUrls
 from dimml_server.fetch.targets import MEDIA_URL
 from dimml_server.http.body.disconnect import CLIENT_CLOSED_REQUEST, unless_gone
@@ -50,6 +59,18 @@ BODY: dict[str, Any] = {
         "audio_track": {"type": "string", "description": f"{_TRACK}; or 'loudest'."},
         "video_track": {"type": "string", "description": f"{_TRACK}."},
         "top_k": {"type": "integer", "minimum": 1, "description": "How many classes to list; by default 5."},
+        "abstain_below": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "Abstain where the answer is less probable; by default as the bundle says. Of bundles with "
+            "prediction sets.",
+        },
+        "max_set_size": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "Abstain where the prediction set has more labels; by default as the bundle says.",
+        },
         "timeout_ms": {"type": "number", "exclusiveMinimum": 0, "description": "Time limit of this request."},
         "modalities": {"type": "string", "description": "Those to use, comma separated; by default all."},
         "explain": {
@@ -157,6 +178,7 @@ def media_prediction(form: Form, request_id: str) -> MediaPrediction:
         modalities=None if modalities is None else [name.strip() for name in modalities.split(",") if name.strip()],
         explain=explain_of(form.fields),
         damage=damage_of(form.fields),
+        abstain=Abstention(number_field(form, ABSTAIN_BELOW, float), number_field(form, MAX_SET_SIZE, int)),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from dimml.errors import RequestError
-from dimml.request_parameters import damage_of, explain_of, route_key, timeout_of
+from dimml.request_parameters import abstention_of, damage_of, explain_of, route_key, timeout_of
 from dimml_server.kserve.messages import (
     InferRequest,
     InferResponse,
@@ -82,6 +82,7 @@ def parse_infer(message: service_pb2.ModelInferRequest) -> InferRequest:
         video_track=parameters.get("video_track"),
         explain=explain_of(parameters),
         damage=damage_of(parameters),
+        abstain=abstention_of(parameters),
     )
 
 

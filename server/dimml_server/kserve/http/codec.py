@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from dimml.errors import RequestError, TooLargeError
-from dimml.request_parameters import damage_of, explain_of, route_key, timeout_of
+from dimml.request_parameters import abstention_of, damage_of, explain_of, route_key, timeout_of
 from dimml_server.kserve.messages import (
     InferRequest,
     InferResponse,
@@ -76,6 +76,7 @@ def parse_infer(body: bytes | memoryview, header_length: str | None, model: str,
         video_track=parameters.get("video_track"),
         explain=explain_of(parameters),
         damage=damage_of(parameters),
+        abstain=abstention_of(parameters),
     )
     return HttpInfer(request, binary_by_default, binary)
 

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml_server.observability.history.samples import (
+    ACCURACY,
+    ACCURACY_REFERENCE,
     DEGRADED,
     DRIFT,
     DRIFT_NOISE,
@@ -115,6 +117,14 @@ def _drift(table: Table, days: Table, thresholds: tuple[float, ...]) -> Iterator
         yield Condition(labels, (value > noise) & (value > distance), value)
 
 
+def _accuracy(table: Table, days: Table, thresholds: tuple[float, ...]) -> Iterator[Condition]:
+    (most,) = thresholds
+    for _, model, version, modalities in table.keys(ACCURACY):
+        of = model, version, modalities
+        fall = table.gauge(ACCURACY_REFERENCE, *of) - table.gauge(ACCURACY, *of)
+        yield Condition({"model": model, "version": version, "modalities": modalities}, fall > most, fall)
+
+
 def _degraded(table: Table, days: Table, thresholds: tuple[float, ...]) -> Iterator[Condition]:
     share, least = thresholds
     for _, model, version in table.keys(PREDICTIONS):
@@ -200,6 +210,16 @@ ALERTS: Final = (
         lambda labels, v: (
             f"Certainty of {labels['modality']} in {_of(labels)} is not what it was on validation clips: "
             f"distance {v:.2f}"
+        ),
+    ),
+    Alert(
+        "DimmlEstimatedAccuracyFell",
+        "ticket",
+        15 * _MINUTE,
+        (0.1,),
+        _accuracy,
+        lambda labels, v: (
+            f"Estimated accuracy of {_of(labels)} with {labels['modalities']} is {v:.2f} below that on validation clips"
         ),
     ),
     Alert(

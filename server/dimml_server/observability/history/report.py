@@ -13,6 +13,8 @@ import numpy as np
 
 from dimml_server.observability.history.alerts import FAILED, NOT_JUDGED, Floats, firing, ratio
 from dimml_server.observability.history.samples import (
+    ACCURACY,
+    ACCURACY_REFERENCE,
     CERTAINTY,
     COARSE_KEPT_S,
     COARSE_S,
@@ -167,7 +169,14 @@ def _model(table: Table, model: str, version: str, recent: slice, rose: Callable
             "statuses": {status: count for status, count in rows.items() if count},
         }
     fused = head(_FUSED) if (CERTAINTY, COUNT, model, version, _FUSED) in table.keys(CERTAINTY, COUNT) else None
-    return {"modalities": modalities, "fused_head": fused}
+    accuracy = {
+        key[3]: {
+            "estimate": _numbers(table.gauge(*key)[recent]),
+            "reference": _numbers(table.gauge(ACCURACY_REFERENCE, *key[1:])[-1:])[0],
+        }
+        for key in table.keys(ACCURACY, model, version)
+    }
+    return {"modalities": modalities, "fused_head": fused, "estimated_accuracy": accuracy}
 
 
 def _quantiles(table: Table, stage: str, rose: Callable[[Floats], Floats]) -> dict[str, list[float | None]]:

@@ -24,6 +24,7 @@ REQUESTS, LATENCY, TOTAL = "requests", "latency", "total"
 QUEUED, QUEUE_LIMIT, WORKERS, WORKERS_LOST = "queued", "queue_limit", "workers", "workers_lost"
 PREDICTIONS, DEGRADED, STATUS, SERVED = "predictions", "degraded", "status", "served"
 CERTAINTY, WEIGHT, DRIFT, DRIFT_NOISE = "certainty", "weight", "drift", "drift_noise"
+ACCURACY, ACCURACY_REFERENCE = "accuracy", "accuracy_reference"
 SUM, COUNT = "sum", "count"
 
 #: Time between two samples, seconds.
@@ -64,6 +65,8 @@ _KEYS: Final[Mapping[str, _KeyOf]] = {
     "dimml_modality_weight_ratio_count": lambda sample: (WEIGHT, COUNT, *(sample[label] for label in _MODALITY)),
     "dimml_modality_certainty_drift_ratio": _named(DRIFT, *_MODALITY),
     "dimml_modality_certainty_drift_noise_ratio": _named(DRIFT_NOISE, *_MODALITY),
+    "dimml_estimated_accuracy_ratio": _named(ACCURACY, *_VERSION, "modalities"),
+    "dimml_estimated_accuracy_reference_ratio": _named(ACCURACY_REFERENCE, *_VERSION, "modalities"),
 }
 #: Metrics of which samples are kept: a metric's name lacks what its samples' names end in.
 _METRICS: Final = frozenset(

@@ -1,0 +1,50 @@
+"""Accuracy estimated without labels: the mean probability that the last answers give themselves.
+
+A calibrated answer of probability p is right with chance p, so the mean over many answers is the share that is right
+(Guo et al. 2017, ICML, on calibration; Garg et al. 2022, ICLR, call it average confidence and show where it fails).
+It holds as far as the calibration does: on data like the validation clips, and less under damage, where heads are too
+sure (docs/evidence/labels.md).
+
+Answers are kept apart by which modalities were present, since an answer without one is another classifier's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import Final
+
+#: Between the names of modalities present, in the bundle's order; no name can hold it.
+JOINT: Final = "+"
+
+
+def pattern_of(present: Iterable[str]) -> str:
+    """Name a pattern of modalities present, given in the bundle's order."""
+    return JOINT.join(present)
+
+
+def patterns(modalities: Sequence[str]) -> tuple[str, ...]:
+    """List all patterns of at least one modality: ``2^M - 1``, the whole first."""
+    return tuple(
+        pattern_of(present) for count in range(len(modalities), 0, -1) for present in combinations(modalities, count)
+    )
+
+
+class SlidingMean:
+    """Mean of the last ``window`` values."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self, window: int) -> None:
+        self._last: deque[float] = deque(maxlen=window)
+
+    def add(self, value: float) -> None:
+        """Add a value; a full window drops its oldest one."""
+        self._last.append(value)
+
+    def sum_and_count(self) -> tuple[float, int]:
+        """Return the sum of the values kept, and how many they are: what several windows are merged by."""
+        # Added up anew, which no rounding outlives: a running sum of additions and subtractions wanders off.
+        return math.fsum(self._last), len(self._last)

@@ -1,0 +1,94 @@
+"""Hold the accuracy that a run's answers estimate of themselves against their true one, condition by condition.
+
+    dimml calibrate runs/mine
+    dimml evaluate runs/mine --corruptions
+    python scripts/estimated_accuracy.py runs/mine [--json]
+
+The estimate is what a server publishes as ``dimml_estimated_accuracy_ratio``: the mean probability of the answers. It
+reads what `dimml evaluate` kept of the test clips, and exits with 1 where clean answers miss by more than 3 points, or
+those under families that the fusion was chosen with by more than 8 on average.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dimml_training.report.reading import CORRUPTIONS_FILE
+
+#: Largest mean absolute error by group, in points.
+TARGETS: Final = {"clean": 3.0, "seen families": 8.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Of a group's conditions, in points: mean absolute error, mean error (estimate less truth), and the worst one."""
+
+    conditions: int
+    mean_absolute: float
+    mean: float
+    worst: float
+    where: str
+
+
+def group_of(name: str, condition: Mapping[str, Any]) -> str:
+    """Name the group that a condition is reported in."""
+    if condition["group"] in ("clean", "absent", "nosignal", "conflict"):
+        return {
+            "clean": "clean",
+            "absent": "a modality absent",
+            "nosignal": "a modality silent or black",
+            "conflict": "a modality of another clip",
+        }[condition["group"]]
+    if not condition["in_means"]:
+        return "families that the recordings carry"
+    return "seen families" if condition["seen"] else "unseen families"
+
+
+def errors_of(conditions: Sequence[tuple[str, Mapping[str, Any]]]) -> Errors:
+    """Compute the errors of a group."""
+    points = {name: 100.0 * (found["confidence"] - found["accuracy"]) for name, found in conditions}
+    where = max(points, key=lambda name: abs(points[name]))
+    count = len(points)
+    return Errors(count, sum(map(abs, points.values())) / count, sum(points.values()) / count, points[where], where)
+
+
+def main() -> int:
+    """Print the errors of every group."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run directory of a training that was calibrated and evaluated")
+    parser.add_argument("--json", action="store_true", help="print the errors as JSON")
+    options = parser.parse_args()
+    try:
+        kept = json.loads((options.run / CORRUPTIONS_FILE).read_bytes())
+    except OSError as error:
+        raise SystemExit(
+            f"{options.run}: {error.strerror}; run `dimml evaluate {options.run} --corruptions`"
+        ) from error
+    groups: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for name, condition in kept["conditions"].items():
+        groups.setdefault(group_of(name, condition), []).append((name, condition))
+    errors = {group: errors_of(conditions) for group, conditions in groups.items()}
+    if options.json:
+        print(json.dumps({group: asdict(found) for group, found in errors.items()}, indent=1))
+    else:
+        print("| conditions | how many | mean absolute error | mean error | worst |")
+        print("|---|---|---|---|---|")
+        for group, found in errors.items():
+            print(
+                f"| {group} | {found.conditions} | {found.mean_absolute:.1f} | {found.mean:+.1f} | {found.worst:+.1f} "
+                f"{found.where} |"
+            )
+    missed = [group for group, most in TARGETS.items() if group in errors and errors[group].mean_absolute > most]
+    for group in missed:
+        print(f"missed: {group}, more than {TARGETS[group]:g} points", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

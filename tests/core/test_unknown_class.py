@@ -1,0 +1,68 @@
+"""Unknown classes: distances against scipy's, false alarms against chance, and what a manifest may hold."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy.spatial.distance import mahalanobis
+
+from dimml.prediction_sets.unknown import KnownFeatures, Matrix, UnknownClass, nearest_mean
+from support.tiny_sets import SETS, bundle_of_sets, tiny_sets, tiny_unknown
+
+RNG = np.random.default_rng(5)
+
+
+def test_the_distance_is_scipys_to_the_nearest_mean() -> None:
+    spread = RNG.standard_normal((4, 4))
+    covariance = spread @ spread.T + np.eye(4)
+    means, rows = RNG.standard_normal((3, 4)), RNG.standard_normal((20, 4))
+    values, vectors = np.linalg.eigh(covariance)
+    whitening = vectors / np.sqrt(values) @ vectors.T
+    ours = nearest_mean(rows.astype(np.float32), whitening.astype(np.float32), (means @ whitening).astype(np.float32))
+    theirs = [min(mahalanobis(row, mean, np.linalg.inv(covariance)) for mean in means) for row in rows]
+    assert ours == pytest.approx(np.array(theirs), abs=1e-5)
+
+
+def test_a_score_is_the_mean_over_the_modalities_that_are_ok() -> None:
+    """Each modality's distance is the first feature's from 0; at 0.4 and 0.1 both together are within 0.3."""
+    zero = {name: known.model_copy(update={"means": Matrix.of(np.zeros((3, 8)))}) for name, known in known_of().items()}
+    unknown = tiny_unknown().model_copy(update={"modalities": zero})
+    features = {name: np.zeros((4, 8), np.float32) for name in zero}
+    features["audio"][:, 0], features["visual"][:, 0] = 0.4, 0.1
+    patterns = [("audio", "visual"), ("audio",), ("visual",), ()]
+    assert unknown.unknown(features, patterns).tolist() == [False, True, False, False]
+
+
+def known_of() -> dict[str, KnownFeatures]:
+    return tiny_unknown().modalities
+
+
+def test_a_matrix_comes_back_to_the_last_bit() -> None:
+    array = RNG.standard_normal((3, 5)).astype(np.float32)
+    again = Matrix.model_validate_json(Matrix.of(array).model_dump_json())
+    assert again.array.tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("rows", "data", "message"),
+    [(1, "AAAA", "3 bytes, not those of 1 x 1"), (1, "?", "not base64"), (1, "AADAfw==", "NaN or infinity")],
+)
+def test_a_damaged_matrix_is_refused(rows: int, data: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Matrix(rows=rows, columns=1, data=data)
+
+
+def test_a_manifest_s_features_must_be_its_encoders() -> None:
+    whole = tiny_unknown()
+    bundle_of_sets(prediction_sets=tiny_sets(**SETS, unknown=whole))
+    fewer = UnknownClass(
+        false_alarms=Decimal("0.05"), modalities={"audio": whole.modalities["audio"]}, patterns=whole.patterns
+    )
+    with pytest.raises(ValidationError, match="unknown: features and classes are"):
+        bundle_of_sets(prediction_sets=tiny_sets(**SETS, unknown=fewer))
+    lacking = whole.model_copy(update={"patterns": whole.patterns[:1]})
+    with pytest.raises(ValidationError, match="no threshold for answers from audio"):
+        bundle_of_sets(prediction_sets=tiny_sets(**SETS, unknown=lacking))
