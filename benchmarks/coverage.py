@@ -20,8 +20,9 @@ import numpy as np
 from scipy.stats import betabinom
 
 from dimml.bundle import Bundle, Encoder
+from dimml.modality import patterns_of
 from dimml.prediction_sets.answers import answer_sets
-from dimml.prediction_sets.thresholds import PredictionSets, conformal_rank, in_set, patterns_of, scores_of
+from dimml.prediction_sets.thresholds import PredictionSets, conformal_rank, in_set, scores_of
 from dimml.status import OK
 from dimml_training.config.corruption_suite import conditions
 from dimml_training.corruptions.encoding import encode_conditions

@@ -30,7 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.metrics.classification import auroc_or_none
-from dimml.prediction_sets.thresholds import conformal_rank, patterns_of
+from dimml.modality import patterns_of
+from dimml.prediction_sets.thresholds import conformal_rank
 from dimml.prediction_sets.unknown import nearest_mean
 from dimml_training.config import TrainConfig, expand_path, load_config, with_fields
 from dimml_training.data.cache import default_cache_dir

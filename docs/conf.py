@@ -45,7 +45,7 @@ html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
 html_js_files = ["scrolling.js"]
-html_search_scorer = "_extensions/search_scorer.js"
+html_search_scorer = str(HERE / "_extensions" / "search_scorer.js")
 # Its own page has the search box and what was found; there is no index of names beside it.
 html_use_index = False
 html_domain_indices = False

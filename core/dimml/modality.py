@@ -6,7 +6,8 @@ range, or the whole range if it is shorter (see ``dimml.media``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 import numpy as np
@@ -220,3 +221,9 @@ def as_decoder_1(document: Any) -> Any:
         known.HISTORIC_DEFAULTS for known in (Waveform, Frames, Flow) if known.model_fields["kind"].default == kind
     ]
     return fill_historic(document, defaults[0]) if defaults else document
+
+
+def patterns_of(modalities: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield every non-empty set of modalities, each in their order, the whole one first."""
+    for size in range(len(modalities), 0, -1):
+        yield from combinations(modalities, size)

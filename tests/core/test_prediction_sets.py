@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from dimml.bundle import Bundle
 from dimml.errors import ConfigurationError, DataError, InvalidParameterError
+from dimml.modality import patterns_of
 from dimml.prediction import AbstainReason, Prediction
 from dimml.prediction_sets.answers import answer_sets, check_abstention
 from dimml.prediction_sets.thresholds import (
@@ -24,7 +25,6 @@ from dimml.prediction_sets.thresholds import (
     in_set,
     parse_share,
     pattern_threshold,
-    patterns_of,
     scores_of,
 )
 from dimml.request_parameters import Abstention, abstention_of

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dimml.prediction_sets.thresholds import PredictionSets, in_set, patterns_of
+from dimml.modality import patterns_of
+from dimml.prediction_sets.thresholds import PredictionSets, in_set
 from dimml.repository import load_bundle
 from dimml.request_parameters import Abstention
 from dimml_export.export import export_run

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from dimml.bundle import Bundle, Encoder
 from dimml.fusion import FusionSpec
+from dimml.modality import patterns_of
 from dimml.prediction import Prediction
-from dimml.prediction_sets.thresholds import PatternThreshold, PredictionSets, patterns_of
+from dimml.prediction_sets.thresholds import PatternThreshold, PredictionSets
 from dimml.prediction_sets.unknown import KnownFeatures, Matrix, UnknownClass, UnknownThreshold
 from support.tiny_bundle import AUDIO, FEATURES_WIDTH, VISUAL, colour, tiny_row
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dimml.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from dimml_client.labelling.tasks import Player
+    pass
 
 
 def register(app: typer.Typer) -> None:
@@ -79,7 +79,7 @@ def select(
             f"{out / SELECTION_FILE} is there: labels that come back are checked against it; choose another --out",
             field="--out",
         )
-    write_tasks(out, selection, locations, cast("Player | None", player))
+    write_tasks(out, selection, locations, player)
     write_selection(out / SELECTION_FILE, selection)
     counts = {
         "candidates": len(candidates.rows),

@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 from typing import Final
+
+from dimml.modality import patterns_of
 
 #: Between the names of modalities present, in the bundle's order; no name can hold it.
 JOINT: Final = "+"
@@ -27,9 +28,7 @@ def pattern_of(present: Iterable[str]) -> str:
 
 def patterns(modalities: Sequence[str]) -> tuple[str, ...]:
     """List all patterns of at least one modality: ``2^M - 1``, the whole first."""
-    return tuple(
-        pattern_of(present) for count in range(len(modalities), 0, -1) for present in combinations(modalities, count)
-    )
+    return tuple(pattern_of(present) for present in patterns_of(modalities))
 
 
 class SlidingMean:

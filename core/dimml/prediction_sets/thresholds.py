@@ -10,11 +10,10 @@ together: it is marginal, not per class or recording. There is one threshold for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from functools import cached_property
-from itertools import combinations
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dimml.errors import ConfigurationError, DataError
 from dimml.fusion import BoolArray
+from dimml.modality import patterns_of
 from dimml.prediction_sets.unknown import UnknownClass
 
 #: What two engines may differ by in a probability, since they add in another order. Labels this close to the threshold
@@ -113,12 +113,6 @@ class PredictionSets(BaseModel):
                 raise ValueError(f"unknown: features and classes are {sizes}, the encoders' {dict(widths)}, {classes}")
         if others := sorted(name for pattern in there for name in pattern if name not in modalities):
             raise ValueError(f"a threshold names {others[0]!r}, the modalities are {modalities}")
-
-
-def patterns_of(modalities: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield every non-empty set of modalities, each in their order, the whole one first."""
-    for size in range(len(modalities), 0, -1):
-        yield from combinations(modalities, size)
 
 
 def parse_share(text: str, field: str, example: str) -> Decimal:

@@ -131,5 +131,4 @@ def nearest_mean(
     """Mahalanobis distance ``[B]`` of features to the nearest class mean."""
     whitened_BD = features_BD @ whitening_DD
     steps_BCD = whitened_BD[:, None] - whitened_means_CD
-    squares_BC = np.einsum("bcd,bcd->bc", steps_BCD, steps_BCD, dtype=np.float64)
-    return np.asarray(np.sqrt(squares_BC.min(axis=1)))
+    return np.asarray(np.sqrt(np.einsum("bcd,bcd->bc", steps_BCD, steps_BCD, dtype=np.float64).min(axis=1)))

@@ -7,7 +7,7 @@ import pytest
 
 from dimml.bundle import FUSED_HEAD
 from dimml.fusion import FusionParameters, FusionSpec, fuse, heads_present
-from dimml.prediction_sets.thresholds import patterns_of
+from dimml.modality import patterns_of
 from dimml_training.evaluation.heads import HeadLogits
 from dimml_training.fusion_selection.held_out import HeldOutFusions, held_out_folds, pattern_answers
 

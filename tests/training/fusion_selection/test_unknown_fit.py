@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dimml.errors import DataError
-from dimml.prediction_sets.thresholds import patterns_of
+from dimml.modality import patterns_of
 from dimml_training.evaluation.heads import HeadLogits
 from dimml_training.fusion_selection.unknown_fit import fit_unknown
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.errors import DataError
-from dimml.prediction_sets.thresholds import conformal_rank, fewest_clips, patterns_of
+from dimml.modality import patterns_of
+from dimml.prediction_sets.thresholds import conformal_rank, fewest_clips
 from dimml.prediction_sets.unknown import KnownFeatures, Matrix, UnknownClass, UnknownThreshold, nearest_mean
 from dimml_training.evaluation.heads import HeadLogits
 from dimml_training.fusion_selection.reliability_fit import feature_geometry

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from dimml.errors import SetupError
+from dimml.modality import patterns_of
 from dimml.prediction_sets.thresholds import (
     MOST_MODALITIES,
     PredictionSets,
     conformal_rank,
     in_set,
     pattern_threshold,
-    patterns_of,
     scores_of,
 )
 from dimml.prediction_sets.unknown import MOST_FEATURES, UnknownClass
