@@ -68,7 +68,8 @@ def test_a_finished_run_exports_to_the_same_graphs(before: Path, capsys: pytest.
     # What came since stands in the new one, with the value that means the earlier behaviour.
     parsed_old, parsed_new = (Bundle.model_validate(document) for document in (old, new))
     assert (parsed_new.quality, parsed_new.modalities) == (parsed_old.quality, parsed_old.modalities)
-    for field in old.keys() - OF_THE_EXPORT - {"quality", "encoders"}:
+    assert (parsed_new.reference, parsed_new.prediction_sets) == (parsed_old.reference, None)
+    for field in old.keys() - OF_THE_EXPORT - {"quality", "encoders", "reference"}:
         assert new[field] == old[field], field
     for path in sorted((before / "models").glob("*/1/model.py")):
         assert (before / "again" / path.relative_to(before / "models")).read_bytes() == path.read_bytes()
