@@ -96,7 +96,10 @@ def main() -> None:
 
 
 def _table(config: TrainConfig, hold_out: Sequence[str], work: Path, *, out: bool) -> TrainConfig:
-    """Write the clips of the classes that are held ``out``, or of the others; return the config for them."""
+    """Write the validation and test clips of the classes held ``out``, or of the others; return the config for them.
+
+    Both tables have the same training clips, those of the other classes: a table without any is refused.
+    """
     columns, first = config.data.columns, next(label for label in config.data.labels or () if label not in hold_out)
     with expand_path(config.data.manifest).open(newline="", encoding="utf-8-sig") as file:
         lines = list(csv.DictReader(file))
@@ -105,9 +108,10 @@ def _table(config: TrainConfig, hold_out: Sequence[str], work: Path, *, out: boo
         writer = csv.DictWriter(file, list(lines[0]))
         writer.writeheader()
         for line in lines:
-            if (line[columns.label] in hold_out) == out:
+            strange = line[columns.label] in hold_out
+            if strange == (out and line[columns.split] != config.data.splits["train"]):
                 # A class that the run does not know has no label; the one written is never looked at.
-                writer.writerow({**line, columns.label: first} if out else line)
+                writer.writerow({**line, columns.label: first} if strange else line)
     fields: dict[str, Any] = {
         "data.manifest": str(path.resolve()),
         "data.media_root": config.data.media_root or str(expand_path(config.data.manifest).parent),
