@@ -60,8 +60,9 @@ ROOMS: Final[Mapping[str, str]] = {
     "dimml_export": """
         onnx_graph  tensorrt.config  tensorrt.operators  tensorrt.samples
         certainty_graph  encoder_graph  evaluation  model_config  parity  prediction_sets  reference
-        fusion_graph  repository_writer
+        fusion_graph  repository_writer  precision
         tensorrt  export
+        summary
         commands
     """,
     "dimml_server": """

@@ -94,8 +94,10 @@ def train(config: dict[str, Any], folder: Path, rows: Sequence[Row], seed: int, 
     config["stage1"] |= {"epochs": epochs, "warmup_epochs": max(1, epochs // 4)}
     config["stage2"] |= {"epochs": max(1, epochs // 2)}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    dimml("train", folder / "config.yaml", "--out", folder / "run")
-    found = json.loads(dimml("evaluate", folder / "run", "--json"))["conditions"]["clean"]
+    run = folder / "run"
+    if not (run / "run.json").exists():
+        dimml("train", folder / "config.yaml", "--out", run, *(["--resume"] if run.exists() else []))
+    found = json.loads(dimml("evaluate", run, "--json"))["conditions"]["clean"]
     figures = {name: float(found[name]) for name in ("accuracy", "nll")}
     done.write_text(json.dumps(figures))
     return figures

@@ -129,7 +129,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         table, chosen, clips = folder / "scores.parquet", folder / "round", folder / "clips.csv"
-        dimml("score", SAMPLES / "*.mp4", "--repository", ROOT / "model_repository", "--out", table, "--quiet")
+        dimml(
+            "score",
+            SAMPLES / "*.mp4",
+            "--repository",
+            ROOT / "model_repository",
+            "--out",
+            table,
+            "--quiet",
+            "--fail-on",
+            "never",
+        )
         place = ["--media-url", "/data/local-files/?d=", "--root", SAMPLES]
         print(dimml("select", table, "--budget", str(BUDGET), "--out", chosen, *place), end="")
         with label_studio(options.label_studio, folder) as client:

@@ -20,6 +20,8 @@ MAY_IMPORT_OWN = {
     "dimml_training": {"dimml"},
     "dimml_export": {
         "dimml",
+        "dimml_training.evaluation.heads",
+        "dimml_training.loop.other_encoders",
         "dimml_training.models",
         "dimml_training.run.directory",
         "dimml_training.run.prediction_sets",

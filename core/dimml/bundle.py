@@ -62,6 +62,28 @@ class PlanRecord(BaseModel):
     parity: dict[str, float] = Field(description="Largest absolute difference of each output from ONNX Runtime.")
 
 
+class ReducedPrecision(BaseModel):
+    """Arithmetic of encoders below FP32: what was reduced, what was left, and what that cost on validation clips."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: Literal["fp16", "int8"]
+    float_version: int = Field(ge=1, description="Version beside it with the same encoders in FP32.")
+    calibration_clips: int = Field(
+        ge=0, description="Training clips that gave the ranges of activations; 0 for fp16, which needs none."
+    )
+    layers: dict[str, int] = Field(description="By modality, layers that compute in the reduced precision.")
+    left_in_float: dict[str, tuple[str, ...]] = Field(
+        description="By modality, layers left in FP32 because they hurt, the most harmful first; by name in the graph."
+    )
+    search: tuple[dict[str, Any], ...] = Field(
+        default=(), description="Steps of the search for them: layers in FP32 by modality, and accuracy lost by head."
+    )
+    clips: int = Field(ge=1, description="Validation clips of the figures.")
+    before: dict[str, Any] = Field(description="Figures in FP32: accuracy and ECE of the answer and of each head.")
+    after: dict[str, Any] = Field(description="The same of what this version answers, and how often labels agree.")
+
+
 class Encoder(BaseModel):
     """What serving needs to know about one modality's encoder."""
 
@@ -76,7 +98,12 @@ class Bundle(BaseModel):
     """Manifest of one bundle version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"decoder_version": 1, "margin_s": 0.0, "prediction_sets": None}
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        "decoder_version": 1,
+        "margin_s": 0.0,
+        "prediction_sets": None,
+        "reduced_precision": None,
+    }
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Name
@@ -113,6 +140,10 @@ class Bundle(BaseModel):
     files: dict[str, FileRecord] = Field(default_factory=dict, description="By path relative to the repository.")
     plans: dict[str, PlanRecord] = Field(
         default_factory=dict, description="TensorRT plans among the files, by path: written by `dimml build-plans`."
+    )
+
+    reduced_precision: ReducedPrecision | None = Field(
+        default=None, description="How its encoders compute below FP32; None: they do not."
     )
 
     @model_validator(mode="before")
@@ -168,6 +199,11 @@ class Bundle(BaseModel):
     def classes(self) -> int:
         """Number of classes, C."""
         return len(self.labels)
+
+    @property
+    def precision(self) -> Literal["fp32", "fp16", "int8"]:
+        """Arithmetic of its encoders; what stays in FP32 all the same is in ``reduced_precision``."""
+        return "fp32" if self.reduced_precision is None else self.reduced_precision.precision
 
     def encoder(self, modality: str) -> Encoder:
         """Look up the encoder of a modality by name. Raises KeyError."""

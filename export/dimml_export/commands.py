@@ -13,7 +13,6 @@ from dimml.errors import ConfigurationError, InvalidParameterError
 
 if TYPE_CHECKING:
     from dimml.request_parameters import Abstention
-    from dimml_export.export import Exported
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +52,27 @@ def export(
             "on the host that serves.",
         ),
     ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"],
+        typer.Option(
+            help="Arithmetic of the encoders: int8 for processors with VNNI or AMX, fp16 for GPUs. Below fp32 the "
+            "version in fp32 is written too, unless it is there, and the run's clips are read, to calibrate and judge."
+        ),
+    ] = "fp32",
+    calibration_clips: Annotated[
+        int,
+        typer.Option(
+            help="With --precision int8: training clips that give the ranges of activations, and validation clips on "
+            "which the fusion is fitted again.",
+            metavar="N",
+        ),
+    ] = 200,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --precision: where decoded clips are kept; by default $XDG_CACHE_HOME/dimml or ~/.cache/dimml."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Export a training run as a bundle that `dimml serve` and Triton load.
@@ -63,10 +83,15 @@ def export(
     set of lost modalities. Unless all labels are equal and all logits within
     0.001, nothing is written. An existing bundle of the same name gets a new
     version beside the old ones.
+
+    With `--precision` int8 or fp16 nothing is written either if, on validation
+    clips, any head or the answer loses more than half a point of accuracy, or
+    the answer's calibration error rises by more than 0.01.
     """
     from rich.console import Console
 
     from dimml_export.export import export_run
+    from dimml_export.summary import show_exported
 
     deadlines = dict(_deadline(given) for given in deadline_ms or ())
     with Console(stderr=True).status("loading the run") as status:
@@ -77,13 +102,16 @@ def export(
             description=description,
             deadlines_ms=deadlines,
             tensorrt=tensorrt,
+            precision=precision,
+            calibration_clips=calibration_clips,
+            cache_dir=cache_dir,
             abstain=_abstention(abstain_below, max_set_size),
             say=status.update,
         )
     if as_json:
         typer.echo(json.dumps(exported.as_dict(), indent=2))
     else:
-        _show(exported)
+        show_exported(exported)
         if tensorrt == "plan":
             typer.echo(f"on the host that serves: dimml build-plans {exported.repository}")
 
@@ -108,32 +136,3 @@ def _abstention(below: float | None, largest: int | None) -> Abstention:
         return Abstention(below, largest)
     except InvalidParameterError as error:
         raise ConfigurationError(f"--{error.message.replace('_', '-', 2)}", field=error.field) from error
-
-
-def _show(exported: Exported) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from dimml.contract import LOGITS
-
-    console = Console(highlight=False)
-    bundle = exported.bundle
-    onnx = {path: record for path, record in bundle.files.items() if path.endswith(".onnx")}
-    megabytes = {path.split("/")[0]: record.bytes / 1e6 for path, record in onnx.items()}
-    table = Table("model", "MB", "compared with", "at batch", "largest logit difference", box=None, pad_edge=False)
-    for model, against in dict.fromkeys((parity.model, parity.against) for parity in exported.parity):
-        compared = [parity for parity in exported.parity if (parity.model, parity.against) == (model, against)]
-        batches = ", ".join(str(parity.batch) for parity in compared)
-        largest = max(parity.differences[LOGITS] for parity in compared)
-        size = f"{megabytes[model]:.2f}" if model in megabytes else ""
-        table.add_row(model if size else f"{model} (all)", size, against, batches, f"{largest:.1e}")
-    console.print(f"[bold]{bundle.name}[/bold] version {bundle.version} in {exported.repository}", soft_wrap=True)
-    console.print(table)
-    clips = exported.parity[0].clips
-    console.print(
-        f"on {clips} clips every label equals the trained model's; "
-        f"{bundle.classes} labels, heads: {', '.join(bundle.heads)}"
-    )
-    for warning in exported.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
-    console.print(f"serve it: dimml serve --repository {exported.repository}", soft_wrap=True)

@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import onnx
 from pydantic import ValidationError
 
 from dimml import __version__
 from dimml.bundle import DEADLINE_MS, Bundle, Encoder
 from dimml.contract import model_specs
 from dimml.errors import ConfigurationError, SetupError
+from dimml.fusion import FusionParameters
 from dimml.request_parameters import AS_BUNDLED, Abstention
 from dimml.system.files import StrPath
 from dimml.system.outbound import set_quiet_defaults
@@ -21,10 +23,11 @@ from dimml.validation import first_fault
 from dimml_export.encoder_graph import encoder_model
 from dimml_export.evaluation import corrupted_figures, data_digest
 from dimml_export.fusion_graph import fusion_model
-from dimml_export.parity import Outputs, Parity, check_chain, check_encoder, check_fusion
+from dimml_export.parity import AGREEMENT, Agreement, Outputs, Parity, check_chain, check_encoder, check_fusion
+from dimml_export.precision.reduce import CALIBRATION_CLIPS, FEWEST_CLIPS, Precision, Reduced, reduce_precision
 from dimml_export.prediction_sets import prediction_sets
 from dimml_export.reference import reference_distributions
-from dimml_export.repository_writer import check_name, missing_outputs, write_bundle
+from dimml_export.repository_writer import check_name, missing_outputs, version_with, write_bundle
 from dimml_export.tensorrt.config import TensorRT
 from dimml_training.run.directory import TrainedRun, load_run
 
@@ -41,14 +44,27 @@ class Exported:
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to a dictionary for JSON."""
+        reduced = self.bundle.reduced_precision
         return {
             "repository": str(self.repository),
             "name": self.bundle.name,
             "version": self.bundle.version,
+            "precision": self.bundle.precision,
+            "reduced_precision": None if reduced is None else reduced.model_dump(mode="json"),
             "files": {path: record.model_dump() for path, record in self.bundle.files.items()},
             "parity": [parity.as_dict() for parity in self.parity],
             "warnings": self.warnings,
         }
+
+
+@dataclass(frozen=True)
+class _Models:
+    """A bundle's models with how closely they match the trained ones; ``outputs`` are torch's, by modality."""
+
+    encoders: dict[str, onnx.ModelProto]
+    fusion: onnx.ModelProto
+    outputs: dict[str, Outputs]
+    parity: list[Parity]
 
 
 def export_run(
@@ -59,6 +75,9 @@ def export_run(
     description: str = "",
     deadlines_ms: Mapping[str, float] | None = None,
     tensorrt: TensorRT | None = None,
+    precision: Precision = "fp32",
+    calibration_clips: int = CALIBRATION_CLIPS,
+    cache_dir: StrPath | None = None,
     abstain: Abstention = AS_BUNDLED,
     say: Callable[[str], None] = lambda _: None,
 ) -> Exported:
@@ -68,14 +87,20 @@ def export_run(
     default; ``tensorrt`` is how encoders use TensorRT, None for not at all; ``abstain`` is when answers abstain unless
     a request says otherwise. ``say`` is called with progress messages.
 
+    With ``precision`` below fp32, the version in FP32 is written first, unless the repository has it, and the encoders
+    in reduced precision as the version after it: they are calibrated on ``calibration_clips`` training clips and judged
+    on validation clips, from ``cache_dir`` (by default ``dimml train``'s) or decoded again.
+
     Raises SetupError for a run that does not load, or whose encoders cannot be compared with the trained ones;
-    ConfigurationError for a joint training, an invalid name, a deadline of an unknown modality, or a limit of
-    abstention for a run without thresholds; and BundleError, with nothing written, if an exported model's outputs
-    differ from the trained one's on the run's sample clips, or if the repository or TensorRT's parser cannot take the
-    bundle.
+    ConfigurationError for a joint training, an invalid name, a deadline of an unknown modality, a limit of abstention
+    for a run without thresholds, too few calibration clips, or reduced precision with TensorRT; DataError for clips
+    that cannot be read; and BundleError, with nothing written, if an exported model's outputs differ from the trained
+    one's on the run's sample clips, if reduced precision costs too much, or if the repository or TensorRT's parser
+    cannot take the bundle.
     """
     run_folder, repository = Path(run_folder), Path(repository)
     set_quiet_defaults()
+    _check_precision(precision, tensorrt, calibration_clips)
     run = load_run(run_folder)
     if run.joint_head is not None:
         raise ConfigurationError(
@@ -91,9 +116,63 @@ def export_run(
         )
     sets, unset = prediction_sets(run_folder, run, abstain)
     draft = _draft(run, name, description, deadlines_ms or {}).model_copy(update={"prediction_sets": sets})
-    check_name(repository, draft, tensorrt)
+    check_name(repository, draft, tensorrt, reduced=precision != "fp32")
     unset += missing_outputs(repository, draft)
     corrupted, lacking = corrupted_figures(run_folder, run)
+    in_float = _float_models(run, draft, say)
+    reduced, models = None, in_float
+    if precision != "fp32":
+        reduced = reduce_precision(
+            run_folder,
+            run,
+            in_float.encoders,
+            precision,
+            calibration_clips=calibration_clips,
+            cache_dir=cache_dir,
+            say=say,
+        )
+        models = _reduced_models(run, draft, reduced, in_float.outputs, say)
+    say(f"writing to {repository}")
+    metrics = {**run.metrics, "parity": [result.as_dict() for result in in_float.parity]}
+    if corrupted is not None:
+        metrics["corrupted"] = corrupted
+    reference, missing = reference_distributions(run_folder, run)
+    training = {**draft.training, **data_digest(run_folder)}
+    draft = draft.model_copy(update={"metrics": metrics, "reference": reference, "training": training})
+    warnings = [*_false_alarms(run), *missing, *lacking, *unset]
+    float_version = None if reduced is None else version_with(repository, draft, in_float.encoders, in_float.fusion)
+    if float_version is None:
+        bundle = write_bundle(
+            repository, draft, in_float.encoders, in_float.fusion, tensorrt=tensorrt, samples=run.samples
+        )
+        float_version = bundle.version
+    if reduced is not None:
+        draft = _reduced_draft(draft, reduced, models, float_version)
+        bundle = write_bundle(repository, draft, models.encoders, models.fusion)
+        warnings += reduced.warnings
+        if sets is not None:
+            warnings.append(
+                f"version {bundle.version}, in {precision}, has no prediction sets and does not abstain: the run's "
+                f"thresholds are of the answers in fp32, of version {float_version}"
+            )
+    return Exported(repository, bundle, models.parity, warnings)
+
+
+def _check_precision(precision: Precision, tensorrt: TensorRT | None, calibration_clips: int) -> None:
+    if precision != "fp32" and tensorrt is not None:
+        raise ConfigurationError(
+            f"--precision {precision} does not go with --tensorrt, which reduces precision by itself: leave one out",
+            field="precision",
+        )
+    if precision == "int8" and calibration_clips < FEWEST_CLIPS:
+        raise ConfigurationError(
+            f"--calibration-clips {calibration_clips}: ranges of activations need {FEWEST_CLIPS} clips at least",
+            field="calibration_clips",
+        )
+
+
+def _float_models(run: TrainedRun, draft: Bundle, say: Callable[[str], None]) -> _Models:
+    """Export encoders and fusion as they were trained, each and all together compared with torch."""
     parity: list[Parity] = []
     outputs: dict[str, Outputs] = {}
     models = {}
@@ -109,24 +188,68 @@ def export_run(
         )
         parity.extend(compared)
     say("exporting the fusion")
+    fusion, compared = _fusion(run, draft, models, outputs, parameters=run.fusion_parameters)
+    return _Models(models, fusion, outputs, parity + compared)
+
+
+def _reduced_models(
+    run: TrainedRun, draft: Bundle, reduced: Reduced, outputs: dict[str, Outputs], say: Callable[[str], None]
+) -> _Models:
+    """Put the reduced encoders and the fusion that is fitted to them together, compared with torch within bounds."""
+    agreement = AGREEMENT[reduced.record["precision"]]
+    parity: list[Parity] = []
+    for name, model in reduced.models.items():
+        say(f"comparing {name} with torch")
+        encoder, samples = run.encoders[name], run.samples[name]
+        _, compared = check_encoder(draft.encoder_model(name), encoder, model, samples, agreement=agreement)
+        parity.extend(compared)
+    draft = draft.model_copy(update={"fusion": reduced.fusion})
+    fusion, compared = _fusion(run, draft, reduced.models, outputs, parameters=reduced.parameters, agreement=agreement)
+    return _Models(reduced.models, fusion, outputs, parity + compared)
+
+
+def _fusion(
+    run: TrainedRun,
+    draft: Bundle,
+    encoders: Mapping[str, onnx.ModelProto],
+    outputs: Mapping[str, Outputs],
+    *,
+    parameters: FusionParameters,
+    agreement: Agreement | None = None,
+) -> tuple[onnx.ModelProto, list[Parity]]:
+    """Export the draft's fusion, compared with its statement in numpy, and all models together with torch."""
     head = run.voting_fused_head
     weight, bias = (None, None) if head is None else (head.weight.detach().numpy(), head.bias.detach().numpy())
-    learned = run.fusion_parameters
-    fusion = fusion_model(draft, weight, bias, learned)
-    parity.append(check_fusion(draft, fusion, outputs, weight, bias, parameters=learned))
-    say("comparing the whole with torch")
-    parity.extend(
-        check_chain(draft, models, fusion, clips=run.samples, outputs=outputs, fused_head=head, parameters=learned)
+    fusion = fusion_model(draft, weight, bias, parameters)
+    parity = [check_fusion(draft, fusion, outputs, weight, bias, parameters=parameters)]
+    parity += check_chain(
+        draft,
+        encoders,
+        fusion,
+        clips=run.samples,
+        outputs=outputs,
+        fused_head=head,
+        parameters=parameters,
+        agreement=agreement,
     )
-    say(f"writing to {repository}")
-    metrics = {**run.metrics, "parity": [result.as_dict() for result in parity]}
-    if corrupted is not None:
-        metrics["corrupted"] = corrupted
-    reference, missing = reference_distributions(run_folder, run)
-    training = {**draft.training, **data_digest(run_folder)}
-    draft = draft.model_copy(update={"metrics": metrics, "reference": reference, "training": training})
-    bundle = write_bundle(repository, draft, models, fusion, tensorrt=tensorrt, samples=run.samples)
-    return Exported(repository, bundle, parity, [*_false_alarms(run), *missing, *lacking, *unset])
+    return fusion, parity
+
+
+def _reduced_draft(draft: Bundle, reduced: Reduced, models: _Models, float_version: int) -> Bundle:
+    """Turn the manifest of the FP32 version into the reduced one's.
+
+    What was computed from FP32's answers is replaced, or left out: thresholds of prediction sets, whose coverage would
+    hold no longer, and figures under corruptions.
+    """
+    return draft.model_copy(
+        update={
+            "fusion": reduced.fusion,
+            "metrics": {**reduced.metrics, "parity": [result.as_dict() for result in models.parity]},
+            "reference": reduced.reference,
+            "prediction_sets": None,
+            "reduced_precision": reduced.noted(float_version),
+        }
+    )
 
 
 def _draft(run: TrainedRun, name: str | None, description: str, deadlines_ms: Mapping[str, float]) -> Bundle:

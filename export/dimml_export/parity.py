@@ -41,6 +41,21 @@ LOGITS_ROUNDING: Final = 8 * float(np.finfo(np.float32).eps)
 #: Largest absolute difference of the fusion's other outputs, all of which are in [0, 1].
 SHARES_TOLERANCE: Final = 1e-4
 
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Bounds of encoders in reduced precision, which cannot equal the trained ones."""
+
+    #: Least share of sample clips with the trained model's label.
+    labels: float
+    #: Largest root mean square difference of logits, as a share of that of the trained logits from their clip's mean.
+    logits: float
+
+
+#: By precision. They catch encoders that are broken on this processor; what reduced precision costs is judged on
+#: validation clips (``dimml_export.precision``).
+AGREEMENT: Final = {"fp16": Agreement(labels=0.9, logits=0.05), "int8": Agreement(labels=0.75, logits=0.4)}
+
 TORCH: Final = "torch"
 NUMPY: Final = "numpy"
 
@@ -73,13 +88,18 @@ class Outputs:
 
 
 def check_encoder(
-    name: str, encoder: nn.Module, model: onnx.ModelProto, clips: npt.NDArray[Any]
+    name: str,
+    encoder: nn.Module,
+    model: onnx.ModelProto,
+    clips: npt.NDArray[Any],
+    *,
+    agreement: Agreement | None = None,
 ) -> tuple[Outputs, list[Parity]]:
     """Run real clips ``[N, *shape]`` through both at every batch size; return torch's outputs and the comparison.
 
     Every clip is part of every comparison; the last batch is filled up from the first clips. Raises BundleError naming
     the model, the batch size and the difference if a label differs, a logit by more than ``LOGITS_TOLERANCE``, or a
-    feature by more than that share of the largest one.
+    feature by more than that share of the largest one; for a model in reduced precision, beyond its ``agreement``.
     """
     if len(clips) == 0:
         raise BundleError(f"{name}: there are no sample clips to compare torch and ONNX Runtime on")
@@ -106,7 +126,7 @@ def check_encoder(
                 FEATURES: _difference(onnx_features, features[rows]),
             },
         )
-        _require(parity, tolerances)
+        _require(parity, tolerances, agreement, _relative(onnx_logits, logits[rows]))
         results.append(parity)
     return Outputs(features, logits), results
 
@@ -170,12 +190,14 @@ def check_chain(
     outputs: Mapping[str, Outputs],
     fused_head: nn.Linear | None,
     parameters: FusionParameters | None = None,
+    agreement: Agreement | None = None,
 ) -> list[Parity]:
     """Compare the served chain, exported encoders followed by the exported fusion, end to end with the trained model.
 
     ``clips`` are the samples ``[N, *shape]`` by modality, ``outputs`` those of torch's encoders on them. The trained
     answer is ``fused_head`` on torch's features, followed by ``dimml.fusion.fuse``. Raises BundleError naming batch
-    size and difference if, at any of ``BATCH_SIZES``, a label differs, or a fused logit by more than its tolerance.
+    size and difference if, at any of ``BATCH_SIZES``, a label differs, or a fused logit by more than its tolerance; for
+    encoders in reduced precision, beyond their ``agreement``.
     """
     names = [modality.name for modality in bundle.modalities]
     features = [outputs[name].features_ND for name in names]
@@ -209,7 +231,7 @@ def check_chain(
             labels_differ=_labels_differ(served, wanted),
             differences={LOGITS: _difference(served, wanted)},
         )
-        _require(parity, {LOGITS: _logits_tolerance(trained)})
+        _require(parity, {LOGITS: _logits_tolerance(trained)}, agreement, _relative(served, wanted))
         results.append(parity)
     return results
 
@@ -243,7 +265,21 @@ def _logits_tolerance(logits_BC: FloatArray) -> float:
     return max(LOGITS_TOLERANCE, LOGITS_ROUNDING * float(np.abs(logits_BC).max()))
 
 
-def _require(parity: Parity, tolerances: Mapping[str, float]) -> None:
+def _relative(ours_BC: FloatArray, theirs_BC: FloatArray) -> float:
+    """Root mean square difference as a share of how far the logits lie from their clip's mean."""
+    spread = np.square(theirs_BC - theirs_BC.mean(axis=1, keepdims=True)).mean()
+    return float(np.sqrt(np.square(ours_BC - theirs_BC).mean() / max(float(spread), float(np.finfo(np.float32).tiny))))
+
+
+def _require(
+    parity: Parity,
+    tolerances: Mapping[str, float],
+    agreement: Agreement | None = None,
+    relative: float = 0.0,
+) -> None:
+    if agreement is not None:
+        _require_agreement(parity, agreement, relative)
+        return
     # The comparison is written so that a NaN on either side fails too.
     beyond = [output for output, tolerance in tolerances.items() if not parity.differences[output] <= tolerance]
     if parity.labels_differ == 0 and not beyond:
@@ -253,6 +289,18 @@ def _require(parity: Parity, tolerances: Mapping[str, float]) -> None:
         f"{parity.model}: at batch {parity.batch} {output} differs by up to {parity.differences[output]:.2g} "
         f"(at most {tolerances[output]:g}) and {parity.labels_differ} labels differ between the trained and the "
         "exported model; nothing was exported"
+    )
+
+
+def _require_agreement(parity: Parity, bounds: Agreement, relative: float) -> None:
+    # Compared are as many rows as fill whole batches.
+    rows = -(-parity.clips // parity.batch) * parity.batch
+    if parity.labels_differ <= (1 - bounds.labels) * rows and relative <= bounds.logits:
+        return
+    raise BundleError(
+        f"{parity.model}: at batch {parity.batch} logits in reduced precision differ by {relative:.0%} of the trained "
+        f"ones' spread (at most {bounds.logits:.0%}) and {parity.labels_differ} of {rows} labels differ (at most "
+        f"{1 - bounds.labels:.0%}); export it without --precision; nothing was exported"
     )
 
 

@@ -8,6 +8,7 @@ or not, but ignores folders in a model that are not numbers.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -89,12 +90,16 @@ def write_bundle(
         ) from error
 
 
-def check_name(repository: Path, draft: Bundle, tensorrt: TensorRT | None = None) -> None:
+def check_name(
+    repository: Path, draft: Bundle, tensorrt: TensorRT | None = None, *, reduced: bool | None = None
+) -> None:
     """Raise BundleError if existing models with the draft's names have other tensors than its own.
 
     Version N+1 can replace N in service only with the same tensors and, since its configuration stays, the same use of
-    TensorRT. ``write_bundle`` checks this too; checking first avoids a futile export.
+    TensorRT, which quantises by itself: encoders in reduced precision (``reduced``, by default the draft's) are refused
+    beside it. ``write_bundle`` checks this too; checking first avoids a futile export.
     """
+    reduced = draft.reduced_precision is not None if reduced is None else reduced
     for spec in model_specs(draft):
         path = repository / spec.name / CONFIG_NAME
         if not path.exists():
@@ -105,6 +110,12 @@ def check_name(repository: Path, draft: Bundle, tensorrt: TensorRT | None = None
                 f"{path} belongs to another model: {difference}; export under another name (--name)", field="name"
             )
         there = uses_tensorrt(config)
+        if spec.role == "encoder" and reduced and there is not None:
+            raise BundleError(
+                f"{path} says {_TENSORRT_WORDS[there]}, which reduces precision by itself, and an existing "
+                "configuration is kept: export without --precision, or under another name (--name)",
+                field="precision",
+            )
         # A plain export into a configuration with the accelerator is served with it, as the operator configured.
         if spec.role == "encoder" and there != tensorrt and (tensorrt is not None or there == "plan"):
             raise BundleError(
@@ -112,6 +123,22 @@ def check_name(repository: Path, draft: Bundle, tensorrt: TensorRT | None = None
                 f"{_TENSORRT_FLAGS[there]}, or under another name (--name)",
                 field="tensorrt",
             )
+
+
+def version_with(
+    repository: Path, draft: Bundle, encoder_models: Mapping[str, onnx.ModelProto], fusion: onnx.ModelProto
+) -> int | None:
+    """Look for the newest version of the draft's name that has exactly these models; None if there is none."""
+    models = {draft.encoder_model(modality): model for modality, model in encoder_models.items()}
+    models[draft.fusion_model] = fusion
+    wanted = {name: hashlib.sha256(model.SerializeToString()).hexdigest() for name, model in models.items()}
+    for version in sorted(versions(repository, draft.name), reverse=True):
+        with suppress(BundleError):
+            files = read_bundle(repository / draft.name / str(version) / MANIFEST_NAME).files
+            there = {name: files.get(f"{name}/{version}/model.onnx") for name in wanted}
+            if all(record is not None and record.sha256 == wanted[name] for name, record in there.items()):
+                return version
+    return None
 
 
 def missing_outputs(repository: Path, draft: Bundle) -> list[str]:

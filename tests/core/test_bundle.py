@@ -215,3 +215,34 @@ def test_a_manifest_from_before_fusions_were_chosen_loads_as_the_papers() -> Non
     old = {"certainty": "max_prob", "temperature": 1.0, "fused_head": True}
     bundle = Bundle.model_validate(manifest(fusion=old))
     assert (bundle.fusion, bundle.selection) == (PAPER, {})
+
+
+REDUCED: dict[str, Any] = {
+    "precision": "int8",
+    "float_version": 1,
+    "calibration_clips": 200,
+    "layers": {"audio": 7},
+    "left_in_float": {"audio": ["conv_1"]},
+    "clips": 150,
+    "before": {"accuracy": 0.9},
+    "after": {"accuracy": 0.9},
+}
+
+
+def test_reduced_precision_leaves_hashes_of_earlier_manifests_alone_and_is_part_of_its_own() -> None:
+    before = Bundle.model_validate(manifest())
+    assert (before.precision, before.reduced_precision) == ("fp32", None)
+    assert before.sha256 == "c313e5277922ce40c5b070a7bc9ef897f9558bd8dff8ef791905e90273448683"
+    reduced = Bundle.model_validate(manifest(reduced_precision=REDUCED))
+    assert reduced.precision == "int8"
+    assert reduced.sha256 != before.sha256
+    assert Bundle.model_validate_json(reduced.model_dump_json()) == reduced
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"precision": "int4"}, "'fp16' or 'int8'"), ({"float_version": 0}, "greater than or equal")],
+)
+def test_a_record_of_reduced_precision_that_is_none_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Bundle.model_validate(manifest(reduced_precision=REDUCED | changes))

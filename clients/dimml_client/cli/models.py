@@ -38,7 +38,7 @@ def list_models(
 ) -> None:
     """Show a server's repository, what is loaded, and which versions answer requests that name none.
 
-    Only `dimml serve`, over HTTP, reports which versions answer.
+    Only `dimml serve`, over HTTP, reports which versions answer, and the precision of their encoders.
     """
     import json
     from dataclasses import asdict
@@ -54,15 +54,18 @@ def list_models(
         rows = []
         for entry in entries:
             share = shares.get((entry.name, entry.version))
-            told = {} if share is None else {"share_percent": share.percent, "shadow": share.shadow}
-            rows.append({**asdict(entry), **told})
+            of_share = {}
+            if share is not None:
+                of_share = {"share_percent": share.percent, "shadow": share.shadow, "precision": share.precision}
+            rows.append({**asdict(entry), **of_share})
         typer.echo(json.dumps(rows))
         return
-    table = Table("model", "version", "state", "requests", "reason")
+    table = Table("model", "version", "state", "precision", "requests", "reason")
     for entry in entries:
         share = shares.get((entry.name, entry.version))
         requests = "" if share is None else "shadow" if share.shadow else f"{share.percent:g} %"
-        table.add_row(entry.name, entry.version, entry.state, requests, entry.reason)
+        precision = "" if share is None else share.precision
+        table.add_row(entry.name, entry.version, entry.state, precision, requests, entry.reason)
     console = Console()
     (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
 

@@ -42,6 +42,8 @@ class Share:
 
     percent: float
     shadow: bool
+    #: Of its encoders; servers of before have FP32 alone.
+    precision: str = "fp32"
 
 
 class ModelServer(Protocol):
@@ -119,7 +121,10 @@ class _Http:
         if self.server_name() != DIMML:
             return {}
         models = self._call("GET", "/v1/models")["models"]
-        return {(m["name"], str(m["version"])): Share(m["share_percent"], m["shadow"]) for m in models}
+        return {
+            (m["name"], str(m["version"])): Share(m["share_percent"], m["shadow"], m.get("precision", "fp32"))
+            for m in models
+        }
 
     def close(self) -> None:
         self._http.close()

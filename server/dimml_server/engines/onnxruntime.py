@@ -16,6 +16,7 @@ from dimml.engine import Encoded, EngineError
 from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.status import Reason
 from dimml.system.cores import usable_cores
+from dimml.system.cpu import int8_instructions
 from dimml_server.engines.low_priority import at_low_priority
 from dimml_server.engines.ort_session import ModelSession, providers
 from dimml_server.engines.together import RunsTogether
@@ -54,6 +55,13 @@ class OnnxRuntimeEngine:
 
     async def load(self, bundle: Bundle, repository: Path, *, must_run: bool = True) -> None:
         """Make the sessions of a bundle, and run each once. On failure nothing is kept, and BundleError is raised."""
+        if bundle.precision == "int8" and self._providers[0] == "CPUExecutionProvider" and int8_instructions() == ():
+            logger.warning(
+                "bundle %s version %d has int8 encoders, and this processor has neither VNNI nor AMX: it may answer "
+                "slower than in fp32, and otherwise than where it was judged; serve its fp32 version here",
+                bundle.name,
+                bundle.version,
+            )
         # Making a session optimises its graph, which keeps a core busy, hence the low priority; but threads that a
         # session starts would keep that priority, and where sessions have threads, there are more cores anyway.
         elsewhere = at_low_priority if self._threads(bundle) == 1 else asyncio.to_thread

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
-from dimml.bundle import MANIFEST_NAME, Bundle, FileRecord
+from dimml.bundle import MANIFEST_NAME, Bundle, FileRecord, ReducedPrecision
 from dimml.signing import SIGNATURE_NAME
 from dimml.system.files import StrPath
 
@@ -75,6 +75,9 @@ class ModelCard(BaseModel):
     fusion: FusionCard | None
     signal_check: Document | None = Field(description="What the signal check said of the training clips.")
     parity: list[Document] | None = Field(description="How closely the exported models match the trained ones.")
+    reduced_precision: ReducedPrecision | None = Field(
+        description="How encoders compute below fp32, and what it cost on validation clips; null: they do not."
+    )
     drift_reference: bool = Field(description="Whether it knows what validation clips look like.")
     hashes: HashesCard
     signature: SignatureCard
@@ -102,6 +105,7 @@ def build_card(bundle: Bundle, repository: StrPath, *, checked: bool) -> ModelCa
         else None,
         signal_check=_mapping(training.get("quality_report")),
         parity=[dict(one) for one in parity if isinstance(one, Mapping)] if isinstance(parity, list) else None,
+        reduced_precision=bundle.reduced_precision,
         drift_reference=bundle.reference is not None,
         hashes=HashesCard(manifest=bundle.sha256, files=dict(bundle.files)),
         signature=SignatureCard(signed=_signed(bundle, Path(repository)), checked=checked),

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from dimml import ensemble, fusion
-from dimml.bundle import Bundle
+from dimml.bundle import Bundle, ReducedPrecision
 from dimml.engine import EngineError
 from dimml.errors import BundleError, ConfigurationError, DeadlineExceededError, UnavailableError
 from dimml.status import Reason
@@ -309,3 +309,35 @@ def test_a_shadow_s_process_takes_the_same_device(tmp_path: Path) -> None:
             asyncio.run(process.start())
     finally:
         process.close()
+
+
+@pytest.mark.parametrize(("instructions", "warned"), [((), True), (("AMX",), False), (None, False)])
+def test_int8_on_a_processor_that_is_not_made_for_it_is_logged(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    instructions: tuple[str, ...] | None,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr("dimml_server.engines.onnxruntime.int8_instructions", lambda: instructions)
+    bundle = make_tiny_bundle(tmp_path)
+    reduced = ReducedPrecision(
+        precision="int8",
+        float_version=1,
+        calibration_clips=8,
+        layers={},
+        left_in_float={},
+        clips=8,
+        before={},
+        after={},
+    )
+
+    async def load(loaded: Bundle) -> None:
+        engine = OnnxRuntimeEngine(concurrency=1, device="cpu")
+        await engine.load(loaded, tmp_path)
+        await engine.close()
+
+    asyncio.run(load(bundle))
+    assert "int8" not in caplog.text
+    asyncio.run(load(bundle.model_copy(update={"reduced_precision": reduced})))
+    assert ("has int8 encoders, and this processor has neither VNNI nor AMX" in caplog.text) is warned

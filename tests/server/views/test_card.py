@@ -46,6 +46,7 @@ def test_the_card_of_a_trained_bundle_says_what_its_manifest_does() -> None:
         "head_temperatures": manifest["fusion"]["head_temperatures"],
         "answer_temperature": manifest["fusion"]["answer_temperature"],
     }
+    assert card.reduced_precision is None
     assert card.parity is not None
     assert max(one["labels_differ"] for one in card.parity) == 0
     # Exported before these were kept.

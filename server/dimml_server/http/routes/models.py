@@ -42,6 +42,7 @@ class ModelSummary(BaseModel):
     clip_s: float = Field(description="Seconds of media that one answer covers.")
     description: str
     created: str
+    precision: str = Field(description="Arithmetic of its encoders: fp32, fp16 or int8.")
     sha256: str = Field(description="SHA-256 of the manifest, and thereby of every file.")
     default: bool = Field(description="Whether it is the version used if a request names none.")
     share_percent: float = Field(description="Its share of the predictions that name no version.")
@@ -80,6 +81,7 @@ def _summary(registry: BundleRegistry, bundle: Bundle) -> dict[str, object]:
         "clip_s": bundle.clip_s,
         "description": bundle.description,
         "created": bundle.created,
+        "precision": bundle.precision,
         "sha256": bundle.sha256,
         "prediction_sets": None if bundle.prediction_sets is None else bundle.prediction_sets.summary(),
     }

@@ -1,6 +1,6 @@
 """What estimating accuracy costs a request on the event loop, and a scrape.
 
-    python benchmarks/estimated_accuracy.py
+    python benchmarks/estimating.py
 
 Observes whole answers of a bundle of two modalities and ten labels with a learned certainty, which have most to record,
 with the estimate and without, interleaved; medians over rounds.

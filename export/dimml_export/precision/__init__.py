@@ -1,0 +1,1 @@
+"""Encoders in reduced precision: which layers, from which clips, at what cost, and when not."""
