@@ -140,7 +140,7 @@ def _scores(
     """Score the clips that have the pattern's modalities; more is less known."""
     names = [m.name for m in run.modalities]
     places = [names.index(name) for name in pattern]
-    there_N = votes.present_NH[:, places].all(axis=1)
+    there_N = np.asarray(votes.present_NH[:, places].all(axis=1))
     alone = HeldOutFusions(np.full(len(there_N), -1), (), (run.fusion, run.fusion_parameters))
     p = pattern_answers(votes, names, pattern, alone).probabilities_KC
     logits = votes.logits_NHC[there_N][:, places].astype(np.float64)

@@ -140,7 +140,7 @@ def main() -> int:
             "--fail-on",
             "never",
         )
-        place = ["--media-url", "/data/local-files/?d=", "--root", SAMPLES]
+        place: list[str | Path] = ["--media-url", "/data/local-files/?d=", "--root", SAMPLES]
         print(dimml("select", table, "--budget", str(BUDGET), "--out", chosen, *place), end="")
         with label_studio(options.label_studio, folder) as client:
             versions = asked(client, "GET", "/api/version")
@@ -148,7 +148,7 @@ def main() -> int:
             exported = labelled(client, chosen, truth)
         export = folder / "export.json"
         export.write_text(json.dumps(exported))
-        labels = ["read-labels", export, "--selection", chosen / "selection.json", "--out", clips]
+        labels: list[str | Path] = ["read-labels", export, "--selection", chosen / "selection.json", "--out", clips]
         print(dimml(*labels), end="")
         with clips.open() as file:
             found = {Path(row["media"]).name: row["label"] for row in csv.DictReader(file)}
