@@ -79,6 +79,8 @@ export interface Model {
   modalities: Modality[];
   heads: string[];
   clip_s: number;
+  /** Arithmetic of its encoders: fp32, fp16 or int8. */
+  precision?: string;
   description: string;
   created: string;
   sha256: string;

@@ -119,6 +119,7 @@ export class ModelCard extends LitElement {
             >`,
         )}
         <span class="pill">${model.clip_s} s an answer</span>
+        ${(model.precision ?? "fp32") === "fp32" ? nothing : html`<span class="pill">encoders in ${model.precision}</span>`}
       </div>
       <p class="labels wrap">${model.labels.length} classes: ${shortened(model.labels)}</p>
       ${this.problem ? html`<p class="alert">${this.problem}</p>` : nothing}
