@@ -19,6 +19,7 @@ from dimml_server.local import LocalPredictor
 from support.media_maker import write_clip
 from support.tiny_bundle import make_tiny_bundle
 from support.tiny_media import LABELS, coloured, tiny_clip
+from support.tiny_sets import SETS, tiny_sets
 
 
 def clean_clips(folder: Path) -> list[bytes]:
@@ -45,8 +46,8 @@ def noisy_clips(folder: Path, count: int = 12) -> list[bytes]:
 
 
 def referenced_bundle(repository: Path, clips: Sequence[bytes], times: int = 100) -> Bundle:
-    """A tiny bundle as its next version, with a reference counted, as export would, on what the version before says of
-    clips, each of them ``times`` over."""
+    """A tiny bundle as its next version, with prediction sets, and a reference counted, as export would, on what the
+    version before says of clips, each of them ``times`` over."""
     bundle = make_tiny_bundle(repository)
     with LocalPredictor(repository, decode_workers=1, concurrency=1) as predictor:
         answers = [predictor.predict(clip) for clip in clips]
@@ -61,7 +62,8 @@ def referenced_bundle(repository: Path, clips: Sequence[bytes], times: int = 100
         np.repeat([[a.label == label for label in bundle.labels] for a in answers], times, axis=0),
         {pattern_of(names): float(np.mean([a.probability for a in answers]))},
     )
-    return make_tiny_bundle(repository, reference=reference)
+    sets = tiny_sets(**SETS, abstain_below=1.0)
+    return make_tiny_bundle(repository, reference=reference, prediction_sets=sets)
 
 
 class Traffic:
