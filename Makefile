@@ -76,7 +76,7 @@ test-unit: $(VENV)/.dev ## Run the tests that need no server and are not slow
 # What core's own unit tests reach of it, in this process: what decoding workers run is not seen. Apart from `make
 # test-unit`, which it would slow down.
 coverage: $(VENV)/.dev ## Hold the floors of what core's unit tests reach of core, and of its fusion
-	$(PYTEST) -m 'unit and not slow' --cov=dimml --cov-report= tests/core $(PYTEST_ARGS)
+	$(PYTEST) -m unit --cov=dimml --cov-report= tests/core $(PYTEST_ARGS)
 	$(BIN)/python -m coverage report --fail-under=86 --skip-covered
 	$(BIN)/python -m coverage report --fail-under=98 --include='*/dimml/fusion/*'
 

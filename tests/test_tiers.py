@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.data import REPOSITORY_ROOT
-from support.tiers import KINDS, LONGEST, kind_of, longest_first, mark, scope_of
+from support.tiers import KINDS, LONGEST, SLOW, kind_of, longest_first, mark, scope_of, slow_because
 
 TESTS = REPOSITORY_ROOT / "tests"
 TRITON = TESTS / "integration" / "triton"
@@ -52,6 +52,14 @@ def test_nothing_outside_its_folder_starts_a_server(starts: re.Pattern[str], fol
     found = [path for path in TESTS.rglob("test_*.py") if path != Path(__file__) and starts.search(path.read_text())]
     assert [path for path in found if folder not in path.parents] == []
     assert found != []
+
+
+def test_what_is_slow_by_its_place_is_marked_so(request: pytest.FixtureRequest) -> None:
+    assert [place for place in SLOW if not (REPOSITORY_ROOT / place).exists()] == []
+    assert slow_because("tests/training/loop/test_train.py::test_it") == "trains"
+    assert slow_because("tests/training/loop_of_another/test_it.py::test_it") is None
+    for item in request.session.items:
+        assert slow_because(item.nodeid) is None or "slow" in names(item), item.nodeid
 
 
 @pytest.mark.parametrize("folder", ["triton", "kserve"])

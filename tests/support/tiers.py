@@ -47,6 +47,24 @@ LONGEST = (
     "tests/clients/scoring/engines/test_ray.py",
 )
 
+#: Unit tests that are slow all together, by folder or file, and why: together they take as long as all others.
+SLOW = {
+    "tests/training/compare": "trains",
+    "tests/training/corruptions": "trains",
+    "tests/training/fusion_selection": "trains, and chooses fusions",
+    "tests/training/joint": "trains",
+    "tests/training/loop": "trains",
+    "tests/training/run": "trains",
+    "tests/core/media/decoders/test_files.py": "decodes long recordings",
+    "tests/core/media/decoders/test_windows.py": "decodes long recordings",
+    "tests/core/media/workers/test_pool.py": "loses worker processes, and waits out their limits",
+    "tests/clients/scoring/run/test_resume.py": "kills scoring processes",
+    "tests/clients/transport/test_retry.py": "waits out time limits",
+    "tests/deploy/test_monitoring.py": "runs promtool for every rule",
+    "tests/export/tensorrt/test_graph.py": "exports encoders of every kind",
+    "tests/export/test_repository_writer.py": "kills exporting processes",
+}
+
 
 def kind_of(path: Path) -> str:
     """The kind of the tests in the file at ``path``."""
@@ -59,7 +77,8 @@ def kind_of(path: Path) -> str:
 def mark(items: Iterable[pytest.Item]) -> None:
     """Give every test the marker of its kind. Raises UsageError where one is given by hand, or ``slow`` says no reason.
 
-    ``slow`` is for unit tests of more than some three seconds on a quiet machine: what else is slow, its kind says.
+    ``slow`` is for unit tests of more than some three seconds on a quiet machine, and for what ``SLOW`` names; what
+    else is slow, its kind says.
     """
     for item in items:
         kind = kind_of(item.path)
@@ -70,6 +89,14 @@ def mark(items: Iterable[pytest.Item]) -> None:
         if slow is not None and (kind != "unit" or not slow.kwargs.get("reason")):
             raise pytest.UsageError(f"{item.nodeid}: slow is for unit tests, as slow(reason=...)")
         item.add_marker(kind)
+        if slow is None and (reason := slow_because(item.nodeid)) is not None:
+            item.add_marker(pytest.mark.slow(reason=reason))
+
+
+def slow_because(nodeid: str) -> str | None:
+    """Why a test is slow by where it stands; None if it is not."""
+    file = nodeid.split("::", 1)[0]
+    return next((reason for place, reason in SLOW.items() if file == place or file.startswith(f"{place}/")), None)
 
 
 def longest_first(items: list[pytest.Item]) -> None:

@@ -35,6 +35,7 @@ def folder(tmp_path: Path, clips: Path) -> Path:
     return place
 
 
+@pytest.mark.slow(reason="trains")
 def test_a_half_empty_table_gives_a_config_that_is_trained_on_as_it_stands(
     folder: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

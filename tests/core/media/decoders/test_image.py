@@ -281,6 +281,7 @@ def test_the_limit_of_image_files_is_their_own_and_named(form: str) -> None:
         decode_source(data, visual, limits=MediaLimits(max_image_pixels=7999))
 
 
+@pytest.mark.slow(reason="a picture of 48 megapixels, in a worker")
 def test_photos_of_48_megapixels_fit_into_a_worker() -> None:
     size = (8000, 6000)
     files = {
