@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -45,3 +46,12 @@ def test_the_training_benchmark_measures_every_part(tmp_path: Path, monkeypatch:
         assert sum(step["share"].values()) == pytest.approx(1.0)
         assert min(*step["ms"].values(), of_size["duc"]["loop_ms"], of_size["separation"]["loop_ms"]) > 0.0
         assert of_size["separation"]["clips"] == 16
+
+
+def test_no_script_hides_a_package() -> None:
+    """Their folders stand before installed packages on the path of the tests, and of whoever runs one."""
+    taken = {*sys.stdlib_module_names, *packages_distributions()} - {"tests", "benchmarks", "scripts"}
+    places = [REPOSITORY_ROOT / folder for folder in ("benchmarks", "scripts", "tests")]
+    found = {path.stem for place in places for path in place.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert "peers" in found
+    assert found & taken == set()

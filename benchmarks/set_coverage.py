@@ -1,7 +1,7 @@
 """Coverage and size of a run's prediction sets on its test clips: clean, with modalities absent, under seen families.
 
     dimml calibrate runs/grid_digit --coverage 0.9
-    python benchmarks/coverage.py runs/grid_digit
+    python benchmarks/set_coverage.py runs/grid_digit
 
 Three tables: for each pattern of modalities present, the share of test clips whose set holds the true label beside the
 0.1 % quantile of the beta-binomial that this share follows where the promise holds, and the mean share over 50 random
