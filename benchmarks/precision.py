@@ -5,7 +5,7 @@
 
 Of a bundle, all of its versions in the repository are compared, the first in FP32 being the reference; what each costs
 in accuracy stands in its manifest. With ``--config`` the encoders of a training config are made untrained, to time
-architectures at sizes that nobody trains on this machine: agreement says little of such ones.
+architectures at sizes not trained on this machine: agreement says little of such ones.
 
 Every encoder runs in one thread on one core, rounds of all precisions in turn, on rows of noise. Memory is what a
 process grows by while it loads an encoder and runs it at batch 1 and then 8 (PSS).

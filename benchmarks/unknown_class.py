@@ -1,4 +1,4 @@
-"""How well classes that no encoder was trained on can be told from those that were: features against confidence.
+"""How well classes that no encoder was trained on are distinguished from those that were: features against confidence.
 
     python benchmarks/unknown_class.py training/configs/avmnist_hard.yaml --hold-out three five nine --work runs/unknown
 

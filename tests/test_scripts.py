@@ -49,7 +49,7 @@ def test_the_training_benchmark_measures_every_part(tmp_path: Path, monkeypatch:
 
 
 def test_no_script_hides_a_package() -> None:
-    """Their folders stand before installed packages on the path of the tests, and of whoever runs one."""
+    """Their folders stand before installed packages on the path of the tests."""
     taken = {*sys.stdlib_module_names, *packages_distributions()} - {"tests", "benchmarks", "scripts"}
     places = [REPOSITORY_ROOT / folder for folder in ("benchmarks", "scripts", "tests")]
     found = {path.stem for place in places for path in place.iterdir() if path.suffix == ".py" or path.is_dir()}

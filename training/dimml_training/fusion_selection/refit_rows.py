@@ -7,15 +7,55 @@ learned reliability, calibration of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import nn
 
 from dimml.fusion import FloatArray, FusionParameters, FusionSpec, HeadReliability
 from dimml_training.config.certainty import CertaintyConfig
+from dimml_training.corruptions.encoding import encode_conditions
+from dimml_training.data.loader import ClipRows
+from dimml_training.data.prepare import Progress
 from dimml_training.fusion_selection.candidate_scores import CandidateScorer
-from dimml_training.fusion_selection.condition_rows import ConditionRows
-from dimml_training.fusion_selection.cross_fit import cross_fit
+from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, choice_conditions, spread
+from dimml_training.fusion_selection.condition_rows import ConditionRows, rows_of
+from dimml_training.fusion_selection.cross_fit import cross_fit, head_geometry
 from dimml_training.fusion_selection.reliability_fit import Geometry
 from dimml_training.fusion_selection.search import head_temperatures
+from dimml_training.run.directory import TrainedRun
+
+
+def choice_rows(
+    run: TrainedRun,
+    encoders: Mapping[str, nn.Module],
+    train: ClipRows,
+    validation: ClipRows,
+    *,
+    progress: Progress | None = None,
+) -> tuple[ConditionRows, list[Geometry]]:
+    """Encode by ``encoders`` what the choice of the run's fusion sees, for ``refit_rows``.
+
+    That is these validation clips under its conditions, and the geometry of the heads' features on clean training
+    clips, empty unless the run's certainty is learned. ``progress`` is called with the encodings done and their total.
+    """
+    config, suite = run.config, choice_conditions(run.config)
+
+    def encoded(clips: ClipRows, conditions: int, draws: int, progress: Progress | None) -> ConditionRows:
+        found = encode_conditions(
+            encoders,
+            config.inputs,
+            clips,
+            suite[:conditions],
+            config.quality,
+            seed=config.seed,
+            progress=progress,
+        )
+        return rows_of(found, run.voting_fused_head, suite[:conditions], draws=draws)
+
+    rows = encoded(validation, len(suite), config.certainty.draws, progress)
+    if run.fusion.certainty != "reliability":
+        return rows, []
+    return rows, head_geometry(encoded(spread(train, MOST_TRAIN_CLIPS), 1, 1, None))
 
 
 def refit_rows(

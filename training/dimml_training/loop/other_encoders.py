@@ -14,16 +14,12 @@ from torch import nn
 from dimml.fusion import Fused, FusionParameters, FusionSpec
 from dimml.system.files import StrPath
 from dimml_training.config import Split
-from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.data.cache import default_cache_dir
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import Progress, prepare
 from dimml_training.evaluation.heads import HeadLogits, fused_answer, head_logits
-from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, choice_conditions, spread
-from dimml_training.fusion_selection.condition_rows import rows_of
-from dimml_training.fusion_selection.cross_fit import head_geometry
-from dimml_training.fusion_selection.refit_rows import refit_rows
-from dimml_training.fusion_selection.reliability_fit import Geometry
+from dimml_training.fusion_selection.choose import spread
+from dimml_training.fusion_selection.refit_rows import choice_rows, refit_rows
 from dimml_training.run.directory import TrainedRun, read_data_digest
 
 
@@ -67,24 +63,9 @@ def refitted(
     """
     if not run.fusion_report:
         return run.fusion, run.fusion_parameters
-    config, suite = run.config, choice_conditions(run.config)
-    corrupted = encode_conditions(
-        encoders,
-        config.inputs,
-        spread(validation, min(most_clips, config.certainty.clips)),
-        suite,
-        config.quality,
-        seed=config.seed,
-        progress=progress,
-    )
-    rows = rows_of(corrupted, run.voting_fused_head, suite, draws=config.certainty.draws)
-    geometry: list[Geometry] = []
-    if run.fusion.certainty == "reliability":
-        clean = encode_conditions(
-            encoders, config.inputs, spread(train, MOST_TRAIN_CLIPS), suite[:1], config.quality, seed=config.seed
-        )
-        known = rows_of(clean, run.voting_fused_head, suite[:1], draws=1)
-        geometry = head_geometry(known)
+    config = run.config
+    clips = spread(validation, min(most_clips, config.certainty.clips))
+    rows, geometry = choice_rows(run, encoders, train, clips, progress=progress)
     return refit_rows(rows, geometry, run.fusion, config.certainty, seed=config.seed)
 
 

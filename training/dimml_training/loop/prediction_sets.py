@@ -21,14 +21,12 @@ from dimml.prediction_sets.thresholds import (
 )
 from dimml.prediction_sets.unknown import MOST_FEATURES, UnknownClass
 from dimml.system.files import StrPath
-from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.data.cache import default_cache_dir
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import PreparedData, Progress, prepare
 from dimml_training.evaluation.heads import head_logits
-from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, choice_conditions, spread, spread_over
-from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray, rows_of
-from dimml_training.fusion_selection.cross_fit import head_geometry
+from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, spread, spread_over
+from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
 from dimml_training.fusion_selection.held_out import (
     FOLDS,
     Fusion,
@@ -37,7 +35,7 @@ from dimml_training.fusion_selection.held_out import (
     held_out_folds,
     pattern_answers,
 )
-from dimml_training.fusion_selection.refit_rows import refit_rows
+from dimml_training.fusion_selection.refit_rows import choice_rows, refit_rows
 from dimml_training.fusion_selection.reliability_fit import Geometry
 from dimml_training.fusion_selection.unknown_fit import fit_unknown
 from dimml_training.run.directory import TrainedRun, load_run
@@ -132,7 +130,7 @@ def held_out_answers(
     if folds:
         chosen_by = spread_over(len(validation), run.config.certainty.clips)
         fold_N = held_out_folds(len(validation), chosen_by, folds, run.config.seed)
-        rows, geometry = _rows(run, train, validation.take(chosen_by), corrupting)
+        rows, geometry = choice_rows(run, run.encoders, train, validation.take(chosen_by), progress=corrupting)
         fusions = _fold_fusions(run, rows, geometry, fold_N[chosen_by], tell)
     votes = head_logits(run.encoders, run.voting_fused_head, run.modalities, validation, run.quality)
     held_out = HeldOutFusions(fold_N, fusions, (run.fusion, run.fusion_parameters))
@@ -146,22 +144,6 @@ def _check_enough(validation: ClipRows, names: Sequence[str], coverage: Decimal)
         clips = int(has_NM[:, [names.index(name) for name in pattern]].all(axis=1).sum())
         if conformal_rank(clips, coverage) > clips:
             pattern_threshold(pattern, np.zeros(clips), coverage)
-
-
-def _rows(
-    run: TrainedRun, train: ClipRows, chosen_by: ClipRows, corrupting: Progress | None
-) -> tuple[ConditionRows, list[Geometry]]:
-    """Encode what a choice of the run's fusion sees: validation clips under its conditions, clean training clips."""
-    config = run.config
-    suite = choice_conditions(config)
-    corrupted = encode_conditions(
-        run.encoders, config.inputs, chosen_by, suite, run.quality, seed=config.seed, progress=corrupting
-    )
-    rows = rows_of(corrupted, run.fused_head, suite, draws=config.certainty.draws)
-    clean = encode_conditions(
-        run.encoders, config.inputs, spread(train, MOST_TRAIN_CLIPS), suite[:1], run.quality, seed=config.seed
-    )
-    return rows, head_geometry(rows_of(clean, run.fused_head, suite[:1], draws=1))
 
 
 def _fold_fusions(
