@@ -30,6 +30,7 @@ from dimml.contract import (
 )
 from dimml.errors import BundleError
 from dimml.fusion import BoolArray, FloatArray, Fused, FusionParameters, fuse, heads_present
+from dimml.system.cpu import EXACT_INT8_SUMS
 from dimml.system.outbound import import_quietly
 
 BATCH_SIZES: Final = (1, 3, 8)
@@ -103,7 +104,7 @@ def check_encoder(
     """
     if len(clips) == 0:
         raise BundleError(f"{name}: there are no sample clips to compare torch and ONNX Runtime on")
-    session = _session(model)
+    session = cpu_session(model)
     with torch.no_grad():
         features, logits = (output.numpy() for output in encoder.eval()(torch.from_numpy(clips)))
     input_name = model.graph.input[0].name
@@ -167,7 +168,7 @@ def check_fusion(
         CERTAINTY: expected.certainty_BH,
         WEIGHTS: expected.weights_BH,
     }
-    given = dict(zip(wanted, _session(model).run(list(wanted), feeds), strict=True))
+    given = dict(zip(wanted, cpu_session(model).run(list(wanted), feeds), strict=True))
     answered = present_BM.any(axis=1)
     parity = Parity(
         model=bundle.fusion_model,
@@ -209,8 +210,8 @@ def check_chain(
     count = len(logits[0])
     everything = np.ones((count, len(names)), np.bool_)
     trained = _fused(bundle, features, logits, everything, parameters).logits_BC
-    sessions = {name: _session(encoders[name]) for name in names}
-    fusing = _session(fusion)
+    sessions = {name: cpu_session(encoders[name]) for name in names}
+    fusing = cpu_session(fusion)
     results = []
     for batch in BATCH_SIZES:
         order = _batches(count, batch)
@@ -304,5 +305,9 @@ def _require_agreement(parity: Parity, bounds: Agreement, relative: float) -> No
     )
 
 
-def _session(model: onnx.ModelProto) -> Any:
-    return import_quietly("onnxruntime").InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+def cpu_session(model: onnx.ModelProto) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the processor, of any precision."""
+    ort = import_quietly("onnxruntime")
+    options = ort.SessionOptions()
+    options.add_session_config_entry(*EXACT_INT8_SUMS)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

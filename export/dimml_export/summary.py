@@ -48,8 +48,8 @@ def processor_remark(there: tuple[str, ...] | None) -> str:
     if there:
         return f"this processor has {', '.join(there)}: int8 is for such ones"
     return (
-        "this processor has neither VNNI nor AMX: int8 may be slower than fp32 here, and large sums are cut off; serve "
-        "it on one that has, or measure"
+        "this processor has neither VNNI nor AMX: int8 may be slower than fp32 here; serve it on one that has, or "
+        "measure"
     )
 
 

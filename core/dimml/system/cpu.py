@@ -1,4 +1,4 @@
-"""Whether this processor multiplies 8-bit integers in its own instructions, as int8 encoders need."""
+"""Sums of 8-bit products: whether this processor has instructions for them, and how they are right without."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ _INT8_FLAGS: Final = {
     "I8MM": {"i8mm"},
 }
 
+#: Entry of a session's configuration (``onnxruntime_session_options_config_keys.h``). x86 without VNNI adds
+#: 8-bit products with saturation to 16 bits, so that an int8 model silently answers otherwise there; with this, ONNX
+#: Runtime takes slower instructions there, which lose nothing. It has no effect on other processors.
+EXACT_INT8_SUMS: Final = ("session.x64quantprecision", "1")
+
 
 def int8_instructions(cpuinfo: Path = _CPUINFO) -> tuple[str, ...] | None:
     """Name the instructions for sums of 8-bit products that the first processor lists; None where it cannot be read.
 
-    x86 without any of them adds such products with saturation to 16 bits: int8 models are slower than FP32 there, and
-    large sums are cut off.
+    On x86 without any of them int8 models are slower than FP32, and right only with ``EXACT_INT8_SUMS``.
     """
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dimml.contract import FEATURES, LOGITS
-from dimml.system.outbound import import_quietly
+from dimml_export.parity import cpu_session
 
 
 class SessionEncoder(nn.Module):
@@ -16,9 +16,7 @@ class SessionEncoder(nn.Module):
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__()
         self._input = model.graph.input[0].name
-        self._session = import_quietly("onnxruntime").InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
+        self._session = cpu_session(model)
 
     def forward(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
         """``(features [B, D], logits [B, C])`` by ONNX Runtime on the processor."""

@@ -58,7 +58,7 @@ class OnnxRuntimeEngine:
         if bundle.precision == "int8" and self._providers[0] == "CPUExecutionProvider" and int8_instructions() == ():
             logger.warning(
                 "bundle %s version %d has int8 encoders, and this processor has neither VNNI nor AMX: it may answer "
-                "slower than in fp32, and otherwise than where it was judged; serve its fp32 version here",
+                "slower than in fp32; serve its fp32 version here",
                 bundle.name,
                 bundle.version,
             )

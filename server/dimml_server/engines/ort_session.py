@@ -16,6 +16,7 @@ from dimml.contract import NUMPY_TYPES, ModelSpec
 from dimml.engine import EngineError
 from dimml.errors import BundleError, ConfigurationError
 from dimml.status import Reason
+from dimml.system.cpu import EXACT_INT8_SUMS
 from dimml.system.outbound import import_quietly
 from dimml.system.run_threads import RunThreads
 from dimml_server.settings.settings import DEVICE_PATTERN
@@ -129,6 +130,7 @@ class ModelSession:
         # A spinning thread takes its core from the other encoders and from decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        options.add_session_config_entry(*EXACT_INT8_SUMS)
         try:
             self._session = ort.InferenceSession(path, options, providers=providers)
         except Exception as error:

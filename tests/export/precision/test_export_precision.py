@@ -118,7 +118,9 @@ def outputs(repository: Path, bundle: Bundle, rows: dict[str, Any]) -> dict[str,
     found = {}
     for modality in bundle.modalities:
         path = bundle.model_file(repository, bundle.encoder_model(modality.name))
-        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        options = ort.SessionOptions()
+        options.add_session_config_entry("session.x64quantprecision", "1")  # as every server of dimml has it
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = features_input(modality.name), logits_input(modality.name)
         tensors = {modality.tensor: rows[modality.name]}
         found |= dict(zip(names, session.run(["FEATURES", "LOGITS"], tensors), strict=True))

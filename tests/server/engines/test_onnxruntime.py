@@ -9,16 +9,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from dimml import ensemble, fusion
 from dimml.bundle import Bundle, ReducedPrecision
+from dimml.contract import ModelSpec, TensorSpec
 from dimml.engine import EngineError
 from dimml.errors import BundleError, ConfigurationError, DeadlineExceededError, UnavailableError
 from dimml.status import Reason
 from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
-from dimml_server.engines.ort_session import providers
+from dimml_server.engines.ort_session import ModelSession, Outputs, providers
 from dimml_server.shadow.process import ShadowProcess
 from support.tiny_bundle import NAN_SAMPLE, make_tiny_bundle, tiny_row
 from support.waiting import wait_until_async
@@ -341,3 +344,49 @@ def test_int8_on_a_processor_that_is_not_made_for_it_is_logged(
     assert "int8" not in caplog.text
     asyncio.run(load(bundle.model_copy(update={"reduced_precision": reduced})))
     assert ("has int8 encoders, and this processor has neither VNNI nor AMX" in caplog.text) is warned
+
+
+def sums_of_products(path: Path, factors: int) -> ModelSpec:
+    """A layer of unsigned activations and signed weights, all 127: a row of 255 gives 255 * 127 * ``factors``."""
+    whole = np.float32(127 * factors)
+    values = {
+        "one": np.float32(1),
+        "whole": whole,
+        "zero": np.uint8(0),
+        "weights": np.full((factors, 1), 127, np.int8),
+        "signed_zero": np.int8(0),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["X", "one", "zero"], ["x"]),
+        helper.make_node(
+            "QLinearMatMul", ["x", "one", "zero", "weights", "one", "signed_zero", "whole", "zero"], ["y"]
+        ),
+        helper.make_node("DequantizeLinear", ["y", "whole", "zero"], ["Y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "sums",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["batch", factors])],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, ["batch", 1])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return ModelSpec("sums", "encoder", 8, (TensorSpec("X", "FP32", (factors,)),), (TensorSpec("Y", "FP32", (1,)),))
+
+
+def test_sums_of_8_bit_products_are_right_on_every_processor(tmp_path: Path) -> None:
+    """On x86 without VNNI they are only as ``EXACT_INT8_SUMS`` is set; elsewhere this cannot fail."""
+    spec = sums_of_products(tmp_path / "model.onnx", 64)
+
+    async def scenario() -> Outputs:
+        session = ModelSession(
+            tmp_path / "model.onnx",
+            spec,
+            providers=["CPUExecutionProvider"],
+            threads=1,
+            concurrency=1,
+            max_stray_runs=1,
+        )
+        return await session.run({"X": np.stack([np.full(64, 255, np.float32), np.full(64, 1, np.float32)])})
+
+    np.testing.assert_array_equal(asyncio.run(scenario())["Y"], [[255 * 127 * 64], [127 * 64]])
