@@ -106,7 +106,7 @@ def test_a_server_is_sized_by_the_cores_it_may_use_and_doctor_says_so(folder: Pa
         preexec_fn=on_one_core,
     )
     sizes = tomllib.loads(printed.stdout)
-    assert (sizes["decode_workers"], sizes["concurrency"]) == (1, 2)
+    assert (sizes["decode_workers"], sizes["concurrency"]) == (1, 6)
     found = subprocess.run(
         [sys.executable, "-m", "dimml", "doctor", *shared, "--model", "tiny", "--host", "127.0.0.1", "--json"],
         capture_output=True,
@@ -119,7 +119,7 @@ def test_a_server_is_sized_by_the_cores_it_may_use_and_doctor_says_so(folder: Pa
     assert (cores["level"], cores["found"]) == (
         "ok",
         f"1 of the machine's {os.cpu_count()} may be used, by affinity and CPU quota; decode_workers is 1, "
-        "concurrency 2, threads of an encoder 1 divided by encoders",
+        "concurrency 6, threads of an encoder 1 divided by encoders",
     )
 
 

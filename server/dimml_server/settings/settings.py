@@ -133,9 +133,10 @@ class ServerSettings(BaseSettings):
     )
 
     concurrency: int = Field(
-        default_factory=lambda: 2 * usable_cores(),
+        # Requests that await a stalled encoder hold their places until its deadline: the others need some.
+        default_factory=lambda: 2 * usable_cores() + 4,
         ge=1,
-        description="Requests processed concurrently; by default twice the usable cores.",
+        description="Requests processed concurrently; by default twice the usable cores, and four.",
     )
     queue_length: int = Field(default=64, ge=0, description="Requests that may wait; the next one gets 429.")
     queue_wait_s: Positive = Field(default=5.0, description="Longest wait in the queue; past it, 429.")
