@@ -99,7 +99,8 @@ def draw(found: dict[tuple[str, int, int], tuple[float, float]], path: Path) -> 
     matplotlib.rcParams["svg.hashsalt"] = "dimml"
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    # One above the other: at a telephone's width the words can still be read.
+    figure, axes = pyplot.subplots(2, 1, figsize=(4.6, 7.2), layout="constrained", sharex=True)
     colours = ("#1b6ca8", "#d1495b", "#3a7d44")
     for axis, place, unit, title in ((axes[0], 0, 1e3, "processor time, ms"), (axes[1], 1, 1 / 2**20, "memory, MB")):
         for way, style in (("window", "o-"), ("windows", "s--")):
@@ -108,10 +109,11 @@ def draw(found: dict[tuple[str, int, int], tuple[float, float]], path: Path) -> 
                 axis.plot(
                     LENGTHS_S, values, style, color=colour, markersize=4, label=f"{MODALITIES[count - 1]}: {WAYS[way]}"
                 )
-        axis.set(xscale="log", yscale="log", xlabel="length of the recording, s", title=title)
+        axis.set(xscale="log", yscale="log", title=title)
         axis.set_xticks(LENGTHS_S, [str(s) for s in LENGTHS_S])
         axis.grid(visible=True, color="#dddddd", linewidth=0.6)
-    axes[0].legend(fontsize=6.5, frameon=False)
+    axes[1].set_xlabel("length of the recording, s")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
