@@ -171,6 +171,19 @@ export interface NowModality extends NowHead {
   statuses: Record<string, number>;
 }
 
+export interface NowModel {
+  modalities: Record<string, NowModality>;
+  fused_head?: NowHead | null;
+  /** By the modalities present, joined by "+"; absent from a server of before. */
+  estimated_accuracy?: Record<string, NowAccuracy>;
+}
+
+/** Share of the last answers from some modalities that is right, as they estimate it, and on validation clips. */
+export interface NowAccuracy {
+  estimate: Series;
+  reference: number | null;
+}
+
 export interface Now {
   interval_s: number;
   times: number[];
@@ -182,7 +195,7 @@ export interface Now {
   queue_limit: number;
   latency_ms: Record<string, { p50: Series; p99: Series }>;
   decode_workers: { running: Series; lost: Series };
-  models: Record<string, { modalities: Record<string, NowModality>; fused_head?: NowHead | null }>;
+  models: Record<string, NowModel>;
   alerts: Alert[];
   not_judged?: (string | { name: string })[];
 }

@@ -7,6 +7,7 @@ import { milliseconds, percent } from "../look/format";
 import { colourClass } from "../look/palette";
 import { shared } from "../look/shared";
 import { SessionWatch, session } from "../session";
+import { accuracyCard } from "./accuracy";
 import type { Line } from "./chart";
 import "./chart";
 
@@ -228,7 +229,7 @@ export class Now extends LitElement {
   }
 
   #models(hour: Hour) {
-    return Object.entries(hour.models).map(([model, { modalities, fused_head }]) => {
+    return Object.entries(hour.models).map(([model, { modalities, fused_head, estimated_accuracy }]) => {
       const [name = "", version = ""] = split(model);
       const known = session.models.find((one) => one.name === name && String(one.version) === version);
       const order = known?.modalities.map((one) => one.name) ?? Object.keys(modalities);
@@ -248,6 +249,7 @@ export class Now extends LitElement {
           ${this.#chart(hour, "Certainty", percent, lines((one) => one.certainty), 1)}
           ${this.#chart(hour, "Weight", percent, lines((one) => one.weight), 1)}
           ${this.#chart(hour, "Drift", (value) => value.toFixed(2), lines((one) => one.drift), null, 0.3)}
+          ${estimated_accuracy ? accuracyCard(hour.times, estimated_accuracy, order) : nothing}
         </div>
         <div class="card">
           <h3>What became of each modality, in this hour</h3>
