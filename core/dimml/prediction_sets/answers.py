@@ -81,7 +81,9 @@ def answer_sets(
     below = sets.abstain_below if asked.abstain_below is None else asked.abstain_below
     largest = sets.max_set_size if asked.max_set_size is None else asked.max_set_size
     tops, sizes = probabilities_BC.max(axis=1).tolist(), set_BC.sum(axis=1).tolist()
-    unknown = [False] * len(patterns) if sets.unknown is None else sets.unknown.unknown(features, patterns).tolist()
+    unknown = [False] * len(patterns)
+    if sets.unknown is not None:
+        unknown = sets.unknown.unknown(features, patterns, probabilities_BC).tolist()
     reasons = [
         AbstainReason.UNKNOWN_CLASS if new else _reason(top, size, below, largest) if pattern else None
         for pattern, top, size, new in zip(patterns, tops, sizes, unknown, strict=True)

@@ -23,11 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dimml.errors import ConfigurationError, DataError
 from dimml.fusion import BoolArray
 from dimml.modality import patterns_of
-from dimml.prediction_sets.unknown import UnknownClass
+from dimml.prediction_sets.unknown import ROUNDING, UnknownClass
 
-#: What two engines may differ by in a probability, since they add in another order. Labels this close to the threshold
-#: are in the set, so that all engines give the same one; it only ever makes a set larger.
-ROUNDING: Final = 1e-6
 #: Most modalities with prediction sets: the number of patterns doubles with each.
 MOST_MODALITIES: Final = 8
 
@@ -109,7 +106,7 @@ class PredictionSets(BaseModel):
                 raise ValueError(f"no threshold for answers from {' and '.join(pattern)}")
         if self.unknown is not None:
             sizes = {name: (of.means.columns, of.means.rows) for name, of in self.unknown.modalities.items()}
-            if sizes != {name: (width, classes) for name, width in widths.items()}:
+            if sizes != {name: (widths.get(name), classes) for name in sizes}:
                 raise ValueError(f"unknown: features and classes are {sizes}, the encoders' {dict(widths)}, {classes}")
         if others := sorted(name for pattern in there for name in pattern if name not in modalities):
             raise ValueError(f"a threshold names {others[0]!r}, the modalities are {modalities}")
@@ -173,7 +170,11 @@ def scores_of(probabilities_NC: npt.NDArray[Any], labels_N: npt.NDArray[np.int64
 
 
 def in_set(probabilities_BC: npt.NDArray[Any], thresholds_B: npt.NDArray[np.float64]) -> BoolArray:
-    """Return which labels are in the sets of B answers, ``[B, C]``; each holds at least the most probable label."""
+    """Return which labels are in the sets of B answers, ``[B, C]``; each holds at least the most probable label.
+
+    Labels within ``ROUNDING`` of the threshold are in the set, so that all engines give the same one; it only ever
+    makes a set larger.
+    """
     scores_BC = 1.0 - probabilities_BC.astype(np.float64)
     found_BC = scores_BC <= thresholds_B[:, None] + ROUNDING
     found_BC[np.arange(len(found_BC)), probabilities_BC.argmax(axis=1)] = True

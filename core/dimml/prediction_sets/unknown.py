@@ -1,11 +1,11 @@
-"""Classes that the encoders were not trained on, recognised by features that lie far from those of every known class.
+"""Classes that the encoders were not trained on, recognised by one of two scores for each pattern of modalities.
 
-The distance of a modality's features to the nearest class mean, with one covariance for all classes (Lee et al. 2018,
-"A simple unified framework for detecting out-of-distribution samples and adversarial attacks", arXiv 1807.03888), is
-standardised by known clips; the score of an answer is the mean over the modalities that are ok. Its threshold is a
-quantile of the scores of known clips, one for each pattern of modalities: at most the named share of answers to known
-classes is taken for unknown, on average over recordings like those clips. How many unknown ones are found is not
-promised. Shape suffixes: B rows, C classes, D features.
+*Mahalanobis*: the distance of a modality's features to the nearest class mean, with one covariance for all classes (Lee
+et al. 2018, "A simple unified framework for detecting out-of-distribution samples and adversarial attacks", arXiv
+1807.03888), standardised by known clips; the mean over the modalities that are ok. *Max-softmax*: one minus the
+answer's probability (Hendrycks and Gimpel 2017, arXiv 1610.02136). The threshold is a quantile of the scores of known
+clips: at most the named share of answers to known classes is taken for unknown, on average over recordings like those
+clips. How many unknown ones are found is not promised. Shape suffixes: B rows, C classes, D features.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,12 @@ from dimml.fusion import FloatArray
 MOST_FEATURES: Final = 512
 _FLOAT32: Final = np.dtype("<f4")
 
+#: What two engines may differ by in a probability, since they add in another order.
+ROUNDING: Final = 1e-6
+
 Share = Annotated[Decimal, Field(gt=0, lt=1)]
+#: What tells an unknown class: how far features lie from those of known ones, or how unsure the answer is.
+Score = Literal["mahalanobis", "max_softmax"]
 
 
 class Matrix(BaseModel):
@@ -81,17 +86,40 @@ class KnownFeatures(BaseModel):
 
     def standardised(self, features_BD: FloatArray) -> npt.NDArray[np.float64]:
         """Distance to the nearest class mean, ``[B]``, in standard deviations above that of known clips."""
-        return (nearest_mean(features_BD, self.whitening.array, self.means.array) - self.centre) / self.spread
+        return (self._distances(features_BD) - self.centre) / self.spread
+
+    @cached_property
+    def _centred(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Mean of the class means ``[D]``, twice what they differ from it by ``[D, C]``, squares of that ``[C]``."""
+        means_CD = self.means.array.astype(np.float64)
+        middle_D = means_CD.mean(axis=0)
+        apart_CD = means_CD - middle_D
+        double_DC = np.ascontiguousarray(2.0 * apart_CD.T, np.float32)
+        return middle_D.astype(np.float32), double_DC, np.square(apart_CD).sum(axis=1).astype(np.float32)
+
+    def _distances(self, features_BD: FloatArray) -> npt.NDArray[np.float64]:
+        """``nearest_mean`` as |x|^2 + min_c(|m_c|^2 - 2 x m_c), which makes no ``[B, C, D]``.
+
+        Around the middle of the means, so that small distances are no differences of large numbers.
+        """
+        middle_D, double_DC, squares_C = self._centred
+        x_BD = features_BD @ self.whitening.array
+        x_BD -= middle_D
+        own_B = (x_BD[:, None] @ x_BD[:, :, None])[:, 0, 0]
+        squared_B = own_B + (squares_C - x_BD @ double_DC).min(axis=1)
+        return np.asarray(np.sqrt(np.maximum(squared_B.astype(np.float64), 0.0)))
 
 
 class UnknownThreshold(BaseModel):
     """Score above which an answer from exactly these modalities is of an unknown class."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"score": "mahalanobis"}
 
     modalities: tuple[str, ...] = Field(min_length=1)
     clips: int = Field(ge=1)
     threshold: float = Field(allow_inf_nan=False)
+    score: Score = "mahalanobis"
 
 
 class UnknownClass(BaseModel):
@@ -99,30 +127,59 @@ class UnknownClass(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Literal["mahalanobis"] = "mahalanobis"
+    method: Literal["mahalanobis"] = Field(default="mahalanobis", description="Score of features.")
     false_alarms: Share = Field(description="Largest share of answers to known classes that is taken for unknown.")
-    modalities: dict[str, KnownFeatures] = Field(min_length=1)
+    modalities: dict[str, KnownFeatures] = Field(
+        description="Those of which some pattern is scored by features; others may be missing."
+    )
     patterns: tuple[UnknownThreshold, ...] = Field(min_length=1, description="One for every set of modalities.")
 
-    @cached_property
-    def thresholds(self) -> dict[tuple[str, ...], float]:
-        """Thresholds by the modalities that are ok, in the bundle's order."""
-        return {pattern.modalities: pattern.threshold for pattern in self.patterns}
+    @model_validator(mode="after")
+    def _scored(self) -> UnknownClass:
+        for of in self.patterns:
+            if of.score == "mahalanobis" and (
+                lacking := [name for name in of.modalities if name not in self.modalities]
+            ):
+                raise ValueError(f"{' and '.join(of.modalities)} are scored by features, and {lacking[0]} has none")
+        return self
 
-    def unknown(self, features: Mapping[str, FloatArray], patterns: Sequence[tuple[str, ...]]) -> npt.NDArray[np.bool_]:
+    @cached_property
+    def thresholds(self) -> dict[tuple[str, ...], UnknownThreshold]:
+        """Thresholds by the modalities that are ok, in the bundle's order."""
+        return {pattern.modalities: pattern for pattern in self.patterns}
+
+    def unknown(
+        self,
+        features: Mapping[str, FloatArray],
+        patterns: Sequence[tuple[str, ...]],
+        probabilities_BC: npt.NDArray[Any],
+    ) -> npt.NDArray[np.bool_]:
         """Return which of B rows are of an unknown class, ``[B]``.
 
         ``features`` are ``[B, D]`` by modality, ``patterns`` the modalities that are ok in each row; a row without any
-        is no answer, and not of an unknown class.
+        is no answer, and not of an unknown class. ``probabilities_BC`` are the answers'.
         """
-        scores_B = np.zeros(len(patterns))
-        for name, known in self.modalities.items():
-            there = [row for row, pattern in enumerate(patterns) if name in pattern]
-            if there:
-                scores_B[there] += known.standardised(features[name][there])
-        counts_B = np.array([max(1, len(pattern)) for pattern in patterns])
-        thresholds_B = np.array([self.thresholds.get(pattern, np.inf) for pattern in patterns])
-        return np.asarray(scores_B / counts_B > thresholds_B)
+        unknown_B = np.zeros(len(patterns), np.bool_)
+        different = dict.fromkeys(patterns)
+        for pattern in different:
+            if (of := self.thresholds.get(pattern)) is None:
+                continue
+            # Most often all rows have one pattern: then nothing is copied.
+            rows: Any = slice(None) if len(different) == 1 else [at == pattern for at in patterns]
+            if of.score == "mahalanobis":
+                scores = sum(self.modalities[name].standardised(features[name][rows]) for name in pattern) / len(
+                    pattern
+                )
+                unknown_B[rows] = scores > of.threshold
+            else:
+                # Engines add in another order: what is as near to the threshold as that is known.
+                unknown_B[rows] = unsureness(probabilities_BC[rows]) > of.threshold + ROUNDING
+        return unknown_B
+
+
+def unsureness(probabilities_BC: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """One minus the probability of the most probable label, ``[B]``."""
+    return np.asarray(1.0 - probabilities_BC.max(axis=1).astype(np.float64))
 
 
 def nearest_mean(

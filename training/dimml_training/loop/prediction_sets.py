@@ -92,7 +92,7 @@ def calibrate_sets(
             for one in answers
         ),
         folds=folds,
-        unknown=None if false_alarms is None else _unknown(trained, data, false_alarms),
+        unknown=None if false_alarms is None else _unknown(trained, data, false_alarms, answers),
     )
     fusion = fusion_sha256(trained.fusion, trained.fusion_parameters)
     record = SetsRecord(fusion_sha256=fusion, sets=sets, report={"patterns": _report(sets, answers)})
@@ -100,14 +100,16 @@ def calibrate_sets(
     return record
 
 
-def _unknown(run: TrainedRun, data: PreparedData, false_alarms: Decimal) -> UnknownClass:
-    """Fit what recognises an unknown class on the run's clean training and validation clips."""
+def _unknown(
+    run: TrainedRun, data: PreparedData, false_alarms: Decimal, answers: Sequence[PatternAnswers]
+) -> UnknownClass:
+    """Fit what recognises an unknown class on the run's clean training clips, and on answers to validation clips."""
     train, validation = (
         head_logits(run.encoders, None, run.modalities, rows, run.quality)
         for rows in (spread(data.splits["train"].rows, MOST_TRAIN_CLIPS), data.splits["validation"].rows)
     )
     names = [modality.name for modality in run.modalities]
-    return fit_unknown(train, validation, names, len(run.labels), false_alarms)
+    return fit_unknown(train, validation, names, classes=len(run.labels), false_alarms=false_alarms, answers=answers)
 
 
 def held_out_answers(
