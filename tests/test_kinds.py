@@ -16,7 +16,7 @@ from onnx import TensorProto
 from pydantic import TypeAdapter
 
 from dimml.contract import datatype_of
-from dimml.modality import KINDS, Flow, Frames, Modality, Track, Waveform
+from dimml.modality import KINDS, Flow, Frames, Modality, Series, Track, Waveform
 from dimml.signal_check import QualityThresholds, no_signal
 from dimml_export.onnx_graph import element_type
 from dimml_training.config.corruption_suite import BOTH, DAMAGES, FAMILIES, conditions
@@ -36,6 +36,7 @@ TABLES = (
     "dimml_training.config.modality.SECTIONS",
     "dimml_training.corruptions.applying.DAMAGED",
     "dimml_training.data.augment.AUGMENTS",
+    "dimml_training.data.prepare.ALARMS",
     "dimml_training.data.prepare.STRENGTHS",
     "dimml_training.models.encoder.ENCODERS",
 )
@@ -43,6 +44,7 @@ EXAMPLES: Mapping[str, Modality] = {
     "waveform": Waveform(name="audio", sample_rate_hz=8000, samples=1600),
     "frames": Frames(name="visual", frames=2, height=16, width=16),
     "flow": Flow(name="motion", frames=2, height=16, width=16),
+    "series": Series(name="imu", channels=3, sample_rate_hz=50, samples=64),
 }
 #: Of the rooms that may still ask for a class: each container and file format knows its own kinds.
 MAY_ASK = ("dimml.media.",)

@@ -18,10 +18,10 @@ from dimml.digests import fill_historic
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}$")]
 #: Kinds of modality. A component keeps what it does with a kind in a ``Mapping[Kind, ...]`` with a row for each.
-Kind = Literal["waveform", "frames", "flow"]
+Kind = Literal["waveform", "frames", "flow", "series"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 #: The track of a recording that a kind is made from, in FFmpeg's words.
-Track = Literal["audio", "video"]
+Track = Literal["audio", "video", "data"]
 #: What is heard of a recording's channels: their mix by layout, their plain mean, one side, the one with the most
 #: power, or the one of this number, from 0.
 Channel = Literal["mix", "mean", "left", "right", "loudest"] | Annotated[int, Field(strict=True, ge=0, le=254)]
@@ -29,6 +29,8 @@ _Level = Annotated[int, Field(ge=0, le=255)]
 #: Colour on which transparent pictures are shown, RGB.
 Ground = tuple[_Level, _Level, _Level]
 _WHITE: Final = (255, 255, 255)
+#: Of one row of a series: 64 MiB.
+_MOST_VALUES: Final = 2**24
 _Hold = Annotated[
     float | None,
     Field(
@@ -86,7 +88,7 @@ class _Modality(BaseModel):
         return True
 
     @property
-    def sampling(self) -> tuple[int, int] | None:
+    def sampling(self) -> tuple[int, float] | None:
         """Samples of a row and their rate in Hz; None if rows have no sampling rate of their own."""
         return None
 
@@ -211,14 +213,88 @@ class Flow(_Modality):
         return np.dtype(np.uint8)
 
 
-Modality = Annotated[Waveform | Frames | Flow, Field(discriminator="kind")]
+class Series(_Modality):
+    """Channels over time, such as a sensor's: FP32 in the file's own units, ``[B, samples, channels]``; NaN is missing.
+
+    Missing are values that the recording lacks, and what lies past its end: the encoder's graph knows them as such.
+    """
+
+    kind: Literal["series"] = "series"
+    tensor: TensorName = "SERIES"
+    channels: int = Field(ge=1, le=256)
+    sample_rate_hz: float = Field(gt=0.0, le=192_000.0, allow_inf_nan=False)
+    samples: int = Field(ge=1)
+    file_rate_hz: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=192_000.0,
+        allow_inf_nan=False,
+        description="Rate of files that state none: .npy, and CSV without a column of times; null: sample_rate_hz.",
+    )
+    axes: Literal["time_channels", "channels_time"] = Field(
+        default="time_channels", description="Order of the two axes of an .npy file."
+    )
+    names: tuple[str, ...] | None = Field(
+        default=None, description="Name of each channel; the columns of a CSV with a header are chosen by them."
+    )
+    pick: tuple[Annotated[int, Field(strict=True, ge=0, le=4095)], ...] | None = Field(
+        default=None,
+        description="Numbers, from 0, of the file's channels that are read; null: it must have exactly these.",
+    )
+    units: tuple[str, ...] | None = Field(default=None, description="Unit of each channel, for people.")
+    limits: tuple[tuple[float, float], ...] | None = Field(
+        default=None, description="Least and largest value that each channel's sensor gives; there it is saturated."
+    )
+    bridge_s: float = Field(
+        default=0.1,
+        ge=0.0,
+        le=60.0,
+        description="Gaps up to this long, and up to one missing sample, are interpolated; longer ones stay missing.",
+    )
+
+    track: ClassVar[Track] = "data"
+
+    @model_validator(mode="after")
+    def _one_for_each_channel(self) -> Series:
+        for name in ("names", "pick", "units", "limits"):
+            given = getattr(self, name)
+            if given is not None and len(given) != self.channels:
+                raise ValueError(f"{name} must have one entry for each of {self.channels} channels, got {len(given)}")
+        for name in ("names", "pick"):
+            if len(set(getattr(self, name) or ())) < len(getattr(self, name) or ()):
+                raise ValueError(f"{name} must not repeat an entry")
+        if any(not low < high for low, high in self.limits or ()):
+            raise ValueError("limits must be pairs of the least and the largest value, least first")
+        if self.samples * self.channels > _MOST_VALUES:
+            raise ValueError(f"samples x channels must be at most {_MOST_VALUES}")
+        return self
+
+    @property
+    def sampling(self) -> tuple[int, float]:
+        """Samples of a row and their rate in Hz."""
+        return self.samples, self.sample_rate_hz
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return (self.samples, self.channels)
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """FP32."""
+        return np.dtype(np.float32)
+
+
+Modality = Annotated[Waveform | Frames | Flow | Series, Field(discriminator="kind")]
 
 
 def as_decoder_1(document: Any) -> Any:
     """Copy a modality's JSON document of decoder version 1, with what that version did filled in."""
     kind = document.get("kind") if isinstance(document, Mapping) else None
     defaults = [
-        known.HISTORIC_DEFAULTS for known in (Waveform, Frames, Flow) if known.model_fields["kind"].default == kind
+        known.HISTORIC_DEFAULTS
+        for known in (Waveform, Frames, Flow, Series)
+        if known.model_fields["kind"].default == kind
     ]
     return fill_historic(document, defaults[0]) if defaults else document
 

@@ -1,4 +1,4 @@
-"""Signal check of a decoded modality: silence, black and frozen pictures are ``unusable``.
+"""Signal check of a decoded modality: silence, black and frozen pictures, dead sensors are ``unusable``.
 
 The thresholds are part of a bundle's manifest; export checks them for false alarms on all training clips.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from dimml.modality import Flow, Frames, Kind, Modality, Waveform
+from dimml.modality import Flow, Frames, Kind, Modality, Series, Waveform
 from dimml.status import Reason
 
 
@@ -20,8 +20,14 @@ class QualityThresholds(BaseModel):
     """Thresholds below which a modality carries no signal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    #: Values of fields that came with decoder version 2, as version 1 judged (see ``dimml.digests``).
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"frozen_change": 0.0}
+    #: Values of fields that came later, as was judged before (see ``dimml.digests``): with decoder version 2, and with
+    #: series, which nothing before them judged.
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        "frozen_change": 0.0,
+        "flat_change": 1e-6,
+        "gap_share": 0.5,
+        "saturated_share": 0.5,
+    }
 
     silence_dbfs: float = Field(
         default=-80.0, le=0.0, description="Peak below this is silence; AAC never gives exact zeros."
@@ -33,6 +39,22 @@ class QualityThresholds(BaseModel):
         ge=0.0,
         le=255.0,
         description="Pictures are frozen where no cell of an 8 by 8 grid changes by more on average; 0: by equal bits.",
+    )
+    flat_change: float = Field(
+        default=1e-6,
+        ge=0.0,
+        le=1.0,
+        description="A channel of a series is flat if its values differ by no more than this share of the largest; "
+        "the series, if all its channels are.",
+    )
+    gap_share: float = Field(
+        default=0.5, ge=0.0, le=1.0, description="A series of which more than this share is missing has gaps."
+    )
+    saturated_share: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="A series is saturated if more than this share of its values lies at its limits or beyond.",
     )
 
 
@@ -117,4 +139,34 @@ def _flow(
     return None
 
 
-CHECKS: Final[Mapping[Kind, Check]] = {"waveform": _sound, "frames": _pictures, "flow": _flow}
+def _series(
+    modality: Series,
+    row: Row,
+    thresholds: QualityThresholds,
+    times_s: Sequence[float] | None,
+    pictures: int | None,
+) -> Reason | None:
+    there_SC = np.isfinite(row)
+    # What lies past the end of a short recording is not a gap in it.
+    length = int(np.flatnonzero(there_SC.any(axis=1)).max(initial=-1)) + 1
+    if length == 0 or float(there_SC[:length].mean()) < 1.0 - thresholds.gap_share:
+        return Reason.GAPS
+    least_C = np.where(there_SC, row, np.inf).min(axis=0)
+    most_C = np.where(there_SC, row, -np.inf).max(axis=0)
+    held_C = there_SC.any(axis=0)
+    largest_C = np.maximum(np.abs(least_C), np.abs(most_C))
+    if bool((most_C - least_C <= thresholds.flat_change * largest_C)[held_C].all()):
+        return Reason.FLAT
+    if modality.limits is not None:
+        low_C, high_C = np.array(modality.limits, np.float32).T
+        if float(((row <= low_C) | (row >= high_C)).sum() / there_SC.sum()) > thresholds.saturated_share:
+            return Reason.SATURATED
+    return None
+
+
+CHECKS: Final[Mapping[Kind, Check]] = {
+    "waveform": _sound,
+    "frames": _pictures,
+    "flow": _flow,
+    "series": _series,
+}

@@ -36,6 +36,9 @@ class Reason(StrEnum):
     SILENT = "silent"
     BLACK = "black"
     FROZEN = "frozen"
+    FLAT = "flat"
+    GAPS = "gaps"
+    SATURATED = "saturated"
     # timeout
     DEADLINE = "deadline"
     # failed
@@ -60,6 +63,9 @@ REASON_STATUS: dict[Reason, Status] = {
     Reason.SILENT: Status.UNUSABLE,
     Reason.BLACK: Status.UNUSABLE,
     Reason.FROZEN: Status.UNUSABLE,
+    Reason.FLAT: Status.UNUSABLE,
+    Reason.GAPS: Status.UNUSABLE,
+    Reason.SATURATED: Status.UNUSABLE,
     Reason.DEADLINE: Status.TIMEOUT,
     Reason.ENCODER_ERROR: Status.FAILED,
     Reason.ENCODER_GONE: Status.FAILED,

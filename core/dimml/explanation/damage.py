@@ -126,6 +126,25 @@ def _white_noise(waveform_S: Row, snr_db: float) -> Row:
     return np.asarray(mix_S / max(1.0, float(np.abs(mix_S).max(initial=0.0))), np.float32)
 
 
+def _sensor_noise(series_SC: Row, snr_db: float) -> Row:
+    """Add white noise to each channel, at a ratio to its own variance over the row; what is missing stays so."""
+    there_SC = np.isfinite(series_SC)
+    count_C = np.maximum(there_SC.sum(axis=0), 1)
+    known_SC = np.where(there_SC, series_SC, 0.0).astype(np.float64)
+    centred_SC = np.where(there_SC, known_SC - known_SC.sum(axis=0) / count_C, 0.0)
+    deviation_C = np.sqrt(np.square(centred_SC).sum(axis=0) / count_C)
+    return np.asarray(series_SC + _normal(series_SC.shape) * deviation_C * 10.0 ** (-snr_db / 20.0), np.float32)
+
+
+def _lose(series_SC: Row, share: float) -> Row:
+    """Take away the middle of the row, over ``share`` of its time."""
+    out = series_SC.copy()
+    length = round(share * len(out))
+    first = (len(out) - length) // 2
+    out[first : first + length] = np.nan
+    return out
+
+
 def _pixel_noise(clip_THWC: Row, deviation: float) -> Row:
     noise_THWC = _normal(clip_THWC.shape)
     return np.asarray(np.clip(np.rint(clip_THWC + deviation * noise_THWC), 0, 255), np.uint8)
@@ -155,4 +174,8 @@ DAMAGES: Final[Mapping[Kind, Mapping[str, _DamageKind]]] = {
     "waveform": {"noise": _DamageKind("the signal-to-noise ratio (dB)", -30.0, 60.0, _white_noise)},
     "frames": _OF_PICTURES,
     "flow": _OF_PICTURES,
+    "series": {
+        "noise": _DamageKind("the signal-to-noise ratio (dB)", -30.0, 60.0, _sensor_noise),
+        "lose": _DamageKind("the lost share of the time", 0.0, 0.99, _lose),
+    },
 }

@@ -18,9 +18,9 @@ from dimml.modality import Kind, Modality
 #: movement, and costs an encoder's run for each point.
 MOST_STRETCHES: Final = 32
 LEAST_STRETCH_S: Final = 0.1
-#: What is put in the place of a signal: silence, mid-grey, flow at rest. The same as under a cover in the corruption
-#: suite with which reliability is learned. Black would be a signal too: that of a camera that failed.
-BLANKS: Final[Mapping[Kind, float]] = {"waveform": 0.0, "frames": 128, "flow": 128}
+#: What is put in the place of a signal: silence, mid-grey, flow at rest, missing samples. The same as under a cover in
+#: the corruption suite with which reliability is learned. Black would be a signal too: that of a camera that failed.
+BLANKS: Final[Mapping[Kind, float]] = {"waveform": 0.0, "frames": 128, "flow": 128, "series": math.nan}
 
 
 def count_stretches(seconds: float) -> int:

@@ -1,12 +1,14 @@
 """Parquet tables of recordings: paths, or the media themselves as Hugging Face's ``datasets`` writes them.
 
 Audio, Video and Image features are columns of type ``struct<bytes: binary, path: string>``: the bytes are the
-recording, or without them the path is. A plain binary column holds recordings too. pyarrow is imported when a table is
+recording, or without them the path is. A plain binary column holds recordings too. A column of lists of numbers, or of
+lists of such lists, holds series, and reads as if each cell were an .npy file. pyarrow is imported when a table is
 opened.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -48,6 +50,11 @@ class ParquetTable(AbstractContextManager["ParquetTable"]):
         """Columns that hold recordings, as bytes or as ``{bytes, path}``."""
         return [name for name in self.columns if self._is_media(name)]
 
+    @property
+    def series_columns(self) -> list[str]:
+        """Columns of lists of numbers: series, if a modality reads them, and vectors for other ends if none does."""
+        return [name for name in self.columns if _list_depth(self._schema.field(name).type)]
+
     def class_names(self, column: str) -> tuple[str, ...] | None:
         """Names of a column's classes in order, if ``datasets`` wrote any."""
         return class_names(self._schema.metadata, column)
@@ -63,9 +70,10 @@ class ParquetTable(AbstractContextManager["ParquetTable"]):
     def rows(self, columns: Sequence[str], keep: KeepMedia | None = None) -> Iterator[dict[str, Any]]:
         """Read these columns row by row; a recording's bytes become a ``MediaCell``, or what ``keep`` returns for them.
 
-        Without ``keep``, no bytes are read where the file's statistics say which rows have any.
+        So does a series, whose bytes are those of an .npy file. Without ``keep``, no bytes are read where the file's
+        statistics say which rows have any.
         """
-        media = [name for name in columns if self._is_media(name)]
+        media = [name for name in columns if self._is_media(name) or name in self.series_columns]
         plain = [name for name in columns if name not in media]
         begin = 0
         for group in range(self._file.num_row_groups):
@@ -98,7 +106,7 @@ class ParquetTable(AbstractContextManager["ParquetTable"]):
 
     def column_of_group(self, group: int, column: str) -> Any:
         """Read the recordings of one row group. Raises LookupError if the column holds none."""
-        if column not in self.columns or not self._is_media(column):
+        if column not in self.columns or not (self._is_media(column) or column in self.series_columns):
             raise LookupError(f"the table has no column {column!r} of recordings")
         return self._file.read_row_group(group, columns=self._leaves(column, read=True)[:1]).column(column)
 
@@ -144,16 +152,41 @@ def content_at(column: Any, row: int) -> bytes | None:
     """Return the bytes in a row of a column that ``column_of_group`` read."""
     value = column[row].as_py()
     found: bytes | None = value.get(_BYTES) if isinstance(value, dict) else value
-    return found
+    return _as_npy(found) if isinstance(found, list) else found
 
 
 def _media(value: Any, cell: MediaCell, there: bool | None, keep: KeepMedia | None) -> str | MediaCell | None:
     """Return where a recording is: in the table, or at a path."""
     fields = value if isinstance(value, dict) else {_BYTES: value}
     content = fields.get(_BYTES)
+    if isinstance(content, list) and keep is not None:
+        content = _as_npy(content)
     if there or content is not None:
         return cell if keep is None or content is None else keep(content)
     return fields.get(_PATH) or None
+
+
+def _as_npy(values: list[Any]) -> bytes:
+    """Write numbers as an .npy file of FP64 ``[n]`` or ``[n, m]``, NaN for None; lists of unequal length as none."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    rows = [values] if not values or not isinstance(values[0], list) else values
+    widths = {len(row) if isinstance(row, list) else -1 for row in rows}
+    if len(widths) == 1 and -1 not in widths:
+        array = np.array([[np.nan if value is None else value for value in row] for row in rows], np.float64)
+        np.save(buffer, array[0] if rows is not values else array)
+    return buffer.getvalue()
+
+
+def _list_depth(kind: Any) -> int:
+    """How many lists, one or two, are around numbers; 0 for any other type."""
+    import pyarrow
+
+    types, depth = pyarrow.types, 0
+    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        kind, depth = kind.value_type, depth + 1
+    return depth if depth <= 2 and (types.is_integer(kind) or types.is_floating(kind)) else 0
 
 
 def _is_binary(kind: Any) -> bool:

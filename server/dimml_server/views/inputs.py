@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 
 from dimml.bundle import Bundle
 from dimml.media.types import Decoded, DecodedTrack
-from dimml.modality import Flow, Frames, Kind, Waveform
+from dimml.modality import Flow, Frames, Kind, Series, Waveform
 from dimml.status import ModalityStatus, Reason, Status
-from dimml_server.views import pictures, sound
+from dimml_server.views import pictures, series, sound
 
 _PNG: Final = "PNG in base64"
 
@@ -65,7 +65,28 @@ class PicturesInput(_Input):
     )
 
 
-ModalityInput = Annotated[WaveformInput | PicturesInput, Field(discriminator="kind")]
+class ChannelOutline(BaseModel):
+    """One channel of a series."""
+
+    name: str = Field(description="As the bundle has it, or its number from 1.")
+    unit: str | None = None
+    peaks: list[tuple[float, float] | None] = Field(
+        description=f"Least and largest value of up to {series.MAX_PEAKS} stretches of the same length; null where "
+        "every value is missing."
+    )
+
+
+class SeriesInput(_Input):
+    """A series as an encoder would get it; without data where there is none."""
+
+    kind: Literal["series"] = "series"
+    sample_rate: float
+    seconds: float = Field(description="Length of the encoder's input; what a shorter series lacks is missing.")
+    count: int = Field(description="Channels that the encoder gets.")
+    channels: list[ChannelOutline] | None = Field(default=None, description=f"The first {series.MAX_CHANNELS} of them.")
+
+
+ModalityInput = Annotated[WaveformInput | PicturesInput | SeriesInput, Field(discriminator="kind")]
 
 
 class Inputs(BaseModel):
@@ -147,10 +168,30 @@ def _pictures(
     return answer
 
 
+def _series(modality: Series, track: DecodedTrack) -> SeriesInput:
+    answer = SeriesInput(
+        **_status(track),
+        sample_rate=modality.sample_rate_hz,
+        seconds=round(modality.samples / modality.sample_rate_hz, 6),
+        count=modality.channels,
+    )
+    if track.row is not None:
+        names, units = modality.names, modality.units
+        answer.channels = [
+            ChannelOutline(
+                name=str(number + 1) if names is None else names[number],
+                unit=None if units is None else units[number],
+                peaks=series.outline(values_S),
+            )
+            for number, values_S in enumerate(track.row.T[: series.MAX_CHANNELS])
+        ]
+    return answer
+
+
 def _text(png: bytes) -> str:
     return base64.b64encode(png).decode()
 
 
 #: Takes a modality of its kind and its track.
-Draw = Callable[[Any, DecodedTrack], WaveformInput | PicturesInput]
-DRAWN: Final[Mapping[Kind, Draw]] = {"waveform": _waveform, "frames": _frames, "flow": _flow}
+Draw = Callable[[Any, DecodedTrack], WaveformInput | PicturesInput | SeriesInput]
+DRAWN: Final[Mapping[Kind, Draw]] = {"waveform": _waveform, "frames": _frames, "flow": _flow, "series": _series}

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from dimml.fusion import FusionSpec
-from dimml.modality import Flow, Frames, Region, Waveform
+from dimml.modality import Flow, Frames, Region, Series, Waveform
 from dimml.signal_check import QualityThresholds
 from dimml_training import config
 from dimml_training.models import backbone_config as backbones
@@ -23,16 +23,19 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`modalities[].input`, kind `waveform`": Waveform,
     "`modalities[].input`, kind `frames`": Frames,
     "`modalities[].input`, kind `flow`": Flow,
+    "`modalities[].input`, kind `series`": Series,
     "`modalities[].input.region`": Region,
     "`modalities[].encoder` of sound": models.SoundEncoderConfig,
     "`modalities[].encoder.spectrogram`": models.SpectrogramConfig,
     "`modalities[].encoder` of pictures": models.PictureEncoderConfig,
+    "`modalities[].encoder` of series": models.SeriesEncoderConfig,
     "`modalities[].encoder.backbone`, kind `resnet`": backbones.ResNetBackboneConfig,
     "`modalities[].encoder.backbone`, kind `huggingface`": backbones.HuggingFaceBackboneConfig,
     "`modalities[].encoder.backbone`, kind `import`": backbones.ImportBackboneConfig,
     "`modalities[].encoder.pooling`, kind `temporal_conv`": models.TemporalConvPoolingConfig,
     "`modalities[].augment` of sound": config.SoundAugmentConfig,
     "`modalities[].augment` of pictures": config.PictureAugmentConfig,
+    "`modalities[].augment` of series": config.SeriesAugmentConfig,
     "`stage1`": config.Stage1Config,
     "`stage1.joint`": config.JointConfig,
     "`stage2`": config.Stage2Config,

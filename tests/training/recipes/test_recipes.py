@@ -566,3 +566,43 @@ def test_avmnist_says_what_is_missing_or_broken(tmp_path: Path) -> None:
     assert "no recording for test of digit 3" in run("avmnist", *options, fails=DataError)
     with pytest.raises(DataError, match="t10k-labels"):
         read_idx(root / "mnist/t10k-labels-idx1-ubyte")
+
+
+# --- UTD-MHAD
+
+
+def utd_mhad(root: Path) -> None:
+    lines = ["depth,inertial,action,subject,trial"]
+    for subject in range(1, 9):
+        for action, name in enumerate(("wave", "throw"), start=1):
+            clip = f"a{action:02d}_s{subject}_t1"
+            touch(root, f"depth/{clip}.mp4", f"inertial/{clip}.npy")
+            lines.append(f"depth/{clip}.mp4,inertial/{clip}.npy,{name},{subject},1")
+    (root / "labels.csv").write_text("\n".join(lines))
+
+
+def test_utd_mhad_is_split_by_person(tmp_path: Path) -> None:
+    root, out = tmp_path / "in", tmp_path / "m.csv"
+    utd_mhad(root)
+    assert "16 of the 861 recordings" in run("utd-mhad", "--root", root, "--out", out)
+    rows = read(out)
+    assert {(row["subject"], row["split"]) for row in rows} == {
+        *((subject, "train") for subject in "135"),
+        ("7", "validation"),
+        *((subject, "test") for subject in "2468"),
+    }
+    assert rows[0] == {
+        "depth": "depth/a01_s1_t1.mp4",
+        "inertial": "inertial/a01_s1_t1.npy",
+        "label": "wave",
+        "subject": "1",
+        "split": "train",
+    }
+    run("utd-mhad", "--root", root, "--out", out, "--validation-subject", "1")
+    assert {row["subject"] for row in read(out) if row["split"] == "validation"} == {"1"}
+
+
+def test_nobody_who_tests_validates(tmp_path: Path) -> None:
+    utd_mhad(tmp_path)
+    message = run("utd-mhad", "--root", tmp_path, "--out", tmp_path / "m", "--validation-subject", "2", fails=DataError)
+    assert "choose one of 1, 3, 5, 7" in message

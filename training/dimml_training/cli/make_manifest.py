@@ -41,6 +41,7 @@ def make_manifest_app() -> typer.Typer:
     app.command("ave")(ave)
     app.command("kinetics-sounds")(kinetics_sounds)
     app.command("ucf101")(ucf101)
+    app.command("utd-mhad")(utd_mhad)
     return app
 
 
@@ -102,6 +103,21 @@ def crema_d(
     from dimml_training.recipes.crema_d import list_crema_d
 
     _write(list_crema_d(root, seed=seed, paper_lists=paper_lists), root, out, allow_missing)
+
+
+def utd_mhad(
+    root: Root,
+    out: Out,
+    *,
+    validation_subject: Annotated[
+        int, typer.Option(help="The training subject, 1, 3, 5 or 7, whose recordings validate.")
+    ] = 7,
+    allow_missing: AllowMissing = False,
+) -> None:
+    """UTD-MHAD: actions, a depth camera and an inertial sensor; split by person."""
+    from dimml_training.recipes.utd_mhad import list_utd_mhad
+
+    _write(list_utd_mhad(root, validation_subject=validation_subject), root, out, allow_missing)
 
 
 def ave(root: Root, out: Out, *, lists: Lists = None, allow_missing: AllowMissing = False) -> None:

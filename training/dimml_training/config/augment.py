@@ -36,6 +36,32 @@ class SoundAugmentConfig(Section):
         return self
 
 
+class SeriesAugmentConfig(Section):
+    """Random corruption of a training clip's series. Everything is off by default.
+
+    A deviation is a channel's own over the clip.
+    """
+
+    stretch: float = Field(default=0.0, ge=0.0, lt=1.0, description="Faster or slower by up to 1 ± this.")
+    shift_ms: float = Field(default=0.0, ge=0.0, description="Shifted in time by up to ± this; the rest is missing.")
+    scale: float = Field(default=0.0, ge=0.0, lt=1.0, description="Each channel is scaled by up to 1 ± this.")
+    drift_probability: Share = Field(default=0.0, description="Share of clips whose channels drift away evenly.")
+    drift: float = Field(default=1.0, ge=0.0, description="Farthest drift at the row's end, in deviations.")
+    noise_probability: Share = Field(default=0.0, description="Share of clips with white noise added.")
+    noise_snr_db: Range = Field(default=(0.0, 20.0), description="Range of that noise's SNR, lowest and highest.")
+    dead_probability: Share = Field(default=0.0, description="Share of clips with channels that give 0; one stays.")
+    dead_share: Share = Field(default=0.5, description="Highest share of channels that are.")
+    gap_probability: Share = Field(default=0.0, description="Share of clips with a stretch that is missing.")
+    gap_share: float = Field(default=0.5, gt=0.0, le=1.0, description="Longest such stretch, as a share of the row.")
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> SeriesAugmentConfig:
+        low, high = self.noise_snr_db
+        if low > high:
+            raise ValueError(f"noise_snr_db must go from the lowest to the highest value, got {low:g} to {high:g}")
+        return self
+
+
 class PictureAugmentConfig(Section):
     """Random corruption of a training clip's pictures, the same in all of its frames. Everything is off by default."""
 

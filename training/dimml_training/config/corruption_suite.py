@@ -15,8 +15,8 @@ from typing import Final, Literal
 from dimml.modality import Kind, Modality
 
 #: What a family damages; several kinds of modality may share one.
-Sense = Literal["sound", "picture"]
-Group = Literal["clean", "sound", "picture", "both", "absent", "nosignal", "conflict"]
+Sense = Literal["sound", "picture", "series"]
+Group = Literal["clean", "sound", "picture", "series", "both", "absent", "nosignal", "conflict"]
 Which = Literal["seen", "unseen", "all"]
 
 #: Random draws of a corruption that has a random part.
@@ -105,7 +105,8 @@ class Family:
 _QUARTERS = {"25pct": 0.25, "50pct": 0.5, "75pct": 0.75}
 _SNR_DB = {"20db": 20.0, "10db": 10.0, "0db": 0.0, "-10db": -10.0}
 
-#: Formulas and units are in ``corruptions.sound`` and ``corruptions.picture``, under the same names.
+#: Formulas and units are in ``corruptions.sound``, ``corruptions.picture`` and ``corruptions.series``, under the same
+#: names.
 FAMILIES: tuple[Family, ...] = (
     Family("white", "sound", True, True, _SNR_DB, ("10db", "0db", "-10db")),
     Family("another_clip", "sound", True, True, _SNR_DB, ("0db", "-10db")),
@@ -133,10 +134,19 @@ FAMILIES: tuple[Family, ...] = (
     Family("tilt", "picture", False, True, {"15deg": 15.0, "30deg": 30.0, "60deg": 60.0}, ("30deg",)),
     Family("low_bitrate", "picture", False, False, {"32": 32.0, "38": 38.0, "44": 44.0}, ("32", "44")),
     Family("frozen_frames", "picture", False, True, _QUARTERS, ("75pct",), moving=True),
+    Family("sensor_noise", "series", True, True, _SNR_DB, ("10db", "0db", "-10db")),
+    Family("dead_channels", "series", True, True, _QUARTERS, ("50pct",)),
+    Family("lost_samples", "series", True, True, {"20pct": 0.2, "30pct": 0.3, "40pct": 0.4}, ("40pct",)),
+    Family("drift", "series", True, True, {"1": 1.0, "2": 2.0, "4": 4.0}, ("2",)),
+    Family("jitter", "series", False, True, {"0.05s": 0.05, "0.1s": 0.1, "0.2s": 0.2}, ("0.1s",)),
+    Family("saturation", "series", False, False, {"50pct": 0.5, "30pct": 0.3, "10pct": 0.1}, ("30pct", "10pct")),
+    Family("stuck", "series", False, True, _QUARTERS, ("50pct",)),
+    Family("spikes", "series", False, True, {"2pct": 0.02, "5pct": 0.05, "10pct": 0.1}, ("5pct",)),
 )  # fmt: skip
 
 SILENCE = Corruption("silence", "", 0.0, "sound", True, 1)
 BLACK = Corruption("black", "", 0.0, "picture", True, 1)
+FLAT = Corruption("flat", "", 0.0, "series", True, 1)
 
 
 @dataclass(frozen=True)
@@ -153,21 +163,23 @@ DAMAGES: Final[Mapping[Kind, Damages]] = {
     "waveform": Damages("sound", SILENCE, together=True),
     "frames": Damages("picture", BLACK, together=False),
     "flow": Damages("picture", BLACK, together=False),
+    "series": Damages("series", FLAT, together=False),
 }
 
 #: Conditions that corrupt every modality at once: the corruption for those of each sense.
 BOTH: Final[tuple[Mapping[Sense, tuple[str, str]], ...]] = (
-    {"sound": ("white", "0db"), "picture": ("blur", "2pct")},
-    {"sound": ("gaps", "60pct"), "picture": ("grey_box", "40pct")},
-    {"sound": ("voices", "10db"), "picture": ("low_bitrate", "32")},
-    {"sound": ("reverberation", "0.8s"), "picture": ("lower_part", "70pct")},
+    {"sound": ("white", "0db"), "picture": ("blur", "2pct"), "series": ("sensor_noise", "0db")},
+    {"sound": ("gaps", "60pct"), "picture": ("grey_box", "40pct"), "series": ("lost_samples", "40pct")},
+    {"sound": ("voices", "10db"), "picture": ("low_bitrate", "32"), "series": ("jitter", "0.1s")},
+    {"sound": ("reverberation", "0.8s"), "picture": ("lower_part", "70pct"), "series": ("saturation", "30pct")},
 )
 
 
 def conditions(modalities: Sequence[Modality], which: Which, *, detail: bool = False) -> list[Condition]:
     """List the conditions for these modalities, clean first; ``detail`` takes every severity, not the standard ones.
 
-    A condition of sound damages every waveform; one of pictures damages a single modality, named before the colon.
+    A condition of sound damages every waveform; one of pictures or of a series damages a single modality, named before
+    the colon.
     A condition is seen if all corruptions in it are. Conditions without signal, with an absent modality or with
     conflicting modalities are not in the means.
     """

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from dimml.modality import KINDS, Flow, Frames, Kind, Waveform
-from dimml_training.config.augment import PictureAugmentConfig, SoundAugmentConfig
+from dimml.modality import KINDS, Flow, Frames, Kind, Series, Waveform
+from dimml_training.config.augment import PictureAugmentConfig, SeriesAugmentConfig, SoundAugmentConfig
 from dimml_training.config.base import Section
-from dimml_training.models.config import PictureEncoderConfig, SoundEncoderConfig
+from dimml_training.models.config import PictureEncoderConfig, SeriesEncoderConfig, SoundEncoderConfig
 
 
 class SoundModalityConfig(Section):
@@ -39,8 +39,16 @@ class PictureModalityConfig(Section):
         return self
 
 
+class SeriesModalityConfig(Section):
+    """A ``series`` modality."""
+
+    input: Series
+    encoder: SeriesEncoderConfig = SeriesEncoderConfig()
+    augment: SeriesAugmentConfig = SeriesAugmentConfig()
+
+
 #: The tag of each kind's section in ``ModalityConfig``.
-SECTIONS: Final[Mapping[Kind, str]] = {"waveform": "sound", "frames": "picture", "flow": "picture"}
+SECTIONS: Final[Mapping[Kind, str]] = {"waveform": "sound", "frames": "picture", "flow": "picture", "series": "series"}
 
 
 def _section(value: Any) -> str | None:
@@ -50,7 +58,9 @@ def _section(value: Any) -> str | None:
 
 
 ModalityConfig = Annotated[
-    Annotated[SoundModalityConfig, Tag("sound")] | Annotated[PictureModalityConfig, Tag("picture")],
+    Annotated[SoundModalityConfig, Tag("sound")]
+    | Annotated[PictureModalityConfig, Tag("picture")]
+    | Annotated[SeriesModalityConfig, Tag("series")],
     Discriminator(
         _section,
         custom_error_type="modality_kind",

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.errors import DataError
-from dimml.modality import Flow, Frames, Kind, Modality, Waveform
+from dimml.modality import Flow, Frames, Kind, Modality, Series, Waveform
 from dimml_training.config.corruption_suite import Corruption
 from dimml_training.corruptions.picture import PICTURE, PictureSource
+from dimml_training.corruptions.series import SERIES, SeriesSource
 from dimml_training.corruptions.sound import SOUND, SoundSource, within_full_scale
 from dimml_training.corruptions.voices import other_voices
 
@@ -76,11 +77,16 @@ def _pictures(row: npt.NDArray[Any], modality: Frames | Flow, corruption: Corrup
     return PICTURE[corruption.family](row, corruption.amount, source)
 
 
+def _series(row: npt.NDArray[Any], modality: Series, corruption: Corruption, given: Given) -> npt.NDArray[Any]:
+    return SERIES[corruption.family](row, corruption.amount, SeriesSource(given.rng, modality.sample_rate_hz))
+
+
 #: A damaged copy of one clip's row of a modality of each kind.
 DAMAGED: Final[Mapping[Kind, Callable[[npt.NDArray[Any], Any, Corruption, Given], npt.NDArray[Any]]]] = {
     "waveform": _sound,
     "frames": _pictures,
     "flow": _pictures,
+    "series": _series,
 }
 
 

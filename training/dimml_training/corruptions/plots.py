@@ -25,7 +25,7 @@ def write_severity_curves(
     """
     curves: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for condition in suite:
-        if condition.group in {"sound", "picture"}:
+        if condition.group in {"sound", "picture", "series"}:
             target, corruption = condition.name.split(":")[0], next(iter(condition.by_modality.values()))
             if isinstance(corruption, Corruption):
                 of_family = curves.setdefault(target, {}).setdefault(corruption.family, [])

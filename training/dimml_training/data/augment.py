@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from dimml.modality import Kind, Modality
-from dimml_training.config import PictureAugmentConfig, SoundAugmentConfig
+from dimml_training.config import PictureAugmentConfig, SeriesAugmentConfig, SoundAugmentConfig
+from dimml_training.data.augment_series import augment_series
 
+AugmentConfig = SoundAugmentConfig | PictureAugmentConfig | SeriesAugmentConfig
 #: Grey of an erased picture, and flow at rest.
 ERASED = 128.0
 
 
-def augment(modality: Modality, config: SoundAugmentConfig | PictureAugmentConfig, rows: Tensor) -> Tensor:
+def augment(modality: Modality, config: AugmentConfig, rows: Tensor) -> Tensor:
     """Return corrupted rows ``[B, *shape]`` as FP32, in the modality's units."""
     own = AUGMENTS[modality.kind]
     if not isinstance(config, own.config):
@@ -175,7 +177,7 @@ def _blocks(size: int, factor_B: Tensor) -> Tensor:
 class Augment:
     """How a kind of modality is augmented, by which config."""
 
-    config: type[SoundAugmentConfig | PictureAugmentConfig]
+    config: type[AugmentConfig]
     augment: Callable[[Any, Any, Tensor], Tensor]
 
 
@@ -183,6 +185,7 @@ AUGMENTS: Final[Mapping[Kind, Augment]] = {
     "waveform": Augment(SoundAugmentConfig, lambda m, config, rows: augment_sound(rows, config, m.sample_rate_hz)),
     "frames": Augment(PictureAugmentConfig, lambda m, config, rows: augment_pictures(rows, config, dropped=0.0)),
     "flow": Augment(PictureAugmentConfig, lambda m, config, rows: augment_pictures(rows, config, dropped=ERASED)),
+    "series": Augment(SeriesAugmentConfig, lambda m, config, rows: augment_series(rows, config, m.sample_rate_hz)),
 }
 
 

@@ -79,6 +79,12 @@ class ClipRows:
         """Copy the rows of some clips, ``[len(clips), *shape]``."""
         return np.asarray(self.arrays[modality][self.slots[clips]])
 
+    def in_batches(self, modality: str, size: int = 256) -> Iterator[npt.NDArray[Any]]:
+        """Copy the rows of all clips that have the modality, ``[up to size, *shape]`` at a time."""
+        having = np.flatnonzero(self.has(modality))
+        for first in range(0, len(having), size):
+            yield self.rows(modality, having[first : first + size].tolist())
+
     def has(self, modality: str) -> npt.NDArray[np.bool_]:
         """Which clips have the modality, ``[N]``."""
         return self.present.get(modality, np.ones(len(self), np.bool_))

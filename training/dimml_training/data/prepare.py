@@ -198,7 +198,7 @@ def quality_report(config: TrainConfig, train: ClipRows) -> dict[str, Any]:
     """
     report: dict[str, Any] = {"thresholds": config.quality.model_dump(mode="json"), "clips": len(train)}
     for modality in config.inputs:
-        alarms = {reason.value: 0 for reason in (Reason.SILENT, Reason.BLACK, Reason.FROZEN)}
+        alarms = {reason.value: 0 for reason in ALARMS[modality.kind]}
         strength, lowest = STRENGTHS[modality.kind], float("inf")
         for clip in np.flatnonzero(train.has(modality.name)).tolist():
             row = train.rows(modality.name, [clip])[0]
@@ -228,4 +228,13 @@ STRENGTHS: Final[Mapping[Kind, Strength]] = {
     ),
     "frames": _BRIGHTNESS,
     "flow": _BRIGHTNESS,
+    "series": Strength("lowest_share_there", lambda row: float(np.isfinite(row).mean())),
+}
+_OF_MEDIA: Final = (Reason.SILENT, Reason.BLACK, Reason.FROZEN)
+#: What the signal check may find of a kind.
+ALARMS: Final[Mapping[Kind, Sequence[Reason]]] = {
+    "waveform": _OF_MEDIA,
+    "frames": _OF_MEDIA,
+    "flow": _OF_MEDIA,
+    "series": (Reason.FLAT, Reason.GAPS, Reason.SATURATED),
 }

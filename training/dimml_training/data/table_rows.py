@@ -169,6 +169,8 @@ def _parquet(path: Path, wanted: _Wanted) -> TableRows:
 def _check_types(path: Path, table: ParquetTable, wanted: _Wanted) -> None:
     media = table.media_columns
     for name in wanted.columns:
+        if name in wanted.media and name in table.series_columns:
+            continue
         odd = table.type_of(name) or ("bytes" if name in media and name not in wanted.media else None)
         if odd is not None:
             what = "a recording is one file" if name in wanted.media else "it must be one value"
@@ -179,7 +181,7 @@ def _kept(table: ParquetTable, path: Path, wanted: _Wanted) -> Iterator[dict[str
     """Read the rows; recordings in them are written to files."""
     folder = wanted.media_dir
     if folder is None:
-        if inside := [name for name in wanted.media if name in table.media_columns]:
+        if inside := [name for name in wanted.media if name in {*table.media_columns, *table.series_columns}]:
             raise DataError(f"{path}: the recordings stand in column {inside[0]!r}, and nothing keeps them here")
         yield from table.rows(wanted.columns)
         return

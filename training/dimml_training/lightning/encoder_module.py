@@ -57,6 +57,9 @@ class EncoderTraining(pl.LightningModule):
         self.encoders = nn.ModuleDict(
             {m.input.name: build_encoder(m.input, m.encoder, classes) for m in config.modalities}
         )
+        for name in self.names:
+            if self.encoder(name).measures:
+                self.encoder(name).measure(train.in_batches(name))
         # Compiled encoders are kept beside the modules, so that the names of the weights do not change.
         self._compiled: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {}
         if config.compute.compile:

@@ -133,4 +133,30 @@ class PictureEncoderConfig(_EncoderConfig):
         return self
 
 
-EncoderConfig = SoundEncoderConfig | PictureEncoderConfig
+class SeriesEncoderConfig(_EncoderConfig):
+    """Encoder of a ``series`` modality."""
+
+    fields_for: ClassVar[str] = "series"
+
+    backbone: BackboneConfig = Field(
+        default=ResNetBackboneConfig(embedding_size=32, hidden_sizes=(32, 64, 128), depths=(1, 1, 1), stem="plain"),
+        description="From the normalised channels to features: a resnet, of convolutions over time; or one that takes "
+        "the modality's own tensor (input: raw), with NaN where a value is missing.",
+    )
+    kernel: int = Field(default=5, ge=3, le=63, description="Samples that one convolution of the resnet sees; odd.")
+
+    @model_validator(mode="after")
+    def _fits_time(self) -> Self:
+        if self.kernel % 2 == 0:
+            raise ValueError("kernel must be odd, so that a convolution sees as far back as ahead")
+        self._refuse_beside_raw("kernel")
+        if self.backbone.kind == "huggingface":
+            raise ValueError("backbone.kind: huggingface is for sound and pictures; a series takes resnet or import")
+        if self.backbone.kind == "resnet" and self.backbone.layer_type != "basic":
+            raise ValueError("backbone.layer_type of a series is basic")
+        if self.backbone.kind == "import" and not self.raw:
+            raise ValueError("backbone.input of a series is raw: there is no picture of it")
+        return self
+
+
+EncoderConfig = SoundEncoderConfig | PictureEncoderConfig | SeriesEncoderConfig

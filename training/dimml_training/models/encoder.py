@@ -5,10 +5,11 @@ What is trained is exactly what is exported, so that training and serving cannot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -16,10 +17,11 @@ from dimml.errors import ConfigurationError
 from dimml.modality import Flow, Frames, Kind, Modality, Waveform
 from dimml_training.models.backbone import build_backbone
 from dimml_training.models.backbone_config import HuggingFaceBackboneConfig
-from dimml_training.models.config import EncoderConfig, PictureEncoderConfig, SoundEncoderConfig
+from dimml_training.models.config import EncoderConfig, PictureEncoderConfig, SeriesEncoderConfig, SoundEncoderConfig
 from dimml_training.models.huggingface import resolved
 from dimml_training.models.narrow_convolution import guard_narrow_convolutions
 from dimml_training.models.pooling import build_pooling
+from dimml_training.models.series import SeriesEmbedding
 from dimml_training.models.spectrogram import LogSpectrogram
 
 #: ITU-R BT.601 weights of red, green and blue in luminance.
@@ -40,6 +42,16 @@ class Encoder(nn.Module):
         self.embed = embed
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(features, classes)
+
+    @property
+    def measures(self) -> bool:
+        """Whether its preprocessing has statistics of the training clips."""
+        return isinstance(self.embed, SeriesEmbedding)
+
+    def measure(self, batches: Iterable[npt.NDArray[Any]]) -> None:
+        """Take these statistics from training rows, in batches ``[N, *modality.shape]``."""
+        if isinstance(self.embed, SeriesEmbedding):
+            self.embed.measure(batches)
 
     def forward(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
         """``(features [B, D], logits [B, C])``, FP32."""
@@ -145,6 +157,7 @@ ENCODERS: Final[Mapping[Kind, EncoderKind]] = {
     "waveform": EncoderKind(SoundEncoderConfig, SoundEmbedding, "sound"),
     "frames": EncoderKind(PictureEncoderConfig, PictureEmbedding, "a picture"),
     "flow": EncoderKind(PictureEncoderConfig, PictureEmbedding, "a picture"),
+    "series": EncoderKind(SeriesEncoderConfig, SeriesEmbedding, "a series"),
 }
 
 

@@ -136,6 +136,8 @@ def _parquet(file: IO[bytes], location: str, columns: Mapping[str, str]) -> Iter
             )
         wanted = {ours: theirs for ours, theirs in names.items() if theirs in table.columns}
         for ours, theirs in wanted.items():
+            if _names_file(ours) and theirs in table.series_columns:
+                continue
             odd = table.type_of(theirs) or ("bytes" if theirs in media and not _names_file(ours) else None)
             if odd is not None:
                 what = "a recording is one file" if _names_file(ours) else "it must be one value"

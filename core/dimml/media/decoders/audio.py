@@ -135,6 +135,19 @@ class SoundFile:
         """Whether there is not one sample."""
         return self.samples == 0
 
+    @property
+    def rate_hz(self) -> int:
+        """Samples per second and channel."""
+        return int(self._file.samplerate)
+
+    def read_channels(self, begin: int, end: int) -> FloatArray:
+        """Read samples ``begin`` to ``end`` as they are, ``[samples, channels]``. Raises what ``read`` raises."""
+        self._file.seek(begin)
+        samples: FloatArray = self._file.read(max(0, end - begin), dtype="float32", always_2d=True)
+        if len(samples) < end - begin:
+            raise ValueError("fewer samples than the header promised")
+        return samples
+
     def read(self, window: Window) -> SoundBuffer:
         """Read the window's sound. Raises ValueError or soundfile.LibsndfileError if it cannot be read."""
         buffer = SoundBuffer(window, int(self._file.samplerate), file_layout(self.channels))

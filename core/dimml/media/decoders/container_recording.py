@@ -24,7 +24,7 @@ from dimml.media.decoders.track_readers import SoundReader
 from dimml.media.decoders.unread_formats import STAMPED_BY_DECODING, UNTIMED, why_mistimed, why_undecoded, why_unopened
 from dimml.media.track_choice import LOUDEST, TrackChoice
 from dimml.media.types import DecodedTrack, DecodeRequest, Source, Truncation, all_because
-from dimml.modality import Modality, Track, Waveform
+from dimml.modality import Flow, Frames, Modality, Track, Waveform
 from dimml.status import ModalityStatus, Reason
 
 #: Demuxers whose times differ after a seek. Most pictures of a program stream carry no time; FFmpeg derives it from the
@@ -230,7 +230,7 @@ class ContainerRecording:
                 self._sound_words = [self._words[stream.index] for stream, _ in found]
                 readers += [SoundReader(stream, index, zero_s, windows) for stream, index in found]
                 continue
-            pictured = [modality for modality in self._readable if not isinstance(modality, Waveform)]
+            pictured = [modality for modality in self._readable if isinstance(modality, Frames | Flow)]
             limits, shown_only = self._request.limits, self._alone and self._file_type.demuxer in _EXACT_TIMES
             readers += [
                 PictureReader(stream, index, zero_s, windows, modalities=pictured, limits=limits, shown_only=shown_only)

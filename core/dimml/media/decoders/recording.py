@@ -19,6 +19,7 @@ from dimml.media.decoders.framing.ogg_chain import ChainedSound, link_starts
 from dimml.media.decoders.framing.sound_length import sound_length
 from dimml.media.decoders.images.image import decode_image
 from dimml.media.decoders.mixing import needs_roles
+from dimml.media.decoders.series.recording import SeriesRecording
 from dimml.media.decoders.signal_status import (
     Tracks,
     checked,
@@ -33,7 +34,7 @@ from dimml.media.decoders.unread_formats import unread_format
 from dimml.media.decoders.video import StillPicture, enough_pixels, rows_of_one_picture
 from dimml.media.track_choice import LOUDEST
 from dimml.media.types import Decoded, DecodedTrack, DecodeRequest, Source, Truncation, all_because
-from dimml.modality import Flow, Frames, Ground, Modality, Waveform
+from dimml.modality import Flow, Frames, Ground, Modality, Series, Waveform
 from dimml.status import ModalityStatus, Reason
 
 #: Errors of libsndfile, and of the file beneath it, for a recording that it cannot read.
@@ -141,6 +142,8 @@ def open_recording(
     file, size = stack.enter_context(opened(source, request.limits.max_bytes))
     if size == 0:
         return _Timeless(partial(all_because, Reason.EMPTY, modalities))
+    if series := [modality for modality in modalities if isinstance(modality, Series)]:
+        return SeriesRecording(stack, file, size, series, request)
     file_type = identify(file)
     if file_type is None:
         return _Timeless(partial(_unrecognised_tracks, file, modalities))
@@ -228,7 +231,7 @@ def _image_tracks(
     if request.video_track not in (None, 0):
         return tracks | _only_picture([m for m in modalities if not isinstance(m, Waveform)], request)
     for modality in modalities:
-        if not isinstance(modality, Waveform):
+        if isinstance(modality, Frames | Flow):
             by_ground.setdefault(modality.ground, []).append(modality)
     for ground, pictured in by_ground.items():
         rgb = decode_image(data, file_type.demuxer, request.limits, ground, enough_pixels(pictured))

@@ -15,12 +15,15 @@ from dimml.modality import Modality
 
 
 def by_source(request: DecodeRequest) -> list[tuple[Source, list[Modality]]]:
-    """Group the modalities that share one source object, in the order of the request."""
-    groups: dict[int, tuple[Source, list[Modality]]] = {}
+    """Group the modalities that share one source object, in the order of the request.
+
+    Series are groups of their own: what a file is to them does not depend on what it is to sound and pictures.
+    """
+    groups: dict[tuple[int, bool], tuple[Source, list[Modality]]] = {}
     for modality in request.modalities:
         source = request.sources.get(modality.name)
         if source is not None:
-            groups.setdefault(id(source), (source, []))[1].append(modality)
+            groups.setdefault((id(source), modality.track == "data"), (source, []))[1].append(modality)
     return list(groups.values())
 
 

@@ -21,7 +21,7 @@ from dimml.media.decoders.time_range import WindowDecoded, WindowPlan
 from dimml.media.sandbox.sandbox import Isolation
 from dimml.media.types import Decoded, DecodeRequest
 from dimml.media.workers.channel import ALIGNMENT, MalformedReplyError
-from dimml.modality import Modality, Waveform
+from dimml.modality import Modality
 from dimml.status import Reason
 
 #: A worker sends on what it has once the rows have so many bytes…
@@ -122,7 +122,7 @@ def reply_bounds(asked: Sequence[Sequence[Modality]], *, windows: bool = False) 
     """
     rows = [_rows_bytes(modalities) + ALIGNMENT * len(modalities) for modalities in asked]
     # Every frame has a time.
-    frames = [sum(m.shape[0] for m in modalities if not isinstance(m, Waveform)) for modalities in asked]
+    frames = [sum(m.shape[0] for m in modalities if m.track == "video") for modalities in asked]
     if not windows:
         padding = ALIGNMENT * sum(map(len, asked))
         most_rows = min(sum(rows), CHUNK_ROWS_BYTES + max(rows) + padding)

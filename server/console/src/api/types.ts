@@ -68,7 +68,7 @@ export interface ErrorDetail {
 
 export interface Modality {
   name: string;
-  kind: "waveform" | "frames" | "flow";
+  kind: "waveform" | "frames" | "flow" | "series";
   [field: string]: unknown;
 }
 
@@ -113,8 +113,14 @@ export interface Picture {
   top_db?: number;
 }
 
+export interface Channel {
+  name: string;
+  unit?: string | null;
+  peaks: ([number, number] | null)[];
+}
+
 export interface Seen {
-  kind: "waveform" | "frames" | "flow";
+  kind: "waveform" | "frames" | "flow" | "series";
   status: Status;
   reason?: string | null;
   detail?: string | null;
@@ -125,6 +131,7 @@ export interface Seen {
   spectrogram?: Picture | null;
   times_s?: number[] | null;
   frames?: string[] | null;
+  channels?: Channel[] | null;
   /** How many the encoder gets, of which these are some. */
   count?: number;
   width?: number;

@@ -1,4 +1,4 @@
-/** What the encoders got: the spectrogram and wave of sound, the very frames of pictures. */
+/** What the encoders got: the spectrogram and wave of sound, the very frames of pictures, a sensor's channels. */
 import { LitElement, css, html, nothing } from "lit";
 import { customElement, property } from "lit/decorators.js";
 import type { Inputs, Seen } from "../api/types";
@@ -6,6 +6,7 @@ import { seconds } from "../look/format";
 import { colourClass } from "../look/palette";
 import { shared } from "../look/shared";
 import { pill } from "./answer";
+import "./channels";
 import "./spectrogram";
 
 /** A picture as the page may show it: its policy allows `blob:`, no `data:`. */
@@ -108,6 +109,14 @@ export class SeenInputs extends LitElement {
         .seen=${seen}
         .start=${this.inputs.start_s ?? 0}
       ></dm-spectrogram>`;
+    }
+    if (seen.channels) {
+      return html`<dm-channels
+        class=${colourClass(name, this.modalities)}
+        .name=${name}
+        .channels=${seen.channels}
+        .count=${seen.count ?? seen.channels.length}
+      ></dm-channels>`;
     }
     const urls = this.#urls.get(name);
     if (urls === undefined || urls.length === 0) return html`<p class="note">Nothing of it could be decoded.</p>`;

@@ -126,7 +126,7 @@ export class Switches extends LitElement {
   }
 
   private sliders({ name, kind }: Modality) {
-    if (kind === "waveform") {
+    if (kind === "waveform" || kind === "series") {
       const decibel = this.what.noise[name];
       const step = decibel === undefined ? 0 : (30 - decibel) / 5;
       return this.slider("Add noise", name, step, STEPS, decibel === undefined ? "none" : `${decibel} dB`, (value) =>
