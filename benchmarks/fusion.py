@@ -18,10 +18,11 @@ import numpy as np
 from dimml import __version__
 from dimml.bundle import Bundle, Encoder
 from dimml.contract import PRESENT, PROBABILITIES, features_input, logits_input
-from dimml.fusion import PAPER, STATISTICS, FusionParameters, FusionSpec, HeadReliability
+from dimml.fusion import CROSS_STATISTICS, PAPER, STATISTICS, FusionParameters, FusionSpec, HeadReliability
 from dimml.modality import Frames, Waveform
 from dimml.system.outbound import import_quietly
 from dimml_export.fusion_graph import fusion_model
+from dimml_training.fusion_selection.reliability_fit import MOST_NEIGHBOURS
 
 UNITS: Final = 16
 GRAPHS: Final = {
@@ -30,6 +31,9 @@ GRAPHS: Final = {
     "reliability, product": FusionSpec(certainty="reliability", temperature=None, fused_head=True, pooling="product"),
     "reliability, product, no fused head": FusionSpec(
         certainty="reliability", temperature=None, fused_head=False, pooling="product"
+    ),
+    "cross-reliability, product": FusionSpec(
+        certainty="cross_reliability", temperature=None, fused_head=True, pooling="product"
     ),
 }
 
@@ -77,7 +81,9 @@ def _call(fusion: FusionSpec, features: int, classes: int, batch: int) -> Callab
         weight = rng.normal(size=(classes, 2 * features)).astype(np.float32)
         bias = np.zeros(classes, np.float32)
         widths.append(2 * features)
-    learned = FusionParameters(tuple(_reliability(rng, width, classes) for width in widths))
+    learned = FusionParameters(
+        tuple(_reliability(rng, width, classes, cross=fusion.certainty == "cross_reliability") for width in widths)
+    )
     onnxruntime = import_quietly("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -90,11 +96,11 @@ def _call(fusion: FusionSpec, features: int, classes: int, batch: int) -> Callab
     return lambda: session.run([PROBABILITIES], feeds)
 
 
-def _reliability(rng: np.random.Generator, width: int, classes: int) -> HeadReliability:
+def _reliability(rng: np.random.Generator, width: int, classes: int, *, cross: bool) -> HeadReliability:
     def drawn(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         return rng.normal(size=shape).astype(np.float32)
 
-    statistics = len(STATISTICS)
+    statistics = len(CROSS_STATISTICS if cross else STATISTICS)
     return HeadReliability(
         whitening_DD=drawn(width, width),
         whitened_means_CD=drawn(classes, width),
@@ -104,6 +110,7 @@ def _reliability(rng: np.random.Generator, width: int, classes: int) -> HeadReli
         hidden_bias_U=drawn(UNITS),
         out_weight_U=drawn(UNITS),
         out_bias=drawn(1),
+        neighbours_ND=drawn(MOST_NEIGHBOURS, width) if cross else None,
     )
 
 

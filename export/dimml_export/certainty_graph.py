@@ -37,7 +37,7 @@ def certainty(graph: Graph, logits: str, measure: StaticCertainty, *, axis: int,
 
 def reliability(graph: Graph, features_BD: str, logits_BC: str, head: HeadReliability) -> str:
     """Add ``dimml.fusion.reliability_of``, as ``[B, 1]``."""
-    statistics_BK = _statistics(graph, features_BD, logits_BC, head)
+    statistics_BK = statistics(graph, features_BD, logits_BC, head)
     standard_BK = graph.add(
         "Div",
         graph.add("Sub", statistics_BK, graph.constant(head.offset_K)),
@@ -51,7 +51,7 @@ def reliability(graph: Graph, features_BD: str, logits_BC: str, head: HeadReliab
     return graph.add("Sigmoid", score_B1)
 
 
-def _statistics(graph: Graph, features_BD: str, logits_BC: str, head: HeadReliability) -> str:
+def statistics(graph: Graph, features_BD: str, logits_BC: str, head: HeadReliability) -> str:
     """Add ``dimml.fusion.reliability_statistics``, in the order of ``STATISTICS``."""
     bounds = graph.number(-LARGEST), graph.number(LARGEST)
     features_BD = graph.add("Clip", features_BD, *bounds)

@@ -26,8 +26,17 @@ from dimml.contract import (
     model_specs,
 )
 from dimml.errors import BundleError
-from dimml.fusion import LEAST_DOUBT, FloatArray, FusionParameters, FusionSpec, HeadReliability
+from dimml.fusion import (
+    CROSS_STATISTICS,
+    LEAST_DOUBT,
+    STATISTICS,
+    FloatArray,
+    FusionParameters,
+    FusionSpec,
+    HeadReliability,
+)
 from dimml_export.certainty_graph import TINY, certainty, reliability
+from dimml_export.cross_reliability_graph import cross_reliability
 from dimml_export.onnx_graph import Graph, finished_model
 
 
@@ -41,10 +50,10 @@ def fusion_model(
 
     ``fused_weight`` ``[C, sum of D]`` and ``fused_bias`` ``[C]`` are the fused head, a linear layer on the features
     concatenated in the bundle's order; both None exactly if the bundle has no fused head. ``parameters`` are those
-    learned for certainty 'reliability'. Raises BundleError if they do not fit the bundle.
+    learned for a learned certainty. Raises BundleError if they do not fit the bundle.
     """
     weights = _fused_head(bundle, fused_weight, fused_bias)
-    if bundle.fusion.certainty == "reliability":
+    if bundle.fusion.learned:
         _check_reliability(bundle, parameters)
     spec = next(spec for spec in model_specs(bundle) if spec.role == "fusion")
     graph = Graph()
@@ -53,7 +62,7 @@ def fusion_model(
     logits_BHC = graph.add("Concat", *(graph.add("Unsqueeze", h.logits_BC, unsqueeze_1) for h in heads), axis=1)
     present_BH = graph.add("Concat", *(head.present_B1 for head in heads), axis=1)
     scaled_BHC = _scaled(graph, logits_BHC, bundle.fusion)
-    certainty_BH = _certainty(graph, heads, scaled_BHC, bundle, parameters)
+    certainty_BH = _certainty(graph, heads, (logits_BHC, scaled_BHC, present_BH), bundle, parameters)
     graph.add("Where", present_BH, certainty_BH, graph.number(0), out=CERTAINTY)
     _weights(graph, present_BH, bundle.fusion)
     pooled_BC = _pooled(graph, logits_BHC, scaled_BHC, present_BH, bundle)
@@ -78,7 +87,7 @@ class _Head:
 def _heads(graph: Graph, bundle: Bundle, fused: tuple[FloatArray, FloatArray] | None) -> list[_Head]:
     """Add the heads in order. Contents of masked slots are replaced before any arithmetic: 0 · NaN would be NaN."""
     zero = graph.number(0)
-    needs_features = fused is not None or bundle.fusion.certainty == "reliability"
+    needs_features = fused is not None or bundle.fusion.learned
     heads = []
     for index, modality in enumerate(bundle.modalities):
         # Not Gather, for which TensorRT has not always accepted booleans.
@@ -105,13 +114,21 @@ def _scaled(graph: Graph, logits_BHC: str, fusion: FusionSpec) -> str:
 
 
 def _certainty(
-    graph: Graph, heads: Sequence[_Head], scaled_BHC: str, bundle: Bundle, parameters: FusionParameters | None
+    graph: Graph,
+    heads: Sequence[_Head],
+    of_heads: tuple[str, str, str],
+    bundle: Bundle,
+    parameters: FusionParameters | None,
 ) -> str:
-    """Add the certainty of every head, ``[B, H]``, not masked yet."""
-    measure = bundle.fusion.certainty
-    if measure != "reliability":
+    """Add the certainty of every head, ``[B, H]``, not masked yet; ``of_heads``: logits, scaled logits, presence."""
+    logits_BHC, scaled_BHC, present_BH = of_heads
+    if not bundle.fusion.learned:
+        measure = bundle.fusion.static_certainty
         return certainty(graph, scaled_BHC, measure, axis=2, classes=bundle.classes, keepdims=False)
     learned = _check_reliability(bundle, parameters)
+    if bundle.fusion.certainty == "cross_reliability":
+        features = [head.features_BD for head in heads]
+        return cross_reliability(graph, features, logits_BHC, present_BH, learned, modalities=len(bundle.modalities))
     columns = [
         reliability(graph, head.features_BD, head.logits_BC, own) for head, own in zip(heads, learned, strict=True)
     ]
@@ -168,16 +185,24 @@ def _check_reliability(bundle: Bundle, parameters: FusionParameters | None) -> t
     learned = None if parameters is None else parameters.reliability
     if learned is None or len(learned) != len(bundle.heads):
         raise BundleError(
-            f"bundle {bundle.name!r}: certainty 'reliability' needs what was learned for each of its "
+            f"bundle {bundle.name!r}: certainty {bundle.fusion.certainty!r} needs what was learned for each of its "
             f"{len(bundle.heads)} heads"
         )
     widths = [encoder.features for encoder in bundle.encoders]
+    crossing = bundle.fusion.certainty == "cross_reliability"
+    inputs = len(CROSS_STATISTICS if crossing else STATISTICS)
     for name, width, head in zip(bundle.heads, (*widths, sum(widths)), learned, strict=False):
         wanted = (bundle.classes, width)
         if head.whitened_means_CD.shape != wanted:
             raise BundleError(
                 f"bundle {bundle.name!r}: the reliability of head {name!r} was learned for (classes, features) "
                 f"{head.whitened_means_CD.shape}, the bundle has {wanted}"
+            )
+        if inputs != len(head.offset_K) or (crossing and head.neighbours_ND is None):
+            raise BundleError(
+                f"bundle {bundle.name!r}: the reliability of head {name!r} was learned from {len(head.offset_K)} "
+                f"statistics, certainty {bundle.fusion.certainty!r} has {inputs}"
+                + (" and stored training features" if crossing else "")
             )
     return learned
 

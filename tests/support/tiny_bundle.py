@@ -113,10 +113,11 @@ def make_tiny_bundle(
 
 
 def tiny_parameters(bundle: Bundle) -> FusionParameters:
-    """What a tiny bundle of certainty 'reliability' has for learned: the same for the same heads, and no knowledge."""
+    """What a tiny bundle of a learned certainty has for learned: the same for the same heads, and no knowledge."""
     widths = [encoder.features for encoder in bundle.encoders]
     rng = np.random.default_rng(11)
-    heads = [random_reliability(rng, width, bundle.classes) for width in (*widths, sum(widths))]
+    cross = bundle.fusion.certainty == "cross_reliability"
+    heads = [random_reliability(rng, width, bundle.classes, cross=cross) for width in (*widths, sum(widths))]
     return FusionParameters(tuple(heads[: len(bundle.heads)]))
 
 

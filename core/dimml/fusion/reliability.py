@@ -7,7 +7,7 @@ the position of its features reveals it. Shape suffixes: B batch, C classes, D f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -57,6 +57,8 @@ class HeadReliability:
     out_weight_U: FloatArray
     #: Shape ``[1]``.
     out_bias: FloatArray
+    #: Features of some training clips, each of length 1, ``[N, D]``; None for a reliability of the head alone.
+    neighbours_ND: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ class FusionParameters:
     def arrays(self) -> dict[str, FloatArray]:
         """Return all arrays by name, ``reliability.<head index>.<field>``; empty if nothing was learned."""
         return {
-            f"reliability.{index}.{field.name}": getattr(head, field.name)
+            f"reliability.{index}.{field.name}": value
             for index, head in enumerate(self.reliability or ())
             for field in fields(HeadReliability)
+            if (value := getattr(head, field.name)) is not None
         }
 
     @classmethod
@@ -86,6 +89,7 @@ class FusionParameters:
                         **{
                             field.name: np.asarray(arrays[f"reliability.{index}.{field.name}"], np.float32)
                             for field in fields(HeadReliability)
+                            if field.default is MISSING or f"reliability.{index}.{field.name}" in arrays
                         }
                     )
                     for index in range(len(heads))
@@ -140,15 +144,18 @@ def reliability_of(features_BD: FloatArray, logits_BC: FloatArray, head: HeadRel
     shapes do not fit, of the clips or of the head's arrays.
     """
     statistics_BK = reliability_statistics(features_BD, logits_BC, head.whitening_DD, head.whitened_means_CD)
+    check_shapes(statistics_BK=statistics_BK, offset_K=head.offset_K, scale_K=head.scale_K)
+    return network_output((statistics_BK - head.offset_K) / head.scale_K, head)
+
+
+def network_output(standard_BK: FloatArray, head: HeadReliability) -> FloatArray:
+    """Compute the head's network, ``[B]``, on standardised statistics. Raises InvalidTensorError if it does not fit."""
     check_shapes(
-        statistics_BK=statistics_BK,
-        offset_K=head.offset_K,
-        scale_K=head.scale_K,
+        standard_BK=standard_BK,
         hidden_weight_KU=head.hidden_weight_KU,
         hidden_bias_U=head.hidden_bias_U,
         out_weight_U=head.out_weight_U,
     )
-    standard_BK = (statistics_BK - head.offset_K) / head.scale_K
     hidden_BU = np.tanh(standard_BK @ head.hidden_weight_KU + head.hidden_bias_U)
     return np.asarray(_sigmoid(hidden_BU @ head.out_weight_U + head.out_bias[0]), np.float32)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Computed from a head's logits alone.
 StaticCertainty = Literal["max_prob", "neg_entropy", "margin"]
-Certainty = Literal["max_prob", "neg_entropy", "margin", "reliability"]
+Certainty = Literal["max_prob", "neg_entropy", "margin", "reliability", "cross_reliability"]
+#: Learned on validation clips: the estimated probability that a head is right.
+LEARNED: Final[tuple[Certainty, ...]] = ("reliability", "cross_reliability")
 Pooling = Literal["logits", "log_probabilities", "probabilities", "product"]
 
 
@@ -24,8 +26,9 @@ class FusionSpec(BaseModel):
 
     certainty: Certainty = Field(
         default="max_prob",
-        description="How sure a head is: 'max_prob' (the paper's), 'neg_entropy', 'margin', or 'reliability', the "
-        "learned estimate of the probability that this head is right here.",
+        description="How sure a head is: 'max_prob' (the paper's), 'neg_entropy', 'margin', 'reliability', the "
+        "learned estimate of the probability that this head is right here, or 'cross_reliability', the same with the "
+        "other heads in view.",
     )
     temperature: float | None = Field(
         default=1.0,
@@ -46,6 +49,16 @@ class FusionSpec(BaseModel):
     answer_temperature: float = Field(
         default=1.0, gt=0.0, allow_inf_nan=False, description="Calibration of the answer: divides the pooled logits."
     )
+
+    @property
+    def learned(self) -> bool:
+        """Whether certainty is learned, and needs features and parameters."""
+        return self.certainty in LEARNED
+
+    @property
+    def static_certainty(self) -> StaticCertainty:
+        """The certainty measure; only to be asked for where it is not learned."""
+        return cast("StaticCertainty", self.certainty)
 
     @model_validator(mode="after")
     def _fits(self) -> FusionSpec:

@@ -15,6 +15,7 @@ import numpy as np
 
 from dimml.errors import BundleError
 from dimml.fusion.certainty import certainty_of, softmax
+from dimml.fusion.cross_reliability import cross_certainties
 from dimml.fusion.reliability import FusionParameters, head_certainties
 from dimml.fusion.shapes import check_shapes
 from dimml.fusion.spec import BoolArray, FloatArray, FusionSpec, Pooling
@@ -63,22 +64,27 @@ def fuse(
     replaced by selection, never multiplied by zero, since 0 times NaN is NaN.
 
     ``features`` (one ``[B, D]`` per head; the fused head's are those of all modalities side by side) and ``parameters``
-    are needed for certainty 'reliability' only. Raises BundleError if they are missing or the numbers of heads differ,
+    are needed for a learned certainty only. Raises BundleError if they are missing or the numbers of heads differ,
     and InvalidTensorError if the arrays' shapes do not fit each other.
     """
     check_shapes(logits_BHC=logits_BHC, present_BH=present_BH)
     heads = logits_BHC.shape[1]
     clean_BHC = np.where(present_BH[..., None], logits_BHC, np.float32(0))
-    if spec.certainty == "reliability":
+    if spec.learned:
         learned = None if parameters is None else parameters.reliability
         if learned is None or features is None or len(learned) != heads or len(features) != heads:
-            raise BundleError(f"certainty 'reliability' needs learned parameters and features of all {heads} heads")
+            raise BundleError(
+                f"certainty {spec.certainty!r} needs learned parameters and features of all {heads} heads"
+            )
         for h, own in enumerate(features):
             check_shapes(logits_BHC=logits_BHC, **{f"features[{h}]_BD": own})
         clean = [np.where(present_BH[:, [h]], own, np.float32(0)) for h, own in enumerate(features)]
-        certainty_BH = head_certainties(clean, clean_BHC, learned)
+        if spec.certainty == "cross_reliability":
+            certainty_BH = cross_certainties(clean, clean_BHC, present_BH, learned, heads - spec.fused_head)
+        else:
+            certainty_BH = head_certainties(clean, clean_BHC, learned)
     else:
-        certainty_BH = certainty_of(_scaled(clean_BHC, spec), spec.certainty)
+        certainty_BH = certainty_of(_scaled(clean_BHC, spec), spec.static_certainty)
     return fuse_weighted(logits_BHC, present_BH, certainty_BH, spec)
 
 

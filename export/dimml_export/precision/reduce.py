@@ -12,10 +12,10 @@ import numpy.typing as npt
 import onnx
 from torch import nn
 
-from dimml.bundle import FUSED_HEAD, ReducedPrecision
+from dimml.bundle import ReducedPrecision
 from dimml.errors import BundleError, SetupError
 from dimml.fusion import Fused, FusionParameters, FusionSpec
-from dimml.monitoring.reference import Reference, reference_of
+from dimml.monitoring.reference import Reference
 from dimml.system.files import StrPath
 from dimml_export.evaluation import CORRUPTIONS_FILE
 from dimml_export.precision.figures import agreement, answer_loss, faults, figures_of, head_losses
@@ -23,7 +23,7 @@ from dimml_export.precision.fp16 import fp16_model
 from dimml_export.precision.int8 import Int8Encoder
 from dimml_export.precision.search import search
 from dimml_export.precision.session_encoder import SessionEncoder
-from dimml_export.reference import answer_probabilities
+from dimml_export.reference import reference_of_votes
 from dimml_training.evaluation.heads import HeadLogits, figures
 from dimml_training.loop.other_encoders import answers_of, refitted, run_clips, spread
 from dimml_training.run.directory import TrainedRun
@@ -141,7 +141,7 @@ def reduce_precision(
         models=models,
         fusion=fusion,
         parameters=parameters,
-        reference=_reference(*after, fusion),
+        reference=reference_of_votes(after[0], after[1].certainty_BH, after[1].probabilities_BC, fusion),
         metrics=_metrics(run, after, tested),
         record={
             "precision": precision,
@@ -177,15 +177,6 @@ def _refuse(precision: str, found: list[str], left: Mapping[str, tuple[str, ...]
         f"export without --precision {precision}; nothing was exported",
         field="precision",
     )
-
-
-def _reference(votes: HeadLogits, fused: Fused, fusion: FusionSpec) -> Reference | None:
-    voting = [h for h, head in enumerate(votes.heads) if head != FUSED_HEAD or fusion.fused_head]
-    heads = [votes.heads[h] for h in voting]
-    logits_NHC, present_NH = votes.logits_NHC[:, voting], votes.present_NH[:, voting]
-    certainty_NH = fused.certainty_BH[:, voting]
-    sure = answer_probabilities(heads, logits_NHC, present_NH, certainty_NH, fusion)
-    return reference_of(heads, certainty_NH, present_NH, fused.probabilities_BC, sure)
 
 
 def _metrics(run: TrainedRun, validation: Answers, test: Answers) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class AccuracyMonitor:
         self._rows = window.rows
         self.expected = {} if bundle.reference is None else bundle.reference.answer_probability
         self._patterns: dict[str, SlidingMean] = {}
-        self._heads: dict[str, SlidingMean] | None = None if bundle.fusion.certainty != "reliability" else {}
+        self._heads: dict[str, SlidingMean] | None = {} if bundle.fusion.learned else None
 
     def observe(self, row: Observation) -> None:
         """Add an answer."""

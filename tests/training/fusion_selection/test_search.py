@@ -38,7 +38,13 @@ from dimml_training.fusion_selection.search import (
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 
 CLASSES, WIDTH = 4, 6
-QUICK = CertaintyConfig(draws=1, folds=2, temperatures=(0.2,))
+QUICK = CertaintyConfig(
+    draws=1,
+    folds=2,
+    temperatures=(0.2,),
+    certainties=("max_prob", "neg_entropy", "margin", "reliability"),
+    fused_head=(False, True),
+)
 Labels = npt.NDArray[np.int64]
 
 

@@ -35,7 +35,7 @@ from dimml_training.compare.unseen import log_unseen
 from dimml_training.config import TrainConfig
 from dimml_training.config.corruption_suite import Condition, conditions
 from dimml_training.evaluation.metrics import confidence_rise, conflict
-from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, spread
+from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, learned_from, spread
 from dimml_training.fusion_selection.search import choose_fusion, seen_conditions
 from dimml_training.run.directory import TrainedRun, load_run
 
@@ -109,7 +109,7 @@ def _validated(job: TrainingJob, run: TrainedRun, suite: Sequence[Condition]) ->
     if any(method.scored_on_validation for method in job.methods):
         return list(suite)
     if any(isinstance(method.answer, ChosenFusion) for method in job.methods):
-        return conditions(run.modalities, "seen")
+        return [*conditions(run.modalities, "seen"), *learned_from(job.repeat.config)]
     return []
 
 
@@ -118,7 +118,7 @@ def _choose(job: TrainingJob, folder: Path, run: TrainedRun, validation: KeptEnc
     config = job.repeat.config
     if config.fusion is not None:
         return Fusion(config.fusion, report={"fixed": config.fusion.model_dump(mode="json")})
-    seen = seen_conditions(conditions(config.inputs, "seen"), config.certainty)
+    seen = [*seen_conditions(conditions(config.inputs, "seen"), config.certainty), *learned_from(config)]
     known = spread(job.repeat.data.splits["train"].rows, MOST_TRAIN_CLIPS)
     train = encodings(folder, "train", run, known, seen[:1], seed=config.seed)
     found = choose_fusion(validation, train, run.fused_head, seen, config.certainty, seed=config.seed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -20,6 +21,8 @@ class CertaintyConfig(Section):
     allows.
     """
 
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"regret_weighted": (False,)}
+
     families: tuple[str, ...] | None = Field(
         default=None,
         description="Corruption families (names of the suite) that the choice may see; by default all seen ones.",
@@ -32,7 +35,8 @@ class CertaintyConfig(Section):
         default=3, ge=2, le=10, description="Cross-validation folds of the clips: fit on the others, score on each."
     )
     certainties: tuple[Certainty, ...] = Field(
-        default=("max_prob", "neg_entropy", "margin", "reliability"), description="Certainty measures to try."
+        default=("max_prob", "neg_entropy", "margin", "reliability", "cross_reliability"),
+        description="Certainty measures to try.",
     )
     poolings: tuple[Pooling, ...] = Field(
         default=("logits", "log_probabilities", "probabilities", "product"), description="Poolings to try."
@@ -41,9 +45,16 @@ class CertaintyConfig(Section):
         default=(0.1, 0.2, 0.5, 1.0), description="Weighting temperatures to try, in addition to equal weights."
     )
     fused_head: tuple[bool, ...] = Field(
+        default=(True,),
+        min_length=1,
+        description="Whether to try fusions with the fused head's vote, without it, or both; a run without a fused "
+        "head tries those without.",
+    )
+    regret_weighted: tuple[bool, ...] = Field(
         default=(False, True),
         min_length=1,
-        description="Whether to try fusions with the fused head's vote, without it, or both.",
+        description="Whether 'cross_reliability' is fitted with more weight on clips of which one modality is right "
+        "and another wrong, without, or whichever has the better objective.",
     )
     clean_margin: float = Field(
         default=0.005,

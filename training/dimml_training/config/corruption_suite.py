@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from dimml.modality import Kind, Modality
 
 #: What a family damages; several kinds of modality may share one.
 Sense = Literal["sound", "picture", "series"]
-Group = Literal["clean", "sound", "picture", "series", "both", "absent", "nosignal", "conflict"]
+Group = Literal["clean", "sound", "picture", "series", "both", "absent", "nosignal", "conflict", "composed"]
 Which = Literal["seen", "unseen", "all"]
 
 #: Random draws of a corruption that has a random part.
@@ -38,6 +38,7 @@ ABSENT, OTHER_CLIP = Instead.ABSENT, Instead.OTHER_CLIP
 class Corruption:
     """A family at one severity; ``amount`` is the severity as a number, in the family's unit."""
 
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"then": None}
     family: str
     severity: str
     amount: float
@@ -45,11 +46,19 @@ class Corruption:
     seen: bool
     #: 1 if the corruption has no random part.
     draws: int
+    #: What is done to the damaged clip next.
+    then: Corruption | None = None
 
     @property
     def name(self) -> str:
-        """Family and severity, such as ``white_0db``."""
-        return f"{self.family}_{self.severity}" if self.severity else self.family
+        """Family and severity, such as ``white_0db``; of a chain both, ``white_0db>gaps_60pct``."""
+        own = f"{self.family}_{self.severity}" if self.severity else self.family
+        return own if self.then is None else f"{own}>{self.then.name}"
+
+    @property
+    def families(self) -> frozenset[str]:
+        """Names of the families in it: one, or a chain's."""
+        return frozenset({self.family}) | (frozenset() if self.then is None else self.then.families)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,8 @@ class Condition:
     @property
     def families(self) -> frozenset[str]:
         """Names of the families in this condition."""
-        return frozenset(c.family for c in self.by_modality.values() if isinstance(c, Corruption))
+        each = (c.families for c in self.by_modality.values() if isinstance(c, Corruption))
+        return frozenset[str]().union(*each)
 
 
 @dataclass(frozen=True)

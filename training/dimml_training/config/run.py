@@ -54,10 +54,10 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
-        if self.fusion is not None and self.fusion.certainty == "reliability":
+        if self.fusion is not None and self.fusion.learned:
             raise ValueError(
-                "fusion.certainty: reliability is learned where the fusion is chosen; leave `fusion` out and set "
-                "certainty.certainties to [reliability]"
+                f"fusion.certainty: {self.fusion.certainty} is learned where the fusion is chosen; leave `fusion` out "
+                f"and set certainty.certainties to [{self.fusion.certainty}]"
             )
         if self.fusion is not None and self.fusion.head_temperatures is not None:
             heads = len(self.modalities) + self.fusion.fused_head

@@ -40,8 +40,9 @@ def corrupt(
 ) -> npt.NDArray[Any]:
     """Damaged copies of ``rows`` ``[N, *modality.shape]``, in the modality's dtype.
 
-    ``others`` ``[N, *modality.shape]`` are the clips that stand in for "another clip", one per row (by default drawn
-    from ``rows``); ``voices`` FP32 ``[V, samples]`` at the modality's rate speak in babble (by default synthesised).
+    ``others`` ``[N, *modality.shape]`` are the clips that stand in for "another clip", one per row (by default, and for
+    the second damage of a chain, drawn from the rows); ``voices`` FP32 ``[V, samples]`` at the modality's rate speak in
+    babble (by default synthesised).
     Raises DataError where another clip is needed and there is none.
     """
     if others is None and corruption.family in WITH_ANOTHER:
@@ -52,7 +53,9 @@ def corrupt(
         rng = clip_rng(modality, corruption, int(clip_id), draw=draw, seed=seed)
         other = rows[i] if others is None else others[i]
         out[i] = DAMAGED[modality.kind](rows[i], modality, corruption, Given(rng, other, voices))
-    return out
+    if corruption.then is None:
+        return out
+    return corrupt(out, modality, corruption.then, clip_ids=clip_ids, draw=draw, seed=seed, voices=voices)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from dimml.fusion import LEARNED
 from dimml_training.config import Split, TrainConfig
 from dimml_training.data.augment import augment
 from dimml_training.data.loader import Batch, ClipRows, batches
@@ -176,7 +177,7 @@ def _choice_s(
     spent_s = time.perf_counter() - began
     search_s = min(float(chosen.report["seconds"]), spent_s)
     validation = min(clips["validation"], config.certainty.clips)
-    learned = "reliability" in config.certainty.certainties and validation >= FEWEST_CLIPS
+    learned = not set(LEARNED).isdisjoint(config.certainty.certainties) and validation >= FEWEST_CLIPS
     return (
         (spent_s - search_s) / CHOICE_CLIPS * validation
         + min(clips["train"], MOST_TRAIN_CLIPS) * clip_s

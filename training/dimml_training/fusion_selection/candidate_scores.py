@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dimml.fusion import FloatArray, Fused, FusionSpec, certainty_of, fuse_weighted
+from dimml.fusion import Certainty, FloatArray, Fused, FusionSpec, certainty_of, fuse_weighted
 from dimml.metrics.classification import ece, nll_of_logits, perfect_ece
 from dimml_training.fusion_selection.condition_rows import ConditionRows
 from dimml_training.fusion_selection.cross_fit import row_weights
@@ -19,6 +19,9 @@ REGRET_PRICE, WORST_PRICE = 0.5, 0.05
 #: Weight of corrupted clips when the answer is calibrated; on clean clips alone, which may all be answered right, the
 #: best temperature could be arbitrarily low.
 CORRUPTED_SHARE: Final = 0.1
+
+#: What is learned: a certainty, with or without the fused head.
+Learned = tuple[Certainty, bool]
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,11 @@ class CandidateScores:
 class CandidateScorer:
     """Scores candidates on the same rows.
 
-    ``held_out`` is the reliability of every row, ``[R, H]``, learned without the row's clip and family; by whether the
-    fused head takes part. Without it, candidates with learned reliability cannot be scored.
+    ``held_out`` is the reliability of every row, ``[R, H]``, learned without the row's clip and family; by certainty
+    and whether the fused head takes part. Without it, candidates with learned reliability cannot be scored.
     """
 
-    def __init__(self, rows: ConditionRows, held_out: Mapping[bool, FloatArray]) -> None:
+    def __init__(self, rows: ConditionRows, held_out: Mapping[Learned, FloatArray]) -> None:
         own = rows.without_fused_head()
         self._rows = {False: own, True: rows}
         self._held_out = held_out
@@ -137,11 +140,11 @@ class CandidateScorer:
     def answers(self, spec: FusionSpec) -> Fused:
         """Fuse the heads of all R rows as the candidate says."""
         rows = self._rows[spec.fused_head]
-        if spec.certainty == "reliability":
-            certainty_RH = self._held_out[spec.fused_head]
+        if spec.learned:
+            certainty_RH = self._held_out[spec.certainty, spec.fused_head]
         else:
             temperatures_H = np.asarray(spec.head_temperatures or [1.0] * len(rows.heads), np.float32)
-            certainty_RH = certainty_of(rows.logits_RHC / temperatures_H[:, None], spec.certainty)
+            certainty_RH = certainty_of(rows.logits_RHC / temperatures_H[:, None], spec.static_certainty)
         return fuse_weighted(rows.logits_RHC, rows.present_RH, certainty_RH, spec)
 
     def _regrets(self, right_R: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from dimml_training.config import TrainConfig
+from dimml_training.config.composed_conditions import composed_conditions
 from dimml_training.config.corruption_suite import Condition, conditions
 from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.data.loader import ClipRows
@@ -52,10 +53,20 @@ def choose_on(
 
 
 def choice_conditions(config: TrainConfig) -> list[Condition]:
-    """Conditions that the choice of a fusion sees, clean first, each with the draws that the config allows."""
+    """Conditions that the choice of a fusion sees, clean first, each with the draws that the config allows.
+
+    The composed ones, which it learns from but is not judged on, come last.
+    """
     section = config.certainty
     suite = [replace(c, draws=min(c.draws, section.draws)) for c in conditions(config.inputs, "seen")]
-    return seen_conditions(suite, section)
+    return [*seen_conditions(suite, section), *learned_from(config)]
+
+
+def learned_from(config: TrainConfig) -> list[Condition]:
+    """Composed conditions that a choice learns from; none unless it may learn 'cross_reliability'."""
+    if "cross_reliability" not in config.certainty.certainties:
+        return []
+    return composed_conditions(config.inputs, config.certainty.families)
 
 
 def spread(clips: ClipRows, most: int) -> ClipRows:

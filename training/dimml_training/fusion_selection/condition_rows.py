@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -70,6 +70,16 @@ class ConditionRows:
             self.condition_R[which],
             self.has_RH[which],
         )
+
+    def composed(self) -> BoolArray:
+        """Which rows are of composed conditions, ``[R]``, which come last and are learned from, but never scored."""
+        return np.array([c.group == "composed" for c in self.conditions])[self.condition_R]
+
+    def without_composed(self) -> ConditionRows:
+        """The same rows without those of composed conditions, and without these conditions."""
+        # They come last, so that the indices of the others stay.
+        kept = tuple(c for c in self.conditions if c.group != "composed")
+        return replace(self.take(~self.composed()), conditions=kept)
 
     def without_fused_head(self) -> ConditionRows:
         """The same rows with the modalities' own heads only."""

@@ -8,7 +8,7 @@ modality says nothing about another. Shape suffixes: F fits, R rows, H heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,17 @@ import numpy.typing as npt
 from dimml.fusion import FloatArray, HeadReliability
 from dimml_training.config.corruption_suite import Condition
 from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
-from dimml_training.fusion_selection.reliability_fit import Geometry, ReliabilityFits, feature_geometry
+from dimml_training.fusion_selection.reliability_fit import (
+    Geometry,
+    ReliabilityFits,
+    feature_geometry,
+    stored_neighbours,
+)
 
 #: Share of the clean condition in the weight of all conditions: most clips that are served are clean.
 CLEAN_SHARE = 0.2
+#: How much more a row counts in regret-weighted fitting where a right modality can be overruled.
+REGRET_PRICE = 2.0
 WeightArray = npt.NDArray[np.float64]
 
 
@@ -45,6 +52,17 @@ def row_weights(rows: ConditionRows) -> WeightArray:
     counts = np.bincount(rows.condition_R, minlength=len(share))
     weights_R = share[rows.condition_R] / counts[rows.condition_R]
     return np.asarray(weights_R / weights_R.mean())
+
+
+def regret_prices(rows: ConditionRows) -> WeightArray:
+    """Factors of the rows' weights, ``[R]``: ``1 + REGRET_PRICE`` where an answer can be worse than a modality.
+
+    That is where one modality is right and another that is there is wrong; 1 elsewhere.
+    """
+    own = slice(rows.modalities)
+    right_RM, there_RM = rows.heads_right()[:, own], rows.present_RH[:, own]
+    at_stake_R = right_RM.any(axis=1) & (there_RM & ~right_RM).any(axis=1)
+    return np.asarray(1 + REGRET_PRICE * at_stake_R, np.float64)
 
 
 def left_out_together(conditions: Sequence[Condition]) -> list[frozenset[str]]:
@@ -73,19 +91,35 @@ def clip_folds(rows: ConditionRows, folds: int, seed: int) -> IntArray:
 
 
 def head_geometry(known: ConditionRows) -> list[Geometry]:
-    """Class means and whitening of each head's features, from clean training rows; heads without a row are left out."""
+    """Class means, whitening and neighbours of each head's features, from clean training rows.
+
+    Heads without a row are left out.
+    """
     classes = known.logits_RHC.shape[2]
     return [
-        feature_geometry(own[has_R], known.labels_R[has_R], classes)
+        replace(
+            feature_geometry(own[has_R], known.labels_R[has_R], classes),
+            neighbours_ND=stored_neighbours(own[has_R], known.labels_R[has_R]),
+        )
         for own, has_R in zip(known.features, known.present_RH.T, strict=True)
         if has_R.any()
     ]
 
 
 def cross_fit(
-    rows: ConditionRows, geometry: Sequence[Geometry], head_temperatures: Sequence[float], *, folds: int, seed: int
+    rows: ConditionRows,
+    geometry: Sequence[Geometry],
+    head_temperatures: Sequence[float],
+    *,
+    folds: int,
+    seed: int,
+    cross: bool = False,
+    regret_weighted: bool = False,
 ) -> CrossFit:
-    """Fit once per fold and set of families, side by side, and once on all rows."""
+    """Fit once per fold and set of families, side by side, and once on all rows.
+
+    ``cross``: with the other heads in view; ``regret_weighted``: with ``regret_prices`` on the rows.
+    """
     turns = left_out_together(rows.conditions)
     fold_R = clip_folds(rows, folds, seed)
     weights_R = row_weights(rows)
@@ -95,7 +129,10 @@ def cross_fit(
         turn_of[hit & (turn_of == 0)] = turn
         weights += [weights_R * (fold_R != fold) * ~hit[rows.condition_R] for fold in range(folds)]
     weights.append(weights_R)
-    fits = ReliabilityFits(rows, geometry, np.stack(weights), head_temperatures, seed=seed)
+    prices_R = regret_prices(rows) if regret_weighted else None
+    fits = ReliabilityFits(
+        rows, geometry, np.stack(weights), head_temperatures, seed=seed, cross=cross, prices_R=prices_R
+    )
     fits.fit_own()
     fits.fit_pooled()
     fit_R = turn_of[rows.condition_R] * folds + fold_R

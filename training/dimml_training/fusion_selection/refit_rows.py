@@ -16,7 +16,7 @@ from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import Progress
-from dimml_training.fusion_selection.candidate_scores import CandidateScorer
+from dimml_training.fusion_selection.candidate_scores import CandidateScorer, Learned
 from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, choice_conditions, spread
 from dimml_training.fusion_selection.condition_rows import ConditionRows, rows_of
 from dimml_training.fusion_selection.cross_fit import cross_fit, head_geometry
@@ -39,6 +39,8 @@ def choice_rows(
     clips, empty unless the run's certainty is learned. ``progress`` is called with the encodings done and their total.
     """
     config, suite = run.config, choice_conditions(run.config)
+    if run.fusion.certainty != "cross_reliability":
+        suite = [c for c in suite if c.group != "composed"]
 
     def encoded(clips: ClipRows, conditions: int, draws: int, progress: Progress | None) -> ConditionRows:
         found = encode_conditions(
@@ -53,25 +55,44 @@ def choice_rows(
         return rows_of(found, run.voting_fused_head, suite[:conditions], draws=draws)
 
     rows = encoded(validation, len(suite), config.certainty.draws, progress)
-    if run.fusion.certainty != "reliability":
+    if not run.fusion.learned:
         return rows, []
     return rows, head_geometry(encoded(spread(train, MOST_TRAIN_CLIPS), 1, 1, None))
 
 
 def refit_rows(
-    rows: ConditionRows, geometry: Sequence[Geometry], spec: FusionSpec, config: CertaintyConfig, *, seed: int
+    rows: ConditionRows,
+    geometry: Sequence[Geometry],
+    spec: FusionSpec,
+    config: CertaintyConfig,
+    *,
+    seed: int,
+    regret_weighted: bool = False,
 ) -> tuple[FusionSpec, FusionParameters]:
     """Fit ``spec`` to ``rows`` of some clips under the seen conditions, as the choice of a fusion does.
 
     ``geometry`` is of the heads' features on training clips (``head_geometry``); only a learned certainty needs it.
+    ``regret_weighted`` is what the choice found for 'cross_reliability' (``regret_weighted`` of its report).
     """
     own = rows if spec.fused_head else rows.without_fused_head()
-    temperatures = head_temperatures(own)
+    judged = rows.without_composed()
+    temperatures = head_temperatures(own.without_composed())
     if spec.head_temperatures is not None:
         spec = spec.model_copy(update={"head_temperatures": temperatures})
-    held_out: dict[bool, FloatArray] = {}
+    held_out: dict[Learned, FloatArray] = {}
     learned: tuple[HeadReliability, ...] | None = None
-    if spec.certainty == "reliability":
-        fit = cross_fit(own, geometry[: len(own.heads)], temperatures, folds=config.folds, seed=seed)
-        held_out[spec.fused_head], learned = fit.held_out_RH, fit.final
-    return CandidateScorer(rows, held_out).calibrated(spec), FusionParameters(learned)
+    if spec.learned:
+        fit = cross_fit(
+            own if spec.certainty == "cross_reliability" else own.without_composed(),
+            geometry[: len(own.heads)],
+            temperatures,
+            folds=config.folds,
+            seed=seed,
+            cross=spec.certainty == "cross_reliability",
+            regret_weighted=regret_weighted,
+        )
+        held_out_RH = fit.held_out_RH
+        if len(held_out_RH) != len(judged.labels_R):
+            held_out_RH = held_out_RH[~rows.composed()]
+        held_out[spec.certainty, spec.fused_head], learned = held_out_RH, fit.final
+    return CandidateScorer(judged, held_out).calibrated(spec), FusionParameters(learned)

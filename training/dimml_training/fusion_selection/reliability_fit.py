@@ -20,7 +20,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from dimml.fusion import LEAST_DOUBT, STATISTICS, FloatArray, HeadReliability, reliability_statistics
+from dimml.fusion import (
+    ALONE,
+    FIRST_OF_OTHERS,
+    LEAST_DOUBT,
+    LEAST_NORM,
+    FloatArray,
+    HeadReliability,
+    cross_statistics,
+    reliability_statistics,
+    standardised,
+)
 from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
 
 UNITS: Final = 16
@@ -28,6 +38,8 @@ UNITS: Final = 16
 STEP_ROWS: Final = 1024
 OWN_STEPS, POOLED_STEPS = 120, 80
 LEARNING_RATE, WEIGHT_DECAY = 0.03, 1e-3
+#: Training features of a head that a bundle stores. At 128 features, 128 KiB.
+MOST_NEIGHBOURS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,16 @@ class Geometry:
 
     whitening_DD: FloatArray
     whitened_means_CD: FloatArray
+    #: Unit vectors of some of them; None where no reliability is learned from these.
+    neighbours_ND: FloatArray | None = None
+
+
+def stored_neighbours(features_ND: FloatArray, labels_N: IntArray) -> FloatArray:
+    """Take at most ``MOST_NEIGHBOURS`` features, spread evenly over the classes in order, each scaled to length 1."""
+    order = np.argsort(labels_N, kind="stable")
+    kept = order[np.unique(np.linspace(0, len(order) - 1, min(MOST_NEIGHBOURS, len(order))).round().astype(np.int64))]
+    norms_N1 = np.linalg.norm(features_ND[kept].astype(np.float64), axis=1, keepdims=True)
+    return np.asarray(features_ND[kept] / np.maximum(norms_N1, LEAST_NORM), np.float32)
 
 
 def feature_geometry(features_ND: FloatArray, labels_N: IntArray, classes: int) -> Geometry:
@@ -65,7 +87,8 @@ class ReliabilityFits:
     """F fits side by side, each with its own weights of the rows.
 
     ``weights_FR`` is 0 for rows that a fit must not see; ``head_temperatures`` scale the logits whose probabilities are
-    pooled. Deterministic given ``seed``.
+    pooled. With ``cross`` the statistics are those with the other heads in view, for which the geometry must have
+    neighbours. ``prices_R``, if given, multiply the weights in the second step. Deterministic given ``seed``.
     """
 
     def __init__(
@@ -76,15 +99,12 @@ class ReliabilityFits:
         head_temperatures: Sequence[float],
         *,
         seed: int,
+        cross: bool = False,
+        prices_R: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        self._geometry = tuple(geometry)
-        statistics = [
-            reliability_statistics(own, rows.logits_RHC[:, h], at.whitening_DD, at.whitened_means_CD)
-            for h, (own, at) in enumerate(zip(rows.features, geometry, strict=True))
-        ]
-        self._offset_HK, self._scale_HK = _standards(statistics, rows.present_RH)
-        standard = (np.stack(statistics) - self._offset_HK[:, None]) / self._scale_HK[:, None]
-        self._standard_HRK = torch.from_numpy(standard.astype(np.float32))
+        self._geometry, self._cross = tuple(geometry), cross
+        standard_HRK, self._offset_HK, self._scale_HK = _standard_statistics(rows, self._geometry, cross)
+        self._standard_HRK = torch.from_numpy(standard_HRK)
         self._present_RH = torch.from_numpy(rows.present_RH)
         self._right_RH = torch.from_numpy(rows.heads_right().astype(np.float32))
         scaled = torch.from_numpy(rows.logits_RHC) / torch.tensor(head_temperatures, dtype=torch.float32)[:, None]
@@ -92,13 +112,14 @@ class ReliabilityFits:
         self._p_RHC = torch.softmax(scaled, dim=2)
         self._weights_FR = torch.from_numpy(weights_FR.astype(np.float32))
         self._generator = torch.Generator().manual_seed(seed)
-        fits, heads = len(weights_FR), len(statistics)
-        shape = (fits, heads, len(STATISTICS), UNITS)
-        first = torch.randn(shape[1:], generator=self._generator) / len(STATISTICS) ** 0.5
+        self._prices_R = torch.ones(len(rows.labels_R)) if prices_R is None else torch.from_numpy(prices_R).float()
+        heads, _, statistics = standard_HRK.shape
+        shape = (len(weights_FR), heads, statistics, UNITS)
+        first = torch.randn(shape[1:], generator=self._generator) / statistics**0.5
         self._hidden_FHKU = first.expand(shape).clone().requires_grad_()
-        self._hidden_bias_FHU = torch.zeros(fits, heads, 1, UNITS, requires_grad=True)
-        self._out_FHU = torch.zeros(fits, heads, UNITS, 1, requires_grad=True)
-        self._out_bias_FH = torch.zeros(fits, heads, 1, 1, requires_grad=True)
+        self._hidden_bias_FHU = torch.zeros(*shape[:2], 1, UNITS, requires_grad=True)
+        self._out_FHU = torch.zeros(*shape[:2], UNITS, 1, requires_grad=True)
+        self._out_bias_FH = torch.zeros(*shape[:2], 1, 1, requires_grad=True)
 
     def fit_own(self, steps: int = OWN_STEPS) -> None:
         """Fit to predict whether each head is right."""
@@ -129,6 +150,7 @@ class ReliabilityFits:
                 hidden_bias_U=array(self._hidden_bias_FHU, head)[0],
                 out_weight_U=array(self._out_FHU, head)[:, 0],
                 out_bias=array(self._out_bias_FH, head)[0],
+                neighbours_ND=at.neighbours_ND if self._cross else None,
             )
             for head, at in enumerate(self._geometry)
         )
@@ -153,7 +175,7 @@ class ReliabilityFits:
         log_p_FRC = torch.log_softmax(mixed_FRHC.sum(dim=2), dim=2)
         places = self._labels_R[which][None, :, None].expand(len(scores_FRH), -1, 1)
         losses_FR = -log_p_FRC.gather(2, places)[..., 0]
-        weights_FR = self._weights_FR[:, which]
+        weights_FR = self._weights_FR[:, which] * self._prices_R[which]
         return (losses_FR * weights_FR).sum() / weights_FR.sum(dim=1).mean()
 
     def _fit(self, loss_of: Callable[[Tensor], Tensor], steps: int, learning_rate: float) -> None:
@@ -169,6 +191,52 @@ class ReliabilityFits:
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch's is not typed
             optimiser.step()
+
+
+def _standard_statistics(
+    rows: ConditionRows, geometry: Sequence[Geometry], cross: bool
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Statistics of all heads, standardised, ``[H, R, K]``; with their offset and scale, ``[H, K]`` each."""
+    if not cross:
+        statistics = [
+            reliability_statistics(own, rows.logits_RHC[:, h], at.whitening_DD, at.whitened_means_CD)
+            for h, (own, at) in enumerate(zip(rows.features, geometry, strict=True))
+        ]
+        offset_HK, scale_HK = _standards(statistics, rows.present_RH)
+        standard = (np.stack(statistics) - offset_HK[:, None]) / scale_HK[:, None]
+        return standard.astype(np.float32), offset_HK, scale_HK
+    heads = [_untrained(at) for at in geometry]
+    there_RH1 = rows.present_RH[..., None]
+    # As where they are served: a head that is not there has zeros in its slots.
+    features = [np.where(there_RH1[:, h], own, np.float32(0)) for h, own in enumerate(rows.features)]
+    logits_RHC = np.where(there_RH1, rows.logits_RHC, np.float32(0))
+    found_RHK = cross_statistics(features, logits_RHC, rows.present_RH, heads, rows.modalities)
+    by_head = [found_RHK[:, h] for h in range(len(heads))]
+    offset_HK, scale_HK = _standards(by_head, rows.present_RH)
+    accompanied_RH = rows.present_RH & (found_RHK[..., ALONE] == 0)
+    of_others = slice(FIRST_OF_OTHERS, ALONE)
+    beside_offset_HK, beside_scale_HK = _standards([own[:, of_others] for own in by_head], accompanied_RH)
+    offset_HK[:, of_others], scale_HK[:, of_others] = beside_offset_HK, beside_scale_HK
+    # A flag is its own standard: where it is rare, its deviation would blow it up.
+    offset_HK[:, ALONE], scale_HK[:, ALONE] = 0, 1
+    each = [standardised(own, offset_HK[h], scale_HK[h]) for h, own in enumerate(by_head)]
+    return np.stack(each), offset_HK, scale_HK
+
+
+def _untrained(at: Geometry) -> HeadReliability:
+    """A reliability with a head's geometry and no network, of which only statistics can be computed."""
+    nothing = np.zeros(0, np.float32)
+    return HeadReliability(
+        whitening_DD=at.whitening_DD,
+        whitened_means_CD=at.whitened_means_CD,
+        offset_K=nothing,
+        scale_K=nothing,
+        hidden_weight_KU=nothing,
+        hidden_bias_U=nothing,
+        out_weight_U=nothing,
+        out_bias=nothing,
+        neighbours_ND=at.neighbours_ND,
+    )
 
 
 def _standards(statistics: Sequence[FloatArray], present_RH: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,12 +11,13 @@ import numpy as np
 from torch import nn
 
 from dimml.bundle import FUSED_HEAD
-from dimml.fusion import Certainty, FloatArray, FusionParameters, FusionSpec, HeadReliability, Pooling
+from dimml.fusion import LEARNED, Certainty, FloatArray, FusionParameters, FusionSpec, HeadReliability, Pooling
 from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.config.corruption_suite import Condition
-from dimml_training.fusion_selection.candidate_scores import CandidateScorer, CandidateScores
+from dimml_training.fusion_selection.candidate_scores import CandidateScorer, CandidateScores, Learned
 from dimml_training.fusion_selection.condition_rows import ConditionRows, EncodedClips, rows_of
 from dimml_training.fusion_selection.cross_fit import cross_fit, head_geometry, row_weights
+from dimml_training.fusion_selection.reliability_fit import Geometry
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 
 #: Candidates whose objective is within this of the best count as ties, and the simplest of them is taken.
@@ -32,6 +33,15 @@ class ChosenFusion:
     spec: FusionSpec
     parameters: FusionParameters
     report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A learned certainty: ``CrossFit``'s fields, and whether the fit was regret-weighted."""
+
+    held_out_RH: FloatArray
+    final: tuple[HeadReliability, ...]
+    regret_weighted: bool = False
 
 
 def one_line(chosen: ChosenFusion) -> str:
@@ -64,35 +74,34 @@ def choose_fusion(
     *,
     seed: int,
 ) -> ChosenFusion:
-    """Choose certainty, pooling, temperature and heads on validation clips under ``conditions`` (clean first, seen).
+    """Choose certainty, pooling, temperature and heads on validation clips under ``conditions`` (seen, clean first).
+
+    Composed conditions, if any, come last: 'cross_reliability' learns from them, and nothing is judged on them.
 
     ``train`` is encoded at least under the clean condition, and gives the class means and covariance of each head's
     features. There is deliberately no parameter for test clips.
     """
     began = time.monotonic()
-    rows = rows_of(validation, fused_head, conditions, draws=config.draws, clips=config.clips)
+    learned_rows = rows_of(validation, fused_head, conditions, draws=config.draws, clips=config.clips)
+    rows = learned_rows.without_composed()
     temperatures = head_temperatures(rows)
     clips = len(np.unique(rows.clip_R))
-    held_out: dict[bool, FloatArray] = {}
-    final: dict[bool, tuple[HeadReliability, ...]] = {}
+    # A run without a fused head answers without it, whatever is asked for.
     wanted = [with_fused for with_fused in dict.fromkeys(config.fused_head) if fused_head is not None or not with_fused]
-    if "reliability" in config.certainties and clips >= FEWEST_CLIPS:
+    wanted = wanted or [False]
+    fits: dict[Learned, Fitted] = {}
+    if not set(LEARNED).isdisjoint(config.certainties) and clips >= FEWEST_CLIPS:
         known = rows_of(train, fused_head, conditions[:1], draws=1)
         # A fused head of few whole clips may have none among these: it has no reliability then.
         wanted_here = [with_fused for with_fused in wanted if not with_fused or known.present_RH[:, -1].any()]
-        geometry = head_geometry(known)
-        for with_fused in wanted_here:
-            own = rows if with_fused else rows.without_fused_head()
-            heads = len(own.heads)
-            fit = cross_fit(own, geometry[:heads], temperatures[:heads], folds=config.folds, seed=seed)
-            held_out[with_fused], final[with_fused] = fit.held_out_RH, fit.final
-    scorer = CandidateScorer(rows, held_out)
+        fits = _fits(learned_rows, head_geometry(known), temperatures, wanted_here, config, seed=seed)
+    scorer = CandidateScorer(rows, {what: fit.held_out_RH for what, fit in fits.items()})
     references = {name: scorer.score(spec) for name, spec in fixed_fusions(rows).items()}
-    candidates = [scorer.score(spec) for spec in _candidates(rows, temperatures, wanted, config, tuple(held_out))]
+    candidates = [scorer.score(spec) for spec in _candidates(rows, temperatures, wanted, config, fits)]
     allowed = [r for r in references.values() if r.spec.fused_head in wanted] or list(references.values())
     chosen = _best(allowed, candidates, config.clean_margin)
     chosen = scorer.score(scorer.calibrated(chosen.spec))
-    learned = final[chosen.spec.fused_head] if chosen.spec.certainty == "reliability" else None
+    fit = fits[chosen.spec.certainty, chosen.spec.fused_head] if chosen.spec.learned else None
     best_of = {}
     for certainty in config.certainties:
         of_kind = [c for c in candidates if c.spec.certainty == certainty]
@@ -106,12 +115,14 @@ def choose_fusion(
         "heads": list(rows.heads),
         "candidates": len(candidates) + len(references),
         "validation_clips": clips,
-        "conditions": [c.name for c in conditions],
-        "families": sorted({family for c in conditions for family in c.families}),
+        "conditions": [c.name for c in rows.conditions],
+        "composed_conditions": [c.name for c in conditions if c.group == "composed"],
+        "regret_weighted": fit is not None and fit.regret_weighted,
+        "families": sorted({family for c in rows.conditions for family in c.families}),
         "how": "what is learned is judged on clips and corruption families that it was not learned from",
         "seconds": round(time.monotonic() - began, 1),
     }
-    return ChosenFusion(chosen.spec, FusionParameters(learned), report)
+    return ChosenFusion(chosen.spec, FusionParameters(None if fit is None else fit.final), report)
 
 
 def fixed_fusions(rows: ConditionRows) -> dict[str, FusionSpec]:
@@ -147,7 +158,7 @@ def _candidates(
     temperatures: tuple[float, ...],
     wanted: Sequence[bool],
     config: CertaintyConfig,
-    learned: Sequence[bool],
+    learned: Collection[Learned],
 ) -> Iterator[FusionSpec]:
     """Yield the candidates, all with calibrated heads.
 
@@ -176,12 +187,52 @@ def _candidates(
             if pooling != "product" and config.certainties:
                 yield spec("max_prob", pooling, None)
             for certainty in config.certainties:
-                if certainty == "reliability" and with_fused not in learned:
+                if certainty in LEARNED and (certainty, with_fused) not in learned:
                     continue
                 if pooling == "product":
                     yield spec(certainty, pooling, None)
                 for temperature in config.temperatures:
                     yield spec(certainty, pooling, temperature)
+
+
+def _fits(
+    rows: ConditionRows,
+    geometry: Sequence[Geometry],
+    temperatures: tuple[float, ...],
+    wanted: Sequence[bool],
+    config: CertaintyConfig,
+    *,
+    seed: int,
+) -> dict[Learned, Fitted]:
+    """Fit every learned certainty of the config, with the fused head and without as wanted.
+
+    Reliability of the head alone learns from what it is judged on; that with the other heads in view from composed
+    conditions too. Whether the latter is regret-weighted is decided by the best objective, ties go to without.
+    """
+    judged_R = ~rows.composed()
+    judged = rows.without_composed()
+    found: dict[Learned, Fitted] = {}
+    for with_fused in wanted:
+        one, every = (own if with_fused else own.without_fused_head() for own in (judged, rows))
+        heads = len(one.heads)
+        given = (geometry[:heads], temperatures[:heads])
+        if "reliability" in config.certainties:
+            fit = cross_fit(one, *given, folds=config.folds, seed=seed)
+            found["reliability", with_fused] = Fitted(fit.held_out_RH, fit.final)
+        if "cross_reliability" not in config.certainties:
+            continue
+        what: Learned = ("cross_reliability", with_fused)
+        only = config.model_copy(update={"certainties": ("cross_reliability",)})
+        best = -np.inf
+        for weighted in sorted(set(config.regret_weighted)):
+            fit = cross_fit(every, *given, folds=config.folds, seed=seed, cross=True, regret_weighted=weighted)
+            own = Fitted(fit.held_out_RH[judged_R], fit.final, weighted)
+            scorer = CandidateScorer(judged, {what: own.held_out_RH})
+            specs = (s for s in _candidates(judged, temperatures, [with_fused], only, [what]) if s.learned)
+            objective = max(scorer.score(spec).objective for spec in specs)
+            if objective > best + 1e-9:
+                best, found[what] = objective, own
+    return found
 
 
 def _best(
@@ -197,6 +248,11 @@ def _best(
     return min((j for j in safe if j.objective >= best - TIE - 1e-9), key=lambda j: (*_simplicity(j.spec), j.nll))
 
 
-def _simplicity(spec: FusionSpec) -> tuple[bool, bool, bool]:
-    """Sort key: static before learned certainty, equal weights before others, without before with the fused head."""
-    return spec.certainty == "reliability", spec.temperature is not None or spec.pooling == "product", spec.fused_head
+def _simplicity(spec: FusionSpec) -> tuple[int, bool, bool]:
+    """Sort key of a fusion, the simplest first.
+
+    Static before learned certainty, of the head alone before all in view, equal weights before others, without before
+    with the fused head.
+    """
+    learned = LEARNED.index(spec.certainty) + 1 if spec.learned else 0
+    return learned, spec.temperature is not None or spec.pooling == "product", spec.fused_head

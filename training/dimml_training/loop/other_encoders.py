@@ -66,7 +66,8 @@ def refitted(
     config = run.config
     clips = spread(validation, min(most_clips, config.certainty.clips))
     rows, geometry = choice_rows(run, encoders, train, clips, progress=progress)
-    return refit_rows(rows, geometry, run.fusion, config.certainty, seed=config.seed)
+    weighted = run.fusion_report.get("regret_weighted") is True
+    return refit_rows(rows, geometry, run.fusion, config.certainty, seed=config.seed, regret_weighted=weighted)
 
 
 __all__ = ["answers_of", "refitted", "run_clips", "spread"]

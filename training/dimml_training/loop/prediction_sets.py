@@ -157,12 +157,16 @@ def _fold_fusions(
 ) -> list[Fusion]:
     """Fit the run's fusion once for each fold, on the clips of all others."""
     config = run.config
+    # Runs chosen by an earlier version have no such entry.
+    weighted = run.fusion_report.get("regret_weighted") is True
     fusions = []
     folds = int(fold_N.max()) + 1
     for fold in range(folds):
         tell(f"fitting the fusion without part {fold + 1} of {folds}")
         others = rows.take(fold_N[rows.clip_R] != fold)
-        fusions.append(refit_rows(others, geometry, run.fusion, config.certainty, seed=config.seed))
+        fusions.append(
+            refit_rows(others, geometry, run.fusion, config.certainty, seed=config.seed, regret_weighted=weighted)
+        )
     return fusions
 
 
