@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from typing import Any, get_args
@@ -261,3 +262,18 @@ def test_only_plain_operators(measure: Certainty, pooling: Pooling) -> None:
     nodes = fusion_model(bundle, None, None, tiny_parameters(bundle)).graph.node
     assert {node.op_type for node in nodes} <= PLAIN_OPERATORS <= SUPPORTED
     assert {node.domain for node in nodes} == {""}
+
+
+def test_a_reliability_of_another_form_is_refused() -> None:
+    crossing, own = (
+        FusionSpec(certainty="cross_reliability", fused_head=False),
+        FusionSpec(certainty="reliability", fused_head=False),
+    )
+    for spec, of in ((crossing, own), (own, crossing)):
+        bundle, parameters = made(2, spec)[0], tiny_parameters(made(2, of)[0])
+        with pytest.raises(BundleError, match=r"learned from (9|20) statistics, certainty '\w+' has (20|9)"):
+            fusion_model(bundle, None, None, parameters)
+    learned = tiny_parameters(made(2, crossing)[0]).reliability or ()
+    bare = FusionParameters(tuple(replace(head, neighbours_ND=None) for head in learned))
+    with pytest.raises(BundleError, match="has 20 and stored training features"):
+        fusion_model(made(2, crossing)[0], None, None, bare)

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 from safetensors import safe_open
 
-from dimml.fusion import Fused, FusionSpec, fuse, heads_present
+from dimml.fusion import Certainty, Fused, FusionSpec, fuse, fuse_weighted, heads_present
 from dimml.metrics.buckets import UNIT_BUCKETS
 from dimml_export.reference import LEAST_CLIPS, answer_probabilities, reference_distributions
 from dimml_training.evaluation.heads import HeadLogits
@@ -113,3 +113,21 @@ def test_the_answers_certainty_is_noted_for_every_pattern_of_enough_clips(fused_
     found = answer_probabilities(heads, logits, heads_present(has, fused_head), certainty, spec)
     assert set(found) == {"audio+visual", "audio", "visual"}
     assert found["audio+visual"] == pytest.approx(whole, abs=1e-6)
+
+
+def test_a_certainty_that_sees_the_others_is_of_no_other_pattern_than_its_own() -> None:
+    rng, clips = np.random.default_rng(5), LEAST_CLIPS
+    logits = rng.normal(size=(2 * clips, 2, 4)).astype(np.float32)
+    certainty = rng.uniform(size=(2 * clips, 2)).astype(np.float32)
+    has = np.ones((2 * clips, 2), np.bool_)
+    has[:clips, 1] = False
+    wanted: dict[Certainty, set[str]] = {
+        "reliability": {"audio", "audio+visual", "visual"},
+        "cross_reliability": {"audio", "audio+visual"},
+    }
+    for name, patterns in wanted.items():
+        spec = FusionSpec(certainty=name, fused_head=False)
+        assert set(answer_probabilities(["audio", "visual"], logits, has, certainty, spec)) == patterns
+    alone = fuse_weighted(logits[:clips], has[:clips], certainty[:clips], spec).probabilities_BC.max(axis=1).mean()
+    found = answer_probabilities(["audio", "visual"], logits, has, certainty, spec)
+    assert found["audio"] == pytest.approx(alone, abs=1e-6)
