@@ -107,7 +107,8 @@ def _validated(job: TrainingJob, run: TrainedRun, suite: Sequence[Condition]) ->
     All of them to compare single modalities, the seen ones to choose a fusion, otherwise none.
     """
     if any(method.scored_on_validation for method in job.methods):
-        return list(suite)
+        # With what a choice learns from: the same encodings then serve it, in this call or a later one.
+        return [*suite, *learned_from(job.repeat.config)]
     if any(isinstance(method.answer, ChosenFusion) for method in job.methods):
         return [*conditions(run.modalities, "seen"), *learned_from(job.repeat.config)]
     return []
