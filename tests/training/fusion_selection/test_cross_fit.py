@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dimml.fusion import ALONE, FusionParameters, FusionSpec, fuse
-from dimml.modality import Frames, Waveform
+from dimml.modality import Frames, Series, Waveform
 from dimml_training.config import CertaintyConfig
 from dimml_training.config.composed_conditions import composed_conditions
 from dimml_training.config.corruption_suite import Condition, Corruption, conditions
@@ -168,6 +168,13 @@ def test_chains_and_pairs_are_of_seen_families_and_a_chain_is_both_damages() -> 
     only = composed_conditions(modalities, ("white", "gaps", "blur"))
     assert {c.name for c in only} == {"audio:white_10db>gaps_60pct", "audio+visual:white_-10db+blur_2pct",
                                       "audio+visual:gaps_60pct+blur_10pct"}  # fmt: skip
+    sensor = Series(name="imu", channels=2, sample_rate_hz=50, samples=100)
+    three = composed_conditions((*modalities, sensor))
+    assert {frozenset(c.by_modality) for c in three} == {
+        frozenset(names) for names in (
+            {"audio"}, {"visual"}, {"imu"}, {"audio", "visual"}, {"audio", "imu"}, {"visual", "imu"}
+        )
+    }  # fmt: skip
     first = Corruption("low_pass", "500hz", 500.0, "sound", True, 1)
     second = Corruption("high_pass", "2000hz", 2000.0, "sound", True, 1)
     clips = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 4000)).astype(np.float32)

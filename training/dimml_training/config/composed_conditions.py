@@ -20,14 +20,14 @@ _FIRST_ONLY = frozenset({"another_clip", "patch"})
 def composed_conditions(modalities: Sequence[Modality], families: Collection[str] | None = None) -> list[Condition]:
     """List the composed conditions for these modalities, of all seen families or those given.
 
-    For every target of damage (all waveforms, or one modality of pictures), each family is followed by the next one of
-    the target's list, the first by its mildest standard severity; and for every two targets, each family of the longer
-    list meets one of the other: its strongest severity the other's mildest, and the reverse in turn.
+    For every target of damage (all waveforms, or one modality of pictures or sensors), each family is followed by the
+    next one of the target's list, the first by its mildest standard severity; and for every two targets, each family of
+    the longer list meets one of the other: its strongest severity the other's mildest, and the reverse in turn.
     """
     targets: dict[tuple[str, ...], dict[str, list[Corruption]]] = {}
     for condition in conditions(modalities, "seen"):
         allowed = families is None or condition.families <= set(families)
-        if condition.group not in ("sound", "picture") or not allowed:
+        if condition.group not in ("sound", "picture", "series") or not allowed:
             continue
         (corruption, *_) = (c for c in condition.by_modality.values() if isinstance(c, Corruption))
         of_target = targets.setdefault(tuple(condition.by_modality), {})

@@ -225,6 +225,8 @@ HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999, 3), }"
         (b"a,b,c\n1,2,3\n4,5,six\n7,8,9\n", "line 3 has a cell that is no number"),
         (b"time,a,b,c\n0,1,2,3\n-1,1,2,3\n", "times do not rise"),
         (b"time,a,b,c\n0,1,2,3\n,1,2,3\n", "without a time"),
+        (b"time,a,b,c\n0,1,2,3\n2e9,4,5,6\n", "span more than 1e+09 s"),
+        (b"time,a,b,c\n-1e308,1,2,3\n1e308,4,5,6\n", "span more than 1e+09 s"),
         (",".join(map(str, range(5000))).encode(), "5000 columns"),
         (b"1" * 2**18, "has 131072 bytes or more"),
         (b"1,2,3\n\xff\xfe,5,6\n" * 3, "first bytes"),
@@ -235,6 +237,13 @@ def test_what_is_no_series_says_so(data: bytes, because: str) -> None:
     status, detail = refused(data)
     assert status == "unusable:undecodable"
     assert because in detail
+
+
+@pytest.mark.parametrize("step", [1e-9, 5e-324])
+def test_times_that_hardly_rise_amount_to_no_rate_without_bound(step: float) -> None:
+    """What is resampled grows with the file's rate, and times can be as near to each other as numbers can."""
+    found = track(csv(VALUES, ["time", "a", "b", "c"], step * np.arange(200)))
+    assert str(found.status) == "unusable:flat"  # all of it is in one sample of the row
 
 
 def test_a_million_columns_cost_no_memory() -> None:

@@ -15,6 +15,10 @@ _SEPARATORS: Final = (",", ";", "\t")
 _LINE_BYTES: Final = 2**17
 #: Columns of times, by their name in small letters, and what their unit is in seconds.
 _TIMES: Final = {"time": 1.0, "time_s": 1.0, "time_ms": 1e-3, "time_us": 1e-6, "time_ns": 1e-9}
+#: Longest series that is read, some thirty years, and the highest rate that its times may amount to: what is allocated
+#: follows from both.
+_LONGEST_S: Final = 1e9
+_HIGHEST_HZ: Final = 1e6
 _MISSING: Final = frozenset({"", "nan", "na", "null", "none"})
 _NAN: Final = float("nan")
 
@@ -90,15 +94,16 @@ class CsvFile:
         times = table[:, column]
         if not np.isfinite(times).all():
             raise SeriesFileError("text with a sample without a time")
-        if (np.diff(times) < 0.0).any():
+        with np.errstate(over="ignore"):
+            steps, seconds = np.diff(times), (times - times[:1]) * unit_s
+        if (steps < 0.0).any():
             raise SeriesFileError("text whose times do not rise")
-        last = np.append(np.diff(times) > 0.0, True)[: len(times)]
-        times = times[last]
-        if len(times):
-            times = (times - times[0]) * unit_s
-        self.times_s = times
-        steps = np.diff(times)
-        self.rate_hz = 1.0 / float(np.median(steps)) if len(steps) else None
+        if not (seconds <= _LONGEST_S).all():
+            raise SeriesFileError(f"text whose times span more than {_LONGEST_S:.0e} s; is its unit right?")
+        last = np.append(steps > 0.0, True)[: len(times)]
+        self.times_s = seconds[last]
+        steps_s = np.diff(self.times_s)
+        self.rate_hz = 1.0 / max(float(np.median(steps_s)), 1.0 / _HIGHEST_HZ) if len(steps_s) else None
         return np.delete(table[last], column, axis=1)
 
 
