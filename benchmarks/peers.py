@@ -2,8 +2,10 @@
 
     python benchmarks/peers.py --repository bundles --bundle grid_digit --out peers.md
     python benchmarks/peers.py --only dimml fastapi bentoml --forms ours --cases both missing --rounds 3
+    python benchmarks/peers.py --bundle paper --version 1 --beside 2 --repository bundles  # int8 beside fp32
 
-Every contender serves the same ONNX files of one bundle and takes the same uploads. Peers run in environments of their
+Every contender serves the same ONNX files of one bundle and takes the same uploads; with ``--beside``, dimml serves
+other versions of it as well, each with a table of its own. Peers run in environments of their
 own, made at the first run in a cache folder outside the repository, in two forms: ``ours`` has dimml's decoder in the
 peer's own process, so that only serving differs; ``docs`` decodes as the documentation of torchcodec or PyAV teaches it
 with the libraries' own numbers of threads.
@@ -30,6 +32,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,12 +42,14 @@ from harness import contenders
 from harness.clips import default_clips, read_clips, without
 from harness.contenders import Contender, Job
 from harness.environments import default_home
+from harness.one_version import with_one_version
 from harness.peer_rounds import Bench, Found, Load, case_table, full_name, stalled_table
 from harness.report import ROOT, machine
 from harness.servers import OTHERS_LIMIT, two_cores
 from peer_servers.pipeline import Pipeline
 
 from dimml.bundle import Bundle
+from dimml.repository import load_bundle
 
 CASES = ("both", "missing", "idle", "steady", "stalled")
 FORMS = ("ours", "docs")
@@ -58,8 +63,34 @@ TITLES = {
 #: With another decoder than dimml's; Triton's Python environment has no torch.
 DOCS = {"fastapi": ("torchcodec", "pyav"), "litserve": ("torchcodec",), "bentoml": ("torchcodec",), "triton": ("pyav",)}
 PEERS = ("dimml", "fastapi", "fastapi2", "litserve", "bentoml", "triton")
+#: Below the scratch folder, what all contenders serve.
+REPOSITORY = "repository"
+#: How the names of dimml's other versions begin.
+BESIDE = "dimml serve, version"
 #: A contender that did not start so often is left out.
 FAILURES = 2
+
+
+def beside(arguments: argparse.Namespace, bundles: Sequence[Bundle], scratch: Path) -> list[Contender]:
+    """``dimml serve`` with other versions of the bundle."""
+    made = []
+    for bundle in bundles:
+        job = Job(
+            repository=with_one_version(arguments.repository, bundle, scratch / f"version-{bundle.version}"),
+            bundle=bundle,
+            decoder="dimml",
+            stall="",
+            deadline_ms=arguments.deadline_ms,
+            home=arguments.home,
+            scratch=scratch,
+        )
+        made.append(replace(contenders.dimml(job), name=beside_name(bundle)))
+    return made
+
+
+def beside_name(bundle: Bundle) -> str:
+    """A contender's name that says what it serves."""
+    return f"dimml serve, version {bundle.version} in {bundle.precision}"
 
 
 def make(arguments: argparse.Namespace, bundle: Bundle, scratch: Path, found: Found, stall: str) -> list[Contender]:
@@ -74,7 +105,7 @@ def make(arguments: argparse.Namespace, bundle: Bundle, scratch: Path, found: Fo
         if peer not in {"dimml", *arguments.only}:
             continue
         job = Job(
-            repository=arguments.repository,
+            repository=scratch / REPOSITORY,
             bundle=bundle,
             decoder=decoder,
             stall=stall,
@@ -114,8 +145,12 @@ def report(arguments: argparse.Namespace, found: Found, head: str) -> str:
     for case in arguments.cases:
         if not any(case in rounds for rounds in found.rounds.values()):
             continue
-        text = stalled_table(found, peers, peers[0]) if case == "stalled" else case_table(found, case, peers, peers[0])
-        parts.append(f"{TITLES[case]}:\n\n{text}")
+        if case == "stalled":
+            parts.append(f"{TITLES[case]}:\n\n{stalled_table(found, peers, peers[0])}")
+            continue
+        for first in (name for name in peers if name == peers[0] or name.startswith(BESIDE)):
+            served = "" if first == peers[0] else f", {first} beside the others"
+            parts.append(f"{TITLES[case]}{served}:\n\n{case_table(found, case, peers, first)}")
     parts += [f"- {note}" for note in found.notes]
     return "\n\n".join(parts) + "\n"
 
@@ -135,6 +170,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", type=Path, default=ROOT / "model_repository")
     parser.add_argument("--bundle", default="avdigits")
+    parser.add_argument("--version", type=int, help="version that all serve; by default the newest")
+    parser.add_argument("--beside", type=int, nargs="+", default=[], help="other versions that dimml serves as well")
     parser.add_argument("--clips", type=Path, default=default_clips(), help="folder of .mp4 files")
     parser.add_argument("--only", nargs="+", choices=PEERS, default=PEERS, help="beside dimml; by default all")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
@@ -155,45 +192,58 @@ def main() -> int:
     arguments = parser.parse_args()
     arguments.cases = [case for case in CASES if case in {"both", *arguments.cases}]
 
+    with tempfile.TemporaryDirectory() as scratch:
+        return compare(arguments, Path(scratch))
+
+
+def compare(arguments: argparse.Namespace, scratch: Path) -> int:
+    """Measure what was asked for, with a scratch folder; print Markdown; the exit code."""
     cores, found = two_cores(), Found()
-    pipeline = Pipeline(arguments.repository, arguments.bundle)
+    bundle = load_bundle(arguments.repository, arguments.bundle, arguments.version)
+    others = [load_bundle(arguments.repository, arguments.bundle, version) for version in arguments.beside]
+    repository = with_one_version(arguments.repository, bundle, scratch / REPOSITORY)
+    pipeline = Pipeline(repository, arguments.bundle)
     clips = read_clips(arguments.clips, 50)
     names = {modality.name for modality in pipeline.bundle.modalities}
     for option in ("missing", "stall"):
         if getattr(arguments, option) not in names:
             raise SystemExit(f"--{option}: {arguments.bundle} has {sorted(names)}")
-    bench = Bench(loads(arguments, pipeline, clips), cores, found, arguments.others)
+    also = beside(arguments, others, scratch)
+    own = {
+        contender.name: loads(arguments, Pipeline(scratch / f"version-{other.version}", other.name), clips)
+        for contender, other in zip(also, others, strict=True)
+    }
+    bench = Bench(loads(arguments, pipeline, clips), cores, found, arguments.others, own)
     head = (
-        f"{arguments.bundle}, {len(clips)} clips of {arguments.clips.parent.name}, {arguments.clients} clients, "
-        f"rounds of {arguments.requests}; {machine()}"
+        f"{arguments.bundle} in {bundle.precision}, {len(clips)} clips of {arguments.clips.parent.name}, "
+        f"{arguments.clients} clients, rounds of {arguments.requests}; {machine()}"
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        ordinary = make(arguments, pipeline.bundle, Path(scratch), found, "")
-        stalled = make(arguments, pipeline.bundle, Path(scratch), found, arguments.stall)
-        os.sched_setaffinity(0, {cores[1]})
-        failures: dict[str, int] = {}
+    ordinary = [*make(arguments, bundle, scratch, found, ""), *also]
+    stalled = make(arguments, bundle, scratch, found, arguments.stall)
+    os.sched_setaffinity(0, {cores[1]})
+    failures: dict[str, int] = {}
 
-        def turns(some: Sequence[Contender], rounds: int, cases: Sequence[str]) -> None:
-            for number in range(rounds):
-                shift = number % len(some)
-                for contender in [*some[shift:], *some[:shift]]:
-                    name = full_name(contender)
-                    unknown = "stalled" in cases and "both" not in found.rounds.get(name, {})
-                    if unknown or failures.get(name, 0) >= FAILURES:
-                        continue
-                    own = [c for c in cases if contender.decoder == "dimml" or c in ("both", "missing")]
-                    try:
-                        bench.one_turn(number, contender, own)
-                    except (RuntimeError, OSError) as error:
-                        failures[name] = failures.get(name, 0) + 1
-                        found.note(f"{name}: {str(error)[:300]} … {str(error)[-300:]}")
-                if arguments.out is not None:
-                    arguments.out.write_text(report(arguments, found, head))
+    def turns(some: Sequence[Contender], rounds: int, cases: Sequence[str]) -> None:
+        for number in range(rounds):
+            shift = number % len(some)
+            for contender in [*some[shift:], *some[:shift]]:
+                name = full_name(contender)
+                unknown = "stalled" in cases and "both" not in found.rounds.get(name, {})
+                if unknown or failures.get(name, 0) >= FAILURES:
+                    continue
+                own = [c for c in cases if contender.decoder == "dimml" or c in ("both", "missing")]
+                try:
+                    bench.one_turn(number, contender, own)
+                except (RuntimeError, OSError) as error:
+                    failures[name] = failures.get(name, 0) + 1
+                    found.note(f"{name}: {str(error)[:300]} … {str(error)[-300:]}")
+            if arguments.out is not None:
+                arguments.out.write_text(report(arguments, found, head))
 
-        turns(ordinary, arguments.rounds, [case for case in arguments.cases if case != "stalled"])
-        if "stalled" in arguments.cases:
-            failures.clear()
-            turns(stalled, min(arguments.rounds, arguments.stalled_rounds), ["stalled"])
+    turns(ordinary, arguments.rounds, [case for case in arguments.cases if case != "stalled"])
+    if "stalled" in arguments.cases:
+        failures.clear()
+        turns(stalled, min(arguments.rounds, arguments.stalled_rounds), ["stalled"])
     # dimml first, whichever was measured first.
     found.rounds = dict(sorted(found.rounds.items(), key=lambda item: item[0] != "dimml serve"))
     text = report(arguments, found, head)

@@ -62,8 +62,19 @@ def full_name(contender: Contender) -> str:
 class Bench:
     """Measures one contender at a time on the server's core; this process must be on the generator's."""
 
-    def __init__(self, loads: Mapping[str, Load], cores: tuple[int, int], found: Found, others: float) -> None:
-        """``loads``: by case, ``both`` among them; ``others``: share of a core that others may take."""
+    def __init__(
+        self,
+        loads: Mapping[str, Load],
+        cores: tuple[int, int],
+        found: Found,
+        others: float,
+        own: Mapping[str, Mapping[str, Load]] | None = None,
+    ) -> None:
+        """``loads``: by case, ``both`` among them; ``others``: share of a core that others may take.
+
+        ``own`` are the loads of contenders, by name, whose labels are others.
+        """
+        self._own = own or {}
         self._loads, self._cores, self._found, self._others = loads, cores, found, others
 
     def one_turn(self, number: int, contender: Contender, cases: Sequence[str]) -> None:
@@ -82,7 +93,7 @@ class Bench:
                 self._case(number, contender, case, server)
 
     def _case(self, number: int, contender: Contender, case: str, server: Running) -> None:
-        load = self._loads[case]
+        load = self._own.get(contender.name, self._loads)[case]
         requests = [contender.request(clip) for clip in load.clips]
         send = self._sender(number, contender, case, server, requests)
         name = full_name(contender)
@@ -142,7 +153,8 @@ def _ms(value: float) -> str:
 def case_table(found: Found, case: str, contenders: Sequence[str], first: str) -> str:
     """Medians of the rounds that count, and the ratio of ``first`` to each by rounds made side by side."""
     head = ["", "requests/s", "processor ms a request", "p50", "p99", "memory", "other labels", "rounds"]
-    head += ["rate of dimml to its", "processor time of dimml to its"]
+    of = "the one in bold" if "," in first else "dimml"
+    head += [f"rate of {of} to its", f"processor time of {of} to its"]
     rows, own = [], found.counted(first, case)
     for name in contenders:
         tried, rounds = found.rounds.get(name, {}).get(case, {}), found.counted(name, case)

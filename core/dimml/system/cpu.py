@@ -1,7 +1,8 @@
-"""Sums of 8-bit products: whether this processor has instructions for them, and how they are right without."""
+"""Which processor this is, and how it sums 8-bit products, as int8 encoders need."""
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Final
 
@@ -20,19 +21,43 @@ _INT8_FLAGS: Final = {
 #: Runtime takes slower instructions there, which lose nothing. It has no effect on other processors.
 EXACT_INT8_SUMS: Final = ("session.x64quantprecision", "1")
 
+#: What /proc/cpuinfo says of a processor that stays the same from one start to the next, on x86 and on arm64.
+_IDENTITY: Final = frozenset(
+    {"vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features"}
+    | {"CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision"}
+)
+
 
 def int8_instructions(cpuinfo: Path = _CPUINFO) -> tuple[str, ...] | None:
     """Name the instructions for sums of 8-bit products that the first processor lists; None where it cannot be read.
 
-    On x86 without any of them int8 models are slower than FP32, and right only with ``EXACT_INT8_SUMS``.
+    On x86 without any of them int8 models gain less, if anything, and are right only with ``EXACT_INT8_SUMS``.
     """
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
+    for name, value in _first_processor(cpuinfo):
+        if name in ("flags", "Features"):
             there = set(value.split())
             return tuple(known for known, flags in _INT8_FLAGS.items() if flags & there)
     return None
+
+
+def processor_identity(cpuinfo: Path = _CPUINFO) -> str | None:
+    """Text that differs where programs may choose other instructions; None where it cannot be read.
+
+    Machine, maker, model and sorted flags of the first processor.
+    """
+    found = {name: value for name, value in _first_processor(cpuinfo) if name in _IDENTITY}
+    flags = " ".join(sorted(f"{found.pop('flags', '')} {found.pop('Features', '')}".split()))
+    if not flags:
+        return None
+    return "; ".join([platform.machine(), *(f"{name}: {found[name]}" for name in sorted(found)), flags])
+
+
+def _first_processor(cpuinfo: Path) -> list[tuple[str, str]]:
+    """Names and values that the kernel lists of its first processor; empty where it cannot be read."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = text.strip().split("\n\n", 1)[0].splitlines()
+    pairs = (line.partition(":") for line in lines)
+    return [(name.strip(), value.strip()) for name, _, value in pairs]

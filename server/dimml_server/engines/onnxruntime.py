@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,27 @@ from dimml.fusion import BoolArray, FloatArray, Fused
 from dimml.status import Reason
 from dimml.system.cores import usable_cores
 from dimml.system.cpu import int8_instructions
+from dimml_server.engines.batcher import Batcher, BatchLimits
+from dimml_server.engines.graph_cache import GraphCache, content_of
 from dimml_server.engines.low_priority import at_low_priority
 from dimml_server.engines.ort_session import ModelSession, providers
 from dimml_server.engines.together import RunsTogether
 
 logger = logging.getLogger(__name__)
 
+#: Share of an encoder's deadline that a call may wait for others to share its run.
+MOST_WAIT = 0.25
+#: Hears of each run that several requests may share: bundle, modality, rows, and seconds that each request waited.
+BatchObserver = Callable[[Bundle, str, int, Sequence[float]], None]
+
 
 class OnnxRuntimeEngine:
     """``dimml.engine.Engine`` over one ONNX Runtime session per model.
 
     ``concurrency`` is the number of requests that run at a time. ``intra_op_threads`` None shares the cores among a
-    bundle's encoders, which run concurrently, and among ``processes`` that serve. Sessions are looked up by
-    bundle name and version.
+    bundle's encoders, which run concurrently, and among ``processes`` that serve. ``graphs`` keeps optimised graphs.
+    Calls of an encoder that come together share runs within ``batches``. A run of more than ``keep_rows`` rows gives
+    its memory back. Sessions are looked up by bundle name and version.
     """
 
     def __init__(
@@ -40,12 +49,20 @@ class OnnxRuntimeEngine:
         intra_op_threads: int | None = None,
         max_stray_runs: int = 4,
         processes: int = 1,
+        graphs: GraphCache | None = None,
+        batches: BatchLimits | None = None,
+        on_batch: BatchObserver = lambda bundle, modality, rows, waits_s: None,
+        keep_rows: int | None = None,
     ) -> None:
         self._providers = providers(device)
         self._concurrency = concurrency
         self._intra_op_threads = intra_op_threads
         self._processes = processes
         self._max_stray_runs = max_stray_runs
+        self._graphs = graphs
+        self._batches, self._on_batch = batches or BatchLimits(), on_batch
+        self._keep_rows = keep_rows
+        self._batchers: dict[tuple[str, int], Batcher] = {}
         self._sessions: dict[tuple[str, int], ModelSession] = {}
 
     @property
@@ -75,10 +92,14 @@ class OnnxRuntimeEngine:
             raise
         self.unload(bundle)  # Requests in flight may still hold the sessions of a bundle that was just unloaded.
         self._sessions.update({(name, bundle.version): session for name, session in sessions.items()})
+        self._batchers.update(self._make_batchers(bundle, sessions))
 
     def unload(self, bundle: Bundle) -> None:
         """Release a bundle's sessions; their memory is freed once their last runs have ended."""
         for spec in model_specs(bundle):
+            batcher = self._batchers.pop((spec.name, bundle.version), None)
+            if batcher is not None:
+                batcher.close()
             session = self._sessions.pop((spec.name, bundle.version), None)
             if session is not None:
                 session.close()
@@ -89,13 +110,16 @@ class OnnxRuntimeEngine:
 
     async def close(self) -> None:
         """Cancel stray runs, and let all threads end."""
+        for batcher in self._batchers.values():
+            batcher.close()
         for session in self._sessions.values():
             session.close()
 
     async def encode(self, bundle: Bundle, modality: str, tensor: npt.NDArray[Any]) -> Encoded:
         """Run one encoder on ``[B, *modality.shape]``. Raises EngineError."""
-        tensor_name = bundle.encoder(modality).modality.tensor
-        outputs = await self._session(bundle, bundle.encoder_model(modality)).run({tensor_name: tensor})
+        tensors, model = {bundle.encoder(modality).modality.tensor: tensor}, bundle.encoder_model(modality)
+        session, batcher = self._session(bundle, model), self._batchers.get((model, bundle.version))
+        outputs = await (session if batcher is None else batcher).run(tensors)
         return Encoded(features=outputs[FEATURES], logits=outputs[LOGITS])
 
     async def fuse(
@@ -116,7 +140,9 @@ class OnnxRuntimeEngine:
         missing: Mapping[str, Encoded],
         present_BM: BoolArray,
     ) -> RunsTogether | None:
-        """Start the encoders of ``tensors`` with the fusion after them; None if one must be refused."""
+        """Start the encoders of ``tensors`` with the fusion after them; None if one must be refused, or is batched."""
+        if any((bundle.encoder_model(name), bundle.version) in self._batchers for name in tensors):
+            return None
 
         def fusion_tensors(outputs: Mapping[str, Encoded]) -> Mapping[str, npt.NDArray[Any]]:
             features = {name: one.features for name, one in outputs.items()}
@@ -143,6 +169,22 @@ class OnnxRuntimeEngine:
             raise EngineError(Reason.ENCODER_GONE, f"{model} version {bundle.version} is not loaded")
         return session
 
+    def _make_batchers(self, bundle: Bundle, sessions: Mapping[str, ModelSession]) -> dict[tuple[str, int], Batcher]:
+        rows = min(self._batches.rows, bundle.max_batch_size)
+        if rows < 2:
+            return {}
+        made = {}
+        for encoder in bundle.encoders:
+            modality = encoder.modality.name
+            # Waiting must not use up what the run itself needs.
+            wait_s = min(self._batches.wait_s, MOST_WAIT * encoder.deadline_ms / 1000.0)
+            made[bundle.encoder_model(modality), bundle.version] = Batcher(
+                sessions[bundle.encoder_model(modality)],
+                BatchLimits(rows, wait_s),
+                partial(self._on_batch, bundle, modality),
+            )
+        return made
+
     def _threads(self, bundle: Bundle) -> int:
         return self._intra_op_threads or max(1, usable_cores() // self._processes // len(bundle.encoders))
 
@@ -159,5 +201,8 @@ class OnnxRuntimeEngine:
                 threads=threads if spec.role == "encoder" else 1,
                 concurrency=self._concurrency,
                 max_stray_runs=self._max_stray_runs,
+                graphs=self._graphs,
+                content=content_of(bundle, repository, spec.name),
+                keep_rows=None if self._keep_rows is None else min(self._keep_rows, bundle.max_batch_size),
             )
         return sessions

@@ -19,6 +19,7 @@ from dimml.status import Reason
 from dimml.system.cpu import EXACT_INT8_SUMS
 from dimml.system.outbound import import_quietly
 from dimml.system.run_threads import RunThreads
+from dimml_server.engines.graph_cache import GraphCache
 from dimml_server.settings.settings import DEVICE_PATTERN
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ _PROVIDERS = {
 }
 
 
+#: Of every session. A spinning thread takes its core from the other encoders and from decoding.
+_ENTRIES = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"} | dict([EXACT_INT8_SUMS])
 _OF_A_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 #: A provider's name, or its name and options.
 Provider = str | tuple[str, dict[str, str]]
@@ -78,10 +81,11 @@ class Run:
         self._session, self._outputs, self._options, self._strays = session, outputs, options, strays
         self._ended = False
 
-    def here(self, tensors: Tensors) -> Outputs | EngineError:
-        """Run in this thread; return outputs by name, or the error."""
+    def here(self, tensors: Tensors | Callable[[], Tensors]) -> Outputs | EngineError:
+        """Run in this thread, which also makes the tensors if that is left to it; return outputs, or the error."""
         try:
-            results = self._session.run(self._outputs, dict(tensors), self._options)
+            inputs = dict(tensors() if callable(tensors) else tensors)
+            results = self._session.run(self._outputs, inputs, self._options)
         except Exception as error:
             return EngineError(Reason.ENCODER_ERROR, _first_line(error))
         return dict(zip(self._outputs, results, strict=True))
@@ -114,25 +118,26 @@ class ModelSession:
         threads: int,
         concurrency: int,
         max_stray_runs: int,
+        graphs: GraphCache | None = None,
+        content: str | None = None,
+        keep_rows: int | None = None,
     ) -> None:
+        """``graphs`` keeps the optimised graph of the model whose files have the digest ``content``.
+
+        A run of more than ``keep_rows`` rows on the processor gives the memory back that it took; None: none does.
+        """
         self._spec = spec
         self._outputs = [output.name for output in spec.outputs]
         self._max_stray_runs = max_stray_runs
+        # Of a GPU's memory this has not been tried.
+        self._keep_rows = keep_rows if providers == ["CPUExecutionProvider"] else None
         # No more runs than this can be in progress: a run starts only while stray runs are below their bound. The
         # fusion, with stray runs of its own, may be run in the thread of an encoder.
         self._threads = RunThreads(f"dimml-{spec.name}", concurrency + 2 * max_stray_runs)
         self._strays: set[Run] = set()
-        self._ort = ort = import_quietly("onnxruntime")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ORT_ERROR
-        # A spinning thread takes its core from the other encoders and from decoding.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.add_session_config_entry(*EXACT_INT8_SUMS)
+        self._ort = import_quietly("onnxruntime")
         try:
-            self._session = ort.InferenceSession(path, options, providers=providers)
+            self._session = self._make(path, providers, threads, graphs, content)
         except Exception as error:
             logger.debug("loading %s", path, exc_info=True)
             raise BundleError(f"model {spec.name}: ONNX Runtime cannot load {path}", field=spec.name) from error
@@ -145,11 +150,19 @@ class ModelSession:
         return len(self._strays)
 
     async def warm_up(self) -> None:
-        """Run the model once on zeros. Raises BundleError if the run fails or does not end."""
-        tensors: Tensors = {i.name: np.zeros((1, *i.dims), NUMPY_TYPES[i.datatype]) for i in self._spec.inputs}
+        """Run the model on zeros: on one row, then on as many as it keeps memory for.
+
+        The smallest goes first: what an arena takes for its first run it may keep for good. The largest runs twice,
+        since ONNX Runtime plans memory at the first run of a shape and takes it at the second. Raises BundleError if a
+        run fails or does not end.
+        """
+        most = self._keep_rows or 1
         try:
             async with asyncio.timeout(WARM_UP_LIMIT_S):
-                await self.run(tensors)
+                for rows in (1, most, most) if most > 1 else (1,):
+                    await self.run(
+                        {i.name: np.zeros((rows, *i.dims), NUMPY_TYPES[i.datatype]) for i in self._spec.inputs}
+                    )
         except TimeoutError:
             raise BundleError(f"model {self._spec.name} does not end its first run in {WARM_UP_LIMIT_S:g} s") from None
         except EngineError as error:
@@ -185,9 +198,20 @@ class ModelSession:
             run.stop()
             raise
 
-    def start(self, tensors: Tensors, ended: Callable[[Outputs | EngineError], None]) -> Run:
-        """Run the model in a thread, which then calls ``ended``; it must not raise."""
-        run = self.new_run()
+    def start(
+        self,
+        tensors: Tensors | Callable[[], Tensors],
+        ended: Callable[[Outputs | EngineError], None],
+        *,
+        rows: int | None = None,
+    ) -> Run:
+        """Run the model in a thread, which then calls ``ended``; it must not raise.
+
+        ``rows`` are those of ``tensors``, where the thread makes them.
+        """
+        if rows is None:
+            rows = 1 if callable(tensors) else len(next(iter(tensors.values())))
+        run = self.new_run(rows)
 
         def work() -> Callable[[], None]:
             outcome = run.here(tensors)
@@ -196,10 +220,12 @@ class ModelSession:
         self._threads.submit(work)
         return run
 
-    def new_run(self) -> Run:
-        """Make a run that is to be made in the caller's thread."""
+    def new_run(self, rows: int = 1) -> Run:
+        """Make a run of so many rows that is to be made in the caller's thread."""
         options = self._ort.RunOptions()
         options.log_severity_level = _ORT_FATAL  # Errors of a run are logged here, once.
+        if self._keep_rows is not None and rows > self._keep_rows:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         return Run(self._session, self._outputs, options, self._strays)
 
     def tell(self, loop: asyncio.AbstractEventLoop, call: Callable[[*Ts], object], *arguments: *Ts) -> None:
@@ -214,6 +240,33 @@ class ModelSession:
         for run in self._strays:
             run.stop()
         self._threads.close()
+
+    def _make(
+        self, path: Path, providers: list[Provider], threads: int, graphs: GraphCache | None, content: str | None
+    ) -> Any:
+        ort = self._ort
+        level = ort.GraphOptimizationLevel
+
+        def make(model: Path | bytes, written: Path | None) -> Any:
+            options = ort.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+            options.log_severity_level = _ORT_ERROR
+            for name, value in _ENTRIES.items():
+                options.add_session_config_entry(name, value)
+            # A kept graph has had all of it; a second time would cost the time again.
+            kept = isinstance(model, bytes)
+            options.graph_optimization_level = level.ORT_DISABLE_ALL if kept else level.ORT_ENABLE_ALL
+            if written is not None:
+                options.optimized_model_filepath = str(written)
+            return ort.InferenceSession(model, options, providers=providers)
+
+        # What a GPU's providers compile cannot be written, and their graphs have not been tried.
+        if graphs is None or content is None or providers != ["CPUExecutionProvider"]:
+            return make(path, None)
+        key: dict[str, object] = {"content": content, "onnxruntime": [ort.__version__, ort.get_build_info()]}
+        key |= {"providers": providers, "level": "all", "threads": threads, "entries": _ENTRIES}
+        return graphs.session(key, path, make)
 
     def _check_provider(self, wanted: Provider) -> None:
         # ONNX Runtime goes on with the CPU where a GPU cannot be used.

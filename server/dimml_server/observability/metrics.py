@@ -22,6 +22,7 @@ from dimml.errors import DimmlError
 from dimml.metrics.buckets import SECONDS_BUCKETS
 from dimml.monitoring.drift import DriftWindow
 from dimml_server.observability.backlog import Backlog
+from dimml_server.observability.batch_metrics import BatchMetrics
 from dimml_server.observability.bundle_metrics import BundleMetrics
 from dimml_server.observability.fetch_metrics import FetchMetrics
 from dimml_server.observability.history.report import History
@@ -51,6 +52,7 @@ class Metrics:
         self.bundles = BundleMetrics(self.registry, self._backlog, window or DriftWindow())
         self.shadows = ShadowMetrics(self.registry, self._backlog, window or DriftWindow())
         self.fetches = FetchMetrics(self.registry)
+        self.batches = BatchMetrics(self.registry, self._backlog)
         ProcessCollector(registry=self.registry)
         #: The last hour of them; empty unless ``history.keep`` runs.
         self.history = History(self.registry.collect)

@@ -7,6 +7,8 @@ from pathlib import Path
 from dimml.bundle import Bundle
 from dimml.media.workers.pool import DecodePool
 from dimml_server.counts import Counts, OwnCount
+from dimml_server.engines.batcher import BatchLimits
+from dimml_server.engines.graph_cache import GraphCache
 from dimml_server.engines.onnxruntime import OnnxRuntimeEngine
 from dimml_server.engines.protocol import ServingEngine
 from dimml_server.engines.triton import TritonEngine
@@ -38,7 +40,7 @@ def build_service(
 
     Raises ConfigurationError if the machine lacks the device.
     """
-    engine = _triton_engine(settings, tracer) if settings.engine == "triton" else _local_engine(settings)
+    engine = _triton_engine(settings, tracer) if settings.engine == "triton" else _local_engine(settings, metrics)
     if decoder is None:
         readable = None if upload_folder is None else [upload_folder]
         decoder = DecodePool(settings.decode_workers, decode_memory_bytes=settings.decode_memory, readable=readable)
@@ -63,14 +65,23 @@ def build_service(
     )
 
 
-def _local_engine(settings: ServerSettings) -> ServingEngine:
+def _local_engine(settings: ServerSettings, metrics: Metrics) -> ServingEngine:
     return OnnxRuntimeEngine(
         concurrency=settings.concurrency,
         device=settings.device,
         intra_op_threads=settings.intra_op_threads,
         max_stray_runs=settings.max_stray_runs,
         processes=settings.processes,
+        batches=BatchLimits(settings.batch_rows, settings.batch_wait_ms / 1000.0),
+        on_batch=metrics.batches.began,
+        keep_rows=settings.batch_rows,
+        graphs=graph_cache(settings.graph_cache, settings.graph_cache_bytes),
     )
+
+
+def graph_cache(folder: Path | None, max_bytes: int) -> GraphCache | None:
+    """Return the cache of optimised graphs, or None where there is none."""
+    return None if folder is None or not max_bytes else GraphCache(folder.absolute(), max_bytes)
 
 
 def _triton_engine(settings: ServerSettings, tracer: Tracer) -> ServingEngine:

@@ -131,6 +131,28 @@ class ServerSettings(BaseSettings):
         ge=1,
         description="Cancelled runs of one model that have not ended; beyond it, its modality fails at once.",
     )
+    batch_rows: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Rows of concurrent requests that one encoder run may take together, at most the bundle's own "
+        "limit; 1 runs each request by itself.",
+    )
+    batch_wait_ms: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1000.0,
+        description="Longest wait of a request for others to share its run while an encoder is idle; at most a quarter "
+        "of the encoder's deadline.",
+    )
+    graph_cache: Path | None = Field(
+        default=None,
+        description="Folder of this user's own that keeps encoders' graphs as optimised for this processor; without "
+        "it, they are optimised at every start.",
+    )
+    graph_cache_bytes: int = Field(
+        default=2**31, ge=0, description="Size of that folder, past which the least recently used graphs are removed."
+    )
 
     concurrency: int = Field(
         # Requests that await a stalled encoder hold their places until its deadline: the others need some.

@@ -1,4 +1,4 @@
-"""Which int8 instructions a processor has, by what Linux lists of it."""
+"""Which processor this is and which int8 instructions it has, by what Linux lists of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dimml.system.cpu import int8_instructions
+from dimml.system.cpu import int8_instructions, processor_identity
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,23 @@ def test_flags_are_read_of_the_first_processor(tmp_path: Path, text: str, expect
 
 def test_a_system_without_the_file_has_no_answer(tmp_path: Path) -> None:
     assert int8_instructions(tmp_path / "cpuinfo") is None
+
+
+AMD = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel\t\t: 1\ncpu MHz\t\t: {mhz}\nflags\t\t: {flags}\n"
+
+
+def test_a_processor_is_known_by_model_and_flags_and_not_by_its_clock(tmp_path: Path) -> None:
+    def identity(text: str) -> str | None:
+        (tmp_path / "cpuinfo").write_text(text)
+        return processor_identity(tmp_path / "cpuinfo")
+
+    one = identity(AMD.format(mhz="2445.4", flags="fpu avx2"))
+    assert one is not None
+    assert "AuthenticAMD" in one
+    assert identity(AMD.format(mhz="1800.0", flags="avx2 fpu")) == one
+    # Only the first counts: the others may be listed before they are all there.
+    assert identity(AMD.format(mhz="1", flags="fpu avx2") + "\n" + AMD.format(mhz="1", flags="fpu")) == one
+    assert identity(AMD.format(mhz="2445.4", flags="fpu avx2 avx512f")) != one
+    assert identity(AMD.replace("\t: 1", "\t: 2").format(mhz="1", flags="fpu avx2")) != one
+    assert identity("processor\t: 0\n") is None
+    assert processor_identity(tmp_path / "not there") is None

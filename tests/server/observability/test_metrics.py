@@ -50,6 +50,7 @@ def filled(tmp_path: Path) -> Metrics:
     metrics.shadows.answered(bundle, result, bundle, result)
     for stage in ("queue", "decode"):
         metrics.bundles.observe_stage(bundle, stage, 0.01)
+    metrics.batches.began(bundle, "audio", 3, [0.0, 0.002])
     metrics.loaded("tiny", ok=True)
     with metrics.request("http") as record:
         record.model, record.version, record.degraded = "tiny", "1", True

@@ -4,7 +4,7 @@ The encoders have seen the training clips and bent their features to them, so di
 centre, spread and thresholds are those of validation clips, which neither means nor covariance are made from.
 
 The score of a pattern is chosen by taking each known class for unknown in turn: its mean and its training clips leave
-the geometry of the features, its probability leaves the answers, and its validation clips are told from the others.
+the geometry of the features, its probability leaves the answers, and its validation clips are set against the others.
 Only the encoders keep having seen it, which both scores gain from.
 """
 
