@@ -1,7 +1,7 @@
 """Calls of one model that come together become one run.
 
 Nothing waits while the model is idle, unless a wait is set: what comes during a run makes up the next one. A call keeps
-its own deadline, which whoever awaits it holds by cancelling: it then leaves the queue, or the run, which is told to
+its own deadline, which its caller enforces by cancelling it: it then leaves the queue, or the run, which is asked to
 stop once no call is left in it. Rows of a modality that is not ok never come here, and each call gets its own rows
 back, so that masks and statuses stay those of its request.
 """
@@ -54,7 +54,7 @@ class Batcher:
     """Runs of one model for calls of one event loop, one run at a time, in the order in which the calls came.
 
     The first call always runs next, with those behind it as far as they fit: none is overtaken, however many rows it
-    has. Runs that were told to stop do not hold up others, up to the session's bound of stray runs.
+    has. Runs that were asked to stop do not hold up others, up to the session's bound of stray runs.
     """
 
     def __init__(self, session: ModelSession, limits: BatchLimits, observe: Observe) -> None:
