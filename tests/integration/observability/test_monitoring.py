@@ -38,7 +38,8 @@ LEARNED_PANEL, LEARNED_METRIC = "Estimated accuracy by head A", "dimml_modality_
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("monitored")
     referenced_bundle(folder / "models", clean_clips(folder))
-    with running_server(folder / "models", drift_window=ROWS, drift_minimum=20) as server:
+    # Batches have metrics and panels of their own.
+    with running_server(folder / "models", drift_window=ROWS, drift_minimum=20, batch_rows=2) as server:
         yield server
 
 

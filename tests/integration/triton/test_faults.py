@@ -20,6 +20,7 @@ from support.gateway import Answered, Load, answered_whole, load, print_row
 from support.server_process import ServerProcess
 from support.tiny_media import LABELS, tiny_clip
 from support.triton_faults import Faults, LoadGenerator
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -64,17 +65,23 @@ def unloaded(faults: Faults, *modalities: str) -> Iterator[None]:
             faults.load(modality)
 
 
+def only_stub(faults: Faults, model: str) -> int:
+    """The one process of a model: for a moment there is another, which it forks or takes the place of."""
+    wait_until(lambda: len(faults.server.stubs(model)) == 1)
+    (stub,) = faults.server.stubs(model)
+    return stub
+
+
 @contextmanager
 def killed(faults: Faults, modality: str) -> Iterator[None]:
     """Nobody mends it: the watchdog of `dimml triton` loads the model again, and says so."""
     model = faults.bundle.encoder_model(modality)
-    (before,) = faults.server.stubs(model)
+    before = only_stub(faults, model)
     logged = faults.server.log.count(f"watchdog: {model} is loaded again")
     faults.kill(modality)
     yield
     faults.server.wait_for_log(f"watchdog: {model} is loaded again", count=logged + 1)
-    (after,) = faults.server.stubs(model)
-    assert after != before
+    assert only_stub(faults, model) != before
 
 
 @contextmanager

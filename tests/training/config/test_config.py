@@ -88,7 +88,7 @@ def test_overrides_reach_fields_and_list_items(tmp_path: Path) -> None:
         ("stage1.epochs=many", "stage1.epochs: Input should be a valid integer"),
         ("clip_s=.inf", "clip_s: Input should be a finite number"),
         ("stage1.epochs=20", "warmup_epochs must be below stage1.epochs"),
-        ("modalities.0.input.kind=wave", "modalities.0: input.kind must be 'waveform', 'frames' or 'flow'"),
+        ("modalities.0.input.kind=wave", "modalities.0: input.kind must be 'waveform', 'frames', 'flow' or 'series'"),
         ("modalities.0.input.name=fused", "the name 'fused' is reserved"),
         ("modalities.0.input.name=visual", "names must be unique"),
         ("modalities.0.input.samples=4000", "modalities.0.input.samples must be clip_s x sample_rate_hz = 8000"),

@@ -243,7 +243,8 @@ def _claim(out: Path, config: TrainConfig, *, resume: bool) -> None:
             f"{DECODER_VERSION}: finish it with the dimml it was started with, or train anew with another --out",
             field="--resume",
         )
-    if read_config(out) != config:
+    # How the fusion is chosen concerns nothing that has been trained so far, and its defaults differ between versions.
+    if read_config(out).model_copy(update={"certainty": config.certainty}) != config:
         raise ConfigurationError(
             f"{out} was started with another config (see {out / CONFIG_FILE}); choose another place with --out",
             field="--resume",
