@@ -52,7 +52,9 @@ ROOMS: Final[Mapping[str, str]] = {
         corruptions
         fusion_selection
         loop
+        corruptions.final
         compare
+        final_scoring
         report  recipes
         first_config
         cli
