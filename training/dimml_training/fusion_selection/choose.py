@@ -14,6 +14,7 @@ from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import Progress
 from dimml_training.fusion_selection.condition_rows import IntArray
+from dimml_training.fusion_selection.family_pairs import damaged_pairs
 from dimml_training.fusion_selection.search import ChosenFusion, choose_fusion, seen_conditions
 
 #: Most training clips used for the class means and covariance of features; more change little.
@@ -52,10 +53,14 @@ def choose_on(
 
 
 def choice_conditions(config: TrainConfig) -> list[Condition]:
-    """Conditions that the choice of a fusion sees, clean first, each with the draws that the config allows."""
+    """Conditions that the choice of a fusion sees, clean first, each with the draws that the config allows.
+
+    The last ones damage two modalities at once, by pairs of families that are left out together.
+    """
     section = config.certainty
     suite = [replace(c, draws=min(c.draws, section.draws)) for c in conditions(config.inputs, "seen")]
-    return seen_conditions(suite, section)
+    seen = seen_conditions(suite, section)
+    return [*seen, *damaged_pairs(seen)]
 
 
 def spread(clips: ClipRows, most: int) -> ClipRows:

@@ -1,8 +1,8 @@
 """Cross-fitting: reliability of every row, learned without the row's clip and without its corruption family.
 
-*Leave one family out*: pictures and sounds in deployment are damaged in ways that no list has, so reliability is scored
-on damage that it was not fitted on. Families of different modalities are left out together, because damage to one
-modality says nothing about another. Shape suffixes: F fits, R rows, H heads.
+*Leave pairs of families out*: pictures and sounds in deployment are damaged in ways that no list has, so reliability is
+scored on damage that neither it nor a close kin of it was fitted on (``family_pairs``). Families of different
+modalities are left out together, so that damage to both is scored likewise. Shape suffixes: F fits, R rows, H heads.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.fusion import FloatArray, HeadReliability
-from dimml_training.config.corruption_suite import Condition
 from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
+from dimml_training.fusion_selection.family_pairs import left_out_together
 from dimml_training.fusion_selection.reliability_fit import Geometry, ReliabilityFits, feature_geometry
 
 #: Share of the clean condition in the weight of all conditions: most clips that are served are clean.
@@ -45,25 +45,6 @@ def row_weights(rows: ConditionRows) -> WeightArray:
     counts = np.bincount(rows.condition_R, minlength=len(share))
     weights_R = share[rows.condition_R] / counts[rows.condition_R]
     return np.asarray(weights_R / weights_R.mean())
-
-
-def left_out_together(conditions: Sequence[Condition]) -> list[frozenset[str]]:
-    """Sets of families to leave out in turn: first none, then one family of every modality at a time.
-
-    Families that damage several modalities at once in some condition share a turn, so that the condition is scored by
-    fits that saw none of them.
-    """
-    by_target: dict[str, dict[str, None]] = {}
-    together: dict[str, int] = {}
-    for index, condition in enumerate(c for c in conditions if c.group == "both"):
-        for family in condition.families:
-            together.setdefault(family, index)
-    for condition in conditions:
-        if condition.in_means and condition.group != "both":
-            by_target.setdefault("+".join(condition.by_modality), {}).update(dict.fromkeys(condition.families))
-    lists = [sorted(families, key=lambda f: together.get(f, len(together))) for families in by_target.values()]
-    turns = max((len(families) for families in lists), default=0)
-    return [frozenset(), *(frozenset(own[turn] for own in lists if turn < len(own)) for turn in range(turns))]
 
 
 def clip_folds(rows: ConditionRows, folds: int, seed: int) -> IntArray:
