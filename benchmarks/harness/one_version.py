@@ -1,4 +1,4 @@
-"""A repository that holds one version of one bundle, so that every contender serves it without being told which."""
+"""A repository that holds one version of one bundle, so that every contender serves it without being given its name."""
 
 from __future__ import annotations
 

@@ -65,17 +65,17 @@ def statistics(present: np.ndarray, modalities: int = 3) -> tuple[np.ndarray, li
 def test_with_two_modalities_the_others_are_the_other() -> None:
     found, features, logits = statistics(np.array([[True, True, False]] * 5))
     for row, (head, other) in product(range(5), ((0, 1), (1, 0))):
-        told = dict(zip(CROSS_STATISTICS, found[row, head].tolist(), strict=True))
+        by_name = dict(zip(CROSS_STATISTICS, found[row, head].tolist(), strict=True))
         wanted = written_out(shares(logits[row, head]), shares(logits[row, other]))
-        assert {name: told[name] for name in PAIR} == pytest.approx(wanted, abs=1e-5)
+        assert {name: by_name[name] for name in PAIR} == pytest.approx(wanted, abs=1e-5)
         own = HEADS[other]
         (theirs,) = reliability_statistics(
             features[other][[row]], logits[[row], other], own.whitening_DD, own.whitened_means_CD
         )
         for name in OTHERS[:-1]:
-            assert told[f"other_{name}"] == pytest.approx(float(theirs[STATISTICS.index(name)]), abs=1e-5)
-        assert told["other_neighbour_cosine"] == found[row, other, OWN_STATISTICS.index("neighbour_cosine")]
-        assert told["alone"] == 0
+            assert by_name[f"other_{name}"] == pytest.approx(float(theirs[STATISTICS.index(name)]), abs=1e-5)
+        assert by_name["other_neighbour_cosine"] == found[row, other, OWN_STATISTICS.index("neighbour_cosine")]
+        assert by_name["alone"] == 0
 
 
 def test_several_others_are_averaged_and_the_fused_head_is_none() -> None:

@@ -34,7 +34,7 @@ POISON = 0.25
 
 
 class Held:
-    """An ONNX Runtime session whose runs begin, and end once they are let go or told to stop."""
+    """An ONNX Runtime session whose runs begin, and end once they are let go or asked to stop."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -46,7 +46,7 @@ class Held:
         self.rows.append(len(tensor))
         while not self.let_go.wait(0.005):
             if options.terminate:
-                raise RuntimeError("told to stop")
+                raise RuntimeError("asked to stop")
         if (tensor == POISON).any():
             raise RuntimeError("poison")
         return self._session.run(outputs, feeds, options)

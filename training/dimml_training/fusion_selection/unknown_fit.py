@@ -54,9 +54,11 @@ def fit_unknown(
     patterns = []
     for own in answers:
         score: Score = max(areas[own.modalities], key=lambda name: areas[own.modalities][name])
-        scores_K = _feature_scores(known, validation, modalities, own.modalities)
-        if score == "max_softmax":
-            scores_K = unsureness(own.probabilities_KC)
+        scores_K = (
+            unsureness(own.probabilities_KC)
+            if score == "max_softmax"
+            else _feature_scores(known, validation, modalities, own.modalities)
+        )
         patterns.append(_threshold(own.modalities, scores_K, score, false_alarms))
     used = {name for of in patterns if of.score == "mahalanobis" for name in of.modalities}
     return UnknownClass(

@@ -64,7 +64,7 @@ class ArrayFile:
             )
         self._begin = len(MAGIC) + 2 + len(length) + header_bytes
         if math.prod(shape) * self._dtype.itemsize > size - self._begin:
-            raise SeriesFileError(f"an array of shape {shape[: len(shape)]} that the file is too short for")
+            raise SeriesFileError(f"an array of shape {shape} that the file is too short for")
         # Whether the values of one moment lie side by side.
         self._by_time = samples_first != (header[2] == b"True") or self.channels == 1
         self._file = file
