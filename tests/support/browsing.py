@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import sync_playwright
 
 from support.data import REPOSITORY_ROOT
+from support.waiting import wait_until
 
 #: By npm, for tests alone; it is no part of the page.
 AXE = REPOSITORY_ROOT / "server" / "console" / "node_modules" / "axe-core" / "axe.min.js"
@@ -108,6 +109,15 @@ class Console:
         card = self.page.get_by_role("article", name="Answer")
         card.locator(".label", has_text=label).wait_for()
         return card
+
+    def until(self, expression: str, element: Any = None) -> None:
+        """Wait until JavaScript is true of the page, or of one locator's element.
+
+        ``wait_for_function`` of Playwright 1.65 evaluates an expression (a function it does not) again at each poll,
+        and past the first the page's policy forbids it: EvalError, wherever the first look comes too early.
+        """
+        seen = self.page if element is None else element
+        wait_until(lambda: seen.evaluate(expression), _LIMIT_MS / 1000, expression)
 
     def meter(self, name: str) -> float:
         """Value of a bar."""

@@ -86,7 +86,7 @@ def test_light_and_dark_are_switched_and_not_kept(console: Console) -> None:
     light = page.evaluate(background)
     page.get_by_role("button", name="Colours: system").click()
     page.get_by_role("button", name="Colours: light").click()
-    page.wait_for_function(f"{background} !== {light!r}")
+    console.until(f"{background} !== {light!r}")
     page.reload()
     page.get_by_role("button", name="Colours: system").wait_for()
     assert page.evaluate(background) == light

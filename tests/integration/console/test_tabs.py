@@ -44,13 +44,11 @@ def test_the_timeline_is_judged_moved_by_keyboard_and_saved(console: Console) ->
         said.append(re.sub(r".*: (\w+),.*", r"\1", lanes.get_attribute("aria-valuetext")))
     assert said == ["zero", "eight", "four"]
     assert position(console) == pytest.approx(2.4, abs=0.01)
-    page.wait_for_function("(video) => !video.seeking", arg=page.locator("dm-timeline video").element_handle())
+    console.until("(video) => !video.seeking", page.locator("dm-timeline video"))
     assert player_time(console) == pytest.approx(2.4, abs=0.01)
     box = lanes.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.wait_for_function(
-        "(video) => Math.abs(video.currentTime - 1.8) < 0.2", arg=page.locator("dm-timeline video").element_handle()
-    )
+    console.until("(video) => Math.abs(video.currentTime - 1.8) < 0.2", page.locator("dm-timeline video"))
     page.get_by_text("The same as a table").last.click()
     assert "four" in page.get_by_role("region", name="Windows").get_by_role("row").last.inner_text()
     with page.expect_download() as saved:

@@ -51,7 +51,7 @@ def test_noise_makes_the_sound_count_less(console: Console) -> None:
         slider.press("ArrowRight")
     slider.press("End")
     console.page.get_by_text("before:").wait_for()
-    console.page.wait_for_function("!document.querySelector('dm-console').shadowRoot.querySelector('dm-try').busy")
+    console.until("!document.querySelector('dm-console').shadowRoot.querySelector('dm-try').busy")
     assert slider.get_attribute("aria-valuetext") == "-20 dB"
     assert console.meter("audio: weight") < clean
 
@@ -60,7 +60,7 @@ def test_what_is_judged_can_be_moved_by_keyboard(console: Console) -> None:
     console.page.get_by_role("button", name="three digits, one after another").click()
     console.answer("eight")  # the middle of three
     end = console.page.get_by_role("slider", name="End of the judged stretch")
-    console.page.wait_for_function("e => Number(e.max) > 3", arg=end.element_handle())
+    console.until("e => Number(e.max) > 3", end)
     start = console.page.get_by_role("slider", name="Start of the judged stretch")
     start.focus()
     start.press("Home")
@@ -145,9 +145,7 @@ def test_camera_and_microphone_are_recorded_and_judged(console: Console, server:
     console.page.get_by_role("button", name="Record with camera and microphone").click()
     console.page.get_by_role("button", name="Start recording").click()
     console.page.get_by_label("What is recorded").wait_for()
-    console.page.wait_for_function(
-        "t => parseFloat(t.textContent) > 1.2", arg=console.page.get_by_role("timer").element_handle()
-    )
+    console.until("t => parseFloat(t.textContent) > 1.2", console.page.get_by_role("timer"))
     with console.page.expect_response("**/v1/predict") as sent:
         console.page.get_by_role("button", name="Stop and judge").click()
     answer = sent.value.json()
