@@ -31,7 +31,7 @@ from harness.report import Page, machine, table
 
 from dimml.contract import FEATURES, LOGITS
 from dimml.repository import bundle_versions, load_bundle
-from dimml.system.cpu import EXACT_INT8_SUMS, int8_instructions
+from dimml.system.cpu import exact_int8_sums, int8_instructions
 from dimml.system.outbound import import_quietly
 
 BATCHES = (1, 8)
@@ -112,7 +112,8 @@ class Session:
         ort = import_quietly("onnxruntime")
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry(*EXACT_INT8_SUMS)
+        for entry in exact_int8_sums().items():
+            options.add_session_config_entry(*entry)
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         tensor = self._session.get_inputs()[0]
         self._name, self.shape = tensor.name, tuple(tensor.shape[1:])

@@ -30,7 +30,7 @@ from dimml.contract import (
 )
 from dimml.errors import BundleError
 from dimml.fusion import BoolArray, FloatArray, Fused, FusionParameters, fuse, heads_present
-from dimml.system.cpu import EXACT_INT8_SUMS
+from dimml.system.cpu import exact_int8_sums
 from dimml.system.outbound import import_quietly
 
 BATCH_SIZES: Final = (1, 3, 8)
@@ -309,5 +309,6 @@ def cpu_session(model: onnx.ModelProto) -> Any:
     """An ``onnxruntime.InferenceSession`` on the processor, of any precision."""
     ort = import_quietly("onnxruntime")
     options = ort.SessionOptions()
-    options.add_session_config_entry(*EXACT_INT8_SUMS)
+    for entry in exact_int8_sums().items():
+        options.add_session_config_entry(*entry)
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

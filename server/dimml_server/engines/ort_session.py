@@ -16,7 +16,7 @@ from dimml.contract import NUMPY_TYPES, ModelSpec
 from dimml.engine import EngineError
 from dimml.errors import BundleError, ConfigurationError
 from dimml.status import Reason
-from dimml.system.cpu import EXACT_INT8_SUMS
+from dimml.system.cpu import exact_int8_sums
 from dimml.system.outbound import import_quietly
 from dimml.system.run_threads import RunThreads
 from dimml_server.engines.graph_cache import GraphCache
@@ -40,7 +40,7 @@ _PROVIDERS = {
 
 
 #: Of every session. A spinning thread takes its core from the other encoders and from decoding.
-_ENTRIES = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"} | dict([EXACT_INT8_SUMS])
+_ENTRIES = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"} | exact_int8_sums()
 _OF_A_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 #: A provider's name, or its name and options.
 Provider = str | tuple[str, dict[str, str]]

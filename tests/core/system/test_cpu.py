@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dimml.system.cpu import int8_instructions, processor_identity
+from dimml.system.cpu import exact_int8_sums, int8_instructions, processor_identity
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,22 @@ from dimml.system.cpu import int8_instructions, processor_identity
 def test_flags_are_read_of_the_first_processor(tmp_path: Path, text: str, expected: tuple[str, ...] | None) -> None:
     (tmp_path / "cpuinfo").write_text(text)
     assert int8_instructions(tmp_path / "cpuinfo") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
+        ("flags\t\t: fpu avx2 avx_vnni\n", False),
+        ("Features\t: fp asimd asimddp\n", False),
+        ("flags\t\t: fpu avx2 avx512f\n", True),
+        ("processor\t: 0\n", True),
+    ],
+)
+def test_slow_exact_sums_are_asked_for_only_where_fast_ones_saturate(tmp_path: Path, text: str, needed: bool) -> None:
+    """The entry takes two thirds of the speed away on a processor with VNNI, which needs it not."""
+    (tmp_path / "cpuinfo").write_text(text)
+    assert exact_int8_sums(tmp_path / "cpuinfo") == ({"session.x64quantprecision": "1"} if needed else {})
 
 
 def test_a_system_without_the_file_has_no_answer(tmp_path: Path) -> None:

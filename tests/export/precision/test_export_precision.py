@@ -19,6 +19,7 @@ from dimml.cli import main
 from dimml.contract import features_input, logits_input
 from dimml.errors import BundleError, ConfigurationError
 from dimml.repository import load_bundle, versions
+from dimml.system.cpu import exact_int8_sums
 from dimml_export.export import Exported, export_run
 from dimml_export.precision.figures import figures_of
 from dimml_export.repository_writer import check_name
@@ -119,7 +120,8 @@ def outputs(repository: Path, bundle: Bundle, rows: dict[str, Any]) -> dict[str,
     for modality in bundle.modalities:
         path = bundle.model_file(repository, bundle.encoder_model(modality.name))
         options = ort.SessionOptions()
-        options.add_session_config_entry("session.x64quantprecision", "1")  # as every server of dimml has it
+        for entry in exact_int8_sums().items():  # as every server of dimml has it
+            options.add_session_config_entry(*entry)
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = features_input(modality.name), logits_input(modality.name)
         tensors = {modality.tensor: rows[modality.name]}

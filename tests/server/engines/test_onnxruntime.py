@@ -375,7 +375,7 @@ def sums_of_products(path: Path, factors: int) -> ModelSpec:
 
 
 def test_sums_of_8_bit_products_are_right_on_every_processor(tmp_path: Path) -> None:
-    """On x86 without VNNI they are only as ``EXACT_INT8_SUMS`` is set; elsewhere this cannot fail."""
+    """On x86 without VNNI they are only as ``exact_int8_sums`` is set; elsewhere this cannot fail."""
     spec = sums_of_products(tmp_path / "model.onnx", 64)
 
     async def scenario() -> Outputs:

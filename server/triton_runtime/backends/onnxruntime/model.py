@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from dimml.system.cpu import EXACT_INT8_SUMS
+from dimml.system.cpu import exact_int8_sums
 from dimml.system.outbound import import_quietly
 from dimml.triton.probe import refuse_corrupting_numpy
 
@@ -99,7 +99,8 @@ def _options(ort: ModuleType, config: dict[str, Any]) -> Any:
     # A spinning thread takes its core from the other models.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.add_session_config_entry(*EXACT_INT8_SUMS)
+    for entry in exact_int8_sums().items():
+        options.add_session_config_entry(*entry)
     return options
 
 
