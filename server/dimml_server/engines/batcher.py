@@ -17,7 +17,8 @@ import numpy as np
 
 from dimml.engine import EngineError
 from dimml.status import Reason
-from dimml_server.engines.ort_session import ModelSession, Outputs, Run, Tensors
+from dimml_server.engines.ort_session import ModelSession
+from dimml_server.engines.runs import Outputs, Run, Tensors
 
 #: Hears of a run as it begins: its rows, and the seconds that each of its calls has waited.
 Observe = Callable[[int, Sequence[float]], None]

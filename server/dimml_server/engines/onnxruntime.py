@@ -38,7 +38,8 @@ class OnnxRuntimeEngine:
     ``concurrency`` is the number of requests that run at a time. ``intra_op_threads`` None shares the cores among a
     bundle's encoders, which run concurrently, and among ``processes`` that serve. ``graphs`` keeps optimised graphs.
     Calls of an encoder that come together share runs within ``batches``. A run of more than ``keep_rows`` rows gives
-    its memory back. Sessions are looked up by bundle name and version.
+    its memory back. ``deadlines_s`` are encoders' limits by modality, in the place of the bundle's, by which stalled
+    ones are known; None: none is taken to stall. Sessions are looked up by bundle name and version.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class OnnxRuntimeEngine:
         device: str = "auto",
         intra_op_threads: int | None = None,
         max_stray_runs: int = 4,
+        deadlines_s: Mapping[str, float] | None = None,
         processes: int = 1,
         graphs: GraphCache | None = None,
         batches: BatchLimits | None = None,
@@ -59,6 +61,7 @@ class OnnxRuntimeEngine:
         self._intra_op_threads = intra_op_threads
         self._processes = processes
         self._max_stray_runs = max_stray_runs
+        self._deadlines_s = deadlines_s
         self._graphs = graphs
         self._batches, self._on_batch = batches or BatchLimits(), on_batch
         self._keep_rows = keep_rows
@@ -169,6 +172,11 @@ class OnnxRuntimeEngine:
             raise EngineError(Reason.ENCODER_GONE, f"{model} version {bundle.version} is not loaded")
         return session
 
+    def _late_after_s(self, bundle: Bundle, modality: str | None) -> float | None:
+        if self._deadlines_s is None or modality is None:
+            return None
+        return self._deadlines_s.get(modality, bundle.encoder(modality).deadline_ms / 1000.0)
+
     def _make_batchers(self, bundle: Bundle, sessions: Mapping[str, ModelSession]) -> dict[tuple[str, int], Batcher]:
         rows = min(self._batches.rows, bundle.max_batch_size)
         if rows < 2:
@@ -201,6 +209,7 @@ class OnnxRuntimeEngine:
                 threads=threads if spec.role == "encoder" else 1,
                 concurrency=self._concurrency,
                 max_stray_runs=self._max_stray_runs,
+                late_after_s=self._late_after_s(bundle, spec.modality),
                 graphs=self._graphs,
                 content=content_of(bundle, repository, spec.name),
                 keep_rows=None if self._keep_rows is None else min(self._keep_rows, bundle.max_batch_size),

@@ -1,31 +1,28 @@
-"""One ONNX Runtime session of one model: creation, warm-up, runs in threads, cancellation."""
+"""One ONNX Runtime session of one model: creation, warm-up, runs in threads."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVarTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from dimml.contract import NUMPY_TYPES, ModelSpec
 from dimml.engine import EngineError
 from dimml.errors import BundleError, ConfigurationError
-from dimml.status import Reason
 from dimml.system.cpu import exact_int8_sums
 from dimml.system.outbound import import_quietly
 from dimml.system.run_threads import RunThreads
 from dimml_server.engines.graph_cache import GraphCache
+from dimml_server.engines.runs import Outputs, Run, StrayRuns, Tensors
 from dimml_server.settings.settings import DEVICE_PATTERN
 
 logger = logging.getLogger(__name__)
 
-Tensors = Mapping[str, npt.NDArray[Any]]
-Outputs = dict[str, npt.NDArray[Any]]
 Ts = TypeVarTuple("Ts")
 
 #: A first run compiles and allocates, on some devices for long.
@@ -72,41 +69,12 @@ def provider_name(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
 
 
-class Run:
-    """One run of a model. ``stop`` and ``end`` are for the event loop's thread."""
-
-    __slots__ = ("_ended", "_options", "_outputs", "_session", "_strays")
-
-    def __init__(self, session: Any, outputs: list[str], options: Any, strays: set[Run]) -> None:
-        self._session, self._outputs, self._options, self._strays = session, outputs, options, strays
-        self._ended = False
-
-    def here(self, tensors: Tensors | Callable[[], Tensors]) -> Outputs | EngineError:
-        """Run in this thread, which also makes the tensors if that is left to it; return outputs, or the error."""
-        try:
-            inputs = dict(tensors() if callable(tensors) else tensors)
-            results = self._session.run(self._outputs, inputs, self._options)
-        except Exception as error:
-            return EngineError(Reason.ENCODER_ERROR, _first_line(error))
-        return dict(zip(self._outputs, results, strict=True))
-
-    def stop(self) -> None:
-        """Ask the run to stop; it is a stray run until ``end`` is called."""
-        if not self._ended:
-            self._options.terminate = True
-            self._strays.add(self)
-
-    def end(self) -> None:
-        """Note that the run has ended."""
-        self._ended = True
-        self._strays.discard(self)
-
-
 class ModelSession:
     """Runs of one model. At most ``concurrency`` are awaited at a time, which ``Admission`` guarantees.
 
     A run whose awaiter is cancelled is asked to stop, and is a stray run until it does. Beyond ``max_stray_runs`` of
-    them runs of the model are refused at once, so stalled runs take a bounded number of threads.
+    them runs of the model are refused at once, so stalled runs take a bounded number of threads; and so they are while
+    ``StrayRuns`` says that it stalls.
     """
 
     def __init__(
@@ -118,6 +86,7 @@ class ModelSession:
         threads: int,
         concurrency: int,
         max_stray_runs: int,
+        late_after_s: float | None = None,
         graphs: GraphCache | None = None,
         content: str | None = None,
         keep_rows: int | None = None,
@@ -125,16 +94,16 @@ class ModelSession:
         """``graphs`` keeps the optimised graph of the model whose files have the digest ``content``.
 
         A run of more than ``keep_rows`` rows on the processor gives the memory back that it took; None: none does.
+        ``late_after_s`` is the time that a run is given as a rule.
         """
         self._spec = spec
         self._outputs = [output.name for output in spec.outputs]
-        self._max_stray_runs = max_stray_runs
         # Of a GPU's memory this has not been tried.
         self._keep_rows = keep_rows if providers == ["CPUExecutionProvider"] else None
         # No more runs than this can be in progress: a run starts only while stray runs are below their bound. The
         # fusion, with stray runs of its own, may be run in the thread of an encoder.
         self._threads = RunThreads(f"dimml-{spec.name}", concurrency + 2 * max_stray_runs)
-        self._strays: set[Run] = set()
+        self._strays = StrayRuns(max_stray_runs, late_after_s)
         self._ort = import_quietly("onnxruntime")
         try:
             self._session = self._make(path, providers, threads, graphs, content)
@@ -147,7 +116,7 @@ class ModelSession:
     @property
     def stray_runs(self) -> int:
         """Cancelled runs that have not ended yet."""
-        return len(self._strays)
+        return len(self._strays.going)
 
     async def warm_up(self) -> None:
         """Run the model on zeros: on one row, then on as many as it keeps memory for.
@@ -169,9 +138,8 @@ class ModelSession:
             raise BundleError(f"model {self._spec.name} does not run: {error}") from error
 
     def check_room(self) -> None:
-        """Raise EngineError if there are as many stray runs as there may be."""
-        if len(self._strays) >= self._max_stray_runs:
-            raise EngineError(Reason.ENCODER_BUSY, f"{len(self._strays)} stalled runs are still going")
+        """Raise EngineError if there are as many stray runs as there may be, or the model stalls."""
+        self._strays.check_room()
 
     async def run(self, tensors: Tensors) -> Outputs:
         """Run the model; return outputs by name. Cancelling asks the run to stop, without waiting.
@@ -237,7 +205,7 @@ class ModelSession:
 
     def close(self) -> None:
         """Ask runs in progress to stop, and let the threads end."""
-        for run in self._strays:
+        for run in self._strays.going:
             run.stop()
         self._threads.close()
 
@@ -290,7 +258,3 @@ class ModelSession:
             for wanted in specs:
                 if wanted.name not in found:
                     raise BundleError(f"model {self._spec.name} has no {what} {wanted.name}; it has {sorted(found)}")
-
-
-def _first_line(error: Exception | None) -> str:
-    return str(error).strip().split("\n", 1)[0][:500]

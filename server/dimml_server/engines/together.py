@@ -20,7 +20,8 @@ from dimml.contract import FEATURES, LOGITS, fused_from
 from dimml.engine import Encoded, EngineError
 from dimml.fusion import Fused
 from dimml.status import Reason
-from dimml_server.engines.ort_session import ModelSession, Outputs, Run
+from dimml_server.engines.ort_session import ModelSession
+from dimml_server.engines.runs import Outputs, Run
 
 
 class RunsTogether:

@@ -71,6 +71,7 @@ def _local_engine(settings: ServerSettings, metrics: Metrics) -> ServingEngine:
         device=settings.device,
         intra_op_threads=settings.intra_op_threads,
         max_stray_runs=settings.max_stray_runs,
+        deadlines_s={name: ms / 1000.0 for name, ms in settings.deadlines_ms.items()},
         processes=settings.processes,
         batches=BatchLimits(settings.batch_rows, settings.batch_wait_ms / 1000.0),
         on_batch=metrics.batches.began,

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -223,6 +224,51 @@ def test_past_the_bound_of_stray_runs_the_modality_fails_at_once(tmp_path: Path)
         with pytest.raises(EngineError) as busy:
             await engine.encode(bundle, "visual", tensor)
         assert busy.value.reason is Reason.ENCODER_BUSY
+        await engine.close()
+
+    asyncio.run(scenario())
+
+
+class EncoderHeldUp(OnnxRuntimeEngine):
+    """A local engine whose picture encoder begins and does not end until it is let go, whatever it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(concurrency=2, max_stray_runs=9, intra_op_threads=1, deadlines_s={"visual": 0.1})
+        self.let_go = threading.Event()
+        self.runs = 0
+
+    async def load(self, bundle: Bundle, repository: Path, *, must_run: bool = True) -> None:
+        await super().load(bundle, repository)
+        made = self._sessions[bundle.encoder_model("visual"), bundle.version]
+        session = made._session
+
+        def held(outputs: list[str], feeds: dict[str, Any], _: Any) -> Any:
+            self.runs += 1
+            self.let_go.wait()
+            return session.run(outputs, feeds)
+
+        made._session = SimpleNamespace(run=held)
+
+
+def test_behind_a_run_that_is_late_and_still_going_nothing_waits(tmp_path: Path) -> None:
+    """Otherwise each of ``max_stray_runs`` requests in turn would await a deadline in vain, and hold up others."""
+    bundle = make_tiny_bundle(tmp_path)
+
+    async def scenario() -> None:
+        engine = EncoderHeldUp()
+        await engine.load(bundle, tmp_path)
+
+        async def status() -> str:
+            result = await ensemble.run(engine, bundle, rows_of(bundle, [1]), timeout_s=30, deadlines_s={"visual": 0.1})
+            assert result.fused.probabilities_BC[0].argmax() == 1, "by the sound"
+            return str(result.statuses["visual"][0])
+
+        assert await status() == "timeout:deadline"
+        assert [await status() for _ in range(3)] == ["failed:encoder_busy"] * 3
+        assert engine.runs == 1
+        engine.let_go.set()
+        await wait_until_async(lambda: engine.stray_runs == 0, limit_s=30.0)
+        assert await status() == "ok"
         await engine.close()
 
     asyncio.run(scenario())
