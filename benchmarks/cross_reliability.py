@@ -1,4 +1,4 @@
-"""What a reliability that looks at the other heads is worth: leave-one-family-out, on validation clips alone.
+"""What a reliability that looks at the other heads is worth: families left out by pairs, on validation clips alone.
 
     python benchmarks/cross_reliability.py RUN ... [--cache-dir DIR]
 
@@ -77,7 +77,7 @@ def measure(folder: Path, cache_dir: Path | None, clips: int) -> None:
     temperatures = head_temperatures(judged)
     print(f"\n{folder.name}: seed {config.seed}, {chosen.report['validation_clips']} validation clips, ", end="")
     print(f"{len(judged.conditions)} conditions judged, {len(rows.conditions) - len(judged.conditions)} composed")
-    print("| learned | accuracy | mean regret | negative regret | worst regret | clean | objective | best pooling |")
+    print("| learned | accuracy | mean regret | negative regret | CVaR20 | clean | objective | best pooling |")
     print("|---|---|---|---|---|---|---|---|")
     for name, certainty, composed, weighted in WAYS:
         fit = cross_fit(
@@ -111,7 +111,7 @@ def measure(folder: Path, cache_dir: Path | None, clips: int) -> None:
 
 
 def _print(name: str, scores: CandidateScores) -> None:
-    figures = (scores.accuracy, scores.regret, scores.below, scores.worst_regret, scores.clean, scores.objective)
+    figures = (scores.accuracy, scores.regret, scores.below, scores.tail_regret, scores.clean, scores.objective)
     temperature = "equal weights" if scores.spec.temperature is None else f"T {scores.spec.temperature:g}"
     print(f"| {name} | {' | '.join(f'{100 * x:.2f}' for x in figures)} | {scores.spec.pooling}, {temperature} |")
 

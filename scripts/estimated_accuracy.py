@@ -47,7 +47,7 @@ def group_of(name: str, condition: Mapping[str, Any]) -> str:
         }[condition["group"]]
     if not condition["in_means"]:
         return "families that the recordings carry"
-    return "seen families" if condition["seen"] else "unseen families"
+    return "seen families" if condition["seen"] else "development families"
 
 
 def errors_of(conditions: Sequence[tuple[str, Mapping[str, Any]]]) -> Errors:

@@ -41,12 +41,12 @@ HOW_TO_READ = """\
 Every method has the same encoders, data, epochs, augmentation, seeds and corrupted test clips; the methods, and in
 what else they differ, are told in [comparing.md](comparing.md), the conditions in [robustness.md](robustness.md).
 Accuracy in %, with the 95 % interval of a paired bootstrap over clips in brackets and the standard deviation over
-repeats after ±. *Seen* and *unseen families* are means over conditions; training and every choice knew of the seen
+repeats after ±. *Seen* and *development families* are means over conditions; training and every choice knew of the seen
 ones only. A family that the recordings carry themselves (pink noise in AV-MNIST's hard form) is in neither mean.
 *Regret*: accuracy minus that of the better single modality, the one better on validation clips of the same condition,
 in points. *ECE* of clean answers, in parentheses the 95th percentile of what a perfect calibrator would show on as
 many clips of the same confidences. *AUROC*: a head's certainty against whether it is right, clean and under every
-unseen family, those that the recordings carry among them. n: repeats.
+development family, those that the recordings carry among them. n: repeats.
 """
 
 

@@ -32,7 +32,7 @@ def evaluated(folder: Path, **changes: Any) -> dict[str, Any]:
             "clean": {"group": "clean", "seen": True, "accuracy": 0.9, "ece": 0.01, "heads": {"audio": {}}},
             "audio:white_0db": {"group": "audio", "seen": True, "accuracy": 0.7, "regret": -0.1, "draws": 2},
         },
-        "means": {"seen": {"accuracy": 0.7}, "unseen": None},
+        "means": {"seen": {"accuracy": 0.7}, "development": None},
         "certainty_auroc": {},
         **changes,
     }
@@ -54,7 +54,7 @@ def test_figures_of_the_runs_own_fusion_are_taken_over(folder: Path) -> None:
         "regret": -0.1,
     }
     assert "heads" not in corrupted["conditions"]["clean"]
-    assert corrupted["means"] == {"seen": {"accuracy": 0.7}, "unseen": None}
+    assert corrupted["means"] == {"seen": {"accuracy": 0.7}, "development": None}
 
 
 def test_figures_of_another_fusion_do_not_and_that_is_said(folder: Path) -> None:

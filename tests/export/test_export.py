@@ -46,7 +46,7 @@ def _one_thread() -> Iterator[None]:
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_run(tmp_path_factory.mktemp("runs") / "tones")
     write_data_digest(folder, DATA_SHA256)
-    evaluated = {"split": "test", "families": "seen", "seed": 3, "means": {"seen": None, "unseen": None}}
+    evaluated = {"split": "test", "families": "seen", "seed": 3, "means": {"seen": None, "development": None}}
     evaluated |= {"fusion": load_run(folder).fusion.model_dump(mode="json"), "conditions": {"clean": {"accuracy": 0.9}}}
     (folder / "corruptions.json").write_text(json.dumps(evaluated))
     return folder

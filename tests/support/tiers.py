@@ -51,6 +51,7 @@ LONGEST = (
 SLOW = {
     "tests/training/compare": "trains",
     "tests/training/corruptions": "trains",
+    "tests/training/final_scoring": "trains",
     "tests/training/fusion_selection": "trains, and chooses fusions",
     "tests/training/joint": "trains",
     "tests/training/loop": "trains",

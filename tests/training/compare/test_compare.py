@@ -21,12 +21,12 @@ from dimml_training.compare import plan, tables
 from dimml_training.compare.answers import answer
 from dimml_training.compare.cells import Cell, cell_path, read_cell
 from dimml_training.compare.coverage import coverage
+from dimml_training.compare.development_log import log_development, looks
 from dimml_training.compare.methods import all_methods, chosen_methods
 from dimml_training.compare.packed_cells import pack, read_cells
 from dimml_training.compare.provenance import provenance
 from dimml_training.compare.scoring import answer_key
 from dimml_training.compare.summary import Summary
-from dimml_training.compare.unseen import looks
 from dimml_training.compare.work import Comparison, finished, only_one, planned, work_off
 from dimml_training.config import TrainConfig, with_fields
 from dimml_training.config.corruption_suite import conditions
@@ -133,9 +133,17 @@ def test_a_modality_alone_is_wrong_where_it_is_absent(done: Comparison) -> None:
     assert set(cell.validation) == set(cell.conditions)
 
 
-def test_every_scoring_of_unseen_families_is_counted(done: Comparison) -> None:
+def test_every_scoring_of_development_families_is_counted(done: Comparison) -> None:
     assert looks(done.out) == looks(done.out, done.config.name) == 2
     assert looks(done.out, "another") == 0
+
+
+def test_looks_of_before_the_families_were_renamed_count_too(tmp_path: Path) -> None:
+    (tmp_path / "unseen.log").write_text("2026-11-24T00:00:00Z abc def grid compare dimml\n" * 2)
+    assert looks(tmp_path) == 2
+    assert log_development(tmp_path, "other", "def", "evaluate") == 3
+    assert (looks(tmp_path, "grid"), looks(tmp_path, "other")) == (2, 1)
+    assert len((tmp_path / "unseen.log").read_text().splitlines()) == 2
 
 
 def test_what_is_missing_or_of_another_config_is_told(done: Comparison) -> None:

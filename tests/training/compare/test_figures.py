@@ -22,7 +22,7 @@ from support import tiny_training
 from support.data import REPOSITORY_ROOT
 from support.made_up_cells import CLIPS, CONDITIONS, cell
 
-UNSEEN = ["audio:voices", "visual:patch"]
+DEVELOPMENT = ["audio:voices", "visual:patch"]
 
 
 def test_bits_lines_and_confidences_survive_packing() -> None:
@@ -126,9 +126,9 @@ def made_up() -> tuple[Summary, dict[tuple[str, int], dict[str, npt.NDArray[np.b
 
 def test_figures_are_those_of_plain_loops(made: tuple[Summary, Any]) -> None:
     summary, rights = made
-    assert summary.conditions(seen=False, in_means=True) == UNSEEN
-    means = [np.mean([rights["dimml", r][name].mean() for name in UNSEEN]) for r in (0, 1)]
-    assert summary.accuracy("dimml", UNSEEN).value == pytest.approx(np.mean(means))
+    assert summary.conditions(seen=False, in_means=True) == DEVELOPMENT
+    means = [np.mean([rights["dimml", r][name].mean() for name in DEVELOPMENT]) for r in (0, 1)]
+    assert summary.accuracy("dimml", DEVELOPMENT).value == pytest.approx(np.mean(means))
     clean = [rights["dimml", r]["clean"].mean() for r in (0, 1)]
     assert summary.spread("dimml") == pytest.approx(np.std(clean, ddof=1))
     gap = summary.difference("dimml", "late_logits", ["clean"])
@@ -145,10 +145,10 @@ def test_regret_is_against_the_modality_that_is_better_on_validation(made: tuple
         (0, "visual:patch"): "single:audio",
         (1, "visual:patch"): "single:audio",
     }
-    by_hand = {name: regret_by_hand(rights, better, name) for name in UNSEEN}
-    found = summary.regrets("dimml", UNSEEN)
+    by_hand = {name: regret_by_hand(rights, better, name) for name in DEVELOPMENT}
+    found = summary.regrets("dimml", DEVELOPMENT)
     assert {name: e.value for name, e in found.items()} == pytest.approx(by_hand)
-    mean, worst = summary.mean_regret("dimml", UNSEEN), summary.worst_regret("dimml", UNSEEN)
+    mean, worst = summary.mean_regret("dimml", DEVELOPMENT), summary.worst_regret("dimml", DEVELOPMENT)
     assert mean is not None
     assert mean.value == pytest.approx(np.mean(list(by_hand.values())))
     assert worst is not None
@@ -158,9 +158,9 @@ def test_regret_is_against_the_modality_that_is_better_on_validation(made: tuple
 def test_there_is_no_regret_before_every_modality_has_been_run_alone(made: tuple[Summary, Any]) -> None:
     summary, _ = made
     del summary.cells["single:visual"]
-    assert summary.mean_regret("single:audio", UNSEEN) is None
-    assert summary.regrets("dimml", UNSEEN) == {}
-    assert summary.worst_regret("dimml", UNSEEN) is None
+    assert summary.mean_regret("single:audio", DEVELOPMENT) is None
+    assert summary.regrets("dimml", DEVELOPMENT) == {}
+    assert summary.worst_regret("dimml", DEVELOPMENT) is None
 
 
 def test_a_figure_without_an_interval_is_null_in_json_and_bare_in_tables(made: tuple[Summary, Any]) -> None:
@@ -206,7 +206,7 @@ def test_the_table_shows_every_method_and_the_targets_are_judged(made: tuple[Sum
     written = tables.write_tables(summary, tmp_path)
     lines = written[1].read_text().splitlines()
     assert len(lines) == 1 + 5 * len(CONDITIONS)
-    gap = summary.difference("dimml", "late_logits", UNSEEN)
+    gap = summary.difference("dimml", "late_logits", DEVELOPMENT)
     assert f"| `late_logits` | {tables.points(summary.difference('dimml', 'late_logits', ['clean']))} " in (
         tables.differences_markdown(summary)
     )

@@ -149,23 +149,24 @@ def test_families_that_the_clips_carry_are_out_of_the_means(run: Path, cache: Pa
     config = yaml.safe_load((copy / "config.yaml").read_text())
     config["compare"]["contained"] = ["pink"]
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
-    told = evaluated(copy, cache, tmp_path / "figures.json", "--families", "unseen", "--results", str(tmp_path))
+    told = evaluated(copy, cache, tmp_path / "figures.json", "--families", "development", "--results", str(tmp_path))
     conditions_told = told["corruptions"]["conditions"]
     assert conditions_told["audio:pink_0db"]["in_means"] is False
-    assert told["corruptions"]["means"]["unseen"]["conditions"] == sum(c["in_means"] for c in conditions_told.values())
+    counted = sum(c["in_means"] for c in conditions_told.values())
+    assert told["corruptions"]["means"]["development"]["conditions"] == counted
 
 
 def test_a_look_that_is_not_counted_is_told(
     run: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["evaluate", str(run), "--corruptions", "--families", "unseen", "--cache-dir", str(cache)]) == 0
-    assert "this look at unseen families is not counted" in " ".join(capsys.readouterr().err.split())
+    assert main(["evaluate", str(run), "--corruptions", "--families", "development", "--cache-dir", str(cache)]) == 0
+    assert "this look at development families is not counted" in " ".join(capsys.readouterr().err.split())
 
 
 def test_means_are_over_the_conditions_that_count(found: dict[str, Any]) -> None:
     told = found["corruptions"]
-    for which in ("seen", "unseen"):
+    for which in ("seen", "development"):
         counted = {n: c for n, c in told["conditions"].items() if c["in_means"] and c["seen"] == (which == "seen")}
         assert not {c["group"] for c in counted.values()} & {"clean", "absent", "nosignal", "conflict"}
         means = told["means"][which]
@@ -191,24 +192,24 @@ def test_the_better_modality_is_the_one_on_validation_clips(
     found: dict[str, Any], run: Path, cache: Path, tmp_path: Path
 ) -> None:
     own = evaluated(run, cache, tmp_path / "figures.json", "--split", "validation", "--families", "seen")
-    assert "looks_at_unseen" not in own
+    assert "looks_at_development" not in own
     for name, figures in own["corruptions"]["conditions"].items():
         accuracies = {h: figures["heads"][h]["accuracy"] for h in ("audio", "visual")}
         assert accuracies[found["corruptions"]["conditions"][name]["better"]] == max(accuracies.values())
 
 
-def test_each_look_at_unseen_families_is_counted(
+def test_each_look_at_development_families_is_counted(
     found: dict[str, Any], run: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert found["looks_at_unseen"] == 1
+    assert found["looks_at_development"] == 1
     options = ["evaluate", str(run), "--corruptions", "--cache-dir", str(cache), "--results", str(tmp_path)]
     assert main([*options, "--families", "seen"]) == 0
-    assert not (tmp_path / "unseen.log").exists()
+    assert not (tmp_path / "development.log").exists()
     capsys.readouterr()
     for look in (1, 2):
-        assert main([*options, "--families", "unseen"]) == 0
-        assert f"looks at unseen families on test clips so far: {look}" in capsys.readouterr().out
-    assert [line.split()[3:] for line in (tmp_path / "unseen.log").read_text().splitlines()] == [
+        assert main([*options, "--families", "development"]) == 0
+        assert f"looks at development families on test clips so far: {look}" in capsys.readouterr().out
+    assert [line.split()[3:] for line in (tmp_path / "development.log").read_text().splitlines()] == [
         ["stripes", "evaluate"]
     ] * 2
 
@@ -218,7 +219,7 @@ def test_a_look_that_cannot_be_counted_is_not_had(
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "results").write_text("a file")
-    options = ["--corruptions", "--families", "unseen", "--results", str(tmp_path / "results")]
+    options = ["--corruptions", "--families", "development", "--results", str(tmp_path / "results")]
     assert main(["evaluate", str(run), "--cache-dir", str(cache), *options]) == 1
     told = capsys.readouterr()
     assert "cannot write" in told.err
@@ -274,7 +275,7 @@ def test_what_does_not_go_together_is_told(
 ) -> None:
     (tmp_path / "file").touch()
     for options, told in (
-        (["--corruptions", "--families", "some"], "choose one of seen, unseen, all"),
+        (["--corruptions", "--families", "some"], "choose one of seen, development, all"),
         (["--detail"], "--detail and --plots go with --corruptions"),
         (["--corruptions", "--families", "seen", "--plots", str(tmp_path / "file" / "x")], "cannot write"),
         (["--corruptions", "--results", str(tmp_path / "file")], "cannot write"),

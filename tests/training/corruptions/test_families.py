@@ -270,12 +270,12 @@ def test_conditions(modalities: tuple[Modality, ...]) -> None:
     assert [c.group for c in everything].count("clean") == 1
     assert everything[0].name == "clean"
     assert len({c.name for c in everything}) == len(everything)
-    seen, unseen = conditions(modalities, "seen"), conditions(modalities, "unseen")
-    assert {c.name for c in seen} | {c.name for c in unseen} == {c.name for c in everything}
-    assert {c.name for c in seen} & {c.name for c in unseen} == {"clean"}
+    seen, development = conditions(modalities, "seen"), conditions(modalities, "development")
+    assert {c.name for c in seen} | {c.name for c in development} == {c.name for c in everything}
+    assert {c.name for c in seen} & {c.name for c in development} == {"clean"}
     kept = {f.name for f in FAMILIES if not f.seen}
     assert not any(c.families & kept for c in seen)
-    assert all(c.families & kept or c.group == "conflict" for c in unseen[1:])
+    assert all(c.families & kept or c.group == "conflict" for c in development[1:])
     assert not any(c.in_means for c in everything if c.group in {"clean", "absent", "nosignal", "conflict"})
     for modality in modalities:
         wanted = {

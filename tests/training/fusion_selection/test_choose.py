@@ -11,9 +11,10 @@ import pytest
 from dimml.cli import main
 from dimml.errors import ConfigurationError
 from dimml_training.config import parse_config
+from dimml_training.config.corruption_suite import Condition, conditions
 from dimml_training.data.prepare import prepare
 from dimml_training.evaluation.heads import figures, fused_answer, head_logits
-from dimml_training.fusion_selection.choose import choose_on, spread
+from dimml_training.fusion_selection.choose import choice_conditions, choose_on, spread
 from dimml_training.loop.train import train
 from dimml_training.run.directory import load_run
 from dimml_training.run.fusion import read_fusion
@@ -141,3 +142,28 @@ def test_spread_takes_clips_evenly(tmp_path: Path) -> None:
     rows = prepare(configured(write_clips(tmp_path)), tmp_path / "cache").splits["train"].rows
     assert spread(rows, 3).slots.tolist() == rows.slots[[0, 4, 9]].tolist()
     assert len(spread(rows, 99)) == len(rows)
+
+
+def test_a_choice_sees_every_damage_once_and_learns_from_chains_alone_what_it_is_not_judged_on(tmp_path: Path) -> None:
+    """Pairs are judged and learned from; no condition of the same name stands for two things."""
+    wanted = document(tmp_path)
+    del wanted["fusion"]
+
+    def conditions_of(**certainty: Any) -> list[Condition]:
+        return choice_conditions(parse_config(wanted | {"certainty": certainty}, "test"))
+
+    found = conditions_of()
+    assert len({c.name for c in found}) == len(found)
+    damage = [tuple(sorted((m, str(c)) for m, c in condition.by_modality.items())) for condition in found]
+    assert len(set(damage)) == len(damage)
+    judged = [c for c in found if c.group != "composed"]
+    assert found[: len(judged)] == judged
+    assert {len(c.by_modality) for c in found[len(judged) :]} == {1}
+    suite = {c.name for c in conditions(parse_config(wanted, "test").inputs, "seen")}
+    pairs = [c for c in judged if c.name not in suite]
+    assert len(pairs) == 8
+    assert {(c.group, c.in_means, len(c.by_modality)) for c in pairs} == {("both", True, 2)}
+    form = {"pooling": "product", "temperature": None, "fused_head": True}
+    assert conditions_of(certainties=["margin", "reliability"]) == judged
+    assert conditions_of(form={"certainty": "reliability"} | form) == judged
+    assert conditions_of(certainties=["margin"], form={"certainty": "cross_reliability"} | form) == found

@@ -135,8 +135,18 @@ def test_corruptions_and_the_choice_of_a_fusion_are_shown_where_they_are(run: Pa
     }
     (run / "fusion.json").write_text(json.dumps(chosen))
     text = checked(write_report(run))
-    assert "of the answer, test clips, seen and unseen families" in text
-    for shown in ("Under corruption", "patch_60pct", "unseen", "-1.2", "66.0%", "97.1%", "-12.3", "0.046", "product"):
+    assert "of the answer, test clips, seen and development families" in text
+    for shown in (
+        "Under corruption",
+        "patch_60pct",
+        "development",
+        "-1.2",
+        "66.0%",
+        "97.1%",
+        "-12.3",
+        "0.046",
+        "product",
+    ):
         assert shown in text
     # The test clips were answered with another fusion than the one that fusion.json names now.
     assert "chosen anew" in text

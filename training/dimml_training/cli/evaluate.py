@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from dimml_training.evaluation.heads import HeadLogits
     from dimml_training.run.directory import TrainedRun
 
-#: Folder whose ``unseen.log`` counts evaluations on unseen families, relative to the repository's root.
+#: Folder whose ``development.log`` counts evaluations on development families, relative to the repository's root.
 RESULTS = Path("docs/results")
-#: The split whose evaluations on unseen families are counted, and whose metrics are in a report.
+#: The split whose evaluations on development families are counted, and whose metrics are in a report.
 TEST = "test"
 
 
@@ -37,14 +37,14 @@ def evaluate(
         bool, typer.Option("--corruptions", help="Also score under the corruption suite, docs/robustness.md.")
     ] = False,
     families: Annotated[
-        str, typer.Option(help="Families of the suite: seen (by training and selection), unseen, or all.")
+        str, typer.Option(help="Families of the suite: seen (by training and selection), development, or all.")
     ] = "all",
     detail: Annotated[bool, typer.Option("--detail", help="Every severity of the suite, for severity curves.")] = False,
     plots: Annotated[Path | None, typer.Option(help="Folder for severity curves, one SVG per modality.")] = None,
     results: Annotated[
         Path | None,
         typer.Option(
-            help="Folder whose unseen.log counts evaluations on unseen families; default docs/results, if present."
+            help="Folder whose development.log counts evaluations on development families; docs/results, if present."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of noise and corruptions.")] = 0,
@@ -69,9 +69,11 @@ def evaluate(
     chosen = next((known for known in SPLITS if known == split), None)
     if chosen is None:
         raise ConfigurationError(f"--split {split}: choose one of {', '.join(SPLITS)}", field="--split")
-    which = next((known for known in ("seen", "unseen", "all") if known == families), None)
+    # The development families were called unseen once.
+    asked = "development" if families == "unseen" else families
+    which = next((known for known in ("seen", "development", "all") if known == asked), None)
     if which is None:
-        raise ConfigurationError(f"--families {families}: choose one of seen, unseen, all", field="--families")
+        raise ConfigurationError(f"--families {families}: choose one of seen, development, all", field="--families")
     if not corruptions and (detail or plots is not None or which != "all"):
         raise ConfigurationError("--families, --detail and --plots go with --corruptions", field="--corruptions")
     trained = load_run(run)
@@ -129,7 +131,7 @@ def evaluate(
             of_run = {"data": data.digest, "fusion": trained.fusion.model_dump(mode="json")}
             _keep(run, {"split": split, "families": which, "seed": seed, **of_run, **answer["corruptions"]})
             if which != "seen":
-                answer["looks_at_unseen"] = looks
+                answer["looks_at_development"] = looks
         if plots is not None:
             drawn = write_severity_curves(suite, answer["corruptions"]["conditions"], plots)
             answer["plots"] = [str(path) for path in drawn]
@@ -142,8 +144,8 @@ def evaluate(
         show_metrics(f"{split}, {condition}, {found['clips']} clips", found, trained.labels)
     if corruptions:
         show_conditions(f"{split} under corruptions", answer["corruptions"])
-    if answer.get("looks_at_unseen") is not None:
-        typer.echo(f"looks at unseen families on test clips so far: {answer['looks_at_unseen']}")
+    if answer.get("looks_at_development") is not None:
+        typer.echo(f"looks at development families on test clips so far: {answer['looks_at_development']}")
     for path in answer.get("plots", ()):
         typer.echo(f"written: {path}", err=True)
 
@@ -189,19 +191,19 @@ def _holds_more(path: Path, found: dict[str, Any]) -> bool:
 
 
 def _counted(trained: TrainedRun, results: Path | None) -> int | None:
-    """Log this evaluation on unseen families; return how many there have been, or None if no log is kept."""
+    """Log this evaluation on development families; return how many there have been, or None if no log is kept."""
+    from dimml_training.compare.development_log import log_development
     from dimml_training.compare.plan import digest
-    from dimml_training.compare.unseen import log_unseen
 
     if results is None and not RESULTS.is_dir():
         typer.echo(
-            f"warning: this look at unseen families is not counted, because there is no {RESULTS} here; name a folder "
-            "for unseen.log with --results",
+            f"warning: this look at development families is not counted, because there is no {RESULTS} here; name a "
+            "folder for development.log with --results",
             err=True,
         )
         return None
     config_hash = digest(trained.config.model_dump(mode="json"))
-    return log_unseen(results or RESULTS, trained.name, config_hash, "evaluate")
+    return log_development(results or RESULTS, trained.name, config_hash, "evaluate")
 
 
 def _write_predictions(path: Path, clips: list[Clip], votes: HeadLogits, fused: Any, trained: TrainedRun) -> None:

@@ -99,8 +99,8 @@ class Cell(_Record):
     validation: dict[str, float] | None = None
     #: Confidence of each clean answer, uint16 of 65535, deflated, base64.
     clean_confidence: str
-    #: By head: AUROC of its certainty as a predictor of a correct vote, over clean and the unseen conditions in the
-    #: means.
+    #: By head: AUROC of its certainty as a predictor of a correct vote, over clean and the development conditions in
+    #: the means.
     certainty_auroc: dict[str, float | None] = {}
     #: Share of clean clips whose confidence rises when a modality is absent, by condition.
     confidence_rise: dict[str, float] = {}

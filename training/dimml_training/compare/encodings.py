@@ -20,7 +20,8 @@ from dimml.errors import SetupError
 from dimml.system.files import write_atomically
 from dimml_training.compare.plan import digest
 from dimml_training.config.corruption_suite import Condition
-from dimml_training.corruptions.encoding import EncodedModality, encode_conditions
+from dimml_training.corruptions.applying import corrupt
+from dimml_training.corruptions.encoding import Damage, EncodedModality, encode_conditions
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import Progress
 from dimml_training.run.directory import TrainedRun
@@ -56,14 +57,20 @@ def encodings(
     *,
     seed: int,
     progress: Progress | None = None,
+    damage: Damage = corrupt,
 ) -> KeptEncodings:
-    """Read the saved encodings if they have all conditions; otherwise encode and replace them."""
+    """Read the saved encodings if they have all conditions; otherwise encode and replace them.
+
+    ``split`` names their file; conditions of other families (``damage``) go to files of their own.
+    """
     path = folder / FOLDER / f"{split}.npz"
     keys = {condition.name: digest([suite_digest([condition]), seed]) for condition in conditions}
     kept = _read(path, keys)
     if kept is not None:
         return kept
-    made = encode_conditions(run.encoders, run.modalities, clips, conditions, run.quality, seed=seed, progress=progress)
+    made = encode_conditions(
+        run.encoders, run.modalities, clips, conditions, run.quality, seed=seed, progress=progress, damage=damage
+    )
     found = KeptEncodings(made.labels_N, {c.name: [made.get(c, draw) for draw in range(c.draws)] for c in conditions})
     _write(path, keys, found)
     return found

@@ -34,12 +34,12 @@ def write_plots(summary: Summary, out: Path) -> list[Path]:
 
 
 def _methods(found: Sequence[Row]) -> Figure:
-    """Accuracy by method: clean, and the mean over unseen conditions."""
+    """Accuracy by method: clean, and the mean over development conditions."""
     figure = Figure(figsize=(6.4, 0.6 + 0.24 * len(found)), layout="constrained")
     axes = figure.subplots()
     for estimates, offset, colour, label in (
         ([row.clean for row in found], -0.17, "#4878d0", "clean"),
-        ([row.unseen for row in found], 0.17, "#d65f5f", "unseen families"),
+        ([row.development for row in found], 0.17, "#d65f5f", "development families"),
     ):
         there = [(place + offset, e) for place, e in enumerate(estimates) if e is not None]
         axes.errorbar(
@@ -71,9 +71,9 @@ def _regret(summary: Summary) -> Figure | None:
     axes = figure.subplots()
     image = axes.imshow(points, cmap="RdBu", vmin=-REGRET_POINTS, vmax=REGRET_POINTS, aspect="auto")
     axes.set_yticks(range(len(regrets)), list(regrets))
-    unseen = set(summary.conditions(seen=False))
-    axes.set_xticks(range(len(names)), [f"{name} *" if name in unseen else name for name in names], rotation=90)
-    axes.set_title("accuracy minus the better single modality's, points (* unseen family)")
+    development = set(summary.conditions(seen=False))
+    axes.set_xticks(range(len(names)), [f"{name} *" if name in development else name for name in names], rotation=90)
+    axes.set_title("accuracy minus the better single modality's, points (* development family)")
     figure.colorbar(image, ax=axes, pad=0.01)
     return figure
 

@@ -30,7 +30,7 @@ def rise_metric(condition: str) -> str:
 
 
 def certainty_answers(suite: Sequence[Condition], answers: Mapping[str, Sequence[Answer]]) -> list[Answer]:
-    """Answers on which certainty is compared with correctness: clean, and the unseen conditions in the means."""
+    """Answers on which certainty is compared with correctness: clean, and the development conditions in the means."""
     return [a for c in suite if c.group == "clean" or (c.in_means and not c.seen) for a in answers[c.name]]
 
 

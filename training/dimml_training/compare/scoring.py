@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from dimml.bundle import FUSED_HEAD
 from dimml.digests import historic, historic_repr
 from dimml.metrics.classification import auroc_or_none, ece, log_losses, macro_f1
+from dimml.modality import Modality
 from dimml_training.compare.answers import Answer, Fusion, answer
 from dimml_training.compare.cells import (
     TIME_FORMAT,
@@ -25,18 +27,20 @@ from dimml_training.compare.cells import (
     pack_lines,
     write_cell,
 )
+from dimml_training.compare.development_log import log_development
 from dimml_training.compare.encodings import KeptEncodings, encodings, suite_digest
 from dimml_training.compare.methods import ChosenFusion, Method
 from dimml_training.compare.plan import TrainingJob, digest
 from dimml_training.compare.provenance import provenance, versions
 from dimml_training.compare.replicated_metrics import certainty_answers, replicates_of
 from dimml_training.compare.replicates import clip_weights
-from dimml_training.compare.unseen import log_unseen
-from dimml_training.config import TrainConfig
+from dimml_training.config import Split, TrainConfig
 from dimml_training.config.corruption_suite import Condition, conditions
+from dimml_training.corruptions.applying import corrupt
+from dimml_training.corruptions.encoding import Damage
 from dimml_training.evaluation.metrics import confidence_rise, conflict
-from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, learned_from, spread
-from dimml_training.fusion_selection.search import choose_fusion, seen_conditions
+from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, choice_conditions, spread
+from dimml_training.fusion_selection.search import choose_fusion
 from dimml_training.run.directory import TrainedRun, load_run
 
 #: File in the run directory that names the commit with which it was trained.
@@ -45,85 +49,96 @@ Tell = Callable[[str], None]
 Labels = npt.NDArray[np.int64]
 
 
-def answer_key(training: str, config: TrainConfig, method: Method) -> str:
+@dataclass(frozen=True)
+class Suite:
+    """Families of damage and the clips that are scored under them."""
+
+    conditions: tuple[Condition, ...]
+    damage: Damage
+    #: The split that is scored.
+    split: Split = "test"
+    #: Begins the names of the files of encodings.
+    prefix: str = ""
+
+
+def development(modalities: Sequence[Modality]) -> Suite:
+    """The suite that ``dimml compare`` scores: seen families, and those kept for development."""
+    return Suite(tuple(conditions(modalities, "all")), corrupt)
+
+
+def answer_key(training: str, config: TrainConfig, method: Method, suite: Suite | None = None) -> str:
     """Key of all that a cell depends on, sixteen hex digits; a cell with the same key need not be made again.
 
-    ``training`` is the key of the training, ``config`` the config of the repeat.
+    ``training`` is the key of the training, ``config`` the config of the repeat, ``suite`` by default the one of
+    ``development``.
     """
-    document: list[Any] = [
-        training,
-        historic_repr(method.answer),
-        suite_digest(conditions(config.inputs, "all")),
-        config.seed,
-    ]
+    on = suite or development(config.inputs)
+    document: list[Any] = [training, historic_repr(method.answer), suite_digest(on.conditions), config.seed]
+    if on.split != "test":
+        document.append(on.split)
     if isinstance(method.answer, ChosenFusion):
         document.append(config.model_dump(mode="json", include={"fusion", "certainty"}, exclude=historic(config)))
     return digest(document)
 
 
 def score_job(job: TrainingJob, folder: Path, out: Path, *, tell: Tell) -> None:
-    """Score every method of a job on the test clips under every condition, and write its cells."""
+    """Score every method of a job on the test clips under every condition of the suite, and write its cells."""
+    names = " ".join(method.name for method in job.methods)
+    log_development(out, job.config.name, digest(job.repeat.config.model_dump(mode="json")), f"compare {names}")
+    score_suite(job, folder, out, development(job.config.inputs), tell=tell)
+
+
+def score_suite(job: TrainingJob, folder: Path, out: Path, suite: Suite, *, tell: Tell) -> list[Path]:
+    """Score every method of a job under ``suite``; write its cells and return their paths."""
     run = load_run(folder)
-    suite = conditions(run.modalities, "all")
-    splits = job.repeat.data.splits
+    splits, seed = job.repeat.data.splits, job.repeat.config.seed
     began = time.monotonic()
-    seed = job.repeat.config.seed
-    test = encodings(folder, "test", run, splits["test"].rows, suite, seed=seed)
-    validated, validation = _validated(job, run, suite), None
-    if validated:
-        validation = encodings(folder, "validation", run, splits["validation"].rows, validated, seed=seed)
-    encoding_s = time.monotonic() - began
+
+    def encoded(split: Split) -> KeptEncodings:
+        name = f"{suite.prefix}{split}"
+        return encodings(folder, name, run, splits[split].rows, suite.conditions, seed=seed, damage=suite.damage)
+
+    scored, validation = encoded(suite.split), None
+    if any(method.scored_on_validation for method in job.methods):
+        validation = encoded("validation")
+    chosen, encoding_s = None, time.monotonic() - began
     tell(f"  conditions encoded in {encoding_s:.0f} s")
-    chosen = None
-    if validation is not None and any(isinstance(method.answer, ChosenFusion) for method in job.methods):
+    if any(isinstance(method.answer, ChosenFusion) for method in job.methods):
         began = time.monotonic()
-        chosen = _choose(job, folder, run, validation)
-        tell(f"  fusion chosen in {time.monotonic() - began:.0f} s")
-    weights_SN = clip_weights(_lines(job))
-    names = [method.name for method in job.methods]
-    log_unseen(out, job.config.name, digest(job.repeat.config.model_dump(mode="json")), f"compare {' '.join(names)}")
+        chosen = _choose(job, folder, run)
+        tell(f"  fusion chosen in {time.monotonic() - began:.0f} s, encoding included")
+    weights_SN = clip_weights(_lines(job, suite.split))
+    written = []
     for method in job.methods:
         began = time.monotonic()
-        of_method = Scored(run, method, suite, chosen)
-        answers = of_method.by_condition(test)
-        write_cell(
-            out,
-            Cell(
-                **_about(job, method, run, folder, suite),
-                **of_method.test(test, answers),
-                replicates=replicates_of(suite, answers, test.labels_N, len(run.labels), weights_SN),
-                validation=of_method.accuracies(validation)
-                if method.scored_on_validation and validation is not None
-                else None,
-                seconds_scoring=round(encoding_s + time.monotonic() - began, 1),
-                fusion=chosen.report if chosen is not None and isinstance(method.answer, ChosenFusion) else None,
-            ),
+        of_method = Scored(run, method, suite.conditions, chosen)
+        answers = of_method.by_condition(scored)
+        cell = Cell(
+            **_about(job, method, run, folder, suite),
+            **of_method.test(scored, answers),
+            replicates=replicates_of(suite.conditions, answers, scored.labels_N, len(run.labels), weights_SN),
+            validation=of_method.accuracies(validation)
+            if method.scored_on_validation and validation is not None
+            else None,
+            seconds_scoring=round(encoding_s + time.monotonic() - began, 1),
+            fusion=chosen.report if chosen is not None and isinstance(method.answer, ChosenFusion) else None,
         )
+        written.append(write_cell(out, cell))
+    return written
 
 
-def _validated(job: TrainingJob, run: TrainedRun, suite: Sequence[Condition]) -> list[Condition]:
-    """Conditions under which validation clips are needed, as few as possible, since encoding takes time.
-
-    All of them to compare single modalities, the seen ones to choose a fusion, otherwise none.
-    """
-    if any(method.scored_on_validation for method in job.methods):
-        # With what a choice learns from: the same encodings then serve it, in this call or a later one.
-        return [*suite, *learned_from(job.repeat.config)]
-    if any(isinstance(method.answer, ChosenFusion) for method in job.methods):
-        return [*conditions(run.modalities, "seen"), *learned_from(job.repeat.config)]
-    return []
-
-
-def _choose(job: TrainingJob, folder: Path, run: TrainedRun, validation: KeptEncodings) -> Fusion:
+def _choose(job: TrainingJob, folder: Path, run: TrainedRun) -> Fusion:
     """Return the fusion that the config fixes, or choose one on validation clips under seen conditions."""
-    config = job.repeat.config
+    config, splits = job.repeat.config, job.repeat.data.splits
     if config.fusion is not None:
         return Fusion(config.fusion, report={"fixed": config.fusion.model_dump(mode="json")})
-    seen = [*seen_conditions(conditions(config.inputs, "seen"), config.certainty), *learned_from(config)]
-    known = spread(job.repeat.data.splits["train"].rows, MOST_TRAIN_CLIPS)
+    seen = choice_conditions(config)
+    validation = encodings(folder, "choice", run, splits["validation"].rows, seen, seed=config.seed)
+    known = spread(splits["train"].rows, MOST_TRAIN_CLIPS)
     train = encodings(folder, "train", run, known, seen[:1], seed=config.seed)
     found = choose_fusion(validation, train, run.fused_head, seen, config.certainty, seed=config.seed)
-    return Fusion(found.spec, found.parameters, {"spec": found.spec.model_dump(mode="json"), **found.report})
+    report = {"spec": found.spec.model_dump(mode="json"), **found.report, "forms": found.forms}
+    return Fusion(found.spec, found.parameters, report)
 
 
 class Scored:
@@ -224,9 +239,7 @@ def _conflict(clean: Answer, conflicting: Sequence[Answer]) -> dict[str, float]:
     return {name: _rounded(value) for name, value in found.items()}
 
 
-def _about(
-    job: TrainingJob, method: Method, run: TrainedRun, folder: Path, suite: Sequence[Condition]
-) -> dict[str, Any]:
+def _about(job: TrainingJob, method: Method, run: TrainedRun, folder: Path, suite: Suite) -> dict[str, Any]:
     """Fields of the cell about its origin."""
     now, splits = provenance(), job.repeat.data.splits
     try:
@@ -241,8 +254,8 @@ def _about(
         "fields": job.repeat.fields,
         "seed": job.config.seed,
         "training": job.key,
-        "answer": answer_key(job.key, job.repeat.config, method),
-        "suite": suite_digest(suite),
+        "answer": answer_key(job.key, job.repeat.config, method, suite),
+        "suite": suite_digest(suite.conditions),
         "config_hash": digest(job.repeat.config.model_dump(mode="json")),
         "data_digest": job.repeat.data.digest,
         "commit": now.commit,
@@ -254,15 +267,15 @@ def _about(
         "classes": len(run.labels),
         "clips_train": len(splits["train"].rows),
         "clips_validation": len(splits["validation"].rows),
-        "clips": len(splits["test"].rows),
-        "clip_lines": pack_lines(_lines(job)),
+        "clips": len(splits[suite.split].rows),
+        "clip_lines": pack_lines(_lines(job, suite.split)),
         "versions": versions(),
     }
 
 
-def _lines(job: TrainingJob) -> npt.NDArray[np.int64]:
-    """Lines of the test clips in the clip table, ``[N]``."""
-    return np.array([clip.line for clip in job.repeat.data.splits["test"].clips], np.int64)
+def _lines(job: TrainingJob, split: Split) -> npt.NDArray[np.int64]:
+    """Lines of a split's clips in the clip table, ``[N]``."""
+    return np.array([clip.line for clip in job.repeat.data.splits[split].clips], np.int64)
 
 
 def _rounded(value: Any) -> float:

@@ -133,16 +133,26 @@ class Summary:
         ours, theirs = ([self.cells[name][repeat] for repeat in shared] for name in (method, other))
         return self._right(ours, conditions) - self._right(theirs, conditions), self._weights(ours)
 
+    def both_right(
+        self, method: str, other: str, conditions: Sequence[str]
+    ) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+        """Right answers of two methods on their shared repeats, ``[K, P]`` each, and the resampling, ``[S, P]``."""
+        shared = self._shared(method, other)
+        if not shared:
+            return None
+        ours, theirs = ([self.cells[name][repeat] for repeat in shared] for name in (method, other))
+        return self._right(ours, conditions), self._right(theirs, conditions), self._weights(ours)
+
     def regrets(self, method: str, conditions: Sequence[str]) -> dict[str, Estimate]:
         """Regret under each condition; empty if single modalities have not been run on the same repeats."""
-        found = self._regret(method, conditions)
+        found = self.regret_gap(method, conditions)
         if found is None or not conditions:
             return {}
         return dict(zip(conditions, estimates(*found), strict=True))
 
     def mean_regret(self, method: str, conditions: Sequence[str]) -> Estimate | None:
         """Mean regret over conditions."""
-        found = self._regret(method, conditions)
+        found = self.regret_gap(method, conditions)
         return None if found is None or not conditions else mean_estimate(*found)
 
     def worst_regret(self, method: str, conditions: Sequence[str]) -> Worst | None:
@@ -162,7 +172,11 @@ class Summary:
 
         return max(self.singles, key=judged)
 
-    def _regret(self, method: str, conditions: Sequence[str]) -> tuple[FloatArray, FloatArray] | None:
+    def regret_gap(self, method: str, conditions: Sequence[str]) -> tuple[FloatArray, FloatArray] | None:
+        """Regrets by condition and clip, ``[K, P]``, and the resampling of the clips, ``[S, P]``.
+
+        None if single modalities have not been run on the same repeats.
+        """
         first = next(iter(self.cells[method].values()))
         if {f"{SINGLE}{name}" for name in first.modalities} - set(self.singles):
             return None  # compared with the only modality that was run, every method would look good

@@ -14,6 +14,7 @@ import numpy as np
 from dimml.metrics.classification import perfect_ece
 from dimml_training.compare.bootstrap import Estimate
 from dimml_training.compare.cells import Cell, write_text
+from dimml_training.compare.development_log import FORMER_LOG, LOG, looks
 from dimml_training.compare.replicated_metrics import (
     CERTAINTY_AUROC,
     CONFIDENCE,
@@ -24,7 +25,6 @@ from dimml_training.compare.replicated_metrics import (
     rise_metric,
 )
 from dimml_training.compare.summary import CLEAN, Summary, Worst
-from dimml_training.compare.unseen import LOG, looks
 
 TABLES = "tables"
 #: Name of our method.
@@ -44,7 +44,7 @@ class Row:
     #: Standard deviation of the clean accuracy over repeats.
     clean_spread: float
     seen: Estimate | None
-    unseen: Estimate | None
+    development: Estimate | None
     mean_regret: Estimate | None
     worst_regret: Worst | None
     #: ECE of the clean answers, all repeats pooled, and the 95th percentile of a perfect calibrator's ECE.
@@ -52,7 +52,7 @@ class Row:
     ece_bound: float
     nll: Estimate
     macro_f1: Estimate
-    #: AUROC of a head's certainty as a predictor of a correct vote, clean and unseen conditions; the mean over heads.
+    #: AUROC of a head's certainty as a predictor of a correct vote, clean and development conditions; mean over heads.
     certainty_auroc: Estimate | None
     seconds_training: float
 
@@ -68,11 +68,11 @@ def summaries(cells: Iterable[Cell], contained: Mapping[str, Collection[str]] | 
 def rows(summary: Summary) -> list[Row]:
     """Rows of all methods, in the order of the table."""
     seen = summary.conditions(seen=True, in_means=True)
-    unseen = summary.conditions(seen=False, in_means=True)
-    return [_row(summary, method, seen, unseen) for method in summary.methods]
+    development = summary.conditions(seen=False, in_means=True)
+    return [_row(summary, method, seen, development) for method in summary.methods]
 
 
-def _row(summary: Summary, method: str, seen: Sequence[str], unseen: Sequence[str]) -> Row:
+def _row(summary: Summary, method: str, seen: Sequence[str], development: Sequence[str]) -> Row:
     cells = list(summary.cells[method].values())
     confidence_P = np.concatenate([cell.confidences() for cell in cells])
     nll = summary.mean(method, lambda cell: cell.conditions[CLEAN].nll)
@@ -87,9 +87,9 @@ def _row(summary: Summary, method: str, seen: Sequence[str], unseen: Sequence[st
         clean=summary.accuracy(method, [CLEAN]),
         clean_spread=summary.spread(method),
         seen=summary.accuracy(method, seen) if seen else None,
-        unseen=summary.accuracy(method, unseen) if unseen else None,
-        mean_regret=summary.mean_regret(method, unseen),
-        worst_regret=summary.worst_regret(method, unseen),
+        development=summary.accuracy(method, development) if development else None,
+        mean_regret=summary.mean_regret(method, development),
+        worst_regret=summary.worst_regret(method, development),
         ece=summary.ece(method),
         ece_bound=float(perfect_ece(confidence_P)),
         nll=summary.sampled(method, nll, NLL),
@@ -103,14 +103,14 @@ def markdown(summary: Summary) -> str:
     """Main table, with a line per method."""
     found = rows(summary)
     lines = [
-        "| method | clean ± spread | seen families | unseen families | mean regret, unseen | worst regret, unseen "
-        "| ECE (perfect) | NLL | AUROC | macro-F1 | n |",
+        "| method | clean ± spread | seen families | development families | mean regret, development "
+        "| worst regret, development | ECE (perfect) | NLL | AUROC | macro-F1 | n |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found:
         worst = "–" if row.worst_regret is None else f"{points(row.worst_regret.estimate)} {row.worst_regret.condition}"
         lines.append(
-            f"| `{row.method}` | {_clean(row)} | {percent(row.seen)} | {percent(row.unseen)} "
+            f"| `{row.method}` | {_clean(row)} | {percent(row.seen)} | {percent(row.development)} "
             f"| {points(row.mean_regret)} | {worst} "
             f"| {plain(row.ece)} ({row.ece_bound:.3f}) | {plain(row.nll)} | {plain(row.certainty_auroc)} "
             f"| {plain(row.macro_f1)} | {row.repeats} |"
@@ -169,12 +169,12 @@ def differences_markdown(summary: Summary) -> str:
     """Table of our accuracy minus that of every other method, paired by clip; empty if ours was not run."""
     if OURS not in summary.methods:
         return ""
-    unseen = summary.conditions(seen=False, in_means=True)
-    lines = [f"| `{OURS}` minus | clean, points | unseen families, points |", "|---|---|---|"]
+    development = summary.conditions(seen=False, in_means=True)
+    lines = [f"| `{OURS}` minus | clean, points | development families, points |", "|---|---|---|"]
     for method in summary.methods:
         if method != OURS:
             clean = summary.difference(OURS, method, [CLEAN])
-            damaged = summary.difference(OURS, method, unseen) if unseen else None
+            damaged = summary.difference(OURS, method, development) if development else None
             lines.append(f"| `{method}` | {points(clean)} | {points(damaged)} |")
     return "\n".join(lines) + "\n"
 
@@ -230,8 +230,11 @@ def write_tables(summary: Summary, out: Path) -> list[Path]:
 
 
 def seen_how_often(out: Path, data: str | None = None) -> str:
-    """Sentence that says how often the unseen families have been scored, on one data set or on all."""
-    return f"The unseen families have been scored {looks(out, data)} times, one training each time (`{LOG}`)."
+    """Sentence that says how often the development families have been scored, on one data set or on all."""
+    return (
+        f"The development families have been scored {looks(out, data)} times, one training each time "
+        f"(`{FORMER_LOG}`, now `{LOG}`)."
+    )
 
 
 def _three(estimate: Estimate | None) -> list[str]:

@@ -6,7 +6,7 @@ they are used: a run directory moved to another machine evaluates there.
 
 from dimml_training.config.augment import PictureAugmentConfig, SeriesAugmentConfig, SoundAugmentConfig
 from dimml_training.config.base import SPLITS, Range, Section, Share, Split
-from dimml_training.config.certainty import CertaintyConfig
+from dimml_training.config.certainty import CertaintyConfig, FusionForm
 from dimml_training.config.compare import CompareConfig
 from dimml_training.config.compute import ComputeConfig
 from dimml_training.config.data import ColumnsConfig, DataConfig
@@ -28,6 +28,7 @@ __all__ = [
     "CompareConfig",
     "ComputeConfig",
     "DataConfig",
+    "FusionForm",
     "JointConfig",
     "LoggingConfig",
     "LossConfig",

@@ -14,14 +14,23 @@ from dimml_training.config.corruption_suite import BLACK, FAMILIES, SILENCE
 Temperature = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
+class FusionForm(Section):
+    """What of a fusion is not fitted to clips: the fields of a candidate."""
+
+    certainty: Certainty = Field(description="Certainty measure.")
+    pooling: Pooling = Field(description="What is weighted.")
+    temperature: Temperature | None = Field(description="Weighting temperature; null for equal weights.")
+    fused_head: bool = Field(description="Whether the fused head votes.")
+
+
 class CertaintyConfig(Section):
     """Choice of the fusion on validation clips, used when ``fusion`` is not given.
 
     The paper's setting and the plain averages are always candidates, with or without the fused head as ``fused_head``
-    allows.
+    allows; with a ``form``, that form and the plain averages alone.
     """
 
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"regret_weighted": (False,)}
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"regret_weighted": (False,), "form": None}
 
     families: tuple[str, ...] | None = Field(
         default=None,
@@ -62,6 +71,15 @@ class CertaintyConfig(Section):
         le=1.0,
         description="How far the chosen fusion's accuracy on clean clips may be below the best plain average's.",
     )
+    form: FusionForm | None = Field(
+        default=None,
+        description="The only form to try beside the plain averages, such as one fixed by other data sets.",
+    )
+
+    @property
+    def tried(self) -> tuple[Certainty, ...]:
+        """Certainty measures that are tried: the form's alone, where one is fixed."""
+        return self.certainties if self.form is None else (self.form.certainty,)
 
     @field_validator("families")
     @classmethod
@@ -71,6 +89,6 @@ class CertaintyConfig(Section):
             if name in seen:
                 continue
             if any(family.name == name for family in FAMILIES):
-                raise ValueError(f"{name} is an unseen family, kept for the final table; no choice may see it")
+                raise ValueError(f"{name} is a development family, kept for what no choice has seen")
             raise ValueError(f"there is no family {name!r}; the seen ones are {', '.join(seen)}")
         return names

@@ -1,14 +1,13 @@
-"""Composed conditions: chains of two seen families, and seen damage to two modalities at once.
+"""Composed conditions: chains of two seen families, one after the other on the same modality.
 
 They teach a reliability that looks at several heads what damage does that no list has: two things at once. They are
-never scored.
+never scored. Damage to two modalities at once is in ``fusion_selection.family_pairs``, and is scored too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from itertools import combinations
 
 from dimml.modality import Modality
 from dimml_training.config.corruption_suite import Condition, Corruption, conditions
@@ -21,8 +20,7 @@ def composed_conditions(modalities: Sequence[Modality], families: Collection[str
     """List the composed conditions for these modalities, of all seen families or those given.
 
     For every target of damage (all waveforms, or one modality of pictures or sensors), each family is followed by the
-    next one of the target's list, the first by its mildest standard severity; and for every two targets, each family of
-    the longer list meets one of the other: its strongest severity the other's mildest, and the reverse in turn.
+    next one of the target's list, both by their mildest standard severity.
     """
     targets: dict[tuple[str, ...], dict[str, list[Corruption]]] = {}
     for condition in conditions(modalities, "seen"):
@@ -32,16 +30,11 @@ def composed_conditions(modalities: Sequence[Modality], families: Collection[str
         (corruption, *_) = (c for c in condition.by_modality.values() if isinstance(c, Corruption))
         of_target = targets.setdefault(tuple(condition.by_modality), {})
         of_target.setdefault(corruption.family, []).append(corruption)
-    found = []
-    for target, by_family in targets.items():
-        found += [_condition({target: chain}) for chain in _chains(list(by_family.values()))]
-    for (one, of_one), (other, of_other) in combinations(targets.items(), 2):
-        lists = list(of_one.values()), list(of_other.values())
-        for turn in range(max(map(len, lists))):
-            strong = turn % 2
-            pair = [own[turn % len(own)][-1 if side == strong else 0] for side, own in enumerate(lists)]
-            found.append(_condition({one: pair[0], other: pair[1]}))
-    return found
+    return [
+        _condition(target, chain)
+        for target, by_family in targets.items()
+        for chain in _chains(list(by_family.values()))
+    ]
 
 
 def _chains(families: Sequence[Sequence[Corruption]]) -> list[Corruption]:
@@ -56,13 +49,12 @@ def _chains(families: Sequence[Sequence[Corruption]]) -> list[Corruption]:
     return chains
 
 
-def _condition(by_target: dict[tuple[str, ...], Corruption]) -> Condition:
-    by_modality = {name: corruption for target, corruption in by_target.items() for name in target}
+def _condition(target: tuple[str, ...], chain: Corruption) -> Condition:
     return Condition(
-        name=f"{'+'.join(by_modality)}:{'+'.join(corruption.name for corruption in by_target.values())}",
+        name=f"{'+'.join(target)}:{chain.name}",
         group="composed",
         seen=True,
-        by_modality=by_modality,
+        by_modality=dict.fromkeys(target, chain),
         in_means=False,
         draws=1,
     )

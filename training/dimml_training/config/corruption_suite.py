@@ -1,8 +1,9 @@
 """The fixed table of corruptions and conditions: their severities, and which of them training may see.
 
-A *family* is one kind of damage. Training and the choice of a fusion may know the *seen* families; the *unseen* ones
-are reserved for the final table. A *corruption* is a family at one severity. A *condition* says what happens to each
-modality.
+A *family* is one kind of damage. Training and the choice of a fusion may know the *seen* families; the *development*
+ones show while dimml is developed how both do on damage that they have not seen, and the *final* ones
+(``corruptions.final``), sealed, are scored once. A *corruption* is a family at one severity. A *condition* says what
+happens to each modality.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dimml.modality import Kind, Modality
 #: What a family damages; several kinds of modality may share one.
 Sense = Literal["sound", "picture", "series"]
 Group = Literal["clean", "sound", "picture", "series", "both", "absent", "nosignal", "conflict", "composed"]
-Which = Literal["seen", "unseen", "all"]
+Which = Literal["seen", "development", "all"]
 
 #: Random draws of a corruption that has a random part.
 DRAWS = 3
@@ -230,7 +231,7 @@ def families_of(condition: str) -> frozenset[str]:
 def outside_means(suite: Sequence[Condition], families: Collection[str]) -> list[Condition]:
     """The same conditions, with those of ``families`` taken out of the means.
 
-    A family that the training clips already contain cannot count as unseen.
+    A family that the training clips already contain cannot count as development.
     """
     return [replace(c, in_means=False) if c.families.intersection(families) else c for c in suite]
 

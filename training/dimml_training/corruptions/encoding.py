@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,23 @@ class EncodedModality:
     features_ND: FloatArray
     logits_NC: FloatArray
     present_N: BoolArray
+
+
+class Damage(Protocol):
+    """Damages rows as ``corruptions.applying.corrupt`` does; every table of families has one."""
+
+    def __call__(
+        self,
+        rows: npt.NDArray[Any],
+        modality: Modality,
+        corruption: Corruption,
+        *,
+        clip_ids: Sequence[int] | npt.NDArray[np.int64],
+        draw: int,
+        seed: int,
+        others: npt.NDArray[Any] | None = None,
+    ) -> npt.NDArray[Any]:
+        """Damaged copies of the rows, in their dtype."""
 
 
 #: Modality name, corruption (None: clean) and draw.
@@ -93,6 +110,7 @@ def encode_conditions(
     *,
     seed: int,
     progress: Progress | None = None,
+    damage: Damage = corrupt,
 ) -> Encoded:
     """Run the encoders (in evaluation mode) on the clips under all conditions and draws.
 
@@ -108,14 +126,21 @@ def encode_conditions(
                 wanted |= dict.fromkeys(key_of(name, change, draw) for draw in range(condition.draws))
     by_key: dict[Key, EncodedModality] = {}
     for key in wanted:
-        by_key[key] = _encode(encoders[key[0]], by_name[key[0]], clips, key, quality=quality, seed=seed)
+        by_key[key] = _encode(encoders[key[0]], by_name[key[0]], clips, key, quality=quality, seed=seed, damage=damage)
         if progress is not None:
             progress(len(by_key), len(wanted))
     return Encoded(clips.labels, tuple(by_name), seed, by_key, frozenset(clips.present))
 
 
 def _encode(
-    encoder: nn.Module, modality: Modality, clips: ClipRows, key: Key, *, quality: QualityThresholds, seed: int
+    encoder: nn.Module,
+    modality: Modality,
+    clips: ClipRows,
+    key: Key,
+    *,
+    quality: QualityThresholds,
+    seed: int,
+    damage: Damage,
 ) -> EncodedModality:
     name, corruption, draw = key
     features: list[Tensor] = []
@@ -132,7 +157,7 @@ def _encode(
             if corruption.family in WITH_ANOTHER:
                 steps = another(len(having), modality, corruption, clip_ids=ids, draw=draw, seed=seed)
                 others = clips.rows(name, having[(places + steps) % len(having)].tolist())
-            rows = corrupt(rows, modality, corruption, clip_ids=ids, draw=draw, seed=seed, others=others)
+            rows = damage(rows, modality, corruption, clip_ids=ids, draw=draw, seed=seed, others=others)
         features_BD, logits_BC = encoder(torch.from_numpy(rows))
         features.append(features_BD)
         logits.append(logits_BC)

@@ -68,7 +68,7 @@ def _curve(
         axes.plot(place, [100 * accuracy for accuracy in own], "--", marker=".", label=head)
     axes.plot(place, [100 * f["accuracy"] for f in figures], "k", marker=".", label="answer")
     axes.set_xticks(place, ["clean", *(severity for severity, _ in points)])
-    axes.set_title(family.name if family.seen else f"{family.name} (unseen)")
+    axes.set_title(family.name if family.seen else f"{family.name} (development)")
     axes.set_ylim(0, 102)
     axes.grid(axis="y", alpha=0.3)
 

@@ -125,7 +125,7 @@ def score(run: TrainedRun, encoded: Encoded, validation: Encoded, suite: Sequenc
         "conditions": found,
         "means": {
             which: _means({c.name: found[c.name] for c in suite if c.in_means and c.seen == (which == "seen")})
-            for which in ("seen", "unseen")
+            for which in ("seen", "development")
         },
         "certainty_auroc": _certainty_auroc([answers[c.name] for c in suite if c.in_means or c.group == CLEAN]),
         "confidence_rise": {c.name: _rise(clean, answers[c.name]) for c in suite if c.group == "absent"},

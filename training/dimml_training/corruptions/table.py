@@ -13,11 +13,11 @@ PIPED_WIDTH = 140
 
 
 def show_conditions(title: str, found: Mapping[str, Any]) -> None:
-    """Print a row per condition and the means, then certainty, confidence and conflict. Stars mark unseen families."""
+    """Print a row per condition and the means, then certainty, confidence and conflict; stars: development families."""
     conditions = found["conditions"]
     heads = list(conditions["clean"]["heads"])
     table = Table(
-        title=title, title_justify="left", caption="* unseen family  ( ) not in the means", caption_justify="left"
+        title=title, title_justify="left", caption="* development family  ( ) not in the means", caption_justify="left"
     )
     for column in ("condition", *heads, "answer", "ECE", "better", "regret"):
         table.add_column(column, justify="left" if column in {"condition", "better"} else "right", no_wrap=True)

@@ -12,10 +12,14 @@ from dimml.fusion import Certainty, FloatArray, Fused, FusionSpec, certainty_of,
 from dimml.metrics.classification import ece, nll_of_logits, perfect_ece
 from dimml_training.fusion_selection.condition_rows import ConditionRows
 from dimml_training.fusion_selection.cross_fit import row_weights
+from dimml_training.fusion_selection.family_pairs import has_answer
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 
-#: Penalties in the objective, beyond the accuracy lost: for the mean negative regret over conditions and for the worst.
-REGRET_PRICE, WORST_PRICE = 0.5, 0.05
+#: Penalties in the objective, beyond the accuracy lost: for the mean negative regret over conditions, and for the mean
+#: regret of the worst fifth of them (CVaR20).
+REGRET_PRICE, TAIL_PRICE = 0.5, 0.05
+#: The worst share of conditions whose mean regret is the tail.
+TAIL: Final = 0.2
 #: Weight of corrupted clips when the answer is calibrated; on clean clips alone, which may all be answered right, the
 #: best temperature could be arbitrarily low.
 CORRUPTED_SHARE: Final = 0.1
@@ -28,9 +32,10 @@ Learned = tuple[Certainty, bool]
 class CandidateScores:
     """Scores of one candidate.
 
-    ``clean`` is the accuracy on clean clips. Over the conditions in the means: ``accuracy``, mean ``regret`` (accuracy
-    minus that of the modality that is better under the condition, on the clips that have it), ``below`` (mean of the
-    regrets with positive ones taken as 0) and ``worst_regret``. ``nll`` is the negative log-likelihood over all
+    ``clean`` is the accuracy on clean clips. Over the conditions in the means that leave an answer: ``accuracy``, mean
+    ``regret`` (accuracy minus that of the modality that is better under the condition, on the clips that have it),
+    ``below`` (mean of the regrets with positive ones taken as 0), ``tail_regret`` (mean of the worst fifth, CVaR20) and
+    ``regrets``, each of them by condition. ``nll`` is the negative log-likelihood over all
     conditions, weighted by ``row_weights``.
     """
 
@@ -39,14 +44,30 @@ class CandidateScores:
     accuracy: float
     regret: float
     below: float
-    worst_regret: float
-    worst_condition: str
+    tail_regret: float
+    regrets: Mapping[str, float]
     nll: float
 
     @property
     def objective(self) -> float:
         """Objective that the search maximises."""
-        return self.accuracy + REGRET_PRICE * self.below + WORST_PRICE * min(0.0, self.worst_regret)
+        return self.accuracy + REGRET_PRICE * self.below + TAIL_PRICE * min(0.0, self.tail_regret)
+
+    @property
+    def error(self) -> float:
+        """What the objective lacks to 1, by which ties are measured."""
+        return 1.0 - self.objective
+
+    @property
+    def worst_condition(self) -> str:
+        """The condition with the lowest regret."""
+        return min(self.regrets, key=lambda condition: self.regrets[condition])
+
+
+def tail_mean(regrets_K: Any) -> float:
+    """Mean of the worst fifth of the regrets, at least one (CVaR20 of Rockafellar & Uryasev 2000, J. Risk 2(3))."""
+    worst = max(1, round(TAIL * len(regrets_K)))
+    return float(np.sort(regrets_K)[:worst].mean())
 
 
 class CandidateScorer:
@@ -64,7 +85,7 @@ class CandidateScorer:
         self._clean_R = np.array([c.group == "clean" for c in rows.conditions])[rows.condition_R]
         # Of clips that lack a modality, a condition may leave none to answer.
         there = np.bincount(rows.condition_R, minlength=len(rows.conditions)) > 0
-        counted = [index for index, c in enumerate(rows.conditions) if c.in_means and there[index]]
+        counted = [index for index, c in enumerate(rows.conditions) if c.in_means and has_answer(c) and there[index]]
         # If no corruption applies to these modalities, only the clean condition is left.
         self._counted = counted or [index for index, c in enumerate(rows.conditions) if c.group == "clean"]
         self.heads_by_condition = np.stack(
@@ -82,15 +103,16 @@ class CandidateScorer:
         right_R = fused.logits_BC.argmax(axis=1) == rows.labels_R
         by_condition = self._by_condition(right_R)
         regrets = self._regrets(right_R)[self._counted]
-        worst = int(regrets.argmin())
         return CandidateScores(
             spec,
             clean=float(right_R[self._clean_R].mean()),
             accuracy=float(by_condition[self._counted].mean()),
             regret=float(regrets.mean()),
             below=float(np.minimum(regrets, 0).mean()),
-            worst_regret=float(regrets[worst]),
-            worst_condition=rows.conditions[self._counted[worst]].name,
+            tail_regret=tail_mean(regrets),
+            regrets={
+                rows.conditions[index].name: float(regret) for index, regret in zip(self._counted, regrets, strict=True)
+            },
             nll=nll_of_logits(fused.logits_BC, rows.labels_R, self._weights_R),
         )
 
@@ -114,7 +136,8 @@ class CandidateScorer:
             "clean_accuracy": round(scores.clean, 4),
             "mean_accuracy": round(scores.accuracy, 4),
             "mean_regret": round(scores.regret, 4),
-            "worst_regret": round(scores.worst_regret, 4),
+            "cvar20_regret": round(scores.tail_regret, 4),
+            "worst_regret": round(scores.regrets[scores.worst_condition], 4),
             "worst_condition": scores.worst_condition,
             "nll": round(scores.nll, 4),
             "clean_ece": round(ece(confidence_N, right_N), 4),

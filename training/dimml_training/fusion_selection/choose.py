@@ -15,6 +15,7 @@ from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import Progress
 from dimml_training.fusion_selection.condition_rows import IntArray
+from dimml_training.fusion_selection.family_pairs import damaged_pairs
 from dimml_training.fusion_selection.search import ChosenFusion, choose_fusion, seen_conditions
 
 #: Most training clips used for the class means and covariance of features; more change little.
@@ -55,16 +56,18 @@ def choose_on(
 def choice_conditions(config: TrainConfig) -> list[Condition]:
     """Conditions that the choice of a fusion sees, clean first, each with the draws that the config allows.
 
-    The composed ones, which it learns from but is not judged on, come last.
+    Damage to two modalities at once, by families that are left out together, follows the suite. The chains that the
+    choice learns from but is not judged on come last.
     """
     section = config.certainty
     suite = [replace(c, draws=min(c.draws, section.draws)) for c in conditions(config.inputs, "seen")]
-    return [*seen_conditions(suite, section), *learned_from(config)]
+    seen = seen_conditions(suite, section)
+    return [*seen, *damaged_pairs(seen), *learned_from(config)]
 
 
 def learned_from(config: TrainConfig) -> list[Condition]:
     """Composed conditions that a choice learns from; none unless it may learn 'cross_reliability'."""
-    if "cross_reliability" not in config.certainty.certainties:
+    if "cross_reliability" not in config.certainty.tried:
         return []
     return composed_conditions(config.inputs, config.certainty.families)
 

@@ -1,8 +1,8 @@
 """Cross-fitting: reliability of every row, learned without the row's clip and without its corruption family.
 
-*Leave one family out*: pictures and sounds in deployment are damaged in ways that no list has, so reliability is scored
-on damage that it was not fitted on. Families of different modalities are left out together, because damage to one
-modality says nothing about another. Shape suffixes: F fits, R rows, H heads.
+*Leave pairs of families out*: pictures and sounds in deployment are damaged in ways that no list has, so reliability is
+scored on damage that neither it nor a close kin of it was fitted on (``family_pairs``). Families of different
+modalities are left out together, so that damage to both is scored likewise. Shape suffixes: F fits, R rows, H heads.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dimml.fusion import FloatArray, HeadReliability
-from dimml_training.config.corruption_suite import Condition
 from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
+from dimml_training.fusion_selection.family_pairs import left_out_together
 from dimml_training.fusion_selection.reliability_fit import (
     Geometry,
     ReliabilityFits,
@@ -63,25 +63,6 @@ def regret_prices(rows: ConditionRows) -> WeightArray:
     right_RM, there_RM = rows.heads_right()[:, own], rows.present_RH[:, own]
     at_stake_R = right_RM.any(axis=1) & (there_RM & ~right_RM).any(axis=1)
     return np.asarray(1 + REGRET_PRICE * at_stake_R, np.float64)
-
-
-def left_out_together(conditions: Sequence[Condition]) -> list[frozenset[str]]:
-    """Sets of families to leave out in turn: first none, then one family of every modality at a time.
-
-    Families that damage several modalities at once in some condition share a turn, so that the condition is scored by
-    fits that saw none of them.
-    """
-    by_target: dict[str, dict[str, None]] = {}
-    together: dict[str, int] = {}
-    for index, condition in enumerate(c for c in conditions if c.group == "both"):
-        for family in condition.families:
-            together.setdefault(family, index)
-    for condition in conditions:
-        if condition.in_means and condition.group != "both":
-            by_target.setdefault("+".join(condition.by_modality), {}).update(dict.fromkeys(condition.families))
-    lists = [sorted(families, key=lambda f: together.get(f, len(together))) for families in by_target.values()]
-    turns = max((len(families) for families in lists), default=0)
-    return [frozenset(), *(frozenset(own[turn] for own in lists if turn < len(own)) for turn in range(turns))]
 
 
 def clip_folds(rows: ConditionRows, folds: int, seed: int) -> IntArray:

@@ -17,22 +17,27 @@ from dimml_training.config.corruption_suite import Condition
 from dimml_training.fusion_selection.candidate_scores import CandidateScorer, CandidateScores, Learned
 from dimml_training.fusion_selection.condition_rows import ConditionRows, EncodedClips, rows_of
 from dimml_training.fusion_selection.cross_fit import cross_fit, head_geometry, row_weights
+from dimml_training.fusion_selection.forms import form_key, form_of
 from dimml_training.fusion_selection.reliability_fit import Geometry
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 
-#: Candidates whose objective is within this of the best count as ties, and the simplest of them is taken.
-TIE: Final = 0.003
+#: Candidates whose error is at most this share above the best one's count as ties, and the simplest of them is taken.
+TIE: Final = 0.01
 #: With fewer validation clips no reliability is learned: sixteen hidden units would overfit.
 FEWEST_CLIPS: Final = 30
 
 
 @dataclass(frozen=True)
 class ChosenFusion:
-    """The chosen fusion, its learned parameters, and a report of what it was compared with (JSON-able)."""
+    """The chosen fusion, its learned parameters, and a report of what it was compared with (JSON-able).
+
+    ``forms`` has the objective of every form that was tried (``forms.form_key``).
+    """
 
     spec: FusionSpec
     parameters: FusionParameters
     report: dict[str, Any]
+    forms: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def one_line(chosen: ChosenFusion) -> str:
     return (
         f"{spec.certainty}, {spec.pooling}, {weights}, {heads} the fused head; validation: clean "
         f"{metrics['clean_accuracy']:.1%}, corrupted {metrics['mean_accuracy']:.1%}, "
-        f"worst regret {metrics['worst_regret']:+.1%}"
+        f"regret {100 * metrics['mean_regret']:+.1f} points, of the worst fifth {100 * metrics['cvar20_regret']:+.1f}"
     )
 
 
@@ -87,10 +92,11 @@ def choose_fusion(
     temperatures = head_temperatures(rows)
     clips = len(np.unique(rows.clip_R))
     # A run without a fused head answers without it, whatever is asked for.
-    wanted = [with_fused for with_fused in dict.fromkeys(config.fused_head) if fused_head is not None or not with_fused]
-    wanted = wanted or [False]
+    voting = [with_fused for with_fused in dict.fromkeys(config.fused_head) if fused_head is not None or not with_fused]
+    voting = voting or [False]
+    wanted = voting if config.form is None else [config.form.fused_head and fused_head is not None]
     fits: dict[Learned, Fitted] = {}
-    if not set(LEARNED).isdisjoint(config.certainties) and clips >= FEWEST_CLIPS:
+    if not set(LEARNED).isdisjoint(config.tried) and clips >= FEWEST_CLIPS:
         known = rows_of(train, fused_head, conditions[:1], draws=1)
         # A fused head of few whole clips may have none among these: it has no reliability then.
         wanted_here = [with_fused for with_fused in wanted if not with_fused or known.present_RH[:, -1].any()]
@@ -98,7 +104,9 @@ def choose_fusion(
     scorer = CandidateScorer(rows, {what: fit.held_out_RH for what, fit in fits.items()})
     references = {name: scorer.score(spec) for name, spec in fixed_fusions(rows).items()}
     candidates = [scorer.score(spec) for spec in _candidates(rows, temperatures, wanted, config, fits)]
-    allowed = [r for r in references.values() if r.spec.fused_head in wanted] or list(references.values())
+    allowed = [r for r in references.values() if r.spec.fused_head in voting] or list(references.values())
+    if config.form is not None:
+        allowed = [r for r in allowed if r.spec.temperature is None]
     chosen = _best(allowed, candidates, config.clean_margin)
     chosen = scorer.score(scorer.calibrated(chosen.spec))
     fit = fits[chosen.spec.certainty, chosen.spec.fused_head] if chosen.spec.learned else None
@@ -109,6 +117,7 @@ def choose_fusion(
             best_of[f"best with {certainty}"] = scorer.metrics(max(of_kind, key=lambda c: c.objective))
     report = {
         "chosen": scorer.metrics(chosen),
+        "regret_points": {name: round(100 * regret, 1) for name, regret in chosen.regrets.items()},
         "instead_of": {name: scorer.metrics(scores) for name, scores in references.items()} | best_of,
         "heads_alone": scorer.heads_alone(),
         "better_modality_mean_accuracy": round(scorer.better_modality(), 4),
@@ -119,10 +128,11 @@ def choose_fusion(
         "composed_conditions": [c.name for c in conditions if c.group == "composed"],
         "regret_weighted": fit is not None and fit.regret_weighted,
         "families": sorted({family for c in rows.conditions for family in c.families}),
-        "how": "what is learned is judged on clips and corruption families that it was not learned from",
+        "how": "what is learned is judged on clips and pairs of corruption families that it was not learned from",
         "seconds": round(time.monotonic() - began, 1),
     }
-    return ChosenFusion(chosen.spec, FusionParameters(None if fit is None else fit.final), report)
+    forms = {form_key(form_of(c.spec)): round(c.objective, 4) for c in candidates}
+    return ChosenFusion(chosen.spec, FusionParameters(None if fit is None else fit.final), report, forms)
 
 
 def fixed_fusions(rows: ConditionRows) -> dict[str, FusionSpec]:
@@ -163,7 +173,7 @@ def _candidates(
     """Yield the candidates, all with calibrated heads.
 
     With pooling ``product`` certainty matters even with equal weights, so these are tried for every certainty; with
-    other poolings equal weights are one candidate.
+    other poolings equal weights are one candidate. With a fixed form, it alone.
     """
     for with_fused in wanted:
         heads = len(rows.heads) if with_fused else rows.modalities
@@ -183,6 +193,10 @@ def _candidates(
                 head_temperatures=temperatures[:heads],
             )
 
+        if config.form is not None:
+            if config.form.certainty not in LEARNED or (config.form.certainty, with_fused) in learned:
+                yield spec(config.form.certainty, config.form.pooling, config.form.temperature)
+            continue
         for pooling in config.poolings:
             if pooling != "product" and config.certainties:
                 yield spec("max_prob", pooling, None)
@@ -216,10 +230,10 @@ def _fits(
         one, every = (own if with_fused else own.without_fused_head() for own in (judged, rows))
         heads = len(one.heads)
         given = (geometry[:heads], temperatures[:heads])
-        if "reliability" in config.certainties:
+        if "reliability" in config.tried:
             fit = cross_fit(one, *given, folds=config.folds, seed=seed)
             found["reliability", with_fused] = Fitted(fit.held_out_RH, fit.final)
-        if "cross_reliability" not in config.certainties:
+        if "cross_reliability" not in config.tried:
             continue
         what: Learned = ("cross_reliability", with_fused)
         only = config.model_copy(update={"certainties": ("cross_reliability",)})
@@ -238,14 +252,14 @@ def _fits(
 def _best(
     references: Sequence[CandidateScores], candidates: Sequence[CandidateScores], margin: float
 ) -> CandidateScores:
-    """Pick the simplest fusion within ``TIE`` of the best objective.
+    """Pick the simplest fusion whose error is at most ``TIE``, as a share, above the best one's.
 
     Only fusions within ``margin`` of the best plain average on clean clips are considered.
     """
     plain = max(r.clean for r in references if r.spec.temperature is None)
     safe = [j for j in (*references, *candidates) if j.clean >= plain - margin - 1e-9]
-    best = max(j.objective for j in safe)
-    return min((j for j in safe if j.objective >= best - TIE - 1e-9), key=lambda j: (*_simplicity(j.spec), j.nll))
+    least = min(j.error for j in safe)
+    return min((j for j in safe if j.error <= least * (1 + TIE) + 1e-9), key=lambda j: (*_simplicity(j.spec), j.nll))
 
 
 def _simplicity(spec: FusionSpec) -> tuple[int, bool, bool]:

@@ -66,7 +66,9 @@ def fusion_rivals(files: RunFiles) -> Table | None:
 def corruption_scope(files: RunFiles) -> str:
     """Name the clips and families of the metrics under corruption."""
     families = (files.corruptions or {}).get("families", "all")
-    named = "seen and unseen families" if families == "all" else f"{families} families alone"
+    # As runs that were scored while they were called unseen have it.
+    families = "development" if families == "unseen" else families
+    named = "seen and development families" if families == "all" else f"{families} families alone"
     return f"{(files.corruptions or {}).get('split', 'test')} clips, {named}"
 
 
@@ -127,7 +129,7 @@ def corruption_table(files: RunFiles) -> Table | None:
     for name, found in conditions.items():
         own = [f"{found['heads'][head]['accuracy']:.1%}" if head in found["heads"] else "" for head in heads]
         regret = f"{100 * found['regret']:+.1f}" if found.get("regret") is not None else ""
-        seen = "" if name == "clean" else "seen" if found.get("seen") else "unseen"
+        seen = "" if name == "clean" else "seen" if found.get("seen") else "development"
         rows.append([name, seen, *own, f"{found['accuracy']:.1%}", str(found.get("better", "")), regret])
     return Table(["condition", "family", *heads, ANSWER, "better modality", "regret, points"], rows)
 
@@ -154,14 +156,17 @@ def comparison(files: RunFiles, results: Path) -> Comparison:
             row.method,
             percent(row.clean),
             percent(row.seen),
-            percent(row.unseen),
+            percent(row.development),
             points(row.mean_regret),
             f"{plain(row.ece)} ({row.ece_bound:.3f})",
             str(row.repeats),
         )
         for row in rows(found[0])
     )
-    columns = ("method", "clean, %", "seen families, %", "unseen families, %", "regret, unseen", "ECE (perfect)", "n")
+    columns = (
+        *("method", "clean, %", "seen families, %", "development families, %", "regret, development"),
+        *("ECE (perfect)", "n"),
+    )
     cells = [cell for of_method in found[0].cells.values() for cell in of_method.values()]
     return Comparison(columns=columns, rows=lines, note=_apart(files, cells))
 

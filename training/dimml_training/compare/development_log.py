@@ -1,6 +1,7 @@
-"""Log of evaluations on unseen corruption families of test clips: one line each, kept in the repository.
+"""Log of evaluations on the development families of test clips: one line each, kept in the repository.
 
-Families stay unseen only as long as nothing is tuned on their metrics, so the count is published with the metrics.
+Training and the choice of a fusion do not see these families, but people who develop do, each time their metrics are
+looked at; so the count is published with the metrics. Until the sealed final families came they were called unseen.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from dimml.errors import SetupError
 from dimml_training.compare.cells import TIME_FORMAT
 from dimml_training.compare.provenance import provenance
 
-LOG = "unseen.log"
+LOG = "development.log"
+#: What was logged while the families were called unseen; its lines count, too.
+FORMER_LOG = "unseen.log"
 
 
-def log_unseen(out: Path, data: str, config_hash: str, what: str) -> int:
+def log_development(out: Path, data: str, config_hash: str, what: str) -> int:
     """Append date, commit, hash of the config, data set and what was scored; return the number of lines."""
     path = out / LOG
     now = provenance()
@@ -31,9 +34,13 @@ def log_unseen(out: Path, data: str, config_hash: str, what: str) -> int:
 
 
 def looks(out: Path, data: str | None = None) -> int:
-    """Count how many times the unseen families have been scored, on one data set or on all."""
-    try:
-        lines = (out / LOG).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
+    """Count how many times the development families have been scored, on one data set or on all."""
+    lines: list[str] = []
+    for name in (FORMER_LOG, LOG):
+        path = out / name
+        if path.is_file():
+            try:
+                lines += path.read_text(encoding="utf-8").splitlines()
+            except OSError as error:
+                raise SetupError(f"cannot read {path}: {error.strerror}") from error
     return sum(data is None or line.split(" ")[3:4] == [data] for line in lines)

@@ -1,0 +1,165 @@
+"""Scoring the sealed families once: what is logged, refused, resumed, and put into cells."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dimml.errors import SetupError
+from dimml_training.compare.answers import answer
+from dimml_training.compare.packed_cells import read_cells
+from dimml_training.compare.plan import TrainingJob
+from dimml_training.compare.provenance import Provenance
+from dimml_training.compare.work import Comparison, only_one, planned, work_off
+from dimml_training.corruptions.encoding import encode_conditions
+from dimml_training.corruptions.final.applying import corrupt_finally
+from dimml_training.corruptions.final.families import final_conditions
+from dimml_training.final_scoring import score
+from dimml_training.final_scoring.log import read_log
+from dimml_training.final_scoring.score import Done, score_finally
+from dimml_training.final_scoring.seal import unbroken_seal
+from dimml_training.run.directory import load_run
+from support import tiny_training
+
+METHODS = ("single:audio", "single:visual", "late_logits")
+
+
+def silent(_: str) -> None:
+    """Tells nobody."""
+
+
+@pytest.fixture(autouse=True)
+def _committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a checkout without changes, whatever this one has."""
+    monkeypatch.setattr(score, "provenance", lambda: Provenance("0123456789ab", False))
+
+
+@pytest.fixture(scope="module", name="trained")
+def trained_comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """One training, with its cells of the development suite."""
+    folder = tmp_path_factory.mktemp("compared")
+    config = tiny_training.configured(tiny_training.write_clips(folder), epochs=2)
+    comparison = Comparison(config, METHODS, 1, folder / "out", folder / "work", folder / "cache")
+    assert work_off(planned(comparison, tell=silent), comparison, tell=silent) == []
+    return comparison
+
+
+@pytest.fixture(scope="module", name="job")
+def only_job(trained: Comparison) -> TrainingJob:
+    (job,) = planned(trained, tell=silent)
+    return job
+
+
+@pytest.fixture
+def once(trained: Comparison, tmp_path: Path) -> Comparison:
+    """The same training, scored finally into a folder of the test's own."""
+    return replace(trained, out=tmp_path)
+
+
+def test_a_second_run_of_the_same_is_refused(once: Comparison) -> None:
+    assert score_finally(once, "test", tell=silent) == Done(3, 0)
+    before = {path: path.read_bytes() for path in once.out.rglob("*") if path.is_file()}
+    told: list[str] = []
+    assert score_finally(once, "test", tell=told.append) == Done(0, 3)
+    assert {path: path.read_bytes() for path in once.out.rglob("*") if path.is_file()} == before
+    assert sum("was scored on" in line for line in told) == 3
+    # Neither another name, nor another seal's log, nor the loss of the cells makes it another thing.
+    renamed = replace(once, config=once.config.model_copy(update={"name": "else"}))
+    assert score_finally(renamed, "test", tell=silent) == Done(0, 3)
+    for path in (once.out / "final").rglob("*.json"):
+        path.unlink()
+    assert score_finally(once, "test", tell=silent) == Done(0, 3)
+
+
+def test_the_log_says_what_was_scored(once: Comparison, job: TrainingJob) -> None:
+    score_finally(once, "test", tell=silent)
+    begun, scored = read_log(once.out / "final.jsonl")
+    assert (begun.event, scored.event) == ("begun", "scored")
+    assert begun.cells == {}
+    assert scored.cells == {
+        f"final/cells/{once.config.name}/{name}__0.json": hashlib.sha256(
+            (once.out / f"final/cells/{once.config.name}/{name}__0.json").read_bytes()
+        ).hexdigest()
+        for name in ("single-audio", "single-visual", "late_logits")
+    }
+    for entry in (begun, scored):
+        assert (entry.seal, entry.split, entry.repeat, entry.methods) == (unbroken_seal(), "test", 0, METHODS)
+        assert (entry.training, entry.data_digest) == (job.key, job.repeat.data.digest)
+        assert (entry.commit, entry.dirty) == ("0123456789ab", False)
+    # The count of looks at the development families is of those alone.
+    assert not (once.out / "unseen.log").exists()
+    assert not (once.out / "development.log").exists()
+
+
+def test_what_was_killed_midway_goes_on(once: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object, **__: object) -> list[Path]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(score, "score_suite", killed)
+        with pytest.raises(KeyboardInterrupt):
+            score_finally(once, "test", tell=silent)
+    assert score_finally(once, "test", tell=silent) == Done(3, 0)
+    assert [entry.event for entry in read_log(once.out / "final.jsonl")] == ["begun", "begun", "scored"]
+
+
+def test_only_what_is_new_is_scored(once: Comparison) -> None:
+    fewer = replace(once, methods=METHODS[:2])
+    assert score_finally(fewer, "test", tell=silent) == Done(2, 0)
+    assert score_finally(once, "test", tell=silent) == Done(1, 2)
+
+
+def test_a_rehearsal_is_apart_and_logged(once: Comparison) -> None:
+    assert score_finally(once, "validation", tell=silent) == Done(3, 0)
+    assert score_finally(once, "validation", tell=silent) == Done(0, 3)
+    assert not (once.out / "final").exists()
+    cells = list(read_cells(once.out / "final_validation"))
+    assert {cell.clips for cell in cells} == {cells[0].clips_validation}
+    assert score_finally(once, "test", tell=silent) == Done(3, 0)
+
+
+def test_a_cell_says_what_the_run_answers_under_final_families(once: Comparison, job: TrainingJob) -> None:
+    score_finally(once, "test", tell=silent)
+    run = load_run(once.work / job.key)
+    suite = final_conditions(run.modalities)
+    clips = job.repeat.data.splits["test"].rows
+    encoded = encode_conditions(
+        run.encoders, run.modalities, clips, suite, run.quality, seed=job.config.seed, damage=corrupt_finally
+    )
+    found = {cell.method: cell for cell in read_cells(once.out / "final")}
+    for method in job.methods:
+        cell = found[method.name]
+        assert list(cell.conditions) == [c.name for c in suite]
+        for condition in suite:
+            for draw, right_N in enumerate(cell.conditions[condition.name].right_by_draw(cell.clips)):
+                given = answer(method.answer, run, encoded.get(condition, draw))
+                np.testing.assert_array_equal(right_N, given.right(clips.labels))
+
+
+def test_what_may_not_be_scored(once: Comparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(score, "provenance", lambda: Provenance("0123456789ab", True))
+    with pytest.raises(SetupError, match="commit first"):
+        score_finally(once, "test", tell=silent)
+    assert score_finally(once, "validation", tell=silent).scored == 3
+    monkeypatch.setattr(score, "provenance", lambda: Provenance("0123456789ab", False))
+    with pytest.raises(SetupError, match=r"not trained yet .*dimml compare"):
+        score_finally(replace(once, work=tmp_path / "elsewhere"), "test", tell=silent)
+    with only_one(once.work / "final.lock"), pytest.raises(SetupError, match="another process"):
+        score_finally(once, "test", tell=silent)
+
+    def broken() -> str:
+        raise SetupError("the final corruption families are sealed")
+
+    monkeypatch.setattr(score, "unbroken_seal", broken)
+    with pytest.raises(SetupError, match="sealed"):
+        score_finally(once, "test", tell=silent)
+
+
+def test_a_damaged_log_is_named(once: Comparison) -> None:
+    (once.out / "final.jsonl").write_text('{"event": "scored"}\n')
+    with pytest.raises(SetupError, match=r"final\.jsonl, line 1"):
+        score_finally(once, "test", tell=silent)

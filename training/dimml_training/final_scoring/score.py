@@ -1,0 +1,113 @@
+"""Scoring finished trainings under the sealed families, each method and repeat once.
+
+::
+
+    <out>/final.jsonl                      the log
+    <out>/final/cells/<data>/...           cells of the test clips, as those of ``dimml compare``
+    <out>/final_validation/cells/<data>    of validation clips: a rehearsal, which is logged too
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from dimml.errors import SetupError
+from dimml_training.compare.cells import TIME_FORMAT
+from dimml_training.compare.plan import TrainingJob, digest
+from dimml_training.compare.provenance import provenance, versions
+from dimml_training.compare.scoring import Suite, score_suite
+from dimml_training.compare.work import Comparison, only_one, planned
+from dimml_training.corruptions.final.applying import corrupt_finally
+from dimml_training.corruptions.final.families import final_conditions, skipped
+from dimml_training.final_scoring.log import LOG, Entry, append, read_log, scored_before
+from dimml_training.final_scoring.seal import unbroken_seal
+from dimml_training.run.directory import RUN_FILE
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How many methods (of all repeats) were scored by this call, and how many had been before."""
+
+    scored: int
+    refused: int
+
+
+def cells_folder(out: Path, split: str) -> Path:
+    """Folder of the cells of a split's clips, to be read as the ``out`` of a comparison."""
+    return out / ("final" if split == "test" else f"final_{split}")
+
+
+def score_finally(comparison: Comparison, split: Literal["test", "validation"], *, tell: Tell) -> Done:
+    """Score what a comparison names and has trained, except what has been scored before.
+
+    Raises SetupError, before any clip is damaged, where the seal is broken, a training is missing, another process
+    scores, or test clips would be scored by code that no commit names.
+    """
+    seal = unbroken_seal()
+    now = provenance()
+    if split == "test" and (now.commit is None or now.dirty):
+        raise SetupError("final families are scored by committed code alone, so that the log can name it: commit first")
+    jobs = planned(comparison, tell=tell)
+    untrained = [job.title for job in jobs if not (comparison.work / job.key / RUN_FILE).is_file()]
+    if untrained:
+        raise SetupError(
+            f"not trained yet under {comparison.work}: {'; '.join(untrained)}. Run `dimml compare` with the same "
+            "config, methods and --work first"
+        )
+    with only_one(comparison.work / "final.lock") as ours:
+        if not ours:
+            raise SetupError("another process is scoring the final families; wait for it")
+        for line in skipped(comparison.config.inputs):
+            tell(line)
+        return _score(jobs, comparison, split, seal, tell)
+
+
+def _score(
+    jobs: list[TrainingJob], comparison: Comparison, split: Literal["test", "validation"], seal: str, tell: Tell
+) -> Done:
+    path = comparison.out / LOG
+    suite = Suite(tuple(final_conditions(comparison.config.inputs)), corrupt_finally, split, prefix="final_")
+    scored = refused = 0
+    for job in jobs:
+        before = scored_before(read_log(path), _entry(job, split, seal))
+        for name, entry in before.items():
+            tell(f"refused: {name}, repeat {job.repeat.index}, was scored on {entry.date} at commit {entry.commit}")
+        refused += len(before)
+        methods = tuple(method for method in job.methods if method.name not in before)
+        if not methods:
+            continue
+        left = replace(job, methods=methods)
+        append(path, _entry(left, split, seal))
+        tell(f"{left.title}: {len(suite.conditions)} conditions")
+        out = cells_folder(comparison.out, split)
+        written = score_suite(left, comparison.work / job.key, out, suite, tell=tell)
+        hashes = {p.relative_to(comparison.out).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in written}
+        append(path, _entry(left, split, seal).model_copy(update={"event": "scored", "cells": hashes}))
+        scored += len(methods)
+    return Done(scored, refused)
+
+
+def _entry(job: TrainingJob, split: str, seal: str) -> Entry:
+    now = provenance()
+    return Entry(
+        event="begun",
+        date=datetime.now(UTC).strftime(TIME_FORMAT),
+        commit=now.commit,
+        dirty=now.dirty,
+        seal=seal,
+        split=split,
+        data=job.config.name,
+        data_digest=job.repeat.data.digest,
+        repeat=job.repeat.index,
+        methods=tuple(method.name for method in job.methods),
+        training=job.key,
+        config_hash=digest(job.repeat.config.model_dump(mode="json")),
+        versions=versions(),
+    )
