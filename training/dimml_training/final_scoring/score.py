@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from dimml.errors import SetupError
 from dimml_training.compare.cells import TIME_FORMAT
 from dimml_training.compare.plan import TrainingJob, digest
@@ -85,6 +87,8 @@ def _score(
             continue
         left = replace(job, methods=methods)
         append(path, _entry(left, split, seal))
+        if job.config.threads is not None:
+            torch.set_num_threads(job.config.threads)
         tell(f"{left.title}: {len(suite.conditions)} conditions")
         out = cells_folder(comparison.out, split)
         written = score_suite(left, comparison.work / job.key, out, suite, tell=tell)
