@@ -75,7 +75,7 @@ def main() -> None:
     for family, values in found.items():
         mean, after = statistics.mean(values), statistics.mean(other[family])
         print(f"| {family} | {len(values)} | {mean:.1%} | {after:.1%} | {100 * (after - mean):+.2f} |")
-    damaged = [family for family in found if family not in ("clean", "absent", "nosignal")]
+    damaged = [family for family in found if family not in ("clean", "absent")]
     means = [statistics.mean(x for family in damaged for x in one[family]) for one in (found, other)]
     lost = 100 * (means[0] - means[1])
     print(f"\nmean of damaged conditions: {means[0]:.2%} and {means[1]:.2%}, {-lost:+.2f} points", end="")
