@@ -34,7 +34,7 @@ def test_a_score_is_the_mean_over_the_modalities_that_are_ok() -> None:
     features["audio"][:, 0], features["visual"][:, 0] = 0.4, 0.1
     patterns = [("audio", "visual"), ("audio",), ("visual",), ()]
     sure = np.ones((4, 3))
-    assert unknown.unknown(features, patterns, sure).tolist() == [False, True, False, False]
+    assert unknown.unknown(features, patterns, sure) == [False, True, False, False]
 
 
 def test_distances_without_all_steps_are_those_with_them() -> None:
@@ -56,14 +56,33 @@ def test_a_pattern_may_be_scored_by_the_answer_s_probability() -> None:
     unknown = of_features.model_copy(update={"patterns": (whole, *of_features.patterns[1:])})
     near = {name: known.means.array[:1].repeat(3, axis=0) for name, known in known_of().items()}
     p = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
-    assert unknown.unknown(near, [("audio", "visual"), ("audio", "visual"), ("audio",)], p).tolist() == [
-        False,
-        True,
-        False,
-    ]
+    assert unknown.unknown(near, [("audio", "visual"), ("audio", "visual"), ("audio",)], p) == [False, True, False]
     at_threshold = np.array([[0.6 - 1e-7, 0.4, 0.0]])
     first = {name: rows[:1] for name, rows in near.items()}
-    assert unknown.unknown(first, [("audio", "visual")], at_threshold).tolist() == [False]
+    assert unknown.unknown(first, [("audio", "visual")], at_threshold) == [False]
+
+
+def test_an_answer_alone_and_among_others_is_told_from_an_unknown_one_alike() -> None:
+    """Rows of all patterns, by one call and one by one, against distances added up in double precision."""
+    unknown, known = tiny_unknown(), known_of()
+    features = {name: (0.5 * RNG.standard_normal((40, 8))).astype(np.float32) for name in known}
+    patterns = [[("audio", "visual"), ("audio",), ("visual",), ()][row % 4] for row in range(40)]
+    p = np.full((40, 3), 1 / 3)
+    expected = []
+    for row, pattern in enumerate(patterns):
+        distances = {
+            name: np.linalg.norm(features[name][row] @ of.whitening.array - of.means.array, axis=1).min()
+            for name, of in known.items()
+        }
+        scores = [(distances[name] - known[name].centre) / known[name].spread for name in pattern]
+        expected.append(bool(pattern) and bool(np.mean(scores) > unknown.thresholds[pattern].threshold))
+    assert True in expected[:3], "some of these are to be unknown"
+    assert unknown.unknown(features, patterns, p) == expected
+    one_by_one = [
+        unknown.unknown({name: rows[row : row + 1] for name, rows in features.items()}, [pattern], p[row : row + 1])
+        for row, pattern in enumerate(patterns)
+    ]
+    assert one_by_one == [[found] for found in expected]
 
 
 def test_features_that_no_pattern_needs_may_be_missing() -> None:

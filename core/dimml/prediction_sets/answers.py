@@ -5,7 +5,7 @@ One place for every engine and transport: a set depends on the answer's probabil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,12 @@ class AnswerSets:
 
     def labels(self, row: int, labels: Sequence[str], probabilities_C: npt.NDArray[Any]) -> list[str]:
         """Return one row's set, the most probable label first."""
-        inside_C = self.set_BC[row]
-        return [labels[i] for i in np.argsort(-probabilities_C, kind="stable").tolist() if inside_C[i]]
+        inside = [index for index, there in enumerate(self.set_BC[row].tolist()) if there]
+        if len(inside) > 1:
+            # Stable: of labels that are equally probable, the bundle's first comes first.
+            p = probabilities_C.tolist()
+            inside.sort(key=lambda index: -p[index])
+        return [labels[index] for index in inside]
 
     def answered(self) -> Iterator[tuple[int, AbstainReason | None]]:
         """Yield the size of each answer's set, and why it abstains; rows without an answer are left out."""
@@ -80,20 +84,24 @@ def answer_sets(
         set_BC[[not pattern for pattern in patterns]] = False
     below = sets.abstain_below if asked.abstain_below is None else asked.abstain_below
     largest = sets.max_set_size if asked.max_set_size is None else asked.max_set_size
-    tops, sizes = probabilities_BC.max(axis=1).tolist(), set_BC.sum(axis=1).tolist()
-    unknown = [False] * len(patterns)
+    reasons: list[AbstainReason | None] = [None] * len(patterns)
+    # Each of these is computed only where there is a limit to it: a request waits for them. The first that holds comes
+    # last, over the others.
+    if largest is not None:
+        _abstain(reasons, patterns, (size > largest for size in set_BC.sum(axis=1).tolist()), AbstainReason.LARGE_SET)
+    if below is not None:
+        unsure = (min(1.0, top) < below for top in probabilities_BC.max(axis=1).tolist())
+        _abstain(reasons, patterns, unsure, AbstainReason.LOW_PROBABILITY)
     if sets.unknown is not None:
-        unknown = sets.unknown.unknown(features, patterns, probabilities_BC).tolist()
-    reasons = [
-        AbstainReason.UNKNOWN_CLASS if new else _reason(top, size, below, largest) if pattern else None
-        for pattern, top, size, new in zip(patterns, tops, sizes, unknown, strict=True)
-    ]
+        new = sets.unknown.unknown(features, patterns, probabilities_BC)
+        _abstain(reasons, patterns, new, AbstainReason.UNKNOWN_CLASS)
     return AnswerSets(set_BC, reasons)
 
 
-def _reason(probability: float, size: int, below: float | None, largest: int | None) -> AbstainReason | None:
-    if below is not None and min(1.0, probability) < below:
-        return AbstainReason.LOW_PROBABILITY
-    if largest is not None and size > largest:
-        return AbstainReason.LARGE_SET
-    return None
+def _abstain(
+    reasons: list[AbstainReason | None], patterns: Sequence[tuple[str, ...]], which: Iterable[bool], why: AbstainReason
+) -> None:
+    """Set the reason of the rows that are answers, from some modality, and abstain by this limit."""
+    for row, (pattern, abstains) in enumerate(zip(patterns, which, strict=True)):
+        if pattern and abstains:
+            reasons[row] = why

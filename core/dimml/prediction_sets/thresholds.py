@@ -175,7 +175,8 @@ def in_set(probabilities_BC: npt.NDArray[Any], thresholds_B: npt.NDArray[np.floa
     Labels within ``ROUNDING`` of the threshold are in the set, so that all engines give the same one; it only ever
     makes a set larger.
     """
-    scores_BC = 1.0 - probabilities_BC.astype(np.float64)
-    found_BC = scores_BC <= thresholds_B[:, None] + ROUNDING
-    found_BC[np.arange(len(found_BC)), probabilities_BC.argmax(axis=1)] = True
-    return np.asarray(found_BC)
+    scores_BC = np.subtract(1.0, probabilities_BC, dtype=np.float64)
+    found_BC: BoolArray = scores_BC <= (thresholds_B + ROUNDING)[:, None]
+    for row, top in enumerate(probabilities_BC.argmax(axis=1).tolist()):
+        found_BC[row, top] = True
+    return found_BC

@@ -14,6 +14,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
+from math import sqrt
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
@@ -86,7 +87,12 @@ class KnownFeatures(BaseModel):
 
     def standardised(self, features_BD: FloatArray) -> npt.NDArray[np.float64]:
         """Distance to the nearest class mean, ``[B]``, in standard deviations above that of known clips."""
-        return (self._distances(features_BD) - self.centre) / self.spread
+        return np.array(self.standardised_list(features_BD))
+
+    def standardised_list(self, features_BD: FloatArray) -> list[float]:
+        """``standardised`` as B numbers of Python: of one row, as most requests have, the cheaper form."""
+        centre, spread = self.centre, self.spread
+        return [(sqrt(max(squared, 0.0)) - centre) / spread for squared in self._squared_distances(features_BD)]
 
     @cached_property
     def _centred(self) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -97,7 +103,7 @@ class KnownFeatures(BaseModel):
         double_DC = np.ascontiguousarray(2.0 * apart_CD.T, np.float32)
         return middle_D.astype(np.float32), double_DC, np.square(apart_CD).sum(axis=1).astype(np.float32)
 
-    def _distances(self, features_BD: FloatArray) -> npt.NDArray[np.float64]:
+    def _squared_distances(self, features_BD: FloatArray) -> list[float]:
         """``nearest_mean`` as |x|^2 + min_c(|m_c|^2 - 2 x m_c), which makes no ``[B, C, D]``.
 
         Around the middle of the means, so that small distances are no differences of large numbers.
@@ -105,9 +111,11 @@ class KnownFeatures(BaseModel):
         middle_D, double_DC, squares_C = self._centred
         x_BD = features_BD @ self.whitening.array
         x_BD -= middle_D
-        own_B = (x_BD[:, None] @ x_BD[:, :, None])[:, 0, 0]
-        squared_B = own_B + (squares_C - x_BD @ double_DC).min(axis=1)
-        return np.asarray(np.sqrt(np.maximum(squared_B.astype(np.float64), 0.0)))
+        apart_BC = x_BD @ double_DC
+        squared_B = np.minimum.reduce(np.subtract(squares_C, apart_BC, out=apart_BC), axis=1)
+        squared_B += (x_BD[:, None] @ x_BD[:, :, None])[:, 0, 0]
+        found: list[float] = squared_B.tolist()
+        return found
 
 
 class UnknownThreshold(BaseModel):
@@ -153,28 +161,35 @@ class UnknownClass(BaseModel):
         features: Mapping[str, FloatArray],
         patterns: Sequence[tuple[str, ...]],
         probabilities_BC: npt.NDArray[Any],
-    ) -> npt.NDArray[np.bool_]:
-        """Return which of B rows are of an unknown class, ``[B]``.
+    ) -> list[bool]:
+        """Return which of B rows are of an unknown class.
 
         ``features`` are ``[B, D]`` by modality, ``patterns`` the modalities that are ok in each row; a row without any
         is no answer, and not of an unknown class. ``probabilities_BC`` are the answers'.
         """
-        unknown_B = np.zeros(len(patterns), np.bool_)
-        different = dict.fromkeys(patterns)
-        for pattern in different:
-            if (of := self.thresholds.get(pattern)) is None:
-                continue
-            # Most often all rows have one pattern: then nothing is copied.
-            rows: Any = slice(None) if len(different) == 1 else [at == pattern for at in patterns]
-            if of.score == "mahalanobis":
-                scores = sum(self.modalities[name].standardised(features[name][rows]) for name in pattern) / len(
-                    pattern
-                )
-                unknown_B[rows] = scores > of.threshold
-            else:
-                # Engines add in another order: what is as near to the threshold as that is known.
-                unknown_B[rows] = unsureness(probabilities_BC[rows]) > of.threshold + ROUNDING
-        return unknown_B
+        # Most often all rows have one pattern: then nothing is copied, and nothing put back in its place.
+        if len(patterns) == 1 or len(set(patterns)) == 1:
+            return self._of_pattern(patterns[0], features, probabilities_BC)
+        unknown = [False] * len(patterns)
+        for pattern in dict.fromkeys(patterns):
+            rows = [row for row, own in enumerate(patterns) if own == pattern]
+            own_features = {name: features[name][rows] for name in pattern}
+            for row, new in zip(rows, self._of_pattern(pattern, own_features, probabilities_BC[rows]), strict=True):
+                unknown[row] = new
+        return unknown
+
+    def _of_pattern(
+        self, pattern: tuple[str, ...], features: Mapping[str, FloatArray], probabilities_BC: npt.NDArray[Any]
+    ) -> list[bool]:
+        """Return ``unknown`` of rows that all have one pattern."""
+        of = self.thresholds.get(pattern)
+        if of is None:
+            return [False] * len(probabilities_BC)
+        if of.score == "mahalanobis":
+            of_each = [self.modalities[name].standardised_list(features[name]) for name in pattern]
+            return [sum(scores) / len(pattern) > of.threshold for scores in zip(*of_each, strict=True)]
+        # Engines add in another order: what is as near to the threshold as that is known.
+        return [score > of.threshold + ROUNDING for score in unsureness(probabilities_BC).tolist()]
 
 
 def unsureness(probabilities_BC: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

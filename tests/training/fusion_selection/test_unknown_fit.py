@@ -87,9 +87,9 @@ def test_false_alarms_are_as_many_as_allowed_and_unknown_ones_are_found() -> Non
         known, other = votes(200, rng), votes(200, rng, unknown=True)
         for pattern, shares in alarms.items():
             fresh = dict(zip(NAMES, known.features, strict=True))
-            shares.append(found.unknown(fresh, [pattern] * 200, any_p).mean())
+            shares.append(np.mean(found.unknown(fresh, [pattern] * 200, any_p)))
             strange = dict(zip(NAMES, other.features, strict=True))
-            assert found.unknown(strange, [pattern] * 200, any_p).mean() > 0.6
+            assert np.mean(found.unknown(strange, [pattern] * 200, any_p)) > 0.6
     # 8000 clips, and 40 thresholds of 79 clips each: a standard error below 0.007.
     for shares in alarms.values():
         assert np.mean(shares) == pytest.approx(0.1, abs=0.021)
