@@ -2,11 +2,12 @@
 
     dimml calibrate runs/grid_digit --coverage 0.9
     python benchmarks/set_coverage.py runs/grid_digit
+    python benchmarks/set_coverage.py runs/grid_digit --unseen --results runs     # also under the unseen families
 
 Three tables: for each pattern of modalities present, the share of test clips whose set holds the true label beside the
 0.1 % quantile of the beta-binomial that this share follows where the promise holds, and the mean share over 50 random
 re-splits of validation and test clips; the same sets under each seen corruption family; the time that a set takes.
-Unseen families are left alone: looks at them are counted (docs/robustness.md).
+Unseen families are left alone unless asked for: each look at them is a line of unseen.log (docs/robustness.md).
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from dimml.modality import patterns_of
 from dimml.prediction_sets.answers import answer_sets
 from dimml.prediction_sets.thresholds import PredictionSets, conformal_rank, in_set, scores_of
 from dimml.status import OK
-from dimml_training.config.corruption_suite import conditions
+from dimml_training.compare.plan import digest
+from dimml_training.compare.unseen import log_unseen
+from dimml_training.config.corruption_suite import Which, conditions
 from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.corruptions.scoring import Answers, answers_to
 from dimml_training.data.cache import default_cache_dir
@@ -48,13 +51,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a finished run with prediction_sets.json")
     parser.add_argument("--cache-dir", type=Path, default=None)
+    parser.add_argument("--unseen", action="store_true", help="the same sets under the unseen families")
+    parser.add_argument("--results", type=Path, default=Path("runs"), help="folder of the unseen.log that counts looks")
     given = parser.parse_args()
     run, record = load_run(given.run), read_sets(given.run)
     if record is None or record.fusion_sha256 != fusion_sha256(run.fusion, run.fusion_parameters):
         parser.error(f"{given.run} has no thresholds of its fusion: dimml calibrate {given.run} --coverage 0.9")
     data = prepare(run.config, given.cache_dir or default_cache_dir(), labels=run.labels)
     by_pattern(run, record.sets, data)
-    by_family(run, record.sets, data)
+    by_family(run, record.sets, data, "seen")
+    if given.unseen:
+        log_unseen(given.results, run.name, digest(run.config.model_dump(mode="json")), "set_coverage")
+        by_family(run, record.sets, data, "unseen")
     cost(run, record.sets)
 
 
@@ -106,9 +114,10 @@ def re_split(held_out: PatternAnswers, test: PatternAnswers, sets: PredictionSet
     return float(np.mean(found))
 
 
-def by_family(run: TrainedRun, sets: PredictionSets, data: PreparedData) -> None:
-    """Print coverage and sizes on test clips under each seen family, means over its conditions."""
-    suite = [c for c in conditions(run.config.inputs, "seen") if c.seen and c.group != "conflict"]
+def by_family(run: TrainedRun, sets: PredictionSets, data: PreparedData, which: Which) -> None:
+    """Print coverage and sizes on test clips under each family, means over its conditions."""
+    listed = conditions(run.config.inputs, which)
+    suite = [c for c in listed if c.group not in ("conflict", *(("clean",) if which == "unseen" else ()))]
     test = data.splits["test"].rows
     encoded = encode_conditions(run.encoders, run.config.inputs, test, suite, run.quality, seed=run.config.seed)
     rows: defaultdict[str, list[tuple[float, float, float]]] = defaultdict(list)
@@ -116,7 +125,9 @@ def by_family(run: TrainedRun, sets: PredictionSets, data: PreparedData) -> None
         name = condition.group if condition.group in ("clean", "absent") else ""
         for family in [name] if name else ["+".join(sorted(condition.families)) or condition.group]:
             rows[family].append(judged(run, sets, answers_to(run, encoded, condition)))
-    print("\n| family | conditions | accuracy | covered | labels in a set |\n|---|---|---|---|---|")
+    print(
+        f"\n{which} families\n\n| family | conditions | accuracy | covered | labels in a set |\n|---|---|---|---|---|"
+    )
     for family, found in rows.items():
         accuracy, covered, size = np.mean(found, axis=0)
         print(f"| {family} | {len(found)} | {accuracy:.1%} | {covered:.3f} | {size:.2f} |")

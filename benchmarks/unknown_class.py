@@ -12,6 +12,8 @@ Trains on the clips of all other classes, and scores clips of both kinds, once f
 Scores of features are standardised by the known validation clips, and averaged over the modalities present. AUROC is
 that of telling unknown from known, on validation and on test clips. The threshold of a false-alarm rate is a quantile
 of the known validation clips' scores; alarms and detections on test clips are printed for it. One seed: the config's.
+Before the table stands which score the bundle of such a run would be served with, by pattern: as `dimml calibrate
+--false-alarms` chooses it, on validation clips of known classes alone, each class left out in turn.
 The training is kept under ``--work``, and resumed where it was interrupted.
 """
 
@@ -36,10 +38,12 @@ from dimml.prediction_sets.unknown import nearest_mean
 from dimml_training.config import TrainConfig, expand_path, load_config, with_fields
 from dimml_training.data.cache import default_cache_dir
 from dimml_training.data.loader import ClipRows
-from dimml_training.data.prepare import prepare
+from dimml_training.data.prepare import PreparedData, prepare
 from dimml_training.evaluation.heads import HeadLogits, head_logits
-from dimml_training.fusion_selection.held_out import HeldOutFusions, pattern_answers
+from dimml_training.fusion_selection.held_out import FOLDS, HeldOutFusions, pattern_answers
 from dimml_training.fusion_selection.reliability_fit import feature_geometry
+from dimml_training.fusion_selection.unknown_fit import left_out_areas
+from dimml_training.loop.prediction_sets import held_out_answers
 from dimml_training.loop.train import train
 from dimml_training.run.directory import CONFIG_FILE, RUN_FILE, TrainedRun, load_run
 
@@ -92,6 +96,7 @@ def main() -> None:
     for split in ("validation", "test"):
         votes[split, True] = _votes(run, own[split].rows)
         votes[split, False] = _votes(run, others[split].rows)
+    _print_choice(run, prepare(known, cache, labels=run.labels), votes)
     _print(run, votes, _known(run, votes["train", True]))
 
 
@@ -155,6 +160,23 @@ def _scores(
             of_each.append((raw - mean) / spread)
         found[name] = np.mean(of_each, axis=0)
     return found
+
+
+def _print_choice(run: TrainedRun, data: PreparedData, votes: dict[tuple[str, bool], HeadLogits]) -> None:
+    """Print the mean AUROC of each score for classes left out of validation, and the one that is chosen by it."""
+    folds = FOLDS if run.fusion_report else 0
+    areas = left_out_areas(
+        votes["train", True],
+        votes["validation", True],
+        [m.name for m in run.modalities],
+        classes=len(run.labels),
+        answers=held_out_answers(run, data, folds),
+    )
+    print("| modalities | left out: max-softmax | Mahalanobis | chosen |\n|---|---|---|---|")
+    for pattern, of in areas.items():
+        chosen = max(of, key=lambda name: of[name])
+        print(f"| {' and '.join(pattern)} | {of['max_softmax']:.3f} | {of['mahalanobis']:.3f} | {chosen} |")
+    print()
 
 
 def _print(run: TrainedRun, votes: dict[tuple[str, bool], HeadLogits], known: Sequence[Known]) -> None:

@@ -4,9 +4,10 @@
     dimml evaluate runs/mine --corruptions
     python scripts/estimated_accuracy.py runs/mine [--json]
 
-The estimate is what a server publishes as ``dimml_estimated_accuracy_ratio``: the mean probability of the answers. It
-reads what `dimml evaluate` kept of the test clips, and exits with 1 where clean answers miss by more than 3 points, or
-those under families that the fusion was chosen with by more than 8 on average.
+The estimate is what a server publishes as ``dimml_estimated_accuracy_ratio``: the answers' mean chance of being right,
+by the run's estimate. Beside it stands what a bundle without an estimate publishes, their mean probability. It reads
+what `dimml evaluate` kept of the test clips, and exits with 1 where clean answers miss by more than 3 points, or those
+under families that the fusion was chosen with by more than 8 on average.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def group_of(name: str, condition: Mapping[str, Any]) -> str:
     return "seen families" if condition["seen"] else "development families"
 
 
-def errors_of(conditions: Sequence[tuple[str, Mapping[str, Any]]]) -> Errors:
-    """Compute the errors of a group."""
-    points = {name: 100.0 * (found["confidence"] - found["accuracy"]) for name, found in conditions}
+def errors_of(conditions: Sequence[tuple[str, Mapping[str, Any]]], of: str = "estimated_accuracy") -> Errors:
+    """Compute the errors of a group, of the estimate or of the answers' mean probability (``confidence``)."""
+    points = {name: 100.0 * (found.get(of, found["confidence"]) - found["accuracy"]) for name, found in conditions}
     where = max(points, key=lambda name: abs(points[name]))
     count = len(points)
     return Errors(count, sum(map(abs, points.values())) / count, sum(points.values()) / count, points[where], where)
@@ -77,12 +78,13 @@ def main() -> int:
     if options.json:
         print(json.dumps({group: asdict(found) for group, found in errors.items()}, indent=1))
     else:
-        print("| conditions | how many | mean absolute error | mean error | worst |")
-        print("|---|---|---|---|---|")
+        print("| conditions | how many | mean probability | estimate | mean error | worst |")
+        print("|---|---|---|---|---|---|")
         for group, found in errors.items():
+            plain = errors_of(groups[group], "confidence")
             print(
-                f"| {group} | {found.conditions} | {found.mean_absolute:.1f} | {found.mean:+.1f} | {found.worst:+.1f} "
-                f"{found.where} |"
+                f"| {group} | {found.conditions} | {plain.mean_absolute:.1f} | {found.mean_absolute:.1f} "
+                f"| {found.mean:+.1f} | {found.worst:+.1f} {found.where} |"
             )
     missed = [group for group, most in TARGETS.items() if group in errors and errors[group].mean_absolute > most]
     for group in missed:

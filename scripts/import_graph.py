@@ -29,7 +29,7 @@ ROOMS: Final[Mapping[str, str]] = {
         status  system  validation  digests
         errors  tables
         modality  signing  metrics  prediction  request_parameters
-        signal_check  fusion  monitoring.reference  monitoring.accuracy  look  explanation
+        signal_check  fusion  monitoring.reference  monitoring.accuracy  monitoring.accuracy_estimate  look  explanation
         prediction_sets.unknown
         prediction_sets.thresholds
         bundle

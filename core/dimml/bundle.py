@@ -21,6 +21,7 @@ from dimml.errors import BundleError
 from dimml.fusion import FusionSpec
 from dimml.modality import Modality, Name, as_decoder_1
 from dimml.monitoring.accuracy import patterns
+from dimml.monitoring.accuracy_estimate import AccuracyEstimate
 from dimml.monitoring.reference import Reference
 from dimml.prediction_sets.thresholds import PredictionSets
 from dimml.signal_check import QualityThresholds
@@ -99,6 +100,7 @@ class Bundle(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        "accuracy_estimate": None,
         "decoder_version": 1,
         "margin_s": 0.0,
         "prediction_sets": None,
@@ -132,6 +134,11 @@ class Bundle(BaseModel):
     )
     reference: Reference | None = Field(
         default=None, description="What clean validation clips looked like; None in bundles of an earlier export."
+    )
+    accuracy_estimate: AccuracyEstimate | None = Field(
+        default=None,
+        description="What the estimated accuracy is the mean of; None: of the answers' probabilities, as in bundles of "
+        "an earlier export.",
     )
     prediction_sets: PredictionSets | None = Field(
         default=None, description="Thresholds by `dimml calibrate --coverage`; None where a run has none."
@@ -175,6 +182,9 @@ class Bundle(BaseModel):
             known = patterns([modality.name for modality in self.modalities])
             if strange := sorted(self.reference.answer_probability.keys() - set(known)):
                 raise ValueError(f"reference.answer_probability names {strange[0]!r}, the patterns are {known}")
+        if self.accuracy_estimate is not None:
+            fused = FUSED_HEAD if self.fusion.fused_head else None
+            self.accuracy_estimate.check_heads(names, fused)
         if self.prediction_sets is not None:
             widths = {encoder.modality.name: encoder.features for encoder in self.encoders}
             self.prediction_sets.check_modalities(widths, len(self.labels))

@@ -239,13 +239,14 @@ def _reduced_draft(draft: Bundle, reduced: Reduced, models: _Models, float_versi
     """Turn the manifest of the FP32 version into the reduced one's.
 
     What was computed from FP32's answers is replaced, or left out: thresholds of prediction sets, whose coverage would
-    hold no longer, and figures under corruptions.
+    hold no longer, the estimate of accuracy, and figures under corruptions.
     """
     return draft.model_copy(
         update={
             "fusion": reduced.fusion,
             "metrics": {**reduced.metrics, "parity": [result.as_dict() for result in models.parity]},
             "reference": reduced.reference,
+            "accuracy_estimate": None,
             "prediction_sets": None,
             "reduced_precision": reduced.noted(float_version),
         }
@@ -281,6 +282,7 @@ def _draft(run: TrainedRun, name: str | None, description: str, deadlines_ms: Ma
             decoder_version=run.decoder_version,
             description=description,
             selection=run.fusion_report,
+            accuracy_estimate=run.accuracy_estimate,
             training={**run.training, "quality_report": run.quality_report},
         )
     except ValidationError as error:

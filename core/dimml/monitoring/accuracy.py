@@ -1,9 +1,9 @@
-"""Accuracy estimated without labels: the mean probability that the last answers give themselves.
+"""Accuracy estimated without labels: the mean chance that the last answers have of being right.
 
-A calibrated answer of probability p is right with chance p, so the mean over many answers is the share that is right
-(Guo et al. 2017, ICML, on calibration; Garg et al. 2022, ICLR, call it average confidence and show where it fails).
-It holds as far as the calibration does: on data like the validation clips, and less under damage, where heads are too
-sure (docs/evidence/labels.md).
+An answer that is right with chance p adds p to the share that is right. The chance is the bundle's own estimate
+(``accuracy_estimate``), or the answer's calibrated probability where it has none (Guo et al. 2017, ICML, on
+calibration; Garg et al. 2022, ICLR, call its mean average confidence and show where it fails): as good on data like the
+validation clips, and too high under damage, where heads are too sure (docs/evidence/labels.md).
 
 Answers are kept apart by which modalities were present, since an answer without one is another classifier's.
 """

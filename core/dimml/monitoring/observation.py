@@ -28,6 +28,8 @@ class Observation:
     answer: int
     #: Its probability.
     probability: float
+    #: Estimated chance that it is right (``accuracy_estimate``); its probability where the bundle has no estimate.
+    chance: float
     #: The modalities that are ok, by ``accuracy.pattern_of``.
     pattern: str
     degraded: bool
@@ -39,7 +41,7 @@ class Observation:
 
 def observations(bundle: Bundle, result: EnsembleResult) -> Iterator[Observation]:
     """Make one observation for every row in which at least one modality is ok."""
-    fused = result.fused
+    fused, estimates = result.fused, bundle.accuracy_estimate
     # Of lists: an index into an array costs as much as the rest of an observation.
     certainty_BH, weights_BH = fused.certainty_BH.tolist(), fused.weights_BH.tolist()
     probability_B = fused.probabilities_BC.max(axis=1).tolist()
@@ -50,17 +52,26 @@ def observations(bundle: Bundle, result: EnsembleResult) -> Iterator[Observation
             continue
         here = [name for name, ok in votes.items() if ok]
         votes[FUSED_HEAD] = all(votes.values())
+        heads = {
+            name: (certainty_BH[row][head], weights_BH[row][head])
+            for head, name in enumerate(bundle.heads)
+            if votes[name]
+        }
+        own = [result.own[name][row] for name in here]
+        disagreement = _disagreement(own)
+        chance = probability_B[row]
+        if (estimate := None if estimates is None else estimates.by_modalities.get(tuple(here))) is not None:
+            agrees = {name: int(own_C.argmax()) == answer for name, own_C in zip(here, own, strict=True)}
+            certainty = {name: sure for name, (sure, _) in heads.items()}
+            chance = estimate.chance(probability_B[row], certainty, agrees, disagreement)
         yield Observation(
             answer=answer,
             probability=probability_B[row],
+            chance=chance,
             pattern=pattern_of(here),
             degraded=any(status.degrades for status in statuses.values()),
-            heads={
-                name: (certainty_BH[row][head], weights_BH[row][head])
-                for head, name in enumerate(bundle.heads)
-                if votes[name]
-            },
-            disagreement=_disagreement([result.own[name][row] for name in here]),
+            heads=heads,
+            disagreement=disagreement,
         )
 
 

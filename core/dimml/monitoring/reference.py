@@ -34,7 +34,8 @@ class Reference(BaseModel):
     answer_probability: dict[str, Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
         default_factory=dict,
         description="Mean probability of the answers by the modalities present, joined by +, the others left out of "
-        "the same clips. A pattern of too few clips is missing, and all in bundles of an earlier export.",
+        "the same clips. A pattern of too few clips is missing, and all in bundles of an earlier export. Estimated "
+        "accuracy is compared with it where the manifest has no estimate of the pattern.",
     )
 
     @model_validator(mode="after")

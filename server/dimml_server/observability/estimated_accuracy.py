@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from dimml.bundle import Bundle
-from dimml.monitoring.accuracy import SlidingMean
+from dimml.monitoring.accuracy import SlidingMean, pattern_of
 from dimml.monitoring.drift import DriftWindow
 from dimml.monitoring.observation import Observation
 
@@ -37,13 +37,15 @@ class AccuracyMonitor:
 
     def __init__(self, bundle: Bundle, window: DriftWindow) -> None:
         self._rows = window.rows
-        self.expected = {} if bundle.reference is None else bundle.reference.answer_probability
+        self.expected = dict({} if bundle.reference is None else bundle.reference.answer_probability)
+        if bundle.accuracy_estimate is not None:
+            self.expected |= {pattern_of(of.modalities): of.clean for of in bundle.accuracy_estimate.patterns}
         self._patterns: dict[str, SlidingMean] = {}
         self._heads: dict[str, SlidingMean] | None = {} if bundle.fusion.learned else None
 
     def observe(self, row: Observation) -> None:
         """Add an answer."""
-        self._window(self._patterns, row.pattern).add(row.probability)
+        self._window(self._patterns, row.pattern).add(row.chance)
         if self._heads is not None:
             for head, (certainty, _) in row.heads.items():
                 self._window(self._heads, head).add(certainty)
@@ -71,8 +73,8 @@ class AccuracyCollector(Collector):
         """Compute all estimates."""
         answers = GaugeMetricFamily(
             f"{self._prefix}_{ANSWERS}",
-            "Mean probability of the last answers, by the modalities present: the share that is right, as far as it is "
-            "calibrated.",
+            "Share of the last answers that is right, by the modalities present, estimated without labels: their mean "
+            "chance of being right by the bundle's estimate, or their mean probability where it has none.",
             labels=LABELS[ANSWERS],
         )
         rows = GaugeMetricFamily(
@@ -80,7 +82,7 @@ class AccuracyCollector(Collector):
         )
         reference = GaugeMetricFamily(
             f"{self._prefix}_{REFERENCE}",
-            "The same mean on clean validation clips, from the manifest.",
+            "The same on clean validation clips, from the manifest.",
             labels=LABELS[ANSWERS],
         )
         heads = GaugeMetricFamily(

@@ -15,6 +15,7 @@ from dimml.fusion import BoolArray, FloatArray, Fused, heads_present
 from dimml.metrics.classification import auroc_or_none, ece, macro_f1, nll
 from dimml_training.config.corruption_suite import Condition
 from dimml_training.corruptions.encoding import Encoded, EncodedModality
+from dimml_training.evaluation.answer_chance import answer_chances
 from dimml_training.evaluation.heads import HeadLogits, fused_answer, head_probabilities
 from dimml_training.evaluation.metrics import confidence_rise, conflict
 from dimml_training.run.directory import TrainedRun
@@ -36,6 +37,8 @@ class Answers:
     answered_N: BoolArray
     #: Whether the clip has any modality under the condition, or had all of them before it.
     scored_N: BoolArray
+    #: Chance of each answer of being right, as a server estimates it.
+    chance_N: npt.NDArray[np.float64]
 
     def of_head(self, head: int) -> BoolArray:
         """The clips that a head is scored on, ``[N]``."""
@@ -73,7 +76,9 @@ def answers_to(run: TrainedRun, encoded: Encoded, condition: Condition) -> Answe
     fused = fused_answer(votes, run.fusion, run.fusion_parameters)
     present_NM = np.stack([e.present_N for e in together.values()], axis=1)
     answered_N = np.asarray(present_NM.any(axis=1))
-    return Answers(votes, fused, answered_N, np.asarray(answered_N | has_NM.all(axis=1)))
+    own = len(run.modalities) if run.own_heads else 0
+    chance_N = answer_chances(votes, fused, own, run.accuracy_estimate)
+    return Answers(votes, fused, answered_N, np.asarray(answered_N | has_NM.all(axis=1)), chance_N)
 
 
 @torch.no_grad()
@@ -155,6 +160,7 @@ def _of_condition(condition: Condition, answers: Answers, classes: int) -> dict[
         "nll": nll(fused.probabilities_BC[kept_N], labels_N[kept_N]),
         "ece": ece(answers.confidence()[kept_N], answers.right()[kept_N]),
         "confidence": float(answers.confidence()[kept_N].mean()),
+        "estimated_accuracy": float(answers.chance_N[kept_N].mean()),
         "heads": {
             head: {
                 "accuracy": float(answers.heads_right()[own_N, index].mean()),

@@ -35,11 +35,13 @@ class CrossFit:
     """Result of cross-fitting.
 
     ``held_out_RH`` is the reliability by fits that saw neither the row's clip nor its family; ``final`` has one
-    reliability per head, fitted on all rows.
+    reliability per head, fitted on all rows. ``fits`` has those of every fit, ``fit_R`` says which one is each row's.
     """
 
     held_out_RH: FloatArray
     final: tuple[HeadReliability, ...]
+    fits: tuple[tuple[HeadReliability, ...], ...]
+    fit_R: IntArray
 
 
 def row_weights(rows: ConditionRows) -> WeightArray:
@@ -118,4 +120,5 @@ def cross_fit(
     fits.fit_pooled()
     fit_R = turn_of[rows.condition_R] * folds + fold_R
     held_out_RH = fits.reliability()[fit_R, np.arange(len(fit_R))]
-    return CrossFit(held_out_RH, fits.parameters(len(weights) - 1))
+    each = tuple(fits.parameters(fit) for fit in range(len(weights)))
+    return CrossFit(held_out_RH, each[-1], each[:-1], np.asarray(fit_R, np.int64))

@@ -11,12 +11,14 @@ import numpy as np
 from torch import nn
 
 from dimml.bundle import FUSED_HEAD
-from dimml.fusion import LEARNED, Certainty, FloatArray, FusionParameters, FusionSpec, HeadReliability, Pooling
+from dimml.fusion import LEARNED, BoolArray, Certainty, FloatArray, FusionParameters, FusionSpec, Pooling
+from dimml.monitoring.accuracy_estimate import AccuracyEstimate
 from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.config.corruption_suite import Condition
+from dimml_training.fusion_selection.accuracy_fit import HeldOutFits, fit_accuracy
 from dimml_training.fusion_selection.candidate_scores import CandidateScorer, CandidateScores, Learned
 from dimml_training.fusion_selection.condition_rows import ConditionRows, EncodedClips, rows_of
-from dimml_training.fusion_selection.cross_fit import cross_fit, head_geometry, row_weights
+from dimml_training.fusion_selection.cross_fit import CrossFit, cross_fit, head_geometry, row_weights
 from dimml_training.fusion_selection.forms import form_key, form_of
 from dimml_training.fusion_selection.reliability_fit import Geometry
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
@@ -31,22 +33,29 @@ FEWEST_CLIPS: Final = 30
 class ChosenFusion:
     """The chosen fusion, its learned parameters, and a report of what it was compared with (JSON-able).
 
-    ``forms`` has the objective of every form that was tried (``forms.form_key``).
+    ``forms`` has the objective of every form that was tried (``forms.form_key``). ``accuracy`` estimates the chance
+    that one of its answers is right; None where their probability does.
     """
 
     spec: FusionSpec
     parameters: FusionParameters
     report: dict[str, Any]
     forms: dict[str, float]
+    accuracy: AccuracyEstimate | None = None
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A learned certainty: ``CrossFit``'s fields, and whether the fit was regret-weighted."""
+    """A learned certainty: its cross-fitting, with the rows that are judged, and whether it was regret-weighted."""
 
-    held_out_RH: FloatArray
-    final: tuple[HeadReliability, ...]
+    cross: CrossFit
+    judged_R: BoolArray
     regret_weighted: bool = False
+
+    @property
+    def held_out_RH(self) -> FloatArray:  # noqa: N802  # shapes stand in names
+        """Reliability of the judged rows by fits without their clip and family."""
+        return self.cross.held_out_RH[self.judged_R]
 
 
 def one_line(chosen: ChosenFusion) -> str:
@@ -129,10 +138,13 @@ def choose_fusion(
         "regret_weighted": fit is not None and fit.regret_weighted,
         "families": sorted({family for c in rows.conditions for family in c.families}),
         "how": "what is learned is judged on clips and pairs of corruption families that it was not learned from",
-        "seconds": round(time.monotonic() - began, 1),
     }
+    held_out = None if fit is None else HeldOutFits(fit.cross.fits, fit.cross.fit_R[fit.judged_R])
+    accuracy, report["accuracy_estimate"] = fit_accuracy(rows, chosen.spec, held_out, folds=config.folds, seed=seed)
+    report["seconds"] = round(time.monotonic() - began, 1)
+    parameters = FusionParameters(None if fit is None else fit.cross.final)
     forms = {form_key(form_of(c.spec)): round(c.objective, 4) for c in candidates}
-    return ChosenFusion(chosen.spec, FusionParameters(None if fit is None else fit.final), report, forms)
+    return ChosenFusion(chosen.spec, parameters, report, forms, accuracy)
 
 
 def fixed_fusions(rows: ConditionRows) -> dict[str, FusionSpec]:
@@ -232,7 +244,7 @@ def _fits(
         given = (geometry[:heads], temperatures[:heads])
         if "reliability" in config.tried:
             fit = cross_fit(one, *given, folds=config.folds, seed=seed)
-            found["reliability", with_fused] = Fitted(fit.held_out_RH, fit.final)
+            found["reliability", with_fused] = Fitted(fit, np.ones(len(fit.fit_R), np.bool_))
         if "cross_reliability" not in config.tried:
             continue
         what: Learned = ("cross_reliability", with_fused)
@@ -240,7 +252,7 @@ def _fits(
         best = -np.inf
         for weighted in sorted(set(config.regret_weighted)):
             fit = cross_fit(every, *given, folds=config.folds, seed=seed, cross=True, regret_weighted=weighted)
-            own = Fitted(fit.held_out_RH[judged_R], fit.final, weighted)
+            own = Fitted(fit, judged_R, weighted)
             scorer = CandidateScorer(judged, {what: own.held_out_RH})
             specs = (s for s in _candidates(judged, temperatures, [with_fused], only, [what]) if s.learned)
             objective = max(scorer.score(spec).objective for spec in specs)

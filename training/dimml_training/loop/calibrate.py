@@ -71,7 +71,7 @@ def calibrate(
     if trained.config.fusion is not None:
         tell("warning: the run's config fixes its fusion; the one chosen now replaces it as long as fusion.json exists")
     keep_previous(folder, METRICS_JSON)
-    write_fusion(folder, chosen.spec, chosen.parameters, chosen.report)
+    write_fusion(folder, chosen.spec, chosen.parameters, chosen.report, chosen.accuracy)
     write_votes(folder, answers, chosen.spec)
     write_metrics(folder, metrics)
     return Calibrated(chosen, metrics, trained.labels, _same_choice(trained, chosen))

@@ -183,7 +183,7 @@ def _fit(
         metrics[split] = figures(*answers[split], data.labels)
     write_votes(out, answers, spec)
     if chosen is not None:
-        write_fusion(out, chosen.spec, chosen.parameters, chosen.report)
+        write_fusion(out, chosen.spec, chosen.parameters, chosen.report, chosen.accuracy)
     write_run(
         out,
         config=config,

@@ -48,12 +48,13 @@ from dimml.errors import SetupError
 from dimml.fusion import PAPER, FusionParameters, FusionSpec
 from dimml.media.decoders.version import DECODER_VERSION
 from dimml.modality import Modality
+from dimml.monitoring.accuracy_estimate import AccuracyEstimate
 from dimml.signal_check import QualityThresholds
 from dimml.system.files import StrPath, write_atomically
 from dimml_training.config import TrainConfig, parse_config
 from dimml_training.models.encoder import build_encoder
 from dimml_training.models.joint_head import JointHead, build_joint_head
-from dimml_training.run.fusion import read_fusion, without_fused_head
+from dimml_training.run.fusion import read_accuracy_estimate, read_fusion, without_fused_head
 
 RUN_FILE, CONFIG_FILE, WEIGHTS_FILE = "run.json", "config.yaml", "weights.safetensors"
 DATA_FILE, DECODER_FILE = "data.sha256", "decoder.version"
@@ -105,6 +106,8 @@ class TrainedRun:
     config: TrainConfig
     #: ``DECODER_VERSION`` of the rows it was trained on.
     decoder_version: int = 1
+    #: How often its answers are right; None: by their own probability.
+    accuracy_estimate: AccuracyEstimate | None = None
 
     @property
     def voting_fused_head(self) -> nn.Linear | None:
@@ -249,12 +252,15 @@ def load_run(folder: StrPath) -> TrainedRun:
     except (OSError, ValueError, ValidationError, SafetensorError) as error:
         raise SetupError(f"the run in {folder} is damaged: {' '.join(str(error).split())}") from error
     fusion, parameters, report = read_fusion(folder) or (config.fusion or PAPER, FusionParameters(), {})
+    accuracy = read_accuracy_estimate(folder)
     classes = len(record.labels)
     encoders: dict[str, nn.Module] = {
         m.input.name: build_encoder(m.input, m.encoder, classes, weights=False) for m in config.modalities
     }
     heads = _fresh_heads(config, classes, fused_head="fused_head.weight" in weights)
     if config.fused_head and "fused_head" not in heads:
+        # An estimate of answers with the fused head is of other answers.
+        accuracy = None if fusion.fused_head else accuracy
         fusion = without_fused_head(fusion)
     try:
         for name, encoder in encoders.items():
@@ -297,6 +303,7 @@ def load_run(folder: StrPath) -> TrainedRun:
         training=record.training,
         config=config,
         decoder_version=read_decoder_version(folder),
+        accuracy_estimate=accuracy,
     )
 
 

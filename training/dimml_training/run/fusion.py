@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from dimml.errors import BundleError, SetupError
 from dimml.fusion import FusionParameters, FusionSpec
+from dimml.monitoring.accuracy_estimate import AccuracyEstimate
 from dimml.system.files import write_atomically
 
 FUSION_JSON, PARAMETERS_FILE = "fusion.json", "fusion.safetensors"
@@ -31,6 +32,8 @@ class FusionRecord(BaseModel):
     spec: FusionSpec
     #: SHA-256 of ``fusion.safetensors``; None if nothing was learned.
     parameters_sha256: str | None = None
+    #: Of its answers; None where their own probability estimates their accuracy, as in runs of an earlier version.
+    accuracy_estimate: AccuracyEstimate | None = None
     #: The choice, its alternatives and the clips it was made on: JSON-able, copied into the manifest of an export.
     report: dict[str, Any]
 
@@ -43,7 +46,13 @@ def without_fused_head(spec: FusionSpec) -> FusionSpec:
     return spec.model_copy(update={"fused_head": False, "head_temperatures": own})
 
 
-def write_fusion(folder: Path, spec: FusionSpec, parameters: FusionParameters, report: Mapping[str, Any]) -> None:
+def write_fusion(
+    folder: Path,
+    spec: FusionSpec,
+    parameters: FusionParameters,
+    report: Mapping[str, Any],
+    accuracy: AccuracyEstimate | None = None,
+) -> None:
     """Write a run's chosen fusion, replacing any previous one."""
     arrays = parameters.arrays()
     digest = None
@@ -51,7 +60,7 @@ def write_fusion(folder: Path, spec: FusionSpec, parameters: FusionParameters, r
         data = safetensors.numpy.save(arrays)
         digest = hashlib.sha256(data).hexdigest()
         write_atomically(folder / PARAMETERS_FILE, data)
-    record = FusionRecord(spec=spec, parameters_sha256=digest, report=dict(report))
+    record = FusionRecord(spec=spec, parameters_sha256=digest, accuracy_estimate=accuracy, report=dict(report))
     write_atomically(folder / FUSION_JSON, (record.model_dump_json(indent=2) + "\n").encode())
     if not arrays:
         (folder / PARAMETERS_FILE).unlink(missing_ok=True)
@@ -72,16 +81,32 @@ def read_fusion(folder: Path) -> tuple[FusionSpec, FusionParameters, dict[str, A
 
     Raises SetupError if the files are damaged or do not belong together.
     """
-    path = folder / FUSION_JSON
-    if not path.is_file():
-        return None
     try:
-        record = FusionRecord.model_validate_json(path.read_bytes())
+        record = _read_record(folder)
+        if record is None:
+            return None
         if record.parameters_sha256 is None:
             return record.spec, FusionParameters(), record.report
         data = (folder / PARAMETERS_FILE).read_bytes()
         if hashlib.sha256(data).hexdigest() != record.parameters_sha256:
             raise SetupError(f"the run in {folder} is damaged: {PARAMETERS_FILE} is not the one {FUSION_JSON} names")
         return record.spec, FusionParameters.from_arrays(safetensors.numpy.load(data)), record.report
-    except (OSError, ValidationError, SafetensorError, BundleError) as error:
+    except (OSError, SafetensorError, BundleError) as error:
+        raise SetupError(f"the run in {folder} is damaged: {' '.join(str(error).split())}") from error
+
+
+def read_accuracy_estimate(folder: Path) -> AccuracyEstimate | None:
+    """Read the estimate of how often the chosen fusion's answers are right. Raises SetupError if it is damaged."""
+    record = _read_record(folder)
+    return None if record is None else record.accuracy_estimate
+
+
+def _read_record(folder: Path) -> FusionRecord | None:
+    """Read ``fusion.json``; None if no fusion was chosen."""
+    path = folder / FUSION_JSON
+    if not path.is_file():
+        return None
+    try:
+        return FusionRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
         raise SetupError(f"the run in {folder} is damaged: {' '.join(str(error).split())}") from error
