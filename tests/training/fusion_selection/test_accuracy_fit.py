@@ -135,6 +135,24 @@ def test_damage_that_answers_hide_is_estimated_where_certainty_shows_it(chosen: 
         assert set(of.certainty) - {FUSED_HEAD} == set(of.modalities)
 
 
+def test_the_estimate_of_new_answers_from_one_modality_falls_with_their_accuracy(chosen: ChosenFusion) -> None:
+    """The sound alone, clean and damaged: by what a manifest holds, on clips that fitted nothing."""
+    damage = Corruption("audio_b", "", 1.0, "sound", True, 1)
+    alone: list[Condition] = [
+        Condition("clean", "clean", True, {}, False, 1),
+        Condition("audio", "both", True, {"visual": ABSENT}, True, 1),
+        Condition("damaged", "both", True, {"audio": damage, "visual": ABSENT}, True, 1),
+    ]
+    rows = rows_of(made_up(200, 6), fused_head(), alone, draws=1)
+    votes = HeadLogits(rows.heads, rows.logits_RHC, rows.present_RH, rows.labels_R, rows.features)
+    fused = fused_answer(votes, chosen.spec, chosen.parameters)
+    chance, right = answer_chances(votes, fused, 2, chosen.accuracy), fused.logits_BC.argmax(axis=1) == rows.labels_R
+    for condition, probability_misses in ((1, False), (2, True)):
+        of = rows.condition_R == condition
+        assert chance[of].mean() == pytest.approx(right[of].mean(), abs=0.15)
+        assert (fused.probabilities_BC[of].max(axis=1).mean() - right[of].mean() > 0.4) == probability_misses
+
+
 def test_what_is_evaluated_is_what_a_server_observes(chosen: ChosenFusion) -> None:
     """Rows of all patterns, through the fusion that was chosen."""
     rows = rows_of(made_up(60, 3), fused_head(), suite(), draws=1)
