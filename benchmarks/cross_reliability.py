@@ -72,7 +72,7 @@ def measure(folder: Path, cache_dir: Path | None, clips: int) -> None:
     choosing_s = time.process_time() - began
 
     rows = rows_of(validation, run.fused_head, suite, draws=default.draws)
-    judged, judged_R = rows.without_composed(), ~rows.composed()
+    judged, judged_R = rows.judged(), ~rows.learned_only()
     geometry = head_geometry(rows_of(train, run.fused_head, suite[:1], draws=1))
     temperatures = head_temperatures(judged)
     print(f"\n{folder.name}: seed {config.seed}, {chosen.report['validation_clips']} validation clips, ", end="")

@@ -35,6 +35,7 @@ TABLES = (
     "dimml_training.config.corruption_suite.DAMAGES",
     "dimml_training.config.modality.SECTIONS",
     "dimml_training.corruptions.applying.DAMAGED",
+    "dimml_training.corruptions.kin.applying.KIN_OF",
     "dimml_training.data.augment.AUGMENTS",
     "dimml_training.data.prepare.ALARMS",
     "dimml_training.data.prepare.STRENGTHS",

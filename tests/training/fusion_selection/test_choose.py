@@ -165,5 +165,9 @@ def test_a_choice_sees_every_damage_once_and_learns_from_chains_alone_what_it_is
     assert {(c.group, c.in_means, len(c.by_modality)) for c in pairs} == {("both", True, 2)}
     form = {"pooling": "product", "temperature": None, "fused_head": True}
     assert conditions_of(certainties=["margin", "reliability"]) == judged
+    wider = conditions_of(kin=True)
+    assert [c for c in wider if c.group != "kin"] == found
+    assert {c.group for c in wider[len(judged) : -(len(found) - len(judged))]} == {"kin"}
+    assert conditions_of(kin=True, certainties=["margin"]) == judged
     assert conditions_of(form={"certainty": "reliability"} | form) == judged
     assert conditions_of(certainties=["margin"], form={"certainty": "cross_reliability"} | form) == found

@@ -14,6 +14,7 @@ from dimml_training.config.composed_conditions import composed_conditions
 from dimml_training.config.corruption_suite import Condition, Corruption, conditions
 from dimml_training.corruptions.applying import corrupt
 from dimml_training.corruptions.encoding import EncodedModality
+from dimml_training.fusion_selection import cross_fit as cross_fit_module
 from dimml_training.fusion_selection.condition_rows import ConditionRows, rows_of
 from dimml_training.fusion_selection.cross_fit import REGRET_PRICE, cross_fit, head_geometry, regret_prices
 from dimml_training.fusion_selection.refit_rows import refit_rows
@@ -89,7 +90,7 @@ def test_a_lie_that_only_the_others_give_away_is_found_with_them_in_view_alone(c
 
 def test_a_form_fitted_again_learns_from_composed_rows_and_is_calibrated_on_the_others() -> None:
     geometry = head_geometry(rows(TRAIN, suite()[:1]))
-    temperatures = head_temperatures(rows().without_composed())
+    temperatures = head_temperatures(rows().judged())
     spec = FusionSpec(
         certainty="cross_reliability", fused_head=False, pooling="product", head_temperatures=temperatures
     )
@@ -126,8 +127,8 @@ def test_composed_conditions_are_learned_from_and_not_judged_on(chosen: ChosenFu
     assert chosen.report["conditions"] == [c.name for c in suite()[:-1]]
     assert chosen.report["composed_conditions"] == ["pair"]
     every = rows()
-    judged = every.without_composed()
-    assert (every.composed().sum(), len(judged.labels_R)) == (40, len(every.labels_R) - 40)
+    judged = every.judged()
+    assert (every.learned_only().sum(), len(judged.labels_R)) == (40, len(every.labels_R) - 40)
     assert [c.name for c in judged.conditions] == chosen.report["conditions"]
 
 
@@ -177,3 +178,45 @@ def test_chains_are_of_two_seen_families_of_one_target_and_do_both_damages() -> 
     chain = corrupt(clips, modalities[0], replace(first, then=second), clip_ids=ids, draw=0, seed=0)
     np.testing.assert_array_equal(chain, both)
     assert not np.allclose(chain, one)
+
+
+def with_kin() -> list[Condition]:
+    """The suite with a kin condition, near to a seen family, before the composed one."""
+    like = Corruption("like_audio_a", "", 0.0, "sound", True, 1, near=("audio_a",))
+    kin = Condition("audio:like_audio_a", "kin", True, {"audio": like}, False, 1)
+    return [*suite()[:-1], kin, suite()[-1]]
+
+
+def test_kin_is_learned_from_and_not_judged_on(chosen: ChosenFusion) -> None:
+    """By the reliability of a head alone, too."""
+    one = QUICK.model_copy(update={"certainties": ("reliability",)})
+    kin = choose_fusion(VALIDATION, TRAIN, None, with_kin(), one, seed=0)
+    assert kin.report["kin_conditions"] == ["audio:like_audio_a"]
+    assert chosen.report["kin_conditions"] == []
+    assert kin.report["conditions"] == chosen.report["conditions"]
+    geometry = head_geometry(rows(TRAIN, suite()[:1]))
+    spec = FusionSpec(certainty="reliability", fused_head=False, pooling="product")
+    without, found = (
+        refit_rows(rows(wanted=wanted), geometry, spec, QUICK, seed=0)[1].arrays() for wanted in (suite(), with_kin())
+    )
+    assert any(not np.array_equal(without[name], value) for name, value in found.items())
+
+
+def test_kin_is_left_out_with_the_family_that_it_resembles(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights: list[np.ndarray] = []
+
+    class Watched(ReliabilityFits):
+        def __init__(self, of: ConditionRows, geometry: object, weights_FR: np.ndarray, *rest: object, **more: object):
+            weights.append(weights_FR)
+            super().__init__(of, geometry, weights_FR, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cross_fit_module, "ReliabilityFits", Watched)
+    every = rows(wanted=with_kin())
+    geometry = head_geometry(rows(TRAIN, suite()[:1]))
+    cross_fit(every, geometry, [1.0] * 3, folds=2, seed=0, cross=True)
+    (weights_FR,) = weights
+    of = {c.name: every.condition_R == index for index, c in enumerate(every.conditions)}
+    learned = {name: (weights_FR[:, which] > 0).any(axis=1) for name, which in of.items()}
+    assert (learned["audio:like_audio_a"] == learned["audio:audio_a"]).all()
+    assert not learned["audio:like_audio_a"].all()
+    assert not (learned["audio:like_audio_a"] == learned["audio:audio_b"]).all()

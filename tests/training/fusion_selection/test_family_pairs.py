@@ -145,11 +145,11 @@ def test_a_form_is_all_of_a_spec_that_is_not_fitted() -> None:
 
 def test_a_config_without_a_form_keeps_its_digest() -> None:
     free = CertaintyConfig()
-    assert historic(free) == {"form": True}
-    assert historic(CertaintyConfig(regret_weighted=(False,))) == {"form": True, "regret_weighted": True}
+    assert historic(free) == {"form": True, "kin": True}
+    assert historic(CertaintyConfig(regret_weighted=(False,))) == {"form": True, "kin": True, "regret_weighted": True}
     bound = CertaintyConfig.model_validate(json.loads(f'{{"form": {A.model_dump_json()}}}'))
     assert bound.form == A
-    assert historic(bound) == {}
+    assert historic(bound) == {"kin": True}
     with pytest.raises(ValidationError, match="temperature"):
         FusionForm(certainty="margin", pooling="logits", temperature=0.0, fused_head=False)
 

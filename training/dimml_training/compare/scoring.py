@@ -38,6 +38,7 @@ from dimml_training.config import Split, TrainConfig
 from dimml_training.config.corruption_suite import Condition, conditions
 from dimml_training.corruptions.applying import corrupt
 from dimml_training.corruptions.encoding import Damage
+from dimml_training.corruptions.kin.applying import WithKin
 from dimml_training.evaluation.metrics import confidence_rise, conflict
 from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, choice_conditions, spread
 from dimml_training.fusion_selection.search import choose_fusion
@@ -133,7 +134,8 @@ def _choose(job: TrainingJob, folder: Path, run: TrainedRun) -> Fusion:
     if config.fusion is not None:
         return Fusion(config.fusion, report={"fixed": config.fusion.model_dump(mode="json")})
     seen = choice_conditions(config)
-    validation = encodings(folder, "choice", run, splits["validation"].rows, seen, seed=config.seed)
+    damage = WithKin(splits["train"].rows)
+    validation = encodings(folder, "choice", run, splits["validation"].rows, seen, seed=config.seed, damage=damage)
     known = spread(splits["train"].rows, MOST_TRAIN_CLIPS)
     train = encodings(folder, "train", run, known, seen[:1], seed=config.seed)
     found = choose_fusion(validation, train, run.fused_head, seen, config.certainty, seed=config.seed)

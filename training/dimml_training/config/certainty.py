@@ -30,7 +30,7 @@ class CertaintyConfig(Section):
     allows; with a ``form``, that form and the plain averages alone.
     """
 
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"regret_weighted": (False,), "form": None}
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"regret_weighted": (False,), "form": None, "kin": False}
 
     families: tuple[str, ...] | None = Field(
         default=None,
@@ -70,6 +70,11 @@ class CertaintyConfig(Section):
         ge=0.0,
         le=1.0,
         description="How far the chosen fusion's accuracy on clean clips may be below the best plain average's.",
+    )
+    kin: bool = Field(
+        default=False,
+        description="Whether learned certainties learn from kin of real damage too: rooms, occluders, stutter and "
+        "others, on which nothing is scored.",
     )
     form: FusionForm | None = Field(
         default=None,

@@ -17,7 +17,7 @@ from dimml.modality import Kind, Modality
 
 #: What a family damages; several kinds of modality may share one.
 Sense = Literal["sound", "picture", "series"]
-Group = Literal["clean", "sound", "picture", "series", "both", "absent", "nosignal", "conflict", "composed"]
+Group = Literal["clean", "sound", "picture", "series", "both", "absent", "nosignal", "conflict", "kin", "composed"]
 Which = Literal["seen", "development", "all"]
 
 #: Random draws of a corruption that has a random part.
@@ -39,7 +39,7 @@ ABSENT, OTHER_CLIP = Instead.ABSENT, Instead.OTHER_CLIP
 class Corruption:
     """A family at one severity; ``amount`` is the severity as a number, in the family's unit."""
 
-    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"then": None}
+    HISTORIC_DEFAULTS: ClassVar[Mapping[str, Any]] = {"then": None, "near": ()}
     family: str
     severity: str
     amount: float
@@ -49,6 +49,8 @@ class Corruption:
     draws: int
     #: What is done to the damaged clip next.
     then: Corruption | None = None
+    #: Seen families that it resembles: what is scored as never seen must not have learned from it either.
+    near: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -58,8 +60,8 @@ class Corruption:
 
     @property
     def families(self) -> frozenset[str]:
-        """Names of the families in it: one, or a chain's."""
-        return frozenset({self.family}) | (frozenset() if self.then is None else self.then.families)
+        """Names of the families in it, one or a chain's, and of those that it resembles."""
+        return frozenset({self.family, *self.near}) | (frozenset() if self.then is None else self.then.families)
 
 
 @dataclass(frozen=True)

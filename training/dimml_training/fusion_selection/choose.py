@@ -8,10 +8,13 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
+from dimml.fusion import LEARNED
 from dimml_training.config import TrainConfig
 from dimml_training.config.composed_conditions import composed_conditions
 from dimml_training.config.corruption_suite import Condition, conditions
 from dimml_training.corruptions.encoding import encode_conditions
+from dimml_training.corruptions.kin.applying import WithKin
+from dimml_training.corruptions.kin.families import kin_conditions
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import Progress
 from dimml_training.fusion_selection.condition_rows import IntArray
@@ -46,6 +49,7 @@ def choose_on(
         config.quality,
         seed=config.seed,
         progress=progress,
+        damage=WithKin(train),
     )
     clean = encode_conditions(
         encoders, config.inputs, spread(train, MOST_TRAIN_CLIPS), suite[:1], config.quality, seed=config.seed
@@ -56,8 +60,8 @@ def choose_on(
 def choice_conditions(config: TrainConfig) -> list[Condition]:
     """Conditions that the choice of a fusion sees, clean first, each with the draws that the config allows.
 
-    Damage to two modalities at once, by families that are left out together, follows the suite. The chains that the
-    choice learns from but is not judged on come last.
+    Damage to two modalities at once, by families that are left out together, follows the suite. What the choice learns
+    from but is not judged on comes last: kin of real damage, and chains.
     """
     section = config.certainty
     suite = [replace(c, draws=min(c.draws, section.draws)) for c in conditions(config.inputs, "seen")]
@@ -66,10 +70,16 @@ def choice_conditions(config: TrainConfig) -> list[Condition]:
 
 
 def learned_from(config: TrainConfig) -> list[Condition]:
-    """Composed conditions that a choice learns from; none unless it may learn 'cross_reliability'."""
-    if "cross_reliability" not in config.certainty.tried:
-        return []
-    return composed_conditions(config.inputs, config.certainty.families)
+    """Conditions that a choice learns from and is not judged on.
+
+    Kin, if the config wants it and anything is learned; composed ones if 'cross_reliability' may be learned.
+    """
+    section = config.certainty
+    kin = section.kin and not set(LEARNED).isdisjoint(section.tried)
+    found = kin_conditions(config.inputs, section.draws) if kin else []
+    if "cross_reliability" in section.tried:
+        found += composed_conditions(config.inputs, section.families)
+    return found
 
 
 def spread(clips: ClipRows, most: int) -> ClipRows:

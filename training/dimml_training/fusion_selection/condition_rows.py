@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,13 @@ from torch import nn
 
 from dimml.bundle import FUSED_HEAD
 from dimml.fusion import BoolArray, FloatArray, heads_present
-from dimml_training.config.corruption_suite import Condition
+from dimml_training.config.corruption_suite import Condition, Group
 from dimml_training.corruptions.encoding import EncodedModality
 
 IntArray = npt.NDArray[np.int64]
+
+#: Conditions that are learned from and never scored. They come last, kin before composed ones.
+LEARNED_ONLY: Final[frozenset[Group]] = frozenset({"kin", "composed"})
 
 
 class EncodedClips(Protocol):
@@ -71,15 +74,26 @@ class ConditionRows:
             self.has_RH[which],
         )
 
-    def composed(self) -> BoolArray:
-        """Which rows are of composed conditions, ``[R]``, which come last and are learned from, but never scored."""
-        return np.array([c.group == "composed" for c in self.conditions])[self.condition_R]
+    def of_groups(self, groups: Collection[Group]) -> BoolArray:
+        """Which rows are of conditions of these groups, ``[R]``."""
+        return np.array([c.group in groups for c in self.conditions])[self.condition_R]
+
+    def learned_only(self) -> BoolArray:
+        """Which rows are learned from, but never scored, ``[R]``."""
+        return self.of_groups(LEARNED_ONLY)
+
+    def judged(self) -> ConditionRows:
+        """The rows that are scored, and their conditions."""
+        return self._without(LEARNED_ONLY)
 
     def without_composed(self) -> ConditionRows:
         """The same rows without those of composed conditions, and without these conditions."""
+        return self._without({"composed"})
+
+    def _without(self, groups: Collection[Group]) -> ConditionRows:
         # They come last, so that the indices of the others stay.
-        kept = tuple(c for c in self.conditions if c.group != "composed")
-        return replace(self.take(~self.composed()), conditions=kept)
+        kept = tuple(c for c in self.conditions if c.group not in groups)
+        return replace(self.take(~self.of_groups(groups)), conditions=kept)
 
     def without_fused_head(self) -> ConditionRows:
         """The same rows with the modalities' own heads only."""

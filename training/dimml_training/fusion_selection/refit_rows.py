@@ -14,11 +14,12 @@ from torch import nn
 from dimml.fusion import FloatArray, FusionParameters, FusionSpec, HeadReliability
 from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.corruptions.encoding import encode_conditions
+from dimml_training.corruptions.kin.applying import WithKin
 from dimml_training.data.loader import ClipRows
 from dimml_training.data.prepare import Progress
 from dimml_training.fusion_selection.candidate_scores import CandidateScorer, Learned
 from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, choice_conditions, spread
-from dimml_training.fusion_selection.condition_rows import ConditionRows, rows_of
+from dimml_training.fusion_selection.condition_rows import LEARNED_ONLY, ConditionRows, rows_of
 from dimml_training.fusion_selection.cross_fit import cross_fit, head_geometry
 from dimml_training.fusion_selection.reliability_fit import Geometry
 from dimml_training.fusion_selection.search import head_temperatures
@@ -40,7 +41,7 @@ def choice_rows(
     """
     config, suite = run.config, choice_conditions(run.config)
     if run.fusion.certainty != "cross_reliability":
-        suite = [c for c in suite if c.group != "composed"]
+        suite = [c for c in suite if c.group not in ({"composed"} if run.fusion.learned else LEARNED_ONLY)]
 
     def encoded(clips: ClipRows, conditions: int, draws: int, progress: Progress | None) -> ConditionRows:
         found = encode_conditions(
@@ -51,6 +52,7 @@ def choice_rows(
             config.quality,
             seed=config.seed,
             progress=progress,
+            damage=WithKin(train),
         )
         return rows_of(found, run.voting_fused_head, suite[:conditions], draws=draws)
 
@@ -75,15 +77,16 @@ def refit_rows(
     ``regret_weighted`` is what the choice found for 'cross_reliability' (``regret_weighted`` of its report).
     """
     own = rows if spec.fused_head else rows.without_fused_head()
-    judged = rows.without_composed()
-    temperatures = head_temperatures(own.without_composed())
+    judged = rows.judged()
+    temperatures = head_temperatures(own.judged())
     if spec.head_temperatures is not None:
         spec = spec.model_copy(update={"head_temperatures": temperatures})
     held_out: dict[Learned, FloatArray] = {}
     learned: tuple[HeadReliability, ...] | None = None
     if spec.learned:
+        learned_from = own if spec.certainty == "cross_reliability" else own.without_composed()
         fit = cross_fit(
-            own if spec.certainty == "cross_reliability" else own.without_composed(),
+            learned_from,
             geometry[: len(own.heads)],
             temperatures,
             folds=config.folds,
@@ -91,8 +94,6 @@ def refit_rows(
             cross=spec.certainty == "cross_reliability",
             regret_weighted=regret_weighted,
         )
-        held_out_RH = fit.held_out_RH
-        if len(held_out_RH) != len(judged.labels_R):
-            held_out_RH = held_out_RH[~rows.composed()]
-        held_out[spec.certainty, spec.fused_head], learned = held_out_RH, fit.final
+        held_out[spec.certainty, spec.fused_head] = fit.held_out_RH[~learned_from.learned_only()]
+        learned = fit.final
     return CandidateScorer(judged, held_out).calibrated(spec), FusionParameters(learned)

@@ -90,14 +90,15 @@ def choose_fusion(
 ) -> ChosenFusion:
     """Choose certainty, pooling, temperature and heads on validation clips under ``conditions`` (seen, clean first).
 
-    Composed conditions, if any, come last: 'cross_reliability' learns from them, and nothing is judged on them.
+    Kin conditions, if any, and then composed ones come last: every learned certainty learns from the former,
+    'cross_reliability' from both, and nothing is judged on them.
 
     ``train`` is encoded at least under the clean condition, and gives the class means and covariance of each head's
     features. There is deliberately no parameter for test clips.
     """
     began = time.monotonic()
     learned_rows = rows_of(validation, fused_head, conditions, draws=config.draws, clips=config.clips)
-    rows = learned_rows.without_composed()
+    rows = learned_rows.judged()
     temperatures = head_temperatures(rows)
     clips = len(np.unique(rows.clip_R))
     # A run without a fused head answers without it, whatever is asked for.
@@ -135,6 +136,7 @@ def choose_fusion(
         "validation_clips": clips,
         "conditions": [c.name for c in rows.conditions],
         "composed_conditions": [c.name for c in conditions if c.group == "composed"],
+        "kin_conditions": [c.name for c in conditions if c.group == "kin"],
         "regret_weighted": fit is not None and fit.regret_weighted,
         "families": sorted({family for c in rows.conditions for family in c.families}),
         "how": "what is learned is judged on clips and pairs of corruption families that it was not learned from",
@@ -232,19 +234,18 @@ def _fits(
 ) -> dict[Learned, Fitted]:
     """Fit every learned certainty of the config, with the fused head and without as wanted.
 
-    Reliability of the head alone learns from what it is judged on; that with the other heads in view from composed
-    conditions too. Whether the latter is regret-weighted is decided by the best objective, ties go to without.
+    Reliability of the head alone learns from what it is judged on and from kin; that with the other heads in view from
+    composed conditions too. Whether the latter is regret-weighted is decided by the best objective, ties go to without.
     """
-    judged_R = ~rows.composed()
-    judged = rows.without_composed()
+    judged, uncomposed = rows.judged(), rows.without_composed()
     found: dict[Learned, Fitted] = {}
     for with_fused in wanted:
-        one, every = (own if with_fused else own.without_fused_head() for own in (judged, rows))
+        one, every = (own if with_fused else own.without_fused_head() for own in (uncomposed, rows))
         heads = len(one.heads)
         given = (geometry[:heads], temperatures[:heads])
         if "reliability" in config.tried:
             fit = cross_fit(one, *given, folds=config.folds, seed=seed)
-            found["reliability", with_fused] = Fitted(fit, np.ones(len(fit.fit_R), np.bool_))
+            found["reliability", with_fused] = Fitted(fit, ~one.learned_only())
         if "cross_reliability" not in config.tried:
             continue
         what: Learned = ("cross_reliability", with_fused)
@@ -252,7 +253,7 @@ def _fits(
         best = -np.inf
         for weighted in sorted(set(config.regret_weighted)):
             fit = cross_fit(every, *given, folds=config.folds, seed=seed, cross=True, regret_weighted=weighted)
-            own = Fitted(fit, judged_R, weighted)
+            own = Fitted(fit, ~every.learned_only(), weighted)
             scorer = CandidateScorer(judged, {what: own.held_out_RH})
             specs = (s for s in _candidates(judged, temperatures, [with_fused], only, [what]) if s.learned)
             objective = max(scorer.score(spec).objective for spec in specs)
