@@ -51,6 +51,7 @@ ROOMS: Final[Mapping[str, str]] = {
         detached  joint  run
         corruptions
         fusion_selection
+        rivals
         loop
         corruptions.final
         compare

@@ -16,6 +16,7 @@ from dimml_training.compare.coverage import Coverage, coverage
 from dimml_training.compare.methods import chosen_methods
 from dimml_training.compare.packed_cells import read_cells
 from dimml_training.compare.plots import write_plots
+from dimml_training.compare.rivals.two_by_two import two_by_two_markdown
 from dimml_training.compare.summary import Summary
 from dimml_training.config import load_config
 
@@ -157,6 +158,7 @@ def data_set(summary: Summary) -> list[str]:
         targets.markdown(targets.targets(summary)).strip(),
         chosen(summary),
         tables.differences_markdown(summary).strip(),
+        *filter(None, [two_by_two_markdown(summary).strip()]),
         tables.trust_markdown(summary).strip(),
         f"Accuracy under every condition: [table](results/tables/{data}_conditions.md), "
         f"[CSV with intervals](results/tables/{data}.csv).",

@@ -12,6 +12,7 @@ from dimml.fusion import FusionSpec
 from dimml.modality import Flow, Frames, Region, Series, Waveform
 from dimml.signal_check import QualityThresholds
 from dimml_training import config
+from dimml_training.config import rivals
 from dimml_training.models import backbone_config as backbones
 from dimml_training.models import config as models
 from support.data import REPOSITORY_ROOT
@@ -46,6 +47,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`compute`": config.ComputeConfig,
     "`logging`": config.LoggingConfig,
     "`compare`": config.CompareConfig,
+    "`compare.rivals`": rivals.RivalsConfig,
     "`quality`": QualityThresholds,
 }
 
@@ -56,7 +58,7 @@ def shown(default: Any) -> str | None:
         return "null"
     if isinstance(default, bool):
         return str(default).lower()
-    if isinstance(default, tuple):
+    if isinstance(default, tuple) and not any(isinstance(part, BaseModel) for part in default):
         return str(list(default))
     return str(default) if isinstance(default, str | int | float) else None
 

@@ -12,8 +12,10 @@ import torch
 
 from dimml.bundle import FUSED_HEAD
 from dimml.fusion import BoolArray, FloatArray, FusionParameters, FusionSpec, fuse, heads_present, softmax
-from dimml_training.compare.methods import AnswerRule, ChosenFusion, FixedFusion, HeadAlone, JointHead
+from dimml_training.compare.methods import AnswerRule, ChosenFusion, FittedRival, FixedFusion, HeadAlone, JointHead
 from dimml_training.corruptions.encoding import EncodedModality
+from dimml_training.rivals.choose import ChosenRival
+from dimml_training.rivals.heads import head_rows
 from dimml_training.run.directory import TrainedRun
 
 
@@ -31,7 +33,7 @@ class Answer:
     """A method's answer to N clips.
 
     If no modality was present, ``answered_N`` is False and the distribution uniform. Arrays over heads are in the order
-    of ``heads``, which is empty for a joint head.
+    of ``heads``, which is empty for a joint head and for a rival.
     """
 
     probabilities_NC: FloatArray
@@ -47,11 +49,14 @@ class Answer:
 
 
 def answer(
-    rule: AnswerRule, run: TrainedRun, encoded: Mapping[str, EncodedModality], chosen: Fusion | None = None
+    rule: AnswerRule,
+    run: TrainedRun,
+    encoded: Mapping[str, EncodedModality],
+    chosen: Fusion | ChosenRival | None = None,
 ) -> Answer:
     """Answer by a rule, from a run's encodings of one condition and draw.
 
-    ``chosen`` is the fusion chosen for this run, which the rule ``ChosenFusion`` needs.
+    ``chosen`` is the fusion or the rival chosen for this run: the rules ``ChosenFusion`` and ``FittedRival`` need it.
     """
     ordered = [encoded[m.name] for m in run.modalities]
     if isinstance(rule, JointHead):
@@ -61,9 +66,13 @@ def answer(
     if isinstance(rule, FixedFusion):
         return _fused(Fusion(rule.spec), run, ordered)
     if isinstance(rule, ChosenFusion):
-        if chosen is None:
+        if not isinstance(chosen, Fusion):
             raise TypeError("the rule ChosenFusion needs the fusion that was chosen for the run")
         return _fused(chosen, run, ordered)
+    if isinstance(rule, FittedRival):
+        if not isinstance(chosen, ChosenRival):
+            raise TypeError("the rule FittedRival needs the rival that was fitted for the run")
+        return _rival(chosen, run, ordered)
     assert_never(rule)
 
 
@@ -78,6 +87,12 @@ def _fused(fusion: Fusion, run: TrainedRun, encoded: Sequence[EncodedModality]) 
         present_NH=present_NH,
         own_NHC=softmax(logits_NHC),
     )
+
+
+def _rival(chosen: ChosenRival, run: TrainedRun, encoded: Sequence[EncodedModality]) -> Answer:
+    _, logits_NHC, present_NH, features = head_inputs(run, encoded, fused_head=chosen.fused_head)
+    log_p_NC = chosen.log_probabilities(head_rows(logits_NHC, present_NH, features))
+    return _headless(softmax(log_p_NC / np.float32(chosen.answer_temperature)), np.asarray(present_NH.any(axis=1)))
 
 
 def _alone(head: str, run: TrainedRun, encoded: Sequence[EncodedModality]) -> Answer:
@@ -104,14 +119,19 @@ def _joint(run: TrainedRun, encoded: Sequence[EncodedModality]) -> Answer:
     answered_N = np.asarray(np.stack([e.present_N for e in encoded], axis=1).any(axis=1))
     # A joint head gets zeros for an absent modality: it cannot leave one out.
     logits_NC = run.joint_head.answer(features, [torch.from_numpy(e.present_N) for e in encoded]).float().numpy()
-    clips = len(logits_NC)
+    return _headless(softmax(np.where(answered_N[:, None], logits_NC, np.float32(0))), answered_N)
+
+
+def _headless(probabilities_NC: FloatArray, answered_N: BoolArray) -> Answer:
+    """An answer whose heads have no certainty of their own that could be compared with others'."""
+    clips, classes = probabilities_NC.shape
     return Answer(
-        probabilities_NC=softmax(np.where(answered_N[:, None], logits_NC, np.float32(0))),
+        probabilities_NC=probabilities_NC,
         answered_N=answered_N,
         heads=(),
         certainty_NH=np.zeros((clips, 0), np.float32),
         present_NH=np.zeros((clips, 0), np.bool_),
-        own_NHC=np.zeros((clips, 0, logits_NC.shape[1]), np.float32),
+        own_NHC=np.zeros((clips, 0, classes), np.float32),
     )
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from dimml_training.compare.cells import Cell
 from dimml_training.compare.methods import Method
-from dimml_training.compare.plan import repeated_fields, training_config, training_key
+from dimml_training.compare.plan import repeated_fields
+from dimml_training.compare.rivals.trials import possible_trainings
 from dimml_training.compare.scoring import answer_key
 from dimml_training.config import TrainConfig, with_fields
 
@@ -39,7 +40,7 @@ def coverage(config: TrainConfig, methods: Sequence[Method], cells: Mapping[str,
             if cell is None:
                 missing.setdefault(method.name, []).append(index)
                 continue
-            training = training_key(training_config(of_repeat, method), cell.data_digest)
-            if cell.answer != answer_key(training, of_repeat, method):
+            trainings = possible_trainings(of_repeat, method, cell.data_digest)
+            if cell.answer not in {answer_key(training, of_repeat, method) for training in trainings}:
                 outdated.setdefault(method.name, []).append(index)
     return Coverage(missing, outdated)

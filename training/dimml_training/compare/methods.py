@@ -6,16 +6,20 @@ Methods that share a training share its run: single modalities and late averagin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dimml.bundle import FUSED_HEAD
 from dimml.errors import ConfigurationError
 from dimml.fusion import FusionSpec
 from dimml_training.config import TrainConfig
+from dimml_training.config.rivals import RivalKind, RivalSetting
 
 #: Schedule of the reference code, in epochs (docs/adr/0001); `dimml_published` scales it to the config's epochs.
 PAPER_EPOCHS, PAPER_WARMUP, PAPER_STEP = 150, 20, 70
+
+#: Joint methods that are run with modality dropout too.
+DROPPED_OUT = ("joint_concat", "ogm_ge", "mmpareto")
 
 #: Shortcuts for --methods.
 MAIN, ALL = "main", "all"
@@ -45,14 +49,44 @@ class JointHead:
     """The joint head of a joint training."""
 
 
+@dataclass(frozen=True)
+class FittedRival:
+    """A rival's fusion, fitted to the validation clips that a fusion is chosen on, in the best of its settings."""
+
+    kind: RivalKind
+    settings: tuple[RivalSetting, ...]
+    fused_head: tuple[bool, ...]
+    steps: int
+
+
 #: Order of methods in tables, by the first of these that equals the name or begins it.
 TABLE_ORDER = (
     *("single:", "late_logits", "late_probabilities"),
     *("joint_concat", "joint_sum", "joint_film", "joint_gated", "ogm_ge", "mmpareto"),
-    *("dimml_published", "dimml", "separate_chosen", "dimml_no_shared", "dimml_no_duc", "dimml_no_separation"),
+    *("joint_concat_dropout", "ogm_ge_dropout", "mmpareto_dropout"),
+    *("qmf", "pdf", "tmc", "ecml", "mla", "stacker"),
+    *(
+        "dimml_published",
+        "dimml",
+        "separate_chosen",
+        "separate_logits",
+        "dimml_no_shared",
+        "dimml_no_duc",
+        "dimml_no_separation",
+    ),
     *("dimml_clw", "dimml_logits", "dimml_probabilities", "dimml:"),
 )
-AnswerRule = HeadAlone | FixedFusion | ChosenFusion | JointHead
+AnswerRule = HeadAlone | FixedFusion | ChosenFusion | JointHead | FittedRival
+
+#: What each fitted rival is, for tables.
+RIVALS: dict[RivalKind, str] = {
+    "qmf": "QMF (Zhang et al. 2023): weighted by energy",
+    "pdf": "PDF (Cao et al. 2024): weighted by predicted confidence",
+    "tmc": "TMC (Han et al. 2021): opinions joined by Dempster's rule",
+    "ecml": "ECML (Xu et al. 2024): opinions averaged",
+    "mla": "MLA's test-time weighting (Zhang et al. 2024): by entropy",
+    "stacker": "logistic regression on the heads' log probabilities",
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +102,8 @@ class Method:
     main: bool = False
     #: Whether it is scored on validation clips too, which decide the better modality.
     scored_on_validation: bool = False
+    #: Config fields to try in trainings on the first repeat, each a choice; the best on validation clips is taken.
+    trials: tuple[dict[str, Any], ...] = ()
 
 
 def all_methods(config: TrainConfig) -> dict[str, Method]:
@@ -77,6 +113,7 @@ def all_methods(config: TrainConfig) -> dict[str, Method]:
     clw = FusionSpec(certainty="max_prob", temperature=config.compare.clw_temperature, fused_head=True)
     logits = FusionSpec(temperature=None, fused_head=True)
     probabilities = FusionSpec(temperature=None, fused_head=True, pooling="probabilities")
+    rivals = config.compare.rivals
     found = [
         Method(f"single:{m}", HeadAlone(m), f"{m} alone", separate, main=True, scored_on_validation=True)
         for m in modalities
@@ -96,12 +133,17 @@ def all_methods(config: TrainConfig) -> dict[str, Method]:
             separate,
             main=True,
         ),
-        _joint("joint_concat", "joint training, concatenation", {"fusion": "concat"}, main=True),
-        _joint("joint_sum", "joint training, sum", {"fusion": "sum"}),
-        _joint("joint_film", "joint training, FiLM", {"fusion": "film"}),
-        _joint("joint_gated", "joint training, gated", {"fusion": "gated"}),
-        _joint("ogm_ge", "OGM-GE (Peng et al. 2022) on concatenation", {"fusion": "concat", "modulation": "ogm_ge"}),
-        _joint("mmpareto", "MMPareto (Wei & Hu 2024) on concatenation", {"fusion": "concat", "modulation": "mmpareto"}),
+        *_joint_methods(),
+        *(_with_dropout(method, config) for method in _joint_methods() if method.name in DROPPED_OUT),
+        *(
+            Method(
+                kind,
+                FittedRival(kind, getattr(rivals, kind), rivals.fused_head, rivals.steps),
+                f"{what}, fitted on damaged validation clips, on separately trained encoders",
+                separate,
+            )
+            for kind, what in RIVALS.items()
+        ),
         Method(
             "dimml_published",
             FixedFusion(clw),
@@ -119,6 +161,12 @@ def all_methods(config: TrainConfig) -> dict[str, Method]:
             {"stage1.separation": False},
         ),
         Method("separate_chosen", ChosenFusion(), "our choice of fusion on separately trained encoders", separate),
+        Method(
+            "separate_logits",
+            FixedFusion(logits),
+            "mean of the logits of all heads, the fused one too, of separately trained encoders",
+            separate,
+        ),
         Method("dimml_clw", FixedFusion(clw), "the paper's weighting on our encoders", main=True),
         Method("dimml_logits", FixedFusion(logits), "mean of the logits of our heads", main=True),
         Method("dimml_probabilities", FixedFusion(probabilities), "mean of the probabilities of our heads", main=True),
@@ -157,6 +205,30 @@ def chosen_methods(config: TrainConfig, wanted: Sequence[str]) -> list[Method]:
                 field="--methods",
             )
     return [method for method in known.values() if method.name in names]
+
+
+def _joint_methods() -> list[Method]:
+    ogm_ge, mmpareto = ({"fusion": "concat", "modulation": name} for name in ("ogm_ge", "mmpareto"))
+    return [
+        _joint("joint_concat", "joint training, concatenation", {"fusion": "concat"}, main=True),
+        _joint("joint_sum", "joint training, sum", {"fusion": "sum"}),
+        _joint("joint_film", "joint training, FiLM", {"fusion": "film"}),
+        _joint("joint_gated", "joint training, gated", {"fusion": "gated"}),
+        _joint("ogm_ge", "OGM-GE (Peng et al. 2022) on concatenation", ogm_ge),
+        _joint("mmpareto", "MMPareto (Wei & Hu 2024) on concatenation", mmpareto),
+    ]
+
+
+def _with_dropout(method: Method, config: TrainConfig) -> Method:
+    """The same joint method, shown clips without some of their modalities in training, with a flag that says so."""
+    return replace(
+        method,
+        name=f"{method.name}_dropout",
+        description=f"{method.description}, with modality dropout",
+        training={**method.training, "stage1.joint.presence_flag": True},
+        trials=tuple({"stage1.joint.modality_dropout": p} for p in config.compare.rivals.modality_dropout),
+        main=False,
+    )
 
 
 def _joint(name: str, description: str, joint: dict[str, str], *, main: bool = False) -> Method:

@@ -29,11 +29,12 @@ from dimml_training.compare.cells import (
 )
 from dimml_training.compare.development_log import log_development
 from dimml_training.compare.encodings import KeptEncodings, encodings, suite_digest
-from dimml_training.compare.methods import ChosenFusion, Method
+from dimml_training.compare.methods import ChosenFusion, FittedRival, Method
 from dimml_training.compare.plan import TrainingJob, digest
 from dimml_training.compare.provenance import provenance, versions
 from dimml_training.compare.replicated_metrics import certainty_answers, replicates_of
 from dimml_training.compare.replicates import clip_weights
+from dimml_training.compare.rivals.fits import fitted_rivals
 from dimml_training.config import Split, TrainConfig
 from dimml_training.config.corruption_suite import Condition, conditions
 from dimml_training.corruptions.applying import corrupt
@@ -42,6 +43,7 @@ from dimml_training.corruptions.kin.applying import WithKin
 from dimml_training.evaluation.metrics import confidence_rise, conflict
 from dimml_training.fusion_selection.choose import MOST_TRAIN_CLIPS, choice_conditions, spread
 from dimml_training.fusion_selection.search import choose_fusion
+from dimml_training.rivals.choose import ChosenRival
 from dimml_training.run.directory import TrainedRun, load_run
 
 #: File in the run directory that names the commit with which it was trained.
@@ -77,7 +79,7 @@ def answer_key(training: str, config: TrainConfig, method: Method, suite: Suite 
     document: list[Any] = [training, historic_repr(method.answer), suite_digest(on.conditions), config.seed]
     if on.split != "test":
         document.append(on.split)
-    if isinstance(method.answer, ChosenFusion):
+    if isinstance(method.answer, ChosenFusion | FittedRival):
         document.append(config.model_dump(mode="json", include={"fusion", "certainty"}, exclude=historic(config)))
     return digest(document)
 
@@ -108,11 +110,13 @@ def score_suite(job: TrainingJob, folder: Path, out: Path, suite: Suite, *, tell
         began = time.monotonic()
         chosen = _choose(job, folder, run)
         tell(f"  fusion chosen in {time.monotonic() - began:.0f} s, encoding included")
+    fitted = fitted_rivals(job, folder, run)
     weights_SN = clip_weights(_lines(job, suite.split))
     written = []
     for method in job.methods:
         began = time.monotonic()
-        of_method = Scored(run, method, suite.conditions, chosen)
+        learned = fitted.get(method.name, chosen if isinstance(method.answer, ChosenFusion) else None)
+        of_method = Scored(run, method, suite.conditions, learned)
         answers = of_method.by_condition(scored)
         cell = Cell(
             **_about(job, method, run, folder, suite),
@@ -122,7 +126,7 @@ def score_suite(job: TrainingJob, folder: Path, out: Path, suite: Suite, *, tell
             if method.scored_on_validation and validation is not None
             else None,
             seconds_scoring=round(encoding_s + time.monotonic() - began, 1),
-            fusion=chosen.report if chosen is not None and isinstance(method.answer, ChosenFusion) else None,
+            fusion=None if learned is None else learned.report,
         )
         written.append(write_cell(out, cell))
     return written
@@ -146,7 +150,9 @@ def _choose(job: TrainingJob, folder: Path, run: TrainedRun) -> Fusion:
 class Scored:
     """Scores of one method on one run."""
 
-    def __init__(self, run: TrainedRun, method: Method, suite: Sequence[Condition], chosen: Fusion | None) -> None:
+    def __init__(
+        self, run: TrainedRun, method: Method, suite: Sequence[Condition], chosen: Fusion | ChosenRival | None
+    ) -> None:
         self.run = run
         self.method = method
         self.suite = suite

@@ -27,6 +27,8 @@ from dimml_training.config.corruption_suite import families_of
 
 CLEAN = "clean"
 SINGLE = "single:"
+#: Stands in the names of trials, whose cells choose a setting and are no method's (``trials``).
+TRIAL = "@"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Summary:
 
     def __init__(self, cells: Sequence[Cell], contained: Collection[str] = ()) -> None:
         self.contained = frozenset(contained)
+        cells = [cell for cell in cells if TRIAL not in cell.method] or cells
         newest = max(cells, key=lambda cell: cell.date)
         self.data = newest.data
         self.cells: dict[str, dict[int, Cell]] = {}

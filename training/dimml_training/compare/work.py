@@ -30,6 +30,7 @@ from dimml_training.compare.methods import chosen_methods
 from dimml_training.compare.packed_cells import find_cell
 from dimml_training.compare.plan import TrainingJob
 from dimml_training.compare.provenance import provenance
+from dimml_training.compare.rivals.trials import jobs_with_trials
 from dimml_training.compare.scoring import TRAINED_BY, answer_key, score_job
 from dimml_training.config import TrainConfig
 from dimml_training.data.prepare import prepare
@@ -67,11 +68,21 @@ def planned(comparison: Comparison, *, tell: Tell) -> list[TrainingJob]:
     repeats = plan.repeats(
         comparison.config, comparison.repeats, lambda c: prepare(c, comparison.cache_dir, progress=progress)
     )
-    return plan.training_jobs(chosen_methods(comparison.config, comparison.methods), repeats)
+    return jobs_with_trials(chosen_methods(comparison.config, comparison.methods), repeats, comparison.out)
 
 
 def side_by_side(comparison: Comparison, processes: int, *, tell: Tell) -> list[str]:
-    """Run a comparison in ``processes`` processes, including this one; return a line for each failure."""
+    """Run a comparison in ``processes`` processes, including this one; return a line for each failure.
+
+    Methods with trials take a second round, when these have settled what to train.
+    """
+    failed = _one_round(comparison, processes, tell=tell)
+    if not failed and any(method.trials for method in chosen_methods(comparison.config, comparison.methods)):
+        failed = _one_round(comparison, processes, tell=tell)
+    return failed
+
+
+def _one_round(comparison: Comparison, processes: int, *, tell: Tell) -> list[str]:
     jobs = planned(comparison, tell=tell)  # first, alone: one process decodes
     spawn = get_context("spawn")
     others = [spawn.Process(target=_alongside, args=(comparison,)) for _ in range(processes - 1)]

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from dimml_training.config.base import Section
 from dimml_training.config.corruption_suite import FAMILIES
+from dimml_training.config.rivals import RivalsConfig
 
 
 class CompareConfig(Section):
@@ -28,6 +29,7 @@ class CompareConfig(Section):
         description="Families of the corruption suite that the recordings already contain (robustness.md): left out of "
         "the means, because training has seen them. `dimml evaluate` respects it too.",
     )
+    rivals: RivalsConfig = Field(default=RivalsConfig(), description="What rivals may try on validation clips.")
 
     @field_validator("contained")
     @classmethod
