@@ -93,7 +93,9 @@ def test_a_fit_learns_nothing_from_rows_that_are_kept_from_it(kind: RivalKind, r
     counted[0, ::3] = False
     other_labels = given.rows.labels.clone()
     other_labels[::3] = (other_labels[::3] + 1) % CLASSES
-    changed = Rows(replace(given.rows, labels=other_labels), given.weights_R)
+    other_logits = given.rows.logits_RHC.clone()
+    other_logits[::3] *= -50.0
+    changed = Rows(replace(given.rows, labels=other_labels, logits_RHC=other_logits), given.weights_R)
     fits = [fit(kind, SETTINGS[kind], these, counted, steps=12, seed=0) for these in (given, changed)]
     for one, other in zip(fits[0].parameters(), fits[1].parameters(), strict=True):
         torch.testing.assert_close(one[0], other[0], rtol=0, atol=0)
