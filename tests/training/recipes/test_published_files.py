@@ -121,6 +121,13 @@ def test_grid_clips_are_split_within_classes_by_seed(tmp_path: Path) -> None:
             path.write_text(text.replace(" at\n", " in\n") if name[2] == "i" else text)
             (tmp_path / talker / f"{name}.mpg").touch()
     (tmp_path / "s1" / "bbaz9a.mpg").touch()
+    words = list_published_grid(tmp_path, "all", seed=3).rows
+    assert len(words) == 6 * 2 * 2 * 3 * 7
+    by_sentence: dict[str, set[str]] = {}
+    for row in words:
+        by_sentence.setdefault(row["media"], set()).add(row["split"])
+    assert {len(splits) for splits in by_sentence.values()} == {1}
+    assert {split for splits in by_sentence.values() for split in splits} == {"train", "validation", "test"}
     listing = list_published_grid(tmp_path, "digit", seed=3)
     assert len(listing.rows) == 2 * 2 * 3 * 7
     splits = {s: {row["label"] for row in listing.rows if row["split"] == s} for s in ("train", "validation", "test")}

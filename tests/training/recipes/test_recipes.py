@@ -27,6 +27,7 @@ from dimml.modality import Flow
 from dimml_training.cli.make_manifest import make_manifest_app
 from dimml_training.recipes import grid
 from dimml_training.recipes.avmnist import make_avmnist, read_idx
+from dimml_training.recipes.grid_published import SENTENCE
 from dimml_training.recipes.splitting import by_subject, hold_out
 from dimml_training.recipes.table import Row
 from dimml_training.recipes.ucf101 import list_ucf101, pack_flow
@@ -444,6 +445,23 @@ def test_every_fold_tests_each_clip_once_and_holds_every_class(tmp_path: Path, w
             assert len(counts) == len({row["label"] for row in rows})
             assert min(counts.values()) >= fewest
     assert all([row[f"fold_{k}"] for k in range(grid.FOLDS)].count("test") == 1 for row in rows)
+
+
+def test_all_words_of_a_sentence_are_rows_in_its_split(tmp_path: Path) -> None:
+    root = shared_data("grid_s1")
+    run("grid", "--root", root, "--out", tmp_path / "all.csv", "--word", "all", "--folds", FOLDS)
+    run("grid", "--root", root, "--out", tmp_path / "digit.csv", "--word", "digit", "--folds", FOLDS)
+    rows, digits = read(tmp_path / "all.csv"), read(tmp_path / "digit.csv")
+    assert len(rows) == 6 * 900
+    assert len({row["label"] for row in rows}) == 4 + 4 + 4 + 25 + 10 + 4
+    assert [row for row in rows if row["label"] in {r["label"] for r in digits}] == digits
+    of_media = {row["media"]: row for row in digits}
+    for row in rows:
+        assert [row[f"fold_{k}"] for k in range(5)] == [of_media[row["media"]][f"fold_{k}"] for k in range(5)]
+    (first,) = {row["media"] for row in rows[:6]}
+    spelt = next(row for row in read(root / "labels.csv") if f"clips/{row['clip']}" == first)
+    assert [row["label"] for row in rows[:6]] == [spelt[word] for word in SENTENCE]
+    assert [row["start_s"] for row in rows[:6]] == [spelt[f"{word}_start_s"] for word in SENTENCE]
 
 
 def test_grid_refuses_folds_of_other_clips(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ def grid(
     out: Out,
     *,
     word: Annotated[
-        Literal["digit", "letter", "colour", "command", "preposition", "adverb"],
-        typer.Option(help="The word that is the class."),
+        Literal["digit", "letter", "colour", "command", "preposition", "adverb", "all"],
+        typer.Option(help="The word that is the class; all: a row for each word of a sentence."),
     ] = "digit",
     folds: Annotated[
         Path | None,

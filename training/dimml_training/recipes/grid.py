@@ -18,10 +18,10 @@ from typing import Literal
 import numpy as np
 
 from dimml.errors import DataError
-from dimml_training.recipes.grid_published import list_published_grid
+from dimml_training.recipes.grid_published import ALL_WORDS, SENTENCE, list_published_grid
 from dimml_training.recipes.table import Listing, Row, read_csv
 
-Word = Literal["digit", "letter", "colour", "command", "preposition", "adverb"]
+Word = Literal["digit", "letter", "colour", "command", "preposition", "adverb", "all"]
 
 FOLDS = 5
 #: Number of validation clips, out of the 180 clips of the next fold.
@@ -33,22 +33,25 @@ BALANCED: tuple[Word, ...] = ("letter", "digit", "colour")
 def list_grid(root: Path, word: Word, folds: Path | None = None, *, seed: int = 0) -> Listing:
     """List one row per clip: ``media`` beneath root, the word, its times, ``split``, and with ``folds`` ``fold_0`` ….
 
+    With ``all``, one row for each of a sentence's six words, in its splits: for a training to start from.
     ``seed`` splits the published corpus, which has no labels.csv and no folds here. Raises DataError if labels.csv or
     the folds cannot be read, or do not name the same clips, and what ``list_published_grid`` raises.
     """
     if not (root / "labels.csv").exists() and folds is None:
         return list_published_grid(root, word, seed=seed)
-    columns = ("clip", word, f"{word}_start_s", f"{word}_end_s", "split")
+    words = SENTENCE if word == ALL_WORDS else (word,)
+    columns = ("clip", *(f"{w}{end}" for w in words for end in ("", "_start_s", "_end_s")), "split")
     labels = read_csv(root / "labels.csv", "the labels of GRID", columns)
     rows: list[Row] = [
         {
             "media": f"clips/{row['clip']}",
-            "label": row[word],
+            "label": row[w],
             "split": row["split"],
-            "start_s": row[f"{word}_start_s"],
-            "end_s": row[f"{word}_end_s"],
+            "start_s": row[f"{w}_start_s"],
+            "end_s": row[f"{w}_end_s"],
         }
         for row in labels
+        for w in words
     ]
     if folds is not None:
         splits = _fold_splits(folds)
@@ -60,8 +63,8 @@ def list_grid(root: Path, word: Word, folds: Path | None = None, *, seed: int = 
                 f"such as {only[0]}",
                 field="--folds",
             )
-        for row, label in zip(rows, labels, strict=True):
-            row |= {f"fold_{k}": split for k, split in enumerate(splits[label["clip"]])}
+        for index, row in enumerate(rows):
+            row |= {f"fold_{k}": split for k, split in enumerate(splits[labels[index // len(words)]["clip"]])}
     return Listing(rows, ["media"])
 
 

@@ -19,6 +19,8 @@ from dimml_training.recipes.table import Listing, Row, folder, read_lines
 
 #: Words of a sentence, in order.
 SENTENCE: Final = ("command", "colour", "preposition", "letter", "digit", "adverb")
+#: Stands for every word of a sentence, each a row of its own.
+ALL_WORDS: Final = "all"
 #: Moments of alignments in a second.
 CLOCK_HZ: Final = 25_000
 #: Shares of each class that test and validate; the corpus has no published split.
@@ -36,36 +38,36 @@ _PAUSES: Final = frozenset({"sil", "sp"})
 
 
 def list_published_grid(root: Path, word: str, *, seed: int = 0) -> Listing:
-    """List one row per clip: ``media`` beneath root, the word, its times, and ``split``.
+    """List one row per clip: ``media`` beneath root, the word, its times, and ``split``; with ``all`` one per word.
 
-    Of each class about 15 % of the clips are the test split and 15 % of the others validate, by ``seed``. A clip
-    without an alignment is left out with a warning. Raises DataError if there is no clip, or if an alignment is
-    malformed or belongs to another sentence than its name.
+    Of each class about 15 % of the clips are the test split and 15 % of the others validate, by ``seed``; all words of
+    a sentence are in one split. A clip without an alignment is left out with a warning. Raises DataError if there is no
+    clip, or if an alignment is malformed or belongs to another sentence than its name.
     """
     videos, alignments = (_by_clip(folder(root), root, suffix) for suffix in ("mpg", "align"))
-    position = SENTENCE.index(word)
-    rows: list[Row] = []
-    for clip in sorted(videos.keys() & alignments.keys()):
-        label, start_s, end_s = _words(alignments[clip], clip[1])[position]
-        rows.append(
-            {
-                "media": str(videos[clip].relative_to(root)),
-                "label": label,
-                "split": "train",
-                "start_s": f"{start_s:g}",
-                "end_s": f"{end_s:g}",
-            }
-        )
+    wanted = slice(None) if word == ALL_WORDS else slice(SENTENCE.index(word), SENTENCE.index(word) + 1)
+    rows: list[Row] = [
+        {
+            "media": str(videos[clip].relative_to(root)),
+            "label": label,
+            "split": "train",
+            "start_s": f"{start_s:g}",
+            "end_s": f"{end_s:g}",
+        }
+        for clip in sorted(videos.keys() & alignments.keys())
+        for label, start_s, end_s in _words(alignments[clip], clip[1])[wanted]
+    ]
     if not rows:
         raise DataError(
             f"beneath {root} there is neither a labels.csv nor a pair of NAME.mpg and NAME.align; see docs/data.md",
             field="--root",
         )
-    hold_out(rows, TEST_SHARE, seed=seed)
+    by = "media" if word == ALL_WORDS else None
+    hold_out(rows, TEST_SHARE, seed=seed, by=by)
     for row in rows:
         if row["split"] == "validation":
             row["split"] = "test"
-    hold_out(rows, VALIDATION_SHARE, seed=seed + 1)
+    hold_out(rows, VALIDATION_SHARE, seed=seed + 1, by=by)
     return Listing(rows, ["media"], _warnings(videos.keys(), alignments.keys()))
 
 
