@@ -37,6 +37,7 @@ TABLES = (
     "dimml_training.corruptions.applying.DAMAGED",
     "dimml_training.corruptions.kin.applying.KIN_OF",
     "dimml_training.data.augment.AUGMENTS",
+    "dimml_training.data.outliers.OUTLIERS",
     "dimml_training.data.prepare.ALARMS",
     "dimml_training.data.prepare.STRENGTHS",
     "dimml_training.models.encoder.ENCODERS",

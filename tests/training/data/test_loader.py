@@ -32,5 +32,5 @@ def test_a_batch_holds_the_rows_of_its_clips() -> None:
     slots = np.array([5, 1, 3, 0])
     clips = ClipRows({"audio": np.arange(12.0, dtype=np.float32).reshape(6, 2)}, slots, np.array([0, 1, 0, 2]))
     loader = batches(clips, 3)
-    found = [(rows["audio"].tolist(), labels.tolist()) for rows, labels, _ in loader]
+    found = [(rows["audio"].tolist(), labels.tolist()) for rows, labels, *_ in loader]
     assert found == [([[10, 11], [2, 3], [6, 7]], [0, 1, 0]), ([[0, 1]], [2])]

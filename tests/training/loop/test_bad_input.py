@@ -219,7 +219,7 @@ def test_data_larger_than_memory_stream_from_the_cache(tmp_path: Path) -> None:
     chosen = np.linspace(0, slots - 1, 256).astype(np.int64)
     clips = ClipRows({"visual": array}, chosen, np.zeros(len(chosen), np.int64))
     before, most, read = anonymous_bytes(), 0, 0
-    for rows, _, _ in batches(clips, 8, seed=0):
+    for rows, *_ in batches(clips, 8, seed=0):
         read += rows["visual"].numel()
         most = max(most, anonymous_bytes() - before)
     assert read == 256 * row

@@ -83,3 +83,5 @@ class PictureAugmentConfig(Section):
     down_sampling_factor: float = Field(default=4.0, gt=1.0, description="Highest side of a block, in pixels.")
     drop_probability: Share = Field(default=0.0, description="Share of clips that lose frames: black, flow at rest.")
     drop_share: Share = Field(default=0.5, description="Highest share of frames lost; the first one stays.")
+    gap_probability: Share = Field(default=0.0, description="Share of clips with a run of grey frames, flow at rest.")
+    gap_share: float = Field(default=0.5, gt=0.0, le=1.0, description="Longest such run, as a share of the clip.")

@@ -111,6 +111,23 @@ class Stage1Config(Section):
         lt=1.0,
         description="Decay of a moving average of weights and batch statistics, which is then validated and kept.",
     )
+    ramp_epochs: int = Field(
+        default=0,
+        ge=0,
+        description="First epochs, in which the severity of augmentation rises in equal steps; probabilities do not.",
+    )
+    mixup: float = Field(
+        default=0.0, ge=0.0, description="Mix each clip with another by a share from Beta(mixup, mixup); 0: do not."
+    )
+    outliers: Share = Field(
+        default=0.0,
+        description="Share of each modality's rows replaced by noise and random fields, to be answered evenly.",
+    )
+    consistency: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Weight of the divergence between answers to clean rows and to rows mixed with corrupted ones.",
+    )
     start_from: str | None = Field(
         default=None,
         description="Run directory of a finished training whose weights this one starts from; paths as in "

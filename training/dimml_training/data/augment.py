@@ -94,7 +94,7 @@ def augment_pictures(rows_BTHWC: Tensor, config: PictureAugmentConfig, *, droppe
     """Augment pictures or flow ``[B, T, H, W, channels]``, UINT8 or FP32 in 0..255, to FP32 in 0..255.
 
     Order: shift in place and time, mirror, contrast, brightness, blur, down-sampling, pixel noise, erasing, dropped
-    frames. A shift repeats the border; ``dropped`` fills a dropped frame.
+    frames, a run of grey ones. A shift repeats the border; ``dropped`` fills a dropped frame.
     """
     batch, frames, height, width = rows_BTHWC.shape[:4]
     device = rows_BTHWC.device
@@ -135,6 +135,10 @@ def augment_pictures(rows_BTHWC: Tensor, config: PictureAugmentConfig, *, droppe
         lost_BT[:, 0] = False
         lost_BT &= _chosen(batch, config.drop_probability, device)[:, None]
         pixels.masked_fill_(lost_BT[:, :, None, None, None], dropped)
+    if config.gap_probability > 0.0 and frames > 1:
+        masked_BT = _stretch(batch, frames, config.gap_share, device)
+        masked_BT &= _chosen(batch, config.gap_probability, device)[:, None]
+        pixels.masked_fill_(masked_BT[:, :, None, None, None], ERASED)
     return pixels.clamp_(0.0, 255.0)
 
 

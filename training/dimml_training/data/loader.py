@@ -23,11 +23,18 @@ class Batch(NamedTuple):
     """Rows by modality ``[B_m, *shape]``, of those B clips alone that have the modality, and class indices ``[B]``.
 
     ``present`` has booleans ``[B]``, which clips have the modality, for each that any clip of the whole set lacks.
+
+    What training makes of a batch: ``targets``, the distributions by modality ``[B_m, C]`` that its rows are to be
+    answered with, and ``clip_targets`` ``[B, C]``, those of whole clips, where they are not the classes; ``outliers``,
+    booleans ``[B_m]``, which rows show nothing of the clip.
     """
 
     rows: dict[str, Tensor]
     labels_B: Tensor
     present: dict[str, Tensor] = {}  # noqa: RUF012  # a default that nothing changes
+    targets: dict[str, Tensor] = {}  # noqa: RUF012
+    clip_targets: Tensor | None = None
+    outliers: dict[str, Tensor] = {}  # noqa: RUF012
 
 
 #: A single time for all frames of a row makes the signal check skip freezing, which the decoder has already checked.
@@ -38,6 +45,16 @@ def labels_of(batch: Batch, modality: str) -> Tensor:
     """Class indices ``[B_m]`` of the clips that have a modality."""
     there_B = batch.present.get(modality)
     return batch.labels_B if there_B is None else batch.labels_B[there_B]
+
+
+def showing(batch: Batch, modality: str) -> Tensor | None:
+    """Which clips have a modality that shows them, ``[B]``: present and no outlier. None where all have."""
+    there_B, outlier = batch.present.get(modality), batch.outliers.get(modality)
+    if outlier is None:
+        return there_B
+    if there_B is None:
+        return ~outlier
+    return there_B.index_put((there_B,), ~outlier)
 
 
 def without_lone_rows(batch: Batch) -> Batch:

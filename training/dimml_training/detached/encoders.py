@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from dimml.fusion import fuse
 from dimml_training.config import TrainConfig
-from dimml_training.data.loader import Batch, ClipRows, batches, labels_of, spread_out
+from dimml_training.data.loader import Batch, ClipRows, batches, labels_of, showing, spread_out
 from dimml_training.detached.dimension_separation import effective_dimensions
 from dimml_training.detached.losses import duc_loss, ordered_pairs
 from dimml_training.distributed import connected, rows_of_all, teachers_of_all
@@ -90,10 +90,12 @@ class DetachedEncoders(EncoderTraining):
             [spread_out(features[name], there[name]) if name in features else nothing_BD for name in self.names]
         )
         teachers_MND, first = teachers_of_all(features_MBD)
-        if not batch.present:
+        if not batch.present and not batch.outliers:
             return duc_loss(features_MBD, effective_MD, stage.duc_temperature, teachers_MND=teachers_MND, first=first)
         every_B = torch.ones_like(batch.labels_B, dtype=torch.bool)
-        present_MB = torch.stack([every_B if found is None else found for found in there.values()])
+        # An outlier shows nothing that another modality could learn from it.
+        shown = [showing(batch, name) for name in self.names]
+        present_MB = torch.stack([every_B if found is None else found for found in shown])
         present_MN = teachers_of_all(present_MB[:, :, None].to(features_MBD.dtype))[0][:, :, 0] > 0
         return duc_loss(
             features_MBD,

@@ -75,7 +75,7 @@ def train_fused_head(
         for group in optimiser.param_groups:
             group["lr"] = lr
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # ours, and DataLoader only knows Sampler
-        for rows, labels_B, _ in loader:
+        for rows, labels_B, *_ in loader:
             step += 1
             torch.manual_seed(step_seed(config.seed, SEED_OFFSET + step))
             there = _on(device, rows)

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from dimml_training.config import TrainConfig
-from dimml_training.data.loader import Batch, ClipRows, spread_out
+from dimml_training.data.loader import Batch, ClipRows, showing, spread_out
 from dimml_training.distributed import connected, sum_of_all
 from dimml_training.joint.modulation import ogm_coefficients, ogm_modulate, pareto_gradients
 from dimml_training.lightning.encoder_module import SELECTION, EncoderTraining, History, selection
@@ -66,7 +66,10 @@ class JointEncoders(EncoderTraining):
         if self.joint.modulation == "ogm_ge":
             with torch.no_grad():
                 of_each = cast(SplitHead, self.joint_head).parts(features)
-            self._coefficients_M = ogm_coefficients(of_each, batch.labels_B, self.joint.ogm_alpha, present)
+            # Modalities are compared on what shows the clip: no outliers.
+            shown = [showing(batch, name) for name in self.names]
+            both = [b if a is None else a if b is None else a & b for a, b in zip(present, shown, strict=True)]
+            self._coefficients_M = ogm_coefficients(of_each, batch.labels_B, self.joint.ogm_alpha, both)
         elif self.joint.modulation == "mmpareto" and encoded:
             shared = [parameter for name in encoded for parameter in self.encoder(name).embed.parameters()]
             gradients = torch.autograd.grad(parts["joint"], shared, retain_graph=True, allow_unused=True)
@@ -99,13 +102,14 @@ class JointEncoders(EncoderTraining):
     def _joint_loss(self, logits_BC: Tensor, batch: Batch) -> Tensor:
         """Cross entropy, mean over the clips of all processes of which any modality is there."""
         if not batch.present and not (connected().size > 1 and self.class_weights):
-            return self.mean_loss(logits_BC, batch.labels_B, JOINT)
+            return self.mean_loss(logits_BC, batch.labels_B, JOINT, soft_BC=batch.clip_targets)
         every_B = torch.ones_like(batch.labels_B, dtype=torch.bool)
         any_B = torch.stack([batch.present.get(name, every_B) for name in self.names]).any(dim=0)
         divisor = sum_of_all(self._weight_of(JOINT, batch.labels_B[any_B])) / connected().size
         if not any_B.any():
             return logits_BC.detach().new_zeros(())
-        return self.mean_loss(logits_BC[any_B], batch.labels_B[any_B], JOINT, divisor)
+        soft_BC = None if batch.clip_targets is None else batch.clip_targets[any_B]
+        return self.mean_loss(logits_BC[any_B], batch.labels_B[any_B], JOINT, divisor, soft_BC=soft_BC)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Balance the gradients of this step."""

@@ -19,9 +19,11 @@ from torch.nn.functional import cross_entropy
 from dimml.errors import SetupError
 from dimml_training.config import OptimiserConfig, TrainConfig
 from dimml_training.data.augment import augment
+from dimml_training.data.augment_ramp import ramp_factor, ramped
 from dimml_training.data.loader import Batch, ClipRows, labels_of, without_lone_rows
 from dimml_training.distributed import average_statistics, connected, mean_of_all, rows_of_all, sum_of_all
 from dimml_training.lightning.averaging import Averages
+from dimml_training.lightning.regularisation import between, inconsistency, mixed_up, with_outliers
 from dimml_training.models.encoder import Encoder, build_encoder
 
 #: Metric by which checkpoints are chosen; higher is better.
@@ -111,13 +113,29 @@ class EncoderTraining(pl.LightningModule):
 
     def row_loss(self, logits: Tensor, batch: Batch, divisors: Mapping[str, Tensor], name: str) -> Tensor:
         """Cross entropy of the batch's rows of one modality, mean over them; over those of all processes, if shared."""
-        return self.mean_loss(logits, labels_of(batch, name), name, divisors.get(name))
+        labels = labels_of(batch, name)
+        return self.mean_loss(logits, labels, name, divisors.get(name), soft_BC=batch.targets.get(name))
 
-    def mean_loss(self, logits_BC: Tensor, labels_B: Tensor, name: str, divisor: Tensor | None = None) -> Tensor:
-        """Cross entropy as ``config.loss`` has it: mean by weight, or the sum over ``divisor``."""
+    def mean_loss(
+        self,
+        logits_BC: Tensor,
+        labels_B: Tensor,
+        name: str,
+        divisor: Tensor | None = None,
+        *,
+        soft_BC: Tensor | None = None,
+    ) -> Tensor:
+        """Cross entropy as ``config.loss`` has it: mean by weight, or the sum over ``divisor``.
+
+        Of the distributions ``soft_BC`` in place of the classes, if given; a row weighs what its label does.
+        """
         weight_C = self.class_weights.get(name)
         weight_C = None if weight_C is None else weight_C.to(logits_BC.device)
         smoothing = self.config.loss.label_smoothing
+        if soft_BC is not None:
+            losses_B = cross_entropy(logits_BC, soft_BC, label_smoothing=smoothing, reduction="none")
+            losses_B = losses_B if weight_C is None else losses_B * weight_C[labels_B]
+            return losses_B.sum() / (self._weight_of(name, labels_B) if divisor is None else divisor)
         if divisor is None:
             return cross_entropy(logits_BC, labels_B, weight_C, label_smoothing=smoothing)
         return cross_entropy(logits_BC, labels_B, weight_C, label_smoothing=smoothing, reduction="sum") / divisor
@@ -160,16 +178,13 @@ class EncoderTraining(pl.LightningModule):
         each = self.config.stage1.accumulate
         step = self.global_step * each + batch_index % each
         torch.manual_seed(step_seed(self.config.seed, step * ranks.size + ranks.rank))
-        corrupted = {
-            m.input.name: augment(m.input, m.augment, batch.rows[m.input.name])
-            if len(batch.rows[m.input.name])
-            else batch.rows[m.input.name]
-            for m in self.config.modalities
-        }
-        for name, rows in corrupted.items():
+        corrupted = self._corrupted(batch)
+        for name, rows in corrupted.rows.items():
             self._rows_seen[name] += len(rows)
         with _full_precision(self.device):
-            parts = self.losses(batch._replace(rows=corrupted))
+            parts = self.losses(self._regularised(corrupted))
+            if self.config.stage1.consistency > 0.0:
+                parts["consistency"] = self.config.stage1.consistency * self._inconsistency(batch)
         total = torch.stack(list(parts.values())).sum()
         if not total.requires_grad:
             if ranks.size == 1:
@@ -179,6 +194,33 @@ class EncoderTraining(pl.LightningModule):
         self.log("loss", total.detach(), prog_bar=True, batch_size=len(batch.labels_B))
         self._epoch_losses.append({"": total.detach(), **{f"_{name}": part.detach() for name, part in parts.items()}})
         return total
+
+    def _corrupted(self, batch: Batch) -> Batch:
+        """Augment the rows of every modality, as severely as the epoch has it."""
+        factor = ramp_factor(self.current_epoch, self.config.stage1.ramp_epochs)
+        rows = {
+            m.input.name: augment(m.input, ramped(m.augment, factor), batch.rows[m.input.name])
+            if len(batch.rows[m.input.name])
+            else batch.rows[m.input.name]
+            for m in self.config.modalities
+        }
+        return batch._replace(rows=rows)
+
+    def _regularised(self, batch: Batch) -> Batch:
+        """Mix clips and put outliers among them, as the config says."""
+        stage = self.config.stage1
+        if stage.mixup > 0.0:
+            batch = mixed_up(batch, stage.mixup, self.classes)
+        if stage.outliers > 0.0:
+            batch = with_outliers(batch, self.config.inputs, stage.outliers, self.classes)
+        return batch
+
+    def _inconsistency(self, batch: Batch) -> Tensor:
+        """How far the answers of the trained heads to clean rows are from those to rows between clean and corrupted."""
+        clean = {name: rows.float() for name, rows in batch.rows.items()}
+        mixed = between(clean, self._corrupted(batch).rows)
+        views = [self.validation_logits(batch._replace(rows=rows)) for rows in (clean, mixed)]
+        return inconsistency(views[0], views[1], batch.present)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the weights after each step into their average."""
