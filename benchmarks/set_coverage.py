@@ -18,6 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from dimml_training.compare.unseen import log_unseen
 from scipy.stats import betabinom
 
 from dimml.bundle import Bundle, Encoder
@@ -26,7 +27,6 @@ from dimml.prediction_sets.answers import answer_sets
 from dimml.prediction_sets.thresholds import PredictionSets, conformal_rank, in_set, scores_of
 from dimml.status import OK
 from dimml_training.compare.plan import digest
-from dimml_training.compare.unseen import log_unseen
 from dimml_training.config.corruption_suite import Which, conditions
 from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.corruptions.scoring import Answers, answers_to
