@@ -2,12 +2,13 @@
 
     dimml calibrate runs/grid_digit --coverage 0.9
     python benchmarks/set_coverage.py runs/grid_digit
-    python benchmarks/set_coverage.py runs/grid_digit --unseen --results runs     # also under the unseen families
+    python benchmarks/set_coverage.py runs/grid_digit --development --results runs     # also under development families
 
 Three tables: for each pattern of modalities present, the share of test clips whose set holds the true label beside the
 0.1 % quantile of the beta-binomial that this share follows where the promise holds, and the mean share over 50 random
 re-splits of validation and test clips; the same sets under each seen corruption family; the time that a set takes.
-Unseen families are left alone unless asked for: each look at them is a line of unseen.log (docs/robustness.md).
+Development families are left alone unless asked for: each look at them is a line of development.log
+(docs/robustness.md).
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from dimml_training.compare.unseen import log_unseen
 from scipy.stats import betabinom
 
 from dimml.bundle import Bundle, Encoder
@@ -26,6 +26,7 @@ from dimml.modality import patterns_of
 from dimml.prediction_sets.answers import answer_sets
 from dimml.prediction_sets.thresholds import PredictionSets, conformal_rank, in_set, scores_of
 from dimml.status import OK
+from dimml_training.compare.development_log import log_development
 from dimml_training.compare.plan import digest
 from dimml_training.config.corruption_suite import Which, conditions
 from dimml_training.corruptions.encoding import encode_conditions
@@ -51,8 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a finished run with prediction_sets.json")
     parser.add_argument("--cache-dir", type=Path, default=None)
-    parser.add_argument("--unseen", action="store_true", help="the same sets under the unseen families")
-    parser.add_argument("--results", type=Path, default=Path("runs"), help="folder of the unseen.log that counts looks")
+    parser.add_argument("--development", action="store_true", help="the same sets under the development families")
+    parser.add_argument(
+        "--results", type=Path, default=Path("runs"), help="folder of the development.log that counts looks"
+    )
     given = parser.parse_args()
     run, record = load_run(given.run), read_sets(given.run)
     if record is None or record.fusion_sha256 != fusion_sha256(run.fusion, run.fusion_parameters):
@@ -60,9 +63,9 @@ def main() -> None:
     data = prepare(run.config, given.cache_dir or default_cache_dir(), labels=run.labels)
     by_pattern(run, record.sets, data)
     by_family(run, record.sets, data, "seen")
-    if given.unseen:
-        log_unseen(given.results, run.name, digest(run.config.model_dump(mode="json")), "set_coverage")
-        by_family(run, record.sets, data, "unseen")
+    if given.development:
+        log_development(given.results, run.name, digest(run.config.model_dump(mode="json")), "set_coverage")
+        by_family(run, record.sets, data, "development")
     cost(run, record.sets)
 
 
@@ -117,7 +120,7 @@ def re_split(held_out: PatternAnswers, test: PatternAnswers, sets: PredictionSet
 def by_family(run: TrainedRun, sets: PredictionSets, data: PreparedData, which: Which) -> None:
     """Print coverage and sizes on test clips under each family, means over its conditions."""
     listed = conditions(run.config.inputs, which)
-    suite = [c for c in listed if c.group not in ("conflict", *(("clean",) if which == "unseen" else ()))]
+    suite = [c for c in listed if c.group not in ("conflict", *(("clean",) if which == "development" else ()))]
     test = data.splits["test"].rows
     encoded = encode_conditions(run.encoders, run.config.inputs, test, suite, run.quality, seed=run.config.seed)
     rows: defaultdict[str, list[tuple[float, float, float]]] = defaultdict(list)
