@@ -53,7 +53,7 @@ def group_of(name: str, condition: Mapping[str, Any]) -> str:
 
 def errors_of(conditions: Sequence[tuple[str, Mapping[str, Any]]], of: str = "estimated_accuracy") -> Errors:
     """Compute the errors of a group, of the estimate or of the answers' mean probability (``confidence``)."""
-    points = {name: 100.0 * (found.get(of, found["confidence"]) - found["accuracy"]) for name, found in conditions}
+    points = {name: 100.0 * (found[of] - found["accuracy"]) for name, found in conditions}
     where = max(points, key=lambda name: abs(points[name]))
     count = len(points)
     return Errors(count, sum(map(abs, points.values())) / count, sum(points.values()) / count, points[where], where)
@@ -71,6 +71,11 @@ def main() -> int:
         raise SystemExit(
             f"{options.run}: {error.strerror}; run `dimml evaluate {options.run} --corruptions`"
         ) from error
+    if any("estimated_accuracy" not in condition for condition in kept["conditions"].values()):
+        raise SystemExit(
+            f"{options.run}: evaluated before there were estimates; run `dimml evaluate {options.run} --corruptions` "
+            "again"
+        )
     groups: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for name, condition in kept["conditions"].items():
         groups.setdefault(group_of(name, condition), []).append((name, condition))

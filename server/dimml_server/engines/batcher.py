@@ -132,7 +132,8 @@ class Batcher:
 
     def _begin(self, calls: list[_Call], loop: asyncio.AbstractEventLoop) -> None:
         try:
-            self._session.check_room()
+            # That it does not stall was asked when the calls came.
+            self._session.check_strays()
         except EngineError as busy:
             for call in calls:
                 _fail(call, EngineError(busy.reason, str(busy)))

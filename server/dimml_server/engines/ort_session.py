@@ -37,7 +37,7 @@ _PROVIDERS = {
 
 
 #: Of every session. A spinning thread takes its core from the other encoders and from decoding.
-_ENTRIES = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"} | exact_int8_sums()
+_ENTRIES = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
 _OF_A_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 #: A provider's name, or its name and options.
 Provider = str | tuple[str, dict[str, str]]
@@ -141,6 +141,10 @@ class ModelSession:
         """Raise EngineError if there are as many stray runs as there may be, or the model stalls."""
         self._strays.check_room()
 
+    def check_strays(self) -> None:
+        """Raise EngineError if there are as many stray runs as there may be."""
+        self._strays.check_number()
+
     async def run(self, tensors: Tensors) -> Outputs:
         """Run the model; return outputs by name. Cancelling asks the run to stop, without waiting.
 
@@ -212,7 +216,7 @@ class ModelSession:
     def _make(
         self, path: Path, providers: list[Provider], threads: int, graphs: GraphCache | None, content: str | None
     ) -> Any:
-        ort = self._ort
+        ort, entries = self._ort, _ENTRIES | exact_int8_sums()
         level = ort.GraphOptimizationLevel
 
         def make(model: Path | bytes, written: Path | None) -> Any:
@@ -220,7 +224,7 @@ class ModelSession:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
             options.log_severity_level = _ORT_ERROR
-            for name, value in _ENTRIES.items():
+            for name, value in entries.items():
                 options.add_session_config_entry(name, value)
             # A kept graph has had all of it; a second time would cost the time again.
             kept = isinstance(model, bytes)
@@ -233,7 +237,7 @@ class ModelSession:
         if graphs is None or content is None or providers != ["CPUExecutionProvider"]:
             return make(path, None)
         key: dict[str, object] = {"content": content, "onnxruntime": [ort.__version__, ort.get_build_info()]}
-        key |= {"providers": providers, "level": "all", "threads": threads, "entries": _ENTRIES}
+        key |= {"providers": providers, "level": "all", "threads": threads, "entries": entries}
         return graphs.session(key, path, make)
 
     def _check_provider(self, wanted: Provider) -> None:

@@ -79,8 +79,11 @@ def calibrate(
 
 def _same_choice(trained: TrainedRun, chosen: ChosenFusion) -> bool:
     before, now = trained.fusion_parameters.arrays(), chosen.parameters.arrays()
-    return _same(trained.fusion.model_dump(), chosen.spec.model_dump()) and _same(
-        {name: value.tolist() for name, value in before.items()}, {name: value.tolist() for name, value in now.items()}
+    estimates = [None if of is None else of.model_dump() for of in (trained.accuracy_estimate, chosen.accuracy)]
+    return (
+        _same(trained.fusion.model_dump(), chosen.spec.model_dump())
+        and _same({k: value.tolist() for k, value in before.items()}, {k: value.tolist() for k, value in now.items()})
+        and _same(*estimates)
     )
 
 
