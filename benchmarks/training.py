@@ -97,7 +97,7 @@ def step_by_part(module: DetachedEncoders, clips: ClipRows, batch_size: int, ste
         return loss
 
     for _ in range(steps + 1):
-        rows, labels_B, _ = clock.time("load", lambda: next(loader))
+        rows, labels_B, *_ = clock.time("load", lambda: next(loader))
         rows = clock.time("augment", lambda rows=rows: corrupted(config, rows))
         encoded = clock.time("forward", lambda rows=rows: [module.encode(name, rows[name]) for name in module.names])
         features_MBD = torch.stack([features for features, _ in encoded])
@@ -164,7 +164,7 @@ def looped_separation(module: DetachedEncoders, clips: ClipRows) -> None:
     """Every clip on its own through every encoder, then the distances."""
     labels_N = torch.from_numpy(clips.labels)
     for name in module.names:
-        features = [module.encode(name, rows[name])[0] for rows, _, _ in batches(clips, 1)]
+        features = [module.encode(name, rows[name])[0] for rows, _, *_ in batches(clips, 1)]
         effective_dimensions(torch.cat(features), labels_N, module.classes)
 
 
