@@ -113,9 +113,7 @@ def test_the_fit_is_the_least_of_its_loss_as_scipy_finds_it(clean_shift: float) 
     least = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-9})
     found = fit_logistic(rows)
     expected = 1 / (1 + np.exp(-(least.x[0] + standard @ least.x[1:])))
-    assert found.chance(rows.inputs_RK) == pytest.approx(expected, abs=1e-4)
-    again = fit_logistic(rows, fit_logistic(random_rows()))
-    assert again.chance(rows.inputs_RK) == pytest.approx(expected, abs=1e-4), "wherever it starts"
+    assert found.chance(rows.inputs_RK) == pytest.approx(expected, abs=1e-5)
     assert found.chance(rows.inputs_RK)[:60].mean() == pytest.approx(rows.right_R[:60].mean(), abs=0.04)
 
 

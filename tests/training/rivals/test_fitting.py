@@ -20,7 +20,8 @@ from dimml_training.config.rivals import (
     TmcSetting,
 )
 from dimml_training.fusion_selection.condition_rows import ConditionRows, rows_of
-from dimml_training.rivals.choose import choose_rival, fit_plan, rows_to_fit
+from dimml_training.fusion_selection.cross_fit import fit_plan
+from dimml_training.rivals.choose import choose_rival, rows_to_fit
 from dimml_training.rivals.fitting import RIVALS, Rows, fit
 from dimml_training.rivals.heads import HeadRows
 from dimml_training.rivals.pdf import Pdf
@@ -152,7 +153,7 @@ def test_every_row_is_scored_by_a_fit_that_saw_neither_its_clip_nor_its_family(r
     counted_FR, fit_R = fit_plan(rows, 3, 0)
     assert counted_FR[-1].all()
     for place in range(0, len(fit_R), 7):
-        seen = counted_FR[fit_R[place]].numpy()
+        seen = counted_FR[fit_R[place]]
         assert rows.clip_R[place] not in rows.clip_R[seen]
         families = rows.conditions[rows.condition_R[place]].families
         if rows.conditions[rows.condition_R[place]].in_means:

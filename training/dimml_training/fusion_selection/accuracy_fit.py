@@ -31,7 +31,7 @@ from dimml.monitoring.accuracy_estimate import (
 )
 from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
 from dimml_training.fusion_selection.cross_fit import clip_folds
-from dimml_training.fusion_selection.family_pairs import left_out_together
+from dimml_training.fusion_selection.family_pairs import left_out_together, turns_of
 
 #: Share of the clean condition in the weight of all.
 CLEAN_SHARE: Final = 0.5
@@ -178,16 +178,14 @@ def judged(answers: PatternRows, rows: ConditionRows) -> tuple[float, dict[str, 
     Return the mean estimate on clean rows, and absolute errors in points: on clean rows, and the mean over conditions.
     The estimate is used where the mean of the two is smaller.
     """
-    turns = left_out_together(rows.conditions)
+    turn_R = np.array(turns_of(rows.conditions))[answers.condition_R]
     held_out_R = np.full(len(answers.right_R), np.nan)
-    start = fit_logistic(answers)
-    for families in turns:
-        hit = np.array([bool(c.families & families) for c in rows.conditions])[answers.condition_R]
-        # The first turn leaves no family out: its rows are those of conditions without any.
-        waiting_R = np.isnan(held_out_R) & (hit if families else ~_damaged(rows)[answers.condition_R])
-        for fold in np.unique(answers.fold_R[waiting_R]).tolist():
-            of_R = waiting_R & (answers.fold_R == fold)
-            found = fit_logistic(answers.take(~hit & (answers.fold_R != fold)), start)
+    for turn, families in enumerate(left_out_together(rows.conditions)):
+        hit_R = np.array([bool(c.families & families) for c in rows.conditions])[answers.condition_R]
+        for fold in np.unique(answers.fold_R[turn_R == turn]).tolist():
+            of_R = (turn_R == turn) & (answers.fold_R == fold)
+            # No start from a fit to all rows: it would have seen what is judged.
+            found = fit_logistic(answers.take(~hit_R & (answers.fold_R != fold)))
             held_out_R[of_R] = found.chance(answers.inputs_RK[of_R])
     errors = {
         "estimate": _errors(answers, held_out_R),
@@ -206,7 +204,7 @@ def judged(answers: PatternRows, rows: ConditionRows) -> tuple[float, dict[str, 
     return float(held_out_R[answers.condition_R == 0].mean()), report
 
 
-def fit_logistic(answers: PatternRows, start: Logistic | None = None) -> Logistic:
+def fit_logistic(answers: PatternRows) -> Logistic:
     """Fit chance of being right to inputs by Newton's method: likelihood, ridge, and the price of a miss on clean rows.
 
     The loss is not quite convex, since the price is not; each step is halved until it gains.
@@ -227,15 +225,19 @@ def fit_logistic(answers: PatternRows, start: Logistic | None = None) -> Logisti
         return float(-likelihood + 0.5 * ridge_K @ np.square(b_K) + ANCHOR * miss**2), chance_R, miss
 
     b_K = np.zeros(standard_RK.shape[1])
-    if start is not None:
-        b_K = np.append(start.bias + start.weights_K @ mean_K, start.weights_K * spread_K)
     now, chance_R, miss = loss(b_K)
     for _ in range(_STEPS):
         slope_R = chance_R * (1 - chance_R)
         pull_K = slope_R[clean_R] @ clean_inputs / clean_R.sum()
         gradient_K = standard_RK.T @ (weights_R * (chance_R - right_R)) + ridge_K * b_K + 2 * ANCHOR * miss * pull_K
         curvature_KK = (standard_RK * (weights_R * slope_R)[:, None]).T @ standard_RK + np.diag(ridge_K)
-        step_K = np.linalg.solve(curvature_KK + 2 * ANCHOR * np.outer(pull_K, pull_K), gradient_K)
+        curvature_KK += 2 * ANCHOR * np.outer(pull_K, pull_K)
+        # What the price adds where the mean estimate misses. Without it steps near the least become many and short;
+        # with it the curvature may fail to be positive, far from the least.
+        bend_R = (slope_R * (1 - 2 * chance_R))[clean_R] / clean_R.sum()
+        bent_KK = curvature_KK + 2 * ANCHOR * miss * (clean_inputs * bend_R[:, None]).T @ clean_inputs
+        positive = float(np.linalg.eigvalsh(bent_KK)[0]) > 0
+        step_K = np.linalg.solve(bent_KK if positive else curvature_KK, gradient_K)
         share = 1.0
         while (after := loss(b_K - share * step_K))[0] > now and share > 1e-6:
             share /= 2
@@ -270,12 +272,6 @@ def _estimate(
         certainty=certainty,
         disagreement=rest[0] if rest else 0.0,
     )
-
-
-def _damaged(rows: ConditionRows) -> BoolArray:
-    """Which conditions have a family that is left out in some turn."""
-    every = frozenset[str]().union(*left_out_together(rows.conditions))
-    return np.array([bool(c.families & every) for c in rows.conditions])
 
 
 def _errors(answers: PatternRows, estimate_R: Array) -> tuple[float, float]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dimml.fusion import FloatArray, HeadReliability
+from dimml.fusion import BoolArray, FloatArray, HeadReliability
 from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
-from dimml_training.fusion_selection.family_pairs import left_out_together
+from dimml_training.fusion_selection.family_pairs import left_out_together, turns_of
 from dimml_training.fusion_selection.reliability_fit import (
     Geometry,
     ReliabilityFits,
@@ -73,6 +73,20 @@ def clip_folds(rows: ConditionRows, folds: int, seed: int) -> IntArray:
     return np.asarray((np.random.default_rng(seed).permutation(len(clips)) % folds)[place_R], np.int64)
 
 
+def fit_plan(rows: ConditionRows, folds: int, seed: int) -> tuple[BoolArray, IntArray]:
+    """Which rows each fit sees, ``[F, R]``, and by which fit each row is judged, ``[R]``; the last fit sees all.
+
+    One fit for each set of families left out together and each fold of clips.
+    """
+    fold_R, counted = clip_folds(rows, folds, seed), []
+    for families in left_out_together(rows.conditions):
+        hit = np.array([bool(c.families & families) for c in rows.conditions])
+        counted += [(fold_R != fold) & ~hit[rows.condition_R] for fold in range(folds)]
+    counted.append(np.ones(len(fold_R), np.bool_))
+    turn_R = np.array(turns_of(rows.conditions), np.int64)[rows.condition_R]
+    return np.stack(counted), np.asarray(turn_R * folds + fold_R, np.int64)
+
+
 def head_geometry(known: ConditionRows) -> list[Geometry]:
     """Class means, whitening and neighbours of each head's features, from clean training rows.
 
@@ -103,22 +117,12 @@ def cross_fit(
 
     ``cross``: with the other heads in view; ``regret_weighted``: with ``regret_prices`` on the rows.
     """
-    turns = left_out_together(rows.conditions)
-    fold_R = clip_folds(rows, folds, seed)
-    weights_R = row_weights(rows)
-    weights, turn_of = [], np.zeros(len(rows.conditions), np.int64)
-    for turn, families in enumerate(turns):
-        hit = np.array([bool(c.families & families) for c in rows.conditions])
-        turn_of[hit & (turn_of == 0)] = turn
-        weights += [weights_R * (fold_R != fold) * ~hit[rows.condition_R] for fold in range(folds)]
-    weights.append(weights_R)
+    counted_FR, fit_R = fit_plan(rows, folds, seed)
+    weights_FR = row_weights(rows) * counted_FR
     prices_R = regret_prices(rows) if regret_weighted else None
-    fits = ReliabilityFits(
-        rows, geometry, np.stack(weights), head_temperatures, seed=seed, cross=cross, prices_R=prices_R
-    )
+    fits = ReliabilityFits(rows, geometry, weights_FR, head_temperatures, seed=seed, cross=cross, prices_R=prices_R)
     fits.fit_own()
     fits.fit_pooled()
-    fit_R = turn_of[rows.condition_R] * folds + fold_R
     held_out_RH = fits.reliability()[fit_R, np.arange(len(fit_R))]
-    each = tuple(fits.parameters(fit) for fit in range(len(weights)))
-    return CrossFit(held_out_RH, each[-1], each[:-1], np.asarray(fit_R, np.int64))
+    each = tuple(fits.parameters(fit) for fit in range(len(weights_FR)))
+    return CrossFit(held_out_RH, each[-1], each[:-1], fit_R)

@@ -34,6 +34,24 @@ def left_out_together(conditions: Sequence[Condition]) -> list[frozenset[str]]:
     return [frozenset(), *(frozenset(f for pair in turn.values() for f in pair) for turn in _turns(conditions))]
 
 
+def turns_of(conditions: Sequence[Condition]) -> list[int]:
+    """By condition, the index in ``left_out_together`` of the set without whose families it is judged.
+
+    That is the first set that holds all of its families which are ever left out. Modalities of one sense share names of
+    families, which then stand in several sets, and the first set with one family of a pair may lack the other. Where no
+    set holds all, it is the first that holds any; 0 for a condition without such a family.
+    """
+    turns = left_out_together(conditions)
+    every = frozenset[str]().union(*turns)
+    found = []
+    for condition in conditions:
+        own = condition.families & every
+        fitting = [turn for turn, families in enumerate(turns) if own and own <= families]
+        touching = [turn for turn, families in enumerate(turns) if own & families]
+        found.append((fitting or touching or [0])[0])
+    return found
+
+
 def damaged_pairs(conditions: Sequence[Condition]) -> list[Condition]:
     """Conditions in which two modalities are damaged at once, by families of one turn: one mildly, one severely.
 

@@ -9,15 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dimml.fusion import FloatArray
 from dimml.metrics.classification import nll_of_logits
 from dimml_training.config.rivals import RivalKind, RivalSetting
 from dimml_training.fusion_selection.candidate_scores import CORRUPTED_SHARE
 from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
-from dimml_training.fusion_selection.cross_fit import WeightArray, clip_folds, row_weights
-from dimml_training.fusion_selection.family_pairs import left_out_together
+from dimml_training.fusion_selection.cross_fit import WeightArray, fit_plan, row_weights
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 from dimml_training.rivals.fitting import Rows, fit
 from dimml_training.rivals.heads import HeadRows, Rival, head_rows
@@ -71,7 +69,8 @@ def choose_rival(
     answer is calibrated on the same held-out rows, mostly on the clean ones, as ours is.
     """
     began = time.monotonic()
-    counted_FR, fit_R = fit_plan(rows, folds, seed)
+    plan_FR, fit_R = fit_plan(rows, folds, seed)
+    counted_FR = torch.from_numpy(plan_FR)
     weights_R = row_weights(rows)
     trials: list[_Trial] = []
     for with_fused in dict.fromkeys(fused_head):
@@ -99,21 +98,6 @@ def rows_to_fit(rows: ConditionRows) -> Rows:
     """Tensors of these rows, drawn by the weights of ``row_weights``."""
     found = head_rows(rows.logits_RHC, rows.present_RH, rows.features, rows.labels_R)
     return Rows(found, torch.from_numpy(row_weights(rows)))
-
-
-def fit_plan(rows: ConditionRows, folds: int, seed: int) -> tuple[Tensor, IntArray]:
-    """Which rows each fit sees, ``[F, R]``, and by which fit each row is scored, ``[R]``; the last fit sees all.
-
-    One fit for each fold of clips and set of families left out together.
-    """
-    turns, fold_R = left_out_together(rows.conditions), clip_folds(rows, folds, seed)
-    counted, turn_of = [], np.zeros(len(rows.conditions), np.int64)
-    for turn, families in enumerate(turns):
-        hit = np.array([bool(c.families & families) for c in rows.conditions])
-        turn_of[hit & (turn_of == 0)] = turn
-        counted += [(fold_R != fold) & ~hit[rows.condition_R] for fold in range(folds)]
-    counted.append(np.ones(len(fold_R), np.bool_))
-    return torch.from_numpy(np.stack(counted)), np.asarray(turn_of[rows.condition_R] * folds + fold_R)
 
 
 @torch.no_grad()
