@@ -23,6 +23,8 @@ from dimml_training.compare.work import Comparison, planned, side_by_side, work_
 from dimml_training.config import TrainConfig, with_fields
 from dimml_training.config.corruption_suite import conditions
 from dimml_training.corruptions.encoding import encode_conditions
+from dimml_training.fusion_selection.choose import choice_conditions
+from dimml_training.fusion_selection.family_pairs import has_answer, name_has_answer
 from dimml_training.run.directory import load_run
 from support import made_up_cells, tiny_training
 
@@ -151,6 +153,26 @@ def test_the_trial_that_is_best_on_validation_is_settled_not_that_on_test(
     assert chosen.training["stage1.joint.modality_dropout"] == 0.1
     assert chosen.name == "joint_concat_dropout"
     assert not chosen.scored_on_validation
+
+
+def test_damage_that_leaves_no_answer_settles_no_trial() -> None:
+    found, _ = made_up_cells.cell("trial", 0, 0.5)
+    record = next(r for r in found.conditions.values() if r.seen and r.in_means)
+    clean, *_ = found.conditions
+    names = (clean, "audio:white_0db", "audio:another_clip_-10db", "audio+visual:another_clip_-10db+blur_2pct")
+    among = {**dict.fromkeys(names, record), clean: found.conditions[clean]}
+    validation = dict(zip(names, (0.9, 0.6, 0.1, 0.2), strict=True))
+    trial = found.model_copy(update={"conditions": among, "validation": validation})
+    assert validation_score(trial) == pytest.approx(0.6)
+    for name in names[2:]:
+        one = {clean: among[clean], name: record}
+        assert validation_score(trial.model_copy(update={"conditions": one})) == pytest.approx(0.9)
+
+
+def test_every_name_of_the_suite_says_whether_it_leaves_an_answer(config: TrainConfig) -> None:
+    suite = choice_conditions(config)
+    assert {name_has_answer(c.name) == has_answer(c) for c in suite} == {True}
+    assert {has_answer(c) for c in suite} == {True, False}
 
 
 def test_methods_without_trials_are_as_they_were(config: TrainConfig) -> None:

@@ -171,3 +171,24 @@ def test_a_choice_sees_every_damage_once_and_learns_from_chains_alone_what_it_is
     assert conditions_of(kin=True, certainties=["margin"]) == judged
     assert conditions_of(form={"certainty": "reliability"} | form) == judged
     assert conditions_of(certainties=["margin"], form={"certainty": "cross_reliability"} | form) == found
+
+
+def test_kin_is_learned_from_where_all_that_it_resembles_is_allowed(tmp_path: Path) -> None:
+    wanted = document(write_clips(tmp_path))
+    del wanted["fusion"]
+    certainty = {"certainties": ["reliability"], "kin": True}
+
+    def kin(**more: Any) -> set[str]:
+        config = parse_config(wanted | {"certainty": certainty | more}, "test")
+        return {c.name.partition(":")[2] for c in choice_conditions(config) if c.group == "kin"}
+
+    every = kin()
+    assert {"coloured_noise", "training_voices", "room", "overdrive", "sheet", "exposure", "warp"} <= every
+    few = kin(families=["white", "grey_box", "darkness", "glare"])
+    alone = {name for name in few if "+" not in name}
+    # White noise has coloured noise near it, a grey box the occluders; 'exposure' is near to fading too, which is not
+    # there; rooms, overdrive and warping resemble no family of the suite.
+    assert alone == {"coloured_noise", "room", "overdrive", "sheet", "thing", "collage", "warp"}
+    assert {part for name in few for part in name.split("+")} == alone, "pairs of kin likewise"
+    assert few < every
+    assert kin(families=[]) - {"room+warp", "overdrive+warp"} == {"room", "overdrive", "warp"}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dimml_training.config.corruption_suite import Condition, Corruption
 from dimml_training.config.rivals import (
     EcmlSetting,
     MlaSetting,
@@ -20,8 +21,8 @@ from dimml_training.config.rivals import (
     TmcSetting,
 )
 from dimml_training.fusion_selection.condition_rows import ConditionRows, rows_of
-from dimml_training.fusion_selection.cross_fit import fit_plan
-from dimml_training.rivals.choose import choose_rival, rows_to_fit
+from dimml_training.fusion_selection.cross_fit import fit_plan, row_weights
+from dimml_training.rivals.choose import _scored, choose_rival, rows_to_fit
 from dimml_training.rivals.fitting import RIVALS, Rows, fit
 from dimml_training.rivals.heads import HeadRows
 from dimml_training.rivals.pdf import Pdf
@@ -175,3 +176,21 @@ def test_the_setting_that_is_best_on_unseen_rows_is_taken(rows: ConditionRows) -
     again = choose_rival("stacker", settings, (False, True), rows, folds=2, steps=100, seed=0)
     some = rows_to_fit(rows if chosen.fused_head else rows.without_fused_head()).rows
     np.testing.assert_array_equal(chosen.log_probabilities(some), again.log_probabilities(some))
+
+
+def test_damage_that_leaves_no_answer_has_no_say_in_the_choice_of_a_setting(rows: ConditionRows) -> None:
+    """Under another voice at -10 dB the clip's own class cannot be recognised: ours is not judged on it either."""
+    (place,) = (index for index, c in enumerate(rows.conditions) if c.name == "audio:audio_a")
+    unanswerable = Corruption("another_clip", "-10db", -10.0, "sound", True, 1)
+    renamed = list(rows.conditions)
+    renamed[place] = Condition(f"audio:{unanswerable.name}", "sound", True, {"audio": unanswerable}, True, 1)
+    means = []
+    for suite in (rows.conditions, tuple(renamed)):
+        given = replace(rows, conditions=suite)
+        right_R = np.where(given.condition_R == place, 0, given.labels_R)  # class 0 for all of it
+        answers_RC = np.eye(CLASSES, dtype=np.float32)[right_R] * 5
+        trial = _scored(StackerSetting(l2=0.01), False, given, answers_RC, row_weights(given))
+        means.append(trial.accuracy)
+    own = float((rows.labels_R[rows.condition_R == place] == 0).mean())
+    counted = sum(c.in_means for c in rows.conditions)
+    assert means == pytest.approx([(counted - 1 + own) / counted, 1.0])

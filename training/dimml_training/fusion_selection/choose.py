@@ -11,7 +11,7 @@ from torch import nn
 from dimml.fusion import LEARNED
 from dimml_training.config import TrainConfig
 from dimml_training.config.composed_conditions import composed_conditions
-from dimml_training.config.corruption_suite import Condition, conditions
+from dimml_training.config.corruption_suite import Condition, Corruption, conditions
 from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.corruptions.kin.applying import WithKin
 from dimml_training.corruptions.kin.families import kin_conditions
@@ -72,14 +72,22 @@ def choice_conditions(config: TrainConfig) -> list[Condition]:
 def learned_from(config: TrainConfig) -> list[Condition]:
     """Conditions that a choice learns from and is not judged on.
 
-    Kin, if the config wants it and anything is learned; composed ones if 'cross_reliability' may be learned.
+    Kin, if the config wants it and anything is learned; composed ones if 'cross_reliability' may be learned. With
+    ``families`` in the config, kin near to any other family is as unknown as that family.
     """
     section = config.certainty
     kin = section.kin and not set(LEARNED).isdisjoint(section.tried)
     found = kin_conditions(config.inputs, section.draws) if kin else []
+    if section.families is not None:
+        found = [c for c in found if _near(c) <= set(section.families)]
     if "cross_reliability" in section.tried:
         found += composed_conditions(config.inputs, section.families)
     return found
+
+
+def _near(condition: Condition) -> frozenset[str]:
+    """Seen families that what a condition does resembles."""
+    return frozenset(f for c in condition.by_modality.values() if isinstance(c, Corruption) for f in c.near)
 
 
 def spread(clips: ClipRows, most: int) -> ClipRows:

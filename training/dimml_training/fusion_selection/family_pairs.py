@@ -25,6 +25,11 @@ def has_answer(condition: Condition) -> bool:
     return not any(isinstance(c, Corruption) and c.name in WITHOUT_ANSWER for c in condition.by_modality.values())
 
 
+def name_has_answer(condition: str) -> bool:
+    """As ``has_answer``, of a condition of the suite by its name, which is all that a cell keeps of it."""
+    return WITHOUT_ANSWER.isdisjoint(condition.rpartition(":")[2].split("+"))
+
+
 def left_out_together(conditions: Sequence[Condition]) -> list[frozenset[str]]:
     """Sets of families to leave out in turn: first none, then a pair of every modality's families at a time.
 

@@ -16,6 +16,7 @@ from dimml_training.config.rivals import RivalKind, RivalSetting
 from dimml_training.fusion_selection.candidate_scores import CORRUPTED_SHARE
 from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
 from dimml_training.fusion_selection.cross_fit import WeightArray, fit_plan, row_weights
+from dimml_training.fusion_selection.family_pairs import has_answer
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 from dimml_training.rivals.fitting import Rows, fit
 from dimml_training.rivals.heads import HeadRows, Rival, head_rows
@@ -64,8 +65,8 @@ def choose_rival(
 ) -> ChosenRival:
     """Try every setting with the fused head and without, as ``fused_head`` says, and fit the best to all rows.
 
-    The best has the highest mean accuracy over the conditions that count in means, on rows whose clip and families the
-    fit has not seen; the first of equals. Rows that are only learned from, if any, are never scored. The
+    The best has the highest mean accuracy over the conditions in the means that leave an answer, on rows whose clip and
+    families the fit has not seen; the first of equals. Rows that are only learned from, if any, are never scored. The
     answer is calibrated on the same held-out rows, mostly on the clean ones, as ours is.
     """
     began = time.monotonic()
@@ -118,7 +119,7 @@ def _scored(
     right_R = logits_RC.argmax(axis=1) == rows.labels_R
     clean_R = np.array([c.group == "clean" for c in rows.conditions])[rows.condition_R]
     there = np.bincount(rows.condition_R, minlength=len(rows.conditions)) > 0
-    counted = [index for index, c in enumerate(rows.conditions) if c.in_means and there[index]]
+    counted = [index for index, c in enumerate(rows.conditions) if c.in_means and has_answer(c) and there[index]]
     means = [float(right_R[rows.condition_R == index].mean()) for index in counted]
     corrupted = weights_R * ~clean_R * judged_R
     clean = weights_R * clean_R

@@ -19,6 +19,7 @@ from dimml_training.compare.plan import Repeat, TrainingJob, training_config, tr
 from dimml_training.compare.scoring import answer_key
 from dimml_training.compare.summary import TRIAL
 from dimml_training.config import TrainConfig
+from dimml_training.fusion_selection.family_pairs import name_has_answer
 
 
 def trial_methods(method: Method) -> list[Method]:
@@ -36,13 +37,15 @@ def trial_methods(method: Method) -> list[Method]:
 
 
 def validation_score(cell: Cell) -> float:
-    """Mean accuracy on validation clips over the seen conditions that count in means; on clean clips without any.
+    """Mean accuracy on validation clips over the seen conditions in the means that leave an answer; else on clean ones.
 
     Raises ValueError for a cell without validation clips.
     """
     if cell.validation is None:
         raise ValueError(f"{cell.method}, repeat {cell.repeat}, was not scored on validation clips")
-    counted = [name for name, record in cell.conditions.items() if record.seen and record.in_means]
+    counted = [
+        name for name, record in cell.conditions.items() if record.seen and record.in_means and name_has_answer(name)
+    ]
     return float(np.mean([cell.validation[name] for name in counted or list(cell.conditions)[:1]]))
 
 
