@@ -25,7 +25,9 @@ from dimml_training.fusion_selection.cross_fit import fit_plan, row_weights
 from dimml_training.rivals.choose import _scored, choose_rival, rows_to_fit
 from dimml_training.rivals.fitting import RIVALS, Rows, fit
 from dimml_training.rivals.heads import HeadRows
+from dimml_training.rivals.mla import Mla
 from dimml_training.rivals.pdf import Pdf
+from dimml_training.rivals.qmf import Qmf
 from dimml_training.rivals.stacker import Stacker
 from support.lying_heads import CLASSES, LyingHeads, lying_suite
 
@@ -62,7 +64,7 @@ def test_fitting_lowers_the_stated_loss(kind: RivalKind, rows: ConditionRows) ->
 
     @torch.no_grad()
     def stated(steps: int) -> float:
-        rival = RIVALS[kind](given.rows, 1, SETTINGS[kind])
+        rival = RIVALS[kind](given.rows, everything, SETTINGS[kind])
         if steps:
             with torch.enable_grad():
                 rival = fit(kind, SETTINGS[kind], given, everything, steps=steps, seed=0)
@@ -97,11 +99,63 @@ def test_a_fit_learns_nothing_from_rows_that_are_kept_from_it(kind: RivalKind, r
     other_labels[::3] = (other_labels[::3] + 1) % CLASSES
     other_logits = given.rows.logits_RHC.clone()
     other_logits[::3] *= -50.0
-    changed = Rows(replace(given.rows, labels=other_labels, logits_RHC=other_logits), given.weights_R)
+    other_features = tuple(own.clone() for own in given.rows.features)
+    for own in other_features:
+        own[::3] = 7.0 - 30.0 * own[::3]
+    other = replace(given.rows, labels=other_labels, logits_RHC=other_logits, features=other_features)
+    changed = Rows(other, given.weights_R)
     fits = [fit(kind, SETTINGS[kind], these, counted, steps=12, seed=0) for these in (given, changed)]
-    for one, other in zip(fits[0].parameters(), fits[1].parameters(), strict=True):
-        torch.testing.assert_close(one[0], other[0], rtol=0, atol=0)
+    for one, changed_one in zip(fits[0].parameters(), fits[1].parameters(), strict=True):
+        torch.testing.assert_close(one[0], changed_one[0], rtol=0, atol=0)
+    seen = given.rows.take(torch.nonzero(counted[0])[:, 0])
+    with torch.no_grad():
+        answers = [of.log_probabilities(seen)[0] for of in fits]
+    torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=0)
     assert any(not torch.equal(one[1], other[1]) for one, other in zip(*(f.parameters() for f in fits), strict=True))
+
+
+def test_features_are_in_units_of_what_a_fit_has_seen_with_the_head_there() -> None:
+    features = torch.tensor([[1.0, 5.0], [3.0, 5.0], [5.0, 5.0], [101.0, -5.0], [9.0, 9.0]])
+    present = torch.tensor([[True], [True], [True], [True], [False]])
+    rows = HeadRows(torch.zeros(5, 1, 3), present, (features,), torch.zeros(5, dtype=torch.int64))
+    counted = torch.tensor([[True, True, True, False, True], [True, False, False, True, True], [True] + [False] * 4])
+    (found,) = Mla(rows, counted, MlaSetting(pull=0.0)).standardised(rows)
+    # 1, 3, 5: mean 3, deviation 2. The second feature is 5 in all that the first fit has seen, and keeps its unit.
+    expected_first = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [49.0, -10.0], [0.0, 0.0]])
+    torch.testing.assert_close(found[0], expected_first)
+    # 1 and 101: mean 51, deviation 50·√2; 5 and -5: mean 0, deviation 5·√2.
+    torch.testing.assert_close(found[1, 3], torch.tensor([50 / (50 * 2**0.5), -5 / (5 * 2**0.5)]))
+    torch.testing.assert_close(found[2], features * present)  # a single row has no deviation
+
+
+def test_qmf_scales_losses_over_what_a_fit_has_met_with_the_head_there() -> None:
+    """Rows kept from a fit, not drawn yet or without the head have no loss, and are not the least of it."""
+    labels = torch.zeros(5, dtype=torch.int64)
+    present = torch.tensor([[True, True], [True, True], [True, False], [True, True], [True, True]])
+    logits = torch.zeros(5, 2, 3)
+    logits[:, :, 0] = torch.tensor([4.0, 0.0, -2.0, 9.0, 1.0])[:, None]
+    rows = HeadRows(logits, present, (torch.zeros(5, 1), torch.zeros(5, 1)), labels)
+    counted = torch.tensor([[False, True, True, True, True], [True] * 5, [False] * 5])
+    qmf = Qmf(rows, counted, QmfSetting(pull=0.0))
+    drawn = torch.tensor([0, 1, 2, 4])  # the fourth is never drawn
+    for _ in range(2):
+        qmf.row_losses(rows.take(drawn), drawn, counted[:, drawn].float(), 0.0)
+
+    def loss(of_first: float) -> float:
+        return float(np.log(np.exp(of_first) + 2) - of_first)
+
+    def scaled(of_first: float, least: float, most: float) -> float:
+        return (loss(of_first) - loss(least)) / (loss(most) - loss(least))
+
+    found = qmf._histories(torch.arange(5))
+    # The first fit met logits 0, -2 and 1 of the first head, and 0 and 1 of the second.
+    assert found[0, :, 0].tolist() == pytest.approx([0.0, scaled(0, 1, -2), 1.0, 0.0, 0.0], abs=1e-6)
+    assert found[0, :, 1].tolist() == pytest.approx([0.0, 1.0, 0.0, 0.0, 0.0], abs=1e-6)
+    # The second met 4 too, which is then the least.
+    expected = [0.0, scaled(0, 4, -2), 1.0, 0.0, scaled(1, 4, -2)]
+    assert found[1, :, 0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert found[1, :, 1].tolist() == pytest.approx([0.0, 1.0, 0.0, 0.0, scaled(1, 4, 0)], abs=1e-6)
+    assert not found[2].any(), "a fit that has met nothing"
 
 
 @each_rival

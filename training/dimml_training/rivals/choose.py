@@ -22,7 +22,7 @@ from dimml_training.rivals.fitting import Rows, fit
 from dimml_training.rivals.heads import HeadRows, Rival, head_rows
 
 #: Rows answered at once.
-ANSWERED_ROWS: Final = 4096
+ANSWERED_ROWS: Final = 1024
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ def conflicts(evidence: Tensor, present: Tensor) -> Tensor:
 class Tmc(TunedHeads):
     """Evidence of tuned heads, joined by Dempster's rule."""
 
-    def __init__(self, rows: HeadRows, fits: int, setting: TmcSetting) -> None:
-        super().__init__(rows, fits, setting.pull)
+    def __init__(self, rows: HeadRows, counted_FR: Tensor, setting: TmcSetting) -> None:
+        super().__init__(rows, counted_FR, setting.pull)
         self.annealing = setting.annealing
 
     def evidence(self, rows: HeadRows) -> Tensor:
@@ -105,8 +105,8 @@ class Tmc(TunedHeads):
 class Ecml(Tmc):
     """Evidence of tuned heads, averaged, with a loss on conflict."""
 
-    def __init__(self, rows: HeadRows, fits: int, setting: EcmlSetting) -> None:
-        super().__init__(rows, fits, setting)
+    def __init__(self, rows: HeadRows, counted_FR: Tensor, setting: EcmlSetting) -> None:
+        super().__init__(rows, counted_FR, setting)
         self.conflict = setting.conflict
 
     def joined(self, evidence_FBHC: Tensor, present_BH: Tensor) -> Tensor:

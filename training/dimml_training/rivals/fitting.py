@@ -22,7 +22,7 @@ from dimml_training.rivals.stacker import Stacker
 BATCH_ROWS: Final = 256
 LEARNING_RATE: Final = 0.02
 
-#: How each rival is built from all rows, the number of fits and a setting of its own.
+#: How each rival is built from all rows, which of them each fit sees, and a setting of its own.
 RIVALS: Final[Mapping[RivalKind, Callable[..., Rival]]] = {
     "qmf": Qmf,
     "pdf": Pdf,
@@ -48,7 +48,7 @@ def fit(kind: RivalKind, setting: RivalSetting, given: Rows, counted_FR: Tensor,
     fits, whatever torch's global generator has drawn.
     """
     drawn = torch.Generator().manual_seed(seed)
-    rival = RIVALS[kind](given.rows, len(counted_FR), setting)
+    rival = RIVALS[kind](given.rows, counted_FR, setting)
     optimiser = torch.optim.Adam(rival.parameters(), lr=LEARNING_RATE)
     counted_FR = counted_FR.float()
     for step in range(steps):

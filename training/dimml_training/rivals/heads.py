@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from dimml.fusion import BoolArray, FloatArray
 from dimml_training.fusion_selection.condition_rows import IntArray
 
-#: Added to a feature's deviation: a dead feature is zero in every row.
+#: A feature that deviates less is the same in every row, such as a dead one, and stays in its own unit: what a fit has
+#: not seen may differ in it, by no end of deviations.
 LEAST_DEVIATION = 1e-6
 
 
@@ -77,28 +78,29 @@ class Rival(nn.Module, ABC):
 class TunedHeads(Rival):
     """Heads ``z = e^a·z_frozen + b + V·f``: a head's own features f, in units of their deviation, and V from zero.
 
+    ``counted_FR`` (booleans) says which of the rows each fit sees: their mean and deviation are of these alone.
     ``pull`` is the weight of half the squared length of V.
     """
 
-    def __init__(self, rows: HeadRows, fits: int, pull: float) -> None:
+    def __init__(self, rows: HeadRows, counted_FR: Tensor, pull: float) -> None:
         super().__init__()
+        fits = len(counted_FR)
         heads, classes = rows.logits_RHC.shape[1:]
         self.pull = pull
         self.log_scale_FH = nn.Parameter(torch.zeros(fits, heads))
         self.bias_FHC = nn.Parameter(torch.zeros(fits, heads, classes))
         self.maps = nn.ParameterList(torch.zeros(fits, own.shape[1], classes) for own in rows.features)
+        # Mean and deviation of each head's features by fit, ``[F, D]``.
         self.moments: list[tuple[Tensor, Tensor]] = []
         for head, own in enumerate(rows.features):
-            there = own[rows.present_RH[:, head]]
-            if len(there) < 2:
-                there = torch.zeros(2, own.shape[1])
-            self.moments.append((there.mean(dim=0), there.std(dim=0) + LEAST_DEVIATION))
+            of_fits = [moments(own[seen_R & rows.present_RH[:, head]]) for seen_R in counted_FR.bool()]
+            self.moments.append((torch.stack([m for m, _ in of_fits]), torch.stack([d for _, d in of_fits])))
 
     def standardised(self, rows: HeadRows) -> list[Tensor]:
-        """Features ``[B, D]`` of each head in units of their deviation, zeros where it is absent."""
+        """Features ``[F, B, D]`` of each head in units of their deviation, zeros where it is absent."""
         return [
-            (own - mean_D) / deviation_D * rows.present_RH[:, head, None]
-            for head, (own, (mean_D, deviation_D)) in enumerate(zip(rows.features, self.moments, strict=True))
+            (own - mean_FD[:, None]) / deviation_FD[:, None] * rows.present_RH[:, head, None]
+            for head, (own, (mean_FD, deviation_FD)) in enumerate(zip(rows.features, self.moments, strict=True))
         ]
 
     def logits(self, rows: HeadRows) -> Tensor:
@@ -106,7 +108,7 @@ class TunedHeads(Rival):
         found = [
             self.log_scale_FH[:, head, None, None].exp() * rows.logits_RHC[None, :, head]
             + self.bias_FHC[:, None, head]
-            + torch.einsum("bd,fdc->fbc", own, map_FDC)
+            + torch.einsum("fbd,fdc->fbc", own, map_FDC)
             for head, (own, map_FDC) in enumerate(zip(self.standardised(rows), self.maps, strict=True))
         ]
         return torch.stack(found, dim=2)
@@ -114,6 +116,14 @@ class TunedHeads(Rival):
     def penalty(self) -> Tensor:
         """``pull/2·Σ|V|²``, of each fit."""
         return 0.5 * self.pull * torch.stack([map_FDC.square().sum(dim=(1, 2)) for map_FDC in self.maps]).sum(dim=0)
+
+
+def moments(features_RD: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of features, ``[D]`` each; 0 and 1 of fewer than two rows."""
+    if len(features_RD) < 2:
+        return torch.zeros(features_RD.shape[1]), torch.ones(features_RD.shape[1])
+    deviation_D = features_RD.std(dim=0)
+    return features_RD.mean(dim=0), torch.where(deviation_D > LEAST_DEVIATION, deviation_D, torch.ones(()))
 
 
 def cross_entropies(logits_FBC: Tensor, labels_B: Tensor) -> Tensor:

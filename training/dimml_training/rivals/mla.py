@@ -23,8 +23,8 @@ def entropies(logits: Tensor) -> Tensor:
 class Mla(TunedHeads):
     """Heads tuned by their own cross entropies, weighted by their entropies; ``temperature`` divides these."""
 
-    def __init__(self, rows: HeadRows, fits: int, setting: MlaSetting) -> None:
-        super().__init__(rows, fits, setting.pull)
+    def __init__(self, rows: HeadRows, counted_FR: Tensor, setting: MlaSetting) -> None:
+        super().__init__(rows, counted_FR, setting.pull)
         self.temperature = setting.temperature
 
     def row_losses(self, rows: HeadRows, which_B: Tensor, counted_FB: Tensor, progress: float) -> Tensor:

@@ -42,9 +42,9 @@ def relative_calibrations(logits: Tensor, present: Tensor) -> Tensor:
 class Pdf(TunedHeads):
     """Heads tuned by PDF's loss, weighted by predicted confidence."""
 
-    def __init__(self, rows: HeadRows, fits: int, setting: PdfSetting) -> None:
-        super().__init__(rows, fits, setting.pull)
-        drawn = torch.Generator().manual_seed(0)
+    def __init__(self, rows: HeadRows, counted_FR: Tensor, setting: PdfSetting) -> None:
+        super().__init__(rows, counted_FR, setting.pull)
+        fits, drawn = len(counted_FR), torch.Generator().manual_seed(0)
         # Every fit starts from the same numbers, as their losses are compared.
         self.hidden = nn.ParameterList(
             (torch.randn(own.shape[1], setting.hidden, generator=drawn) / own.shape[1] ** 0.5).repeat(fits, 1, 1)
@@ -59,7 +59,7 @@ class Pdf(TunedHeads):
         """Predicted probabilities of the true class, ``[F, B, H]``."""
         found = []
         for head, (own, weight_FDU) in enumerate(zip(self.standardised(rows), self.hidden, strict=True)):
-            units_FBU = (torch.einsum("bd,fdu->fbu", own, weight_FDU) + self.hidden_bias_FHU[:, None, head]).relu()
+            units_FBU = (torch.einsum("fbd,fdu->fbu", own, weight_FDU) + self.hidden_bias_FHU[:, None, head]).relu()
             found.append((units_FBU * self.out_FHU[:, None, head]).sum(dim=2) + self.out_bias_FH[:, None, head])
         return torch.stack(found, dim=2).sigmoid()
 

@@ -4,8 +4,8 @@
 ``w_m = logsumexp(z_m) / 10`` (the tenth is its code's), the answer ``Σ_m w_m·z_m``, with the weights taken as constants
 in its loss. The loss is ``CE(answer) + Σ_m CE(z_m) + λ·Σ_m rank_m``, where ``rank_m(i, j) = max(0, g(κ_i, κ_j)·(w_i -
 w_j) + |κ_i - κ_j|)``, ``g`` the sign of ``κ_i - κ_j``: of two rows, that with the lower mean loss κ over the training
-so far is to have the higher weight. κ is scaled to 0..1 over all rows, and j is the next row of the batch, as in its
-code.
+so far is to have the higher weight. κ is scaled to 0..1 over the rows that the fit has met with this head, and j is the
+next row of the batch, as in its code.
 """
 
 from __future__ import annotations
@@ -35,13 +35,12 @@ def ranking_losses(weights: Tensor, histories: Tensor) -> Tensor:
 class Qmf(TunedHeads):
     """Heads tuned by QMF's loss, under its weights."""
 
-    def __init__(self, rows: HeadRows, fits: int, setting: QmfSetting) -> None:
-        super().__init__(rows, fits, setting.pull)
+    def __init__(self, rows: HeadRows, counted_FR: Tensor, setting: QmfSetting) -> None:
+        super().__init__(rows, counted_FR, setting.pull)
         self.rank = setting.rank
-        heads = rows.logits_RHC.shape[1]
-        # Summed losses of every row in every fit, and how often it was met.
-        self.summed_FRH = torch.zeros(fits, len(rows.labels), heads)
-        self.met_R = torch.zeros(len(rows.labels))
+        # Summed losses of every row's heads in every fit, and how often the fit met them.
+        self.summed_FRH = torch.zeros(len(counted_FR), *rows.present_RH.shape)
+        self.met_FRH = torch.zeros_like(self.summed_FRH)
 
     def fused(self, logits_FBHC: Tensor, present_BH: Tensor) -> Tensor:
         """The answer's logits, ``[F, B, C]``."""
@@ -53,24 +52,25 @@ class Qmf(TunedHeads):
         logits_FBHC = self.logits(rows)
         own_FBH = cross_entropies(logits_FBHC, rows.labels) * rows.present_RH
         losses_FB = cross_entropies(self.fused(logits_FBHC, rows.present_RH), rows.labels) + own_FBH.sum(dim=2)
-        # Of rows kept from a fit nothing is counted, their loss included, which would scale the others.
-        self.summed_FRH[:, which_B] += own_FBH.detach() * counted_FB[:, :, None]
-        self.met_R[which_B] += 1.0
+        # Rows kept from a fit, and absent heads, are never met: their losses, or zeros, would scale the others.
+        met_FBH = counted_FB[:, :, None] * rows.present_RH
+        self.summed_FRH[:, which_B] += own_FBH.detach()
+        self.met_FRH[:, which_B] += met_FBH
         # A pair counts where the fit may see both rows and both have the head.
-        both_FBH = counted_FB[:, :, None] * rows.present_RH
-        both_FBH = both_FBH * both_FBH.roll(-1, dims=1)
+        both_FBH = met_FBH * met_FBH.roll(-1, dims=1)
         weights_FHB = energy_weights(logits_FBHC).transpose(1, 2)
         histories_FHB = self._histories(which_B).transpose(1, 2)
         ranks_FBH = ranking_losses(weights_FHB, histories_FHB).transpose(1, 2) * both_FBH
         return losses_FB + self.rank * ranks_FBH.sum(dim=2)
 
     def _histories(self, which_B: Tensor) -> Tensor:
-        """Mean losses of these rows so far, scaled to 0..1 over all rows that were met, ``[F, B, H]``."""
-        means_FRH = self.summed_FRH / self.met_R.clamp(min=1.0)[None, :, None]
-        known_FRH = means_FRH[:, self.met_R > 0]
-        low_FH, high_FH = known_FRH.amin(dim=1), known_FRH.amax(dim=1)
-        scale_FH = (high_FH - low_FH).clamp(min=1e-12)
-        return (means_FRH[:, which_B] - low_FH[:, None]) / scale_FH[:, None]
+        """Mean losses of these rows so far, scaled to 0..1 over the rows that a fit has met, ``[F, B, H]``; else 0."""
+        means_FRH = self.summed_FRH / self.met_FRH.clamp(min=1.0)
+        met_FRH = self.met_FRH > 0
+        low_F1H = means_FRH.masked_fill(~met_FRH, torch.inf).amin(dim=1, keepdim=True)
+        high_F1H = means_FRH.masked_fill(~met_FRH, -torch.inf).amax(dim=1, keepdim=True)
+        scaled_FBH = (means_FRH[:, which_B] - low_F1H) / (high_F1H - low_F1H).clamp(min=1e-12)
+        return scaled_FBH.masked_fill(~met_FRH[:, which_B], 0.0)
 
     def log_probabilities(self, rows: HeadRows) -> Tensor:
         """Logarithms of the softmax of the weighted sum."""

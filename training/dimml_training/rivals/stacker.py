@@ -23,9 +23,9 @@ def stacked(rows: HeadRows) -> Tensor:
 class Stacker(Rival):
     """Weights from every head's every class to every class; ``l2`` weighs half their squared length."""
 
-    def __init__(self, rows: HeadRows, fits: int, setting: StackerSetting) -> None:
+    def __init__(self, rows: HeadRows, counted_FR: Tensor, setting: StackerSetting) -> None:
         super().__init__()
-        heads, classes = rows.logits_RHC.shape[1:]
+        fits, (heads, classes) = len(counted_FR), rows.logits_RHC.shape[1:]
         self.l2 = setting.l2
         self.weight_FIC = nn.Parameter(torch.zeros(fits, heads * classes + heads, classes))
         self.bias_FC = nn.Parameter(torch.zeros(fits, classes))
