@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dimml_training.compare import scoring
 from dimml_training.compare.answers import answer
 from dimml_training.compare.cells import Cell, cell_path, read_cell, write_cell
 from dimml_training.compare.coverage import coverage
@@ -89,6 +90,28 @@ def test_a_rival_is_fitted_anew_when_its_settings_or_its_rows_change(config: Tra
     assert {name for name in before if of_one[name] != before[name]} == {"tmc"}
     of_rows = keys(with_fields(config, {"certainty.clips": 7}, "test"))
     assert {name for name in before if of_rows[name] != before[name]} == set(RIVALS)
+
+
+def test_what_is_chosen_is_made_anew_when_the_conditions_of_the_choice_change(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("dimml", "separate_chosen", "qmf", "late_logits", "dimml_clw", "joint_concat", "dimml:fused")
+    free = config.model_copy(update={"fusion": None})
+
+    def keys() -> dict[tuple[str, bool], str]:
+        return {
+            (name, of.fusion is None): answer_key("t", of, all_methods(of)[name])
+            for name in names
+            for of in (config, free)
+        }
+
+    assert config.fusion is not None
+    before = keys()
+    fewer = choice_conditions(config)[:-1]
+    monkeypatch.setattr(scoring, "choice_conditions", lambda _: fewer)
+    after = keys()
+    changed = {what for what in before if before[what] != after[what]}
+    assert changed == {("dimml", True), ("separate_chosen", True), ("qmf", True), ("qmf", False)}
 
 
 def dropout_comparison(config: TrainConfig, folder: Path) -> Comparison:

@@ -73,7 +73,7 @@ def answer_key(training: str, config: TrainConfig, method: Method, suite: Suite 
     """Key of all that a cell depends on, sixteen hex digits; a cell with the same key need not be made again.
 
     ``training`` is the key of the training, ``config`` the config of the repeat, ``suite`` by default the one of
-    ``development``.
+    ``development``. What is chosen or fitted on validation clips depends on the conditions of that choice too.
     """
     on = suite or development(config.inputs)
     document: list[Any] = [training, historic_repr(method.answer), suite_digest(on.conditions), config.seed]
@@ -81,6 +81,8 @@ def answer_key(training: str, config: TrainConfig, method: Method, suite: Suite 
         document.append(on.split)
     if isinstance(method.answer, ChosenFusion | FittedRival):
         document.append(config.model_dump(mode="json", include={"fusion", "certainty"}, exclude=historic(config)))
+        if isinstance(method.answer, FittedRival) or config.fusion is None:
+            document.append(suite_digest(choice_conditions(config)))
     return digest(document)
 
 
