@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from dimml_training.compare.answers import answer
 from dimml_training.compare.packed_cells import read_cells
 from dimml_training.compare.plan import TrainingJob
 from dimml_training.compare.provenance import Provenance
-from dimml_training.compare.work import Comparison, only_one, planned, work_off
+from dimml_training.compare.work import Comparison, only_one, planned, side_by_side, work_off
+from dimml_training.config import with_fields
 from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.corruptions.final.applying import corrupt_finally
 from dimml_training.corruptions.final.families import final_conditions
@@ -45,6 +47,17 @@ def trained_comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     config = tiny_training.configured(tiny_training.write_clips(folder), epochs=2)
     comparison = Comparison(config, METHODS, 1, folder / "out", folder / "work", folder / "cache")
     assert work_off(planned(comparison, tell=silent), comparison, tell=silent) == []
+    return comparison
+
+
+@pytest.fixture(scope="module", name="tried")
+def comparison_with_trials(trained: Comparison) -> Comparison:
+    """A method of two trials, settled and trained, with its cells of the development suite."""
+    fields = {"compare.rivals.modality_dropout": [0.1, 0.4], "stage1.epochs": 1, "stage1.warmup_epochs": 0}
+    config = with_fields(trained.config, fields, "test")
+    out, work = trained.out.with_name("tried"), trained.work.with_name("work_tried")
+    comparison = replace(trained, config=config, methods=("joint_concat_dropout",), out=out, work=work)
+    assert side_by_side(comparison, 1, tell=silent) == []
     return comparison
 
 
@@ -163,3 +176,13 @@ def test_a_damaged_log_is_named(once: Comparison) -> None:
     (once.out / "final.jsonl").write_text('{"event": "scored"}\n')
     with pytest.raises(SetupError, match=r"final\.jsonl, line 1"):
         score_finally(once, "test", tell=silent)
+
+
+def test_trials_are_not_scored(tried: Comparison) -> None:
+    jobs = planned(tried, tell=silent)
+    assert [len(job.methods) for job in jobs if "joint_concat_dropout" in {m.name for m in job.methods}] == [2]
+    (loser,) = (job for job in jobs if len(job.methods) == 1)
+    shutil.rmtree(tried.work / loser.key)  # whose run is not asked for either
+    assert score_finally(tried, "validation", tell=silent) == Done(1, 0)
+    assert {entry.methods for entry in read_log(tried.out / "final.jsonl")} == {("joint_concat_dropout",)}
+    assert [cell.method for cell in read_cells(tried.out / "final_validation")] == ["joint_concat_dropout"]

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from dimml_training.compare.cells import TIME_FORMAT
 from dimml_training.compare.plan import TrainingJob, digest
 from dimml_training.compare.provenance import provenance, versions
 from dimml_training.compare.scoring import Suite, score_suite
+from dimml_training.compare.summary import TRIAL
 from dimml_training.compare.work import Comparison, only_one, planned
 from dimml_training.corruptions.final.applying import corrupt_finally
 from dimml_training.corruptions.final.families import final_conditions, skipped
@@ -56,7 +57,7 @@ def score_finally(comparison: Comparison, split: Literal["test", "validation"], 
     now = provenance()
     if split == "test" and (now.commit is None or now.dirty):
         raise SetupError("final families are scored by committed code alone, so that the log can name it: commit first")
-    jobs = planned(comparison, tell=tell)
+    jobs = without_trials(planned(comparison, tell=tell))
     untrained = [job.title for job in jobs if not (comparison.work / job.key / RUN_FILE).is_file()]
     if untrained:
         raise SetupError(
@@ -69,6 +70,12 @@ def score_finally(comparison: Comparison, split: Literal["test", "validation"], 
         for line in skipped(comparison.config.inputs):
             tell(line)
         return _score(jobs, comparison, split, seal, tell)
+
+
+def without_trials(jobs: Sequence[TrainingJob]) -> list[TrainingJob]:
+    """Jobs with the methods that a table has: a trial only settles a setting, and answers for no test clip."""
+    kept = [replace(job, methods=tuple(m for m in job.methods if TRIAL not in m.name)) for job in jobs]
+    return [job for job in kept if job.methods]
 
 
 def _score(
