@@ -186,3 +186,14 @@ def test_trials_are_not_scored(tried: Comparison) -> None:
     assert score_finally(tried, "validation", tell=silent) == Done(1, 0)
     assert {entry.methods for entry in read_log(tried.out / "final.jsonl")} == {("joint_concat_dropout",)}
     assert [cell.method for cell in read_cells(tried.out / "final_validation")] == ["joint_concat_dropout"]
+
+
+def test_encodings_are_those_of_the_seal(once: Comparison, job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(seal: str) -> list[str]:
+        with monkeypatch.context() as patched:
+            patched.setattr(score, "unbroken_seal", lambda: seal)
+            score_finally(once, "validation", tell=silent)
+        return sorted(path.name for path in (once.work / job.key / "encoded").glob(f"final_{seal[:12]}*.npz"))
+
+    assert made("a1" * 32) == ["final_a1a1a1a1a1a1_validation.npz"]
+    assert made("b2" * 32) == ["final_b2b2b2b2b2b2_validation.npz"]

@@ -31,6 +31,9 @@ from dimml_training.final_scoring.log import LOG, Entry, append, read_log, score
 from dimml_training.final_scoring.seal import unbroken_seal
 from dimml_training.run.directory import RUN_FILE
 
+#: Digits of the seal in the names of files of encodings.
+SEAL_DIGITS = 12
+
 Tell = Callable[[str], None]
 
 
@@ -82,7 +85,9 @@ def _score(
     jobs: list[TrainingJob], comparison: Comparison, split: Literal["test", "validation"], seal: str, tell: Tell
 ) -> Done:
     path = comparison.out / LOG
-    suite = Suite(tuple(final_conditions(comparison.config.inputs)), corrupt_finally, split, prefix="final_")
+    # Conditions name families, and not what they do: encodings under another seal must not pass for these.
+    prefix = f"final_{seal[:SEAL_DIGITS]}_"
+    suite = Suite(tuple(final_conditions(comparison.config.inputs)), corrupt_finally, split, prefix)
     scored = refused = 0
     for job in jobs:
         before = scored_before(read_log(path), _entry(job, split, seal))
