@@ -30,6 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", default="main", help="comma-separated names, or main or all, as for dimml compare")
     parser.add_argument("--seeds", type=int, help="number of repeats, as for dimml compare")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where log, cells and tables go")
+    parser.add_argument(
+        "--development",
+        type=Path,
+        default=Path("docs/results"),
+        help="where dimml compare wrote its cells, which settle the trials of methods that have some",
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/compare"), help="where dimml compare kept its runs")
     parser.add_argument("--cache-dir", type=Path, help="where decoded clips are kept")
     parser.add_argument("--set", dest="override", action="append", metavar="KEY=VALUE", help="override a field")
@@ -64,7 +70,7 @@ def _score(options: argparse.Namespace) -> bool:
         options.work,
         options.cache_dir or default_cache_dir(),
     )
-    done = score_finally(comparison, options.split, tell=_tell)
+    done = score_finally(comparison, options.split, development=options.development, tell=_tell)
     if done.scored == 0:
         _tell("nothing is left to score: the final families are scored once")
     return done.scored == 0

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from dimml_training.corruptions.final.applying import corrupt_finally
 from dimml_training.corruptions.final.families import final_conditions
 from dimml_training.final_scoring import score
 from dimml_training.final_scoring.log import read_log
-from dimml_training.final_scoring.score import Done, score_finally
+from dimml_training.final_scoring.score import Done, Tell, score_finally
 from dimml_training.final_scoring.seal import unbroken_seal
 from dimml_training.run.directory import load_run
 from support import tiny_training
@@ -32,6 +33,17 @@ METHODS = ("single:audio", "single:visual", "late_logits")
 
 def silent(_: str) -> None:
     """Tells nobody."""
+
+
+def scored(
+    comparison: Comparison,
+    split: Literal["test", "validation"],
+    *,
+    tell: Tell = silent,
+    development: Path | None = None,
+) -> Done:
+    """Scores; trials are settled where it writes to, unless the test says otherwise."""
+    return score_finally(comparison, split, development=development or comparison.out, tell=tell)
 
 
 @pytest.fixture(autouse=True)
@@ -74,32 +86,32 @@ def once(trained: Comparison, tmp_path: Path) -> Comparison:
 
 
 def test_a_second_run_of_the_same_is_refused(once: Comparison) -> None:
-    assert score_finally(once, "test", tell=silent) == Done(3, 0)
+    assert scored(once, "test", tell=silent) == Done(3, 0)
     before = {path: path.read_bytes() for path in once.out.rglob("*") if path.is_file()}
     told: list[str] = []
-    assert score_finally(once, "test", tell=told.append) == Done(0, 3)
+    assert scored(once, "test", tell=told.append) == Done(0, 3)
     assert {path: path.read_bytes() for path in once.out.rglob("*") if path.is_file()} == before
     assert sum("was scored on" in line for line in told) == 3
     # Neither another name, nor another seal's log, nor the loss of the cells makes it another thing.
     renamed = replace(once, config=once.config.model_copy(update={"name": "else"}))
-    assert score_finally(renamed, "test", tell=silent) == Done(0, 3)
+    assert scored(renamed, "test", tell=silent) == Done(0, 3)
     for path in (once.out / "final").rglob("*.json"):
         path.unlink()
-    assert score_finally(once, "test", tell=silent) == Done(0, 3)
+    assert scored(once, "test", tell=silent) == Done(0, 3)
 
 
 def test_the_log_says_what_was_scored(once: Comparison, job: TrainingJob) -> None:
-    score_finally(once, "test", tell=silent)
-    begun, scored = read_log(once.out / "final.jsonl")
-    assert (begun.event, scored.event) == ("begun", "scored")
+    scored(once, "test", tell=silent)
+    begun, ended = read_log(once.out / "final.jsonl")
+    assert (begun.event, ended.event) == ("begun", "scored")
     assert begun.cells == {}
-    assert scored.cells == {
+    assert ended.cells == {
         f"final/cells/{once.config.name}/{name}__0.json": hashlib.sha256(
             (once.out / f"final/cells/{once.config.name}/{name}__0.json").read_bytes()
         ).hexdigest()
         for name in ("single-audio", "single-visual", "late_logits")
     }
-    for entry in (begun, scored):
+    for entry in (begun, ended):
         assert (entry.seal, entry.split, entry.repeat, entry.methods) == (unbroken_seal(), "test", 0, METHODS)
         assert (entry.training, entry.data_digest) == (job.key, job.repeat.data.digest)
         assert (entry.commit, entry.dirty) == ("0123456789ab", False)
@@ -115,28 +127,28 @@ def test_what_was_killed_midway_goes_on(once: Comparison, monkeypatch: pytest.Mo
     with monkeypatch.context() as patched:
         patched.setattr(score, "score_suite", killed)
         with pytest.raises(KeyboardInterrupt):
-            score_finally(once, "test", tell=silent)
-    assert score_finally(once, "test", tell=silent) == Done(3, 0)
+            scored(once, "test", tell=silent)
+    assert scored(once, "test", tell=silent) == Done(3, 0)
     assert [entry.event for entry in read_log(once.out / "final.jsonl")] == ["begun", "begun", "scored"]
 
 
 def test_only_what_is_new_is_scored(once: Comparison) -> None:
     fewer = replace(once, methods=METHODS[:2])
-    assert score_finally(fewer, "test", tell=silent) == Done(2, 0)
-    assert score_finally(once, "test", tell=silent) == Done(1, 2)
+    assert scored(fewer, "test", tell=silent) == Done(2, 0)
+    assert scored(once, "test", tell=silent) == Done(1, 2)
 
 
 def test_a_rehearsal_is_apart_and_logged(once: Comparison) -> None:
-    assert score_finally(once, "validation", tell=silent) == Done(3, 0)
-    assert score_finally(once, "validation", tell=silent) == Done(0, 3)
+    assert scored(once, "validation", tell=silent) == Done(3, 0)
+    assert scored(once, "validation", tell=silent) == Done(0, 3)
     assert not (once.out / "final").exists()
     cells = list(read_cells(once.out / "final_validation"))
     assert {cell.clips for cell in cells} == {cells[0].clips_validation}
-    assert score_finally(once, "test", tell=silent) == Done(3, 0)
+    assert scored(once, "test", tell=silent) == Done(3, 0)
 
 
 def test_a_cell_says_what_the_run_answers_under_final_families(once: Comparison, job: TrainingJob) -> None:
-    score_finally(once, "test", tell=silent)
+    scored(once, "test", tell=silent)
     run = load_run(once.work / job.key)
     suite = final_conditions(run.modalities)
     clips = job.repeat.data.splits["test"].rows
@@ -156,26 +168,26 @@ def test_a_cell_says_what_the_run_answers_under_final_families(once: Comparison,
 def test_what_may_not_be_scored(once: Comparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(score, "provenance", lambda: Provenance("0123456789ab", True))
     with pytest.raises(SetupError, match="commit first"):
-        score_finally(once, "test", tell=silent)
-    assert score_finally(once, "validation", tell=silent).scored == 3
+        scored(once, "test", tell=silent)
+    assert scored(once, "validation", tell=silent).scored == 3
     monkeypatch.setattr(score, "provenance", lambda: Provenance("0123456789ab", False))
     with pytest.raises(SetupError, match=r"not trained yet .*dimml compare"):
-        score_finally(replace(once, work=tmp_path / "elsewhere"), "test", tell=silent)
+        scored(replace(once, work=tmp_path / "elsewhere"), "test", tell=silent)
     with only_one(once.work / "final.lock"), pytest.raises(SetupError, match="another process"):
-        score_finally(once, "test", tell=silent)
+        scored(once, "test", tell=silent)
 
     def broken() -> str:
         raise SetupError("the final corruption families are sealed")
 
     monkeypatch.setattr(score, "unbroken_seal", broken)
     with pytest.raises(SetupError, match="sealed"):
-        score_finally(once, "test", tell=silent)
+        scored(once, "test", tell=silent)
 
 
 def test_a_damaged_log_is_named(once: Comparison) -> None:
     (once.out / "final.jsonl").write_text('{"event": "scored"}\n')
     with pytest.raises(SetupError, match=r"final\.jsonl, line 1"):
-        score_finally(once, "test", tell=silent)
+        scored(once, "test", tell=silent)
 
 
 def test_trials_are_not_scored(tried: Comparison) -> None:
@@ -183,7 +195,7 @@ def test_trials_are_not_scored(tried: Comparison) -> None:
     assert [len(job.methods) for job in jobs if "joint_concat_dropout" in {m.name for m in job.methods}] == [2]
     (loser,) = (job for job in jobs if len(job.methods) == 1)
     shutil.rmtree(tried.work / loser.key)  # whose run is not asked for either
-    assert score_finally(tried, "validation", tell=silent) == Done(1, 0)
+    assert scored(tried, "validation", tell=silent) == Done(1, 0)
     assert {entry.methods for entry in read_log(tried.out / "final.jsonl")} == {("joint_concat_dropout",)}
     assert [cell.method for cell in read_cells(tried.out / "final_validation")] == ["joint_concat_dropout"]
 
@@ -192,8 +204,17 @@ def test_encodings_are_those_of_the_seal(once: Comparison, job: TrainingJob, mon
     def made(seal: str) -> list[str]:
         with monkeypatch.context() as patched:
             patched.setattr(score, "unbroken_seal", lambda: seal)
-            score_finally(once, "validation", tell=silent)
+            scored(once, "validation", tell=silent)
         return sorted(path.name for path in (once.work / job.key / "encoded").glob(f"final_{seal[:12]}*.npz"))
 
     assert made("a1" * 32) == ["final_a1a1a1a1a1a1_validation.npz"]
     assert made("b2" * 32) == ["final_b2b2b2b2b2b2_validation.npz"]
+
+
+def test_trials_are_settled_where_development_was_scored(tried: Comparison, tmp_path: Path) -> None:
+    elsewhere = replace(tried, out=tmp_path, methods=("joint_concat_dropout",))
+    with pytest.raises(SetupError, match=r"trials of joint_concat_dropout: run `dimml compare`"):
+        scored(elsewhere, "validation")
+    assert not list(tmp_path.rglob("*.jsonl"))
+    assert scored(elsewhere, "validation", development=tried.out) == Done(1, 0)
+    assert [cell.method for cell in read_cells(tmp_path / "final_validation")] == ["joint_concat_dropout"]

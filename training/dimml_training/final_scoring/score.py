@@ -20,6 +20,7 @@ import torch
 
 from dimml.errors import SetupError
 from dimml_training.compare.cells import TIME_FORMAT
+from dimml_training.compare.methods import chosen_methods
 from dimml_training.compare.plan import TrainingJob, digest
 from dimml_training.compare.provenance import provenance, versions
 from dimml_training.compare.scoring import Suite, score_suite
@@ -50,17 +51,21 @@ def cells_folder(out: Path, split: str) -> Path:
     return out / ("final" if split == "test" else f"final_{split}")
 
 
-def score_finally(comparison: Comparison, split: Literal["test", "validation"], *, tell: Tell) -> Done:
+def score_finally(
+    comparison: Comparison, split: Literal["test", "validation"], *, development: Path, tell: Tell
+) -> Done:
     """Score what a comparison names and has trained, except what has been scored before.
 
-    Raises SetupError, before any clip is damaged, where the seal is broken, a training is missing, another process
-    scores, or test clips would be scored by code that no commit names.
+    ``development`` is the results folder of ``dimml compare``, whose cells settle trials; what is scored here goes to
+    ``comparison.out``. Raises SetupError, before any clip is damaged, where the seal is broken, trials are not settled,
+    a training is missing, another process scores, or test clips would be scored by code that no commit names.
     """
     seal = unbroken_seal()
     now = provenance()
     if split == "test" and (now.commit is None or now.dirty):
         raise SetupError("final families are scored by committed code alone, so that the log can name it: commit first")
-    jobs = without_trials(planned(comparison, tell=tell))
+    jobs = without_trials(planned(replace(comparison, out=development), tell=tell))
+    _all_settled(jobs, comparison, development)
     untrained = [job.title for job in jobs if not (comparison.work / job.key / RUN_FILE).is_file()]
     if untrained:
         raise SetupError(
@@ -79,6 +84,18 @@ def without_trials(jobs: Sequence[TrainingJob]) -> list[TrainingJob]:
     """Jobs with the methods that a table has: a trial only settles a setting, and answers for no test clip."""
     kept = [replace(job, methods=tuple(m for m in job.methods if TRIAL not in m.name)) for job in jobs]
     return [job for job in kept if job.methods]
+
+
+def _all_settled(jobs: Sequence[TrainingJob], comparison: Comparison, development: Path) -> None:
+    """Check that every method of the comparison is in its jobs; what has trials is not, before these have cells."""
+    there = {method.name for job in jobs for method in job.methods}
+    wanted = [method.name for method in chosen_methods(comparison.config, comparison.methods)]
+    unsettled = [name for name in wanted if name not in there]
+    if unsettled:
+        raise SetupError(
+            f"no cells in {development} settle the trials of {', '.join(unsettled)}: run `dimml compare` with the same "
+            "config and these methods first, or name the folder that it wrote to with --development"
+        )
 
 
 def _score(
