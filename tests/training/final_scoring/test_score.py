@@ -43,7 +43,13 @@ def scored(
     development: Path | None = None,
 ) -> Done:
     """Scores; trials are settled where it writes to, unless the test says otherwise."""
-    return score_finally(comparison, split, development=development or comparison.out, tell=tell)
+    return score_finally(
+        comparison,
+        split,
+        development=development or comparison.out,
+        tell=tell,
+        repository=comparison.out.parent.parent,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +88,9 @@ def only_job(trained: Comparison) -> TrainingJob:
 @pytest.fixture
 def once(trained: Comparison, tmp_path: Path) -> Comparison:
     """The same training, scored finally into a folder of the test's own."""
-    return replace(trained, out=tmp_path)
+    out = tmp_path / "docs" / "results"
+    out.mkdir(parents=True)
+    return replace(trained, out=out)
 
 
 def test_a_second_run_of_the_same_is_refused(once: Comparison) -> None:
@@ -173,7 +181,7 @@ def test_what_may_not_be_scored(once: Comparison, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(score, "provenance", lambda: Provenance("0123456789ab", False))
     with pytest.raises(SetupError, match=r"not trained yet .*dimml compare"):
         scored(replace(once, work=tmp_path / "elsewhere"), "test", tell=silent)
-    with only_one(once.work / "final.lock"), pytest.raises(SetupError, match="another process"):
+    with only_one(once.out / "final.lock"), pytest.raises(SetupError, match="another process"):
         scored(once, "test", tell=silent)
 
     def broken() -> str:
@@ -218,3 +226,40 @@ def test_trials_are_settled_where_development_was_scored(tried: Comparison, tmp_
     assert not list(tmp_path.rglob("*.jsonl"))
     assert scored(elsewhere, "validation", development=tried.out) == Done(1, 0)
     assert [cell.method for cell in read_cells(tmp_path / "final_validation")] == ["joint_concat_dropout"]
+
+
+def test_once_is_once_in_a_repository(once: Comparison, tmp_path: Path) -> None:
+    def into(out: Path) -> Done:
+        return score_finally(replace(once, out=out), "test", development=once.out, tell=silent, repository=tmp_path)
+
+    with pytest.raises(SetupError, match=r"not scored into .*elsewhere.*docs/results/final\.jsonl"):
+        into(tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+    assert into(once.out) == Done(3, 0)
+    assert into(tmp_path / "docs" / ".." / "docs" / "results") == Done(0, 3)
+    # By default, the repository is that of the running code.
+    with pytest.raises(SetupError, match="not scored into"):
+        score_finally(once, "test", development=once.out, tell=silent)
+
+
+@pytest.mark.parametrize("field", ["training", "config_hash", "commit"])
+def test_what_was_begun_goes_on_as_it_was_begun(once: Comparison, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    def killed(*_: object, **__: object) -> list[Path]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(score, "score_suite", killed)
+        with pytest.raises(KeyboardInterrupt):
+            scored(replace(once, methods=METHODS[:2]), "test")
+    log = once.out / "final.jsonl"
+    (begun,) = read_log(log)
+    log.write_text(begun.model_copy(update={field: "0" * 12, "date": "2026-01-02T03:04:05Z"}).model_dump_json() + "\n")
+    # One method of those that were begun is enough; one that was not begun may go its way.
+    with pytest.raises(SetupError, match=r"final\.jsonl, line 1, began single:audio, .*2026-01-02T03:04:05Z"):
+        scored(replace(once, methods=METHODS[1:]), "test")
+    assert len(read_log(log)) == 1
+    assert scored(replace(once, methods=METHODS[2:]), "test") == Done(1, 0)
+    # What was scored since then is refused as scored, however it was begun.
+    rest = begun.model_copy(update={"event": "scored"})
+    log.write_text(log.read_text() + rest.model_dump_json() + "\n")
+    assert scored(once, "test") == Done(0, 3)

@@ -30,6 +30,12 @@ def provenance() -> Provenance:
     return Provenance(commit, bool(changed))
 
 
+def repository_root() -> Path | None:
+    """Top folder of the checkout of the running code; None outside a checkout."""
+    found = _git("rev-parse", "--show-toplevel")
+    return None if found is None else Path(found)
+
+
 def versions() -> dict[str, str]:
     """Versions of the libraries that metrics depend on."""
     return {library: version(library) for library in LIBRARIES}

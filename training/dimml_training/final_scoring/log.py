@@ -1,7 +1,7 @@
 """The log of every scoring of the sealed families: JSON lines, kept in the repository beside what was scored.
 
 A line ``begun`` is written before clips are damaged, a line ``scored`` after the cells are there. What has been scored
-is never scored again; what was only begun, because the process was killed, may go on.
+is never scored again; what was only begun, because the process was killed, may go on as it was begun.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def append(path: Path, entry: Entry) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(entry.model_dump_json() + "\n")
     except OSError as error:
-        raise SetupError(f"cannot write {path}: {error.strerror}; choose another place with --out") from error
+        raise SetupError(f"cannot write {path}: {error.strerror}") from error
 
 
 def scored_before(entries: Sequence[Entry], wanted: Entry) -> dict[str, Entry]:
@@ -82,3 +82,17 @@ def scored_before(entries: Sequence[Entry], wanted: Entry) -> dict[str, Entry]:
         if entry.event == "scored" and entry.is_of(wanted):
             found |= {method: entry for method in entry.methods if method in wanted.methods}
     return found
+
+
+def begun_otherwise(entries: Sequence[Entry], wanted: Entry) -> tuple[int, Entry] | None:
+    """The first line, from 1, that began methods of ``wanted`` which are not scored yet with anything else than it has.
+
+    Training, config and commit count: whatever was begun may have shown how it does before it was killed.
+    """
+    left = set(wanted.methods) - scored_before(entries, wanted).keys()
+    same = (wanted.training, wanted.config_hash, wanted.commit)
+    for number, entry in enumerate(entries, start=1):
+        begun = entry.event == "begun" and entry.is_of(wanted) and left.intersection(entry.methods)
+        if begun and (entry.training, entry.config_hash, entry.commit) != same:
+            return number, entry
+    return None

@@ -22,18 +22,22 @@ from dimml.errors import SetupError
 from dimml_training.compare.cells import TIME_FORMAT
 from dimml_training.compare.methods import chosen_methods
 from dimml_training.compare.plan import TrainingJob, digest
-from dimml_training.compare.provenance import provenance, versions
+from dimml_training.compare.provenance import provenance, repository_root, versions
 from dimml_training.compare.scoring import Suite, score_suite
 from dimml_training.compare.summary import TRIAL
 from dimml_training.compare.work import Comparison, only_one, planned
 from dimml_training.corruptions.final.applying import corrupt_finally
 from dimml_training.corruptions.final.families import final_conditions, skipped
-from dimml_training.final_scoring.log import LOG, Entry, append, read_log, scored_before
+from dimml_training.final_scoring.log import LOG, Entry, append, begun_otherwise, read_log, scored_before
 from dimml_training.final_scoring.seal import unbroken_seal
 from dimml_training.run.directory import RUN_FILE
 
 #: Digits of the seal in the names of files of encodings.
 SEAL_DIGITS = 12
+#: The one folder under the repository's top that test clips are scored into.
+RESULTS = "docs/results"
+#: Held while scoring, beside the log that it guards.
+LOCK = "final.lock"
 
 Tell = Callable[[str], None]
 
@@ -52,18 +56,27 @@ def cells_folder(out: Path, split: str) -> Path:
 
 
 def score_finally(
-    comparison: Comparison, split: Literal["test", "validation"], *, development: Path, tell: Tell
+    comparison: Comparison,
+    split: Literal["test", "validation"],
+    *,
+    development: Path,
+    tell: Tell,
+    repository: Path | None = None,
 ) -> Done:
     """Score what a comparison names and has trained, except what has been scored before.
 
     ``development`` is the results folder of ``dimml compare``, whose cells settle trials; what is scored here goes to
-    ``comparison.out``. Raises SetupError, before any clip is damaged, where the seal is broken, trials are not settled,
-    a training is missing, another process scores, or test clips would be scored by code that no commit names.
+    ``comparison.out``, for test clips none but ``RESULTS`` of the ``repository`` (by default that of the running code),
+    so that once is once in a project. Raises SetupError, before any clip is damaged, where the seal is broken, trials
+    are not settled, a training is missing, another process scores, something was begun otherwise and not ended, or test
+    clips would be scored into another folder or by code that no commit names.
     """
     seal = unbroken_seal()
     now = provenance()
     if split == "test" and (now.commit is None or now.dirty):
         raise SetupError("final families are scored by committed code alone, so that the log can name it: commit first")
+    if split == "test":
+        _only_results(comparison.out, repository or repository_root())
     jobs = without_trials(planned(replace(comparison, out=development), tell=tell))
     _all_settled(jobs, comparison, development)
     untrained = [job.title for job in jobs if not (comparison.work / job.key / RUN_FILE).is_file()]
@@ -72,12 +85,22 @@ def score_finally(
             f"not trained yet under {comparison.work}: {'; '.join(untrained)}. Run `dimml compare` with the same "
             "config, methods and --work first"
         )
-    with only_one(comparison.work / "final.lock") as ours:
+    with only_one(comparison.out / LOCK) as ours:
         if not ours:
             raise SetupError("another process is scoring the final families; wait for it")
         for line in skipped(comparison.config.inputs):
             tell(line)
         return _score(jobs, comparison, split, seal, tell)
+
+
+def _only_results(out: Path, root: Path | None) -> None:
+    """Check that ``out`` is the one folder of this repository whose log has every scoring of test clips."""
+    if root is None or out.resolve() != (root / RESULTS).resolve():
+        raise SetupError(
+            f"test clips are not scored into {out}: they are scored once in a project, and the log of that is "
+            f"{RESULTS}/{LOG} in the repository: run from its top folder without --out, or rehearse with "
+            "--split validation"
+        )
 
 
 def without_trials(jobs: Sequence[TrainingJob]) -> list[TrainingJob]:
@@ -106,6 +129,15 @@ def _score(
     prefix = f"final_{seal[:SEAL_DIGITS]}_"
     suite = Suite(tuple(final_conditions(comparison.config.inputs)), corrupt_finally, split, prefix)
     scored = refused = 0
+    for job in jobs:
+        other = begun_otherwise(read_log(path), _entry(job, split, seal))
+        if other is not None:
+            number, entry = other
+            raise SetupError(
+                f"{path}, line {number}, began {', '.join(entry.methods)}, repeat {entry.repeat}, on {entry.date} with "
+                f"training {entry.training}, config {entry.config_hash} and commit {entry.commit}, and did "
+                "not end: go on with the same training, config and commit"
+            )
     for job in jobs:
         before = scored_before(read_log(path), _entry(job, split, seal))
         for name, entry in before.items():
