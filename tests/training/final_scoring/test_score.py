@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from dimml.errors import SetupError
 from dimml_training.compare.answers import answer
 from dimml_training.compare.packed_cells import read_cells
 from dimml_training.compare.plan import TrainingJob
-from dimml_training.compare.provenance import Provenance
+from dimml_training.compare.provenance import Provenance, uncommitted
 from dimml_training.compare.work import Comparison, only_one, planned, side_by_side, work_off
 from dimml_training.config import with_fields
 from dimml_training.corruptions.encoding import encode_conditions
@@ -56,6 +57,7 @@ def scored(
 def _committed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a checkout without changes, whatever this one has."""
     monkeypatch.setattr(score, "provenance", lambda: Provenance("0123456789ab", False))
+    monkeypatch.setattr(score, "uncommitted", lambda *_: [])
 
 
 @pytest.fixture(scope="module", name="trained")
@@ -263,3 +265,37 @@ def test_what_was_begun_goes_on_as_it_was_begun(once: Comparison, monkeypatch: p
     rest = begun.model_copy(update={"event": "scored"})
     log.write_text(log.read_text() + rest.model_dump_json() + "\n")
     assert scored(once, "test") == Done(0, 3)
+
+
+def test_test_clips_are_scored_by_committed_code(
+    once: Comparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+        subprocess.run(("git", "-C", str(tmp_path), *who, *arguments), check=True, capture_output=True)
+
+    monkeypatch.setattr(score, "uncommitted", uncommitted)
+    code = [tmp_path / name for name in ("core/a.py", "training/b.py", "scripts/score_final.py")]
+    git("init")
+    for path in code:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1\n")
+    (tmp_path / ".gitignore").write_text("build/\n")
+    git("add", "core", "training", "scripts", ".gitignore")
+    git("commit", "-m", "Begin")
+    for path in (*code, tmp_path / "core/new/added.py", tmp_path / "training/build/ignored.py"):
+        before = path.read_text() if path.is_file() else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("2\n")
+        with pytest.raises(SetupError, match=f"commit or remove {path.relative_to(tmp_path)} first"):
+            scored(once, "test")
+        if path == code[0]:
+            git("add", "core")  # staged is not committed
+            with pytest.raises(SetupError, match=r"commit or remove core/a\.py first"):
+                scored(once, "test")
+        path.unlink() if before is None else path.write_text(before)
+        git("add", "core")
+    # Results and notes may lie about, and a script that has no part in it.
+    (once.out / "notes.md").write_text("1\n")
+    (tmp_path / "scripts" / "other.py").write_text("1\n")
+    assert scored(once, "test") == Done(3, 0)

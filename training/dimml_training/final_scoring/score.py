@@ -22,7 +22,7 @@ from dimml.errors import SetupError
 from dimml_training.compare.cells import TIME_FORMAT
 from dimml_training.compare.methods import chosen_methods
 from dimml_training.compare.plan import TrainingJob, digest
-from dimml_training.compare.provenance import provenance, repository_root, versions
+from dimml_training.compare.provenance import provenance, repository_root, uncommitted, versions
 from dimml_training.compare.scoring import Suite, score_suite
 from dimml_training.compare.summary import TRIAL
 from dimml_training.compare.work import Comparison, only_one, planned
@@ -36,6 +36,8 @@ from dimml_training.run.directory import RUN_FILE
 SEAL_DIGITS = 12
 #: The one folder under the repository's top that test clips are scored into.
 RESULTS = "docs/results"
+#: The command, under the repository's top.
+SCRIPT = "scripts/score_final.py"
 #: Held while scoring, beside the log that it guards.
 LOCK = "final.lock"
 
@@ -76,7 +78,7 @@ def score_finally(
     if split == "test" and (now.commit is None or now.dirty):
         raise SetupError("final families are scored by committed code alone, so that the log can name it: commit first")
     if split == "test":
-        _only_results(comparison.out, repository or repository_root())
+        _only_results_of_commits(comparison.out, repository or repository_root())
     jobs = without_trials(planned(replace(comparison, out=development), tell=tell))
     _all_settled(jobs, comparison, development)
     untrained = [job.title for job in jobs if not (comparison.work / job.key / RUN_FILE).is_file()]
@@ -93,13 +95,18 @@ def score_finally(
         return _score(jobs, comparison, split, seal, tell)
 
 
-def _only_results(out: Path, root: Path | None) -> None:
-    """Check that ``out`` is the one folder of this repository whose log has every scoring of test clips."""
+def _only_results_of_commits(out: Path, root: Path | None) -> None:
+    """Check that ``out`` is the folder whose log has every scoring of test clips, and that a commit has the code."""
     if root is None or out.resolve() != (root / RESULTS).resolve():
         raise SetupError(
             f"test clips are not scored into {out}: they are scored once in a project, and the log of that is "
             f"{RESULTS}/{LOG} in the repository: run from its top folder without --out, or rehearse with "
             "--split validation"
+        )
+    changed = uncommitted(root, SCRIPT)
+    if changed:
+        raise SetupError(
+            f"final families are scored by committed code alone: commit or remove {', '.join(changed)} first"
         )
 
 
