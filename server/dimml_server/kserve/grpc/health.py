@@ -84,11 +84,13 @@ class Health:
         with self.streams.place():
             sent = None
             while True:
-                status = Status.NOT_SERVING if self._stopping.is_set() else self._watched(request.service)
+                # Asked once: it may be set while a status is written, and then another one is due.
+                stopping = self._stopping.is_set()
+                status = Status.NOT_SERVING if stopping else self._watched(request.service)
                 if status != sent:
                     await context.write(pb.HealthCheckResponse(status=status))
                     sent = status
-                if self._stopping.is_set():
+                if stopping:
                     return
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_S):
