@@ -64,3 +64,8 @@ def _parsed(statuses: Mapping[str, str]) -> dict[str, ModalityStatus]:
         except ValueError:
             continue  # A status of a newer server: the message still mentions it.
     return parsed
+
+
+def no_answer(url: str, timeout_s: float) -> DeadlineExceededError:
+    """Make the error of a call that got no answer in ``timeout_s``, of which a little had gone before it was made."""
+    return DeadlineExceededError(f"no answer from {url} within {float(f'{timeout_s:.2g}'):g} s")

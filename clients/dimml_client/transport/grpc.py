@@ -16,7 +16,6 @@ from tritonclient.grpc import service_pb2 as pb
 from dimml.contract import END_S, MEDIA, START_S
 from dimml.errors import (
     CapacityError,
-    DeadlineExceededError,
     InvalidParameterError,
     NotFoundError,
     TooLargeError,
@@ -26,7 +25,7 @@ from dimml.prediction import Prediction
 from dimml.request_parameters import ABSTAIN_BELOW, DAMAGE, EXPLAIN, MAX_SET_SIZE, ROUTE_KEY
 from dimml_client.transport.address import ServerAddress
 from dimml_client.transport.credentials import Credentials
-from dimml_client.transport.errors import typed_error
+from dimml_client.transport.errors import no_answer, typed_error
 from dimml_client.transport.grpc_channel import GrpcChannel
 from dimml_client.transport.grpc_codec import Meaning, add_input, classes_to_list, media_sources, to_prediction
 from dimml_client.transport.proxies import proxy_hint
@@ -199,7 +198,7 @@ class GrpcTransport:
             if _MESSAGE_TOO_LARGE in text:
                 return TooLargeError(f"{self._url} takes no recording of this size: {text}")
             if status is grpc.StatusCode.DEADLINE_EXCEEDED:
-                return DeadlineExceededError(f"no answer from {self._url} within {timeout_s:.3g} s")
+                return no_answer(self._url, timeout_s)
         detail = json.loads(metadata.get(_ERROR_DETAIL, b"{}"))
         wait_s = float(metadata["retry-after"]) if "retry-after" in metadata else None
         typed = typed_error(

@@ -12,8 +12,9 @@ from typing import IO, Any
 
 import httpx
 
-from dimml.errors import DeadlineExceededError, InvalidParameterError, UnavailableError
+from dimml.errors import InvalidParameterError, UnavailableError
 from dimml_client.transport.credentials import Credentials
+from dimml_client.transport.errors import no_answer
 from dimml_client.transport.proxies import proxy_hint
 from dimml_client.transport.tls_errors import closed_hint, untrusted
 from dimml_client.transport.trace_context import trace_context
@@ -59,7 +60,7 @@ class HttpExchange(ABC):
         try:
             yield
         except (httpx.TimeoutException, TimeoutError) as error:
-            raise DeadlineExceededError(f"no answer from {self.url} within {timeout_s:.3g} s") from error
+            raise no_answer(self.url, timeout_s) from error
         except httpx.ConnectError as error:
             if why := untrusted(str(error)):
                 raise UnavailableError(f"no trusted connection to {self.url}: {why}") from error
