@@ -191,3 +191,8 @@ class UnreadableError(DataError):
     """A recording cannot be read: it is not there, not a regular file, or not ours to read."""
 
     code = "unreadable"
+
+
+def first_line(error: Exception) -> str:
+    """Return what another library's error says in its first line, at most 500 characters, for a log or a cause."""
+    return str(error).strip().split("\n", 1)[0][:500]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dimml.bundle import Bundle
+from dimml.errors import first_line
 from dimml.system.cpu import processor_identity
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class GraphCache:
             session = make(path, written)
         except Exception as error:  # Of the model, or of writing: no room, or a graph above protobuf's 2 GB.
             session = make(path, None)
-            logger.warning("graph cache %s: %s is not kept: %s", self._folder, path, _first_line(error))
+            logger.warning("graph cache %s: %s is not kept: %s", self._folder, path, first_line(error))
             return session
         try:
             size = written.stat().st_size
@@ -116,7 +117,7 @@ class GraphCache:
             try:
                 session = make(graph, None)
             except Exception as error:
-                logger.warning("graph cache: %s does not load: %s; it is made again", entry, _first_line(error))
+                logger.warning("graph cache: %s does not load: %s; it is made again", entry, first_line(error))
             else:
                 with suppress(OSError):
                     os.utime(entry)  # Used just now.
@@ -178,7 +179,3 @@ def _not_ours(folder: Path) -> str:
     if status.st_mode & _GROUP_OR_OTHERS_WRITE:
         return "others may write to it, and what it holds would be run; chmod go-w"
     return ""
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:500]

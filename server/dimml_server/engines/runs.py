@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from dimml.engine import EngineError
+from dimml.errors import first_line
 from dimml.status import Reason
 
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -79,7 +80,7 @@ class Run:
             inputs = dict(tensors() if callable(tensors) else tensors)
             results = self._session.run(self._outputs, inputs, self._options)
         except Exception as error:
-            return EngineError(Reason.ENCODER_ERROR, _first_line(error))
+            return EngineError(Reason.ENCODER_ERROR, first_line(error))
         self._strays.run_ended_well()
         return dict(zip(self._outputs, results, strict=True))
 
@@ -93,7 +94,3 @@ class Run:
         """Note that the run has ended."""
         self._ended = True
         self._strays.going.discard(self)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:500]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from dimml.errors import first_line
 from dimml.system.cpu import exact_int8_sums
 from dimml.system.outbound import import_quietly
 from dimml.triton.probe import refuse_corrupting_numpy
@@ -43,7 +44,7 @@ class TritonPythonModel:
         try:
             self._session = ort.InferenceSession(path, options, providers=_providers(ort, args))
         except Exception as error:
-            raise pb_utils.TritonModelException(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
+            raise pb_utils.TritonModelException(f"ONNX Runtime cannot load {path}: {first_line(error)}") from error
         _check_names("input", self._inputs, [value.name for value in self._session.get_inputs()])
         _check_names("output", self._outputs, [value.name for value in self._session.get_outputs()])
 
@@ -54,7 +55,7 @@ class TritonPythonModel:
             try:
                 return self._run_together(feeds)
             except Exception as error:
-                pb_utils.Logger.log_verbose(f"a batch of {len(feeds)} requests failed: {_first_line(error)}")
+                pb_utils.Logger.log_verbose(f"a batch of {len(feeds)} requests failed: {first_line(error)}")
         return [self._run_alone(feed) for feed in feeds]
 
     def _feed(self, request: Any) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class TritonPythonModel:
         try:
             return self._response(self._run(feed))
         except Exception as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"ONNX Runtime: {_first_line(error)}"))
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"ONNX Runtime: {first_line(error)}"))
 
     def _run(self, feed: dict[str, Any]) -> list[Any]:
         options = self._ort.RunOptions()
@@ -123,7 +124,3 @@ def _check_names(what: str, wanted: list[str], found: list[str]) -> None:
     for name in wanted:
         if name not in found:
             raise pb_utils.TritonModelException(f"the ONNX file has no {what} {name}; it has {sorted(found)}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:500]
