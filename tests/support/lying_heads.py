@@ -16,10 +16,15 @@ CLASSES, WIDTH = 4, 6
 
 @dataclass(frozen=True)
 class LyingHeads:
-    """Encodings of clips with these classes; a damaged modality's features lie far off in the last two dimensions."""
+    """Encodings of clips with these classes; a damaged modality's features lie far off in the last two dimensions.
+
+    ``noise`` is the features' standard deviation by modality on clean clips, ``damaged_noise`` that on damaged ones.
+    """
 
     labels_N: npt.NDArray[np.int64]
     seed: int = 0
+    noise: tuple[float, float] = (0.8, 0.8)
+    damaged_noise: float = 1.0
 
     def get(self, condition: Condition, draw: int) -> dict[str, EncodedModality]:
         found = {}
@@ -28,9 +33,11 @@ class LyingHeads:
             family = change.name if isinstance(change, Corruption) else "clean"
             rng = np.random.default_rng([self.seed, place, draw, *family.encode()])
             clips, axes = len(self.labels_N), np.eye(CLASSES, WIDTH)
-            features = 3 * axes[self.labels_N] + 0.8 * rng.standard_normal((clips, WIDTH))
+            features = 3 * axes[self.labels_N] + self.noise[place] * rng.standard_normal((clips, WIDTH))
             if isinstance(change, Corruption):
-                features = 6 * axes[(self.labels_N + 1) % CLASSES] + rng.standard_normal((clips, WIDTH))
+                features = 6 * axes[(self.labels_N + 1) % CLASSES] + self.damaged_noise * rng.standard_normal(
+                    (clips, WIDTH)
+                )
                 features[:, CLASSES:] += 8
             present = np.full(clips, change is not ABSENT)
             found[name] = EncodedModality(

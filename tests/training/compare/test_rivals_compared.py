@@ -139,9 +139,9 @@ def test_trials_choose_on_validation_clips_what_all_repeats_train(
     assert len(cells) == 4
     assert len(list(comparison.work.rglob("run.json"))) == 3, "the first repeat's is the trial's run"
     assert Summary(list(cells.values())).methods == ["joint_concat_dropout"]
-    told: list[str] = []
-    assert side_by_side(comparison, 1, tell=told.append) == []
-    assert told == ["3 trainings, 3 of them done"] * 2  # a trial's run is a job together with what it settled
+    said: list[str] = []
+    assert side_by_side(comparison, 1, tell=said.append) == []
+    assert said == ["3 trainings, 3 of them done"] * 2  # a trial's run is a job together with what it settled
     covered = coverage(
         comparison.config, chosen_methods(comparison.config, comparison.methods), Summary(list(cells.values())).cells
     )

@@ -33,7 +33,7 @@ METHODS = ("single:audio", "single:visual", "late_logits")
 
 
 def silent(_: str) -> None:
-    """Tells nobody."""
+    """Say nothing."""
 
 
 def scored(
@@ -98,10 +98,10 @@ def once(trained: Comparison, tmp_path: Path) -> Comparison:
 def test_a_second_run_of_the_same_is_refused(once: Comparison) -> None:
     assert scored(once, "test", tell=silent) == Done(3, 0)
     before = {path: path.read_bytes() for path in once.out.rglob("*") if path.is_file()}
-    told: list[str] = []
-    assert scored(once, "test", tell=told.append) == Done(0, 3)
+    said: list[str] = []
+    assert scored(once, "test", tell=said.append) == Done(0, 3)
     assert {path: path.read_bytes() for path in once.out.rglob("*") if path.is_file()} == before
-    assert sum("was scored on" in line for line in told) == 3
+    assert sum("was scored on" in line for line in said) == 3
     # Neither another name, nor another seal's log, nor the loss of the cells makes it another thing.
     renamed = replace(once, config=once.config.model_copy(update={"name": "else"}))
     assert scored(renamed, "test", tell=silent) == Done(0, 3)

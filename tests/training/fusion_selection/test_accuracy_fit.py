@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from scipy.optimize import minimize
@@ -17,60 +14,24 @@ from dimml.monitoring.accuracy import pattern_of
 from dimml.monitoring.observation import observations
 from dimml.status import OK, ModalityStatus, Reason
 from dimml_training.config import CertaintyConfig
-from dimml_training.config.corruption_suite import ABSENT, Condition, Corruption, Sense
-from dimml_training.corruptions.encoding import EncodedModality
+from dimml_training.config.corruption_suite import ABSENT, Condition, Corruption
 from dimml_training.evaluation.answer_chance import answer_chances
 from dimml_training.evaluation.heads import HeadLogits, fused_answer
 from dimml_training.fusion_selection.accuracy_fit import ANCHOR, RIDGE, PatternRows, fit_accuracy, fit_logistic
 from dimml_training.fusion_selection.condition_rows import rows_of
 from dimml_training.fusion_selection.search import ChosenFusion, choose_fusion
+from support.lying_heads import CLASSES, WIDTH, LyingHeads, lying_suite
 from support.tiny_sets import bundle_of_sets
 
 RNG = np.random.default_rng(11)
-CLASSES, WIDTH = 4, 6
 QUICK = CertaintyConfig(
     draws=1, folds=2, temperatures=(0.2,), certainties=("max_prob", "reliability"), fused_head=(False, True)
 )
 
 
-@dataclass(frozen=True)
-class MadeUp:
-    """Features that tell the class; damaged ones are large ones of a wrong class, far from those of training."""
-
-    labels_N: npt.NDArray[np.int64]
-    seed: int = 0
-
-    def get(self, condition: Condition, draw: int) -> dict[str, EncodedModality]:
-        found = {}
-        for place, name in enumerate(("audio", "visual")):
-            change = condition.by_modality.get(name)
-            family = change.name if isinstance(change, Corruption) else "clean"
-            rng = np.random.default_rng([self.seed, place, draw, *family.encode()])
-            shown, size = self.labels_N, 3.0
-            if isinstance(change, Corruption):
-                shown, size = (self.labels_N + 1) % CLASSES, 6.0
-            features = size * np.eye(CLASSES, WIDTH)[shown] + size / 4 * rng.standard_normal((len(shown), WIDTH))
-            features[:, CLASSES:] += 8 * isinstance(change, Corruption)
-            logits = (2 * features[:, :CLASSES]).astype(np.float32)
-            there = np.full(len(shown), change is not ABSENT)
-            found[name] = EncodedModality(features.astype(np.float32), logits, there)
-        return found
-
-
-def made_up(clips: int, seed: int) -> MadeUp:
-    return MadeUp(np.random.default_rng(seed).integers(0, CLASSES, clips), seed)
-
-
-def suite() -> list[Condition]:
-    """Clean, three families of each modality, and each absent."""
-    found = [Condition("clean", "clean", True, {}, False, 1)]
-    senses: dict[str, Sense] = {"audio": "sound", "visual": "picture"}
-    for name, sense in senses.items():
-        for family in "abc":
-            damage = Corruption(f"{name}_{family}", "", 1.0, sense, True, 1)
-            found.append(Condition(f"{name}:{damage.name}", sense, True, {name: damage}, True, 1))
-        found.append(Condition(f"{name}:absent", "absent", True, {name: ABSENT}, False, 1))
-    return found
+def made_up(clips: int, seed: int) -> LyingHeads:
+    labels_N = np.random.default_rng(seed).integers(0, CLASSES, clips)
+    return LyingHeads(labels_N, seed, noise=(0.75, 0.75), damaged_noise=1.5)
 
 
 def fused_head() -> torch.nn.Linear:
@@ -83,7 +44,7 @@ def fused_head() -> torch.nn.Linear:
 
 @pytest.fixture(scope="module")
 def chosen() -> ChosenFusion:
-    return choose_fusion(made_up(40, 1), made_up(200, 2), fused_head(), suite(), QUICK, seed=0)
+    return choose_fusion(made_up(40, 1), made_up(200, 2), fused_head(), lying_suite(), QUICK, seed=0)
 
 
 def random_rows(clean_shift: float = 0.0) -> PatternRows:
@@ -153,7 +114,7 @@ def test_the_estimate_of_new_answers_from_one_modality_falls_with_their_accuracy
 
 def test_what_is_evaluated_is_what_a_server_observes(chosen: ChosenFusion) -> None:
     """Rows of all patterns, through the fusion that was chosen."""
-    rows = rows_of(made_up(60, 3), fused_head(), suite(), draws=1)
+    rows = rows_of(made_up(60, 3), fused_head(), lying_suite(), draws=1)
     present = rows.present_RH[:, :2]
     assert {tuple(row) for row in present.tolist()} == {(True, True), (True, False), (False, True)}
     votes = HeadLogits(
@@ -184,9 +145,9 @@ def test_what_is_evaluated_is_what_a_server_observes(chosen: ChosenFusion) -> No
 
 
 def test_too_few_clips_or_no_damage_leave_the_answers_probability(chosen: ChosenFusion) -> None:
-    few = rows_of(made_up(29, 4), fused_head(), suite(), draws=1)
+    few = rows_of(made_up(29, 4), fused_head(), lying_suite(), draws=1)
     plain = chosen.spec.model_copy(update={"certainty": "max_prob"})
     assert fit_accuracy(few, plain, None, folds=2, seed=0) == (None, {})
-    clean: list[Condition] = suite()[:1]
+    clean: list[Condition] = lying_suite()[:1]
     undamaged = rows_of(made_up(40, 4), fused_head(), clean, draws=1)
     assert fit_accuracy(undamaged, plain, None, folds=2, seed=0) == (None, {})

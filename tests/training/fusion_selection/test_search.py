@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from dimml.bundle import FUSED_HEAD
 from dimml.fusion import FusionSpec, fuse
 from dimml.modality import Frames, Waveform
 from dimml_training.config import CertaintyConfig
-from dimml_training.config.corruption_suite import ABSENT, Condition, Corruption, conditions
+from dimml_training.config.corruption_suite import Condition, Corruption, conditions
 from dimml_training.corruptions.encoding import EncodedModality
 from dimml_training.fusion_selection.candidate_scores import CandidateScorer
 from dimml_training.fusion_selection.condition_rows import rows_of
@@ -36,8 +35,8 @@ from dimml_training.fusion_selection.search import (
     seen_conditions,
 )
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
+from support.lying_heads import CLASSES, WIDTH, LyingHeads, lying_suite
 
-CLASSES, WIDTH = 4, 6
 QUICK = CertaintyConfig(
     draws=1,
     folds=2,
@@ -49,40 +48,11 @@ Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class MadeUp:
-    """Two heads that read their class off features; a corruption replaces those by large ones of a wrong class, far
-    from where training features lie."""
+class MadeUp(LyingHeads):
+    """Two heads of which one is noisier on clean clips."""
 
-    labels_N: Labels
-    seed: int = 0
-
-    def get(self, condition: Condition, draw: int) -> dict[str, EncodedModality]:
-        found = {}
-        for place, name in enumerate(("audio", "visual")):
-            change = condition.by_modality.get(name)
-            family = change.name if isinstance(change, Corruption) else "clean"
-            rng = np.random.default_rng([self.seed, place, draw, *family.encode()])
-            clips = len(self.labels_N)
-            axes = np.eye(CLASSES, WIDTH)
-            features = 3 * axes[self.labels_N] + (0.7 + 0.3 * place) * rng.standard_normal((clips, WIDTH))
-            if isinstance(change, Corruption):
-                features = 6 * axes[(self.labels_N + 1) % CLASSES] + 2 * rng.standard_normal((clips, WIDTH))
-                features[:, CLASSES:] += 8
-            logits = 2 * features[:, :CLASSES]
-            present = np.full(clips, change is not ABSENT)
-            found[name] = EncodedModality(features.astype(np.float32), logits.astype(np.float32), present)
-        return found
-
-
-def suite() -> list[Condition]:
-    found = [Condition("clean", "clean", True, {}, False, 1)]
-    kinds: tuple[tuple[str, Literal["sound", "picture"]], ...] = (("audio", "sound"), ("visual", "picture"))
-    for name, kind in kinds:
-        for family in "abc":
-            corruption = Corruption(f"{name}_{family}", "", 1.0, kind, True, 1)
-            found.append(Condition(f"{name}:{corruption.name}", kind, True, {name: corruption}, True, 1))
-        found.append(Condition(f"{name}:absent", "absent", True, {name: ABSENT}, False, 1))
-    return found
+    noise: tuple[float, float] = (0.7, 1.0)
+    damaged_noise: float = 2.0
 
 
 def labels(clips: int, seed: int) -> Labels:
@@ -102,13 +72,13 @@ VALIDATION, TRAIN = MadeUp(labels(40, 1)), MadeUp(labels(200, 2), seed=7)
 
 @pytest.fixture(scope="module")
 def chosen() -> ChosenFusion:
-    return choose_fusion(VALIDATION, TRAIN, fused_head(), suite(), QUICK, seed=0)
+    return choose_fusion(VALIDATION, TRAIN, fused_head(), lying_suite(), QUICK, seed=0)
 
 
 def test_fitting_the_chosen_form_to_all_clips_again_gives_the_choice(chosen: ChosenFusion) -> None:
     """And to fewer clips other numbers, of the same form."""
-    rows = rows_of(VALIDATION, fused_head(), suite(), draws=1)
-    geometry = head_geometry(rows_of(TRAIN, fused_head(), suite()[:1], draws=1))
+    rows = rows_of(VALIDATION, fused_head(), lying_suite(), draws=1)
+    geometry = head_geometry(rows_of(TRAIN, fused_head(), lying_suite()[:1], draws=1))
     spec, parameters = refit_rows(rows, geometry, chosen.spec, QUICK, seed=0)
     assert chosen.spec.certainty == "reliability"
     assert spec == chosen.spec
@@ -158,8 +128,8 @@ def test_whitened_training_features_have_unit_covariance_within_classes() -> Non
 
 def test_no_fit_sees_the_clip_or_family_that_it_is_judged_on() -> None:
     """With a family's labels shuffled, the reliability of that family's rows stays what it was."""
-    rows = rows_of(VALIDATION, None, suite(), draws=1)
-    known = rows_of(TRAIN, None, suite()[:1], draws=1)
+    rows = rows_of(VALIDATION, None, lying_suite(), draws=1)
+    known = rows_of(TRAIN, None, lying_suite()[:1], draws=1)
     geometry = [feature_geometry(own, known.labels_R, CLASSES) for own in known.features]
     turns = left_out_together(rows.conditions)
     assert turns == [frozenset(), *({f"audio_{f}", f"visual_{f}"} for f in "abc")]
@@ -192,7 +162,7 @@ def test_reliability_distrusts_a_family_it_has_not_seen(chosen: ChosenFusion) ->
     assert chosen.parameters.reliability is not None
     development = Condition("new", "sound", False, {"audio": Corruption("new", "", 1.0, "sound", False, 1)}, True, 1)
     fresh = MadeUp(labels(100, 5), seed=9)
-    rows = rows_of(fresh, fused_head(), [suite()[0], development], draws=1)
+    rows = rows_of(fresh, fused_head(), [lying_suite()[0], development], draws=1)
     rows = rows if chosen.spec.fused_head else rows.without_fused_head()
     answer = fuse(rows.logits_RHC, rows.present_RH, chosen.spec, chosen.parameters, rows.features)
     damaged = rows.condition_R == 1
@@ -218,7 +188,7 @@ def test_the_report_tells_what_was_beaten(chosen: ChosenFusion) -> None:
 
 
 def test_a_static_candidate_is_judged_as_fuse_answers() -> None:
-    rows = rows_of(VALIDATION, fused_head(), suite(), draws=1)
+    rows = rows_of(VALIDATION, fused_head(), lying_suite(), draws=1)
     spec = FusionSpec(certainty="margin", temperature=0.3, pooling="product", fused_head=True,
                       head_temperatures=head_temperatures(rows))  # fmt: skip
     right = fuse(rows.logits_RHC, rows.present_RH, spec).logits_BC.argmax(axis=1) == rows.labels_R
@@ -237,7 +207,7 @@ def test_a_static_candidate_is_judged_as_fuse_answers() -> None:
 
 def test_ties_go_to_the_simplest() -> None:
     """Without corruption every sensible candidate is as good as any: then nothing is learned."""
-    clean = [c for c in suite() if c.group == "clean"]
+    clean = [c for c in lying_suite() if c.group == "clean"]
     easy = MadeUp(labels(60, 1))
     found = choose_fusion(easy, TRAIN, fused_head(), clean, QUICK, seed=0)
     assert found.spec.certainty != "reliability"
@@ -256,7 +226,7 @@ def test_a_fused_head_that_may_not_vote_is_not_chosen_in_a_plain_average_either(
 
     clips, head = Blurred(labels(40, 1)), fused_head()
     free, bound = (
-        choose_fusion(clips, TRAIN, head, suite(), QUICK.model_copy(update=update), seed=0)
+        choose_fusion(clips, TRAIN, head, lying_suite(), QUICK.model_copy(update=update), seed=0)
         for update in ({"certainties": ("max_prob",)}, {"certainties": ("max_prob",), "fused_head": (False,)})
     )
     assert free.spec.fused_head
@@ -265,13 +235,13 @@ def test_a_fused_head_that_may_not_vote_is_not_chosen_in_a_plain_average_either(
 
 
 def test_few_clips_teach_nothing() -> None:
-    found = choose_fusion(MadeUp(labels(12, 1)), TRAIN, None, suite(), QUICK, seed=0)
+    found = choose_fusion(MadeUp(labels(12, 1)), TRAIN, None, lying_suite(), QUICK, seed=0)
     assert found.spec.certainty != "reliability"
     assert not found.spec.fused_head
 
 
 def test_a_choice_repeats(chosen: ChosenFusion) -> None:
-    again = choose_fusion(VALIDATION, TRAIN, fused_head(), suite(), QUICK, seed=0)
+    again = choose_fusion(VALIDATION, TRAIN, fused_head(), lying_suite(), QUICK, seed=0)
     assert again.spec == chosen.spec
     for name, value in again.parameters.arrays().items():
         np.testing.assert_array_equal(value, chosen.parameters.arrays()[name])
@@ -305,7 +275,7 @@ def test_a_family_that_no_choice_may_see_is_refused(name: str, message: str) -> 
 
 def test_clean_weighs_a_fifth_and_no_signal_nothing() -> None:
     nothing = Condition("audio:silence", "nosignal", True, {}, False, 1)
-    rows = rows_of(VALIDATION, None, [*suite(), nothing], draws=1)
+    rows = rows_of(VALIDATION, None, [*lying_suite(), nothing], draws=1)
     weights = row_weights(rows)
     share = np.bincount(rows.condition_R, weights=weights) / weights.sum()
     assert (share[0], share[-1]) == (pytest.approx(0.2), 0.0)
