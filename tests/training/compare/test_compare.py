@@ -34,6 +34,7 @@ from dimml_training.corruptions.encoding import encode_conditions
 from dimml_training.fusion_selection.choose import choose_on
 from dimml_training.report.page import write_report
 from dimml_training.run.directory import RUN_FILE, load_run
+from dimml_training.run.starting import weights_sha256
 from support import tiny_training
 from support.data import REPOSITORY_ROOT
 from support.waiting import wait_until
@@ -260,6 +261,25 @@ def test_trainings_and_cells_made_before_the_decoder_version_keep_their_keys(
         == plan.training_key(trained, "data", 2)
         not in (training, plan.training_key(trained, "data", 3))
     )
+
+
+def test_a_cell_keeps_the_weights_that_its_training_started_from(done: Comparison, tmp_path: Path) -> None:
+    """So that the config still asks for this cell where the run that it started from has gone."""
+    (finished_job,) = planned(replace(done, methods=("single:audio",), repeats=1), tell=silent)
+    start = tmp_path / "start"
+    shutil.copytree(done.work / finished_job.key, start)
+    started = with_fields(done.config, {"compare.repeats": [{"seed": 0, "stage1.start_from": str(start)}]}, "test")
+    comparison = replace(done, config=started, out=tmp_path, methods=("single:audio",))
+    (job,) = planned(comparison, tell=silent)
+    assert job.key != finished_job.key
+    assert work_off([job], comparison, tell=silent) == []
+    cell = read_cell(cell_path(tmp_path, done.config.name, "single:audio", 0))
+    assert cell.started_from == weights_sha256(str(start))
+    shutil.rmtree(start)
+    (method,) = chosen_methods(started, ["single:audio"])
+    assert coverage(started, [method], {method.name: {0: cell}}).whole
+    other = cell.model_copy(update={"started_from": "0" * 64})
+    assert coverage(started, [method], {method.name: {0: other}}).outdated == {method.name: [0]}
 
 
 def test_what_the_config_trains_by_itself_changes_no_method(config: TrainConfig) -> None:

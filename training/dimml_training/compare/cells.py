@@ -73,6 +73,8 @@ class Cell(_Record):
     seed: int
     #: Key of the training, data included: cells with the same key come from the same run.
     training: str
+    #: SHA-256 of the weights that the training started from (``stage1.start_from``), if it did.
+    started_from: str | None = None
     #: Key of all that the answer depends on: training, rule, suite of conditions, choice of fusion.
     answer: str
     #: Key of the conditions: a table has only cells of one suite.

@@ -1,6 +1,6 @@
 """Coverage of a comparison: cells that are missing, or made by another state of its config.
 
-Needs no data: a cell has the digest of its data.
+Needs neither data nor runs: a cell has the digest of its data, and of the weights that its training started from.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def coverage(config: TrainConfig, methods: Sequence[Method], cells: Mapping[str,
             if cell is None:
                 missing.setdefault(method.name, []).append(index)
                 continue
-            trainings = possible_trainings(of_repeat, method, cell.data_digest)
+            trainings = possible_trainings(of_repeat, method, cell)
             if cell.answer not in {answer_key(training, of_repeat, method) for training in trainings}:
                 outdated.setdefault(method.name, []).append(index)
     return Coverage(missing, outdated)

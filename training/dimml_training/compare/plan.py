@@ -112,11 +112,14 @@ def training_config(config: TrainConfig, method: Method) -> TrainConfig:
     return of_method.model_copy(update=settled)
 
 
-def training_key(config: TrainConfig, data_digest: str, decoder_version: int = DECODER_VERSION) -> str:
+def training_key(
+    config: TrainConfig, data_digest: str, decoder_version: int = DECODER_VERSION, *, started_from: str | None = None
+) -> str:
     """Key of a training, sixteen hex digits; equal keys mean the same training on rows of the same decoder.
 
     Only fields that differ from their defaults count, so that a new field in dimml does not invalidate finished
     trainings. A model given by name has the same key before and after its architecture is written out.
+    ``started_from`` is the SHA-256 of the weights of ``stage1.start_from``, where the run that has them is not at hand.
     """
     document = config.model_dump(mode="json", exclude_defaults=True)
     for name in BESIDE_TRAINING:
@@ -127,7 +130,7 @@ def training_key(config: TrainConfig, data_digest: str, decoder_version: int = D
         document.get("stage1", {}).pop("joint", None)
     if config.stage1.start_from is not None:
         # What it starts from, wherever that lies.
-        document["stage1"]["start_from"] = weights_sha256(config.stage1.start_from)
+        document["stage1"]["start_from"] = started_from or weights_sha256(config.stage1.start_from)
     for modality in document["modalities"]:
         backbone = modality.get("encoder", {}).get("backbone", {})
         if "name" in backbone:

@@ -264,6 +264,7 @@ def _about(job: TrainingJob, method: Method, run: TrainedRun, folder: Path, suit
         "fields": job.repeat.fields,
         "seed": job.config.seed,
         "training": job.key,
+        "started_from": run.training.get("started_from", {}).get("weights_sha256"),
         "answer": answer_key(job.key, job.repeat.config, method, suite),
         "suite": suite_digest(suite.conditions),
         "config_hash": digest(job.repeat.config.model_dump(mode="json")),

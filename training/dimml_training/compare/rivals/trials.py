@@ -75,7 +75,13 @@ def jobs_with_trials(methods: Sequence[Method], repeats: Sequence[Repeat], out: 
     return training_jobs([*trials, *known], repeats[:1]) + training_jobs(known, repeats[1:])
 
 
-def possible_trainings(config: TrainConfig, method: Method, data_digest: str) -> dict[str, Method]:
-    """By key, the trainings that a method's cell may rest on: its own, or that of any of its trials."""
+def possible_trainings(config: TrainConfig, method: Method, cell: Cell) -> dict[str, Method]:
+    """By key, the trainings that a method's cell may rest on, on the cell's data and from the weights it started from.
+
+    They are its own, or that of any of its trials.
+    """
     found = trial_methods(method) or [method]
-    return {training_key(training_config(config, trial), data_digest): trial for trial in found}
+    return {
+        training_key(training_config(config, trial), cell.data_digest, started_from=cell.started_from): trial
+        for trial in found
+    }
