@@ -20,6 +20,8 @@ from dimml_training.fusion_selection.temperature_scaling import calibration_temp
 REGRET_PRICE, TAIL_PRICE = 0.5, 0.05
 #: The worst share of conditions whose mean regret is the tail.
 TAIL: Final = 0.2
+#: Errors at most this share above the least one are ties, of which the simplest is taken.
+TIE: Final = 0.01
 #: Weight of corrupted clips when the answer is calibrated; on clean clips alone, which may all be answered right, the
 #: best temperature could be arbitrarily low.
 CORRUPTED_SHARE: Final = 0.1
@@ -62,6 +64,11 @@ class CandidateScores:
     def worst_condition(self) -> str:
         """The condition with the lowest regret."""
         return min(self.regrets, key=lambda condition: self.regrets[condition])
+
+
+def is_tie(error: float, least: float) -> bool:
+    """Whether an error is as good as the least one: at most ``TIE``, as a share, above it."""
+    return error <= least * (1 + TIE) + 1e-9
 
 
 def tail_mean(regrets_K: Any) -> float:

@@ -16,15 +16,13 @@ from dimml.monitoring.accuracy_estimate import AccuracyEstimate
 from dimml_training.config.certainty import CertaintyConfig
 from dimml_training.config.corruption_suite import Condition
 from dimml_training.fusion_selection.accuracy_fit import HeldOutFits, fit_accuracy
-from dimml_training.fusion_selection.candidate_scores import CandidateScorer, CandidateScores, Learned
+from dimml_training.fusion_selection.candidate_scores import CandidateScorer, CandidateScores, Learned, is_tie
 from dimml_training.fusion_selection.condition_rows import ConditionRows, EncodedClips, rows_of
 from dimml_training.fusion_selection.cross_fit import CrossFit, cross_fit, head_geometry, row_weights
 from dimml_training.fusion_selection.forms import form_key, form_of
 from dimml_training.fusion_selection.reliability_fit import Geometry
 from dimml_training.fusion_selection.temperature_scaling import calibration_temperature
 
-#: Candidates whose error is at most this share above the best one's count as ties, and the simplest of them is taken.
-TIE: Final = 0.01
 #: With fewer validation clips no reliability is learned: sixteen hidden units would overfit.
 FEWEST_CLIPS: Final = 30
 
@@ -265,14 +263,14 @@ def _fits(
 def _best(
     references: Sequence[CandidateScores], candidates: Sequence[CandidateScores], margin: float
 ) -> CandidateScores:
-    """Pick the simplest fusion whose error is at most ``TIE``, as a share, above the best one's.
+    """Pick the simplest fusion whose error ties with the best one's.
 
     Only fusions within ``margin`` of the best plain average on clean clips are considered.
     """
     plain = max(r.clean for r in references if r.spec.temperature is None)
     safe = [j for j in (*references, *candidates) if j.clean >= plain - margin - 1e-9]
     least = min(j.error for j in safe)
-    return min((j for j in safe if j.error <= least * (1 + TIE) + 1e-9), key=lambda j: (*_simplicity(j.spec), j.nll))
+    return min((j for j in safe if is_tie(j.error, least)), key=lambda j: (*_simplicity(j.spec), j.nll))
 
 
 def _simplicity(spec: FusionSpec) -> tuple[int, bool, bool]:
