@@ -18,7 +18,8 @@ from dimml_training.fusion_selection.candidate_scores import TAIL, tail_mean
 
 #: Targets, as shares: fewer errors than the best rival, and the least mean regret of the worst fifth of conditions.
 FEWER_ERRORS, LEAST_TAIL = 0.25, -0.03
-#: Answers of ours, and ablations: no rivals.
+#: Answers of ours, and ablations: no rivals. `separate_logits` is one: a plain average of separately trained heads is
+#: nothing of ours, though the fused head is among them; and one more rival can only make the best of them better.
 OWN = (OURS, "separate_chosen")
 
 
