@@ -615,7 +615,11 @@ def test_utd_mhad_is_split_by_person(tmp_path: Path) -> None:
         "label": "wave",
         "subject": "1",
         "split": "train",
+        **{"fold_1": "validation", "fold_3": "train", "fold_5": "train", "fold_7": "train"},
     }
+    for subject in "1357":
+        assert {row["subject"] for row in rows if row[f"fold_{subject}"] == "validation"} == {subject}
+        assert {row["subject"] for row in rows if row[f"fold_{subject}"] == "test"} == set("2468")
     run("utd-mhad", "--root", root, "--out", out, "--validation-subject", "1")
     assert {row["subject"] for row in read(out) if row["split"] == "validation"} == {"1"}
 

@@ -2,7 +2,7 @@
 
 Layout: ``labels.csv`` with the columns below, ``depth/*.mp4`` and ``inertial/*.npy`` (FP32 ``[6, samples]`` at 50 Hz,
 acceleration in g, rotation in degrees/s), as docs/data.md says. Split by person, as its authors do: odd subjects train,
-even ones test. One of the training subjects validates.
+even ones test. One of the training subjects validates; ``fold_1`` to ``fold_7`` let each of them do so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ TRAIN_SUBJECTS = ("1", "3", "5", "7")
 
 def list_utd_mhad(root: Path, *, validation_subject: int = 7) -> Listing:
     """List one row per recording: ``depth`` and ``inertial`` beneath root, ``label``, ``subject`` and ``split``.
+
+    ``fold_<subject>`` is the split in which that training subject validates.
 
     Raises DataError if labels.csv cannot be read, and for a ``validation_subject`` that does not train.
     """
@@ -38,6 +40,7 @@ def list_utd_mhad(root: Path, *, validation_subject: int = 7) -> Listing:
             "label": row["action"],
             "subject": row["subject"],
             "split": _split(row["subject"], str(validation_subject)),
+            **{f"fold_{subject}": _split(row["subject"], subject) for subject in TRAIN_SUBJECTS},
         }
         for row in labels
     ]
