@@ -226,7 +226,7 @@ def test_what_another_process_is_at_is_left_to_it(config: TrainConfig, done: Com
 def test_only_what_is_trained_changes_the_key(config: TrainConfig) -> None:
     key = plan.training_key(config, "data")
     same: dict[str, Any] = {"name": "other", "threads": 2, "compare.clw_temperature": 3.0, "data.media_root": "else"}
-    same["compare.contained"] = ["pink"]
+    same |= {"compare.contained": ["pink"], "compare.duc_weights": [0.0, 0.1]}
     assert plan.training_key(with_fields(config, same, "test"), "data") == key
     assert plan.training_key(config, "other data") != key
     for field, value in {"seed": 1, "stage1.epochs": 3, "modalities.0.augment.shift_ms": 6}.items():

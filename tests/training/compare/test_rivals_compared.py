@@ -138,13 +138,13 @@ def test_trials_choose_on_validation_clips_what_all_repeats_train(
     assert ("joint_concat_dropout", 1) in cells
     assert len(cells) == 4
     assert len(list(comparison.work.rglob("run.json"))) == 3, "the first repeat's is the trial's run"
-    assert Summary(list(cells.values())).methods == ["joint_concat_dropout"]
+    summary = Summary(list(cells.values()))
+    assert summary.methods == ["joint_concat_dropout"]
     said: list[str] = []
     assert side_by_side(comparison, 1, tell=said.append) == []
     assert said == ["3 trainings, 3 of them done"] * 2  # a trial's run is a job together with what it settled
-    covered = coverage(
-        comparison.config, chosen_methods(comparison.config, comparison.methods), Summary(list(cells.values())).cells
-    )
+    methods = chosen_methods(comparison.config, comparison.methods)
+    covered = coverage(comparison.config, methods, summary.cells | summary.trials)
     assert covered.missing == {"joint_concat_dropout": [2]}
     assert covered.outdated == {}
 

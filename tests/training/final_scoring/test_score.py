@@ -223,11 +223,25 @@ def test_encodings_are_those_of_the_seal(once: Comparison, job: TrainingJob, mon
 
 def test_trials_are_settled_where_development_was_scored(tried: Comparison, tmp_path: Path) -> None:
     elsewhere = replace(tried, out=tmp_path, methods=("joint_concat_dropout",))
-    with pytest.raises(SetupError, match=r"trials of joint_concat_dropout: run `dimml compare`"):
+    with pytest.raises(SetupError, match=r"trials for joint_concat_dropout: run `dimml compare`"):
         scored(elsewhere, "validation")
     assert not list(tmp_path.rglob("*.jsonl"))
     assert scored(elsewhere, "validation", development=tried.out) == Done(1, 0)
     assert [cell.method for cell in read_cells(tmp_path / "final_validation")] == ["joint_concat_dropout"]
+
+
+def test_what_follows_another_methods_trials_is_settled_there(trained: Comparison, tmp_path: Path) -> None:
+    fields = {"compare.duc_weights": [0.0, 0.3], "stage1.epochs": 1, "stage1.warmup_epochs": 0}
+    config = with_fields(trained.config, fields, "test")
+    comparison = replace(trained, config=config, methods=("dimml_clw",), out=tmp_path / "out", work=tmp_path / "work")
+    with pytest.raises(SetupError, match=r"trials for dimml_clw: run `dimml compare`"):
+        scored(comparison, "validation")
+    assert side_by_side(comparison, 1, tell=silent) == []
+    assert {cell.method for cell in read_cells(comparison.out)} == {"dimml@0", "dimml@1", "dimml_clw"}
+    assert scored(comparison, "validation") == Done(1, 0)
+    (cell,) = read_cells(comparison.out / "final_validation")
+    (settled,) = (found for found in read_cells(comparison.out) if found.method == "dimml_clw")
+    assert (cell.method, cell.training) == ("dimml_clw", settled.training)
 
 
 def test_once_is_once_in_a_repository(once: Comparison, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class Cell(_Record):
     versions: dict[str, str]
     #: Scores of the test clips by condition; clean comes first.
     conditions: dict[str, ConditionRecord]
-    #: Accuracy on validation clips by condition, of single modalities only: decides which one is better.
+    #: Accuracy on validation clips by condition, of single modalities (which one is better?) and of trials.
     validation: dict[str, float] | None = None
     #: Confidence of each clean answer, uint16 of 65535, deflated, base64.
     clean_confidence: str

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from dimml_training.compare.cells import Cell
 from dimml_training.compare.methods import Method
 from dimml_training.compare.plan import repeated_fields
-from dimml_training.compare.rivals.trials import possible_trainings
-from dimml_training.compare.scoring import answer_key
+from dimml_training.compare.rivals.trials import (
+    all_trials,
+    possible_methods,
+    settled_by,
+    trial_methods,
+    wanted_answer,
+)
 from dimml_training.config import TrainConfig, with_fields
 
 
@@ -30,17 +35,36 @@ class Coverage:
 
 
 def coverage(config: TrainConfig, methods: Sequence[Method], cells: Mapping[str, Mapping[int, Cell]]) -> Coverage:
-    """Compare cells, by method and repeat, with those that ``config`` asks for."""
+    """Compare cells, those of trials among them, by method and repeat, with those that ``config`` asks for.
+
+    Trials are wanted on the first repeat. While one is left to run, a method may rest on any setting that is tried.
+    """
     missing: dict[str, list[int]] = {}
     outdated: dict[str, list[int]] = {}
-    for index, fields in enumerate(repeated_fields(config)):
-        of_repeat = with_fields(config, fields, f"compare.repeats.{index}")
-        for method in methods:
-            cell = cells.get(method.name, {}).get(index)
-            if cell is None:
-                missing.setdefault(method.name, []).append(index)
-                continue
-            trainings = possible_trainings(of_repeat, method, cell)
-            if cell.answer not in {answer_key(training, of_repeat, method) for training in trainings}:
-                outdated.setdefault(method.name, []).append(index)
+    repeats = [
+        with_fields(config, fields, f"compare.repeats.{index}") for index, fields in enumerate(repeated_fields(config))
+    ]
+
+    def left_in(name: str, possible: Sequence[Method], index: int) -> dict[str, list[int]] | None:
+        """Where a repeat of a method that is left to run belongs; None if its cell is valid."""
+        cell = cells.get(name, {}).get(index)
+        if cell is None:
+            return missing
+        kept = cell.data_digest, cell.started_from
+        answers = {wanted_answer(method, repeats[index], *kept) for method in possible}
+        return None if cell.answer in answers else outdated
+
+    trials = {trial.name: left_in(trial.name, [trial], 0) for trial in all_trials(methods)}
+
+    def possible(method: Method) -> list[Method]:
+        names = [trial.name for trial in trial_methods(method)]
+        if not names or any(trials[name] is not None for name in names):
+            return possible_methods(method)
+        return [settled_by(method, [cells[name][0] for name in names])]
+
+    wanted = {method.name: possible(method) for method in methods}
+    found = [(name, index, left_in(name, wanted[name], index)) for index in range(len(repeats)) for name in wanted]
+    for name, index, where in [*found, *((name, 0, where) for name, where in trials.items())]:
+        if where is not None:
+            where.setdefault(name, []).append(index)
     return Coverage(missing, outdated)

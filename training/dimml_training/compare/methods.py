@@ -104,6 +104,8 @@ class Method:
     scored_on_validation: bool = False
     #: Config fields to try in trainings on the first repeat, each a choice; the best on validation clips is taken.
     trials: tuple[dict[str, Any], ...] = ()
+    #: The method whose trials settle these fields for this one, too, which then has no trials of its own.
+    follows: Method | None = None
 
 
 def all_methods(config: TrainConfig) -> dict[str, Method]:
@@ -114,6 +116,14 @@ def all_methods(config: TrainConfig) -> dict[str, Method]:
     logits = FusionSpec(temperature=None, fused_head=True)
     probabilities = FusionSpec(temperature=None, fused_head=True, pooling="probabilities")
     rivals = config.compare.rivals
+    weights = sorted(set(config.compare.duc_weights))
+    ours = Method(
+        "dimml",
+        ChosenFusion(),
+        "DI-MML with our choices",
+        main=True,
+        trials=tuple({"stage1.lambda_duc": weight} for weight in weights),
+    )
     found = [
         Method(f"single:{m}", HeadAlone(m), f"{m} alone", separate, main=True, scored_on_validation=True)
         for m in modalities
@@ -151,14 +161,21 @@ def all_methods(config: TrainConfig) -> dict[str, Method]:
             _published(config),
             main=True,
         ),
-        Method("dimml", ChosenFusion(), "DI-MML with our choices", main=True),
-        Method("dimml_no_shared", ChosenFusion(), "ours without the shared head", {"stage1.lambda_shared": 0.0}),
+        ours,
+        Method(
+            "dimml_no_shared",
+            ChosenFusion(),
+            "ours without the shared head",
+            {"stage1.lambda_shared": 0.0},
+            follows=ours,
+        ),
         Method("dimml_no_duc", ChosenFusion(), "ours without DUC", {"stage1.lambda_duc": 0.0}),
         Method(
             "dimml_no_separation",
             ChosenFusion(),
             "ours, DUC on all dimensions",
             {"stage1.separation": False},
+            follows=ours,
         ),
         Method("separate_chosen", ChosenFusion(), "our choice of fusion on separately trained encoders", separate),
         Method(
@@ -167,12 +184,17 @@ def all_methods(config: TrainConfig) -> dict[str, Method]:
             "mean of the logits of all heads, the fused one too, of separately trained encoders",
             separate,
         ),
-        Method("dimml_clw", FixedFusion(clw), "the paper's weighting on our encoders", main=True),
-        Method("dimml_logits", FixedFusion(logits), "mean of the logits of our heads", main=True),
-        Method("dimml_probabilities", FixedFusion(probabilities), "mean of the probabilities of our heads", main=True),
     ]
     found += [
-        Method(f"dimml:{head}", HeadAlone(head), f"our {head} head alone", main=True)
+        Method(name, FixedFusion(spec), what, main=True, follows=ours)
+        for name, spec, what in (
+            ("dimml_clw", clw, "the paper's weighting on our encoders"),
+            ("dimml_logits", logits, "mean of the logits of our heads"),
+            ("dimml_probabilities", probabilities, "mean of the probabilities of our heads"),
+        )
+    ]
+    found += [
+        Method(f"dimml:{head}", HeadAlone(head), f"our {head} head alone", main=True, follows=ours)
         for head in (*modalities, FUSED_HEAD)
     ]
     return {method.name: method for method in found}

@@ -49,6 +49,11 @@ class Summary:
 
     def __init__(self, cells: Sequence[Cell], contained: Collection[str] = ()) -> None:
         self.contained = frozenset(contained)
+        #: Cells of trials, by name and repeat; they are no methods.
+        self.trials: dict[str, dict[int, Cell]] = {}
+        for cell in cells:
+            if TRIAL in cell.method:
+                self.trials.setdefault(cell.method, {})[cell.repeat] = cell
         cells = [cell for cell in cells if TRIAL not in cell.method] or cells
         newest = max(cells, key=lambda cell: cell.date)
         self.data = newest.data

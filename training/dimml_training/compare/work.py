@@ -30,7 +30,7 @@ from dimml_training.compare.methods import chosen_methods
 from dimml_training.compare.packed_cells import find_cell
 from dimml_training.compare.plan import TrainingJob
 from dimml_training.compare.provenance import provenance
-from dimml_training.compare.rivals.trials import jobs_with_trials
+from dimml_training.compare.rivals.trials import jobs_with_trials, trial_methods
 from dimml_training.compare.scoring import TRAINED_BY, answer_key, score_job
 from dimml_training.config import TrainConfig
 from dimml_training.data.prepare import prepare
@@ -77,7 +77,7 @@ def side_by_side(comparison: Comparison, processes: int, *, tell: Tell) -> list[
     Methods with trials take a second round, when these have settled what to train.
     """
     failed = _one_round(comparison, processes, tell=tell)
-    if not failed and any(method.trials for method in chosen_methods(comparison.config, comparison.methods)):
+    if not failed and any(trial_methods(method) for method in chosen_methods(comparison.config, comparison.methods)):
         failed = _one_round(comparison, processes, tell=tell)
     return failed
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from dimml_training.config.base import Section
 from dimml_training.config.corruption_suite import FAMILIES
 from dimml_training.config.rivals import RivalsConfig
+
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class CompareConfig(Section):
@@ -21,6 +23,11 @@ class CompareConfig(Section):
     )
     published: dict[str, Any] = Field(
         default={}, description="Fields (a.b: value) of dimml_published that the paper sets for this kind of data."
+    )
+    duc_weights: tuple[Weight, ...] = Field(
+        default=(),
+        description="Values of stage1.lambda_duc that `dimml` tries, each a training on the first repeat; all methods "
+        "on our encoders take the one that validation clips choose. Without any, the config's own stays.",
     )
     clw_temperature: float = Field(default=1.0, gt=0.0, description="T of the paper's weighting for this kind of data.")
 

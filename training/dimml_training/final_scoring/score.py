@@ -123,8 +123,8 @@ def _all_settled(jobs: Sequence[TrainingJob], comparison: Comparison, developmen
     unsettled = [name for name in wanted if name not in there]
     if unsettled:
         raise SetupError(
-            f"no cells in {development} settle the trials of {', '.join(unsettled)}: run `dimml compare` with the same "
-            "config and these methods first, or name the folder that it wrote to with --development"
+            f"no cells in {development} settle the trials for {', '.join(unsettled)}: run `dimml compare` with the "
+            "same config and these methods first, or name the folder that it wrote to with --development"
         )
 
 
