@@ -63,7 +63,8 @@ ROOMS: Final[Mapping[str, str]] = {
     "dimml_export": """
         onnx_graph  tensorrt.config  tensorrt.operators  tensorrt.samples
         certainty_graph  encoder_graph  evaluation  model_config  parity  prediction_sets  reference
-        cross_reliability_graph  repository_writer  precision
+        reliability_graph  repository_writer  precision
+        cross_reliability_graph
         fusion_graph
         tensorrt  export
         summary

@@ -1,7 +1,8 @@
 """Cross-head reliability as ONNX nodes; ``dimml.fusion.cross_reliability`` is the numpy reference.
 
-All heads side by side: at batch 1 a graph costs by its number of nodes. Shape suffixes: B batch, C classes, D features,
-H heads (a pair's second axis H is the other's), K statistics, N stored training clips, U hidden units.
+A mean over the others is a product with a matrix of shares, and so is the sum of a product with such a mean: most
+statistics of pairs are computed for all heads at once. Shape suffixes: B batch, C classes, D features, H heads (a
+second axis H is the other's), J columns (``reliability_graph``), K statistics, N stored training clips, P mixtures.
 """
 
 from __future__ import annotations
@@ -12,17 +13,30 @@ import numpy as np
 from onnx import TensorProto
 
 from dimml.fusion import (
-    LARGEST,
+    ALONE,
+    CROSS_STATISTICS,
+    FIRST_OF_OTHERS,
     LEAST_NORM,
     NEIGHBOURS,
     OTHERS,
-    OWN_STATISTICS,
     FloatArray,
     HeadReliability,
     others_of,
 )
-from dimml_export.certainty_graph import TINY, statistics
+from dimml_export.certainty_graph import sum_p_log_p
 from dimml_export.onnx_graph import Graph
+from dimml_export.reliability_graph import (
+    COLUMNS,
+    Affine,
+    OwnOutputs,
+    affine_arrays,
+    affine_statistics,
+    networks,
+    own_outputs,
+)
+
+#: Statistics of a pair that are sums of products, in the order of ``_products``.
+_PRODUCTS = ("of_vote", "of_their_vote", "agreement")
 
 
 def cross_reliability(
@@ -36,100 +50,130 @@ def cross_reliability(
 ) -> str:
     """Add ``dimml.fusion.cross_reliability.cross_certainties``, as ``[B, H]``; contents of masked slots are finite.
 
-    ``heads`` must have neighbours.
+    ``heads`` must have neighbours. Arguments as of ``reliability_graph.reliability``.
     """
-    clipped_BHC = graph.add("Clip", logits_BHC, graph.number(-LARGEST), graph.number(LARGEST))
-    own_BHK = _own(graph, features, clipped_BHC, heads)
+    own = own_outputs(graph, features, logits_BHC, heads, modalities=modalities)
+    columns = (*own.columns, _neighbour_cosine(graph, own, heads, modalities))
+    among_HH = others_of(len(heads), modalities)
     # By row and head, the share of each other in the means, and 1 where there is one at all.
-    among_HH = graph.constant(others_of(len(heads), modalities).astype(np.float32))
     present_B1H = graph.add("Unsqueeze", graph.add("Cast", present_BH, to=TensorProto.FLOAT), graph.axes(1))
-    there_BHH = graph.add("Mul", present_B1H, among_HH)
+    there_BHH = graph.add("Mul", present_B1H, graph.constant(among_HH.astype(np.float32)))
     count_BH1 = graph.add("ReduceSum", there_BHH, graph.axes(2), keepdims=1)
     share_BHH = graph.add("Div", there_BHH, graph.add("Max", count_BH1, graph.number(1)))
     accompanied_BH1 = graph.add("Clip", count_BH1, graph.number(0), graph.number(1))
 
-    pairs_BHK = _pairs(graph, clipped_BHC, share_BHH, classes=len(heads[0].whitened_means_CD))
-    seen = graph.constant(np.array([OWN_STATISTICS.index(name) for name in OTHERS], np.int64))
-    theirs_BHK = graph.add("MatMul", share_BHH, graph.add("Gather", own_BHK, seen, axis=2))
-    others_BHK = graph.add("Concat", pairs_BHK, theirs_BHK, axis=2)
+    divergence_BHH, entropy_BH1 = _divergences(graph, own.p_BHC, len(heads[0].whitened_means_CD), among_HH)
+    weighted_BHH = graph.add("Mul", divergence_BHH, share_BHH)
+    products_BHK, theirs_BHJ = _of_others(graph, own, columns, share_BHH, heads)
+    all_BHJ = graph.add(
+        "Concat", *columns, entropy_BH1, weighted_BHH, products_BHK, theirs_BHJ, accompanied_BH1, axis=2
+    )
+    return networks(graph, all_BHJ, heads, _statistics(heads))
 
-    offset_HK, scale_HK = np.stack([h.offset_K for h in heads]), np.stack([h.scale_K for h in heads])
-    own, alone = len(OWN_STATISTICS), offset_HK.shape[1] - 1
-    standard = [
-        graph.add("Div", graph.add("Sub", values, graph.constant(offset_HK[:, k])), graph.constant(scale_HK[:, k]))
-        for values, k in (
-            (own_BHK, slice(0, own)),
-            (others_BHK, slice(own, alone)),
-            (graph.add("Sub", graph.number(1), accompanied_BH1), slice(alone, None)),
+
+def _neighbour_cosine(graph: Graph, own: OwnOutputs, heads: Sequence[HeadReliability], modalities: int) -> str:
+    """Add ``dimml.fusion.neighbour_cosine`` of every head, ``[B, H, 1]``."""
+    stored = [np.asarray(head.neighbours_ND) for head in heads]
+    nearest = [min(NEIGHBOURS, len(neighbours_ND)) for neighbours_ND in stored]
+    parts_MN = _parts_of_fused(stored, modalities)
+    # A mean of the nearest is the sum of what is this much smaller.
+    dots = [
+        graph.add("MatMul", features_B1D, graph.constant((neighbours_ND / most).T))
+        for features_B1D, neighbours_ND, most in zip(
+            own.features, stored if parts_MN is None else stored[:modalities], nearest, strict=False
         )
     ]
-    # All of it is finite: selecting by a product is safe here.
-    standard[1] = graph.add("Mul", standard[1], accompanied_BH1)
-    return _networks(graph, graph.add("Concat", *standard, axis=2), heads)
+    if parts_MN is not None:
+        dots_BMN = graph.concat(dots, axis=1)
+        weighted_BMN = graph.add("Mul", dots_BMN, graph.constant(parts_MN[None]))
+        dots = [dots_BMN, graph.add("ReduceSum", weighted_BMN, graph.axes(1), keepdims=1)]
+    if len({len(neighbours_ND) for neighbours_ND in stored}) == 1:
+        dots = [graph.concat(dots, axis=1)]
+    sums = []
+    for dots_BHN, most in zip(dots, nearest, strict=False):
+        largest_BHN = graph.add("TopK", dots_BHN, graph.axes(most), outputs=2, axis=2)
+        sums.append(graph.add("ReduceSum", largest_BHN, graph.axes(2), keepdims=1))
+    norm_BH1 = graph.add("Max", graph.add("Sqrt", own.norm_square_BH1), graph.number(LEAST_NORM))
+    return graph.add("Div", graph.concat(sums, axis=1), norm_BH1)
 
 
-def _own(graph: Graph, features: Sequence[str], clipped_BHC: str, heads: Sequence[HeadReliability]) -> str:
-    """Add the statistics of the heads' own outputs, ``[B, H, K]``."""
-    rows = []
-    for h, (features_BD, head) in enumerate(zip(features, heads, strict=True)):
-        logits_BC = graph.add("Gather", clipped_BHC, graph.constant(np.int64(h)), axis=1)
-        own_BK = statistics(graph, features_BD, logits_BC, head)
-        cosine_B1 = _neighbour_cosine(graph, features_BD, np.asarray(head.neighbours_ND))
-        rows.append(graph.add("Unsqueeze", graph.add("Concat", own_BK, cosine_B1, axis=1), graph.axes(1)))
-    return graph.add("Concat", *rows, axis=1)
+def _parts_of_fused(stored: Sequence[FloatArray], modalities: int) -> FloatArray | None:
+    """Return by which factors the modalities' stored features are the fused head's, ``[M, N]``; None if they are not.
+
+    They are where all heads store the same clips, as they do if every training clip has all modalities. The graph then
+    need not hold them twice, nor read them: at batch 1 that is a good part of what it costs.
+    """
+    if len(stored) == modalities or len({len(neighbours_ND) for neighbours_ND in stored}) > 1:
+        return None
+    ends = np.cumsum([own_ND.shape[1] for own_ND in stored[:modalities]])[:-1]
+    parts = np.split(stored[-1], ends, axis=1)
+    lengths_MN = np.stack([np.linalg.norm(part_ND, axis=1) for part_ND in parts])
+    alike = (
+        np.allclose(part_ND, length_N[:, None] * own_ND, rtol=0, atol=3e-7)
+        for part_ND, length_N, own_ND in zip(parts, lengths_MN, stored, strict=False)
+    )
+    return np.asarray(lengths_MN, np.float32) if all(alike) else None
 
 
-def _neighbour_cosine(graph: Graph, features_BD: str, neighbours_ND: FloatArray) -> str:
-    """Add ``dimml.fusion.neighbour_cosine``, ``[B, 1]``."""
-    clipped_BD = graph.add("Clip", features_BD, graph.number(-LARGEST), graph.number(LARGEST))
-    squares_BD = graph.add("Mul", clipped_BD, clipped_BD)
-    norm_B1 = graph.add("Sqrt", graph.add("ReduceSum", squares_BD, graph.axes(1), keepdims=1))
-    unit_BD = graph.add("Div", clipped_BD, graph.add("Max", norm_B1, graph.number(LEAST_NORM)))
-    cosines_BN = graph.add("MatMul", unit_BD, graph.constant(np.ascontiguousarray(neighbours_ND.T)))
-    nearest = min(NEIGHBOURS, len(neighbours_ND))
-    top_BN = graph.add("TopK", cosines_BN, graph.axes(nearest), outputs=2, axis=1)
-    return graph.add("Div", graph.add("ReduceSum", top_BN, graph.axes(1), keepdims=1), graph.number(nearest))
+def _divergences(graph: Graph, p_BHC: str, classes: int, among_HH: np.ndarray) -> tuple[str, str]:
+    """Add the Jensen-Shannon divergence of pairs in bits, ``[B, H, H]``, and entropies as a share of the most."""
+    heads = len(among_HH)
+    pairs = sorted({(min(h, j), max(h, j)) for h, j in np.argwhere(among_HH).tolist()})
+    # The heads themselves, then the mixtures of two; of all of these p ln p, of which the divergences are sums.
+    members = [(h, h) for h in range(heads)] + pairs
+    mixing_PH, summing_PHJ = np.zeros((len(members), heads)), np.zeros((len(members), heads, heads + 1))
+    for place, pair in enumerate(members):
+        for h in pair:
+            mixing_PH[place, h] += 0.5
+    for h, j in np.argwhere(among_HH).tolist():
+        for place, factor in ((h, 0.5), (j, 0.5), (members.index((min(h, j), max(h, j))), -1)):
+            summing_PHJ[place, h, j] = factor / np.log(2)
+    for h in range(heads):
+        summing_PHJ[h, h, heads] = -1 / np.log(classes)
+    mixture_BPC = graph.add("MatMul", graph.constant(mixing_PH[None].astype(np.float32)), p_BHC)
+    p_log_p_BP = sum_p_log_p(graph, mixture_BPC, keepdims=0)
+    summing = graph.constant(summing_PHJ.reshape(len(members), -1).astype(np.float32))
+    found_BHJ = graph.add("Reshape", graph.add("MatMul", p_log_p_BP, summing), graph.axes(-1, heads, heads + 1))
+    divergence_BHH, entropy_BH1 = graph.split(found_BHJ, (heads, 1), axis=2)
+    return divergence_BHH, entropy_BH1
 
 
-def _pairs(graph: Graph, clipped_BHC: str, share_BHH: str, *, classes: int) -> str:
-    """Add the means over the others of the statistics of a pair, ``[B, H, 4]``."""
-    p_BHC = graph.add("Softmax", clipped_BHC, axis=2)
-    votes_BH = graph.add("ArgMax", clipped_BHC, axis=2, keepdims=0)
-    vote_BHC = graph.add("Gather", graph.constant(np.eye(classes, dtype=np.float32)), votes_BH, axis=0)
-    own_p, own_vote = (graph.add("Unsqueeze", values, graph.axes(2)) for values in (p_BHC, vote_BHC))
-    their_p, their_vote = (graph.add("Unsqueeze", values, graph.axes(1)) for values in (p_BHC, vote_BHC))
-    half = graph.number(0.5)
-    middle_BHH = _entropy(graph, graph.add("Mul", graph.add("Add", own_p, their_p), half), axis=3)
-    entropy_BH = _entropy(graph, p_BHC, axis=2)
-    own_entropy, their_entropy = (graph.add("Unsqueeze", entropy_BH, graph.axes(axis)) for axis in (2, 1))
-    halves_BHH = graph.add("Mul", graph.add("Add", own_entropy, their_entropy), half)
-    bits_BHH = graph.add("Div", graph.add("Sub", middle_BHH, halves_BHH), graph.number(np.log(2)))
-    found = [
-        # Of ones and zeros and probabilities, these sums are exact.
-        graph.add("ReduceSum", graph.add("Mul", own_vote, their_p), graph.axes(3), keepdims=0),
-        graph.add("ReduceSum", graph.add("Mul", own_p, their_vote), graph.axes(3), keepdims=0),
-        graph.add("Clip", bits_BHH, graph.number(0), graph.number(1)),
-        graph.add("ReduceSum", graph.add("Mul", own_vote, their_vote), graph.axes(3), keepdims=0),
-    ]
-    pairs = [graph.add("Unsqueeze", values, graph.axes(3)) for values in found]
-    pairs_BHHK = graph.add("Concat", *pairs, axis=3)
-    weighted_BHHK = graph.add("Mul", graph.add("Unsqueeze", share_BHH, graph.axes(3)), pairs_BHHK)
-    return graph.add("ReduceSum", weighted_BHHK, graph.axes(2), keepdims=0)
+def _of_others(
+    graph: Graph, own: OwnOutputs, columns: Sequence[str], share_BHH: str, heads: Sequence[HeadReliability]
+) -> tuple[str, str]:
+    """Add the means over the others of ``_PRODUCTS``, ``[B, H, 3]``, and of the others' columns, ``[B, H, J]``."""
+    classes = len(heads[0].whitened_means_CD)
+    one_hot_BH1C = graph.add("Gather", graph.constant(np.eye(classes, dtype=np.float32)), own.vote_BH1, axis=0)
+    vote_BHC = graph.add("Squeeze", one_hot_BH1C, graph.axes(2))
+    ours_BHC = graph.add("Concat", vote_BHC, own.p_BHC, vote_BHC, axis=2)
+    each_BHJ = graph.add("Concat", own.p_BHC, vote_BHC, vote_BHC, *columns, axis=2)
+    mean_BHJ = graph.add("MatMul", share_BHH, each_BHJ)
+    theirs_BHC, theirs_BHJ = graph.split(mean_BHJ, (3 * classes, len(COLUMNS) + 1), axis=2)
+    summing = np.repeat(np.eye(len(_PRODUCTS), dtype=np.float32), classes, axis=0)
+    products_BHK = graph.add("MatMul", graph.add("Mul", ours_BHC, theirs_BHC), graph.constant(summing[None]))
+    return products_BHK, theirs_BHJ
 
 
-def _entropy(graph: Graph, p: str, *, axis: int) -> str:
-    log_p = graph.add("Log", graph.add("Max", p, graph.number(TINY)))
-    total = graph.add("ReduceSum", graph.add("Mul", p, log_p), graph.axes(axis), keepdims=0)
-    return graph.add("Sub", graph.number(0), total)
-
-
-def _networks(graph: Graph, standard_BHK: str, heads: Sequence[HeadReliability]) -> str:
-    """Add every head's network on its own standardised statistics, ``[B, H]``."""
-    weight_HKU = graph.constant(np.stack([head.hidden_weight_KU for head in heads]))
-    bias_H1U = graph.constant(np.stack([head.hidden_bias_U for head in heads])[:, None])
-    out_HU1 = graph.constant(np.stack([head.out_weight_U for head in heads])[..., None])
-    out_bias_H11 = graph.constant(np.stack([head.out_bias for head in heads])[:, None])
-    rows_BH1K = graph.add("Unsqueeze", standard_BHK, graph.axes(2))
-    hidden_BH1U = graph.add("Tanh", graph.add("Add", graph.add("MatMul", rows_BH1K, weight_HKU), bias_H1U))
-    score_BH11 = graph.add("Add", graph.add("MatMul", hidden_BH1U, out_HU1), out_bias_H11)
-    return graph.add("Squeeze", graph.add("Sigmoid", score_BH11), graph.axes(2, 3))
+def _statistics(heads: Sequence[HeadReliability]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the statistics of each head as ``networks`` takes them."""
+    others = [f"divergence_{j}" for j in range(len(heads))]
+    own = (*COLUMNS, "cosine")
+    columns = (*own, "entropy", *others, *_PRODUCTS, *(f"other_{name}" for name in own), "accompanied")
+    affine: dict[str, Affine] = affine_statistics({"entropy": -1}) | {
+        "neighbour_cosine": ({"cosine": 1}, 0),
+        "divergence": (dict.fromkeys(others, 1), 0),
+        "alone": ({"accompanied": -1}, 1),
+    }
+    affine |= {name: ({name: 1}, 0) for name in _PRODUCTS}
+    for name in OTHERS:
+        factors, added = affine[name]
+        affine[f"other_{name}"] = {f"other_{column}": factor for column, factor in factors.items()}, added
+    factors_JK, added_K = affine_arrays(columns, [affine[name] for name in CROSS_STATISTICS])
+    found = []
+    for head in heads:
+        own_JK, own_K = factors_JK.copy(), added_K - head.offset_K
+        # Those of others that are not there are at their mean, 0 once standardised, as the means are 0 there.
+        own_JK[-1, FIRST_OF_OTHERS:ALONE] += own_K[FIRST_OF_OTHERS:ALONE]
+        own_K[FIRST_OF_OTHERS:ALONE] = 0
+        found.append((own_JK, own_K))
+    return found

@@ -35,9 +35,10 @@ from dimml.fusion import (
     FusionSpec,
     HeadReliability,
 )
-from dimml_export.certainty_graph import TINY, certainty, reliability
+from dimml_export.certainty_graph import TINY, certainty
 from dimml_export.cross_reliability_graph import cross_reliability
 from dimml_export.onnx_graph import Graph, finished_model
+from dimml_export.reliability_graph import reliability
 
 
 def fusion_model(
@@ -58,8 +59,8 @@ def fusion_model(
     spec = next(spec for spec in model_specs(bundle) if spec.role == "fusion")
     graph = Graph()
     heads = _heads(graph, bundle, weights)
-    unsqueeze_1 = graph.axes(1)
-    logits_BHC = graph.add("Concat", *(graph.add("Unsqueeze", h.logits_BC, unsqueeze_1) for h in heads), axis=1)
+    side_by_side = graph.add("Concat", *(head.logits_BC for head in heads), axis=1)
+    logits_BHC = graph.add("Reshape", side_by_side, graph.axes(-1, len(heads), bundle.classes))
     present_BH = graph.add("Concat", *(head.present_B1 for head in heads), axis=1)
     scaled_BHC = _scaled(graph, logits_BHC, bundle.fusion)
     certainty_BH = _certainty(graph, heads, (logits_BHC, scaled_BHC, present_BH), bundle, parameters)
@@ -69,7 +70,8 @@ def fusion_model(
     if bundle.fusion.answer_temperature != 1.0:
         pooled_BC = graph.add("Div", pooled_BC, graph.number(bundle.fusion.answer_temperature))
     # Modalities' own heads are always among the heads: if none is present, the row has no answer.
-    any_B1 = reduce(lambda left, right: graph.add("Or", left, right), [h.present_B1 for h in heads])
+    own = heads[: len(bundle.modalities)]
+    any_B1 = reduce(lambda left, right: graph.add("Or", left, right), [head.present_B1 for head in own])
     graph.add("Where", any_B1, pooled_BC, graph.number(0), out=LOGITS)
     graph.add("Softmax", LOGITS, axis=1, out=PROBABILITIES)
     return finished_model(graph.nodes, graph.initializers, spec)
@@ -123,16 +125,12 @@ def _certainty(
     """Add the certainty of every head, ``[B, H]``, not masked yet; ``of_heads``: logits, scaled logits, presence."""
     logits_BHC, scaled_BHC, present_BH = of_heads
     if not bundle.fusion.learned:
-        measure = bundle.fusion.static_certainty
-        return certainty(graph, scaled_BHC, measure, axis=2, classes=bundle.classes, keepdims=False)
-    learned = _check_reliability(bundle, parameters)
+        return certainty(graph, scaled_BHC, bundle.fusion.static_certainty, classes=bundle.classes)
+    learned, modalities = _check_reliability(bundle, parameters), len(bundle.modalities)
+    features = [head.features_BD for head in heads]
     if bundle.fusion.certainty == "cross_reliability":
-        features = [head.features_BD for head in heads]
-        return cross_reliability(graph, features, logits_BHC, present_BH, learned, modalities=len(bundle.modalities))
-    columns = [
-        reliability(graph, head.features_BD, head.logits_BC, own) for head, own in zip(heads, learned, strict=True)
-    ]
-    return graph.add("Concat", *columns, axis=1)
+        return cross_reliability(graph, features, logits_BHC, present_BH, learned, modalities=modalities)
+    return reliability(graph, features, logits_BHC, learned, modalities=modalities)
 
 
 def _weights(graph: Graph, present_BH: str, fusion: FusionSpec) -> None:
@@ -154,20 +152,18 @@ def _pooled(graph: Graph, logits_BHC: str, scaled_BHC: str, present_BH: str, bun
     probabilities_BHC = graph.add("Softmax", scaled_BHC, axis=2)
     if pooling == "probabilities":
         return _safe_log(graph, _weighted(graph, WEIGHTS, probabilities_BHC))
-    exponents_BH = WEIGHTS
-    if pooling == "product":
-        certainty_BH1 = graph.add("Unsqueeze", CERTAINTY, graph.axes(2))
-        one = graph.number(1)
-        doubt_BH1 = graph.add("Max", graph.add("Sub", one, certainty_BH1), graph.number(LEAST_DOUBT))
-        probabilities_BHC = graph.add(
-            "Add",
-            graph.add("Mul", graph.add("Sub", one, doubt_BH1), probabilities_BHC),
-            graph.add("Div", doubt_BH1, graph.number(bundle.classes)),
-        )
-        votes_BH = graph.add("Cast", present_BH, to=TensorProto.FLOAT)
-        count_B1 = graph.add("ReduceSum", votes_BH, graph.axes(1), keepdims=1)
+    if pooling == "log_probabilities":
+        return _weighted(graph, WEIGHTS, _safe_log(graph, probabilities_BHC))
+    certainty_BH1 = graph.add("Unsqueeze", CERTAINTY, graph.axes(2))
+    doubt_BH1 = graph.add("Max", graph.add("Sub", graph.number(1), certainty_BH1), graph.number(LEAST_DOUBT))
+    to_noise_BHC = graph.add("Sub", graph.number(1 / bundle.classes), probabilities_BHC)
+    # By doubt on the way from the head's probabilities to equal ones: never 0.
+    doubted_BHC = graph.add("Add", probabilities_BHC, graph.add("Mul", doubt_BH1, to_noise_BHC))
+    exponents_BH = graph.add("Cast", present_BH, to=TensorProto.FLOAT)
+    if bundle.fusion.temperature is not None:
+        count_B1 = graph.add("ReduceSum", exponents_BH, graph.axes(1), keepdims=1)
         exponents_BH = graph.add("Mul", WEIGHTS, count_B1)
-    return _weighted(graph, exponents_BH, _safe_log(graph, probabilities_BHC))
+    return _weighted(graph, exponents_BH, graph.add("Log", doubted_BHC))
 
 
 def _weighted(graph: Graph, weights_BH: str, values_BHC: str) -> str:

@@ -45,6 +45,17 @@ class Graph:
         self.nodes.append(helper.make_node(op, list(inputs), names, name=f"{op}_{index}", **attributes))
         return names[0]
 
+    def concat(self, values: Sequence[str], *, axis: int) -> str:
+        """Append the concatenation of some values, where there is more than one; return its name."""
+        return values[0] if len(values) == 1 else self.add("Concat", *values, axis=axis)
+
+    def split(self, values: str, sizes: Sequence[int], *, axis: int) -> list[str]:
+        """Append a split into parts of these sizes, where there is more than one; return their names."""
+        if len(sizes) == 1:
+            return [values]
+        first = self.add("Split", values, self.axes(*sizes), outputs=len(sizes), axis=axis)
+        return [first, *(f"{first}_{part}" for part in range(1, len(sizes)))]
+
 
 def element_type(datatype: Datatype) -> int:
     """Return ONNX's number for a datatype of the contract."""

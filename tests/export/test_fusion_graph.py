@@ -42,9 +42,13 @@ PLAIN_OPERATORS = {
         "ReduceMax",
         "ReduceMin",
         "ReduceSum",
+        "ReduceSumSquare",
         "Sigmoid",
         "Slice",
+        "Reshape",
         "Softmax",
+        "Split",
+        "Transpose",
         "Sqrt",
     ),
     *("Squeeze", "Sub", "Tanh", "TopK", "Unsqueeze", "Where"),
@@ -89,7 +93,13 @@ def by_graph(
     return Fused(*session.run(["PROBABILITIES", "LOGITS", "CERTAINTY", "WEIGHTS"], feeds))
 
 
-def by_numpy(bundle: Bundle, features: list[Any], logits: list[Any], present: npt.NDArray[np.bool_]) -> Fused:
+def by_numpy(
+    bundle: Bundle,
+    features: list[Any],
+    logits: list[Any],
+    present: npt.NDArray[np.bool_],
+    parameters: FusionParameters | None = None,
+) -> Fused:
     heads, seen = list(logits), list(features)
     if bundle.fusion.fused_head:
         width = sum(f.shape[1] for f in features)
@@ -99,7 +109,7 @@ def by_numpy(bundle: Bundle, features: list[Any], logits: list[Any], present: np
         np.stack(heads, axis=1),
         heads_present(present, bundle.fusion.fused_head),
         bundle.fusion,
-        tiny_parameters(bundle),
+        parameters or tiny_parameters(bundle),
         seen,
     )
 
@@ -189,6 +199,31 @@ def test_features_and_logits_however_large_give_a_finite_reliability(scale: floa
     assert_same(graph, by_numpy(bundle, features, logits, present))
     assert np.isfinite(graph.certainty_BH).all()
     assert np.isfinite(graph.probabilities_BC).all()
+
+
+@pytest.mark.parametrize("fewer", [0, 7, 20], ids=["same clips", "fewer of the fused head", "fewer than are nearest"])
+def test_stored_features_of_the_same_clips_and_of_others(fewer: int) -> None:
+    bundle, _ = made(3, FusionSpec(certainty="cross_reliability", temperature=0.1, fused_head=True))
+    rng = np.random.default_rng(5)
+    # One clip without any feature of its own, and one without those of a modality.
+    clips = rng.normal(size=(24, sum(WIDTHS)))
+    clips[0], clips[1, : WIDTHS[0]] = 0, 0
+    seen = (*np.split(clips, np.cumsum(WIDTHS)[:-1], axis=1), clips[fewer:])
+    unit = [own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12) for own in seen]
+    learned = [
+        replace(head, neighbours_ND=own.astype(np.float32))
+        for head, own in zip(tiny_parameters(bundle).reliability or (), unit, strict=True)
+    ]
+    parameters = FusionParameters(tuple(learned))
+    model = fusion_model(bundle, FUSED_WEIGHT, FUSED_BIAS, parameters)
+    held = {tuple(initializer.dims) for initializer in model.graph.initializer}
+    assert ((sum(WIDTHS), 24 - fewer) in held) == bool(fewer)  # What the modalities' heads store is not stored twice.
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    present = np.array(list(product([True, False], repeat=3)) * 2)
+    features, logits = random_inputs(rng, 3, present, np.nan)
+    clean = [np.where(present[:, [i]], f, 0).astype(np.float32) for i, f in enumerate(features)]
+    graph = by_graph(bundle, session, features, logits, present)
+    assert_same(graph, by_numpy(bundle, clean, logits, present, parameters))
 
 
 def test_a_masked_row_does_not_touch_its_neighbours() -> None:
