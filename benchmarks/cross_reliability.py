@@ -1,9 +1,10 @@
 """What a reliability that looks at the other heads is worth: families left out by pairs, on validation clips alone.
 
-    python benchmarks/cross_reliability.py RUN ... [--cache-dir DIR]
+    python benchmarks/cross_reliability.py RUN ... [--cache-dir DIR] [--only-choice]
 
 For each finished run, reliability is learned from its validation clips under the seen families in five ways, and
 scored as the choice of a fusion does: on clips and families that it was not learned from. No test clip is read.
+With ``--only-choice``, just what the choice itself takes.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--cache-dir", type=Path)
     parser.add_argument("--clips", type=int, default=120, help="most validation clips")
+    parser.add_argument("--only-choice", action="store_true", help="only choose, and time it")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for folder in given.runs:
-        measure(folder, given.cache_dir, given.clips)
+        measure(folder, given.cache_dir, given.clips, only_choice=given.only_choice)
 
 
-def measure(folder: Path, cache_dir: Path | None, clips: int) -> None:
+def measure(folder: Path, cache_dir: Path | None, clips: int, *, only_choice: bool) -> None:
     """Print the scores of every way to learn reliability on one run's validation clips, and what is chosen."""
     run = load_run(folder)
     default = type(run.config.certainty)()
@@ -71,11 +73,17 @@ def measure(folder: Path, cache_dir: Path | None, clips: int) -> None:
     chosen = choose_fusion(validation, train, run.fused_head, suite, default, seed=config.seed)
     choosing_s = time.process_time() - began
 
+    clips_used, candidates = (chosen.report[name] for name in ("validation_clips", "candidates"))
+    print(f"\n{folder.name}: seed {config.seed}, {clips_used} validation clips, {candidates} candidates")
+    print(f"chosen: {one_line(chosen)}; regret-weighted: {chosen.report['regret_weighted']}")
+    print(f"processor seconds, one thread: encoding {encoding_s:.1f}, choosing {choosing_s:.1f}", flush=True)
+    if only_choice:
+        return
+
     rows = rows_of(validation, run.fused_head, suite, draws=default.draws)
     judged, judged_R = rows.judged(), ~rows.learned_only()
     geometry = head_geometry(rows_of(train, run.fused_head, suite[:1], draws=1))
     temperatures = head_temperatures(judged)
-    print(f"\n{folder.name}: seed {config.seed}, {chosen.report['validation_clips']} validation clips, ", end="")
     print(f"{len(judged.conditions)} conditions judged, {len(rows.conditions) - len(judged.conditions)} composed")
     print("| learned | accuracy | mean regret | negative regret | CVaR20 | clean | objective | best pooling |")
     print("|---|---|---|---|---|---|---|---|")
@@ -106,8 +114,6 @@ def measure(folder: Path, cache_dir: Path | None, clips: int) -> None:
     scorer = CandidateScorer(judged, {})
     average = FusionSpec(fused_head=True, temperature=None, pooling="probabilities", head_temperatures=temperatures)
     _print("nothing: average of probabilities", scorer.score(average))
-    print(f"chosen: {one_line(chosen)}; regret-weighted: {chosen.report['regret_weighted']}")
-    print(f"processor seconds, one thread: encoding {encoding_s:.1f}, choosing {choosing_s:.1f}", flush=True)
 
 
 def _print(name: str, scores: CandidateScores) -> None:
