@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -46,6 +47,43 @@ def test_the_training_benchmark_measures_every_part(tmp_path: Path, monkeypatch:
         assert sum(step["share"].values()) == pytest.approx(1.0)
         assert min(*step["ms"].values(), of_size["duc"]["loop_ms"], of_size["separation"]["loop_ms"]) > 0.0
         assert of_size["separation"]["clips"] == 16
+
+
+@pytest.mark.parametrize(("estimate", "exit_code"), [(0.57, 0), (0.59, 1)])
+def test_estimated_accuracy_counts_what_leaves_no_answer_apart(
+    estimate: float,
+    exit_code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its bound of 8 points is for the seen conditions that leave an answer; the mean over all stands beside it."""
+    script = loaded(REPOSITORY_ROOT / "scripts" / "estimated_accuracy.py", monkeypatch)
+
+    def condition(estimated: float, *, seen: bool = True) -> dict[str, object]:
+        of = {"estimated_accuracy": estimated, "confidence": estimated, "accuracy": 0.5}
+        return {"group": "audio", "seen": seen, "in_means": True, **of}
+
+    conditions = {
+        "audio:another_clip_0db": condition(estimate),
+        "audio:another_clip_-10db": condition(0.97),
+        "audio:pink_-10db": condition(0.8, seen=False),
+    }
+    (tmp_path / script.CORRUPTIONS_FILE).write_text(json.dumps({"conditions": conditions}))
+    monkeypatch.setattr(sys, "argv", ["estimated_accuracy.py", str(tmp_path), "--json"])
+    assert script.main() == exit_code
+    of_seen = 100 * (estimate - 0.5)
+    expected = {
+        "seen families": (1, of_seen),
+        "seen families, no answer left": (1, 47.0),
+        "development families": (1, 30.0),
+        "seen families, both together": (2, (of_seen + 47.0) / 2),
+    }
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == expected.keys()
+    for group, (count, error) in expected.items():
+        assert found[group]["conditions"] == count
+        assert found[group]["mean_absolute"] == pytest.approx(error)
 
 
 def test_no_script_hides_a_package() -> None:
