@@ -151,3 +151,17 @@ def test_too_few_clips_or_no_damage_leave_the_answers_probability(chosen: Chosen
     clean: list[Condition] = lying_suite()[:1]
     undamaged = rows_of(made_up(40, 4), fused_head(), clean, draws=1)
     assert fit_accuracy(undamaged, plain, None, folds=2, seed=0) == (None, {})
+
+
+def test_nothing_is_learned_from_what_leaves_no_answer(chosen: ChosenFusion) -> None:
+    plain = chosen.spec.model_copy(update={"certainty": "max_prob"})
+    hopeless = Corruption("another_clip", "-10db", -10.0, "sound", True, 1)
+    more = [*lying_suite(), Condition("audio:another_clip_-10db", "audio", True, {"audio": hopeless}, True, 1)]
+    without, with_it = (
+        fit_accuracy(rows_of(made_up(40, 1), fused_head(), suite, draws=1), plain, None, folds=2, seed=0)
+        for suite in (lying_suite(), more)
+    )
+    assert without[0] is not None
+    assert with_it[0] == without[0]
+    for pattern, report in without[1].items():
+        assert with_it[1][pattern]["conditions"] == report["conditions"]

@@ -1,9 +1,9 @@
 """Fit the estimate of how often answers are right (``dimml.monitoring.accuracy_estimate``) to damaged validation clips.
 
-The rows are those that a fusion is chosen on. Absence is simulated on them, so that every pattern of modalities present
-has the damage to its own modalities; certainty that is learned comes from the fit that saw neither the clip nor the
-family. Half of the weight is the clean condition's, and the mean estimate on it is drawn to its accuracy: the estimate
-must not be off where most recordings are, whatever it gains under damage.
+The rows are those that a fusion is chosen by, without conditions that leave no answer. Absence is simulated on them, so
+that every pattern of modalities present has the damage to its own modalities; certainty that is learned comes from the
+fit that saw neither the clip nor the family. Half of the weight is the clean condition's, and the mean estimate on it
+is drawn to its accuracy: the estimate must not be off where most recordings are, whatever it gains under damage.
 
 Whether a pattern is better estimated so than by its answers' own probability is decided on clips and families that took
 no part in the fit. Shape suffixes: R rows, H heads, C classes, K inputs of the regression.
@@ -31,7 +31,7 @@ from dimml.monitoring.accuracy_estimate import (
 )
 from dimml_training.fusion_selection.condition_rows import ConditionRows, IntArray
 from dimml_training.fusion_selection.cross_fit import clip_folds
-from dimml_training.fusion_selection.family_pairs import left_out_together, turns_of
+from dimml_training.fusion_selection.family_pairs import has_answer, left_out_together, turns_of
 
 #: Share of the clean condition in the weight of all.
 CLEAN_SHARE: Final = 0.5
@@ -126,11 +126,12 @@ def pattern_rows(
 ) -> PatternRows | None:
     """Answer the rows that have all of a pattern's modalities from these alone; None of too few clips, or undamaged.
 
-    Damage to other modalities than the pattern's would repeat what is there.
+    Damage to other modalities than the pattern's would repeat what is there. Where no answer is left, nothing
+    shows that answers are wrong: such rows would only lower the estimate of right answers that look the same.
     """
     own = rows.modalities
     wanted_M = np.array([name in pattern for name in rows.heads[:own]])
-    within = np.array([set(c.by_modality) <= set(pattern) for c in rows.conditions])
+    within = np.array([set(c.by_modality) <= set(pattern) and has_answer(c) for c in rows.conditions])
     which_R = rows.present_RH[:, :own][:, wanted_M].all(axis=1) & within[rows.condition_R]
     kept = rows.take(which_R)
     clean_R = kept.condition_R == 0
