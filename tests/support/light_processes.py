@@ -1,7 +1,8 @@
 """``dimml serve --processes N`` whose serving processes load nothing: they note what they are asked, or fail.
 
 Run as a script it is the server. A process does what the file ``PLAN`` of the folder ``repository/..`` says when it
-starts: ``serve``, ``fail`` with a message, or ``die``; what it is asked goes to the file ``notes`` there.
+starts: ``serve``, ``fail`` with a message, ``die``, or ``wait`` with taking requests until it says so; what it is
+asked goes to the file ``notes`` there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dimml_server.processes.channel import Channel
 from dimml_server.processes.entrypoint import run_processes
 from dimml_server.processes.start import Start, receive_start
 from dimml_server.settings.settings import load_settings
+from support.waiting import wait_until
 
 SCRIPT = Path(__file__).resolve()
 PLAN, NOTES = "plan", "notes"
@@ -66,6 +68,10 @@ async def _serve(start: Start, end: socket.socket) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     assert await channel.call("join", served=served) is None
     note("joined")
+    if (folder / PLAN).read_text() == "wait":
+        await asyncio.to_thread(wait_until, lambda: (folder / PLAN).read_text() == "serve")
+        note("ready")
+    await channel.call("ready")
     await asyncio.wait({running, asyncio.ensure_future(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
 
 

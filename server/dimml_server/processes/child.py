@@ -57,7 +57,9 @@ async def _serve(start: Start, member: Member, end: socket.socket, decoder: Deco
     speaking = asyncio.ensure_future(member.channel.run(end))
     membership: Membership = member
     try:
-        await run_server(start.settings, announce=lambda addresses: None, decoder=decoder, member=membership)
+        await run_server(
+            start.settings, announce=lambda addresses: member.say_ready(), decoder=decoder, member=membership
+        )
     except DimmlError as error:
         try:
             await member.channel.call("failed", message=error.message, field=error.field)

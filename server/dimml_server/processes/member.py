@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ class Member:
         self._service: PredictionService | None = None
         self._metrics: Metrics | None = None
         self._change: Change | None = None
+        self._ready: asyncio.Future[None] | None = None
         self._methods: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "prepare": self._prepare,
             "commit": self._commit,
@@ -63,6 +66,10 @@ class Member:
                 return
             served = Served.of_json(reply)
             await serve_exactly(served, service.control, service.registry, service.traffic)
+
+    def say_ready(self) -> None:
+        """Let the parent know that this process takes requests: the server is ready once all do."""
+        self._ready = asyncio.ensure_future(self._say_ready())
 
     def accepts(self, accepts: bool) -> None:
         """Let the other processes know whether this one takes connections."""
@@ -113,6 +120,10 @@ class Member:
         """Return the counts of all processes for each model and version."""
         found = {(stats["name"], stats["version"]): stats for stats in await self._ask("statistics")}
         return [found.get((name, str(v))) or Statistics().model_stats(name, v) for name, v in models]
+
+    async def _say_ready(self) -> None:
+        with suppress(ChannelClosedError):  # The server is stopping.
+            await self.channel.call("ready")
 
     async def _ask(self, method: str, **arguments: Any) -> Any:
         try:

@@ -54,8 +54,10 @@ class ServingProcess:
         self.channel = channel
         self.process = process
         self.began = time.monotonic()
-        #: Whether it takes requests.
+        #: Whether it serves what the server serves, so that it is asked for every change.
         self.joined = False
+        #: Whether it has said that it takes requests.
+        self.ready = False
         self.snapshot: Snapshot | None = None
         self.failure: SetupError | None = None
         #: Messages from it by the last round of snapshots, and rounds without a new one.
@@ -97,7 +99,7 @@ class Parent:
         self._metrics = ServerMetrics(settings.drift_minimum)
         self._metrics.watch(lambda: len(self._joined))
         self._history = History(lambda: self._metrics.collect(self._snapshots))
-        self._all_joined = asyncio.Event()
+        self._all_joined, self._all_ready = asyncio.Event(), asyncio.Event()
         self._stopping = asyncio.Event()
         self._failure: DimmlError | None = None
         self._collecting: asyncio.Future[None] | None = None
@@ -113,7 +115,7 @@ class Parent:
         places = [asyncio.ensure_future(self._keep(index)) for index in range(self._settings.processes)]
         beside = [asyncio.ensure_future(self._collect_often())]
         try:
-            if await self._first(self._all_joined, self._stopping) is self._all_joined:
+            if await self._first(self._all_ready, self._stopping) is self._all_ready:
                 announce()
                 beside.append(asyncio.ensure_future(self._history.keep()))
                 if watch is not None:
@@ -236,6 +238,11 @@ class Parent:
     async def _answer(self, process: ServingProcess, method: str, arguments: dict[str, Any]) -> Any:
         if method == "join":
             return await self._join(process, arguments["served"])
+        if method == "ready":
+            process.ready = True
+            if sum(one.ready for one in self._processes.values()) == self._settings.processes:
+                self._all_ready.set()
+            return None
         if method == "failed":
             kind = ConfigurationError if arguments["field"] else BundleError
             process.failure = kind(arguments["message"], field=arguments["field"])

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,24 @@ def refusal(repository: Path, **settings: object) -> str:
 def test_a_server_whose_processes_do_not_start_says_why_and_ends(repository: Path, what: str, said: str) -> None:
     plan(repository, what)
     assert said in refusal(repository)
+
+
+def test_a_server_says_that_it_is_ready_once_all_processes_take_requests(repository: Path) -> None:
+    """A process that has joined may still have to hear that all have."""
+    plan(repository, "wait")
+    notes = repository.parent / NOTES
+    command = serve_command(repository, {"processes": 2}, light_processes.SCRIPT)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        lines = server.stdout
+        with ThreadPoolExecutor(1) as reader:
+            said = reader.submit(lambda: (lines.readline(), notes.read_text().split("\n")))
+            wait_until(lambda: notes.read_text().count("joined") == 2, LIMIT_S, "both to join")
+            plan(repository, "serve")
+            line, noted = said.result(LIMIT_S)
+        server.terminate()
+    assert line.startswith("ready http=")
+    assert {"0 ready", "1 ready"} <= set(noted)
 
 
 def test_a_process_that_does_not_start_again_ends_the_server_after_some_tries(repository: Path) -> None:
