@@ -205,7 +205,8 @@ class OnnxRuntimeEngine:
             sessions[spec.name] = ModelSession(
                 bundle.model_file(repository, spec.name),
                 spec,
-                providers=self._providers,
+                # On a GPU its sums of squares would be in TF32, and it is too small to gain anything there.
+                providers=self._providers if spec.role == "encoder" else ["CPUExecutionProvider"],
                 threads=threads if spec.role == "encoder" else 1,
                 concurrency=self._concurrency,
                 max_stray_runs=self._max_stray_runs,

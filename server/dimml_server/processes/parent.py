@@ -167,7 +167,7 @@ class Parent:
             process = await self._live(index)
             if self._stopping.is_set():
                 return
-            failed = 0 if process.joined else failed + 1
+            failed = 0 if process.ready else failed + 1
             why = process.failure or _early_end(process)
             if failed and (not self._all_joined.is_set() or failed == _STARTS):
                 self._fail(why)

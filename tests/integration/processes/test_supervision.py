@@ -76,11 +76,13 @@ def test_a_server_says_that_it_is_ready_once_all_processes_take_requests(reposit
         assert server.stdout is not None
         lines = server.stdout
         with ThreadPoolExecutor(1) as reader:
-            said = reader.submit(lambda: (lines.readline(), notes.read_text().split("\n")))
-            wait_until(lambda: notes.read_text().count("joined") == 2, LIMIT_S, "both to join")
-            plan(repository, "serve")
-            line, noted = said.result(LIMIT_S)
-        server.terminate()
+            first = reader.submit(lambda: (lines.readline(), notes.read_text().split("\n")))
+            try:
+                wait_until(lambda: notes.read_text().count("joined") == 2, seen=notes.read_text)
+                plan(repository, "serve")
+                line, noted = first.result(LIMIT_S)
+            finally:
+                server.terminate()  # Which ends the reader, too.
     assert line.startswith("ready http=")
     assert {"0 ready", "1 ready"} <= set(noted)
 
