@@ -31,5 +31,9 @@ def certainty(graph: Graph, logits_BHC: str, measure: StaticCertainty, *, classe
 
 def sum_p_log_p(graph: Graph, p: str, *, keepdims: int) -> str:
     """Add the negative entropy, in nats, over axis 2 of three."""
-    log_p = graph.add("Log", graph.add("Max", p, graph.number(TINY)))
-    return graph.add("ReduceSum", graph.add("Mul", p, log_p), graph.axes(2), keepdims=keepdims)
+    return graph.add("ReduceSum", graph.add("Mul", p, safe_log(graph, p)), graph.axes(2), keepdims=keepdims)
+
+
+def safe_log(graph: Graph, p: str) -> str:
+    """Add the logarithm of probabilities, of which none counts as less than FP32's least normal number."""
+    return graph.add("Log", graph.add("Max", p, graph.number(TINY)))

@@ -35,7 +35,7 @@ from dimml_export.reliability_graph import (
     own_outputs,
 )
 
-#: Statistics of a pair that are sums of products, in the order of ``_products``.
+#: Statistics of a pair that are sums of products, in the order of ``_of_others``.
 _PRODUCTS = ("of_vote", "of_their_vote", "agreement")
 
 

@@ -35,7 +35,7 @@ from dimml.fusion import (
     FusionSpec,
     HeadReliability,
 )
-from dimml_export.certainty_graph import TINY, certainty
+from dimml_export.certainty_graph import certainty, safe_log
 from dimml_export.cross_reliability_graph import cross_reliability
 from dimml_export.onnx_graph import Graph, finished_model
 from dimml_export.reliability_graph import reliability
@@ -151,9 +151,9 @@ def _pooled(graph: Graph, logits_BHC: str, scaled_BHC: str, present_BH: str, bun
         return _weighted(graph, WEIGHTS, logits_BHC)
     probabilities_BHC = graph.add("Softmax", scaled_BHC, axis=2)
     if pooling == "probabilities":
-        return _safe_log(graph, _weighted(graph, WEIGHTS, probabilities_BHC))
+        return safe_log(graph, _weighted(graph, WEIGHTS, probabilities_BHC))
     if pooling == "log_probabilities":
-        return _weighted(graph, WEIGHTS, _safe_log(graph, probabilities_BHC))
+        return _weighted(graph, WEIGHTS, safe_log(graph, probabilities_BHC))
     certainty_BH1 = graph.add("Unsqueeze", CERTAINTY, graph.axes(2))
     doubt_BH1 = graph.add("Max", graph.add("Sub", graph.number(1), certainty_BH1), graph.number(LEAST_DOUBT))
     to_noise_BHC = graph.add("Sub", graph.number(1 / bundle.classes), probabilities_BHC)
@@ -170,10 +170,6 @@ def _weighted(graph: Graph, weights_BH: str, values_BHC: str) -> str:
     """Add the weighted sum over the heads, ``[B, C]``."""
     axis = graph.axes(1)
     return graph.add("Squeeze", graph.add("MatMul", graph.add("Unsqueeze", weights_BH, axis), values_BHC), axis)
-
-
-def _safe_log(graph: Graph, probabilities: str) -> str:
-    return graph.add("Log", graph.add("Max", probabilities, graph.number(TINY)))
 
 
 def _check_reliability(bundle: Bundle, parameters: FusionParameters | None) -> tuple[HeadReliability, ...]:

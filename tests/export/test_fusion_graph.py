@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from itertools import product
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -189,8 +189,12 @@ def test_every_certainty_and_pooling_with_and_without_a_modality(measure: Certai
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e20])
-def test_features_and_logits_however_large_give_a_finite_reliability(scale: float) -> None:
-    spec = FusionSpec(certainty="reliability", temperature=0.1, fused_head=False, pooling="product")
+@pytest.mark.parametrize("certainty", ["reliability", "cross_reliability"])
+@pytest.mark.parametrize("fused_head", [False, True])
+def test_features_and_logits_however_large_give_a_finite_reliability(
+    scale: float, certainty: Literal["reliability", "cross_reliability"], fused_head: bool
+) -> None:
+    spec = FusionSpec(certainty=certainty, temperature=0.1, fused_head=fused_head, pooling="product")
     bundle, session = made(2, spec)
     present = np.ones((4, 2), np.bool_)
     features, logits = random_inputs(np.random.default_rng(1), 2, present, 0.0, scale)
