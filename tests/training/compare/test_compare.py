@@ -229,8 +229,14 @@ def test_only_what_is_trained_changes_the_key(config: TrainConfig) -> None:
     same |= {"compare.contained": ["pink"], "compare.duc_weights": [0.0, 0.1]}
     assert plan.training_key(with_fields(config, same, "test"), "data") == key
     assert plan.training_key(config, "other data") != key
-    for field, value in {"seed": 1, "stage1.epochs": 3, "modalities.0.augment.shift_ms": 6}.items():
+    other = {"seed": 1, "stage1.epochs": 3, "modalities.0.augment.shift_ms": 6, "stage1.separation": False}
+    for field, value in other.items():
         assert plan.training_key(with_fields(config, {field: value}, "test"), "data") != key
+    # Without DUC no dimensions are separated, whether they would be or not.
+    without, unseparated = (
+        with_fields(config, {"stage1.lambda_duc": 0.0, **more}, "test") for more in ({}, {"stage1.separation": False})
+    )
+    assert plan.training_key(without, "data") == plan.training_key(unseparated, "data")
 
 
 @pytest.mark.parametrize(
@@ -261,6 +267,20 @@ def test_trainings_and_cells_made_before_the_decoder_version_keep_their_keys(
         == plan.training_key(trained, "data", 2)
         not in (training, plan.training_key(trained, "data", 3))
     )
+
+
+def test_a_cell_that_is_there_is_not_made_again_with_those_of_its_training(done: Comparison, tmp_path: Path) -> None:
+    """As where the followers of a trial come later."""
+    shutil.copytree(done.out / "cells", tmp_path / "cells")
+    (job, *_) = planned(replace(done, out=tmp_path), tell=silent)
+    paths = [cell_path(tmp_path, done.config.name, method.name, 0) for method in job.methods]
+    assert len(paths) > 1
+    lost, *kept = paths
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    lost.unlink()
+    assert work_off([job], replace(done, out=tmp_path), tell=silent) == []
+    assert lost.is_file()
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
 
 
 def test_a_cell_keeps_the_weights_that_its_training_started_from(done: Comparison, tmp_path: Path) -> None:

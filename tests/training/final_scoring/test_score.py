@@ -148,6 +148,18 @@ def test_only_what_is_new_is_scored(once: Comparison) -> None:
     assert scored(once, "test", tell=silent) == Done(1, 2)
 
 
+def test_what_is_left_is_not_scored_beside_other_trainings(once: Comparison, job: TrainingJob) -> None:
+    """As where trials made again settle another setting than for what was scored before."""
+    assert scored(replace(once, methods=METHODS[:1]), "test") == Done(1, 0)
+    log = once.out / "final.jsonl"
+    log.write_text(log.read_text().replace(job.key, "0" * 16))
+    before = log.read_text()
+    with pytest.raises(SetupError, match=rf"single:audio, repeat 0, was scored on .* training {job.key} by"):
+        scored(once, "test")
+    assert log.read_text() == before
+    assert scored(replace(once, methods=METHODS[:1]), "test") == Done(0, 1)
+
+
 def test_a_rehearsal_is_apart_and_logged(once: Comparison) -> None:
     assert scored(once, "validation", tell=silent) == Done(3, 0)
     assert scored(once, "validation", tell=silent) == Done(0, 3)

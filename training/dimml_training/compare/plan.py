@@ -128,9 +128,13 @@ def training_key(
         document["data"].pop(name, None)
     if config.stage1.objective == "detached":
         document.get("stage1", {}).pop("joint", None)
+    if config.stage1.lambda_duc == 0:
+        # There is nothing to separate dimensions for.
+        for name in ("separation", "separation_every"):
+            document.get("stage1", {}).pop(name, None)
     if config.stage1.start_from is not None:
         # What it starts from, wherever that lies.
-        document["stage1"]["start_from"] = started_from or weights_sha256(config.stage1.start_from)
+        document["stage1"]["start_from"] = weights_sha256(config.stage1.start_from) or started_from
     for modality in document["modalities"]:
         backbone = modality.get("encoder", {}).get("backbone", {})
         if "name" in backbone:

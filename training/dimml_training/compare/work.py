@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -26,7 +26,7 @@ import torch
 from dimml.errors import ConfigurationError, DimmlError, SetupError
 from dimml.system.files import exclusive_lock
 from dimml_training.compare import plan
-from dimml_training.compare.methods import chosen_methods
+from dimml_training.compare.methods import Method, chosen_methods
 from dimml_training.compare.packed_cells import find_cell
 from dimml_training.compare.plan import TrainingJob
 from dimml_training.compare.provenance import provenance
@@ -109,13 +109,21 @@ def _alongside(comparison: Comparison) -> None:
 
 def finished(job: TrainingJob, out: Path, since: str | None = None) -> bool:
     """Whether a job has all its cells, of this training and rule, and none from before ``since`` (UTC)."""
-    for method in job.methods:
+    return not _left(job, out, since)
+
+
+def _left(job: TrainingJob, out: Path, since: str | None) -> tuple[Method, ...]:
+    """The methods of a job that have no such cell."""
+
+    def has_cell(method: Method) -> bool:
         cell = find_cell(out, job.config.name, method.name, job.repeat.index)
-        if cell is None:
-            return False
-        if cell.answer != answer_key(job.key, job.repeat.config, method) or (since is not None and cell.date < since):
-            return False
-    return True
+        return (
+            cell is not None
+            and cell.answer == answer_key(job.key, job.repeat.config, method)
+            and (since is None or cell.date >= since)
+        )
+
+    return tuple(method for method in job.methods if not has_cell(method))
 
 
 def work_off(jobs: Sequence[TrainingJob], comparison: Comparison, *, tell: Tell) -> list[str]:
@@ -162,7 +170,9 @@ def do(job: TrainingJob, comparison: Comparison, *, tell: Tell) -> None:
         torch.set_num_threads(job.config.threads)
     if not (folder / RUN_FILE).is_file():
         _train(job, folder, comparison.cache_dir, tell)
-    score_job(job, folder, comparison.out, tell=tell)
+    # Of a trial whose followers come later, no second cell: it might choose otherwise, by code of another day.
+    left = replace(job, methods=_left(job, comparison.out, comparison.since))
+    score_job(left, folder, comparison.out, tell=tell)
 
 
 def _train(job: TrainingJob, folder: Path, cache_dir: Path, tell: Tell) -> None:

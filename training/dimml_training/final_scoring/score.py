@@ -145,6 +145,7 @@ def _score(
                 f"training {entry.training}, config {entry.config_hash} and commit {entry.commit}, and did "
                 "not end: go on with the same training, config and commit"
             )
+    _none_settled_otherwise(jobs, path, split, seal)
     for job in jobs:
         before = scored_before(read_log(path), _entry(job, split, seal))
         for name, entry in before.items():
@@ -164,6 +165,25 @@ def _score(
         append(path, _entry(left, split, seal).model_copy(update={"event": "scored", "cells": hashes}))
         scored += len(methods)
     return Done(scored, refused)
+
+
+def _none_settled_otherwise(jobs: Sequence[TrainingJob], path: Path, split: str, seal: str) -> None:
+    """Check, where something is left to score, that what was scored before rests on the trainings that are planned now.
+
+    Trials that are made again may settle another setting, and a method's repeats would be of two.
+    """
+    entries = read_log(path)
+    scored = [(job, scored_before(entries, _entry(job, split, seal))) for job in jobs]
+    if all(len(before) == len(job.methods) for job, before in scored):
+        return
+    for job, before in scored:
+        for name, entry in before.items():
+            if entry.training != job.key:
+                raise SetupError(
+                    f"{name}, repeat {job.repeat.index}, was scored on {entry.date} with training {entry.training} and "
+                    f"is training {job.key} by this config and its trials: the other repeats would be of another "
+                    "setting. Go on with the config, the data and the trials' cells that were there then"
+                )
 
 
 def _entry(job: TrainingJob, split: str, seal: str) -> Entry:
