@@ -113,6 +113,10 @@ class Cell(_Record):
     #: Bootstrap replicates by metric, float16, deflated, base64: see ``replicates``.
     replicates: dict[str, str]
 
+    def document(self) -> dict[str, Any]:
+        """The cell's fields as JSON; a cell that started from nothing is written as before there was that field."""
+        return self.model_dump(mode="json", exclude={"started_from"} if self.started_from is None else None)
+
     def lines(self) -> npt.NDArray[np.uint32]:
         """Lines of the test clips in the clip table, ``[clips]``."""
         return np.frombuffer(_inflate(self.clip_lines), np.dtype("<u4"))
@@ -152,7 +156,7 @@ def write_text(path: Path, text: str) -> Path:
 
 def _text(cell: Cell) -> str:
     """JSON with a line per field and a line per condition: small, and a diff shows what changed."""
-    document = cell.model_dump(mode="json")
+    document = cell.document()
     conditions = ",\n".join(f"  {json.dumps(name)}: {json.dumps(r)}" for name, r in document["conditions"].items())
     fields = {name: json.dumps(value) for name, value in document.items()}
     fields["conditions"] = f"{{\n{conditions}\n }}"

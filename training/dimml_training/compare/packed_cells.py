@@ -131,7 +131,7 @@ def _unreadable(path: Path) -> SetupError:
 
 
 def _write(path: Path, cells: Iterable[Cell]) -> None:
-    lines = (json.dumps(cell.model_dump(mode="json"), separators=(",", ":")) for cell in cells)
+    lines = (json.dumps(cell.document(), separators=(",", ":")) for cell in cells)
     text = "".join(f"{line}\n" for line in lines)
     try:
         write_atomically(path, gzip.compress(text.encode(), 9, mtime=0))
