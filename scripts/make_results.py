@@ -41,7 +41,7 @@ WANTED = (
 
 HOW_TO_READ = """\
 Every method has the same encoders, data, epochs, augmentation, seeds and corrupted test clips; the methods, and in
-what else they differ, are told in [comparing.md](comparing.md), the conditions in [robustness.md](robustness.md).
+what else they differ, are in [comparing.md](comparing.md), the conditions in [robustness.md](robustness.md).
 Accuracy in %, with the 95 % interval of a paired bootstrap over clips in brackets and the standard deviation over
 repeats after ±. *Seen* and *development families* are means over conditions; training and every choice knew of the seen
 ones only. A family that the recordings carry themselves (pink noise in AV-MNIST's hard form) is in neither mean.
@@ -86,8 +86,8 @@ def page(found: dict[str, Summary]) -> str:
 def commands(data: str) -> str:
     """The commands that make a data set's cells, as the head of its config names them."""
     lines = (CONFIGS / f"{data}.yaml").read_text(encoding="utf-8").splitlines()
-    told = [line.removeprefix(COMMAND) for line in lines if line.startswith(COMMAND)]
-    return "\n".join(("```", *told, "```"))
+    commands_of = [line.removeprefix(COMMAND) for line in lines if line.startswith(COMMAND)]
+    return "\n".join(("```", *commands_of, "```"))
 
 
 def covers(data: str, methods: str, summary: Summary) -> Coverage:
@@ -99,11 +99,11 @@ def covers(data: str, methods: str, summary: Summary) -> Coverage:
 def left_to_run(covered: Coverage) -> str:
     """What is not run yet, or not again since the config changed; nothing where all is there."""
 
-    def told(repeats_of: dict[str, list[int]]) -> str:
+    def named(repeats_of: dict[str, list[int]]) -> str:
         return ", ".join(f"`{method}` ({', '.join(map(str, repeats))})" for method, repeats in repeats_of.items())
 
-    missing = f"**Not run yet**, by repeat: {told(covered.missing)}." if covered.missing else ""
-    outdated = f"**Of another state of the config**, by repeat: {told(covered.outdated)}." if covered.outdated else ""
+    missing = f"**Not run yet**, by repeat: {named(covered.missing)}." if covered.missing else ""
+    outdated = f"**Of another state of the config**, by repeat: {named(covered.outdated)}." if covered.outdated else ""
     return " ".join(part for part in (missing, outdated) if part)
 
 
@@ -173,14 +173,14 @@ def data_set(summary: Summary) -> list[str]:
 
 def chosen(summary: Summary) -> str:
     """Which fusion ours came to on each repeat."""
-    told = []
+    choices = []
     for repeat, cell in summary.cells.get(tables.OURS, {}).items():
         spec = (cell.fusion or {}).get("spec")
         if spec is not None:
             weights = "equal weights" if spec["temperature"] is None else f"T = {spec['temperature']:g}"
             heads = "with" if spec["fused_head"] else "without"
-            told.append(f"{repeat}: {spec['certainty']}, {spec['pooling']}, {weights}, {heads} the fused head")
-    return f"Chosen for `{tables.OURS}` by validation clips, by repeat: {'; '.join(told)}." if told else ""
+            choices.append(f"{repeat}: {spec['certainty']}, {spec['pooling']}, {weights}, {heads} the fused head")
+    return f"Chosen for `{tables.OURS}` by validation clips, by repeat: {'; '.join(choices)}." if choices else ""
 
 
 def by_training(cells: list[Cell]) -> list[Cell]:

@@ -1,7 +1,7 @@
 """Everything that would leave a network namespace, counted: a TUN device with the default route, and a resolver on it.
 
 Must be made inside a namespace of its own (scripts/check_nothing_leaves.py does): it takes the default route. No packet
-goes anywhere. A DNS question is answered with an address of the documentation range, so that whoever asked goes on to
+goes anywhere. A DNS question is answered with an address of the documentation range, so that who asked goes on to
 connect, and is counted again; a TCP connection is refused at once.
 """
 

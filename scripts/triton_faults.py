@@ -4,7 +4,7 @@
 
 Each row: requests from the moment of the fault until answers are whole again, how many failed, how many were answered
 without the modality (and with which statuses), and the time from the beginning of the mending (for a killed process:
-from the kill, since nobody mends it by hand) to the last answer without the modality. Needs what the tests need:
+from the kill, since it mends by itself) to the last answer without the modality. Needs what the tests need:
 `make test` sets it up.
 """
 
@@ -33,7 +33,7 @@ _WHOLE = ("ok", "ok")
 
 @dataclass(frozen=True)
 class Fault:
-    """One row: ``broken`` breaks on entering and mends on leaving; ``mended_by_hand`` False where nobody mends."""
+    """One row: ``broken`` breaks on entering and mends on leaving; ``mended_by_hand`` False where it mends itself."""
 
     name: str
     broken: Callable[[], object]
@@ -62,9 +62,9 @@ def all_faults(faults: Faults) -> list[Fault]:
     """The faults of docs/evidence/triton.md."""
     return [
         Fault("encoder unloaded", lambda: unloaded(faults, "visual")),
-        Fault("encoder raises", lambda: told(faults, "raise")),
-        Fault("encoder gives NaN", lambda: told(faults, "nan")),
-        Fault("encoder sleeps past its deadline", lambda: told(faults, "sleep 4")),
+        Fault("encoder raises", lambda: misbehaving(faults, "raise")),
+        Fault("encoder gives NaN", lambda: misbehaving(faults, "nan")),
+        Fault("encoder sleeps past its deadline", lambda: misbehaving(faults, "sleep 4")),
         Fault("encoder's process killed", lambda: killed(faults, "visual"), mended_by_hand=False),
         Fault("model file is garbage, loaded over it", lambda: garbage(faults, unload=False)),
         Fault("model file is garbage, unloaded and loaded", lambda: garbage(faults, unload=True)),
@@ -106,8 +106,8 @@ def unloaded(faults: Faults, *modalities: str) -> Iterator[None]:
 
 
 @contextmanager
-def told(faults: Faults, what: str) -> Iterator[None]:
-    """The sound encoder told to misbehave."""
+def misbehaving(faults: Faults, what: str) -> Iterator[None]:
+    """Let the sound encoder misbehave."""
     faults.tell_sound(what)
     yield
     faults.tell_sound("")

@@ -51,10 +51,10 @@ def show_conditions(title: str, found: Mapping[str, Any]) -> None:
     for name, share in found["confidence_rise"].items():
         console.print(f"confidence rises under {name}: {share:.1%} of clips")
     for name, figures in found["conflict"].items():
-        told = f"confidence {figures['confidence']:.3f}, clean {figures['confidence_clean']:.3f}"
+        text = f"confidence {figures['confidence']:.3f}, clean {figures['confidence_clean']:.3f}"
         if "disagreement_auroc" in figures:
-            told += f"; disagreement tells it from clean: AUROC {figures['disagreement_auroc']:.3f}"
-        console.print(f"conflict {name}: {told}")
+            text += f"; disagreement tells it from clean: AUROC {figures['disagreement_auroc']:.3f}"
+        console.print(f"conflict {name}: {text}")
 
 
 def _percent(share: float) -> str:
